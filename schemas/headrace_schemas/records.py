@@ -1,0 +1,147 @@
+"""The records on the wire: frozen structs, unknown fields ignored, new fields optional.
+
+A field is never renamed, removed or given another meaning: the golden files in ``examples/`` must decode for ever.
+Times are milliseconds since the Unix epoch, as Kafka's record timestamps are.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Status(enum.StrEnum):
+    """How a request ended; every request ends in exactly one of these."""
+
+    OK = "ok"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+class ClassifyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A text to label. ``id`` is the caller's own and is copied to the answer."""
+
+    text: str
+    id: str | None = None
+
+
+class Score(msgspec.Struct, frozen=True):
+    """A label with its share of the softmax, in [0, 1]."""
+
+    label: str
+    score: float
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """Offsets ``first`` to ``last``, both included, of a requests partition that can't be answered any more."""
+
+    first: int
+    last: int
+    reason: str
+
+
+class ClassifyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to the request at ``offset`` of the requests partition with this record's partition number.
+
+    ``after`` is the offset of the request before it in that partition as the requests log has it (-1: none), so a
+    reader sees a hole. ``crc`` is the CRC-32 of the request's value, so a reader sees that a log was made anew.
+    """
+
+    offset: int
+    after: int
+    crc: int
+    status: Status
+    version: str
+    label: str | None = None
+    score: float | None = None
+    ranking: tuple[Score, ...] = ()
+    id: str | None = None
+    reason: str | None = None
+    lost: Loss | None = None
+
+
+class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A text with its true label. The record's key is the text's id; a later record with that key replaces it."""
+
+    text: str
+    label: str
+    source: str | None = None
+    labelled_at_ms: int | None = None
+
+
+class OffsetRange(msgspec.Struct, frozen=True):
+    """Offsets ``first`` to ``end`` (not included) of one partition."""
+
+    partition: int
+    first: int
+    end: int
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a version was trained on: where the labels came from, and a digest of them."""
+
+    source: str
+    digest: str
+    rows: int
+    offsets: tuple[OffsetRange, ...] = ()
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="version", tag_field="kind"):
+    """An immutable version: an artifact with its proof (size, SHA-256) and its history."""
+
+    name: str
+    version: str
+    uri: str
+    sha256: str
+    size: int
+    labels: tuple[str, ...]
+    created_at_ms: int
+    metrics: dict[str, float] = {}
+    lineage: Lineage | None = None
+    parent: str | None = None
+    compression: dict[str, float] = {}
+    libraries: dict[str, str] = {}
+
+
+class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="alias", tag_field="kind"):
+    """``alias`` of model ``name`` points at ``version`` from this record on."""
+
+    name: str
+    alias: str
+    version: str
+    moved_at_ms: int
+    reason: str | None = None
+
+
+class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim", tag_field="kind"):
+    """A results topic belongs to one (requests topic, group): two writers would break its order."""
+
+    results: str
+    requests: str
+    group: str
+    claimed_at_ms: int
+
+
+ModelsRecord = ModelVersion | ModelAlias | ResultsClaim
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request that can't be answered ``ok``: its original bytes, key and headers, and why.
+
+    On the topic the value, key and headers are the request's own and the rest travels in headers
+    (see :mod:`headrace_schemas.headers`), so that a repaired record can be replayed as it is.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    stage: str
+    error: str
+    message: str
+    attempt: int = 1
+    version: str | None = None
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()

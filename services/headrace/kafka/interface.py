@@ -1,0 +1,163 @@
+"""What headrace needs of a Kafka cluster, as protocols: aiokafka and the in-memory twin both fulfil them.
+
+Everything above this package is written against these names, so a test runs a whole service over the twin.
+Errors are those of :mod:`headrace.kafka.errors`, whatever the backend raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """A consumed record. aiokafka's ConsumerRecord fits as it is, so nothing is copied on the hot path."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the Unix epoch."""
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class Outgoing(NamedTuple):
+    """A record to produce. ``timestamp_ms`` None lets the client take its clock's."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+class Appended(NamedTuple):
+    """Where the broker put a record, or the first record of a batch."""
+
+    partition: int
+    offset: int
+
+
+class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic to create. ``config`` holds Kafka's own keys and string values."""
+
+    name: str
+    partitions: int
+    replication: int = 1
+    config: dict[str, str] = {}
+
+
+class TopicState(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic as the cluster has it. ``config`` has every key that the cluster reports."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: dict[str, str]
+
+
+class RebalanceListener(Protocol):
+    """Told of group assignment changes. ``revoked`` may wait, bounded, but never for a fetch."""
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None: ...
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None: ...
+
+
+class Consumer(Protocol):
+    """A consumer: of a group after :meth:`subscribe`, of chosen partitions after :meth:`assign`.
+
+    There is no automatic commit and no automatic offset reset: a partition is fetched from where :meth:`seek` put it.
+    """
+
+    async def start(self) -> None: ...
+    async def stop(self, *, leave_group: bool = True) -> None: ...
+    async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None: ...
+    def assign(self, partitions: Collection[TopicPartition]) -> None: ...
+    def assignment(self) -> frozenset[TopicPartition]: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    async def position(self, partition: TopicPartition) -> int: ...
+    def pause(self, partitions: Collection[TopicPartition]) -> None: ...
+    def resume(self, partitions: Collection[TopicPartition]) -> None: ...
+    async def fetch(
+        self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Wait up to ``timeout_s`` for records of the assigned, unpaused partitions (or of ``partitions``).
+
+        Raises OffsetOutOfRangeError (with partition and position) when a position is not inside the log.
+        """
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None: ...
+    async def committed(self, partition: TopicPartition) -> int | None: ...
+    async def partitions_of(self, topic: str) -> frozenset[int]:
+        """The partition numbers of ``topic``, empty when there is no such topic."""
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset behind the last record that a read-uncommitted reader can get (the high watermark)."""
+    async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]: ...
+
+
+class Producer(Protocol):
+    """A producer that returns once the record is acknowledged by all in-sync replicas."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
+        """Append one record; without ``partition`` Kafka's default partitioner takes it from the key."""
+    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
+        """Append records by key, batched as well as the client can; results in the order given."""
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        """Append records to one partition, in order and as few batches as they fit in, and wait for all of them.
+
+        Returns where the first went. On an error some prefix may have been appended, never with a gap inside it.
+        Raises RecordTooLargeError naming the index when one record alone exceeds the largest request.
+        """
+    async def partitions_of(self, topic: str) -> frozenset[int]: ...
+
+
+class Admin(Protocol):
+    """Topics and their settings."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def describe_topics(self, names: Collection[str] | None = None) -> dict[str, TopicState]:
+        """The topics that exist among ``names`` (None: all, without internal ones)."""
+    async def create_topic(self, spec: TopicSpec) -> None:
+        """Raises TopicExistsError when it is there already."""
+    async def add_partitions(self, topic: str, total: int) -> None: ...
+    async def alter_config(self, topic: str, config: Mapping[str, str]) -> None: ...
+    async def delete_topic(self, topic: str) -> None: ...
+    async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
+        """What the group has committed, empty for an unknown group."""
+
+
+class Cluster(Protocol):
+    """Where consumers, producers and admins come from: one per bootstrap address (or per twin)."""
+
+    def consumer(
+        self,
+        *,
+        group: str | None = None,
+        member: str | None = None,
+        read_committed: bool = False,
+    ) -> Consumer:
+        """``member`` is the static membership id (group.instance.id) within ``group``."""
+    def producer(self) -> Producer: ...
+    def admin(self) -> Admin: ...
