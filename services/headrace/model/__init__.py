@@ -1,0 +1,1 @@
+"""The network: words, tables in integers, artifact and backends."""

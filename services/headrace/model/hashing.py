@@ -1,0 +1,135 @@
+"""Texts to word hashes, compiled: UTF-8 bytes in, 64-bit hashes out, without the GIL.
+
+:mod:`headrace.model.words` defines the same plainly and the tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model import characters
+from headrace.model.words import BIGRAM_FACTOR, FNV_BASIS, FNV_PRIME, MIX_FIRST, MIX_SECOND
+
+_BASIS = np.uint64(FNV_BASIS)
+_PRIME = np.uint64(FNV_PRIME)
+_MIX_FIRST = np.uint64(MIX_FIRST)
+_MIX_SECOND = np.uint64(MIX_SECOND)
+_BIGRAM = np.uint64(BIGRAM_FACTOR)
+_SHIFT = np.uint64(33)
+_WORD = np.uint32(characters.WORD)
+_SEPARATOR = np.uint32(characters.SEPARATOR)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def mix(value):  # type: ignore[no-untyped-def]
+    """MurmurHash3's 64-bit finalizer (see :func:`headrace.model.words.mix`)."""
+    value = (value ^ (value >> _SHIFT)) * _MIX_FIRST
+    value = (value ^ (value >> _SHIFT)) * _MIX_SECOND
+    return value ^ (value >> _SHIFT)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def bigram(first, second):  # type: ignore[no-untyped-def]
+    """The hash of two adjacent words from their ``uint64`` hashes."""
+    return mix(first * _BIGRAM + second)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _decode(data, i, end):  # type: ignore[no-untyped-def]
+    """The code point at ``data[i]`` and where the next begins; a sequence cut off by ``end`` is NUL, a separator."""
+    byte = np.uint32(data[i])
+    after = i + np.uint64(1)
+    code = byte
+    if byte >= np.uint32(0x80):
+        if byte < np.uint32(0xE0):
+            after = i + np.uint64(2)
+            code = byte & np.uint32(0x1F)
+        elif byte < np.uint32(0xF0):
+            after = i + np.uint64(3)
+            code = byte & np.uint32(0x0F)
+        else:
+            after = i + np.uint64(4)
+            code = byte & np.uint32(0x07)
+        if after > end:
+            return np.uint32(0), end
+        for at in range(i + np.uint64(1), after):
+            code = (code << np.uint32(6)) | (np.uint32(data[at]) & np.uint32(0x3F))
+    return code, after
+
+
+@numba.njit(nogil=True, cache=True)
+def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]
+    """Write the hashes of the words of ``data[start:end]`` (UTF-8) to ``out[at:]``, at most ``max_tokens``.
+
+    Returns how many. Malformed UTF-8 gives some words or other, never an access outside ``data[start:end]``.
+    """
+    # Unsigned indexes: numba would otherwise test each for being negative.
+    i = np.uint64(start)
+    end = np.uint64(end)
+    out_at = np.uint64(at)
+    stop = np.uint64(at + max_tokens)
+    run = _BASIS
+    in_run = False
+    one = np.uint64(1)
+    while i < end and out_at < stop:
+        code, i = _decode(data, i, end)
+        entry = table[code]
+        kind = entry & np.uint32(3)
+        if kind == _WORD:
+            run = (run ^ np.uint64(entry >> np.uint32(2))) * _PRIME
+            in_run = True
+            continue
+        if in_run:
+            out[out_at] = mix(run)
+            out_at += one
+            run = _BASIS
+            in_run = False
+        if kind != _SEPARATOR and out_at < stop:
+            out[out_at] = mix((_BASIS ^ np.uint64(entry >> np.uint32(2))) * _PRIME)
+            out_at += one
+    if in_run and out_at < stop:
+        out[out_at] = mix(run)
+        out_at += one
+    return np.int64(out_at) - at
+
+
+@numba.njit(nogil=True, cache=True)
+def _hash_texts(data, offsets, table, max_tokens, out, starts):  # type: ignore[no-untyped-def]
+    at = np.int64(0)
+    starts[0] = 0
+    for text in range(len(offsets) - 1):
+        at += hash_text(data, offsets[text], offsets[text + 1], table, out, at, max_tokens)
+        starts[text + 1] = at
+
+
+def hash_texts(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], max_tokens: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The word hashes of texts that lie end to end in ``data``; text i is ``data[offsets[i]:offsets[i + 1]]``, UTF-8.
+
+    Returns ``(hashes uint64[words], starts int64[texts + 1])``: text i has ``hashes[starts[i]:starts[i + 1]]``, at most
+    ``max_tokens`` of them.
+    """
+    # A word takes at least one byte, so no text has more words than bytes.
+    room = int(np.minimum(np.diff(offsets), max_tokens).sum())
+    hashes = np.empty(room, np.uint64)
+    starts = np.empty(len(offsets), np.int64)
+    _hash_texts(data, offsets, characters.table(), max_tokens, hashes, starts)
+    return hashes[: starts[-1]].copy(), starts
+
+
+def join_texts(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Lay texts end to end: ``(data uint8[bytes], offsets int64[texts + 1])``. ``data`` is read-only."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    return np.frombuffer(b"".join(texts), np.uint8), offsets
+
+
+def hash_strings(texts: Sequence[str], max_tokens: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """:func:`hash_texts` of strings. A lone surrogate, which UTF-8 has no place for, is a separator."""
+    data, offsets = join_texts([text.encode("utf-8", "surrogatepass") for text in texts])
+    return hash_texts(data, offsets, max_tokens)
