@@ -115,22 +115,42 @@ class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim", tag_field="kind"):
-    """A results topic belongs to one (requests topic, group): two writers would break its order."""
+    """A results topic belongs to one (requests topic, group): two writers would break its order.
+
+    ``starts[p]`` is the offset at which the group began requests partition p; a partition added later began at 0.
+    """
 
     results: str
     requests: str
     group: str
     claimed_at_ms: int
+    starts: tuple[int, ...] = ()
 
 
-ModelsRecord = ModelVersion | ModelAlias | ResultsClaim
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="attempt", tag_field="kind"):
+    """A worker is about to answer a requests partition from ``offset`` on; a clean release is a tombstone.
+
+    If it is found when the partition is taken up again, its ``process`` died there. ``alone`` says that the
+    requests up to ``through`` are tried one by one, ``deaths`` how many processes died at exactly ``offset``.
+    """
+
+    results: str
+    partition: int
+    offset: int
+    through: int
+    process: str
+    alone: bool = False
+    deaths: int = 0
+
+
+ModelsRecord = ModelVersion | ModelAlias | ResultsClaim | Attempt
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request that can't be answered ``ok``: its original bytes, key and headers, and why.
 
     On the topic the value, key and headers are the request's own and the rest travels in headers
-    (see :mod:`headrace_schemas.headers`), so that a repaired record can be replayed as it is.
+    (see :mod:`headrace_schemas.dead_letters`), so that a repaired record can be replayed as it is.
     """
 
     topic: str
@@ -144,4 +164,4 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str | None = None
     key: bytes | None = None
     value: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()

@@ -1,0 +1,85 @@
+"""Dead letters on the wire: the request as it was, and why it failed in headers in the style of Kafka Connect."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from headrace_schemas.errors import BadHeaderError
+from headrace_schemas.headers import ATTEMPT, Headers, shown
+from headrace_schemas.records import DeadLetter
+
+# Reserved: a request's own headers with this prefix are not kept.
+PREFIX: Final = "__headrace.errors."
+
+MAX_MESSAGE_BYTES: Final = 2048
+
+_INTEGER = re.compile(rb"-?[0-9]{1,19}")
+
+
+def dead_letter_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], ...]:
+    """Return the headers of the record that carries ``letter``: the request's own, then ours.
+
+    A message longer than :data:`MAX_MESSAGE_BYTES` is cut, so that the record fits where the request fitted.
+    """
+    message = letter.message.encode("utf-8", "backslashreplace")[:MAX_MESSAGE_BYTES]
+    ours: dict[str, bytes] = {
+        "topic": letter.topic.encode(),
+        "partition": b"%d" % letter.partition,
+        "offset": b"%d" % letter.offset,
+        "timestamp": b"%d" % letter.timestamp_ms,
+        "stage": letter.stage.encode(),
+        "code": letter.error.encode(),
+        # Cutting may have split a character.
+        "message": message.decode("utf-8", "ignore").encode(),
+        "attempt": b"%d" % letter.attempt,
+    }
+    if letter.version is not None:
+        ours["version"] = letter.version.encode()
+    return (*_own(letter.headers), *((PREFIX + name, value) for name, value in ours.items()))
+
+
+def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Headers, *, where: str = "") -> DeadLetter:
+    """Read a record of classify.dead-letters; raises BadHeaderError naming ``where`` and the header that is wrong."""
+    ours = {name.removeprefix(PREFIX): header for name, header in headers if name.startswith(PREFIX)}
+    return DeadLetter(
+        topic=_text(ours, "topic", where),
+        partition=_integer(ours, "partition", where),
+        offset=_integer(ours, "offset", where),
+        timestamp_ms=_integer(ours, "timestamp", where),
+        stage=_text(ours, "stage", where),
+        error=_text(ours, "code", where),
+        message=_text(ours, "message", where),
+        attempt=_integer(ours, "attempt", where) if "attempt" in ours else 1,
+        version=_text(ours, "version", where) if "version" in ours else None,
+        key=key,
+        value=value,
+        headers=_own(headers),
+    )
+
+
+def replay_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], ...]:
+    """Return the headers for publishing the request again: its own, and the attempt counter raised by one."""
+    own = (header for header in _own(letter.headers) if header[0] != ATTEMPT)
+    return (*own, (ATTEMPT, b"%d" % (letter.attempt + 1)))
+
+
+def _own(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple(header for header in headers if not header[0].startswith(PREFIX))
+
+
+def _text(ours: dict[str, bytes | None], name: str, where: str) -> str:
+    value = ours.get(name)
+    if value is None:
+        raise BadHeaderError(f"header {PREFIX}{name}", "is required and absent", where)
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise BadHeaderError(f"header {PREFIX}{name}", f"{shown(value)} is not UTF-8", where) from error
+
+
+def _integer(ours: dict[str, bytes | None], name: str, where: str) -> int:
+    value = ours.get(name)
+    if value is None or not _INTEGER.fullmatch(value):
+        raise BadHeaderError(f"header {PREFIX}{name}", f"{shown(value)} is not a whole number", where)
+    return int(value)

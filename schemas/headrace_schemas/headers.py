@@ -1,0 +1,103 @@
+"""Record headers: their names, and readers that cost next to nothing when a record has none.
+
+Names are compared exactly, as Kafka does; of headers with the same name the last one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from headrace_schemas.errors import BadHeaderError, UnknownContentTypeError
+
+# Kafka allows a header without a value, and clients hand it over as None.
+Headers = Sequence[tuple[str, bytes | None]]
+
+CONTENT_TYPE: Final = "content-type"
+TIMEOUT_MS: Final = "timeout-ms"
+TRACEPARENT: Final = "traceparent"
+TENANT: Final = "tenant"
+ATTEMPT: Final = "headrace-attempt"
+
+# Copied from a request to its answer, so that a trace and a tenant can be followed through.
+COPIED: Final = (TRACEPARENT, TENANT)
+
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
+TEXT: Final = "text/plain"
+
+MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
+MAX_ATTEMPT: Final = 1_000_000
+
+_MEDIA_TYPES = {JSON: JSON, MSGPACK: MSGPACK, "application/x-msgpack": MSGPACK, TEXT: TEXT}
+_EXACT = {name.encode(): known for name, known in _MEDIA_TYPES.items()}
+_CHARSETS = {"utf-8", "utf8", "us-ascii"}
+
+
+def content_type(headers: Headers, where: str = "") -> str:
+    """Return :data:`JSON` (also without a header), :data:`MSGPACK` or :data:`TEXT`.
+
+    Raises UnknownContentTypeError for any other type, and for a charset other than UTF-8.
+    """
+    if not headers:
+        return JSON
+    for name, value in reversed(headers):
+        if name == CONTENT_TYPE:
+            return _EXACT.get(value or b"") or _parse_content_type(value, where)
+    return JSON
+
+
+def read_timeout_ms(headers: Headers, where: str = "") -> int | None:
+    """Return how many milliseconds after its own timestamp a request expires; None: never.
+
+    Raises BadHeaderError unless it is a whole number from 1 to :data:`MAX_TIMEOUT_MS` in ASCII digits.
+    """
+    if not headers:
+        return None
+    for name, value in reversed(headers):
+        if name == TIMEOUT_MS:
+            return _whole_number(name, value, MAX_TIMEOUT_MS, where)
+    return None
+
+
+def read_attempt(headers: Headers, where: str = "") -> int:
+    """Return which attempt at this request it is: 1, or what a replay of its dead letter has raised it to.
+
+    Raises BadHeaderError unless it is a whole number from 1 to :data:`MAX_ATTEMPT` in ASCII digits.
+    """
+    if not headers:
+        return 1
+    for name, value in reversed(headers):
+        if name == ATTEMPT:
+            return _whole_number(name, value, MAX_ATTEMPT, where)
+    return 1
+
+
+def copied_headers(headers: Headers, names: Collection[str] = COPIED) -> Headers:
+    """Return the headers that an answer takes over from its request, in their order."""
+    if not headers:
+        return ()
+    return tuple(header for header in headers if header[0] in names)
+
+
+def _whole_number(name: str, value: bytes | None, most: int, where: str) -> int:
+    # bytes.isdigit() is ASCII only, and the length bounds the cost of int().
+    if value is not None and value.isdigit() and len(value) <= len(str(most)) and 1 <= (number := int(value)) <= most:
+        return number
+    raise BadHeaderError(f"header {name}", f"{shown(value)} is not a whole number from 1 to {most}", where)
+
+
+def _parse_content_type(value: bytes | None, where: str) -> str:
+    media_type, *parameters = (value or b"").decode("ascii", "replace").lower().split(";")
+    known = _MEDIA_TYPES.get(media_type.strip())
+    pairs = (parameter.partition("=") for parameter in parameters)
+    charsets = {setting.strip(' "') for name, _, setting in pairs if name.strip() == "charset"}
+    if known is None or not charsets <= _CHARSETS:
+        allowed = f"{shown(value)} is none of {', '.join(_MEDIA_TYPES)}, in UTF-8"
+        raise UnknownContentTypeError(f"header {CONTENT_TYPE}", allowed, where)
+    return known
+
+
+def shown(value: bytes | None, most: int = 80) -> str:
+    """Show a header's value in a message: quoted, escaped, cut; "null" for none."""
+    return "null" if value is None else repr(value[:most].decode("utf-8", "backslashreplace"))

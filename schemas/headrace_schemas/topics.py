@@ -1,0 +1,153 @@
+"""The topics as data: what is on each, how it is kept, who writes it and who reads it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, LabelledText, ModelsRecord
+
+# What the promise "nothing lost" needs of the cluster: an acknowledged record is on two brokers at least, and no
+# broker that lacks it may lead its partition.
+REPLICATION: Final = 3
+MIN_INSYNC_REPLICAS: Final = 2
+
+REQUESTS: Final = "classify.requests"
+RESULTS: Final = "classify.results"
+DEAD_LETTERS: Final = "classify.dead-letters"
+LABELS: Final = "classify.labels"
+MODELS: Final = "classify.models"
+
+# An answer repeats its request's key, id and headers, and a dead letter repeats the request whole and adds headers:
+# both must fit whatever fitted there.
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+MAX_ANSWER_BYTES: Final = 2 * MAX_REQUEST_BYTES
+
+_DAY_MS = 24 * 3600 * 1000
+_LEGAL = re.compile(r"[A-Za-z0-9._-]*")
+_LONGEST_NAME = 249  # Kafka's own limit
+
+
+class Topic(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic. ``retention_ms`` None keeps every record (a compacted topic keeps the last of each key).
+
+    ``config`` holds further settings under Kafka's own keys, ``record`` the type of its values, ``key`` what a key
+    means and ``partitioning`` how a record finds its partition.
+    """
+
+    name: str
+    title: str
+    partitions: int
+    cleanup_policy: str
+    retention_ms: int | None
+    record: object
+    key: str
+    partitioning: str
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    config: dict[str, str] = {}
+
+    def settings(self, replication: int = REPLICATION) -> dict[str, str]:
+        """Return all settings under Kafka's keys, for a cluster that keeps ``replication`` copies of a record.
+
+        Fewer than three copies can't give the promise: then writes go on with one copy, and the caller says so.
+        """
+        return {
+            "cleanup.policy": self.cleanup_policy,
+            "retention.ms": str(-1 if self.retention_ms is None else self.retention_ms),
+            "min.insync.replicas": str(MIN_INSYNC_REPLICAS if replication >= REPLICATION else 1),
+            "unclean.leader.election.enable": "false",
+            **self.config,
+        }
+
+
+def topics(prefix: str = "", partitions: int = 4) -> tuple[Topic, ...]:
+    """Return every topic, each named ``prefix`` + its own name, the answering path's with ``partitions`` partitions.
+
+    Raises ValueError for a prefix that Kafka would refuse, or fewer than one partition.
+    """
+    if not _LEGAL.fullmatch(prefix) or len(prefix) + len(DEAD_LETTERS) > _LONGEST_NAME:
+        most = _LONGEST_NAME - len(DEAD_LETTERS)
+        raise ValueError(
+            f"topic prefix {prefix!r}: Kafka allows letters, digits, '.', '_' and '-', and here at most {most} of them"
+        )
+    if partitions < 1:
+        raise ValueError(f"{partitions} partitions: a topic has at least one")
+    return tuple(msgspec.structs.replace(topic, name=prefix + topic.name) for topic in _unprefixed(partitions))
+
+
+def _unprefixed(partitions: int) -> tuple[Topic, ...]:
+    return (
+        Topic(
+            name=REQUESTS,
+            title="Texts to label",
+            partitions=partitions,
+            cleanup_policy="delete",
+            retention_ms=7 * _DAY_MS,
+            record=ClassifyRequest,
+            key="The caller's own; texts of one key are answered in order. It is repeated on the answer.",
+            partitioning="by key, or any partition",
+            writers=("producers", "gateway"),
+            readers=("worker",),
+            # A deadline counts from the record's timestamp, so one clock, the broker's, must set it.
+            config={"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_REQUEST_BYTES)},
+        ),
+        Topic(
+            name=RESULTS,
+            title="Exactly one answer a reader accepts for every request",
+            partitions=partitions,
+            # Never compacted: workers and readers find their place by the answers that are there.
+            cleanup_policy="delete",
+            retention_ms=7 * _DAY_MS,
+            record=ClassifyResult,
+            key="The key of the request.",
+            partitioning="the partition number of the request, in the order of its offsets",
+            writers=("worker",),
+            readers=("consumers", "worker", "gateway"),
+            config={"max.message.bytes": str(MAX_ANSWER_BYTES)},
+        ),
+        Topic(
+            name=DEAD_LETTERS,
+            title="Requests that could not be answered, as they were, and why",
+            partitions=partitions,
+            cleanup_policy="delete",
+            retention_ms=30 * _DAY_MS,
+            record=DeadLetter,
+            key="The key of the request.",
+            partitioning="the partition number of the request",
+            writers=("worker",),
+            readers=("operators",),
+            config={"max.message.bytes": str(MAX_ANSWER_BYTES)},
+        ),
+        Topic(
+            name=LABELS,
+            title="Texts with their true label, to learn from",
+            partitions=partitions,
+            cleanup_policy="compact",
+            retention_ms=None,
+            record=LabelledText,
+            key="The text's id, UTF-8; a later record replaces the earlier, a null value erases it.",
+            partitioning="by key",
+            writers=("labellers",),
+            readers=("trainer",),
+            # An erased text is gone from the disks after a week at the latest, busy topic or not.
+            config={"max.compaction.lag.ms": str(7 * _DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)},
+        ),
+        Topic(
+            name=MODELS,
+            title="Model versions and the aliases that point at them; who writes which results topic, and from where",
+            # One partition: a reader must see a version before the alias that points at it.
+            partitions=1,
+            cleanup_policy="compact",
+            retention_ms=None,
+            record=ModelsRecord,
+            key="version/NAME/VERSION, alias/NAME/ALIAS, claim/RESULTS_TOPIC or attempt/RESULTS_TOPIC/PARTITION.",
+            partitioning="one partition",
+            writers=("trainer", "operators", "worker"),
+            readers=("worker", "trainer"),
+            # Aliases and attempts move often, and every worker reads this topic from its beginning.
+            config={"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"},
+        ),
+    )
