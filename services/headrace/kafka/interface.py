@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-Headers = Sequence[tuple[str, bytes]]
+# Kafka allows a header without a value, and aiokafka hands it over as None.
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class TopicPartition(NamedTuple):
@@ -33,6 +34,7 @@ class Record(Protocol):
     @property
     def timestamp(self) -> int:
         """Milliseconds since the Unix epoch."""
+
     @property
     def key(self) -> bytes | None: ...
     @property
@@ -104,13 +106,16 @@ class Consumer(Protocol):
 
         Raises OffsetOutOfRangeError (with partition and position) when a position is not inside the log.
         """
+
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None: ...
     async def committed(self, partition: TopicPartition) -> int | None: ...
     async def partitions_of(self, topic: str) -> frozenset[int]:
         """The partition numbers of ``topic``, empty when there is no such topic."""
+
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset behind the last record that a read-uncommitted reader can get (the high watermark)."""
+
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]: ...
 
 
@@ -121,14 +126,17 @@ class Producer(Protocol):
     async def stop(self) -> None: ...
     async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
         """Append one record; without ``partition`` Kafka's default partitioner takes it from the key."""
+
     async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
         """Append records by key, batched as well as the client can; results in the order given."""
+
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Append records to one partition, in order and as few batches as they fit in, and wait for all of them.
 
         Returns where the first went. On an error some prefix may have been appended, never with a gap inside it.
         Raises RecordTooLargeError naming the index when one record alone exceeds the largest request.
         """
+
     async def partitions_of(self, topic: str) -> frozenset[int]: ...
 
 
@@ -139,8 +147,10 @@ class Admin(Protocol):
     async def stop(self) -> None: ...
     async def describe_topics(self, names: Collection[str] | None = None) -> dict[str, TopicState]:
         """The topics that exist among ``names`` (None: all, without internal ones)."""
+
     async def create_topic(self, spec: TopicSpec) -> None:
         """Raises TopicExistsError when it is there already."""
+
     async def add_partitions(self, topic: str, total: int) -> None: ...
     async def alter_config(self, topic: str, config: Mapping[str, str]) -> None: ...
     async def delete_topic(self, topic: str) -> None: ...
@@ -159,5 +169,6 @@ class Cluster(Protocol):
         read_committed: bool = False,
     ) -> Consumer:
         """``member`` is the static membership id (group.instance.id) within ``group``."""
+
     def producer(self) -> Producer: ...
     def admin(self) -> Admin: ...
