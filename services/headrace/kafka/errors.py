@@ -27,7 +27,9 @@ class OffsetOutOfRangeError(KafkaError):
     def __init__(self, positions: dict[tuple[str, int], int]) -> None:
         self.positions = positions
         super().__init__(
-            ", ".join(f"{topic}[{partition}] has no offset {offset}" for (topic, partition), offset in positions.items())
+            ", ".join(
+                f"{topic}[{partition}] has no offset {offset}" for (topic, partition), offset in positions.items()
+            )
         )
 
 
@@ -48,7 +50,11 @@ class RecordTooLargeError(KafkaError):
 
 
 class ProducerDeadError(KafkaError):
-    """This producer can't be used again (fenced, out of sequence, closed): make a new one and resume from the log."""
+    """The producer can't be used again (fenced, out of sequence, closed): make a new one and resume from the log."""
+
+
+class ConsumerDeadError(KafkaError):
+    """The consumer can't be used again: it was stopped, or another process took over its static member id."""
 
 
 class NotAuthorizedError(KafkaError):

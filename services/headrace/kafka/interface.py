@@ -145,6 +145,9 @@ class Admin(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
+    async def broker_count(self) -> int:
+        """How many brokers the cluster has now: the most replicas that a topic can have."""
+
     async def describe_topics(self, names: Collection[str] | None = None) -> dict[str, TopicState]:
         """The topics that exist among ``names`` (None: all, without internal ones)."""
 

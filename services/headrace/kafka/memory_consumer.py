@@ -1,0 +1,243 @@
+"""The twin's consumer, with the habits of aiokafka that a service has to live with.
+
+A fetch that waits while the group rebalances goes on under the new assignment. It may then deliver records from the
+committed position although nobody sought there, and move the position that the new owner is about to use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from headrace.kafka.errors import ConsumerDeadError, KafkaError, OffsetOutOfRangeError, RebalancedError
+from headrace.kafka.interface import RebalanceListener, TopicPartition
+from headrace.kafka.memory_group import Member
+from headrace.kafka.memory_log import PartitionLog, StoredRecord
+from headrace.kafka.memory_membership import Membership
+
+if TYPE_CHECKING:
+    from headrace.kafka.memory_node import MemoryNode
+
+Chunks = dict[TopicPartition, list[StoredRecord]]
+
+
+class MemoryConsumer:
+    """Fulfils :class:`headrace.kafka.interface.Consumer`."""
+
+    def __init__(self, node: MemoryNode, *, group: str | None, member: str | None) -> None:
+        self._node = node
+        self._cluster = node.cluster
+        self._group = None if group is None else self._cluster.group(group)
+        self._instance_id = member
+        self._membership: Membership | None = None
+        self._epoch = 0
+        self._assigned: dict[TopicPartition, int | None] = {}  # positions; None: never sought and nothing committed
+        self._sought: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+        self._rebalancing = False
+        self._failure: KafkaError | None = None
+        self._wakers: dict[Callable[[], None], None] = {}
+
+    async def start(self) -> None:
+        await self._node.point("metadata.before")
+
+    async def stop(self, *, leave_group: bool = True) -> None:
+        self._failure = ConsumerDeadError("This consumer was stopped.")
+        await self._end_membership(leave_group=leave_group)
+        self._wake()
+
+    async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
+        self._check()
+        if self._group is None:
+            raise KafkaError("Only a consumer of a group can subscribe; give it a group, or assign partitions.")
+        await self._end_membership(leave_group=True)
+        self._membership = Membership(
+            self._node,
+            self._group,
+            Member(self._cluster.next_member_id(self._node.name), self._instance_id, tuple(topics)),
+            listener,
+            revoking=self._begin_rebalance,
+            assigning=self._reassign,
+            failed=self._fail,
+        )
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        self._check()
+        self._reassign(partitions)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset(self._assigned)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._check()
+        self._own(partition)
+        self._assigned[partition] = offset
+        self._sought.add(partition)
+        self._wake()
+
+    async def position(self, partition: TopicPartition) -> int:
+        self._check()
+        self._own(partition)
+        position = self._assigned[partition]
+        if partition not in self._sought or position is None:
+            raise KafkaError(f"{partition.topic}[{partition.partition}] has no position yet; seek it first.")
+        return position
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._paused.update(self._assigned.keys() & set(partitions))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._paused.difference_update(partitions)
+        self._wake()
+
+    async def fetch(
+        self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
+    ) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
+        await self._node.point("fetch.before")
+        deadline = self._cluster.clock.monotonic() + timeout_s
+        epoch = self._epoch
+        while True:
+            self._check()
+            # As with aiokafka, a fetch that a rebalance overtook knows nothing of the seeks of the new assignment.
+            overtaken = self._epoch != epoch and self._cluster.rng.random() < 0.5
+            chunks = {} if self._rebalancing else self._take(max_records, partitions, overtaken=overtaken)
+            remaining = deadline - self._cluster.clock.monotonic()
+            if chunks or remaining <= 0:
+                break
+            await self._wait_for_change(remaining)
+            await self._node.gate()
+        await self._node.point("fetch.after")
+        return chunks
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._check()
+        await self._node.point("commit.before")
+        if self._group is None:
+            raise KafkaError("A consumer of no group can't commit; give it a group.")
+        for partition in offsets:
+            self._own(partition)
+        if self._membership is None:
+            self._group.commit(None, -1, offsets)
+        else:
+            self._group.commit(self._membership.member, self._membership.generation, offsets)
+        await self._node.point("commit.after")
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        self._check()
+        await self._node.point("committed.before")
+        if self._group is None:
+            raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
+        return self._group.offsets.get(partition)
+
+    async def partitions_of(self, topic: str) -> frozenset[int]:
+        await self._node.point("metadata.before")
+        return self._cluster.partition_numbers(topic)
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._node.point("offsets.before")
+        return {partition: self._cluster.log(partition).start for partition in partitions}
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._node.point("offsets.before")
+        return {partition: self._cluster.log(partition).end for partition in partitions}
+
+    async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        await self._node.point("offsets.before")
+        return {partition: self._cluster.log(partition).offset_at(time) for partition, time in times_ms.items()}
+
+    def fall_silent(self, reason: str) -> None:
+        """Send no heartbeats until :meth:`speak_again`."""
+        if self._membership is not None:
+            self._membership.silent(reason)
+
+    def speak_again(self, reason: str) -> None:
+        if self._membership is not None:
+            self._membership.heard(reason)
+
+    def die(self) -> None:
+        """End as a killed process does: no leave, no callback, no heartbeat."""
+        if self._membership is not None:
+            self._membership.silent("killed")
+            self._membership.cancel()
+        self._wake()
+
+    def _take(self, limit: int, wanted: Collection[TopicPartition], *, overtaken: bool) -> Chunks:
+        chunks: Chunks = {}
+        outside: dict[tuple[str, int], int] = {}
+        for partition, position in list(self._assigned.items()):
+            ready = partition in self._sought or overtaken
+            if position is None or not ready or partition in self._paused or (wanted and partition not in wanted):
+                continue
+            partition_log = self._cluster.find_log(partition)
+            if partition_log is None:
+                continue
+            if not partition_log.start <= position <= partition_log.end:
+                outside[partition] = position
+                continue
+            records = partition_log.read(position, limit)
+            limit -= len(records)
+            # Drained partitions go to the end of the order, as in aiokafka's dict of fetched records.
+            del self._assigned[partition]
+            self._assigned[partition] = records[-1].offset + 1 if records else partition_log.end
+            if records:
+                chunks[partition] = records
+            if limit <= 0:
+                break
+        if outside and not chunks:
+            raise OffsetOutOfRangeError(outside)
+        return chunks
+
+    async def _wait_for_change(self, seconds: float) -> None:
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not changed.done():
+                changed.set_result(None)
+
+        logs: list[PartitionLog] = [found for tp in self._assigned if (found := self._cluster.find_log(tp)) is not None]
+        for watched in logs:
+            watched.watch(wake)
+        self._wakers[wake] = None
+        timer = asyncio.ensure_future(self._cluster.clock.sleep(seconds))
+        try:
+            await asyncio.wait((changed, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            del self._wakers[wake]
+            for watched in logs:
+                watched.unwatch(wake)
+
+    def _wake(self) -> None:
+        for wake in tuple(self._wakers):
+            wake()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _own(self, partition: TopicPartition) -> None:
+        if partition not in self._assigned:
+            raise RebalancedError(f"{partition[0]}[{partition[1]}] is not assigned to this consumer (any more).")
+
+    def _reassign(self, partitions: Collection[TopicPartition]) -> None:
+        committed = {} if self._group is None else self._group.offsets
+        self._assigned = {partition: committed.get(partition) for partition in sorted(partitions)}
+        self._sought.clear()
+        self._paused.clear()
+        self._epoch += 1
+        self._rebalancing = False
+        self._wake()
+
+    def _begin_rebalance(self) -> frozenset[TopicPartition]:
+        self._rebalancing = True
+        return self.assignment()
+
+    def _fail(self, error: KafkaError) -> None:
+        self._failure = error
+        self._wake()
+
+    async def _end_membership(self, *, leave_group: bool) -> None:
+        if self._membership is not None:
+            membership, self._membership = self._membership, None
+            await membership.end(leave_group=leave_group)

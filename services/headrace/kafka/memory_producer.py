@@ -1,0 +1,70 @@
+"""The twin's producer. Nothing fences it: a zombie's records are appended, as with Kafka."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headrace.kafka.errors import ProducerDeadError
+from headrace.kafka.interface import Appended, Outgoing, TopicPartition
+from headrace.kafka.partitioner import partition_of_key
+
+if TYPE_CHECKING:
+    from headrace.kafka.memory_node import MemoryNode
+
+
+class MemoryProducer:
+    """Fulfils :class:`headrace.kafka.interface.Producer`."""
+
+    def __init__(self, node: MemoryNode) -> None:
+        self._node = node
+        self._turn = itertools.count()
+        self._stopped = False
+
+    async def start(self) -> None:
+        await self._node.point("metadata.before")
+
+    async def stop(self) -> None:
+        self._stopped = True
+
+    async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
+        if partition is None:
+            partition = self._partition(topic, record)
+        return await self._append(topic, partition, [record])
+
+    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
+        places: dict[int, list[int]] = {}
+        for place, record in enumerate(records):
+            places.setdefault(self._partition(topic, record), []).append(place)
+        appended: dict[int, Appended] = {}
+        for partition, of_partition in places.items():
+            first = await self.send_batch(topic, partition, [records[place] for place in of_partition])
+            appended |= {place: Appended(partition, first.offset + index) for index, place in enumerate(of_partition)}
+        return [appended[place] for place in range(len(records))]
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        if not records:
+            raise ValueError(f"send_batch to {topic}[{partition}] was given no records.")
+        size = self._node.cluster.timings.batch_records
+        first = await self._append(topic, partition, records[:size])
+        for at in range(size, len(records), size):
+            await self._append(topic, partition, records[at : at + size])
+        return first
+
+    async def partitions_of(self, topic: str) -> frozenset[int]:
+        await self._node.point("metadata.before")
+        return self._node.cluster.partition_numbers(topic)
+
+    def _partition(self, topic: str, record: Outgoing) -> int:
+        count = len(self._node.cluster.topic(topic).partitions)
+        return next(self._turn) % count if record.key is None else partition_of_key(record.key, count)
+
+    async def _append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        if self._stopped:
+            raise ProducerDeadError(f"The producer was stopped, so nothing went to {topic}[{partition}].")
+        await self._node.point("produce.before")
+        cluster = self._node.cluster
+        offset = cluster.log(TopicPartition(topic, partition)).append_batch(records, cluster.clock.now_ms())
+        await self._node.point("produce.after")
+        return Appended(partition, offset)
