@@ -1,0 +1,168 @@
+"""Requests as they are: text, id and what to copy, at paths inside the records that a team has already.
+
+A path names map keys and list indices, parted by dots: ``ticket.body``, ``items.0.text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from headrace_schemas.codec import MAX_TEXT_BYTES, check_sizes, decode_request
+from headrace_schemas.errors import (
+    DECODING_FAULTS,
+    BadTypeError,
+    MissingTextError,
+    UnknownContentTypeError,
+    WireError,
+    from_decoding_fault,
+)
+from headrace_schemas.headers import COPIED, JSON, MSGPACK, TEXT, Headers, copied_headers
+from headrace_schemas.records import ClassifyRequest
+
+Decode = Callable[[bytes | None, str], ClassifyRequest]
+Copy = Callable[[bytes | None, str, Headers], Headers]
+
+_ABSENT: Final = object()
+_NAMES: Final = {str: "str", bool: "bool", int: "int", float: "float", dict: "map", list: "list", type(None): "null"}
+
+_GENERIC: dict[str, Callable[[bytes], object]] = {
+    JSON: msgspec.json.Decoder().decode,
+    MSGPACK: msgspec.msgpack.Decoder().decode,
+}
+
+
+class RequestShape(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request's parts are. The default is our own record, with ``text`` and ``id`` at its top.
+
+    ``copy_headers`` names headers that the answer takes over, ``copy_fields`` maps a header of the answer to the path
+    of its value, ``max_text_bytes`` limits the text's UTF-8.
+    """
+
+    text_path: str = "text"
+    id_path: str = "id"
+    copy_headers: tuple[str, ...] = COPIED
+    copy_fields: dict[str, str] = {}
+    max_text_bytes: int = MAX_TEXT_BYTES
+
+
+def compile_shape(shape: RequestShape) -> Decode:
+    """Return the function that decodes a value by its content type as ``shape`` says.
+
+    It raises a WireError naming the path that is absent or holds the wrong type, without the record's name (see
+    :meth:`~headrace_schemas.errors.WireError.at`). Our own record is decoded into its type, any other generically.
+    A whole number is taken as an id, in its decimal digits. Raises ValueError for a path that is none.
+    """
+    limit = shape.max_text_bytes
+    if limit < 1:
+        raise ValueError(f"max_text_bytes is {limit}, and must be at least 1")
+    text_path, id_path = parse_path(shape.text_path), parse_path(shape.id_path)
+    if (shape.text_path, shape.id_path) == ("text", "id"):
+        return lambda value, content_type: decode_request(value, content_type, limit=limit)
+
+    def decode(value: bytes | None, content_type: str) -> ClassifyRequest:
+        if value is None or content_type == TEXT:
+            return decode_request(value, content_type, limit=limit)
+        document = _decode_generic(value, content_type)
+        request = ClassifyRequest(text=_text_at(document, text_path), id=_id_at(document, id_path))
+        check_sizes(request, limit)
+        return request
+
+    return decode
+
+
+def compile_copy(shape: RequestShape) -> Copy:
+    """Return the function that takes a request's value, content type and headers to the headers of its answer.
+
+    ``copy_fields`` cost a second, generic decoding; without them the value is not touched. A string is copied as
+    UTF-8, anything else as JSON; an absent path, null, and a value that can't be decoded or shown give no header,
+    because an answer must not fail for what it only carries along. Raises ValueError for a path that is none.
+    """
+    names = frozenset(shape.copy_headers)
+    fields = {name: parse_path(path) for name, path in shape.copy_fields.items()}
+    if not fields:
+        return lambda _value, _content_type, headers: copied_headers(headers, names)
+
+    def copy(value: bytes | None, content_type: str, headers: Headers) -> Headers:
+        try:
+            document = _ABSENT if value is None else _decode_generic(value, content_type)
+        except WireError:  # the request fails, or has failed, by its own decoding, which tells why
+            document = _ABSENT
+        found = ((name, _shown(_walk(document, path))) for name, path in fields.items())
+        return (*copied_headers(headers, names), *(header for header in found if header[1] is not None))
+
+    return copy
+
+
+def parse_path(path: str) -> tuple[str, ...]:
+    """Part a path at its dots; raises ValueError when a part is empty."""
+    parts = tuple(path.split("."))
+    if "" in parts:
+        raise ValueError(f"path {path!r}: write map keys and list indices parted by single dots, as in ticket.body")
+    return parts
+
+
+def _decode_generic(value: bytes, content_type: str) -> object:
+    decoder = _GENERIC.get(content_type)
+    if decoder is None:
+        raise UnknownContentTypeError("content-type", f"{content_type!r} is no format with paths inside")
+    try:
+        return decoder(value)
+    except DECODING_FAULTS as fault:
+        raise from_decoding_fault(fault) from fault
+
+
+def _walk(document: object, path: tuple[str, ...]) -> object:
+    for part in path:
+        if isinstance(document, dict):
+            document = document.get(part, _ABSENT)
+        # Nine digits bound the cost of int(), and no list in a record is longer.
+        elif (
+            isinstance(document, list)
+            and part.isascii()
+            and part.isdigit()
+            and len(part) <= 9
+            and int(part) < len(document)
+        ):
+            document = document[int(part)]
+        else:
+            return _ABSENT
+    return document
+
+
+def _text_at(document: object, path: tuple[str, ...]) -> str:
+    text = _walk(document, path)
+    if isinstance(text, str):
+        return text
+    field = ".".join(path)
+    if text is _ABSENT:
+        raise MissingTextError(field, "is where the text must be, and absent")
+    raise BadTypeError(field, f"Expected `str`, got `{_type_name(text)}`")
+
+
+def _id_at(document: object, path: tuple[str, ...]) -> str | None:
+    found = _walk(document, path)
+    if found is _ABSENT or found is None:
+        return None
+    if isinstance(found, str):
+        return found
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    raise BadTypeError(".".join(path), f"Expected `str | int | null`, got `{_type_name(found)}`")
+
+
+def _shown(value: object) -> bytes | None:
+    if value is _ABSENT or value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError):  # MessagePack's extensions and odd map keys have no JSON
+        return None
+
+
+def _type_name(value: object) -> str:
+    return _NAMES.get(type(value), type(value).__name__)
