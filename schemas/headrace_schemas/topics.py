@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -33,7 +33,7 @@ _LONGEST_NAME = 249  # Kafka's own limit
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """One topic. ``retention_ms`` None keeps every record (a compacted topic keeps the last of each key).
 
-    ``config`` holds further settings under Kafka's own keys, ``record`` the type of its values, ``key`` what a key
+    ``config`` holds further settings under Kafka's own keys, ``records`` the types of its values, ``key`` what a key
     means and ``partitioning`` how a record finds its partition.
     """
 
@@ -42,7 +42,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     cleanup_policy: str
     retention_ms: int | None
-    record: object
+    records: tuple[type, ...]
     key: str
     partitioning: str
     writers: tuple[str, ...]
@@ -86,7 +86,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitions=partitions,
             cleanup_policy="delete",
             retention_ms=7 * _DAY_MS,
-            record=ClassifyRequest,
+            records=(ClassifyRequest,),
             key="The caller's own; texts of one key are answered in order. It is repeated on the answer.",
             partitioning="by key, or any partition",
             writers=("producers", "gateway"),
@@ -101,7 +101,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             # Never compacted: workers and readers find their place by the answers that are there.
             cleanup_policy="delete",
             retention_ms=7 * _DAY_MS,
-            record=ClassifyResult,
+            records=(ClassifyResult,),
             key="The key of the request.",
             partitioning="the partition number of the request, in the order of its offsets",
             writers=("worker",),
@@ -114,7 +114,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitions=partitions,
             cleanup_policy="delete",
             retention_ms=30 * _DAY_MS,
-            record=DeadLetter,
+            records=(DeadLetter,),
             key="The key of the request.",
             partitioning="the partition number of the request",
             writers=("worker",),
@@ -127,7 +127,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitions=partitions,
             cleanup_policy="compact",
             retention_ms=None,
-            record=LabelledText,
+            records=(LabelledText,),
             key="The text's id, UTF-8; a later record replaces the earlier, a null value erases it.",
             partitioning="by key",
             writers=("labellers",),
@@ -142,7 +142,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitions=1,
             cleanup_policy="compact",
             retention_ms=None,
-            record=ModelsRecord,
+            records=get_args(ModelsRecord),
             key="version/NAME/VERSION, alias/NAME/ALIAS, claim/RESULTS_TOPIC or attempt/RESULTS_TOPIC/PARTITION.",
             partitioning="one partition",
             writers=("trainer", "operators", "worker"),
