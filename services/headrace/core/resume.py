@@ -1,0 +1,99 @@
+"""Where a worker goes on in a requests partition: decided from the answer log, not from the commit.
+
+Pure: the worker gathers :class:`Facts` from the cluster and carries out the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from headrace_schemas.records import Loss
+
+
+def look_back(max_batch: int) -> int:
+    """How many of the last answers to read. A zombie can append at most its one unacknowledged batch behind
+    newer answers, and a later owner likewise, so four batches hold the highest answered offset.
+    """
+    return 4 * max_batch
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The request offset and request CRC-32 that an answer in the log names."""
+
+    offset: int
+    crc: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster says of requests partition p and results partition p.
+
+    ``tail`` holds the last answers of the results partition, in log order. ``results_end`` is its end offset, so 0
+    means that it was never written. ``committed`` is the group's commit, ``start`` the offset at which the group
+    began this partition according to its claim. ``crc_at_last`` is the CRC-32 of the request at the highest
+    answered offset, None when that record is no longer in the log.
+    """
+
+    tail: tuple[Answered, ...]
+    results_end: int
+    requests_start: int
+    requests_end: int
+    committed: int | None
+    start: int
+    crc_at_last: int | None = None
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Fetch from ``position``; the first answer's ``after`` is ``after`` and it carries ``lost``, if any."""
+
+    position: int
+    after: int
+    lost: Loss | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Going on would lose or mix answers without a word: stop and tell a person why."""
+
+    reason: str
+
+
+def last_answered(tail: Iterable[Answered]) -> Answered | None:
+    """The answer with the highest request offset, wherever in the tail it stands."""
+    return max(tail, key=lambda answered: answered.offset, default=None)
+
+
+def decide(facts: Facts) -> Resume | Refusal:
+    """Resume behind the highest answered request; without one, at the commit or at the group's start."""
+    last = last_answered(facts.tail)
+    if last is not None:
+        if facts.crc_at_last is not None and facts.crc_at_last != last.crc:
+            return Refusal(
+                f"the request at offset {last.offset} is not the one that was answered: the requests topic was made "
+                "anew or cut and written again. Answer it into a new results topic with a new group"
+            )
+        return _from(last.offset + 1, facts)
+    if facts.results_end > 0:
+        if facts.committed is None:
+            return Refusal(
+                "the results partition holds nothing but once did, and the group has no commit, so what was answered "
+                "is unknown. Commit the position to go on from with Kafka's own tools, or use a new results topic"
+            )
+        return _from(facts.committed, facts)
+    if facts.committed is not None and facts.committed > facts.start:
+        return Refusal(
+            f"the group has committed offset {facts.committed} but the results partition was never written: the "
+            "results topic was made anew. Give the group another name, or restore the topic"
+        )
+    return _from(facts.start, facts)
+
+
+def _from(position: int, facts: Facts) -> Resume | Refusal:
+    if position > facts.requests_end:
+        return Refusal(
+            f"the next request is {position} but the requests partition ends at {facts.requests_end}: it was made "
+            "anew or lost its tail. Answer it into a new results topic with a new group"
+        )
+    if position < facts.requests_start:
+        lost = Loss(position, facts.requests_start - 1, "retention")
+        return Resume(facts.requests_start, position - 1, lost)
+    return Resume(position, position - 1)

@@ -1,0 +1,122 @@
+"""Which partitions this worker owns, and the passage of each from assigned to resumed to ended.
+
+The rebalance callbacks do next to nothing: heartbeats stop while they wait. Assigned only replaces the set of
+partitions; resuming runs outside. Revoked waits for sends alone, bounded, and never for a fetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+from headrace.inference.partition import Partition
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.logs import event
+from headrace.metrics import WorkerMetrics
+
+RETRY_S = 0.2
+
+
+class Assignment:
+    """Fulfils the rebalance listener. ``resume`` finds a partition's position and begins it; ``release`` says to
+    the log that partitions were given up cleanly, and commits.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        resume: Callable[[Partition], Awaitable[None]],
+        release: Callable[[Collection[Partition]], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]],
+        revoke_timeout: float,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._consumer = consumer
+        self._resume = resume
+        self._release = release
+        self._sleep = sleep
+        self._revoke_timeout = revoke_timeout
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.wake = asyncio.Event()
+        """Set when something may be cut: records came, a partition is free again."""
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails when a partition can't be resumed and a person is needed."""
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        for name in partitions:
+            self._begin(name)
+        self._metrics.assigned(len(self.partitions))
+        event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        ended = [self.partitions.pop(name) for name in partitions if name in self.partitions]
+        await self.end(ended)
+        if ended:
+            event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
+
+    async def end(self, ended: Collection[Partition]) -> None:
+        """End these, wait a bounded time for answers that were handed over, and release what is left cleanly."""
+        for partition in ended:
+            partition.end()
+        sending = [partition.sending for partition in ended if partition.sending is not None]
+        if sending:
+            await asyncio.wait(sending, timeout=self._revoke_timeout)
+        try:
+            async with asyncio.timeout(self._revoke_timeout):
+                await self._release(ended)
+        except (KafkaError, TimeoutError) as error:
+            event("release.failed", level="warning", error=str(error) or "timed out")
+
+    def again(self, name: TopicPartition, why: str) -> None:
+        """End this worker's state of the partition, which it still owns, and resume it from the log."""
+        old = self.partitions.get(name)
+        if old is None:
+            return
+        old.end()
+        event("partition.resumes", level="warning", partition=name.partition, why=why)
+        self._begin(name, old.sending)
+
+    def _begin(self, name: TopicPartition, sending: asyncio.Task[None] | None = None) -> None:
+        if name in self.partitions:
+            self.partitions[name].end()
+        partition = self.partitions[name] = Partition(name)
+        self._consumer.pause([name])
+        task = asyncio.create_task(self._resume_until_known(partition, sending), name=f"resume {name.partition}")
+        self._tasks.add(task)
+        task.add_done_callback(self._resumed)
+
+    async def _resume_until_known(self, partition: Partition, sending: asyncio.Task[None] | None) -> None:
+        if sending is not None:
+            # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
+            await asyncio.wait([sending], timeout=self._revoke_timeout)
+        while partition.alive:
+            try:
+                await self._resume(partition)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                event("resume.failed", level="warning", partition=partition.name.partition, error=str(error))
+                await self._sleep(RETRY_S)
+            else:
+                break
+        if partition.alive and partition.expected is not None:
+            self._consumer.seek(partition.name, partition.expected)
+            self._consumer.resume([partition.name])
+
+    def _resumed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def stop(self) -> None:
+        """Cancel what is still being resumed and end every partition."""
+        tasks: Iterable[asyncio.Task[None]] = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        ended = list(self.partitions.values())
+        self.partitions.clear()
+        await self.end(ended)

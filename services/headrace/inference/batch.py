@@ -1,0 +1,135 @@
+"""Batch: take what waits when the model is free, fairly over the partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from headrace_schemas.records import Attempt, Loss
+
+from headrace.core.batching import cut
+from headrace.core.clock import Clock
+from headrace.core.deadlines import ClockAlarm, ServiceTime
+from headrace.inference.assignment import Assignment
+from headrace.inference.partition import Partition, Queued, Request
+from headrace.logs import event
+from headrace.metrics import WorkerMetrics
+
+IN_WORK = 2
+"""Slices of one partition in work at once: one being published and one behind it in the model. Only the first is
+handed to the producer; the second waits for its acknowledgement."""
+
+
+class Slice(msgspec.Struct, frozen=True, eq=False):
+    """Consecutive requests of one partition in a batch. ``turn`` is done when the slice before it is acknowledged or
+    given up, ``done`` says the same of this one.
+    """
+
+    partition: Partition
+    requests: list[Request]
+    after: int
+    lost: Loss | None
+    condemned: int | None
+    turn: asyncio.Future[None] | None
+    done: asyncio.Future[None]
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What goes through the model together. Requests that expire before ``ready_ms`` are answered ``expired``."""
+
+    slices: list[Slice]
+    ready_ms: float
+
+    @property
+    def size(self) -> int:
+        return sum(len(piece.requests) for piece in self.slices)
+
+
+class Batcher:
+    """Cuts batches. ``write_attempts`` tells the log what is about to be tried, once after each resume."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        *,
+        service_time: ServiceTime,
+        let_in: Callable[[Partition], None],
+        write_attempts: Callable[[Sequence[Attempt]], Awaitable[None]],
+        max_batch: int,
+        max_batch_bytes: int,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._assignment = assignment
+        self._service_time = service_time
+        self._let_in = let_in
+        self._write_attempts = write_attempts
+        self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
+        self._clock = clock
+        self._metrics = metrics
+        self._alarm = ClockAlarm()
+        self._turn = 0
+
+    async def next(self) -> Batch:
+        """Wait until something waits, and take it."""
+        wake = self._assignment.wake
+        while (batch := self._cut()) is None:
+            wake.clear()
+            await wake.wait()
+        new = [piece.partition for piece in batch.slices if not piece.partition.attempt_written]
+        attempts = [partition.attempt for partition in new if partition.attempt is not None]
+        if attempts:
+            await self._write_attempts(attempts)
+        for partition in new:
+            partition.attempt_written = True
+        return batch
+
+    def _cut(self) -> Batch | None:
+        ready = [p for p in self._assignment.partitions.values() if p.waiting and p.in_work < IN_WORK]
+        if not ready:
+            return None
+        ready_ms = self._clock.now_ms() + 1000 * self._service_time.predict(self._max_batch)
+        suspected = [p for p in ready if p.waiting[0].record.offset <= p.alone_through]
+        for partition in suspected:
+            if not partition.in_work:
+                return Batch([self._take(partition, 1)], ready_ms)
+        trusted = [p for p in ready if p not in suspected] if suspected else ready
+        if not trusted:
+            return None
+        self._turn += 1
+        plan = cut(
+            [Queued(partition, ready_ms) for partition in trusted],
+            max_records=self._max_batch,
+            max_bytes=self._max_batch_bytes,
+            first=self._turn % len(trusted),
+        )
+        slices = [self._take(p, count) for p, count in zip(trusted, plan.taken, strict=True) if count]
+        batch = Batch(slices, ready_ms)
+        self._metrics.batch(batch.size, plan.closed)
+        self._watch_clock(batch)
+        return batch
+
+    def _take(self, partition: Partition, count: int) -> Slice:
+        requests = partition.take(count)
+        turn, partition.done = partition.done, asyncio.get_running_loop().create_future()
+        piece = Slice(
+            partition, requests, partition.after, partition.lost, partition.condemned, turn, partition.done
+        )
+        partition.in_work += 1
+        partition.after = requests[-1].record.offset
+        partition.lost = partition.condemned = None
+        self._let_in(partition)
+        return piece
+
+    def _watch_clock(self, batch: Batch) -> None:
+        requests = [request for piece in batch.slices for request in piece.requests]
+        expired = sum(request.expires_ms < batch.ready_ms for request in requests)
+        lagging = any(piece.partition.waiting for piece in batch.slices)
+        if self._alarm.observe(expired=expired, in_time=len(requests) - expired, lagging=lagging):
+            event(
+                "clock.suspect",
+                level="error",
+                why="requests expire although none waits: compare the clocks of the brokers, the producers and here",
+            )

@@ -1,0 +1,69 @@
+"""Claim: a results topic belongs to one (requests topic, group), and remembers where that group began."""
+
+from __future__ import annotations
+
+import datetime
+
+from headrace_schemas.records import ResultsClaim
+
+from headrace.core.clock import Clock
+from headrace.inference.resume import RefusedError
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.registry.models_log import ModelsLog
+
+
+async def claim(
+    models: ModelsLog, reader: Consumer, *, requests: str, results: str, group: str, start_from: str, clock: Clock
+) -> ResultsClaim:
+    """Return the claim that holds, made now if there was none.
+
+    The first claim in the log holds, so workers that start together agree. One that lost puts the winner's back, for
+    the topic is compacted to the last. Raises RefusedError when another group or requests topic owns ``results``.
+    """
+    held = models.claims.get(results)
+    if held is None:
+        wanted = ResultsClaim(
+            results=results,
+            requests=requests,
+            group=group,
+            claimed_at_ms=clock.now_ms(),
+            starts=await _starts(reader, requests, start_from),
+        )
+        await models.publish([wanted])
+        await models.refresh()
+        held = models.claims[results]
+        if held != wanted:
+            await models.publish([held])
+    if (held.requests, held.group) != (requests, group):
+        raise RefusedError(
+            f"{results} holds the answers of group {held.group!r} to {held.requests!r}; group {group!r} on "
+            f"{requests!r} would mix its own into them. Give this group a results topic of its own (--results)."
+        )
+    return held
+
+
+async def _starts(reader: Consumer, requests: str, start_from: str) -> tuple[int, ...]:
+    partitions = [TopicPartition(requests, number) for number in sorted(await reader.partitions_of(requests))]
+    if not partitions:
+        raise RefusedError(f"There is no topic {requests}. Create headrace's topics with `headrace topics apply`.")
+    if start_from == "earliest":
+        begin = await reader.beginning_offsets(partitions)
+    elif start_from == "latest":
+        begin = await reader.end_offsets(partitions)
+    else:
+        begin = await _at_time(reader, partitions, start_from)
+    return tuple(begin[partition] for partition in partitions)
+
+
+async def _at_time(reader: Consumer, partitions: list[TopicPartition], time: str) -> dict[TopicPartition, int]:
+    try:
+        moment = datetime.datetime.fromisoformat(time)
+    except ValueError as error:
+        raise RefusedError(
+            f"worker.start_from is {time!r}; allowed are earliest, latest or a time as ISO 8601, "
+            "such as 2026-01-31T12:00:00+00:00."
+        ) from error
+    milliseconds = int(moment.astimezone(datetime.UTC).timestamp() * 1000)
+    found = await reader.offsets_for_times(dict.fromkeys(partitions, milliseconds))
+    ends = await reader.end_offsets(partitions)
+    return {p: ends[p] if (offset := found[p]) is None else offset for p in partitions}

@@ -1,0 +1,63 @@
+"""Commit: tell the group's offsets how far answers are acknowledged.
+
+The commit serves tools that show lag; a worker resumes from the answer log. So a failed commit is tried again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headrace.core.clock import Clock
+from headrace.inference.assignment import Assignment
+from headrace.inference.partition import Partition
+from headrace.kafka.errors import KafkaError, RebalancedError
+from headrace.kafka.interface import Consumer
+from headrace.logs import event
+from headrace.registry.models_log import ModelsLog
+
+
+class Committer:
+    """Commits every ``every`` seconds, and what is left when partitions are released."""
+
+    def __init__(self, consumer: Consumer, models: ModelsLog, *, every: float, clock: Clock) -> None:
+        self._consumer = consumer
+        self._models = models
+        self._every = every
+        self._clock = clock
+
+    async def run(self, assignment: Assignment) -> None:
+        while True:
+            await self._clock.sleep(self._every)
+            await self.commit(list(assignment.partitions.values()))
+
+    async def commit(self, partitions: Collection[Partition]) -> None:
+        """Commit what moved. Raises only errors that trying again can't mend."""
+        moved = [p for p in partitions if p.expected is not None and p.position != p.committed]
+        if not moved:
+            return
+        offsets = {partition.name: partition.position for partition in moved}
+        try:
+            await self._consumer.commit(offsets)
+        except RebalancedError:
+            # The next owner reads the answer log; what this commit would have said is in there.
+            return
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            event("commit.failed", level="warning", error=str(error))
+            return
+        for partition in moved:
+            partition.committed = offsets[partition.name]
+
+    async def release(self, partitions: Collection[Partition]) -> None:
+        """Say that the partitions were given up cleanly: no process died over what was being tried."""
+        attempts = [
+            partition.attempt
+            for partition in partitions
+            if partition.attempt is not None
+            and partition.attempt_written
+            and partition.position <= partition.attempt.through
+        ]
+        if attempts:
+            await self._models.forget_attempts(attempts)
+        await self.commit(partitions)

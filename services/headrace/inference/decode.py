@@ -1,0 +1,81 @@
+"""Decode: a record's headers when it is fetched, its value only when it is in a batch that will reach the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from headrace_schemas.errors import BadHeaderError, WireError, place
+from headrace_schemas.headers import content_type, read_timeout_ms
+from headrace_schemas.records import ClassifyRequest
+
+from headrace.inference.batch import Slice
+from headrace.inference.partition import NEVER, Request
+from headrace.kafka.interface import Record
+
+DecodeValue = Callable[[bytes | None, str], ClassifyRequest]
+"""(value, content type) to request; raises WireError."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a request is answered ``failed``: the stage, a code that never changes, and a message for people."""
+
+    stage: str
+    code: str
+    message: str
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """The texts of a batch in UTF-8 with their ids, and for every request of every slice where its answer comes from:
+    the index of its text, a failure, or None when it has expired.
+    """
+
+    texts: list[bytes]
+    ids: list[str | None]
+    sources: list[list[int | Failure | None]]
+
+
+def admit(record: Record) -> Request:
+    """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded."""
+    if not record.headers:
+        return Request(record)
+    try:
+        timeout_ms = read_timeout_ms(record.headers)
+    except BadHeaderError:
+        return Request(record)
+    return Request(record, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+
+
+def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:
+    """Decode what can be answered by ``ready_ms`` (milliseconds since the Unix epoch)."""
+    texts: list[bytes] = []
+    ids: list[str | None] = []
+    sources: list[list[int | Failure | None]] = []
+    for piece in slices:
+        column: list[int | Failure | None] = []
+        for request in piece.requests:
+            record = request.record
+            if request.expires_ms < ready_ms:
+                column.append(None)
+                continue
+            if record.offset == piece.condemned:
+                column.append(Failure("infer", "kills-process", "the process died twice while it worked on this record"))
+                continue
+            try:
+                decoded = _decode_one(record, decode_value)
+            except WireError as error:
+                where = place(record.topic, record.partition, record.offset)
+                column.append(Failure("decode", error.code, str(error.at(where))))
+                continue
+            column.append(len(texts))
+            texts.append(decoded.text.encode())
+            ids.append(decoded.id)
+        sources.append(column)
+    return Decoded(texts, ids, sources)
+
+
+def _decode_one(record: Record, decode_value: DecodeValue) -> ClassifyRequest:
+    headers = record.headers
+    if headers:
+        read_timeout_ms(headers)
+    return decode_value(record.value, content_type(headers))

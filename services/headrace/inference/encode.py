@@ -1,0 +1,144 @@
+"""Encode: one answer a request, and a dead letter for each that failed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+from headrace_schemas.codec import encode_result
+from headrace_schemas.dead_letters import dead_letter_headers
+from headrace_schemas.errors import BadHeaderError, UnknownContentTypeError
+from headrace_schemas.headers import CONTENT_TYPE, JSON, Headers, content_type, read_attempt
+from headrace_schemas.paths import Copy
+from headrace_schemas.records import ClassifyResult, DeadLetter, Score, Status
+
+from headrace.inference.batch import Slice
+from headrace.inference.decode import Decoded, Failure
+from headrace.inference.infer import Inferred
+from headrace.kafka.interface import Outgoing, Record
+
+
+class Style(msgspec.Struct, frozen=True):
+    """How answers look: their content type, and what they repeat of the request in headers."""
+
+    content_type: str
+    copy: Copy
+
+    def headers(self, record: Record) -> Headers:
+        """The headers of the answer to ``record``. JSON is what a record without a content type is."""
+        try:
+            copied = self.copy(record.value, content_type(record.headers), record.headers)
+        except UnknownContentTypeError:
+            copied = self.copy(None, JSON, record.headers)
+        if self.content_type == JSON:
+            return copied
+        return ((CONTENT_TYPE, self.content_type.encode()), *copied)
+
+
+class Encoded(msgspec.Struct, frozen=True, eq=False):
+    """The answers of one slice, in the order of their requests, and the dead letters to be acknowledged before them."""
+
+    slice: Slice
+    answers: list[Outgoing]
+    dead_letters: list[Outgoing]
+    statuses: dict[Status, int]
+
+
+def encode(
+    slices: Sequence[Slice], decoded: Decoded, inferred: Inferred, *, version: str, labels: Sequence[str], style: Style
+) -> list[Encoded]:
+    """Encode every slice of a batch."""
+    return [
+        _encode_slice(piece, sources, decoded, inferred, version, labels, style)
+        for piece, sources in zip(slices, decoded.sources, strict=True)
+    ]
+
+
+def _encode_slice(
+    piece: Slice,
+    sources: Sequence[int | Failure | None],
+    decoded: Decoded,
+    inferred: Inferred,
+    version: str,
+    labels: Sequence[str],
+    style: Style,
+) -> Encoded:
+    answers: list[Outgoing] = []
+    dead_letters: list[Outgoing] = []
+    after, lost = piece.after, piece.lost
+    expired = 0
+    for request, source in zip(piece.requests, sources, strict=True):
+        record = request.record
+        offset = record.offset
+        crc = zlib.crc32(record.value or b"")
+        label = source if source is None or isinstance(source, Failure) else inferred.labels[source]
+        if label is None:
+            expired += 1
+            result = ClassifyResult(
+                offset=offset, after=after, crc=crc, status=Status.EXPIRED, version=version, lost=lost
+            )
+        elif isinstance(label, Failure):
+            dead_letters.append(_dead_letter(record, label, version))
+            result = ClassifyResult(
+                offset=offset,
+                after=after,
+                crc=crc,
+                status=Status.FAILED,
+                version=version,
+                id=_id(source, decoded),
+                reason=label.code,
+                lost=lost,
+            )
+        else:
+            assert isinstance(source, int)  # noqa: S101 - only a text has a label
+            result = ClassifyResult(
+                offset=offset,
+                after=after,
+                crc=crc,
+                status=Status.OK,
+                version=version,
+                label=labels[label],
+                score=inferred.scores[source],
+                ranking=_ranking(inferred, source, labels),
+                id=decoded.ids[source],
+                lost=lost,
+            )
+        answers.append(Outgoing(encode_result(result, style.content_type), record.key, style.headers(record)))
+        after, lost = offset, None
+    statuses = {
+        Status.OK: len(answers) - expired - len(dead_letters),
+        Status.EXPIRED: expired,
+        Status.FAILED: len(dead_letters),
+    }
+    return Encoded(piece, answers, dead_letters, statuses)
+
+
+def _ranking(inferred: Inferred, text: int, labels: Sequence[str]) -> tuple[Score, ...]:
+    if not inferred.rankings:
+        return ()
+    return tuple(Score(labels[label], score) for label, score in inferred.rankings[text])
+
+
+def _id(source: int | Failure | None, decoded: Decoded) -> str | None:
+    return decoded.ids[source] if isinstance(source, int) else None
+
+
+def _dead_letter(record: Record, failure: Failure, version: str) -> Outgoing:
+    try:
+        attempt = read_attempt(record.headers)
+    except BadHeaderError:
+        attempt = 1
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        stage=failure.stage,
+        error=failure.code,
+        message=failure.message,
+        attempt=attempt,
+        version=version,
+        headers=tuple(record.headers),
+    )
+    return Outgoing(record.value, record.key, dead_letter_headers(letter))

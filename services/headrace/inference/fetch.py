@@ -1,0 +1,79 @@
+"""Fetch: requests from Kafka into the waiting queues, contiguous and bounded.
+
+A getmany that waits during a rebalance can hand over records of the assignment before it, so every chunk is checked:
+it must begin at the offset expected, else it is fetched again, and only a gap seen twice is a real one (control
+records of a transaction, compaction).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from headrace.core.clock import Clock
+from headrace.inference.assignment import Assignment
+from headrace.inference.decode import admit
+from headrace.inference.partition import Partition
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
+from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.logs import event
+from headrace.metrics import WorkerMetrics
+
+FETCH_WAIT_S = 0.2
+RETRY_S = 0.1
+
+
+class Fetcher:
+    """Polls for as long as it runs, whether or not anything is assigned or the model is busy."""
+
+    def __init__(
+        self, consumer: Consumer, assignment: Assignment, *, limit: int, clock: Clock, metrics: WorkerMetrics
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._limit = limit
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        while True:
+            try:
+                chunks = await self._consumer.fetch(max_records=self._limit, timeout_s=FETCH_WAIT_S)
+            except OffsetOutOfRangeError as error:
+                for name in error.positions:
+                    self._assignment.again(TopicPartition(*name), "the fetch position is outside the log")
+                continue
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                event("fetch.failed", level="warning", error=str(error))
+                await self._clock.sleep(RETRY_S)
+                continue
+            for name, records in chunks.items():
+                partition = self._assignment.partitions.get(name)
+                if partition is not None and partition.expected is not None and records:
+                    self._take(partition, partition.expected, records)
+            # A fetch that returns at once must not hold the loop.
+            await asyncio.sleep(0)
+
+    def _take(self, partition: Partition, expected: int, records: Sequence[Record]) -> None:
+        first = records[0].offset
+        if first < expected or (first > expected and partition.gap != (expected, first)):
+            partition.gap = (expected, first)
+            self._metrics.refetched()
+            self._consumer.seek(partition.name, expected)
+            return
+        partition.gap = None
+        partition.waiting.extend([admit(record) for record in records])
+        partition.expected = records[-1].offset + 1
+        self._metrics.fetched(records, self._clock.now_ms())
+        if not partition.paused and len(partition.waiting) >= self._limit:
+            partition.paused = True
+            self._consumer.pause([partition.name])
+        self._assignment.wake.set()
+
+    def let_in(self, partition: Partition) -> None:
+        """Fetch a paused partition again once half of its queue is free."""
+        if partition.paused and partition.alive and len(partition.waiting) <= self._limit // 2:
+            partition.paused = False
+            self._consumer.resume([partition.name])

@@ -1,0 +1,62 @@
+"""Lag, and the watchdog: a worker that does not move although requests wait ends its process."""
+
+from __future__ import annotations
+
+from headrace.core.clock import Clock
+from headrace.inference.assignment import Assignment
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.metrics import WorkerMetrics
+
+EVERY_S = 1.0
+
+
+class StalledError(Exception):
+    """Requests wait, nothing moves, and nothing says why: only a new process helps (aiokafka #1037, #1154)."""
+
+
+class LagWatch:
+    """Measures the lag every second and the event loop's own lag with it."""
+
+    def __init__(
+        self, reader: Consumer, assignment: Assignment, *, watchdog: float, clock: Clock, metrics: WorkerMetrics
+    ) -> None:
+        self._reader = reader
+        self._assignment = assignment
+        self._watchdog = watchdog
+        self._clock = clock
+        self._metrics = metrics
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Raises StalledError."""
+        while True:
+            before = self._clock.monotonic()
+            await self._clock.sleep(EVERY_S)
+            self._metrics.loop_lag(max(0.0, self._clock.monotonic() - before - EVERY_S))
+            try:
+                await self._measure()
+            except KafkaError as error:
+                # Without the end offsets nothing is known, so nobody is accused.
+                if not error.retriable:
+                    raise
+                self._moved.clear()
+
+    async def _measure(self) -> None:
+        partitions = dict(self._assignment.partitions)
+        ends = await self._reader.end_offsets(list(partitions))
+        now = self._clock.monotonic()
+        now_ms = self._clock.now_ms()
+        for name, partition in partitions.items():
+            lag = max(0, ends[name] - partition.position) if partition.expected is not None else 0
+            oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
+            self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
+            position, since = self._moved.get(name, (-1, now))
+            if not lag or position != partition.position:
+                self._moved[name] = (partition.position, now)
+            elif now - since > self._watchdog:
+                raise StalledError(
+                    f"{name.topic}[{name.partition}] has stood at {position} for {now - since:.0f} s although it "
+                    f"ends at {ends[name]}: ending the process, so that another takes over."
+                )
+        self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}

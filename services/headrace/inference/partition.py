@@ -1,0 +1,86 @@
+"""The worker's state of one requests partition, for one assignment of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+from headrace_schemas.records import Attempt, Loss
+
+from headrace.kafka.interface import Record, TopicPartition
+
+NEVER = float("inf")
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A fetched record and when it expires, in milliseconds since the Unix epoch."""
+
+    record: Record
+    expires_ms: float = NEVER
+
+
+class Partition:
+    """From assignment to revocation (or to a failed produce, after which a new one begins and resumes).
+
+    ``alive`` ends for good; whoever awaited something looks at it again before acting. ``expected`` is the next
+    offset to fetch, None until the resume position is known.
+    """
+
+    def __init__(self, name: TopicPartition) -> None:
+        self.name = name
+        self.alive = True
+        self.expected: int | None = None
+        self.after = -1
+        """Offset of the request before the first waiting one, as the log has it."""
+        self.lost: Loss | None = None
+        """Said on the next answer."""
+        self.waiting: deque[Request] = deque()
+        self.paused = False
+        self.gap: tuple[int, int] | None = None
+        """(expected, first offset fetched) of a gap seen once."""
+        self.in_work = 0
+        """Slices cut and not yet acknowledged."""
+        self.done: asyncio.Future[None] | None = None
+        """Of the slice cut last: resolved when it is acknowledged or given up."""
+        self.sending: asyncio.Task[None] | None = None
+        self.position = 0
+        """Behind the last acknowledged answer: what the commit says."""
+        self.alone_through = -1
+        self.condemned: int | None = None
+        self.attempt: Attempt | None = None
+        """To be written to the log before the first batch is tried."""
+        self.attempt_written = False
+        self.committed = -1
+
+    def begin(self, position: int, after: int, lost: Loss | None) -> None:
+        """The resume position is known: fetch from it."""
+        self.expected = position
+        self.after = after
+        self.lost = lost
+        self.position = position
+
+    def end(self) -> None:
+        """Nothing of this assignment is cut or sent any more; what was sent is awaited by who ended it."""
+        self.alive = False
+        self.waiting.clear()
+
+    def take(self, count: int) -> list[Request]:
+        """Remove the ``count`` oldest waiting requests."""
+        return [self.waiting.popleft() for _ in range(count)]
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """A partition's waiting requests as the batching policy sees them at ``ready_ms``."""
+
+    partition: Partition
+    ready_ms: float
+
+    def __len__(self) -> int:
+        return len(self.partition.waiting)
+
+    def sizes(self) -> Iterator[int]:
+        for request in self.partition.waiting:
+            value = request.record.value
+            yield 0 if request.expires_ms < self.ready_ms or value is None else len(value)

@@ -1,0 +1,140 @@
+"""Publish: answers to the partition of their requests, in order, one unacknowledged batch a partition.
+
+The next slice of a partition is handed over only after the acknowledgement of the one before. Two on their way, of
+which the first fails, would leave a hole behind the second, and resuming trusts the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+from headrace.core.clock import Clock
+from headrace.inference.assignment import Assignment
+from headrace.inference.encode import Encoded
+from headrace.inference.partition import Partition
+from headrace.kafka.errors import KafkaError, ProducerDeadError, RecordTooLargeError
+from headrace.kafka.interface import Appended, Outgoing, Producer
+from headrace.logs import event
+from headrace.metrics import WorkerMetrics
+
+STOP_S = 5.0
+
+
+class AnswerProducer:
+    """A producer that is replaced when it is dead or an acknowledgement is too late.
+
+    An idempotent producer keeps trying for ever; left alone it would be a zombie inside this very process.
+    """
+
+    def __init__(self, make: Callable[[], Producer], *, timeout: float) -> None:
+        self._make = make
+        self._timeout = timeout
+        self._producer = make()
+        self._replacing = asyncio.Lock()
+
+    async def start(self) -> None:
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        await _stop(self._producer)
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        """Raises a KafkaError when the records are not known to be appended."""
+        producer = self._producer
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await producer.send_batch(topic, partition, records)
+        except TimeoutError as error:
+            await self._replace(producer, f"no acknowledgement within {self._timeout:g} s")
+            raise ProducerDeadError(f"{topic}[{partition}] did not acknowledge within {self._timeout:g} s") from error
+        except ProducerDeadError as error:
+            await self._replace(producer, str(error))
+            raise
+
+    async def _replace(self, producer: Producer, why: str) -> None:
+        async with self._replacing:
+            if producer is not self._producer:
+                return
+            event("producer.replaced", level="warning", why=why)
+            fresh = self._make()
+            await fresh.start()
+            self._producer = fresh
+        await _stop(producer)
+
+
+async def _stop(producer: Producer) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await producer.stop()
+    except (KafkaError, TimeoutError) as error:
+        event("producer.stop_failed", level="warning", error=str(error) or "timed out")
+
+
+class Publisher:
+    """Hands answers over and marks what is acknowledged."""
+
+    def __init__(
+        self,
+        producer: AnswerProducer,
+        assignment: Assignment,
+        *,
+        results: str,
+        dead_letters: str,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._producer = producer
+        self._assignment = assignment
+        self._results = results
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def publish(self, batch: Collection[Encoded]) -> None:
+        """Begin to publish every slice. Bounded by the slices in work that the batcher allows a partition."""
+        for encoded in batch:
+            task = asyncio.create_task(self._in_turn(encoded))
+            self._tasks.add(task)
+            task.add_done_callback(self._published)
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._assignment.broken.done():
+            self._assignment.broken.set_exception(error)
+
+    async def _in_turn(self, encoded: Encoded) -> None:
+        piece = encoded.slice
+        partition = piece.partition
+        try:
+            if piece.turn is not None:
+                await piece.turn
+            if partition.alive:
+                partition.sending = asyncio.create_task(self._send(partition, encoded))
+                await asyncio.wait([partition.sending])
+                partition.sending.result()
+        except RecordTooLargeError:
+            raise
+        except KafkaError as error:
+            if partition.alive:
+                self._assignment.again(partition.name, f"publishing failed: {error}")
+        finally:
+            give_up(encoded.slice.partition, piece.done)
+            self._assignment.wake.set()
+
+    async def _send(self, partition: Partition, encoded: Encoded) -> None:
+        number = partition.name.partition
+        begun = self._clock.monotonic()
+        if encoded.dead_letters:
+            await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
+        await self._producer.send_batch(self._results, number, encoded.answers)
+        partition.position = encoded.slice.requests[-1].record.offset + 1
+        self._metrics.published(encoded.statuses, self._clock.monotonic() - begun)
+
+
+def give_up(partition: Partition, done: asyncio.Future[None]) -> None:
+    """The slice is no longer in work, acknowledged or not."""
+    partition.in_work -= 1
+    if not done.done():
+        done.set_result(None)

@@ -1,0 +1,241 @@
+"""The worker as a service: the stages put together, started, watched and drained.
+
+Everything that touches the world is passed in, so a test runs the same worker over the in-memory twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from headrace_schemas.headers import JSON, MSGPACK
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+
+from headrace.core.breaker import Breaker
+from headrace.core.clock import Clock
+from headrace.core.deadlines import ServiceTime
+from headrace.inference.assignment import Assignment
+from headrace.inference.batch import Batch, Batcher
+from headrace.inference.claim import claim
+from headrace.inference.commit import Committer
+from headrace.inference.compute import Computed, compute
+from headrace.inference.encode import Style
+from headrace.inference.fetch import Fetcher
+from headrace.inference.infer import Model, ModelBrokenError
+from headrace.inference.lag import LagWatch
+from headrace.inference.publish import AnswerProducer, Publisher, give_up
+from headrace.inference.resume import Resumer
+from headrace.inference.settings import WorkerSettings
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Cluster
+from headrace.logs import event
+from headrace.metrics import WorkerMetrics
+from headrace.registry.models_log import ModelsLog
+
+Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
+"""Runs a function off the event loop, on one of as many threads as the worker has."""
+
+
+class WorkerTopics(msgspec.Struct, frozen=True):
+    """The names of the topics that a worker reads and writes."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    models: str
+
+
+class Worker:
+    """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        topics: WorkerTopics,
+        settings: WorkerSettings,
+        shape: RequestShape,
+        model: Model,
+        clock: Clock,
+        offload: Offload,
+        metrics: WorkerMetrics,
+        process: str,
+        member: str | None = None,
+    ) -> None:
+        self._topics = topics
+        self._settings = settings
+        self._model = model
+        self._clock = clock
+        self._offload = offload
+        self._metrics = metrics
+        self._decode_value = compile_shape(shape)
+        self._style = Style(JSON if settings.results_format == "json" else MSGPACK, compile_copy(shape))
+        self._breaker = Breaker(settings.breaker_threshold)
+        self._service_time = ServiceTime()
+        self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
+        self._reader = cluster.consumer()
+        self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
+        self._models = ModelsLog(cluster, self._producer, topics.models)
+        self._committer = Committer(self._consumer, self._models, every=settings.commit_every, clock=clock)
+        self._resumer = Resumer(
+            reader=self._reader,
+            member=self._consumer,
+            models=self._models,
+            results=topics.results,
+            max_batch=settings.max_batch,
+            process=process,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._assignment = Assignment(
+            self._consumer,
+            resume=self._resumer.resume,
+            release=self._committer.release,
+            sleep=clock.sleep,
+            revoke_timeout=settings.revoke_timeout,
+            metrics=metrics,
+        )
+        self._fetcher = Fetcher(
+            self._consumer, self._assignment, limit=settings.waiting_per_partition, clock=clock, metrics=metrics
+        )
+        self._batcher = Batcher(
+            self._assignment,
+            service_time=self._service_time,
+            let_in=self._fetcher.let_in,
+            write_attempts=self._models.publish,
+            max_batch=settings.max_batch,
+            max_batch_bytes=settings.max_batch_bytes,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._publisher = Publisher(
+            self._producer,
+            self._assignment,
+            results=topics.results,
+            dead_letters=topics.dead_letters,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._lag = LagWatch(self._reader, self._assignment, watchdog=settings.watchdog, clock=clock, metrics=metrics)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are being answered: partitions resumed, breaker closed."""
+        return not self._breaker.open and all(p.expected is not None for p in self._assignment.partitions.values())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
+        try:
+            await self._start()
+            async with asyncio.TaskGroup() as stages:
+                running = [
+                    stages.create_task(stage, name=name)
+                    for name, stage in (
+                        ("fetch", self._fetcher.run()),
+                        ("work", self._work()),
+                        ("commit", self._committer.run(self._assignment)),
+                        ("lag", self._lag.run()),
+                        ("broken", _wait(self._assignment.broken)),
+                    )
+                ]
+                await stop.wait()
+                await self._drain()
+                for task in running:
+                    task.cancel()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        finally:
+            await self._close()
+
+    async def _start(self) -> None:
+        await self._producer.start()
+        await self._models.start()
+        await self._reader.start()
+        await claim(
+            self._models,
+            self._reader,
+            requests=self._topics.requests,
+            results=self._topics.results,
+            group=self._settings.group,
+            start_from=self._settings.start_from,
+            clock=self._clock,
+        )
+        await self._consumer.start()
+        await self._consumer.subscribe([self._topics.requests], self._assignment)
+        self._metrics.model(self._model.version)
+        event("worker.started", version=self._model.version, group=self._settings.group)
+
+    async def _work(self) -> None:
+        """Keep as many batches in the model as there are threads."""
+        slots = asyncio.Semaphore(self._settings.threads)
+        async with asyncio.TaskGroup() as batches:
+            while True:
+                await slots.acquire()
+                batch = await self._batcher.next()
+                batches.create_task(self._answer(batch)).add_done_callback(lambda _: slots.release())
+
+    async def _answer(self, batch: Batch) -> None:
+        while True:
+            begun = self._clock.monotonic()
+            try:
+                computed = await self._offload(lambda: self._compute(batch))
+            except ModelBrokenError as error:
+                await self._wait_for_model(error)
+                if not any(piece.partition.alive for piece in batch.slices):
+                    for piece in batch.slices:
+                        give_up(piece.partition, piece.done)
+                    return
+            else:
+                break
+        self._service_time.observe(batch.size, self._clock.monotonic() - begun)
+        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
+        self._publisher.publish(computed.encoded)
+
+    def _compute(self, batch: Batch) -> Computed:
+        return compute(
+            batch,
+            self._model,
+            decode_value=self._decode_value,
+            style=self._style,
+            breaker=self._breaker,
+            ranking=self._settings.ranking,
+            monotonic=self._clock.monotonic,
+        )
+
+    async def _wait_for_model(self, error: ModelBrokenError) -> None:
+        """The batch is kept, nothing is dead-lettered; while it waits, full queues stop the fetching."""
+        if self._breaker.open:
+            self._metrics.breaker(is_open=True)
+            event("breaker.open", level="error", why=str(error))
+        await self._clock.sleep(self._settings.breaker_retry)
+
+    async def _drain(self) -> None:
+        """Finish what is in work; what only waits is left to the next owner."""
+        event("worker.draining")
+        for partition in self._assignment.partitions.values():
+            self._consumer.pause([partition.name])
+            partition.waiting.clear()
+            partition.expected = None
+        pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=self._settings.drain_timeout)
+
+    async def _close(self) -> None:
+        for close in (
+            self._assignment.stop,
+            self._consumer.stop,
+            self._reader.stop,
+            self._models.stop,
+            self._producer.stop,
+        ):
+            try:
+                async with asyncio.timeout(self._settings.drain_timeout):
+                    await close()
+            except (KafkaError, TimeoutError) as error:
+                event("worker.close_failed", level="warning", error=str(error) or "timed out")
+        event("worker.stopped")
+
+
+async def _wait(future: asyncio.Future[None]) -> None:
+    await future

@@ -1,0 +1,41 @@
+"""What can be set of a worker; times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every worker of a group has the same ``max_batch``: resuming looks back by it."""
+
+    group: str = "headrace"
+    model: str = "champion"
+    """A URI of an artifact, or an alias on the models topic."""
+    model_name: str = "default"
+    """Which model's aliases are meant."""
+    start_from: str = "earliest"
+    """Where a new group begins: earliest, latest, or a time as ISO 8601."""
+    backend: Literal["cpu", "reference"] = "cpu"
+    threads: Positive = 1
+    max_batch: Annotated[int, Meta(gt=0, le=4096)] = 512
+    max_batch_bytes: Positive = 1 << 20
+    waiting_per_partition: Positive = 4096
+    """Fetched requests held of one partition before its fetching pauses."""
+    results_format: Literal["json", "msgpack"] = "json"
+    ranking: Annotated[int, Meta(ge=0, le=20)] = 0
+    """How many labels, best first, an answer ranks."""
+    commit_every: Seconds = 0.5
+    publish_timeout: Seconds = 30.0
+    """Longest wait for an acknowledgement; past it the producer is replaced and the partition resumes."""
+    revoke_timeout: Seconds = 5.0
+    """Longest wait in a rebalance for answers that are on their way; below kafka.rebalance_timeout_ms."""
+    drain_timeout: Seconds = 10.0
+    breaker_threshold: Positive = 3
+    breaker_retry: Seconds = 1.0
+    watchdog: Seconds = 60.0
+    """Without progress for so long although requests wait, the process ends itself."""

@@ -1,0 +1,111 @@
+"""The topic classify.models as state: versions, aliases, who owns a results topic, and what was being tried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from headrace_schemas.codec import decode_models_record, encode_models_record
+from headrace_schemas.errors import WireError
+from headrace_schemas.keys import models_key
+from headrace_schemas.records import Attempt, ModelAlias, ModelsRecord, ModelVersion, ResultsClaim
+
+from headrace.kafka.errors import UnknownTopicError
+from headrace.kafka.interface import Cluster, Outgoing, Producer, Record, TopicPartition
+from headrace.logs import event
+
+FETCH_S = 0.5
+
+
+class ModelsLog:
+    """Follows the topic with a consumer of its own; :meth:`refresh` reads to its present end.
+
+    The topic is compacted and has one partition, so its order is the order of decisions. Of the claims to one
+    results topic the first in the log holds; of everything else the last.
+    """
+
+    def __init__(self, cluster: Cluster, producer: Producer, topic: str) -> None:
+        self._consumer = cluster.consumer()
+        self._producer = producer
+        self._name = TopicPartition(topic, 0)
+        self._position = 0
+        self._one_at_a_time = asyncio.Lock()
+        self.versions: dict[tuple[str, str], ModelVersion] = {}
+        self.aliases: dict[tuple[str, str], ModelAlias] = {}
+        self.claims: dict[str, ResultsClaim] = {}
+        self.attempts: dict[tuple[str, int], Attempt] = {}
+
+    async def start(self) -> None:
+        """Raises UnknownTopicError when the topic is not there."""
+        await self._consumer.start()
+        if 0 not in await self._consumer.partitions_of(self._name.topic):
+            raise UnknownTopicError(
+                f"There is no topic {self._name.topic}. Create headrace's topics with `headrace topics apply`."
+            )
+        self._consumer.assign([self._name])
+        self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
+        self._consumer.seek(self._name, self._position)
+        await self.refresh()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def refresh(self) -> None:
+        """Take in every record up to the end offset as it is now."""
+        async with self._one_at_a_time:
+            end = (await self._consumer.end_offsets([self._name]))[self._name]
+            while self._position < end:
+                chunk = (await self._consumer.fetch(max_records=1000, timeout_s=FETCH_S)).get(self._name, ())
+                for record in chunk:
+                    self._take(record)
+                    self._position = record.offset + 1
+                if not chunk:
+                    self._position = await self._consumer.position(self._name)
+
+    async def publish(self, records: Sequence[ModelsRecord]) -> None:
+        """Append the records, each under its key, and wait for them."""
+        await self._producer.send_batch(
+            self._name.topic, 0, [Outgoing(encode_models_record(record), models_key(record)) for record in records]
+        )
+
+    async def forget_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Take attempts back: the partitions were released cleanly."""
+        await self._producer.send_batch(
+            self._name.topic, 0, [Outgoing(None, models_key(attempt)) for attempt in attempts]
+        )
+
+    def start_of(self, results: str, partition: int) -> int:
+        """Where the group that owns ``results`` began ``partition``; partitions added later begin at 0."""
+        claim = self.claims.get(results)
+        return claim.starts[partition] if claim is not None and partition < len(claim.starts) else 0
+
+    def resolve(self, name: str, alias: str) -> ModelVersion | None:
+        """The version that ``alias`` of model ``name`` points at, or None."""
+        pointer = self.aliases.get((name, alias))
+        return pointer and self.versions.get((name, pointer.version))
+
+    def _take(self, record: Record) -> None:
+        try:
+            decoded = decode_models_record(record.value)
+        except WireError as error:
+            event("models.rubbish", level="warning", offset=record.offset, error=str(error))
+            return
+        match decoded:
+            case None:
+                self._forget(record.key)
+            case ModelVersion():
+                self.versions[decoded.name, decoded.version] = decoded
+            case ModelAlias():
+                self.aliases[decoded.name, decoded.alias] = decoded
+            case ResultsClaim():
+                self.claims.setdefault(decoded.results, decoded)
+            case Attempt():
+                self.attempts[decoded.results, decoded.partition] = decoded
+
+    def _forget(self, key: bytes | None) -> None:
+        kinds: tuple[dict[Any, Any], ...] = (self.versions, self.aliases, self.claims, self.attempts)
+        for known in kinds:
+            for name in [name for name, record in known.items() if models_key(record) == key]:
+                del known[name]
+
