@@ -43,7 +43,6 @@ from headrace_schemas.headers import (
     read_attempt,
     read_timeout_ms,
 )
-from headrace_schemas.keys import alias_key, attempt_key, claim_key, models_key, version_key
 from headrace_schemas.records import (
     Attempt,
     ClassifyRequest,
@@ -60,7 +59,7 @@ from headrace_schemas.records import (
     Score,
     Status,
 )
-from headrace_schemas.topics import Topic, topics
+from headrace_schemas.topics import Topic, alias_key, attempt_key, claim_key, models_key, topics, version_key
 
 __all__ = [
     "JSON",

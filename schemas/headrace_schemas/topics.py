@@ -1,13 +1,24 @@
-"""The topics as data: what is on each, how it is kept, who writes it and who reads it."""
+"""The topics as data: what is on each, how it is kept, who writes it and who reads it; and the keys of classify.models."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, get_args
+from typing import Final, assert_never, get_args
 
 import msgspec
 
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, LabelledText, ModelsRecord
+from headrace_schemas.errors import BadKeyError
+from headrace_schemas.records import (
+    Attempt,
+    ClassifyRequest,
+    ClassifyResult,
+    DeadLetter,
+    LabelledText,
+    ModelAlias,
+    ModelsRecord,
+    ModelVersion,
+    ResultsClaim,
+)
 
 # What the promise "nothing lost" needs of the cluster: an acknowledged record is on two brokers at least, and no
 # broker that lacks it may lead its partition.
@@ -28,6 +39,8 @@ MAX_ANSWER_BYTES: Final = 2 * MAX_REQUEST_BYTES
 _DAY_MS = 24 * 3600 * 1000
 _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
+# The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
+_KEY_PART = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +89,41 @@ def topics(prefix: str = "", partitions: int = 4) -> tuple[Topic, ...]:
     if partitions < 1:
         raise ValueError(f"{partitions} partitions: a topic has at least one")
     return tuple(msgspec.structs.replace(topic, name=prefix + topic.name) for topic in _unprefixed(partitions))
+
+
+def version_key(name: str, version: str) -> bytes:
+    """Return ``version/NAME/VERSION``; raises BadKeyError for a part that a key can't hold."""
+    return _key("version", name=name, version=version)
+
+
+def alias_key(name: str, alias: str) -> bytes:
+    """Return ``alias/NAME/ALIAS``; raises BadKeyError for a part that a key can't hold."""
+    return _key("alias", name=name, alias=alias)
+
+
+def claim_key(results: str) -> bytes:
+    """Return ``claim/RESULTS_TOPIC``; raises BadKeyError for a part that a key can't hold."""
+    return _key("claim", results=results)
+
+
+def attempt_key(results: str, partition: int) -> bytes:
+    """Return ``attempt/RESULTS_TOPIC/PARTITION``; raises BadKeyError for a part that a key can't hold."""
+    return _key("attempt", results=results, partition=str(partition))
+
+
+def models_key(record: ModelsRecord) -> bytes:
+    """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
+    match record:
+        case ModelVersion():
+            return version_key(record.name, record.version)
+        case ModelAlias():
+            return alias_key(record.name, record.alias)
+        case ResultsClaim():
+            return claim_key(record.results)
+        case Attempt():
+            return attempt_key(record.results, record.partition)
+        case _:
+            assert_never(record)
 
 
 def _unprefixed(partitions: int) -> tuple[Topic, ...]:
@@ -151,3 +199,10 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             config={"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"},
         ),
     )
+
+
+def _key(kind: str, **parts: str) -> bytes:
+    for field, part in parts.items():
+        if not _KEY_PART.fullmatch(part):
+            raise BadKeyError(field, f"{part!r} must be 1 to 249 of letters, digits, '.', '_' and '-'")
+    return "/".join((kind, *parts.values())).encode()
