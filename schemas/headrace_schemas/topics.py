@@ -1,4 +1,4 @@
-"""The topics as data: what is on each, how it is kept, who writes it and who reads it; and the keys of classify.models."""
+"""The topics as data: what is on each, how it is kept, who writes and reads it; and the keys of classify.models."""
 
 from __future__ import annotations
 
