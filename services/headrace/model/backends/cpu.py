@@ -1,0 +1,118 @@
+"""Answers on CPUs: one compiled call a batch, from UTF-8 bytes to labels, without the GIL and without torch.
+
+The tables lie as the kernel reads them: for each word one contiguous row of taps x F bytes, F padded to a whole number
+of SIMD registers. A text's own rows are all that is read of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model import characters
+from headrace.model.artifact import Artifact
+from headrace.model.backends.interface import Answers
+from headrace.model.backends.kernels import answer_texts
+from headrace.model.folding import fold
+from headrace.model.hashing import join_texts
+from headrace.model.integers import inverse_roots
+from headrace.model.lookup import build_lookup
+from headrace.model.network import FIRST_WORD_ROW
+
+# int16 values in the widest SIMD register (AVX-512); a multiple of it suits the narrower ones too.
+_LANES = 32
+# Wide weights are added in 32 bits, eight to an AVX2 register.
+_WIDE_LANES = 8
+
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
+class CpuBackend:
+    """See :class:`headrace.model.backends.interface.Backend`."""
+
+    name = "cpu"
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        self.artifact = artifact
+        network = artifact.network
+        filters = network.filters_a_width
+        tables = _padded(fold(network), 2, _LANES)
+        self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
+        self._threads = threads
+        # In the order of the kernel's parameters.
+        self._constants = (
+            characters.table(),
+            network.max_tokens,
+            *build_lookup(network.word_hashes, FIRST_WORD_ROW),
+            *build_lookup(network.bigram_hashes, 1),
+            np.array(network.widths, np.int64),
+            tables.reshape(-1),
+            _by_width(network.filter_bias, len(network.widths), filters),
+            _by_width(network.head, len(network.widths), filters),
+            _padded(network.wide_words, 1, _WIDE_LANES),
+            # Row 0 is what a bigram without a weight adds.
+            _padded(
+                np.concatenate([np.zeros((1, len(network.labels)), np.int16), network.wide_bigrams]), 1, _WIDE_LANES
+            ),
+            network.bias,
+            inverse_roots(network.max_tokens),
+            network.convolution_factor,
+            network.wide_factor,
+            network.unit,
+        )
+
+    def warm(self) -> None:
+        """Load the kernels from numba's cache, or compile them."""
+        self.classify([b"warm"])
+
+    def logits(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
+        """``int64[n, C]``."""
+        logits, _ = self._answer(texts, 0)
+        return logits
+
+    def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
+        """Labels, softmax scores and ranking."""
+        _, answers = self._answer(texts, min(ranking, len(self.artifact.labels)))
+        return answers
+
+    def _answer(self, texts: Sequence[bytes], ranking: int) -> tuple[NDArray[np.int64], Answers]:
+        count, labels = len(texts), len(self.artifact.labels)
+        data, offsets = join_texts(texts)
+        logits = np.empty((count, labels), np.int64)
+        answers = Answers(
+            labels=np.empty(count, np.int32),
+            scores=np.empty(count, np.float32),
+            ranking=np.empty((count, ranking), np.int32),
+            ranking_scores=np.empty((count, ranking), np.float32),
+        )
+        outputs = (logits, answers.labels, answers.scores, answers.ranking, answers.ranking_scores)
+
+        def run(first: int, end: int) -> None:
+            answer_texts(data, offsets, first, end, *self._constants, *outputs)
+
+        if self._pool is None or count < self._threads:
+            run(0, count)
+        else:
+            # Split by bytes, not by texts: a long one costs more.
+            cuts = np.searchsorted(offsets, np.linspace(0, offsets[-1], self._threads + 1)[1:-1])
+            bounds = [0, *map(int, cuts), count]
+            list(self._pool.map(run, bounds[:-1], bounds[1:]))
+        return logits, answers
+
+
+def _padded(array: NDArray[_Kind], axis: int, multiple: int) -> NDArray[_Kind]:
+    """``array`` with zeros appended along ``axis`` up to a multiple of ``multiple``, contiguous."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, -array.shape[axis] % multiple)
+    return np.ascontiguousarray(np.pad(array, widths))
+
+
+def _by_width(array: NDArray[_Kind], widths: int, filters: int) -> NDArray[_Kind]:
+    """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
+    split = array.reshape(*array.shape[:-1], widths, filters)
+    padded = _padded(split, split.ndim - 1, _LANES)
+    return padded.reshape(*array.shape[:-1], -1)

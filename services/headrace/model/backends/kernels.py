@@ -1,0 +1,196 @@
+"""The compiled answering path: words, rows, pooling, head, wide part, ranking; one text after the other.
+
+All arithmetic is that of :mod:`headrace.model.integers`. Indexes are unsigned where they are hot, because numba tests a
+signed one for being negative; inner loops run over filters or labels, contiguous and without branches, so that LLVM
+turns them into SIMD.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from headrace.model.hashing import bigram, hash_text
+from headrace.model.lookup import find
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool_two(tables, first, second, filters, pooled, at):  # type: ignore[no-untyped-def]
+    for j in range(filters):
+        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]))
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool_three(tables, first, second, third, filters, pooled, at):  # type: ignore[no-untyped-def]
+    for j in range(filters):
+        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]) + np.int16(tables[third + j]))
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # type: ignore[no-untyped-def]
+    for j in range(filters):
+        value = np.int16(
+            np.int16(tables[first + j])
+            + np.int16(tables[second + j])
+            + np.int16(tables[third + j])
+            + np.int16(tables[fourth + j])
+        )
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool_any(tables, places, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
+    sums[:filters] = 0
+    for tap in range(width):
+        base = places[tap] + np.uint64(tap) * filters
+        for j in range(filters):
+            sums[j] = np.int16(sums[j] + np.int16(tables[base + j]))
+    for j in range(filters):
+        pooled[at + j] = max(pooled[at + j], sums[j])
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool(tables, widths, filters, places, count, sums, pooled):  # type: ignore[no-untyped-def]
+    """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
+
+    ``places`` uint64: where each word's row begins in ``tables``, then zeros (the padding row) up to the widest window.
+    """
+    pooled[:] = -32768
+    tap = np.uint64(0)
+    for w in range(len(widths)):
+        width = widths[w]
+        at = np.uint64(w) * filters
+        one = tap * filters
+        two, three, four = one + filters, one + np.uint64(2) * filters, one + np.uint64(3) * filters
+        for p in range(max(count, width) - width + 1):
+            if width == 2:
+                _pool_two(tables, places[p] + one, places[p + 1] + two, filters, pooled, at)
+            elif width == 3:
+                _pool_three(tables, places[p] + one, places[p + 1] + two, places[p + 2] + three, filters, pooled, at)
+            elif width == 4:
+                _pool_four(
+                    tables,
+                    places[p] + one,
+                    places[p + 1] + two,
+                    places[p + 2] + three,
+                    places[p + 3] + four,
+                    filters,
+                    pooled,
+                    at,
+                )
+            else:
+                _pool_any(tables[one:], places[p : p + width], width, filters, sums, pooled, at)
+        tap += np.uint64(width)
+
+
+@numba.njit(nogil=True, cache=True)
+def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[no-untyped-def]
+    """``label_sums`` int32[C] = head times the rectified features."""
+    for j in range(len(pooled)):
+        features[j] = np.int16(max(np.int32(pooled[j]) + filter_bias[j], np.int32(0)))
+    for c in range(head.shape[0]):
+        total = np.int32(0)
+        for j in range(len(features)):
+            total = np.int32(total + np.int32(np.int32(head[c, j]) * np.int32(features[j])))
+        label_sums[c] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def _widen(weights, row, sums):  # type: ignore[no-untyped-def]
+    for block in range(0, len(sums), 8):
+        for lane in range(8):
+            c = np.uint64(block + lane)
+            sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
+
+
+@numba.njit(nogil=True, cache=True)
+def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def]
+    """Label and score of the largest logit, the lowest index on a tie; fills the ranking's row."""
+    best = 0
+    for c in range(1, len(logits)):
+        if logits[c] > logits[best]:
+            best = c
+    total = 0.0
+    for c in range(len(logits)):
+        total += math.exp((logits[c] - logits[best]) * unit)
+    for place in range(len(ranking)):
+        chosen = -1
+        for c in range(len(logits)):
+            taken = False
+            for earlier in range(place):
+                taken = taken or ranking[earlier] == c
+            if not taken and (chosen < 0 or logits[c] > logits[chosen]):
+                chosen = c
+        ranking[place] = chosen
+        ranking_scores[place] = math.exp((logits[chosen] - logits[best]) * unit) / total
+    return best, 1.0 / total
+
+
+@numba.njit(nogil=True, cache=True)
+def answer_texts(  # type: ignore[no-untyped-def]
+    data,
+    offsets,
+    first,
+    end,
+    characters,
+    max_tokens,
+    word_slots,
+    word_shift,
+    bigram_slots,
+    bigram_shift,
+    widths,
+    tables,
+    filter_bias,
+    head,
+    wide_words,
+    wide_bigrams,
+    bias,
+    roots,
+    convolution_factor,
+    wide_factor,
+    unit,
+    logits,
+    labels,
+    scores,
+    ranking,
+    ranking_scores,
+):
+    """Answer texts ``first`` to ``end`` (excluded) of a batch into the last five arrays.
+
+    The parameters are those of :class:`headrace.model.backends.cpu.CpuBackend`; scratch is made once a call, so calls
+    from several threads share nothing that is written.
+    """
+    filters = np.uint64(len(filter_bias) // len(widths))
+    stride = np.uint64(widths.sum()) * filters
+    hashes = np.empty(max_tokens, np.uint64)
+    places = np.empty(max(max_tokens, widths.max()), np.uint64)
+    pooled = np.empty(len(filter_bias), np.int16)
+    features = np.empty(len(filter_bias), np.int16)
+    window = np.empty(filters, np.int16)
+    label_sums = np.empty(len(bias), np.int32)
+    wide_sums = np.empty(wide_words.shape[1], np.int32)
+    for text in range(first, end):
+        count = hash_text(data, offsets[text], offsets[text + 1], characters, hashes, 0, max_tokens)
+        wide_sums[:] = 0
+        for p in range(count):
+            row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
+            places[p] = row * stride
+            _widen(wide_words, row, wide_sums)
+        for p in range(count - 1):
+            row = find(bigram_slots, bigram_shift, bigram(hashes[p], hashes[p + 1]))
+            if row:
+                _widen(wide_bigrams, row, wide_sums)
+        for p in range(count, widths.max()):
+            places[p] = 0
+        _pool(tables, widths, filters, places, count, window, pooled)
+        _convolve(pooled, filter_bias, head, features, label_sums)
+        for c in range(len(bias)):
+            wide = np.int64(wide_sums[c]) * roots[count] * wide_factor
+            logits[text, c] = np.int64(label_sums[c]) * convolution_factor + wide + bias[c]
+        label, score = _rank(logits[text], unit, ranking[text], ranking_scores[text])
+        labels[text] = label
+        scores[text] = score
