@@ -136,7 +136,7 @@ class TopicLog:
 
 def record_bytes(record: Outgoing) -> int:
     """About what a record takes in a batch, in bytes."""
-    headers = sum(len(name.encode()) + len(value) + 10 for name, value in record.headers)
+    headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in record.headers)
     return RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 

@@ -1,0 +1,26 @@
+"""A real Kafka cluster, reached by aiokafka."""
+
+from __future__ import annotations
+
+from headrace.kafka.aio_admin import AioAdmin
+from headrace.kafka.aio_consumer import AioConsumer
+from headrace.kafka.aio_producer import AioProducer
+from headrace.kafka.settings import KafkaSettings
+
+
+class AioKafkaCluster:
+    """Fulfils :class:`headrace.kafka.interface.Cluster`. Clients are made inside a running event loop."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+
+    def consumer(
+        self, *, group: str | None = None, member: str | None = None, read_committed: bool = False
+    ) -> AioConsumer:
+        return AioConsumer(self.settings, group=group, member=member, read_committed=read_committed)
+
+    def producer(self) -> AioProducer:
+        return AioProducer(self.settings)
+
+    def admin(self) -> AioAdmin:
+        return AioAdmin(self.settings)

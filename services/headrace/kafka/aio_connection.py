@@ -1,0 +1,128 @@
+"""One aiokafka producer with what it lacks: a bound on every wait, and an end that leaves no zombie behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError as TheirKafkaError
+
+from headrace.kafka.aio_errors import translated, translating
+from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError, UnsupportedError
+from headrace.kafka.interface import TopicPartition
+from headrace.kafka.settings import KafkaSettings, client_options
+
+log = logging.getLogger(__name__)
+
+# aiokafka lets an idempotent producer's sequence numbers run past 2**31 - 1 to -2**31, where Kafka goes on at 0.
+SEQUENCE_LIMIT = 2**30
+
+
+class ProducerConnection:
+    """An aiokafka producer from start to end. ``spent`` says that no new batch may be given to it."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self.spent = False
+        self._sent: Counter[TopicPartition] = Counter()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.inner = AIOKafkaProducer(
+            **client_options(settings),
+            acks="all",
+            enable_idempotence=settings.idempotent,
+            max_batch_size=settings.max_batch_bytes,
+            max_request_size=settings.max_request_size,
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises UnsupportedError when the broker can't give an idempotent producer its id."""
+        limit_s = self._settings.request_timeout_ms / 1000
+        try:
+            with translating(f"Connecting a producer to Kafka at {self._settings.bootstrap}"):
+                async with asyncio.timeout(limit_s):
+                    await self.inner.start()
+        except BaseException as error:
+            await self.discard()
+            # Connected but without an id: the broker refused InitProducerId, or kept closing the connection over it.
+            if self._settings.idempotent and isinstance(error, Exception) and self.inner.client.cluster.brokers():
+                raise UnsupportedError(
+                    f"The broker at {self._settings.bootstrap} gives this producer no id ({error}), so it can't be "
+                    "idempotent there. Set kafka.idempotent to false for such a broker (the embedded one is)."
+                ) from error
+            raise
+
+    async def append(self, partition: TopicPartition, batch: Any) -> int:
+        """Send a BatchBuilder's records and return the offset of the first, once all replicas in sync have them."""
+        where = f"{partition.topic}[{partition.partition}]"
+        doing = f"Producing {batch.record_count()} records to {where}"
+        limit_s = self._settings.delivery_timeout_ms / 1000
+        self._sent[partition] += batch.record_count()
+        self.spent = self.spent or (self._settings.idempotent and self._sent[partition] >= SEQUENCE_LIMIT)
+        delivery: asyncio.Future[Any] | None = None
+        try:
+            async with asyncio.timeout(limit_s):
+                delivery = await self.inner.send_batch(batch, partition.topic, partition=partition.partition)
+                await asyncio.wait((delivery, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            # An idempotent producer would go on trying for ever, behind its user's back.
+            await self.discard()
+            raise BrokerUnavailableError(
+                f"{doing} had no answer in {limit_s:g} s; some may have been appended. The producer connects anew."
+            ) from error
+        except TheirKafkaError as error:
+            raise self._judged(error, doing) from error
+        if not delivery.done():
+            raise BrokerUnavailableError(f"{doing} was cut off when the connection ended; it may have been appended.")
+        failure = delivery.exception()
+        if failure is not None:
+            raise self._judged(failure, doing) from failure
+        offset = int(delivery.result().offset)
+        if offset < 0:
+            # The broker knows the batch from an earlier try and has forgotten where it put it.
+            raise BrokerUnavailableError(f"{doing} went well, but the broker does not say where. Read it from the log.")
+        return offset
+
+    async def close(self) -> None:
+        """Let what is under way end, within the stop timeout, then end."""
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+                await self.inner.stop()
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
+            log.warning("Stopping a producer did not end well (%r); discarding it", error)
+            await self.discard()
+        self._end()
+
+    async def discard(self) -> None:
+        """End without waiting for anything: sockets closed, batches not tried again."""
+        self._end()
+        self.inner._closed = True  # noqa: SLF001 - aiokafka's own stop() would flush, for ever if it has to
+        task = self.inner._sender.sender_task  # noqa: SLF001
+        if task is not None:
+            task.cancel()
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+                await self.inner.client.close()
+                if task is not None:
+                    await asyncio.wait([task])
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
+            log.warning("A discarded producer's connections did not close in time (%r)", error)
+
+    def _end(self) -> None:
+        self.spent = True
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _judged(self, error: BaseException, doing: str) -> Exception:
+        """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
+        if not isinstance(error, Exception):
+            return BrokerUnavailableError(f"{doing} was cancelled inside the client")
+        ours = translated(error, doing)
+        task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
+        if task is None or task.done():
+            ours = ProducerDeadError(f"{doing} failed, and the producer with it: {error}")
+        # The refused batch used up sequence numbers, so the broker would refuse every later one as out of sequence.
+        self.spent = self.spent or self._settings.idempotent or isinstance(ours, ProducerDeadError)
+        return ours

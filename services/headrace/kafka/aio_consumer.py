@@ -1,0 +1,242 @@
+"""The consumer over aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import TopicPartition as TheirPartition
+from aiokafka.errors import NoOffsetForPartitionError
+from aiokafka.protocol.coordination import LeaveGroupRequest
+
+from headrace.kafka.aio_errors import translating
+from headrace.kafka.aio_metadata import partitions_of
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
+from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
+from headrace.kafka.settings import KafkaSettings, client_options
+
+log = logging.getLogger(__name__)
+
+# How long a fetch may outlast its time: aiokafka waits without bound for the end of a rebalance.
+REBALANCE_CHECK_S = 0.05
+
+
+class AioConsumer:
+    """Fulfils :class:`headrace.kafka.interface.Consumer`."""
+
+    def __init__(self, settings: KafkaSettings, *, group: str | None, member: str | None, read_committed: bool) -> None:
+        self._settings = settings
+        self._group = group
+        self._member = member
+        self._request_timeout_s = settings.request_timeout_ms / 1000
+        self._sought: set[TopicPartition] = set()
+        self._inner = AIOKafkaConsumer(
+            **client_options(settings),
+            group_id=group,
+            group_instance_id=member,
+            enable_auto_commit=False,
+            # With "earliest" a position beyond the end would silently begin again at the log's start.
+            auto_offset_reset="none",
+            isolation_level="read_committed" if read_committed else "read_uncommitted",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            fetch_max_bytes=settings.fetch_max_bytes,
+            max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
+        )
+
+    async def start(self) -> None:
+        with translating(f"Connecting to Kafka at {self._settings.bootstrap}"):
+            try:
+                async with asyncio.timeout(self._request_timeout_s):
+                    await self._inner.start()
+            except BaseException:
+                await self.stop()
+                raise
+
+    async def stop(self, *, leave_group: bool = True) -> None:
+        """Stop within the stop timeout; past it the connections are closed under the consumer.
+
+        With ``leave_group`` False a static member only falls silent, so it finds its partitions when it is back
+        within the session.
+        """
+        limit_s = self._settings.stop_timeout_ms / 1000
+        if leave_group and self._member is not None:
+            await self._leave(limit_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._inner.stop()
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
+            # aiokafka's stop can hang or raise; the caller wants to be rid of the consumer either way.
+            log.warning("Stopping a consumer did not end well (%r); closing its connections", error)
+            await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
+
+    async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
+        for topic in topics:
+            if not await self.partitions_of(topic):
+                raise UnknownTopicError(
+                    f"There is no topic {topic} to read. Create it first, for example by `headrace topics apply`."
+                )
+        if self._group is None:
+            raise KafkaError("Only a consumer of a group can subscribe; give it a group, or assign partitions.")
+        with translating(f"Subscribing to {', '.join(topics)}"):
+            self._inner.subscribe(list(topics), listener=_Listener(self._sought, listener))
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        self._sought.clear()
+        with translating("Assigning partitions"):
+            self._inner.assign([TheirPartition(*partition) for partition in partitions])
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset(TopicPartition(*partition) for partition in self._inner.assignment())
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        with translating(f"Seeking {partition.topic}[{partition.partition}] to {offset}"):
+            self._inner.seek(TheirPartition(*partition), offset)
+        self._sought.add(partition)
+
+    async def position(self, partition: TopicPartition) -> int:
+        if partition not in self._inner.assignment():
+            raise RebalancedError(f"{partition[0]}[{partition[1]}] is not assigned to this consumer (any more).")
+        if partition not in self._sought:
+            raise KafkaError(f"{partition.topic}[{partition.partition}] has no position yet; seek it first.")
+        with translating(f"Asking for the position in {partition.topic}[{partition.partition}]"):
+            async with asyncio.timeout(self._request_timeout_s):
+                return int(await self._inner.position(TheirPartition(*partition)))
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._inner.pause(*self._ours(partitions))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._inner.resume(*self._ours(partitions))
+
+    async def fetch(
+        self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            remaining = max(0.0, deadline - loop.time())
+            chunks = await self._fetch_once(max_records, remaining, partitions)
+            if chunks or loop.time() >= deadline:
+                return chunks
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        with translating(f"Committing {len(offsets)} offsets of group {self._group}"):
+            async with asyncio.timeout(self._request_timeout_s):
+                await self._inner.commit({TheirPartition(*partition): offset for partition, offset in offsets.items()})
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        doing = f"Asking what group {self._group} committed for {partition.topic}[{partition.partition}]"
+        with translating(doing):
+            async with asyncio.timeout(self._request_timeout_s):
+                offset: int | None = await self._inner.committed(TheirPartition(*partition))
+                return offset
+
+    async def partitions_of(self, topic: str) -> frozenset[int]:
+        with translating(f"Asking for the partitions of {topic}"):
+            return await partitions_of(self._inner._client, topic)  # noqa: SLF001 - the public way creates the topic
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._check_known(partitions)
+        with translating("Asking for the first offsets"):
+            async with asyncio.timeout(self._request_timeout_s):
+                offsets = await self._inner.beginning_offsets([TheirPartition(*partition) for partition in partitions])
+        return {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._check_known(partitions)
+        with translating("Asking for the end offsets"):
+            async with asyncio.timeout(self._request_timeout_s):
+                offsets = await self._inner.end_offsets([TheirPartition(*partition) for partition in partitions])
+        return {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+
+    async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        await self._check_known(times_ms)
+        with translating("Asking for offsets by time"):
+            async with asyncio.timeout(self._request_timeout_s):
+                found = await self._inner.offsets_for_times(
+                    {TheirPartition(*tp): time for tp, time in times_ms.items()}
+                )
+        return {TopicPartition(*tp): None if place is None else place.offset for tp, place in found.items()}
+
+    async def _fetch_once(
+        self, max_records: int, timeout_s: float, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Sequence[Record]]:
+        wanted = self._ours(partitions)
+        if partitions and not wanted:
+            await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
+            return {}
+        try:
+            with translating("Fetching"):
+                async with asyncio.timeout(timeout_s + REBALANCE_CHECK_S):
+                    chunks = await self._inner.getmany(
+                        *wanted, timeout_ms=int(timeout_s * 1000), max_records=max_records
+                    )
+        except KafkaError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                return {}
+            if isinstance(error.__cause__, NoOffsetForPartitionError):
+                # Nobody sought there yet, so there is nothing to fetch; aiokafka would say so again at once.
+                await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
+                return {}
+            if isinstance(error, OffsetOutOfRangeError) and not await self._still_at(error.positions):
+                return {}
+            raise
+        # Records of a partition that nobody sought since it was assigned come from the committed position. They can be
+        # dropped: the seek that is still to come decides where its records begin.
+        return {TopicPartition(*tp): records for tp, records in chunks.items() if TopicPartition(*tp) in self._sought}
+
+    async def _still_at(self, positions: Mapping[tuple[str, int], int]) -> bool:
+        """Whether an error about ``positions`` is not from before a seek."""
+        for (topic, number), offset in positions.items():
+            partition = TopicPartition(topic, number)
+            if partition not in self._sought or partition not in self._inner.assignment():
+                return False
+            if await self.position(partition) != offset:
+                return False
+        return True
+
+    def _ours(self, partitions: Collection[TopicPartition]) -> list[TheirPartition]:
+        assigned = self._inner.assignment()
+        return [TheirPartition(*partition) for partition in partitions if partition in assigned]
+
+    async def _check_known(self, partitions: Collection[TopicPartition]) -> None:
+        # aiokafka waits until its time is over for a partition that does not exist.
+        for topic in {partition.topic for partition in partitions}:
+            numbers = await self.partitions_of(topic)
+            for partition in partitions:
+                if partition.topic == topic and partition.partition not in numbers:
+                    raise UnknownTopicError(f"There is no partition {partition.partition} of topic {topic}.")
+
+    async def _leave(self, limit_s: float) -> None:
+        """Leave the group in the name of a static member, which aiokafka never does."""
+        coordinator = self._inner._coordinator  # noqa: SLF001 - aiokafka offers no other way
+        if self._group is None or coordinator is None or coordinator.generation <= 0:
+            return
+        try:
+            async with asyncio.timeout(limit_s):
+                await coordinator._send_req(LeaveGroupRequest(self._group, coordinator.member_id))  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
+            log.warning(
+                "Member %s could not leave group %s (%r); its session will end", self._member, self._group, error
+            )
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Hands aiokafka's callbacks on, and forgets what was sought: an assignment begins with no position."""
+
+    def __init__(self, sought: set[TopicPartition], listener: RebalanceListener) -> None:
+        self._sought = sought
+        self._listener = listener
+
+    async def on_partitions_revoked(self, revoked: Collection[TheirPartition]) -> None:
+        await self._listener.revoked([TopicPartition(*partition) for partition in revoked])
+        self._sought.clear()
+
+    async def on_partitions_assigned(self, assigned: Collection[TheirPartition]) -> None:
+        self._sought.clear()
+        await self._listener.assigned([TopicPartition(*partition) for partition in assigned])

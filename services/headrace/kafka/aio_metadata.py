@@ -1,0 +1,34 @@
+"""Asking a broker about topics without creating any: aiokafka's own look-ups allow the broker to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.metadata import MetadataRequest
+
+from headrace.kafka.errors import BrokerUnavailableError
+
+
+async def topics_metadata(client: AIOKafkaClient, names: list[str] | None) -> list[dict[str, Any]]:
+    """Return the broker's description of the topics named (None: all), those in error included."""
+    response = await send_to_any(client, MetadataRequest(names, allow_auto_topic_creation=False))
+    topics: list[dict[str, Any]] = response.to_object()["topics"]
+    return topics
+
+
+async def partitions_of(client: AIOKafkaClient, topic: str) -> frozenset[int]:
+    """Return the partition numbers of ``topic``, empty when there is no such topic."""
+    described = [found for found in await topics_metadata(client, [topic]) if found["topic"] == topic]
+    return frozenset(partition["partition"] for found in described for partition in found["partitions"])
+
+
+async def send_to_any(client: AIOKafkaClient, request: Any) -> Any:
+    """Send ``request`` to some broker that is known. Raises BrokerUnavailableError when none is."""
+    node = client.get_random_node()
+    if node is None:
+        await client.force_metadata_update()
+        node = client.get_random_node()
+    if node is None:
+        raise BrokerUnavailableError(f"No broker is known; is there a Kafka cluster at {client.hosts}?")
+    return await client.send(node, request)

@@ -1,0 +1,160 @@
+"""Apache Kafka in KRaft mode, one node or three, each a broker and a controller in one Java process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
+from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, free_port, wait_until_ready
+
+START_LIMIT_S = 60.0
+FORMAT_LIMIT_S = 60.0
+HEAP = ("-Xms128m", "-Xmx512m")
+
+
+class ApacheBrokers:
+    """The running nodes, numbered from 0, to be stopped, killed, paused and started again one by one."""
+
+    def __init__(self, addresses: list[str], processes: list[BrokerProcess]) -> None:
+        self.bootstrap = ",".join(addresses)
+        self.processes = processes
+        self._addresses = addresses
+
+    def kill(self, node: int) -> None:
+        """SIGKILL: the node has no time to hand its partitions over."""
+        self.processes[node].send(signal.SIGKILL)
+
+    async def stop(self, node: int) -> None:
+        """SIGTERM: the node hands its partitions over and ends."""
+        await self.processes[node].end(signal.SIGTERM, START_LIMIT_S)
+
+    async def start(self, node: int) -> None:
+        """Start a node that ended, and wait until it answers."""
+        process = self.processes[node]
+        await process.end(signal.SIGKILL)
+        process.start()
+        await wait_until_ready(self._addresses[node], 1, [process], START_LIMIT_S)
+
+    def pause(self, node: int) -> None:
+        """SIGSTOP: the node holds its connections and answers nothing."""
+        self.processes[node].send(signal.SIGSTOP)
+
+    def resume(self, node: int) -> None:
+        self.processes[node].send(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def apache_broker(
+    nodes: int = 1,
+    *,
+    port: int | None = None,
+    config: Mapping[str, str] | None = None,
+    log_dir: Path | None = None,
+) -> AsyncIterator[ApacheBrokers]:
+    """Run Apache Kafka on 127.0.0.1 and give its handle.
+
+    ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
+    server settings. ``log_dir`` keeps the data for the next start; without it the data ends with the brokers. Raises
+    BrokerStartError when Java, Maven or the jars are missing, or a node does not come up.
+    """
+    if nodes not in (1, 3):
+        raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
+    java = java_binary()
+    jars = await asyncio.to_thread(kafka_jars, cache_directory())
+    ports = [free_port() if port is None else port + node for node in range(nodes)]
+    addresses = [f"127.0.0.1:{number}" for number in ports]
+    voters = ",".join(f"{node}@127.0.0.1:{free_port()}" for node in range(nodes))
+    with tempfile.TemporaryDirectory(prefix="headrace-kafka-") as temporary:
+        base = log_dir or Path(temporary)
+        settings = [
+            node_settings(node, addresses[node], voters, nodes, base / f"node-{node}") | dict(config or {})
+            for node in range(nodes)
+        ]
+        files = [write_settings(node, of_node, base) for node, of_node in enumerate(settings)]
+        cluster = cluster_id(base)
+        await asyncio.gather(*(_format(java, jars, cluster, file) for file in files if not _formatted(file)))
+        processes = [
+            BrokerProcess([*_java(java, jars, HEAP), "kafka.Kafka", str(file)], base / f"node-{node}.log")
+            for node, file in enumerate(files)
+        ]
+        try:
+            for process in processes:
+                process.start()
+            await wait_until_ready(addresses[0], nodes, processes, START_LIMIT_S)
+            yield ApacheBrokers(addresses, processes)
+        finally:
+            # Without a directory to keep there is nothing to hand over or to flush, so it need not take its time.
+            ending = signal.SIGKILL if log_dir is None else signal.SIGTERM
+            await asyncio.gather(*(process.end(ending) for process in processes))
+
+
+def node_settings(node: int, address: str, voters: str, nodes: int, directory: Path) -> dict[str, str]:
+    """Return the server settings of one node; ``voters`` is Kafka's controller.quorum.voters of all of them."""
+    controller = dict(voter.split("@") for voter in voters.split(","))[str(node)]
+    replication, in_sync = (3, 2) if nodes >= 3 else (1, 1)
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(node),
+        "controller.quorum.voters": voters,
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{address}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": str(directory),
+        "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
+        "default.replication.factor": str(replication),
+        "min.insync.replicas": str(in_sync),
+        "offsets.topic.replication.factor": str(replication),
+        "offsets.topic.num.partitions": "8",
+        "transaction.state.log.replication.factor": str(replication),
+        "transaction.state.log.min.isr": str(in_sync),
+        "group.initial.rebalance.delay.ms": "0",  # a first member need not wait for others
+        "group.min.session.timeout.ms": "1000",
+        "group.coordinator.rebalance.protocols": "classic,consumer",
+    }
+
+
+def write_settings(node: int, settings: Mapping[str, str], base: Path) -> Path:
+    """Write the settings file of ``node`` beside its directory and return its path."""
+    Path(settings["log.dirs"]).mkdir(parents=True, exist_ok=True)
+    file = base / f"node-{node}.properties"
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    return file
+
+
+def cluster_id(base: Path) -> str:
+    """Return the id that the nodes under ``base`` share, made at the first start."""
+    file = base / "cluster-id"
+    if not file.is_file():
+        # 22 characters of base64; one that begins with a dash would be taken for an option.
+        file.write_text("h" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22])
+    return file.read_text()
+
+
+def _formatted(settings_file: Path) -> bool:
+    return (settings_file.with_suffix("") / "meta.properties").is_file()
+
+
+async def _format(java: str, jars: Path, cluster: str, settings_file: Path) -> None:
+    command = [
+        *_java(java, jars, ("-Xmx128m",)),
+        *("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings_file)),
+    ]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False, timeout=FORMAT_LIMIT_S
+    )
+    if done.returncode != 0:
+        raise BrokerStartError(f"Formatting for {settings_file} failed:\n{(done.stdout + done.stderr).strip()}")
+
+
+def _java(java: str, jars: Path, heap: tuple[str, ...]) -> list[str]:
+    return [java, *heap, "-XX:+UseSerialGC", "-Djava.awt.headless=true", "-cp", f"{jars}/*"]

@@ -1,0 +1,93 @@
+"""Apache Kafka's jars: resolved once by Maven from pom.xml into the user's cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from headrace.kafka.brokers.process import BrokerStartError
+
+KAFKA_VERSION = "4.3.1"
+LEAST_JAVA = 17
+RESOLVE_LIMIT_S = 600
+
+
+def cache_directory() -> Path:
+    """Return where the jars are kept: headrace/kafka-VERSION in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "headrace" / f"kafka-{KAFKA_VERSION}"
+
+
+def kafka_jars(directory: Path) -> Path:
+    """Return ``directory``, filled with the jars; a call that finds them there runs no Maven.
+
+    Raises BrokerStartError when Maven is missing or fails.
+    """
+    pom = resources.files("headrace.kafka.brokers").joinpath("pom.xml").read_bytes()
+    kept_pom = directory / "pom.xml"
+    if kept_pom.is_file() and kept_pom.read_bytes() == pom:
+        return directory
+    mvn = shutil.which("mvn")
+    if mvn is None:
+        raise BrokerStartError(
+            f"Apache Kafka's jars are not in {directory} yet, and Maven, which fetches them once, is not installed. "
+            "Install it (Debian and Ubuntu: apt install maven; macOS: brew install maven), or use --kind embedded."
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="jars-", dir=directory.parent) as work:
+        fresh = Path(work) / "jars"
+        fresh.mkdir()
+        (fresh / "pom.xml").write_bytes(pom)
+        _run_maven(mvn, fresh)
+        # Renamed when complete, so neither a broken run nor another process beside us leaves half a set.
+        if directory.exists():
+            directory.rename(Path(work) / "outdated")
+        fresh.rename(directory)
+    return directory
+
+
+def java_binary() -> str:
+    """Return the java program to use. Raises BrokerStartError when there is none, or one older than 17."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None or not Path(java).is_file():
+        raise BrokerStartError(
+            f"Apache Kafka needs Java {LEAST_JAVA} or later, and there is none ({java or 'java is not on the PATH'}). "
+            "Install one (Debian and Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk), "
+            "or use --kind embedded."
+        )
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
+    major = java_major(printed.stderr)
+    if major is None or major < LEAST_JAVA:
+        raise BrokerStartError(
+            f"Apache Kafka needs Java {LEAST_JAVA} or later, but {java} says: {printed.stderr.strip()}. "
+            "Install a later one and let JAVA_HOME point at it."
+        )
+    return java
+
+
+def java_major(printed: str) -> int | None:
+    """Return the major version in what ``java -version`` prints, None when it is not to be found."""
+    found = re.search(r'version "(?:1\.)?(\d+)', printed)
+    return int(found.group(1)) if found else None
+
+
+def _run_maven(mvn: str, directory: Path) -> None:
+    command = [
+        *(mvn, "--quiet", "--batch-mode", "--file", str(directory / "pom.xml")),
+        *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={directory}"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RESOLVE_LIMIT_S)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise BrokerStartError(f"Maven did not fetch Kafka's jars within {RESOLVE_LIMIT_S} s.") from error
+    if done.returncode != 0 or not list(directory.glob("kafka_*.jar")):
+        raise BrokerStartError(
+            f"Maven could not fetch Kafka's jars (exit code {done.returncode}). Is its repository reachable from here? "
+            f"It said:\n{(done.stdout + done.stderr).strip()}"
+        )
