@@ -1,0 +1,91 @@
+"""Structured logs: one line an event, for people or as JSON, and never a request's text.
+
+``event("partition.resumed", partition=3, position=42)`` is all that a service calls. The first part of an event's
+name names its logger (``headrace.partition``), so a part can be made quiet or loud by Python's own means.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TextIO
+
+LOGGER = "headrace"
+
+# A text belongs to its sender. Whoever logs one by mistake finds out in the first test that passes there.
+FORBIDDEN_FIELDS = frozenset({"text", "texts", "value", "body"})
+
+# An error's message may quote its input, so what is logged of it has an end.
+LONGEST_FIELD = 2000
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def event(name: str, *, level: str = "info", exception: BaseException | None = None, **fields: object) -> None:
+    """Log that ``name`` happened. ``level`` is debug, info, warning or error; ``exception`` adds its traceback.
+
+    Raises ValueError for a field that would hold a request's text.
+    """
+    if forbidden := FORBIDDEN_FIELDS & fields.keys():
+        raise ValueError(f"event {name}: {', '.join(sorted(forbidden))} may hold a text, and texts are never logged")
+    logger = logging.getLogger(f"{LOGGER}.{name.partition('.')[0]}")
+    logger.log(_LEVELS[level], name, exc_info=exception, extra={"fields": fields})
+
+
+def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> None:
+    """Send every event, and the warnings of other libraries, to ``stream``; ``form`` is ``text`` or ``json``.
+
+    Replaces what was configured before.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    for former in list(root.handlers):
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(LOGGER).setLevel(_LEVELS[level])
+
+
+class _EventFormatter(logging.Formatter):
+    """Takes an event apart; a record of another library is an event named after its logger."""
+
+    def parts(self, record: logging.LogRecord) -> tuple[str, str, str, dict[str, object]]:
+        """Return time (ISO 8601, UTC), level, name and fields."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields: dict[str, object] | None = getattr(record, "fields", None)
+        name = record.getMessage()
+        if fields is None:
+            name, fields = record.name, {"message": name}
+        if record.exc_info:
+            fields = {**fields, "exception": self.formatException(record.exc_info)}
+        return time, record.levelname.lower(), name, {key: _cut(value) for key, value in fields.items()}
+
+
+class JsonFormatter(_EventFormatter):
+    """One JSON object a line: time, level, event, and the event's fields beside them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time, level, name, fields = self.parts(record)
+        return json.dumps({"time": time, "level": level, "event": name} | fields, default=str, ensure_ascii=False)
+
+
+class TextFormatter(_EventFormatter):
+    """``2026-01-31T12:00:00.000Z info partition.resumed partition=3 position=42``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time, level, name, fields = self.parts(record)
+        return " ".join([time, level, name, *(f"{key}={_shown(value)}" for key, value in fields.items())])
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str) and len(value) > LONGEST_FIELD:
+        return value[:LONGEST_FIELD] + "..."
+    return value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str) and value.isprintable() and value and not set(value) & set(' "='):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -1,0 +1,74 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.logs import configure, event
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("headrace").setLevel(logging.NOTSET)
+
+
+def test_an_event_is_one_json_object_on_one_line(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    event("partition.resumed", partition=3, why="two\nlines")
+    assert stream.getvalue().count("\n") == 1
+    line = json.loads(stream.getvalue())
+    assert {key: line[key] for key in ("level", "event", "partition", "why")} == {
+        "level": "info",
+        "event": "partition.resumed",
+        "partition": 3,
+        "why": "two\nlines",
+    }
+    assert line["time"].endswith("Z")
+
+
+def test_a_readable_event_quotes_what_would_break_its_line(stream: io.StringIO) -> None:
+    configure(stream)
+    event("commit.failed", level="warning", error="no\nleader", partition=1)
+    assert stream.getvalue().endswith('Z warning commit.failed error="no\\nleader" partition=1\n')
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_stays_on_the_line_of_its_event(stream: io.StringIO, form: str) -> None:
+    configure(stream, form=form)
+    try:
+        raise OSError("disk full")
+    except OSError as error:
+        event("artifact.failed", level="error", exception=error)
+    assert stream.getvalue().count("\n") == 1
+    assert "disk full" in stream.getvalue()
+    assert "Traceback" in stream.getvalue()
+
+
+def test_the_text_of_a_request_can_not_be_logged() -> None:
+    with pytest.raises(ValueError, match="texts are never logged"):
+        event("request.failed", text="my secret diary")
+
+
+def test_a_long_field_is_cut(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    event("request.failed", error="x" * 100_000)
+    assert len(stream.getvalue()) < 3000
+
+
+def test_an_event_below_the_level_is_not_written(stream: io.StringIO) -> None:
+    configure(stream, level="warning")
+    event("worker.started")
+    assert stream.getvalue() == ""
+
+
+def test_a_warning_of_another_library_is_an_event_named_after_its_logger(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    logging.getLogger("aiokafka.consumer").warning("heartbeat failed: %s", "gone")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["message"]) == ("aiokafka.consumer", "heartbeat failed: gone")
