@@ -1,0 +1,112 @@
+"""Topics and keys: the rules that the answer log and the compacted topics rest on."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace_schemas import (
+    Attempt,
+    BadKeyError,
+    ModelAlias,
+    ModelVersion,
+    ResultsClaim,
+    Topic,
+    alias_key,
+    attempt_key,
+    claim_key,
+    models_key,
+    topics,
+    version_key,
+)
+
+
+def by_name(prefix: str = "", partitions: int = 4) -> dict[str, Topic]:
+    return {topic.name.removeprefix(prefix): topic for topic in topics(prefix, partitions)}
+
+
+def test_a_prefix_renames_every_topic_and_changes_nothing_else() -> None:
+    plain, staging = topics(), topics("staging.")
+    assert [topic.name for topic in staging] == ["staging." + topic.name for topic in plain]
+    assert [topic.settings() for topic in staging] == [topic.settings() for topic in plain]
+
+
+@pytest.mark.parametrize("partitions", [1, 12])
+def test_results_have_as_many_partitions_as_requests_and_models_has_one(partitions: int) -> None:
+    found = by_name(partitions=partitions)
+    assert found["classify.requests"].partitions == partitions
+    assert found["classify.results"].partitions >= partitions
+    assert found["classify.models"].partitions == 1
+
+
+def test_results_are_never_compacted_and_labels_and_models_are() -> None:
+    policies = {name: topic.settings()["cleanup.policy"] for name, topic in by_name().items()}
+    assert policies == {
+        "classify.requests": "delete",
+        "classify.results": "delete",
+        "classify.dead-letters": "delete",
+        "classify.labels": "compact",
+        "classify.models": "compact",
+    }
+
+
+def test_the_broker_sets_the_time_of_requests() -> None:
+    assert by_name()["classify.requests"].settings()["message.timestamp.type"] == "LogAppendTime"
+
+
+def test_an_answer_and_a_dead_letter_fit_where_their_request_fitted() -> None:
+    most = {name: int(topic.settings().get("max.message.bytes", 0)) for name, topic in by_name().items()}
+    assert most["classify.results"] > most["classify.requests"] > 0
+    assert most["classify.dead-letters"] > most["classify.requests"]
+
+
+def test_answers_outlive_their_requests_because_workers_resume_from_them() -> None:
+    found = by_name()
+    requests, results = found["classify.requests"].retention_ms, found["classify.results"].retention_ms
+    assert requests is not None
+    assert results is not None
+    assert results >= requests
+    assert found["classify.labels"].settings()["retention.ms"] == "-1"
+
+
+@pytest.mark.parametrize(("replication", "in_sync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
+def test_the_promise_is_set_on_every_topic_as_far_as_the_cluster_can_keep_it(replication: int, in_sync: str) -> None:
+    for topic in topics():
+        settings = topic.settings(replication)
+        assert settings["min.insync.replicas"] == in_sync
+        assert settings["unclean.leader.election.enable"] == "false"
+
+
+@pytest.mark.parametrize("prefix", ["bad/", "a b", "ü", "x" * 229, "x\n"])
+def test_a_prefix_that_kafka_would_refuse_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="topic prefix"):
+        topics(prefix)
+
+
+def test_the_longest_prefix_gives_names_that_kafka_takes() -> None:
+    assert max(len(topic.name) for topic in topics("x" * 228)) == 249
+
+
+def test_a_topic_has_at_least_one_partition() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        topics(partitions=0)
+
+
+def test_keys_of_models_name_what_they_keep() -> None:
+    version = ModelVersion(name="news", version="v1", uri="u", sha256="s", size=1, labels=("a",), created_at_ms=0)
+    alias = ModelAlias(name="news", alias="champion", version="v1", moved_at_ms=0)
+    claim = ResultsClaim(results="classify.results", requests="r", group="g", claimed_at_ms=0)
+    attempt = Attempt(results="classify.results", partition=3, offset=0, through=1, process="p")
+    assert models_key(version) == version_key("news", "v1") == b"version/news/v1"
+    assert models_key(alias) == alias_key("news", "champion") == b"alias/news/champion"
+    assert models_key(claim) == claim_key("classify.results") == b"claim/classify.results"
+    assert models_key(attempt) == attempt_key("classify.results", 3) == b"attempt/classify.results/3"
+
+
+@pytest.mark.parametrize("part", ["", "a/b", "a b", "é", "x" * 250])
+def test_a_part_that_would_blur_two_keys_is_refused(part: str) -> None:
+    with pytest.raises(BadKeyError, match="name"):
+        version_key(part, "v1")
+    with pytest.raises(BadKeyError, match="alias"):
+        alias_key("news", part)
+    with pytest.raises(BadKeyError, match="results"):
+        claim_key(part)
