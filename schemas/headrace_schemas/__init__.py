@@ -43,6 +43,7 @@ from headrace_schemas.headers import (
     read_attempt,
     read_timeout_ms,
 )
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.records import (
     Attempt,
     ClassifyRequest,
@@ -86,6 +87,7 @@ __all__ = [
     "ModelVersion",
     "ModelsRecord",
     "OffsetRange",
+    "RequestShape",
     "ResultsClaim",
     "Score",
     "Status",
@@ -96,6 +98,8 @@ __all__ = [
     "alias_key",
     "attempt_key",
     "claim_key",
+    "compile_copy",
+    "compile_shape",
     "content_type",
     "copied_headers",
     "dead_letter_from_record",
