@@ -90,9 +90,7 @@ class WorkerMetrics:
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
         self._partitions = gauge("partitions", "Partitions assigned to this worker.")
         self._rebalances = counter("rebalances", "Assignments received from the group.")
-        self._refetches = counter(
-            "refetches", "Chunks thrown away and fetched again, for they did not begin as expected."
-        )
+        self._refetches = counter("refetches", "Chunks that did not begin as expected and were fetched again.")
         self._breaker = gauge("breaker_open", "1 while the model fails on its own canary texts.")
 
     def fetched(self, records: Sequence[Stamped], now_ms: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.core.secret import Secret
+
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Connection, security, group and batching settings; sizes in bytes, times in milliseconds.
@@ -25,7 +27,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ssl_keyfile: str | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
-    sasl_password: str | None = None
+    sasl_password: Secret | None = None
     request_timeout_ms: int = 20_000
     retry_backoff_ms: int = 100
     metadata_max_age_ms: int = 30_000
@@ -72,7 +74,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_context": _ssl_context(settings) if settings.security_protocol.endswith("SSL") else None,
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.sasl_password,
+        "sasl_plain_password": settings.sasl_password.reveal() if settings.sasl_password else None,
     }
 
 

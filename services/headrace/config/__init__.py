@@ -1,0 +1,17 @@
+"""What can be set, and where each value came from: defaults < headrace.toml < environment < options and --set."""
+
+from headrace.config.loading import Loaded, load_settings
+from headrace.config.sections import AdminSettings, LogSettings, TopicNames, TopicsSettings
+from headrace.config.settings import Settings
+from headrace.config.sources import SettingsError
+
+__all__ = [
+    "AdminSettings",
+    "Loaded",
+    "LogSettings",
+    "Settings",
+    "SettingsError",
+    "TopicNames",
+    "TopicsSettings",
+    "load_settings",
+]

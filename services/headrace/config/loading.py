@@ -1,0 +1,112 @@
+"""From sources to :class:`Settings`: every fault is found at once, and said with its key and origin."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.config.settings import Settings
+from headrace.config.sources import (
+    Given,
+    SettingsError,
+    from_environment,
+    from_file,
+    from_options,
+    from_sets,
+    last_of_each,
+)
+from headrace.config.values import ValueRefusedError, shown, to_type
+
+DEFAULT = "default"
+
+Options = Mapping[str, tuple[str, str | int | float | None]]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings, and of each key (``section.field``) where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield key, value (secrets masked) and origin of every setting."""
+        for key, origin in self.origins.items():
+            section, _, field = key.partition(".")
+            yield key, shown(getattr(getattr(self.settings, section), field)), origin
+
+
+def load_settings(
+    file: Path | None, environ: Mapping[str, str], sets: Sequence[str] = (), options: Options | None = None
+) -> Loaded:
+    """Load settings: defaults, then ``file``, ``environ``, a command's ``options`` and ``sets``; the last one counts.
+
+    ``options`` maps an option's name to the key that it stands for and its value (None: not given).
+    Raises SettingsError with a line for every unknown key, wrong type and impossible combination.
+    """
+    given = last_of_each(
+        [
+            *(from_file(file) if file is not None else ()),
+            *from_environment(environ),
+            *from_options(options or {}),
+            *from_sets(sets),
+        ]
+    )
+    faults: list[str] = []
+    types = {section.name: _field_types(section.type) for section in msgspec.structs.fields(Settings)}
+    values: dict[str, dict[str, object]] = {section: {} for section in types}
+    for one in given.values():
+        section, _, field = one.key.partition(".")
+        wanted = types.get(section, {}).get(field)
+        if wanted is None:
+            faults.append(f"{one.key} ({one.origin}): no such setting. {_nearest(section, field, types)}")
+            continue
+        try:
+            values[section][field] = to_type(one.value, wanted, is_text=one.is_text)
+        except ValueRefusedError as fault:
+            faults.append(f"{one.key} ({one.origin}): {fault}.")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    settings = _build(values, given)
+    keys = [f"{section}.{field}" for section, fields in types.items() for field in fields]
+    return Loaded(settings, {key: given[key].origin if key in given else DEFAULT for key in keys})
+
+
+def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given]) -> Settings:
+    sections: dict[str, Any] = {}
+    faults: list[str] = []
+    for section in msgspec.structs.fields(Settings):
+        try:
+            sections[section.name] = section.type(**values[section.name])
+        except ValueError as error:
+            faults.append(f"{section.name}: {error}.{_origins(given, [section.name])}")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    try:
+        return Settings(**sections)
+    except ValueError as error:
+        named = [key for key in given if key in str(error)]
+        raise SettingsError(f"{error}.{_origins(given, named)}") from error
+
+
+def _origins(given: Mapping[str, Given], of: Sequence[str]) -> str:
+    """Say which keys, or keys of the sections, ``of`` were set and where, since a default can't be what is wrong."""
+    came = [f"{key} from {one.origin}" for key, one in given.items() if key in of or key.partition(".")[0] in of]
+    return f" Set here: {', '.join(came)}." if came else ""
+
+
+def _field_types(section: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(section)}
+
+
+def _nearest(section: str, field: str, types: Mapping[str, Mapping[str, Any]]) -> str:
+    known = [f"{name}.{one}" for name, fields in types.items() for one in fields]
+    close = difflib.get_close_matches(f"{section}.{field}", known, n=1, cutoff=0.75)
+    if close:
+        return f"Did you mean {close[0]}?"
+    if section in types:
+        return f"Known in {section}: {', '.join(types[section])}."
+    return f"Known sections: {', '.join(types)}."

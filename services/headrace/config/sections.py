@@ -1,0 +1,69 @@
+"""The sections of the settings that belong to no other room: topics, admin, log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
+
+
+class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The topics' names, as they are on the cluster."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    labels: str
+    models: str
+
+
+class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that is not set is ``prefix`` followed by the topic's own name, such as ``classify.requests``.
+
+    Raises ValueError for a prefix that Kafka refuses, and for two topics of one name.
+    """
+
+    prefix: str = ""
+    partitions: Annotated[int, Meta(gt=0)] = 4
+    requests: str | None = None
+    results: str | None = None
+    dead_letters: str | None = None
+    labels: str | None = None
+    models: str | None = None
+
+    def __post_init__(self) -> None:
+        topics(self.prefix, self.partitions)
+        names = msgspec.structs.astuple(self.names())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two topics are both named {twice[0]}: each needs a name of its own")
+
+    def names(self) -> TopicNames:
+        """The name of each topic, derived where it is not set."""
+        return TopicNames(
+            requests=self.requests or self.prefix + REQUESTS,
+            results=self.results or self.prefix + RESULTS,
+            dead_letters=self.dead_letters or self.prefix + DEAD_LETTERS,
+            labels=self.labels or self.prefix + LABELS,
+            models=self.models or self.prefix + MODELS,
+        )
+
+
+class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where /healthz, /readyz and /metrics are served. Port 0 takes a free one; member N of several uses port + N."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9464
+
+    def port_of(self, slot: int) -> int:
+        """The port of the member in ``slot``, counted from 0."""
+        return self.port + slot if self.port else 0
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is logged, and whether for people or for machines."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"

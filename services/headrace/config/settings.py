@@ -1,0 +1,41 @@
+"""Everything that can be set, composed of the sections that the rooms own."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.config.sections import AdminSettings, LogSettings, TopicsSettings
+from headrace.inference.settings import WorkerSettings
+from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+from headrace_schemas.topics import MAX_REQUEST_BYTES
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Each section is a frozen struct that checks its own combinations; here are those across sections.
+
+    Raises ValueError, as every section does, naming the keys that don't go together.
+    """
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicsSettings = TopicsSettings()
+    requests: RequestShape = RequestShape()
+    worker: WorkerSettings = WorkerSettings()
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        compile_shape(self.requests)
+        compile_copy(self.requests)
+        if self.requests.max_text_bytes > MAX_REQUEST_BYTES:
+            raise ValueError(
+                f"requests.max_text_bytes is {self.requests.max_text_bytes}, but the requests topic takes records of "
+                f"at most {MAX_REQUEST_BYTES} bytes"
+            )
+        rebalance_s = self.kafka.rebalance_timeout_ms / 1000
+        if self.worker.revoke_timeout >= rebalance_s:
+            raise ValueError(
+                f"worker.revoke_timeout is {self.worker.revoke_timeout} s, but has to be below "
+                f"kafka.rebalance_timeout_ms ({rebalance_s:g} s), or a rebalance evicts a worker that still "
+                "waits for its answers"
+            )

@@ -1,0 +1,94 @@
+"""Where settings come from, in rising order: headrace.toml, the environment, options. Each keeps its origin."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from headrace.core.errors import UserError
+
+PREFIX = "HEADRACE_"
+
+_KEY = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_TABLE_LINE = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
+_FIELD_LINE = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+
+
+class SettingsError(UserError):
+    """Settings that can't be used. The message has a line for each: the key, where it came from, what is allowed."""
+
+    exit_code = 2
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A value as it was given. ``is_text`` is true where the source has no types (environment, options)."""
+
+    key: str
+    value: object
+    origin: str
+    is_text: bool
+
+
+def from_file(path: Path) -> Iterator[Given]:
+    """Read a TOML file of sections. Raises SettingsError when it can't be read or is no such file."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        document = tomllib.loads(source)
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror or error}).") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file ({error}).") from error
+    lines = _lines(source)
+    for section, fields in document.items():
+        if not isinstance(fields, dict):
+            raise SettingsError(f"{section} ({path}): a setting stands in a section, as in [kafka].")
+        for field, value in fields.items():
+            key = f"{section}.{field}"
+            line = f", line {lines[key]}" if key in lines else ""
+            yield Given(key, value, f"{path}{line}", is_text=False)
+
+
+def from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
+    """Read HEADRACE_SECTION__FIELD. Other variables with our prefix but no ``__`` are no settings."""
+    for name, value in sorted(environ.items()):
+        section, parted, field = name.removeprefix(PREFIX).partition("__")
+        if name.startswith(PREFIX) and parted:
+            yield Given(f"{section}.{field}".lower(), value, f"environment variable {name}", is_text=True)
+
+
+def from_sets(sets: Sequence[str]) -> Iterator[Given]:
+    """Read ``section.field=value``. Raises SettingsError, without the value: it may be a secret."""
+    for assignment in sets:
+        key, equals, value = assignment.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            named = f"--set {key}=..." if equals else "--set"
+            raise SettingsError(f"{named}: write it as section.field=value, for example kafka.client_id=mine.")
+        yield Given(key, value, "--set", is_text=True)
+
+
+def from_options(options: Mapping[str, tuple[str, str | int | float | None]]) -> Iterator[Given]:
+    """Read a command's own options: the option's name to the key that it stands for and its value, None if absent."""
+    for option, (key, value) in options.items():
+        if value is not None:
+            yield Given(key, str(value), option, is_text=True)
+
+
+def last_of_each(given: Iterable[Given]) -> dict[str, Given]:
+    """What counts of each key: the last."""
+    return {one.key: one for one in given}
+
+
+def _lines(source: str) -> dict[str, int]:
+    """Find the line of each key, for messages: plain tables and keys, as people write them."""
+    found: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(source.splitlines(), start=1):
+        if table := _TABLE_LINE.match(line):
+            section = table[1]
+        elif field := _FIELD_LINE.match(line):
+            found.setdefault(f"{section}.{field[1]}", number)
+    return found
