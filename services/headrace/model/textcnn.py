@@ -1,0 +1,138 @@
+"""Kim's convolution over words in PyTorch, for training: embedding, several widths, maximum over time, linear.
+
+A batch is flat. The words of all texts lie end to end in one array and each text says where it starts, so there is no
+batch padding that could change an answer, and the matrix product runs over real words alone. Windows that reach into
+the next text are computed and never looked at.
+
+Source: Kim, Convolutional Neural Networks for Sentence Classification, EMNLP 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
+
+
+class FlatBatch(NamedTuple):
+    """Texts end to end: ``rows`` int64[words], ``starts`` int64[texts], ``lengths`` int64[texts].
+
+    Text i is ``rows[starts[i]:starts[i] + lengths[i]]``; between texts lie padding rows where a text is shorter than
+    the widest window.
+    """
+
+    rows: Tensor
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def flatten(texts: Sequence[NDArray[np.int64]], widest: int) -> FlatBatch:
+    """Lay the word rows of ``texts`` end to end, each with at least ``widest`` rows of room."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    ends = np.cumsum(np.maximum(lengths, widest))
+    starts = ends - np.maximum(lengths, widest)
+    rows = np.full(int(ends[-1]) if len(texts) else 0, PADDING_ROW, np.int64)
+    for text, start in zip(texts, starts, strict=True):
+        rows[start : start + len(text)] = text
+    return FlatBatch(torch.from_numpy(rows), starts, lengths)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool(scores, starts, windows, pooled, winners):  # type: ignore[no-untyped-def]
+    # A row at a time, so that the inner loop runs over neighbouring filters and is compiled to vector instructions.
+    for text in range(len(starts)):
+        first = starts[text]
+        pooled[text] = scores[first]
+        winners[text] = first
+        for window in range(first + 1, first + windows[text]):
+            for filter_ in range(scores.shape[1]):
+                better = scores[window, filter_] > pooled[text, filter_]
+                winners[text, filter_] = window if better else winners[text, filter_]
+                pooled[text, filter_] = scores[window, filter_] if better else pooled[text, filter_]
+
+
+@numba.njit(nogil=True, cache=True)
+def _pool_gradient(upstream, winners, embedded, filters, d_embedded, d_filters):  # type: ignore[no-untyped-def]
+    # Each filter saw one window of each text, and after ReLU and dropout most of the upstream gradient is zero.
+    count, width, dimensions = filters.shape
+    for text in range(len(upstream)):
+        for filter_ in range(count):
+            slope = upstream[text, filter_]
+            if slope == 0.0:
+                continue
+            for tap in range(width):
+                word = winners[text, filter_] + tap
+                for axis in range(dimensions):
+                    d_filters[filter_, tap, axis] += slope * embedded[word, axis]
+                    d_embedded[word, axis] += slope * filters[filter_, tap, axis]
+
+
+class _MaxOverTime(torch.autograd.Function):
+    """Convolve and keep each filter's best window: (words [n, D], filters [F, k, D]) -> [texts, F].
+
+    Written by hand because only the winning windows have a gradient: going back costs the same for a text of 400 words
+    as for one of 10, where autograd's way back through the convolution costs twice the way forward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, embedded: Tensor, filters: Tensor, starts: NDArray[np.int64], windows: NDArray[np.int64]
+    ) -> Tensor:
+        count, width, dimensions = filters.shape
+        unrolled = embedded.unfold(0, width, 1).transpose(1, 2).reshape(-1, width * dimensions)
+        scores = (unrolled @ filters.reshape(count, -1).t()).numpy()
+        pooled = np.empty((len(starts), count), np.float32)
+        winners = np.empty((len(starts), count), np.int64)
+        _pool(scores, starts, windows, pooled, winners)
+        ctx.save_for_backward(embedded, filters)
+        ctx.winners = winners
+        return torch.from_numpy(pooled)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        embedded, filters = ctx.saved_tensors
+        d_embedded, d_filters = torch.zeros_like(embedded), torch.zeros_like(filters)
+        _pool_gradient(
+            upstream[0].contiguous().numpy(),
+            ctx.winners,
+            embedded.numpy(),
+            filters.numpy(),
+            d_embedded.numpy(),
+            d_filters.numpy(),
+        )
+        return d_embedded, d_filters, None, None
+
+
+class TextCNN(nn.Module):
+    """``forward(FlatBatch) -> float32[texts, C]`` logits. V kept words, D dimensions, F filters a width, C labels."""
+
+    def __init__(
+        self, kept: int, labels: int, *, dimensions: int, filters: int, widths: Sequence[int], dropout: float
+    ) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        # Sparse gradients: a step touches the rows of its own batch only, however many words are kept.
+        self.words = nn.Embedding(kept + FIRST_WORD_ROW, dimensions, padding_idx=PADDING_ROW, sparse=True)
+        self.filters = nn.ParameterList(
+            nn.Parameter(torch.randn(filters, width, dimensions) / (width * dimensions) ** 0.5) for width in self.widths
+        )
+        self.filter_bias = nn.Parameter(torch.zeros(len(self.widths) * filters))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(len(self.widths) * filters, labels)
+
+    def forward(self, batch: FlatBatch) -> Tensor:
+        embedded = self.words(batch.rows)
+        pooled = [
+            _MaxOverTime.apply(embedded, filters, batch.starts, np.maximum(batch.lengths, width) - width + 1)
+            for width, filters in zip(self.widths, self.filters, strict=True)
+        ]
+        features = torch.relu(torch.cat(pooled, dim=1) + self.filter_bias)
+        logits: Tensor = self.head(self.dropout(features))
+        return logits

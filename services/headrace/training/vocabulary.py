@@ -1,0 +1,61 @@
+"""Which words and bigrams a network keeps, and texts as rows of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.hashing import hash_strings
+from headrace.model.network import FIRST_WORD_ROW, pair_hashes, word_rows
+from headrace.model.wide import adjacent
+
+
+class HashedTexts(msgspec.Struct, frozen=True):
+    """Texts end to end: text i has the words ``hashes[starts[i]:starts[i + 1]]``, uint64[words], int64[texts + 1]."""
+
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def rows(self, kept: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
+        """Each text's words as rows of the tables of the words ``kept``."""
+        return np.split(word_rows(self.hashes, kept), self.starts[1:-1])
+
+
+def hash_all(texts: Sequence[str], max_tokens: int) -> HashedTexts:
+    """The word hashes of ``texts``, each cut to ``max_tokens`` words."""
+    return HashedTexts(*hash_strings(texts, max_tokens))
+
+
+class Vocabulary(msgspec.Struct, frozen=True):
+    """What a network keeps: ``words`` uint64[V] and ``bigrams`` uint64[B], each by falling count in training."""
+
+    words: NDArray[np.uint64]
+    bigrams: NDArray[np.uint64]
+
+    @property
+    def columns(self) -> int:
+        """Rows of words (padding and unknown included) and bigrams: V + 2 + B."""
+        return FIRST_WORD_ROW + len(self.words) + len(self.bigrams)
+
+
+def choose_vocabulary(texts: HashedTexts, *, max_words: int, max_bigrams: int, least_bigram_count: int) -> Vocabulary:
+    """The most frequent words and pairs of neighbours of ``texts``; of equal counts the lower hash first."""
+    pairs = pair_hashes(texts.hashes)[adjacent(texts.starts)]
+    return Vocabulary(
+        words=_most_frequent(texts.hashes, max_words, least_count=1),
+        bigrams=_most_frequent(pairs, max_bigrams, least_bigram_count),
+    )
+
+
+def _most_frequent(hashes: NDArray[np.uint64], most: int, least_count: int) -> NDArray[np.uint64]:
+    values, counts = np.unique(hashes, return_counts=True)
+    values, counts = values[counts >= least_count], counts[counts >= least_count]
+    # Stable, and unique() sorted by hash: so the order is the same on every machine.
+    kept: NDArray[np.uint64] = values[np.argsort(-counts, kind="stable")[:most]]
+    return kept
