@@ -1,0 +1,121 @@
+"""The admin port: /healthz, /readyz and /metrics over HTTP/1.1, on the worker's own event loop.
+
+It shares the loop on purpose: a loop that hangs sends no heartbeats either, and then /healthz must not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from headrace.core.errors import UserError
+
+Check = Callable[[], str | None]
+"""None when all is well, else what is not, for the person who reads the answer."""
+
+LONGEST_HEAD = 8192
+MOST_CONNECTIONS = 32
+TIMEOUT_S = 5.0
+
+_PLAIN = "text/plain; charset=utf-8"
+_Reply = tuple[HTTPStatus, str, bytes]
+
+
+class AdminPortError(UserError):
+    """The admin port can't be opened."""
+
+
+@asynccontextmanager
+async def admin_server(
+    host: str, port: int, *, health: Check, ready: Check, registry: CollectorRegistry
+) -> AsyncIterator[int]:
+    """Serve while the block runs; yields the port, a free one for 0. Raises AdminPortError when it is taken.
+
+    ``health`` says whether the process should go on, ``ready`` whether it does its work.
+    """
+    admin = _Admin(health, ready, registry)
+    try:
+        server = await asyncio.start_server(admin.connected, host, port, limit=LONGEST_HEAD)
+    except OSError as error:
+        raise AdminPortError(
+            f"The admin port {host}:{port} can't be opened ({error.strerror or error}). "
+            "Choose another by admin.port, or 0 for a free one."
+        ) from error
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await admin.finish()
+
+
+class _Admin:
+    def __init__(self, health: Check, ready: Check, registry: CollectorRegistry) -> None:
+        self._health = health
+        self._ready = ready
+        self._registry = registry
+        self._open: set[asyncio.Task[None]] = set()
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= MOST_CONNECTIONS:
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def finish(self) -> None:
+        """Cut what is still open."""
+        tasks = list(self._open)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+                path = rest.partition(" ")[0].partition("?")[0]
+                writer.write(_response(self._answer(method, path), with_body=method != "HEAD"))
+                await writer.drain()
+        except asyncio.LimitOverrunError:
+            too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            writer.write(_response((too_long, _PLAIN, b"The request's head is too long.\n"), with_body=True))
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            # Whoever asked is gone or too slow; there is nobody to tell.
+            writer.transport.abort()
+        finally:
+            writer.close()
+
+    def _answer(self, method: str, path: str) -> _Reply:
+        if method not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, _PLAIN, b"Only GET and HEAD are answered here.\n"
+        match path:
+            case "/healthz":
+                return _checked(self._health())
+            case "/readyz":
+                return _checked(self._ready())
+            case "/metrics":
+                return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            case _:
+                return HTTPStatus.NOT_FOUND, _PLAIN, b"Here are /healthz, /readyz and /metrics.\n"
+
+
+def _checked(fault: str | None) -> _Reply:
+    if fault is None:
+        return HTTPStatus.OK, _PLAIN, b"ok\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"{fault}\n".encode()
+
+
+def _response(reply: _Reply, *, with_body: bool) -> bytes:
+    status, content_type, body = reply
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + (body if with_body else b"")
