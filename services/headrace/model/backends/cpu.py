@@ -16,17 +16,12 @@ from numpy.typing import NDArray
 from headrace.model import characters
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import Answers
-from headrace.model.backends.kernels import answer_texts
+from headrace.model.backends.kernels import FILTER_LANES, WIDE_LANES, answer_texts
 from headrace.model.folding import fold
 from headrace.model.hashing import join_texts
 from headrace.model.integers import inverse_roots
 from headrace.model.lookup import build_lookup
 from headrace.model.network import FIRST_WORD_ROW
-
-# int16 values in the widest SIMD register (AVX-512); a multiple of it suits the narrower ones too.
-_LANES = 32
-# Wide weights are added in 32 bits, eight to an AVX2 register.
-_WIDE_LANES = 8
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
@@ -40,7 +35,7 @@ class CpuBackend:
         self.artifact = artifact
         network = artifact.network
         filters = network.filters_a_width
-        tables = _padded(fold(network), 2, _LANES)
+        tables = _padded(fold(network), 2, FILTER_LANES)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
         # In the order of the kernel's parameters.
@@ -53,10 +48,10 @@ class CpuBackend:
             tables.reshape(-1),
             _by_width(network.filter_bias, len(network.widths), filters),
             _by_width(network.head, len(network.widths), filters),
-            _padded(network.wide_words, 1, _WIDE_LANES),
+            _padded(network.wide_words, 1, WIDE_LANES),
             # Row 0 is what a bigram without a weight adds.
             _padded(
-                np.concatenate([np.zeros((1, len(network.labels)), np.int16), network.wide_bigrams]), 1, _WIDE_LANES
+                np.concatenate([np.zeros((1, len(network.labels)), np.int16), network.wide_bigrams]), 1, WIDE_LANES
             ),
             network.bias,
             inverse_roots(network.max_tokens),
@@ -114,5 +109,5 @@ def _padded(array: NDArray[_Kind], axis: int, multiple: int) -> NDArray[_Kind]:
 def _by_width(array: NDArray[_Kind], widths: int, filters: int) -> NDArray[_Kind]:
     """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
     split = array.reshape(*array.shape[:-1], widths, filters)
-    padded = _padded(split, split.ndim - 1, _LANES)
+    padded = _padded(split, split.ndim - 1, FILTER_LANES)
     return padded.reshape(*array.shape[:-1], -1)

@@ -12,8 +12,18 @@ import math
 import numba
 import numpy as np
 
+from headrace.model.backends.prefetching import CACHE_LINE, prefetch
 from headrace.model.hashing import bigram, hash_text
-from headrace.model.lookup import find
+from headrace.model.lookup import find, home_slot
+
+# int16 values in the widest SIMD register (AVX-512); F is padded to a multiple, which suits narrower ones too.
+FILTER_LANES = 32
+# The wide part's 32-bit sums in an AVX2 register; C is padded to a multiple there.
+WIDE_LANES = 8
+
+_LINE = np.uint64(CACHE_LINE)
+# A lookup's slots are pairs of a key and a row.
+_PAIR = np.uint64(2)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -43,10 +53,10 @@ def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # ty
 
 
 @numba.njit(nogil=True, cache=True)
-def _pool_any(tables, places, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
+def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
     sums[:filters] = 0
     for tap in range(width):
-        base = places[tap] + np.uint64(tap) * filters
+        base = rows[tap] * stride + np.uint64(tap) * filters
         for j in range(filters):
             sums[j] = np.int16(sums[j] + np.int16(tables[base + j]))
     for j in range(filters):
@@ -54,10 +64,10 @@ def _pool_any(tables, places, width, filters, sums, pooled, at):  # type: ignore
 
 
 @numba.njit(nogil=True, cache=True)
-def _pool(tables, widths, filters, places, count, sums, pooled):  # type: ignore[no-untyped-def]
+def _pool(tables, widths, filters, stride, rows, count, sums, pooled):  # type: ignore[no-untyped-def]
     """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
 
-    ``places`` uint64: where each word's row begins in ``tables``, then zeros (the padding row) up to the widest window.
+    ``rows`` uint64: the words' rows, then zeros (the padding row) up to the widest window.
     """
     pooled[:] = -32768
     tap = np.uint64(0)
@@ -68,22 +78,30 @@ def _pool(tables, widths, filters, places, count, sums, pooled):  # type: ignore
         two, three, four = one + filters, one + np.uint64(2) * filters, one + np.uint64(3) * filters
         for p in range(max(count, width) - width + 1):
             if width == 2:
-                _pool_two(tables, places[p] + one, places[p + 1] + two, filters, pooled, at)
+                _pool_two(tables, rows[p] * stride + one, rows[p + 1] * stride + two, filters, pooled, at)
             elif width == 3:
-                _pool_three(tables, places[p] + one, places[p + 1] + two, places[p + 2] + three, filters, pooled, at)
+                _pool_three(
+                    tables,
+                    rows[p] * stride + one,
+                    rows[p + 1] * stride + two,
+                    rows[p + 2] * stride + three,
+                    filters,
+                    pooled,
+                    at,
+                )
             elif width == 4:
                 _pool_four(
                     tables,
-                    places[p] + one,
-                    places[p + 1] + two,
-                    places[p + 2] + three,
-                    places[p + 3] + four,
+                    rows[p] * stride + one,
+                    rows[p + 1] * stride + two,
+                    rows[p + 2] * stride + three,
+                    rows[p + 3] * stride + four,
                     filters,
                     pooled,
                     at,
                 )
             else:
-                _pool_any(tables[one:], places[p : p + width], width, filters, sums, pooled, at)
+                _pool_any(tables[one:], rows[p : p + width], stride, width, filters, sums, pooled, at)
         tap += np.uint64(width)
 
 
@@ -100,11 +118,13 @@ def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[
 
 
 @numba.njit(nogil=True, cache=True)
-def _widen(weights, row, sums):  # type: ignore[no-untyped-def]
-    for block in range(0, len(sums), 8):
-        for lane in range(8):
-            c = np.uint64(block + lane)
-            sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
+def _widen(weights, rows, sums):  # type: ignore[no-untyped-def]
+    """Add rows of ``weights`` int16[..., C] to ``sums`` int32[C]; C is a multiple of WIDE_LANES."""
+    for row in rows:
+        for block in range(0, len(sums), WIDE_LANES):
+            for lane in range(WIDE_LANES):
+                c = np.uint64(block + lane)
+                sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -131,7 +151,49 @@ def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def
 
 
 @numba.njit(nogil=True, cache=True)
-def answer_texts(  # type: ignore[no-untyped-def]
+def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    data,
+    start,
+    end,
+    characters,
+    word_slots,
+    word_shift,
+    bigram_slots,
+    bigram_shift,
+    tables,
+    stride,
+    hashes,
+    pairs,
+    rows,
+    bigram_rows,
+):
+    """Hash a text and look its words and bigrams up; returns ``(words, kept bigrams)``.
+
+    What the next steps read, here and in answering, is asked for as soon as its place is known: the tables are larger
+    than the caches, and their rows come in no order that a processor could foresee.
+    """
+    count = hash_text(data, start, end, characters, hashes, 0, len(hashes))
+    for p in range(count):
+        prefetch(word_slots, home_slot(hashes[p], word_shift) * _PAIR)
+    for p in range(count - 1):
+        pairs[p] = bigram(hashes[p], hashes[p + 1])
+        prefetch(bigram_slots, home_slot(pairs[p], bigram_shift) * _PAIR)
+    for p in range(count):
+        row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
+        rows[p] = row
+        for line in range(np.uint64(0), stride, _LINE):
+            prefetch(tables, row * stride + line)
+    kept = 0
+    for p in range(count - 1):
+        # Written always and counted when found: whether a bigram is kept can't be foreseen either.
+        row = find(bigram_slots, bigram_shift, pairs[p])
+        bigram_rows[kept] = row
+        kept += row != np.uint64(0)
+    return count, kept
+
+
+@numba.njit(nogil=True, cache=True)
+def answer_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     data,
     offsets,
     first,
@@ -167,30 +229,38 @@ def answer_texts(  # type: ignore[no-untyped-def]
     filters = np.uint64(len(filter_bias) // len(widths))
     stride = np.uint64(widths.sum()) * filters
     hashes = np.empty(max_tokens, np.uint64)
-    places = np.empty(max(max_tokens, widths.max()), np.uint64)
+    pairs = np.empty(max_tokens, np.uint64)
+    rows = np.empty(max(max_tokens, widths.max()), np.uint64)
+    bigram_rows = np.empty(max_tokens, np.uint64)
     pooled = np.empty(len(filter_bias), np.int16)
     features = np.empty(len(filter_bias), np.int16)
     window = np.empty(filters, np.int16)
     label_sums = np.empty(len(bias), np.int32)
     wide_sums = np.empty(wide_words.shape[1], np.int32)
     for text in range(first, end):
-        count = hash_text(data, offsets[text], offsets[text + 1], characters, hashes, 0, max_tokens)
-        wide_sums[:] = 0
-        for p in range(count):
-            row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
-            places[p] = row * stride
-            _widen(wide_words, row, wide_sums)
-        for p in range(count - 1):
-            row = find(bigram_slots, bigram_shift, bigram(hashes[p], hashes[p + 1]))
-            if row:
-                _widen(wide_bigrams, row, wide_sums)
-        for p in range(count, widths.max()):
-            places[p] = 0
-        _pool(tables, widths, filters, places, count, window, pooled)
+        count, kept = _read_text(
+            data,
+            offsets[text],
+            offsets[text + 1],
+            characters,
+            word_slots,
+            word_shift,
+            bigram_slots,
+            bigram_shift,
+            tables,
+            stride,
+            hashes,
+            pairs,
+            rows,
+            bigram_rows,
+        )
+        rows[count : widths.max()] = 0
+        _pool(tables, widths, filters, stride, rows, count, window, pooled)
         _convolve(pooled, filter_bias, head, features, label_sums)
+        wide_sums[:] = 0
+        _widen(wide_words, rows[:count], wide_sums)
+        _widen(wide_bigrams, bigram_rows[:kept], wide_sums)
         for c in range(len(bias)):
             wide = np.int64(wide_sums[c]) * roots[count] * wide_factor
             logits[text, c] = np.int64(label_sums[c]) * convolution_factor + wide + bias[c]
-        label, score = _rank(logits[text], unit, ranking[text], ranking_scores[text])
-        labels[text] = label
-        scores[text] = score
+        labels[text], scores[text] = _rank(logits[text], unit, ranking[text], ranking_scores[text])
