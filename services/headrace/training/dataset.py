@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.core.errors import UserError
 
-class DatasetError(ValueError):
-    """A file that can't be read as labelled texts; the message names the file, the line and what was expected."""
+
+class DatasetError(UserError):
+    """Rows that can't be read or trained on; the message names the file, the line and what was expected."""
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -21,6 +23,9 @@ class Rows(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(self.texts + other.texts, self.labels + other.labels)
 
     def take(self, places: list[int]) -> Rows:
         """The rows at ``places``, in that order."""
@@ -38,8 +43,9 @@ def read_rows(path: Path, *, text_column: str = "text", label_column: str = "lab
         return _collect(_read_folder(path))
     reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise DatasetError(f"{path}: can't tell its format. Name it .jsonl, .csv or .parquet, or give a folder of"
-                           " one subfolder a label")  # fmt: skip
+        raise DatasetError(
+            f"{path}: is no .jsonl, .csv or .parquet by its name, and no folder of one subfolder a label"
+        )
     try:
         return _collect(reader(path, text_column, label_column))
     except OSError as error:

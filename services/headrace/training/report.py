@@ -9,13 +9,14 @@ import msgspec
 
 
 class ClassReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One class. ``support``: its rows. A quotient of nothing (never predicted, no rows) counts as 0."""
+    """One class: ``support`` rows, ``right`` of them answered so. A quotient of nothing is 0."""
 
     label: str
     precision: float
     recall: float
     f1: float
     support: int
+    right: int
 
 
 class Confusion(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     confusions: tuple[Confusion, ...]
 
 
-def compare(truth: Sequence[str], answers: Sequence[str], *, most_confusions: int = 20) -> Report:
+def compare(truth: Sequence[str], answers: Sequence[str], *, most_confusions: int = 100) -> Report:
     """Score ``answers`` against ``truth``, two labels a row. Raises ValueError for no rows or unequal lengths."""
     if not truth or len(truth) != len(answers):
         raise ValueError(f"{len(truth)} labels and {len(answers)} answers can't be compared")
@@ -69,4 +70,5 @@ def _class_report(label: str, right: int, support: int, predicted: int) -> Class
         recall=right / support if support else 0.0,
         f1=2 * right / (support + predicted),
         support=support,
+        right=right,
     )

@@ -12,7 +12,7 @@ from collections.abc import Collection
 import msgspec
 
 from headrace.training.cleaning import Cleaned
-from headrace.training.dataset import Rows
+from headrace.training.dataset import DatasetError, Rows
 from headrace.training.text_keys import text_keys
 
 _TEST_SHARE = 0.1
@@ -49,7 +49,7 @@ def split(cleaned: Cleaned, *, valid: Rows | None = None, test: Rows | None = No
 
     With ``test`` given, the rows that the hash would have set aside for testing train instead; so for ``valid``.
     The rows of ``valid`` and ``test`` are taken as they are, so that figures compare with published ones, and a
-    training row whose text is in either is left out. Raises ValueError when a part is left without rows.
+    training row whose text is in either is left out. Raises DatasetError when a part is left without rows.
     """
     outside = set(text_keys(valid.texts)) if valid else set()
     outside |= set(text_keys(test.texts)) if test else set()
@@ -80,7 +80,7 @@ def _used_as(key: bytes, has_valid: bool, has_test: bool) -> Part:
 def _check_not_empty(result: Split, rows: int) -> None:
     empty: Collection[str] = [part.value for part in Part if not len(getattr(result, part.value))]
     if empty:
-        raise ValueError(
+        raise DatasetError(
             f"{rows} clean rows leave none for {' and '.join(empty)}."
             " About 100 rows are the least that can be split; or give --valid and --test files"
         )

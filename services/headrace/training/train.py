@@ -15,7 +15,7 @@ from headrace.model.network import FIRST_WORD_ROW, Network
 from headrace.model.textcnn import TextCNN
 from headrace.model.wide import WideFeatures, wide_features, wide_logits
 from headrace.training.blend import Shares
-from headrace.training.dataset import Rows
+from headrace.training.dataset import DatasetError, Rows
 from headrace.training.fit_convolution import training_epochs
 from headrace.training.fit_wide import fit_wide
 from headrace.training.recipe import Recipe
@@ -57,16 +57,15 @@ def train(
     Two fits. The first, on the training rows, is followed on the validation rows to find how many epochs the
     convolution takes and what each part's logits are multiplied by. The second fits both parts afresh on training and
     validation rows together, with these numbers. ``on_epoch`` is told of each epoch of the first, ``on_refit`` of each
-    of the second: its number and how many there will be. Raises ValueError for fewer than two classes.
+    of the second: its number and how many there will be. Raises DatasetError for fewer than two classes.
     """
     labels = tuple(sorted(set(train_rows.labels) | set(valid_rows.labels)))
     if len(labels) < 2:
-        raise ValueError(f"training needs at least two classes, but all rows are {labels[0]!r}")
+        raise DatasetError(f"training needs at least two classes, but all rows are {labels[0]!r}")
     with _deterministic(recipe.threads):
         epochs = _search(train_rows, valid_rows, labels, recipe, on_epoch)
         chosen = best_epoch(epochs)
-        both = Rows(train_rows.texts + valid_rows.texts, train_rows.labels + valid_rows.labels)
-        material = _prepare(both, labels, recipe)
+        material = _prepare(train_rows + valid_rows, labels, recipe)
         wide = _fit_wide(material, labels, recipe)
         for number, (network, _) in enumerate(islice(_epochs(material, labels, recipe), chosen.number), 1):
             convolution = network

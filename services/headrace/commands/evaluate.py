@@ -1,0 +1,59 @@
+"""`headrace evaluate`: how well any artifact answers any file of labelled texts."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+
+class BackendName(enum.StrEnum):
+    """The backends that can answer; all give the same labels."""
+
+    CPU = "cpu"
+    REFERENCE = "reference"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The artifact: a path or any fsspec URI.")],
+    file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv, .parquet, or a folder LABEL/*.txt.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+    backend: Annotated[BackendName, typer.Option(help="reference needs torch and is slow.")] = BackendName.CPU,
+    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+) -> None:
+    """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
+
+    Rows are taken as they are. A row whose label the artifact does not know counts as wrong.
+    """
+    from rich.console import Console
+
+    from headrace.core.errors import UserError
+    from headrace.model.artifact import ArtifactError, load
+    from headrace.model.backends.interface import open_backend
+    from headrace.training.answering import answer
+    from headrace.training.dataset import read_rows
+    from headrace.training.report import compare
+    from headrace.training.tables import report_tables
+
+    rows = read_rows(file, text_column=text_column, label_column=label_column)
+    if not len(rows):
+        raise UserError(f"{file}: has no rows to evaluate on")
+    try:
+        artifact = load(model)
+    except ArtifactError as error:
+        raise UserError(str(error)) from error
+    report = compare(rows.labels, answer(open_backend(backend.value, artifact), rows.texts))
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console()
+    console.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
+    unknown = sorted(set(rows.labels) - set(artifact.labels))
+    if unknown:
+        console.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
+    for table in report_tables(report):
+        console.print(table)
