@@ -54,7 +54,8 @@ class ReferenceBackend:
         """Labels, softmax scores and ranking."""
         logits = self.logits(texts)
         order = np.argsort(-logits, axis=1, kind="stable")
-        scores = torch.softmax(torch.from_numpy(logits) * self.artifact.network.unit, dim=1).numpy().astype(np.float32)
+        shown = torch.from_numpy(logits).to(torch.float64) * self.artifact.network.unit
+        scores = torch.softmax(shown, dim=1).numpy().astype(np.float32)
         ordered = np.take_along_axis(scores, order, axis=1)
         return Answers(
             labels=order[:, 0].astype(np.int32),

@@ -1,0 +1,216 @@
+"""One suite for all backends: whatever they compute with, the integers are those of ``reference``."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.model.artifact import About, Artifact, assemble
+from headrace.model.backends import Backend, open_backend
+from headrace.model.backends.interface import BACKENDS
+from headrace.model.network import float_logits
+from headrace.model.quantizing import quantize
+
+from .networks import TEXT, VOCABULARY, random_artifact, random_network
+
+SHAPES = {
+    "default": {},
+    "one label": {"labels": 1},
+    "many labels, more than a register": {"labels": 150},
+    "filters in whole registers": {"filters": 64},
+    "other widths": {"widths": (1, 3, 5, 7)},
+    "one token": {"max_tokens": 1},
+    "convolution alone": {"blend": 1.0},
+    "wide part alone": {"blend": 0.0},
+    "tiny weights": {"scale": 1e-6},
+    "huge weights": {"scale": 1e4},
+    "realistic": {
+        "labels": 4,
+        "dimensions": 128,
+        "filters": 96,
+        "max_tokens": 256,
+        "extra_words": 3000,
+        "extra_bigrams": 5000,
+    },
+}
+TEXTS = [
+    text.encode()
+    for text in (
+        "",
+        " \n\t",
+        "good",
+        "the good film, not bad!",
+        "unknown words only here",
+        "你好，这部电影不错",
+        "the",
+        "the good",
+        "the good bad",
+        TEXT,
+        TEXT * 40,
+        "a" * 5000,
+        "😀" * 300,
+        "mañana DON’T don't\0\0 good",
+    )
+]
+
+
+@cache
+def artifact_of(shape: str) -> Artifact:
+    return random_artifact(7, **SHAPES[shape])
+
+
+@cache
+def opened(name: str, shape: str) -> Backend:
+    return open_backend(name, artifact_of(shape))
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def shape(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, shape: str) -> Backend:
+    return opened(request.param, shape)
+
+
+def test_logits_are_the_references_integers(backend: Backend, shape: str) -> None:
+    expected = opened("reference", shape).logits(TEXTS)
+    assert expected.dtype == np.int64
+    assert np.array_equal(backend.logits(TEXTS), expected)
+
+
+def test_no_answer_depends_on_batch_size_order_or_neighbours(backend: Backend) -> None:
+    together = backend.logits(TEXTS)
+    for size in (1, 2, 5):
+        parts = [backend.logits(TEXTS[first : first + size]) for first in range(0, len(TEXTS), size)]
+        assert np.array_equal(np.concatenate(parts), together)
+    order = np.random.default_rng(0).permutation(len(TEXTS))
+    assert np.array_equal(backend.logits([TEXTS[place] for place in order]), together[order])
+
+
+def test_classify_gives_label_and_share_of_the_largest_logit(backend: Backend) -> None:
+    logits = backend.logits(TEXTS)
+    shown = logits * backend.artifact.network.unit
+    shares = np.exp(shown - shown.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    answers = backend.classify(TEXTS, ranking=2)
+    assert answers.labels.tolist() == logits.argmax(axis=1).tolist()
+    assert answers.labels.dtype == np.int32
+    np.testing.assert_allclose(answers.scores, shares.max(axis=1), rtol=1e-5)
+    ranking = np.argsort(-logits, axis=1, kind="stable")[:, :2]
+    assert answers.ranking.tolist() == ranking.tolist()
+    np.testing.assert_allclose(answers.ranking_scores, np.take_along_axis(shares, ranking, 1), rtol=1e-5, atol=1e-30)
+
+
+def test_a_batch_without_texts_has_no_answers(backend: Backend) -> None:
+    assert backend.logits([]).shape == (0, len(backend.artifact.labels))
+    assert len(backend.classify([]).labels) == 0
+
+
+def test_a_ranking_is_no_longer_than_there_are_labels(backend: Backend) -> None:
+    labels = len(backend.artifact.labels)
+    answers = backend.classify(TEXTS[:3], ranking=labels + 5)
+    assert answers.ranking.shape == answers.ranking_scores.shape == (3, labels)
+    assert sorted(answers.ranking[0].tolist()) == list(range(labels))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_tie_goes_to_the_lowest_label(name: str) -> None:
+    network = random_network(3, labels=5)
+    # Labels 1 and 3 are the same and above all others; 0, 2 and 4 are the same too.
+    twins = {
+        field: np.ascontiguousarray(np.take(getattr(network, field), [0, 1, 0, 1, 0], axis=axis))
+        for field, axis in (("head", 0), ("wide_words", 1), ("wide_bigrams", 1))
+    }
+    bias = np.array([0, 1e6, 0, 1e6, 0], np.float32)
+    tied = replace(network, **twins, head_bias=bias, wide_bias=bias)
+    backend = open_backend(name, assemble(quantize(tied), About()))
+    answers = backend.classify(TEXTS, ranking=5)
+    assert set(answers.labels.tolist()) == {1}
+    assert answers.ranking.tolist() == [[1, 3, 0, 2, 4]] * len(TEXTS)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_words_beyond_max_tokens_change_nothing(name: str) -> None:
+    backend = opened(name, "default")
+    cut = " ".join(VOCABULARY[: backend.artifact.network.max_tokens])
+    texts = [cut.encode(), f"{cut} good bad !".encode(), cut.encode() + b" film" * 1000]
+    logits = backend.logits(texts)
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(logits[0], logits[2])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(st.text(max_size=30) | st.lists(st.sampled_from(VOCABULARY)).map(" ".join), max_size=6),
+    shape=st.sampled_from(["default", "other widths", "one token", "many labels, more than a register"]),
+)
+def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> None:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    expected = opened("reference", shape).logits(encoded)
+    for name in BACKENDS:
+        assert np.array_equal(opened(name, shape).logits(encoded), expected), name
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    labels=st.integers(1, 20),
+    filters=st.integers(1, 40),
+    widths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    max_tokens=st.integers(1, 30),
+    blend=st.floats(0, 1),
+    scale=st.floats(1e-3, 1e3),
+)
+def test_any_network_has_the_references_integers(seed: int, **shape: object) -> None:
+    artifact = random_artifact(seed, **shape)
+    expected = open_backend("reference", artifact).logits(TEXTS)
+    for name in BACKENDS:
+        assert np.array_equal(open_backend(name, artifact).logits(TEXTS), expected), name
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_integers_stay_near_the_float_network(name: str) -> None:
+    network = random_network(11, dimensions=64, filters=32, labels=4)
+    artifact = assemble(quantize(network), About())
+    expected = float_logits(network, [text.decode() for text in TEXTS])
+    found = open_backend(name, artifact).logits(TEXTS) * artifact.network.unit
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_a_batch_without_changing_it(threads: int) -> None:
+    alone = opened("cpu", "realistic")
+    shared = open_backend("cpu", alone.artifact, threads=threads)
+    for count in (1, 2, 3, len(TEXTS)):
+        assert np.array_equal(shared.logits(TEXTS[:count]), alone.logits(TEXTS[:count]))
+    assert shared.classify([b""] * 10).labels.tolist() == alone.classify([b""] * 10).labels.tolist()
+
+
+def test_calls_from_several_threads_do_not_meet() -> None:
+    backend = opened("cpu", "realistic")
+    expected = backend.logits(TEXTS)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: backend.logits(TEXTS), range(40)):
+            assert np.array_equal(found, expected)
+
+
+@pytest.mark.skipif("HEADRACE_DATA" not in os.environ, reason="HEADRACE_DATA names no folder of data sets")
+def test_the_integers_are_equal_on_every_shared_data_set() -> None:
+    for path in sorted(Path(os.environ["HEADRACE_DATA"]).glob("*/test.jsonl")):
+        texts = [line.encode() for line in path.read_text("utf-8").splitlines()[:300]]
+        expected = opened("reference", "default").logits(texts)
+        for name in BACKENDS:
+            assert np.array_equal(opened(name, "default").logits(texts), expected), (name, path)
+
+
+def test_an_unknown_backend_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ValueError, match=r"'gpu'.*cpu, reference"):
+        open_backend("gpu", artifact_of("default"))
