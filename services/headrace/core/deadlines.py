@@ -1,4 +1,4 @@
-"""Which requests can't be answered in time, from an online fit of how long a batch takes."""
+"""How long a batch takes, fitted online, and whether it is the clocks that are late rather than the answers."""
 
 from __future__ import annotations
 
@@ -38,14 +38,6 @@ class ServiceTime:
         else:
             slope = max(0.0, (self._nt / self._weight - mean_n * mean_t) / variance)
         return max(0.0, mean_t + slope * (requests - mean_n))
-
-
-def expires(timestamp_ms: int, timeout_ms: int | None, ready_ms: float) -> bool:
-    """Whether a request appended at ``timestamp_ms`` is too late for a batch that is ready at ``ready_ms``.
-
-    All three in milliseconds; the first and the last since the Unix epoch.
-    """
-    return timeout_ms is not None and ready_ms > timestamp_ms + timeout_ms
 
 
 class ClockAlarm(msgspec.Struct):

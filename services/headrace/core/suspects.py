@@ -9,43 +9,28 @@ from __future__ import annotations
 
 import msgspec
 
-DEATHS_ALLOWED = 1
-"""Deaths with one record alone in work, or first in a batch, after which it is tried once more, alone."""
+from headrace_schemas.records import Attempt
 
-
-class Standing(msgspec.Struct, frozen=True):
-    """An attempt that was not taken back: work from ``offset``, ``alone`` one by one up to ``through``.
-
-    ``deaths`` counts the processes that died at exactly ``offset``. ``process`` is who tried.
-    """
-
-    offset: int
-    through: int
-    alone: bool
-    deaths: int
-    process: str
+DEATHS_ALLOWED = 2
+"""Deaths at one offset, the first perhaps in a batch, after which the record is tried no more."""
 
 
 class Trial(msgspec.Struct, frozen=True):
     """How to work from a resume position: records up to ``alone_through`` alone (-1: none), and the first of them
-    answered ``failed`` untried when ``condemned``. ``standing`` is the attempt to write.
+    answered ``failed`` untried when ``condemned``. ``attempt`` is to be written.
     """
 
     alone_through: int
     condemned: bool
-    standing: Standing
+    attempt: Attempt
 
 
-def trial(standing: Standing | None, position: int, *, max_batch: int, process: str) -> Trial:
-    """Decide from the attempt that was found, when ``process`` resumes at ``position``."""
-    mine = standing is not None and standing.process == process
-    if standing is None or mine or not standing.offset <= position <= standing.through:
-        return Trial(-1, condemned=False, standing=Standing(position, position + max_batch - 1, False, 0, process))
+def trial(found: Attempt | None, fresh: Attempt) -> Trial:
+    """Decide from the attempt that stands in the log, for a process that would make the ``fresh`` one."""
+    mine = found is not None and found.process == fresh.process
+    if found is None or mine or not found.offset <= fresh.offset <= found.through:
+        return Trial(-1, condemned=False, attempt=fresh)
     # Alone, an attempt moves on without a new record, so a death further on is the first at its own offset.
-    deaths = standing.deaths + 1 if position == standing.offset else 1
-    through = max(standing.through, position)
-    return Trial(
-        through,
-        condemned=deaths > DEATHS_ALLOWED,
-        standing=Standing(position, through, True, deaths, process),
-    )
+    deaths = found.deaths + 1 if fresh.offset == found.offset else 1
+    alone = msgspec.structs.replace(fresh, through=found.through, alone=True, deaths=deaths)
+    return Trial(found.through, condemned=deaths > DEATHS_ALLOWED, attempt=alone)

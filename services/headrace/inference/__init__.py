@@ -1,0 +1,1 @@
+"""The worker: the stages of the answering path, a module each."""

@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from headrace_schemas.records import Attempt, Loss
 
 from headrace.core.batching import cut
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
 from headrace.inference.partition import Partition, Queued, Request
+from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
+from headrace_schemas.records import Attempt, Loss
 
 IN_WORK = 2
 """Slices of one partition in work at once: one being published and one behind it in the model. Only the first is
 handed to the producer; the second waits for its acknowledgement."""
+RETRY_S = 0.2
 
 
 class Slice(msgspec.Struct, frozen=True, eq=False):
@@ -44,6 +46,16 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     @property
     def size(self) -> int:
         return sum(len(piece.requests) for piece in self.slices)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any of its partitions is still this worker's."""
+        return any(piece.partition.alive for piece in self.slices)
+
+    def give_up(self) -> None:
+        """Nothing of it will be published."""
+        for piece in self.slices:
+            piece.partition.finish(piece.done)
 
 
 class Batcher:
@@ -75,16 +87,29 @@ class Batcher:
     async def next(self) -> Batch:
         """Wait until something waits, and take it."""
         wake = self._assignment.wake
-        while (batch := self._cut()) is None:
-            wake.clear()
-            await wake.wait()
-        new = [piece.partition for piece in batch.slices if not piece.partition.attempt_written]
-        attempts = [partition.attempt for partition in new if partition.attempt is not None]
-        if attempts:
-            await self._write_attempts(attempts)
-        for partition in new:
-            partition.attempt_written = True
-        return batch
+        while True:
+            while (batch := self._cut()) is None:
+                wake.clear()
+                await wake.wait()
+            if await self._announce(batch):
+                return batch
+            batch.give_up()
+
+    async def _announce(self, batch: Batch) -> bool:
+        """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
+        while batch.wanted:
+            new = [p for piece in batch.slices if not (p := piece.partition).attempt_written and p.alive]
+            try:
+                if new:
+                    await self._write_attempts([p.attempt for p in new if p.attempt is not None])
+            except KafkaError as error:
+                event("attempt.failed", level="warning", error=str(error))
+                await self._clock.sleep(RETRY_S)
+            else:
+                for partition in new:
+                    partition.attempt_written = True
+                return True
+        return False
 
     def _cut(self) -> Batch | None:
         ready = [p for p in self._assignment.partitions.values() if p.waiting and p.in_work < IN_WORK]
@@ -114,9 +139,7 @@ class Batcher:
     def _take(self, partition: Partition, count: int) -> Slice:
         requests = partition.take(count)
         turn, partition.done = partition.done, asyncio.get_running_loop().create_future()
-        piece = Slice(
-            partition, requests, partition.after, partition.lost, partition.condemned, turn, partition.done
-        )
+        piece = Slice(partition, requests, partition.after, partition.lost, partition.condemned, turn, partition.done)
         partition.in_work += 1
         partition.after = requests[-1].record.offset
         partition.lost = partition.condemned = None

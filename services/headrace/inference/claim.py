@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-
-from headrace_schemas.records import ResultsClaim
+import datetime as dt
 
 from headrace.core.clock import Clock
 from headrace.inference.resume import RefusedError
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.registry.models_log import ModelsLog
+from headrace_schemas.records import ResultsClaim
 
 
 async def claim(
@@ -57,13 +56,13 @@ async def _starts(reader: Consumer, requests: str, start_from: str) -> tuple[int
 
 async def _at_time(reader: Consumer, partitions: list[TopicPartition], time: str) -> dict[TopicPartition, int]:
     try:
-        moment = datetime.datetime.fromisoformat(time)
+        moment = dt.datetime.fromisoformat(time)
     except ValueError as error:
         raise RefusedError(
             f"worker.start_from is {time!r}; allowed are earliest, latest or a time as ISO 8601, "
             "such as 2026-01-31T12:00:00+00:00."
         ) from error
-    milliseconds = int(moment.astimezone(datetime.UTC).timestamp() * 1000)
+    milliseconds = int(moment.astimezone(dt.UTC).timestamp() * 1000)
     found = await reader.offsets_for_times(dict.fromkeys(partitions, milliseconds))
     ends = await reader.end_offsets(partitions)
     return {p: ends[p] if (offset := found[p]) is None else offset for p in partitions}

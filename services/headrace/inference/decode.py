@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from headrace_schemas.errors import BadHeaderError, WireError, place
-from headrace_schemas.headers import content_type, read_timeout_ms
-from headrace_schemas.records import ClassifyRequest
 
 from headrace.inference.batch import Slice
 from headrace.inference.partition import NEVER, Request
 from headrace.kafka.interface import Record
+from headrace_schemas.errors import BadHeaderError, WireError, place
+from headrace_schemas.headers import content_type, read_timeout_ms
+from headrace_schemas.records import ClassifyRequest
 
 DecodeValue = Callable[[bytes | None, str], ClassifyRequest]
 """(value, content type) to request; raises WireError."""
@@ -23,6 +23,9 @@ class Failure(msgspec.Struct, frozen=True):
     stage: str
     code: str
     message: str
+
+
+KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this record, in a batch and alone")
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -59,7 +62,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
                 column.append(None)
                 continue
             if record.offset == piece.condemned:
-                column.append(Failure("infer", "kills-process", "the process died twice while it worked on this record"))
+                column.append(KILLS_PROCESS)
                 continue
             try:
                 decoded = _decode_one(record, decode_value)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
+
+from headrace.inference.batch import Slice
+from headrace.inference.decode import Decoded, Failure
+from headrace.inference.infer import Inferred
+from headrace.kafka.interface import Outgoing, Record
 from headrace_schemas.codec import encode_result
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.errors import BadHeaderError, UnknownContentTypeError
 from headrace_schemas.headers import CONTENT_TYPE, JSON, Headers, content_type, read_attempt
 from headrace_schemas.paths import Copy
 from headrace_schemas.records import ClassifyResult, DeadLetter, Score, Status
-
-from headrace.inference.batch import Slice
-from headrace.inference.decode import Decoded, Failure
-from headrace.inference.infer import Inferred
-from headrace.kafka.interface import Outgoing, Record
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -42,7 +43,8 @@ class Encoded(msgspec.Struct, frozen=True, eq=False):
     slice: Slice
     answers: list[Outgoing]
     dead_letters: list[Outgoing]
-    statuses: dict[Status, int]
+    statuses: dict[str, int]
+    errors: Counter[str]
 
 
 def encode(
@@ -67,6 +69,7 @@ def _encode_slice(
     answers: list[Outgoing] = []
     dead_letters: list[Outgoing] = []
     after, lost = piece.after, piece.lost
+    errors: Counter[str] = Counter()
     expired = 0
     for request, source in zip(piece.requests, sources, strict=True):
         record = request.record
@@ -80,6 +83,7 @@ def _encode_slice(
             )
         elif isinstance(label, Failure):
             dead_letters.append(_dead_letter(record, label, version))
+            errors[label.code] += 1
             result = ClassifyResult(
                 offset=offset,
                 after=after,
@@ -106,12 +110,12 @@ def _encode_slice(
             )
         answers.append(Outgoing(encode_result(result, style.content_type), record.key, style.headers(record)))
         after, lost = offset, None
-    statuses = {
+    statuses: dict[str, int] = {
         Status.OK: len(answers) - expired - len(dead_letters),
         Status.EXPIRED: expired,
         Status.FAILED: len(dead_letters),
     }
-    return Encoded(piece, answers, dead_letters, statuses)
+    return Encoded(piece, answers, dead_letters, statuses, errors)
 
 
 def _ranking(inferred: Inferred, text: int, labels: Sequence[str]) -> tuple[Score, ...]:

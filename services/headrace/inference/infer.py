@@ -36,7 +36,10 @@ class Model(msgspec.Struct, frozen=True, eq=False):
 
 
 class Inferred(msgspec.Struct, frozen=True):
-    """For every text its label's index, or why it has none, its score, and the best (label, score) pairs."""
+    """For every text its label's index, or why it has none, its score, and its best (label, score) pairs.
+
+    ``rankings`` is empty when none was asked for.
+    """
 
     labels: list[int | Failure]
     scores: list[float]
@@ -51,10 +54,10 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
     if not texts:
         return Inferred([], [], [])
     try:
-        inferred = _columns(model.backend.classify(texts, ranking=ranking))
+        inferred = _columns(model.backend.classify(texts, ranking))
     except Exception as error:
         if breaker.failed(canaries_answered=model.canaries_answered()) is Suspect.MODEL:
-            raise ModelBrokenError(f"version {model.version} failed on a batch and on its canaries: {error!r}") from error
+            raise ModelBrokenError(f"{model.version} failed on a batch and on its canaries: {error!r}") from error
         return _halve(model, texts, error, ranking)
     breaker.succeeded()
     return inferred
@@ -63,14 +66,14 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
 def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int) -> Inferred:
     if len(texts) == 1:
         failure = Failure("infer", "model-failed", f"the model failed on this text alone: {error!r}")
-        return Inferred([failure], [0.0], [[]])
+        return Inferred([failure], [0.0], [[]] if ranking else [])
     labels: list[int | Failure] = []
     scores: list[float] = []
     rankings: list[list[tuple[int, float]]] = []
     middle = len(texts) // 2
     for half in (texts[:middle], texts[middle:]):
         try:
-            part = _columns(model.backend.classify(half, ranking=ranking))
+            part = _columns(model.backend.classify(half, ranking))
         except Exception as again:  # noqa: BLE001 - whatever a model raises on one text must not reach its neighbours
             part = _halve(model, half, again, ranking)
         labels += part.labels
@@ -80,4 +83,10 @@ def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int)
 
 
 def _columns(answers: Answers) -> Inferred:
-    return Inferred(answers.labels.tolist(), answers.scores.tolist(), answers.rankings())
+    if answers.ranking.shape[1] == 0:
+        return Inferred(answers.labels.tolist(), answers.scores.tolist(), [])
+    rankings = [
+        list(zip(labels, scores, strict=True))
+        for labels, scores in zip(answers.ranking.tolist(), answers.ranking_scores.tolist(), strict=True)
+    ]
+    return Inferred(answers.labels.tolist(), answers.scores.tolist(), rankings)

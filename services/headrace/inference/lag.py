@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.core.clock import Clock
 from headrace.inference.assignment import Assignment
 from headrace.kafka.errors import KafkaError
@@ -16,14 +18,25 @@ class StalledError(Exception):
 
 
 class LagWatch:
-    """Measures the lag every second and the event loop's own lag with it."""
+    """Measures the lag every second and the event loop's own lag with it.
+
+    ``watchdog`` is in seconds; while ``excused`` says so, standing still is no stall.
+    """
 
     def __init__(
-        self, reader: Consumer, assignment: Assignment, *, watchdog: float, clock: Clock, metrics: WorkerMetrics
+        self,
+        reader: Consumer,
+        assignment: Assignment,
+        *,
+        watchdog: float,
+        excused: Callable[[], bool],
+        clock: Clock,
+        metrics: WorkerMetrics,
     ) -> None:
         self._reader = reader
         self._assignment = assignment
         self._watchdog = watchdog
+        self._excused = excused
         self._clock = clock
         self._metrics = metrics
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
@@ -52,11 +65,13 @@ class LagWatch:
             oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
             self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
             position, since = self._moved.get(name, (-1, now))
-            if not lag or position != partition.position:
+            if not lag or self._excused() or position != partition.position:
                 self._moved[name] = (partition.position, now)
             elif now - since > self._watchdog:
                 raise StalledError(
                     f"{name.topic}[{name.partition}] has stood at {position} for {now - since:.0f} s although it "
                     f"ends at {ends[name]}: ending the process, so that another takes over."
                 )
+        self._metrics.queue("batch", sum(len(partition.waiting) for partition in partitions.values()))
+        self._metrics.queue("publish", sum(partition.in_work for partition in partitions.values()))
         self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}

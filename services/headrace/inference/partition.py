@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 
 import msgspec
-from headrace_schemas.records import Attempt, Loss
 
 from headrace.kafka.interface import Record, TopicPartition
+from headrace_schemas.records import Attempt, Loss
 
 NEVER = float("inf")
 
@@ -65,6 +65,12 @@ class Partition:
         """Nothing of this assignment is cut or sent any more; what was sent is awaited by who ended it."""
         self.alive = False
         self.waiting.clear()
+
+    def finish(self, done: asyncio.Future[None]) -> None:
+        """A slice is no longer in work, acknowledged or given up."""
+        self.in_work -= 1
+        if not done.done():
+            done.set_result(None)
 
     def take(self, count: int) -> list[Request]:
         """Remove the ``count`` oldest waiting requests."""

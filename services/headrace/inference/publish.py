@@ -120,7 +120,7 @@ class Publisher:
             if partition.alive:
                 self._assignment.again(partition.name, f"publishing failed: {error}")
         finally:
-            give_up(encoded.slice.partition, piece.done)
+            partition.finish(piece.done)
             self._assignment.wake.set()
 
     async def _send(self, partition: Partition, encoded: Encoded) -> None:
@@ -128,13 +128,7 @@ class Publisher:
         begun = self._clock.monotonic()
         if encoded.dead_letters:
             await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
+            self._metrics.dead_lettered(encoded.errors)
         await self._producer.send_batch(self._results, number, encoded.answers)
         partition.position = encoded.slice.requests[-1].record.offset + 1
         self._metrics.published(encoded.statuses, self._clock.monotonic() - begun)
-
-
-def give_up(partition: Partition, done: asyncio.Future[None]) -> None:
-    """The slice is no longer in work, acknowledged or not."""
-    partition.in_work -= 1
-    if not done.done():
-        done.set_result(None)

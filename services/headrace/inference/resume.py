@@ -8,25 +8,25 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-import msgspec
-from headrace_schemas.codec import decode_result
-from headrace_schemas.errors import WireError
-from headrace_schemas.headers import content_type
-from headrace_schemas.records import Attempt, ClassifyResult
-
-from headrace.core import resume, suspects
+from headrace.core import suspects
 from headrace.core.clock import Clock
+from headrace.core.errors import UserError
+from headrace.core.resume import Answered, Facts, Refusal, decide, last_answered, look_back
 from headrace.inference.partition import Partition
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
+from headrace_schemas.codec import decode_result
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import Attempt, ClassifyResult
 
 QUIET_S = 3.0
 """Without a record for so long, what is left before the end offset is no record (a transaction's marker)."""
 
 
-class RefusedError(Exception):
+class RefusedError(UserError):
     """Going on would break the promise of the answer log; the message says why and what to do."""
 
 
@@ -60,12 +60,12 @@ class Resumer:
         async with self._one_at_a_time:
             if not partition.alive:
                 return
-            decision = resume.decide(await self._facts(partition.name))
+            decision = decide(await self._facts(partition.name))
             await self._models.refresh()
             if not partition.alive:
                 return
         number = partition.name.partition
-        if isinstance(decision, resume.Refusal):
+        if isinstance(decision, Refusal):
             raise RefusedError(f"{partition.name.topic}[{number}]: {decision.reason}.")
         if decision.lost is not None:
             self._metrics.lost(decision.lost.last - decision.lost.first + 1)
@@ -83,29 +83,21 @@ class Resumer:
 
     def _try(self, partition: Partition, position: int) -> None:
         number = partition.name.partition
-        found = self._models.attempts.get((self._results, number))
-        trial = suspects.trial(
-            found and suspects.Standing(found.offset, found.through, found.alone, found.deaths, found.process),
-            position,
-            max_batch=self._max_batch,
-            process=self._process,
-        )
-        standing = trial.standing
-        partition.attempt = Attempt(
+        fresh = Attempt(
             results=self._results,
             partition=number,
-            offset=standing.offset,
-            through=standing.through,
-            alone=standing.alone,
-            deaths=standing.deaths,
-            process=standing.process,
+            offset=position,
+            through=position + self._max_batch - 1,
+            process=self._process,
         )
+        trial = suspects.trial(self._models.attempts.get((self._results, number)), fresh)
+        partition.attempt = trial.attempt
         partition.alone_through = trial.alone_through
         partition.condemned = position if trial.condemned else None
         if trial.alone_through >= 0:
-            event("records.suspected", level="warning", partition=number, first=position, deaths=standing.deaths)
+            event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
 
-    async def _facts(self, requests: TopicPartition) -> resume.Facts:
+    async def _facts(self, requests: TopicPartition) -> Facts:
         results = TopicPartition(self._results, requests.partition)
         if requests.partition not in await self._reader.partitions_of(self._results):
             raise RefusedError(
@@ -116,11 +108,11 @@ class Resumer:
         starts = await self._reader.beginning_offsets(both)
         ends = await self._reader.end_offsets(both)
         tail = await self._tail(results, starts[results], ends[results])
-        last = resume.last_answered(tail)
+        last = last_answered(tail)
         crc = None
         if last is not None and starts[requests] <= last.offset < ends[requests]:
             crc = await self._crc(requests, last.offset, ends[requests])
-        return resume.Facts(
+        return Facts(
             tail=tail,
             results_end=ends[results],
             requests_start=starts[requests],
@@ -130,13 +122,13 @@ class Resumer:
             crc_at_last=crc,
         )
 
-    async def _tail(self, results: TopicPartition, start: int, end: int) -> tuple[resume.Answered, ...]:
-        wanted = resume.look_back(self._max_batch)
+    async def _tail(self, results: TopicPartition, start: int, end: int) -> tuple[Answered, ...]:
+        wanted = look_back(self._max_batch)
         reach = wanted
         while True:
             first = max(start, end - reach)
             answers = [
-                resume.Answered(answer.offset, answer.crc)
+                Answered(answer.offset, answer.crc)
                 for record in await self._read(results, first, end)
                 if (answer := _answer(record)) is not None
             ]

@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from headrace_schemas.headers import JSON, MSGPACK
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
 from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
@@ -24,7 +22,7 @@ from headrace.inference.encode import Style
 from headrace.inference.fetch import Fetcher
 from headrace.inference.infer import Model, ModelBrokenError
 from headrace.inference.lag import LagWatch
-from headrace.inference.publish import AnswerProducer, Publisher, give_up
+from headrace.inference.publish import AnswerProducer, Publisher
 from headrace.inference.resume import Resumer
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import KafkaError
@@ -32,6 +30,8 @@ from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
+from headrace_schemas.headers import JSON, MSGPACK
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
 Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
 """Runs a function off the event loop, on one of as many threads as the worker has."""
@@ -117,7 +117,14 @@ class Worker:
             clock=clock,
             metrics=metrics,
         )
-        self._lag = LagWatch(self._reader, self._assignment, watchdog=settings.watchdog, clock=clock, metrics=metrics)
+        self._lag = LagWatch(
+            self._reader,
+            self._assignment,
+            watchdog=settings.watchdog,
+            excused=lambda: self._breaker.open,
+            clock=clock,
+            metrics=metrics,
+        )
 
     @property
     def ready(self) -> bool:
@@ -140,8 +147,10 @@ class Worker:
                     )
                 ]
                 await stop.wait()
+                fetching, *others = running
+                fetching.cancel()
                 await self._drain()
-                for task in running:
+                for task in others:
                     task.cancel()
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
@@ -182,12 +191,12 @@ class Worker:
                 computed = await self._offload(lambda: self._compute(batch))
             except ModelBrokenError as error:
                 await self._wait_for_model(error)
-                if not any(piece.partition.alive for piece in batch.slices):
-                    for piece in batch.slices:
-                        give_up(piece.partition, piece.done)
+                if not batch.wanted:
+                    batch.give_up()
                     return
             else:
                 break
+        self._metrics.breaker(is_open=False)
         self._service_time.observe(batch.size, self._clock.monotonic() - begun)
         self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
         self._publisher.publish(computed.encoded)
@@ -214,9 +223,7 @@ class Worker:
         """Finish what is in work; what only waits is left to the next owner."""
         event("worker.draining")
         for partition in self._assignment.partitions.values():
-            self._consumer.pause([partition.name])
             partition.waiting.clear()
-            partition.expected = None
         pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
         if pending:
             await asyncio.wait(pending, timeout=self._settings.drain_timeout)

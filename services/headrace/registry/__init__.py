@@ -1,0 +1,1 @@
+"""Versions, aliases and claims on the models topic."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
-
-from headrace_schemas.codec import decode_models_record, encode_models_record
-from headrace_schemas.errors import WireError
-from headrace_schemas.keys import models_key
-from headrace_schemas.records import Attempt, ModelAlias, ModelsRecord, ModelVersion, ResultsClaim
+from typing import Any, Protocol
 
 from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster, Outgoing, Producer, Record, TopicPartition
+from headrace.kafka.interface import Appended, Cluster, Outgoing, Record, TopicPartition
 from headrace.logs import event
+from headrace_schemas.codec import decode_models_record, encode_models_record
+from headrace_schemas.errors import WireError
+from headrace_schemas.records import Attempt, ModelAlias, ModelsRecord, ModelVersion, ResultsClaim
+from headrace_schemas.topics import models_key
 
 FETCH_S = 0.5
+
+
+class BatchSender(Protocol):
+    """The part of a producer that writing needs."""
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended: ...
 
 
 class ModelsLog:
@@ -25,7 +30,7 @@ class ModelsLog:
     results topic the first in the log holds; of everything else the last.
     """
 
-    def __init__(self, cluster: Cluster, producer: Producer, topic: str) -> None:
+    def __init__(self, cluster: Cluster, producer: BatchSender, topic: str) -> None:
         self._consumer = cluster.consumer()
         self._producer = producer
         self._name = TopicPartition(topic, 0)
@@ -83,7 +88,7 @@ class ModelsLog:
     def resolve(self, name: str, alias: str) -> ModelVersion | None:
         """The version that ``alias`` of model ``name`` points at, or None."""
         pointer = self.aliases.get((name, alias))
-        return pointer and self.versions.get((name, pointer.version))
+        return None if pointer is None else self.versions.get((name, pointer.version))
 
     def _take(self, record: Record) -> None:
         try:
@@ -108,4 +113,3 @@ class ModelsLog:
         for known in kinds:
             for name in [name for name, record in known.items() if models_key(record) == key]:
                 del known[name]
-

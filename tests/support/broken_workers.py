@@ -1,0 +1,121 @@
+"""Workers that break one rule of the answer log each. The simulation has to catch every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.core.resume import Facts, Resume, decide
+from headrace.inference.encode import Encoded
+from headrace.inference.fetch import Fetcher
+from headrace.inference.partition import Partition
+from headrace.inference.publish import Publisher
+from headrace.inference.resume import Resumer
+from headrace.inference.service import Worker
+from headrace.kafka.interface import Record, TopicPartition
+
+
+class _FromCommit(Resumer):
+    async def _facts(self, requests: TopicPartition) -> Facts:
+        facts = await super()._facts(requests)
+        if facts.committed is None:
+            return facts
+        return msgspec.structs.replace(facts, tail=(), results_end=1)
+
+
+class ResumesFromCommit(Worker):
+    """Trusts the group's offsets, which anybody can set."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._resumer.__class__ = _FromCommit
+
+
+class _AfterFromTail(_FromCommit):
+    async def resume(self, partition: Partition) -> None:
+        honest = await Resumer._facts(self, partition.name)
+        await super().resume(partition)
+        decision = decide(honest)
+        if isinstance(decision, Resume) and partition.expected is not None:
+            partition.after = decision.after
+
+
+class AfterFromTail(Worker):
+    """Fetches from the commit, but names the last answer in the log as the one before: a loss that no reader sees."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._resumer.__class__ = _AfterFromTail
+        self._assignment._resume = self._resumer.resume
+
+
+class CommitsFirst(ResumesFromCommit):
+    """Commits what it is about to publish."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        send = self._publisher._send
+
+        async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
+            partition.position = encoded.slice.requests[-1].record.offset + 1
+            await self._committer.commit([partition])
+            await send(partition, encoded)
+
+        self._publisher._send = commit_then_send
+
+
+class _NoTurns(Publisher):
+    async def _in_turn(self, encoded: Encoded) -> None:
+        await super()._in_turn(
+            msgspec.structs.replace(encoded, slice=msgspec.structs.replace(encoded.slice, turn=None))
+        )
+
+
+class TwoInFlight(Worker):
+    """Hands the next batch of a partition over before the one before it is acknowledged."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._publisher.__class__ = _NoTurns
+
+
+class CarriesOn(Worker):
+    """Goes on behind a batch whose publishing failed."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._assignment.again = lambda name, why: None
+
+
+class _NoCheck(Fetcher):
+    def _take(self, partition: Partition, expected: int, records: Sequence[Record]) -> None:
+        super()._take(partition, records[0].offset, records)
+
+
+class KeepsWhatItFetched(Worker):
+    """Does not look whether a chunk begins where it must: a fetch that a rebalance overtook slips in."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._fetcher.__class__ = _NoCheck
+
+
+class DropsABatch(Worker):
+    """Loses a batch in seven between the model and the producer."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        publish = self._publisher.publish
+        seen = 0
+
+        def publish_most(batch: Sequence[Encoded]) -> None:
+            nonlocal seen
+            seen += 1
+            publish([msgspec.structs.replace(e, answers=e.answers[:1]) for e in batch] if seen % 7 == 0 else batch)
+
+        self._publisher.publish = publish_most
+
+
+BROKEN = (ResumesFromCommit, AfterFromTail, CommitsFirst, TwoInFlight, CarriesOn, KeepsWhatItFetched, DropsABatch)

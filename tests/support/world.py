@@ -1,0 +1,136 @@
+"""A cluster of the twin, a producer and workers on a turned clock, for tests that play one story each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.inference.infer import Model
+from headrace.inference.service import Worker
+from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from headrace_schemas.codec import decode_result, encode_request
+from headrace_schemas.paths import RequestShape
+from headrace_schemas.records import ClassifyRequest, ClassifyResult
+from tests.support.models import LABELS, SumModel
+from tests.support.simulation import METRICS, SETTINGS, TOPICS
+from tests.support.turned_loop import TurnedClock, run_turned
+
+
+class World:
+    """Workers are named; ``faults`` is called at every point of every call of theirs."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.clock = TurnedClock()
+        self.fault: Callable[[str, str], Coroutine[Any, Any, None]] | None = None
+        self.cluster = MemoryCluster(self.clock, faults=self)
+        for name in (TOPICS.requests, TOPICS.results, TOPICS.dead_letters):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=partitions))
+        self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
+        self.producer = self.cluster.producer()
+        self.workers: dict[str, Worker] = {}
+        self.runs: dict[str, asyncio.Task[None]] = {}
+        self.stops: dict[str, asyncio.Event] = {}
+        self.started = 0
+
+    async def point(self, member: str, name: str) -> None:
+        await asyncio.sleep(0)
+        if self.fault is not None and member != "local":
+            await self.fault(member, name)
+
+    def start(
+        self,
+        name: str = "w0",
+        *,
+        backend: SumModel | None = None,
+        canaries: Sequence[tuple[bytes, str]] = (),
+        shape: RequestShape | None = None,
+        make: Callable[..., Worker] = Worker,
+        topics: Any = TOPICS,
+        **settings: Any,
+    ) -> asyncio.Task[None]:
+        self.started += 1
+        worker = make(
+            cluster=self.cluster.node(name),
+            topics=topics,
+            settings=msgspec.structs.replace(SETTINGS, **settings),
+            shape=shape or RequestShape(),
+            model=Model("v1", LABELS, backend or SumModel(), tuple(canaries)),
+            clock=self.clock,
+            offload=offload,
+            metrics=METRICS,
+            process=f"{name}-{self.started}",
+        )
+        self.workers[name] = worker
+        self.stops[name] = asyncio.Event()
+        self.runs[name] = asyncio.create_task(worker.run(self.stops[name]))
+        return self.runs[name]
+
+    def kill(self, name: str) -> None:
+        self.cluster.kill(name)
+        self.runs.pop(name).cancel()
+
+    async def stop(self, name: str) -> None:
+        self.stops[name].set()
+        await asyncio.wait_for(self.runs.pop(name), 30)
+
+    async def publish(self, *texts: str, partition: int = 0, **parts: Any) -> list[Appended]:
+        return [await self.publish_value(encode_request(ClassifyRequest(text=t)), partition, **parts) for t in texts]
+
+    async def publish_value(self, value: bytes | None, partition: int = 0, **parts: Any) -> Appended:
+        return await self.producer.send(TOPICS.requests, Outgoing(value, **parts), partition=partition)
+
+    def log(self, topic: str, partition: int = 0) -> list[Any]:
+        return self.cluster.log(TopicPartition(topic, partition)).records
+
+    def answers(self, partition: int = 0) -> list[ClassifyResult]:
+        return [decode_result(record.value) for record in self.log(TOPICS.results, partition)]
+
+    async def answered(self, count: int, partition: int = 0, limit: float = 60.0) -> list[ClassifyResult]:
+        """Wait until the results partition holds ``count`` answers."""
+        await self.until(lambda: len(self.log(TOPICS.results, partition)) >= count, limit)
+        return self.answers(partition)
+
+    async def running(self, name: str = "w0") -> None:
+        """Wait until the worker owns partitions and knows where to go on in each."""
+        await self.until(lambda: self.workers[name].ready and bool(self.workers[name]._assignment.partitions))
+
+    async def until(self, condition: Callable[[], bool], limit: float = 60.0) -> None:
+        end = self.clock.monotonic() + limit
+        while not condition():
+            for run in self.runs.values():
+                if run.done():
+                    run.result()
+            assert self.clock.monotonic() < end, "the condition did not come true"
+            await self.clock.sleep(0.05)
+
+    async def close(self) -> None:
+        for run in self.runs.values():
+            run.cancel()
+        await asyncio.gather(*self.runs.values(), return_exceptions=True)
+        await self.cluster.close()
+
+
+async def offload(work: Callable[[], Any]) -> Any:
+    await asyncio.sleep(0.01)
+    return work()
+
+
+def story(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Decorate ``async def test(world)``: it runs in a fresh world on a turned clock."""
+
+    def test() -> None:
+        async def main() -> None:
+            world = World()
+            try:
+                await play(world)
+            finally:
+                await world.close()
+
+        run_turned(main())
+
+    test.__name__, test.__module__ = play.__name__, play.__module__
+    return test

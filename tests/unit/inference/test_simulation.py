@@ -1,0 +1,52 @@
+"""The promise of the answer log over thousands of interleavings: crashes, zombies, rebalances, failed produces."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.broken_workers import BROKEN
+from tests.support.simulation import Plan, simulate
+
+plans = st.builds(
+    Plan,
+    partitions=st.integers(1, 3),
+    requests=st.integers(5, 30),
+    workers=st.integers(1, 3),
+    faults=st.integers(0, 8),
+    static_members=st.booleans(),
+    produce_errors=st.sampled_from((0.0, 0.03, 0.15)),
+    gaps=st.sampled_from((0.0, 0.2)),
+    reset_commits=st.booleans(),
+    seconds=st.floats(1.0, 20.0),
+)
+TROUBLED = Plan(requests=30, faults=10, produce_errors=0.1, reset_commits=True)
+SEEDS_TO_CATCH = 400
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@settings(
+    max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), plan=plans)
+def test_every_acknowledged_request_gets_one_answer_in_order_whatever_happens(seed, plan):
+    verdict = simulate(seed, plan)
+    assert verdict.kept, verdict
+
+
+def test_the_simulation_really_meets_zombies_and_repeats():
+    assert sum(simulate(seed, TROUBLED).repeats for seed in range(30)) > 0
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
+def test_a_broken_worker_is_caught(broken):
+    assert any(not simulate(seed, TROUBLED, broken).kept for seed in range(SEEDS_TO_CATCH))

@@ -1,0 +1,174 @@
+"""What a worker does with requests that are late, broken, shaped differently, or too much for the model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+
+from headrace.inference.lag import StalledError
+from headrace.kafka.interface import TopicPartition
+from headrace_schemas.dead_letters import dead_letter_from_record
+from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TIMEOUT_MS, TRACEPARENT
+from headrace_schemas.paths import RequestShape
+from headrace_schemas.records import Status
+from tests.support.models import SumModel, label_of
+from tests.support.simulation import TOPICS
+from tests.support.world import story
+
+
+@story
+async def test_a_request_that_waited_too_long_in_kafka_expires_without_touching_the_model(world):
+    await world.publish("late", "later", headers=((TIMEOUT_MS, b"500"),))
+    await world.clock.sleep(1.0)
+    await world.publish("in time", headers=((TIMEOUT_MS, b"60000"),))
+    model = SumModel()
+    world.start(backend=model)
+    answers = await world.answered(3)
+    assert [answer.status for answer in answers] == [Status.EXPIRED, Status.EXPIRED, Status.OK]
+    assert [answer.after for answer in answers] == [-1, 0, 1]
+    assert sum(model.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "code"),
+    [
+        (b"{", (), "bad-bytes"),
+        (b'{"text": 3}', (), "bad-type"),
+        (b"{}", (), "missing-text"),
+        (None, (), "missing-text"),
+        (b"\xff", ((CONTENT_TYPE, b"text/plain"),), "bad-bytes"),
+        (b"x", ((CONTENT_TYPE, b"image/png"),), "unknown-content-type"),
+        (b'{"text": "x"}', ((TIMEOUT_MS, b"soon"),), "bad-header"),
+        (json.dumps({"text": "x" * 70_000}).encode(), (), "text-too-large"),
+    ],
+)
+def test_a_bad_request_fails_alone_and_its_bytes_go_to_the_dead_letters(value, headers, code):
+    @story
+    async def play(world):
+        await world.publish("before")
+        await world.publish_value(value, key=b"k", headers=headers)
+        await world.publish("behind")
+        world.start()
+        answers = await world.answered(3)
+        assert [(a.status, a.reason) for a in answers] == [
+            (Status.OK, None),
+            (Status.FAILED, code),
+            (Status.OK, None),
+        ]
+        (record,) = world.log(TOPICS.dead_letters)
+        letter = dead_letter_from_record(record.key, record.value, record.headers)
+        assert (letter.key, letter.value, tuple(letter.headers)) == (b"k", value, headers)
+        assert (letter.topic, letter.partition, letter.offset, letter.error) == (TOPICS.requests, 0, 1, code)
+        assert "requests[0]@1" in letter.message
+
+    play()
+
+
+@story
+async def test_a_text_that_the_model_fails_on_fails_alone(world):
+    world.start(backend=SumModel(poison=lambda text: text == b"poison"))
+    await world.publish("a", "poison", "b", "c", "d", "poison", "e")
+    answers = await world.answered(7)
+    assert [answer.status is Status.FAILED for answer in answers] == [False, True, False, False, False, True, False]
+    assert {answer.reason for answer in answers} == {None, "model-failed"}
+    assert len(world.log(TOPICS.dead_letters)) == 2
+
+
+@story
+async def test_a_model_that_fails_on_its_canaries_stops_the_worker_and_dead_letters_nothing(world):
+    broken = True
+    world.start(
+        backend=SumModel(poison=lambda _: broken), canaries=[(b"canary", label_of("canary"))], breaker_threshold=2
+    )
+    await world.publish(*(f"text {number}" for number in range(20)))
+    await world.until(lambda: world.workers["w0"]._breaker.open)
+    await world.clock.sleep(600)
+    assert not world.workers["w0"].ready
+    assert world.log(TOPICS.results) == world.log(TOPICS.dead_letters) == []
+    broken = False
+    answers = await world.answered(20)
+    assert {answer.status for answer in answers} == {Status.OK}
+    assert world.workers["w0"].ready
+
+
+@story
+async def test_text_id_and_headers_are_taken_from_where_a_team_has_them(world):
+    shape = RequestShape(text_path="ticket.body", id_path="ticket.number", copy_fields={"queue": "queue"})
+    world.start(shape=shape)
+    value = {"queue": "billing", "ticket": {"number": 7, "body": "no invoice"}}
+    await world.publish_value(json.dumps(value).encode(), key=b"k", headers=((TRACEPARENT, b"00-1"), ("other", b"x")))
+    await world.publish_value(msgspec.msgpack.encode(value), headers=((CONTENT_TYPE, MSGPACK.encode()),))
+    answers = await world.answered(2)
+    assert [(answer.id, answer.label) for answer in answers] == [("7", label_of("no invoice"))] * 2
+    first, second = world.log(TOPICS.results)
+    assert first.key == b"k"
+    assert dict(first.headers) == {TRACEPARENT: b"00-1", "queue": b"billing"}
+    assert dict(second.headers) == {"queue": b"billing"}
+
+
+@story
+async def test_answers_can_be_messagepack_and_rank_labels(world):
+    world.start(results_format="msgpack", ranking=1)
+    await world.publish("text")
+    await world.until(lambda: bool(world.log(TOPICS.results)))
+    (record,) = world.log(TOPICS.results)
+    assert dict(record.headers)[CONTENT_TYPE] == MSGPACK.encode()
+    answer = msgspec.msgpack.decode(record.value)
+    assert answer["ranking"] == [{"label": label_of("text"), "score": 1.0}]
+
+
+@story
+async def test_requests_gather_while_the_model_is_busy_and_no_timer_holds_a_lonely_one(world):
+    model = SumModel()
+    world.start(backend=model)
+    await world.running()
+    before = world.clock.monotonic()
+    await world.publish("alone")
+    await world.answered(1)
+    assert world.clock.monotonic() - before < 0.2
+    await world.publish(*(f"text {number}" for number in range(16)))
+    await world.answered(17)
+    assert max(model.batches) == 4
+
+
+@story
+async def test_a_full_queue_pauses_its_partition_and_loses_nothing(world):
+    world.start(backend=SumModel())
+    await world.running()
+    await world.publish(*(f"text {number}" for number in range(100)))
+    most = 0
+    while len(world.log(TOPICS.results)) < 100:
+        (partition,) = world.workers["w0"]._assignment.partitions.values()
+        most = max(most, len(partition.waiting))
+        await world.clock.sleep(0.001)
+    assert 0 < most <= 2 * 8
+    assert [answer.offset for answer in world.answers()] == list(range(100))
+
+
+@story
+async def test_a_worker_that_stands_still_although_requests_wait_ends_its_process(world):
+    async def fault(member, name):
+        if name == "fetch.before":
+            await asyncio.sleep(3600)
+
+    run = world.start(watchdog=20.0)
+    await world.running()
+    world.fault = fault
+    await world.publish("waits for ever", "and so does this")
+    with pytest.raises(StalledError, match=r"requests\[0\]"):
+        await asyncio.wait_for(run, 200)
+    world.runs.clear()
+
+
+@story
+async def test_a_gap_in_the_requests_log_is_stepped_over_without_a_hole(world):
+    world.start()
+    await world.publish("a")
+    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
+    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
+    await world.publish("b")
+    answers = await world.answered(2)
+    assert [(answer.offset, answer.after) for answer in answers] == [(0, -1), (3, 0)]
