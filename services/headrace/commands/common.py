@@ -1,0 +1,47 @@
+"""What every command needs: its settings, and options that are shorthand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+if TYPE_CHECKING:
+    from headrace.config import Loaded
+    from headrace.config.loading import Options
+
+DEFAULT_FILE = Path("headrace.toml")
+
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")
+]
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """The global options, and the environment as it was when the command line started."""
+
+    environ: Mapping[str, str]
+    file: Path | None = None
+    sets: tuple[str, ...] = ()
+    bootstrap: str | None = None
+
+
+def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
+    """Load the settings that ``ctx`` was started with; ``options`` are a command's own, as load_settings takes them.
+
+    ./headrace.toml is read when it is there and no --config was given. Raises SettingsError.
+    """
+    from headrace.config import load_settings
+
+    given = ctx.find_object(Invocation)
+    if given is None:
+        raise RuntimeError("the command line was not started by headrace.cli, so there is no Invocation")
+    file = given.file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    own = dict(options or {})
+    # A command's own --bootstrap stands closer to the command than the global one.
+    if own.get("--bootstrap", ("", None))[1] is None:
+        own["--bootstrap"] = ("kafka.bootstrap", given.bootstrap)
+    return load_settings(file, given.environ, given.sets, own)

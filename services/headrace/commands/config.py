@@ -1,0 +1,40 @@
+"""`headrace config`: what is set, and where it came from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.commands.common import settings_from
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def config() -> None:
+    """Show the settings."""
+
+
+@app.command()
+def show(
+    ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, key to value.")] = False
+) -> None:
+    """Print every setting with its value and its origin. Secrets are masked."""
+    rows = list(settings_from(ctx).rows())
+    if as_json:
+        import msgspec
+
+        document = {key: {"value": value, "origin": origin} for key, value, origin in rows}
+        print(msgspec.json.format(msgspec.json.encode(document)).decode())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table("setting", "value", "origin", box=None, pad_edge=False)
+    for key, value, origin in rows:
+        style = "dim" if origin == "default" else "bold"
+        table.add_row(*(Text(cell, style=style, overflow="fold") for cell in (key, value, origin)))
+    console.print(table)

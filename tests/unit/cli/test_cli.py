@@ -1,0 +1,155 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from headrace import cli
+from headrace.commands.common import settings_from
+from headrace.core.errors import UserError
+from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
+
+HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop"}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["headrace", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def unreachable() -> None:
+    raise BrokerUnavailableError("No broker answers at 127.0.0.1:1.")
+
+
+def without_topic() -> None:
+    raise UnknownTopicError("There is no topic classify.requests.")
+
+
+def refused() -> None:
+    error = UserError("The log was cut.")
+    error.exit_code = 3
+    raise error
+
+
+def without_torch() -> None:
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+def without_ours() -> None:
+    raise ModuleNotFoundError("No module named 'headrace.nothing'", name="headrace.nothing")
+
+
+def client_id(ctx: typer.Context, name: str | None = None) -> None:
+    loaded = settings_from(ctx, {"--name": ("kafka.client_id", name)})
+    kafka = loaded.settings.kafka
+    typer.echo(f"{kafka.client_id} {kafka.bootstrap} {loaded.origins['kafka.client_id']}")
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in (unreachable, without_topic, refused, without_torch, without_ours, client_id):
+        target = cli.Mounted(f"{__name__}:{function.__name__}", "For a test.")
+        monkeypatch.setitem(cli.COMMANDS, function.__name__, target)
+
+
+def test_the_overview_names_every_command_and_imports_none() -> None:
+    code = (
+        "import sys\nfrom headrace.cli import main\nsys.argv = ['headrace', '--help']\n"
+        "try: main()\nfinally: print('loaded', sorted(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    overview, _, loaded = shown.partition("loaded ")
+    assert all(f" {name} " in overview for name in cli.COMMANDS)
+    modules = set(json.loads(loaded.replace("'", '"')))
+    assert not HEAVY & modules
+    assert not {mounted.target.partition(":")[0] for mounted in cli.COMMANDS.values()} & modules
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_of_the_table_is_there_and_explains_itself(name: str) -> None:
+    assert cli.mount(name).help
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_commands_module_imports_nothing_heavy(name: str) -> None:
+    module = cli.COMMANDS[name].target.partition(":")[0]
+    code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_a_wrong_setting_ends_with_2_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--set", "kafka.boostrap=x", "config", "show") == 2
+    assert capsys.readouterr().err == (
+        "headrace: kafka.boostrap (--set): no such setting. Did you mean kafka.bootstrap?\n"
+    )
+
+
+def test_an_unknown_command_ends_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "trian") == 2
+
+
+@pytest.mark.usefixtures("mounted")
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("unreachable", 1, "headrace: No broker answers at 127.0.0.1:1.\nheadrace: Is Kafka running there?"),
+        ("without_topic", 1, "`headrace topics apply` creates the topics."),
+        ("refused", 3, "headrace: The log was cut.\n"),
+        ("without_torch", 1, "pip install 'headrace[train]'"),
+    ],
+)
+def test_what_fails_ends_with_its_code_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int, said: str
+) -> None:
+    assert run(monkeypatch, command) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.usefixtures("mounted")
+def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["headrace", "without_ours"])
+    with pytest.raises(ModuleNotFoundError):
+        cli.main()
+
+
+@pytest.mark.usefixtures("mounted")
+def test_a_command_sees_the_file_the_environment_and_the_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("headrace.toml").write_text('[kafka]\nclient_id = "file"\n')
+    run(monkeypatch, "client_id")
+    assert capsys.readouterr().out == "file 127.0.0.1:9092 headrace.toml, line 2\n"
+    monkeypatch.setenv("HEADRACE_KAFKA__CLIENT_ID", "environment")
+    run(monkeypatch, "--bootstrap", "there:1", "client_id")
+    assert capsys.readouterr().out == "environment there:1 environment variable HEADRACE_KAFKA__CLIENT_ID\n"
+    run(monkeypatch, "client_id", "--name", "option")
+    assert capsys.readouterr().out == "option 127.0.0.1:9092 --name\n"
+    run(monkeypatch, "--set", "kafka.client_id=set", "client_id", "--name", "option")
+    assert capsys.readouterr().out == "set 127.0.0.1:9092 --set\n"
+
+
+def test_the_settings_can_be_read_by_a_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__SASL_PASSWORD", "hunter2")
+    assert run(monkeypatch, "--bootstrap", "there:1", "config", "show", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["kafka.bootstrap"] == {"value": "there:1", "origin": "--bootstrap"}
+    assert shown["kafka.sasl_password"]["value"] == "***"
+
+
+def test_the_settings_table_masks_secrets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__SASL_PASSWORD", "hunter2")
+    assert run(monkeypatch, "config", "show") == 0
+    shown = capsys.readouterr().out
+    assert "hunter2" not in shown
+    assert "kafka.sasl_password" in shown
