@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
-from aiokafka.errors import NoOffsetForPartitionError
-from aiokafka.protocol.coordination import LeaveGroupRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from headrace.kafka.aio_errors import translating
 from headrace.kafka.aio_metadata import partitions_of
+from headrace.kafka.aio_offsets import high_watermarks
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -29,13 +29,15 @@ class AioConsumer:
     def __init__(self, settings: KafkaSettings, *, group: str | None, member: str | None, read_committed: bool) -> None:
         self._settings = settings
         self._group = group
-        self._member = member
+        self._member = member if settings.static_members else None
+        self._read_committed = read_committed
         self._request_timeout_s = settings.request_timeout_ms / 1000
         self._sought: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
         self._inner = AIOKafkaConsumer(
             **client_options(settings),
             group_id=group,
-            group_instance_id=member,
+            group_instance_id=self._member,
             enable_auto_commit=False,
             # With "earliest" a position beyond the end would silently begin again at the log's start.
             auto_offset_reset="none",
@@ -66,13 +68,16 @@ class AioConsumer:
         limit_s = self._settings.stop_timeout_ms / 1000
         if leave_group and self._member is not None:
             await self._leave(limit_s)
+        # In a task of its own: aiokafka's stop can hang, raise, and even let a cancellation inside it escape.
+        stopping = asyncio.ensure_future(self._inner.stop())
         try:
-            async with asyncio.timeout(limit_s):
-                await self._inner.stop()
-        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
-            # aiokafka's stop can hang or raise; the caller wants to be rid of the consumer either way.
-            log.warning("Stopping a consumer did not end well (%r); closing its connections", error)
-            await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
+            await asyncio.wait((stopping,), timeout=limit_s)
+        finally:
+            failure = "it hung" if not stopping.done() else stopping.cancelled() or stopping.exception()
+            if failure:
+                stopping.cancel()
+                log.warning("Stopping a consumer did not end well (%r); closing its connections", failure)
+                await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
 
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         for topic in topics:
@@ -83,12 +88,12 @@ class AioConsumer:
         if self._group is None:
             raise KafkaError("Only a consumer of a group can subscribe; give it a group, or assign partitions.")
         with translating(f"Subscribing to {', '.join(topics)}"):
-            self._inner.subscribe(list(topics), listener=_Listener(self._sought, listener))
+            self._inner.subscribe(list(topics), listener=_Listener(self._begin_assignment, listener))
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
-        self._sought.clear()
         with translating("Assigning partitions"):
             self._inner.assign([TheirPartition(*partition) for partition in partitions])
+        self._begin_assignment()
 
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(TopicPartition(*partition) for partition in self._inner.assignment())
@@ -97,6 +102,8 @@ class AioConsumer:
         with translating(f"Seeking {partition.topic}[{partition.partition}] to {offset}"):
             self._inner.seek(TheirPartition(*partition), offset)
         self._sought.add(partition)
+        if partition not in self._paused:
+            self._inner.resume(TheirPartition(*partition))
 
     async def position(self, partition: TopicPartition) -> int:
         if partition not in self._inner.assignment():
@@ -108,10 +115,13 @@ class AioConsumer:
                 return int(await self._inner.position(TheirPartition(*partition)))
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._inner.pause(*self._ours(partitions))
+        assigned = self._assigned(partitions)
+        self._paused.update(TopicPartition(*partition) for partition in assigned)
+        self._inner.pause(*assigned)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        self._inner.resume(*self._ours(partitions))
+        self._paused.difference_update(partitions)
+        self._inner.resume(*self._assigned(self._sought.intersection(partitions)))
 
     async def fetch(
         self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
@@ -151,8 +161,12 @@ class AioConsumer:
         await self._check_known(partitions)
         with translating("Asking for the end offsets"):
             async with asyncio.timeout(self._request_timeout_s):
-                offsets = await self._inner.end_offsets([TheirPartition(*partition) for partition in partitions])
-        return {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+                listed = await self._inner.end_offsets([TheirPartition(*partition) for partition in partitions])
+                ends = {TopicPartition(*partition): offset for partition, offset in listed.items()}
+                if self._read_committed:
+                    return ends
+                # The embedded broker lists the offset behind the first record of the last batch.
+                return await high_watermarks(self._inner._client, ends)  # noqa: SLF001
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         await self._check_known(times_ms)
@@ -166,7 +180,7 @@ class AioConsumer:
     async def _fetch_once(
         self, max_records: int, timeout_s: float, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Sequence[Record]]:
-        wanted = self._ours(partitions)
+        wanted = self._assigned(partitions)
         if partitions and not wanted:
             await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
             return {}
@@ -179,16 +193,10 @@ class AioConsumer:
         except KafkaError as error:
             if isinstance(error.__cause__, TimeoutError):
                 return {}
-            if isinstance(error.__cause__, NoOffsetForPartitionError):
-                # Nobody sought there yet, so there is nothing to fetch; aiokafka would say so again at once.
-                await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
-                return {}
             if isinstance(error, OffsetOutOfRangeError) and not await self._still_at(error.positions):
                 return {}
             raise
-        # Records of a partition that nobody sought since it was assigned come from the committed position. They can be
-        # dropped: the seek that is still to come decides where its records begin.
-        return {TopicPartition(*tp): records for tp, records in chunks.items() if TopicPartition(*tp) in self._sought}
+        return {TopicPartition(*partition): records for partition, records in chunks.items()}
 
     async def _still_at(self, positions: Mapping[tuple[str, int], int]) -> bool:
         """Whether an error about ``positions`` is not from before a seek."""
@@ -200,9 +208,21 @@ class AioConsumer:
                 return False
         return True
 
-    def _ours(self, partitions: Collection[TopicPartition]) -> list[TheirPartition]:
+    def _assigned(self, partitions: Collection[TopicPartition]) -> list[TheirPartition]:
         assigned = self._inner.assignment()
         return [TheirPartition(*partition) for partition in partitions if partition in assigned]
+
+    def _begin_assignment(self) -> None:
+        """Hold every partition until it is sought.
+
+        Without a position of its own it would start at the committed one; and where nothing is committed, aiokafka
+        would fetch nothing at all from the same broker.
+        """
+        self._sought.clear()
+        self._paused.clear()
+        for partition in self._inner.assignment():
+            self._inner.seek(partition, 0)
+            self._inner.pause(partition)
 
     async def _check_known(self, partitions: Collection[TopicPartition]) -> None:
         # aiokafka waits until its time is over for a partition that does not exist.
@@ -227,16 +247,15 @@ class AioConsumer:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Hands aiokafka's callbacks on, and forgets what was sought: an assignment begins with no position."""
+    """Hands aiokafka's callbacks on."""
 
-    def __init__(self, sought: set[TopicPartition], listener: RebalanceListener) -> None:
-        self._sought = sought
+    def __init__(self, begin_assignment: Callable[[], None], listener: RebalanceListener) -> None:
+        self._begin_assignment = begin_assignment
         self._listener = listener
 
     async def on_partitions_revoked(self, revoked: Collection[TheirPartition]) -> None:
         await self._listener.revoked([TopicPartition(*partition) for partition in revoked])
-        self._sought.clear()
 
     async def on_partitions_assigned(self, assigned: Collection[TheirPartition]) -> None:
-        self._sought.clear()
+        self._begin_assignment()
         await self._listener.assigned([TopicPartition(*partition) for partition in assigned])

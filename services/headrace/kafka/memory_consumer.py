@@ -51,6 +51,8 @@ class MemoryConsumer:
         self._check()
         if self._group is None:
             raise KafkaError("Only a consumer of a group can subscribe; give it a group, or assign partitions.")
+        for topic in topics:
+            self._cluster.topic(topic)
         await self._end_membership(leave_group=True)
         self._membership = Membership(
             self._node,

@@ -15,8 +15,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Connection, security, group and batching settings; sizes in bytes, times in milliseconds.
 
     ``bootstrap`` is one ``host:port`` or several with commas between. ``idempotent`` makes the broker drop what a
-    producer's own retry repeats; brokers without InitProducerId (the embedded one) need it off. The group times find
-    a dead member after 6 s and give a revoke callback 10 s. ``delivery_timeout_ms`` bounds every produce.
+    producer's own retry repeats, ``static_members`` lets a restarted member keep its partitions; the embedded broker
+    can do neither. A dead member is found after the session timeout, and a revoke callback has the rebalance timeout.
+    ``delivery_timeout_ms`` bounds every produce.
     """
 
     bootstrap: str = "127.0.0.1:9092"
@@ -31,6 +32,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_timeout_ms: int = 20_000
     retry_backoff_ms: int = 100
     metadata_max_age_ms: int = 30_000
+    static_members: bool = True
     session_timeout_ms: int = 6_000
     heartbeat_interval_ms: int = 500
     rebalance_timeout_ms: int = 10_000

@@ -146,7 +146,7 @@ def _formatted(settings_file: Path) -> bool:
 
 async def _format(java: str, jars: Path, cluster: str, settings_file: Path) -> None:
     command = [
-        *_java(java, jars, ("-Xmx128m",)),
+        *_java(java, jars, ("-Xmx128m", "-XX:TieredStopAtLevel=1")),
         *("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings_file)),
     ]
     done = await asyncio.to_thread(

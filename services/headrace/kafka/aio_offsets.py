@@ -1,0 +1,38 @@
+"""The end of a partition as a fetch sees it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
+
+from headrace.kafka.aio_metadata import topics_metadata
+from headrace.kafka.interface import TopicPartition
+
+READ_UNCOMMITTED = 0
+FEW_BYTES = 1  # the records themselves are of no interest here
+
+
+async def high_watermarks(client: AIOKafkaClient, at_least: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """Return the high watermark of each partition as a fetch tells it, never lower than the offset given for it.
+
+    Raises aiokafka's errors. A partition without a leader keeps the offset given.
+    """
+    ends = dict(at_least)
+    of_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for topic in await topics_metadata(client, sorted({partition.topic for partition in at_least})):
+        for described in topic["partitions"]:
+            partition = TopicPartition(topic["topic"], described["partition"])
+            if partition in at_least and described["leader"] >= 0:
+                asked = (partition.partition, at_least[partition], FEW_BYTES)
+                of_leader[described["leader"]][partition.topic].append(asked)
+    for leader, topics in of_leader.items():
+        request = FetchRequest(0, 0, FEW_BYTES, READ_UNCOMMITTED, list(topics.items()))
+        for name, partitions in (await client.send(leader, request)).topics:
+            for number, error_code, high_watermark, *_ in partitions:
+                if error_code == 0:
+                    partition = TopicPartition(name, number)
+                    ends[partition] = max(ends[partition], high_watermark)
+    return ends

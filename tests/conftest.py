@@ -1,0 +1,77 @@
+"""Brokers for every test: the in-memory twin, the embedded broker, real Apache Kafka, and one in Docker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import TypeVar
+
+import pytest
+
+from headrace.core.clock import SystemClock
+from headrace.kafka.brokers.apache import apache_broker
+from headrace.kafka.brokers.embedded import embedded_broker
+from headrace.kafka.brokers.maven import java_binary
+from headrace.kafka.brokers.process import BrokerStartError
+from headrace.kafka.memory import MemoryCluster, MemoryTimings
+
+T = TypeVar("T")
+
+DOCKER_IMAGE = "confluentinc/cp-kafka:7.9.1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(ability): what a contract test asks of a broker; see limits.py there")
+
+
+@pytest.fixture
+async def memory_cluster() -> AsyncIterator[MemoryCluster]:
+    """The twin on the machine's clock, with a group's times so short that a test need not wait."""
+    timings = MemoryTimings(session_timeout_s=1.0, heartbeat_interval_s=0.02, rebalance_timeout_s=2.0)
+    cluster = MemoryCluster(SystemClock(), timings=timings)
+    yield cluster
+    await cluster.close()
+
+
+@pytest.fixture(scope="session")
+def embedded_bootstrap() -> Iterator[str]:
+    """The address of one embedded broker for the whole run."""
+    with held(embedded_broker()) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def apache_bootstrap() -> Iterator[str]:
+    """The address of one node of Apache Kafka for the whole run. Skips where there is no Java 17."""
+    try:
+        java_binary()
+    except BrokerStartError as error:
+        pytest.skip(str(error))
+    with held(apache_broker()) as brokers:
+        yield brokers.bootstrap
+
+
+@pytest.fixture(scope="session")
+def docker_bootstrap() -> Iterator[str]:
+    """The address of Kafka in a container. Skips where no Docker engine answers."""
+    import docker
+    from testcontainers.kafka import KafkaContainer
+
+    try:
+        docker.from_env(timeout=5).ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no Docker engine answers: {error}")
+    with KafkaContainer(DOCKER_IMAGE).with_kraft() as container:
+        yield container.get_bootstrap_server()
+
+
+@contextlib.contextmanager
+def held(broker: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Keep a broker over many tests, each of which has an event loop of its own."""
+    with asyncio.Runner() as runner:
+        started = runner.run(broker.__aenter__())
+        try:
+            yield started
+        finally:
+            runner.run(broker.__aexit__(None, None, None))

@@ -1,0 +1,93 @@
+"""One suite, four backends: the twin, the embedded broker, Apache Kafka and, where an engine answers, Docker."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import pytest
+
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.brokers.embedded import embedded_settings
+from headrace.kafka.interface import Cluster, TopicSpec
+from headrace.kafka.settings import KafkaSettings
+from tests.contract.kafka.limits import EMBEDDED_LIMITS
+
+BACKENDS = (
+    "memory",
+    "embedded",
+    pytest.param("apache", marks=pytest.mark.apache),
+    pytest.param("docker", marks=pytest.mark.docker),
+)
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The backend's name; a test that needs what the embedded broker lacks is marked as failing there."""
+    name: str = request.param
+    if name == "embedded":
+        for mark in request.node.iter_markers("needs"):
+            reason = EMBEDDED_LIMITS.get(mark.args[0])
+            if reason is not None:
+                request.applymarker(pytest.mark.xfail(reason=f"embedded broker: {reason}", strict=True))
+    return name
+
+
+@pytest.fixture
+def cluster(backend: str, request: pytest.FixtureRequest) -> Cluster:
+    if backend == "memory":
+        return request.getfixturevalue("memory_cluster")
+    bootstrap = request.getfixturevalue(f"{backend}_bootstrap")
+    if backend == "embedded":
+        # It waits half a session at every rebalance.
+        return AioKafkaCluster(msgspec.structs.replace(embedded_settings(bootstrap), session_timeout_ms=2_000))
+    return AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, heartbeat_interval_ms=200))
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test of this run uses, for a topic or a group."""
+    return f"contract-{next(_numbers)}"
+
+
+@pytest.fixture
+async def admin(cluster: Cluster) -> AsyncIterator[object]:
+    admin = cluster.admin()
+    await admin.start()
+    yield admin
+    await admin.stop()
+
+
+@pytest.fixture
+async def producer(cluster: Cluster) -> AsyncIterator[object]:
+    producer = cluster.producer()
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+async def consumer(cluster: Cluster) -> AsyncIterator[object]:
+    """A consumer of no group, for tests that choose their partitions."""
+    consumer = cluster.consumer()
+    await consumer.start()
+    yield consumer
+    await consumer.stop()
+
+
+@pytest.fixture
+def new_topic(admin, name: str) -> Callable[..., object]:
+    """Create a topic of this test; returns its name."""
+
+    async def create(partitions: int = 1, **config: str) -> str:
+        await admin.create_topic(
+            TopicSpec(
+                name=name, partitions=partitions, config={key.replace("_", "."): value for key, value in config.items()}
+            )
+        )
+        return name
+
+    return create

@@ -1,0 +1,18 @@
+"""What the embedded broker can't do, in one table: every contract test that needs it is expected to fail there.
+
+The marks are strict: when a later version of the broker can do one of these, its tests fail until the row is gone.
+"""
+
+from __future__ import annotations
+
+EMBEDDED_LIMITS: dict[str, str] = {
+    "LogAppendTime": "message.timestamp.type is accepted and not applied, so a record keeps its sender's time",
+    "OffsetOutOfRange": "a fetch beyond the end gives nothing instead of an error",
+    "add_partitions": "it has no CreatePartitions request",
+    "alter_config": "it has no AlterConfigs request",
+    "exact offsets by time": "ListOffsets finds the first record of a batch, not the record inside it",
+    "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
+    "idempotent producer": "it refuses InitProducerId",
+    "max.message.bytes": "the topic's limit is accepted and not applied",
+    "static members": "a rebalance evicts them again and again, so clients are told not to use them there",
+}

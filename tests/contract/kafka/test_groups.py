@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
+from headrace.kafka.interface import Outgoing, TopicPartition
+from tests.contract.kafka.helpers import join, read
+
+
+def partitions(topic: str, count: int) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(topic, number) for number in range(count))
+
+
+async def test_one_member_gets_every_partition_and_reads_them(new_topic, producer, cluster, name):
+    topic = await new_topic(partitions=3)
+    await producer.send_many(topic, [Outgoing(b"v") for _ in range(12)])
+    member = await join(cluster, name, topic)
+    await member.until(lambda: member.assigned_now == partitions(topic, 3))
+    assert member.consumer.assignment() == partitions(topic, 3)
+    assert {record.partition for record in await read(member.consumer, 12)} == {0, 1, 2}
+    await member.consumer.stop()
+
+
+async def test_two_members_share_and_the_one_that_stays_takes_over(new_topic, cluster, name):
+    topic = await new_topic(partitions=4)
+    first = await join(cluster, name, topic)
+    await first.until(lambda: first.assigned_now == partitions(topic, 4))
+    second = await join(cluster, name, topic)
+    await second.until(lambda: len(second.assigned_now) == 2)
+    await first.until(lambda: len(first.assigned_now) == 2)
+    assert first.assigned_now | second.assigned_now == partitions(topic, 4)
+    # Eager: everything is revoked before anything is assigned anew.
+    assert ("revoked", partitions(topic, 4)) in first.events
+    await second.consumer.stop()
+    await first.until(lambda: first.assigned_now == partitions(topic, 4))
+    await first.consumer.stop()
+
+
+async def test_a_member_more_than_partitions_waits_with_none(new_topic, cluster, name):
+    topic = await new_topic(partitions=1)
+    first = await join(cluster, name, topic)
+    await first.until(lambda: first.assigned_now == partitions(topic, 1))
+    second = await join(cluster, name, topic)
+    await second.until(lambda: bool(second.events) and second.events[-1][0] == "assigned")
+    await first.until(lambda: first.events[-1][0] == "assigned" and len(first.events) >= 3)
+    assert sorted([len(first.assigned_now), len(second.assigned_now)]) == [0, 1]
+    idle = first if not first.assigned_now else second
+    assert not await idle.consumer.fetch(max_records=1, timeout_s=0.2)
+    await first.consumer.stop()
+    await second.consumer.stop()
+
+
+async def test_a_commit_is_there_for_the_next_member(new_topic, producer, cluster, name):
+    topic = await new_topic(partitions=2)
+    zero, one = sorted(partitions(topic, 2))
+    await producer.send_batch(topic, 0, [Outgoing(b"v")] * 5)
+    first = await join(cluster, name, topic)
+    await first.until(lambda: first.assigned_now == partitions(topic, 2))
+    assert await first.consumer.committed(zero) is None
+    await first.consumer.commit({zero: 3})
+    assert await first.consumer.committed(zero) == 3
+    await first.consumer.stop()
+    second = await join(cluster, name, topic)
+    await second.until(lambda: second.assigned_now == partitions(topic, 2))
+    assert await second.consumer.committed(zero) == 3
+    assert await second.consumer.committed(one) is None
+    second.consumer.seek(zero, 3)
+    assert [record.offset for record in await read(second.consumer, 2)] == [3, 4]
+    await second.consumer.stop()
+
+
+async def test_a_committed_position_alone_starts_no_reading(new_topic, producer, cluster, name):
+    topic = await new_topic()
+    partition = TopicPartition(topic, 0)
+    await producer.send_batch(topic, 0, [Outgoing(b"v")] * 5)
+    first = await join(cluster, name, topic)
+    await first.until(lambda: bool(first.assigned_now))
+    await first.consumer.commit({partition: 2})
+    await first.consumer.stop()
+
+    class Unmoved:
+        def __init__(self) -> None:
+            self.assigned_once = asyncio.Event()
+
+        async def revoked(self, partitions) -> None: ...
+
+        async def assigned(self, partitions) -> None:
+            self.assigned_once.set()
+
+    listener = Unmoved()
+    second = cluster.consumer(group=name)
+    await second.start()
+    await second.subscribe([topic], listener)
+    async with asyncio.timeout(20):
+        await listener.assigned_once.wait()
+    assert not await second.fetch(max_records=10, timeout_s=0.5)
+    second.seek(partition, 1)
+    assert [record.offset for record in await read(second, 4)] == [1, 2, 3, 4]
+    await second.stop()
+
+
+async def test_only_an_owner_can_commit(new_topic, cluster, name):
+    topic = await new_topic(partitions=2)
+    first = await join(cluster, name, topic)
+    await first.until(lambda: len(first.assigned_now) == 2)
+    second = await join(cluster, name, topic)
+    await second.until(lambda: len(second.assigned_now) == 1)
+    await first.until(lambda: len(first.assigned_now) == 1)
+    [theirs] = second.assigned_now
+    with pytest.raises(RebalancedError):
+        await first.consumer.commit({theirs: 1})
+    await first.consumer.stop()
+    await second.consumer.stop()
+
+
+@pytest.mark.needs("static members")
+async def test_a_static_member_that_returns_causes_no_rebalance(new_topic, cluster, name):
+    topic = await new_topic(partitions=2)
+    one = await join(cluster, name, topic, member="slot-1")
+    await one.until(lambda: len(one.assigned_now) == 2)
+    two = await join(cluster, name, topic, member="slot-2")
+    await two.until(lambda: len(two.assigned_now) == 1)
+    await one.until(lambda: len(one.assigned_now) == 1)
+    before = list(one.events)
+    held = two.assigned_now
+    await two.consumer.stop(leave_group=False)
+    back = await join(cluster, name, topic, member="slot-2")
+    await back.until(lambda: len(back.assigned_now) == 1)
+    assert back.assigned_now == held
+    assert one.events == before
+    await one.consumer.commit(dict.fromkeys(one.assigned_now, 1))  # its generation is still the group's
+    await back.consumer.stop()
+    await one.consumer.stop()
+
+
+async def test_a_static_member_that_leaves_gives_its_partitions_up_at_once(new_topic, cluster, name):
+    topic = await new_topic(partitions=2)
+    one = await join(cluster, name, topic, member="slot-1")
+    await one.until(lambda: len(one.assigned_now) == 2)
+    two = await join(cluster, name, topic, member="slot-2")
+    await two.until(lambda: len(two.assigned_now) == 1)
+    await two.consumer.stop()
+    async with asyncio.timeout(4):  # less than the session, so it was the leaving that did it
+        await one.until(lambda: len(one.assigned_now) == 2)
+    await one.consumer.stop()
+
+
+@pytest.mark.needs("add_partitions")
+async def test_partitions_added_later_are_assigned(new_topic, admin, cluster, name):
+    topic = await new_topic(partitions=1)
+    member = await join(cluster, name, topic)
+    await member.until(lambda: len(member.assigned_now) == 1)
+    await admin.add_partitions(topic, 3)
+    assert await member.consumer.partitions_of(topic) == {0, 1, 2}
+    await member.consumer.stop()
+    again = await join(cluster, name, topic)
+    await again.until(lambda: len(again.assigned_now) == 3)
+    await again.consumer.stop()
+
+
+async def test_reading_a_topic_that_is_not_there_is_an_error(cluster, name):
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    with pytest.raises(UnknownTopicError, match=name):
+        await consumer.subscribe([name], None)
+    await consumer.stop()
+
+
+async def test_without_a_group_there_is_nothing_to_subscribe_or_commit_to(new_topic, consumer):
+    topic = await new_topic()
+    partition = TopicPartition(topic, 0)
+    with pytest.raises(KafkaError, match="group"):
+        await consumer.subscribe([topic], None)
+    consumer.assign([partition])
+    with pytest.raises(KafkaError):
+        await consumer.commit({partition: 1})
+
+
+async def test_a_consumer_of_chosen_partitions_can_commit_for_an_empty_group(new_topic, cluster, name):
+    topic = await new_topic()
+    partition = TopicPartition(topic, 0)
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    consumer.assign([partition])
+    await consumer.commit({partition: 7})
+    assert await consumer.committed(partition) == 7
+    await consumer.stop()

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from headrace.kafka.errors import ProducerDeadError, RecordTooLargeError, UnknownTopicError
+from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.partitioner import partition_of_key
+from tests.contract.kafka.helpers import read_from
+
+
+async def test_a_record_comes_back_as_it_was_sent(new_topic, producer, consumer):
+    topic = await new_topic(partitions=2)
+    sent = Outgoing(
+        b"value", key=b"key", headers=[("a", b"1"), ("a", b"2"), ("none", None)], timestamp_ms=1_700_000_000_123
+    )
+    appended = await producer.send(topic, sent, partition=1)
+    [record] = await read_from(consumer, TopicPartition(topic, 1), 0, 1)
+    assert (appended.partition, appended.offset) == (record.partition, record.offset) == (1, 0)
+    assert (record.topic, record.key, record.value, record.timestamp) == (topic, b"key", b"value", sent.timestamp_ms)
+    assert [tuple(header) for header in record.headers] == sent.headers
+
+
+async def test_a_tombstone_is_a_key_without_a_value(new_topic, producer, consumer):
+    topic = await new_topic()
+    await producer.send(topic, Outgoing(None, key=b"erased"))
+    [record] = await read_from(consumer, TopicPartition(topic, 0), 0, 1)
+    assert (record.key, record.value) == (b"erased", None)
+
+
+async def test_a_record_without_a_timestamp_gets_the_clock_s(new_topic, producer, consumer):
+    topic = await new_topic()
+    before = time.time_ns() // 1_000_000
+    await producer.send(topic, Outgoing(b"now"))
+    [record] = await read_from(consumer, TopicPartition(topic, 0), 0, 1)
+    assert before <= record.timestamp <= time.time_ns() // 1_000_000
+
+
+@pytest.mark.needs("LogAppendTime")
+async def test_the_broker_s_clock_stamps_where_the_topic_says_so(new_topic, producer, consumer):
+    topic = await new_topic(message_timestamp_type="LogAppendTime")
+    before = time.time_ns() // 1_000_000
+    await producer.send(topic, Outgoing(b"late", timestamp_ms=1000))
+    [record] = await read_from(consumer, TopicPartition(topic, 0), 0, 1)
+    assert before <= record.timestamp <= time.time_ns() // 1_000_000
+
+
+async def test_keys_find_their_partition_as_in_java_s_client(new_topic, producer):
+    topic = await new_topic(partitions=5)
+    keys = [f"key-{number}".encode() for number in range(20)]
+    appended = await producer.send_many(topic, [Outgoing(b"v", key=key) for key in keys])
+    assert [place.partition for place in appended] == [partition_of_key(key, 5) for key in keys]
+    assert (await producer.send(topic, Outgoing(b"v", key=keys[0]))).partition == appended[0].partition
+
+
+async def test_records_without_a_key_are_spread_over_the_partitions(new_topic, producer):
+    topic = await new_topic(partitions=3)
+    appended = await producer.send_many(topic, [Outgoing(b"v") for _ in range(30)])
+    assert {place.partition for place in appended} == {0, 1, 2}
+
+
+async def test_send_many_returns_places_in_the_order_given(new_topic, producer, consumer):
+    topic = await new_topic(partitions=3)
+    values = [f"{number}".encode() for number in range(50)]
+    appended = await producer.send_many(topic, [Outgoing(value, key=value) for value in values])
+    for value, place in zip(values, appended, strict=True):
+        [record] = await read_from(consumer, TopicPartition(topic, place.partition), place.offset, 1)
+        assert record.value == value
+
+
+async def test_a_batch_lies_in_one_partition_without_a_gap_and_in_order(new_topic, producer, consumer):
+    topic = await new_topic(partitions=2)
+    await producer.send(topic, Outgoing(b"before"), partition=1)
+    # Two megabytes, so that a real client needs several of its batches.
+    values = [f"{number:04}".encode() * 500 for number in range(1000)]
+    first = await producer.send_batch(topic, 1, [Outgoing(value) for value in values])
+    assert (first.partition, first.offset) == (1, 1)
+    records = await read_from(consumer, TopicPartition(topic, 1), 1, len(values))
+    assert [record.offset for record in records] == list(range(1, 1001))
+    assert [record.value for record in records] == values
+
+
+async def test_an_empty_batch_is_the_caller_s_mistake(new_topic, producer):
+    topic = await new_topic()
+    with pytest.raises(ValueError, match="no records"):
+        await producer.send_batch(topic, 0, [])
+
+
+@pytest.mark.needs("max.message.bytes")
+async def test_a_record_too_large_is_named_and_leaves_no_gap(new_topic, producer, consumer):
+    topic = await new_topic(max_message_bytes="3000")
+    records = [Outgoing(b"s" * 900) for _ in range(6)]
+    records[4] = Outgoing(b"L" * 9000)
+    with pytest.raises(RecordTooLargeError) as raised:
+        await producer.send_batch(topic, 0, records)
+    assert raised.value.index == 4
+    after = await producer.send(topic, Outgoing(b"after"))
+    found = await read_from(consumer, TopicPartition(topic, 0), 0, after.offset + 1)
+    # Some prefix of what stood before the culprit, then what was sent later: nothing from behind it.
+    assert [record.value for record in found] == [b"s" * 900] * after.offset + [b"after"]
+    assert after.offset <= 4
+
+
+async def test_batches_are_made_smaller_where_a_topic_takes_little(new_topic, producer, consumer):
+    topic = await new_topic(max_message_bytes="3000")
+    values = [f"{number:02}".encode() * 400 for number in range(10)]
+    first = await producer.send_batch(topic, 0, [Outgoing(value) for value in values])
+    assert first.offset == 0
+    records = await read_from(consumer, TopicPartition(topic, 0), 0, 10)
+    assert [record.value for record in records] == values
+
+
+async def test_an_unknown_topic_or_partition_is_an_error_and_not_a_new_topic(new_topic, producer, name):
+    with pytest.raises(UnknownTopicError, match=name):
+        await producer.send(name, Outgoing(b"v", key=b"k"))
+    assert await producer.partitions_of(name) == frozenset()
+    topic = await new_topic(partitions=2)
+    assert await producer.partitions_of(topic) == {0, 1}
+    with pytest.raises(UnknownTopicError):
+        await producer.send(topic, Outgoing(b"v"), partition=2)
+
+
+async def test_a_stopped_producer_says_so(new_topic, cluster):
+    topic = await new_topic()
+    producer = cluster.producer()
+    await producer.start()
+    await producer.stop()
+    with pytest.raises(ProducerDeadError):
+        await producer.send(topic, Outgoing(b"v"), partition=0)
