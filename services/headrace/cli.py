@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
     "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
+    "models": Mounted("headrace.commands.models:app", "Publish a version and point an alias at it; list versions."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
     "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
     "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),

@@ -8,11 +8,20 @@ from headrace.core.clock import Clock
 from headrace.inference.resume import RefusedError
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.records import ResultsClaim
 
 
 async def claim(
-    models: ModelsLog, reader: Consumer, *, requests: str, results: str, group: str, start_from: str, clock: Clock
+    models: ModelsLog,
+    writer: ModelsWriter,
+    reader: Consumer,
+    *,
+    requests: str,
+    results: str,
+    group: str,
+    start_from: str,
+    clock: Clock,
 ) -> ResultsClaim:
     """Return the claim that holds, made now if there was none.
 
@@ -28,11 +37,11 @@ async def claim(
             claimed_at_ms=clock.now_ms(),
             starts=await _starts(reader, requests, start_from),
         )
-        await models.publish([wanted])
+        await writer.publish([wanted])
         await models.refresh()
         held = models.claims[results]
         if held != wanted:
-            await models.publish([held])
+            await writer.publish([held])
     if (held.requests, held.group) != (requests, group):
         raise RefusedError(
             f"{results} holds the answers of group {held.group!r} to {held.requests!r}; group {group!r} on "

@@ -13,13 +13,13 @@ from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError, RebalancedError
 from headrace.kafka.interface import Consumer
 from headrace.logs import event
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
 
 
 class Committer:
     """Commits every ``every`` seconds, and what is left when partitions are released."""
 
-    def __init__(self, consumer: Consumer, models: ModelsLog, *, every: float, clock: Clock) -> None:
+    def __init__(self, consumer: Consumer, models: ModelsWriter, *, every: float, clock: Clock) -> None:
         self._consumer = consumer
         self._models = models
         self._every = every
@@ -59,5 +59,5 @@ class Committer:
             and partition.position <= partition.attempt.through
         ]
         if attempts:
-            await self._models.forget_attempts(attempts)
+            await self._models.forget(attempts)
         await self.commit(partitions)

@@ -11,6 +11,7 @@ import zlib
 from headrace.core import suspects
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.core.restarts import EXIT_REFUSED
 from headrace.core.resume import Answered, Facts, Refusal, decide, last_answered, look_back
 from headrace.inference.partition import Partition
 from headrace.kafka.interface import Consumer, Record, TopicPartition
@@ -28,6 +29,8 @@ QUIET_S = 3.0
 
 class RefusedError(UserError):
     """Going on would break the promise of the answer log; the message says why and what to do."""
+
+    exit_code = EXIT_REFUSED
 
 
 class Resumer:

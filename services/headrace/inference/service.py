@@ -30,6 +30,7 @@ from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
@@ -76,8 +77,9 @@ class Worker:
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
         self._reader = cluster.consumer()
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
-        self._models = ModelsLog(cluster, self._producer, topics.models)
-        self._committer = Committer(self._consumer, self._models, every=settings.commit_every, clock=clock)
+        self._models = ModelsLog(cluster, topics.models)
+        self._models_writer = ModelsWriter(self._producer, topics.models)
+        self._committer = Committer(self._consumer, self._models_writer, every=settings.commit_every, clock=clock)
         self._resumer = Resumer(
             reader=self._reader,
             member=self._consumer,
@@ -103,7 +105,7 @@ class Worker:
             self._assignment,
             service_time=self._service_time,
             let_in=self._fetcher.let_in,
-            write_attempts=self._models.publish,
+            write_attempts=self._models_writer.publish,
             max_batch=settings.max_batch,
             max_batch_bytes=settings.max_batch_bytes,
             clock=clock,
@@ -163,6 +165,7 @@ class Worker:
         await self._reader.start()
         await claim(
             self._models,
+            self._models_writer,
             self._reader,
             requests=self._topics.requests,
             results=self._topics.results,

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Appended, Cluster, Outgoing, Record, TopicPartition
+from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.logs import event
-from headrace_schemas.codec import decode_models_record, encode_models_record
+from headrace_schemas.codec import decode_models_record
 from headrace_schemas.errors import WireError
-from headrace_schemas.records import Attempt, ModelAlias, ModelsRecord, ModelVersion, ResultsClaim
+from headrace_schemas.records import Attempt, ModelAlias, ModelVersion, ResultsClaim
 from headrace_schemas.topics import models_key
 
 FETCH_S = 0.5
-
-
-class BatchSender(Protocol):
-    """The part of a producer that writing needs."""
-
-    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended: ...
 
 
 class ModelsLog:
@@ -30,9 +23,8 @@ class ModelsLog:
     results topic the first in the log holds; of everything else the last.
     """
 
-    def __init__(self, cluster: Cluster, producer: BatchSender, topic: str) -> None:
+    def __init__(self, cluster: Cluster, topic: str) -> None:
         self._consumer = cluster.consumer()
-        self._producer = producer
         self._name = TopicPartition(topic, 0)
         self._position = 0
         self._one_at_a_time = asyncio.Lock()
@@ -67,18 +59,6 @@ class ModelsLog:
                     self._position = record.offset + 1
                 if not chunk:
                     self._position = await self._consumer.position(self._name)
-
-    async def publish(self, records: Sequence[ModelsRecord]) -> None:
-        """Append the records, each under its key, and wait for them."""
-        await self._producer.send_batch(
-            self._name.topic, 0, [Outgoing(encode_models_record(record), models_key(record)) for record in records]
-        )
-
-    async def forget_attempts(self, attempts: Sequence[Attempt]) -> None:
-        """Take attempts back: the partitions were released cleanly."""
-        await self._producer.send_batch(
-            self._name.topic, 0, [Outgoing(None, models_key(attempt)) for attempt in attempts]
-        )
 
     def start_of(self, results: str, partition: int) -> int:
         """Where the group that owns ``results`` began ``partition``; partitions added later begin at 0."""

@@ -1,0 +1,126 @@
+"""`headrace worker`: answer requests, as one member of the group or as several."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.commands.common import Bootstrap, settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from headrace.config import Settings
+
+Text = str | None
+
+
+def worker(
+    ctx: typer.Context,
+    *,
+    bootstrap: Bootstrap = None,
+    model: Annotated[Text, typer.Option(metavar="URI|ALIAS", help="The artifact to answer with.")] = None,
+    requests: Annotated[Text, typer.Option(metavar="TOPIC", help="Where requests are.")] = None,
+    results: Annotated[Text, typer.Option(metavar="TOPIC", help="Where answers go.")] = None,
+    group: Annotated[Text, typer.Option(help="The consumer group.")] = None,
+    start_from: Annotated[
+        Text, typer.Option("--from", metavar="earliest|latest|TIME", help="Where a new group begins.")
+    ] = None,
+    backend: Annotated[Text, typer.Option(metavar="cpu|reference", help="What computes.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Members of the group under one parent.")] = 1,
+    slot: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Answer requests until SIGTERM or Ctrl-C: fetch, batch, decode, infer, encode, publish, commit."""
+    from headrace import lifecycle, logs
+
+    options = {
+        "--bootstrap": ("kafka.bootstrap", bootstrap),
+        "--model": ("worker.model", model),
+        "--requests": ("topics.requests", requests),
+        "--results": ("topics.results", results),
+        "--group": ("worker.group", group),
+        "--from": ("worker.start_from", start_from),
+        "--backend": ("worker.backend", backend),
+    }
+    settings = settings_from(ctx, options).settings
+    logs.configure(sys.stderr, level=settings.log.level, form=settings.log.format)
+    # Past its own limits a worker's stop is broken, and its parent's patience comes after that.
+    patience = 3 * settings.worker.drain_timeout
+    if processes > 1 and slot is None:
+        from headrace.core.clock import SystemClock
+        from headrace.supervisor import supervise
+
+        def child(number: int) -> list[str]:
+            return [sys.executable, "-m", "headrace", *sys.argv[1:], "--slot", str(number)]
+
+        def parent(stop: asyncio.Event) -> Coroutine[Any, Any, int]:
+            return supervise(child, processes, stop=stop, clock=SystemClock(), grace_s=patience + 1)
+
+        raise typer.Exit(lifecycle.run(parent, drain_s=patience + 5))
+    lifecycle.run(functools.partial(_answer, settings, slot or 0), drain_s=patience)
+
+
+async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
+    """The composition root: everything that a worker touches is made here and passed in."""
+    import gc
+    import os
+    import socket
+    import uuid
+
+    from prometheus_client import CollectorRegistry
+
+    from headrace.admin import admin_server
+    from headrace.core.clock import SystemClock
+    from headrace.inference.infer import Model
+    from headrace.inference.service import Worker, WorkerTopics
+    from headrace.kafka.aio import AioKafkaCluster
+    from headrace.logs import event
+    from headrace.metrics import WorkerMetrics
+    from headrace.model.backends.interface import open_backend
+    from headrace.registry.loading import load_model
+    from headrace.supervisor import member_id
+
+    names = settings.topics.names()
+    cluster = AioKafkaCluster(settings.kafka)
+    artifact = await load_model(
+        settings.worker.model, name=settings.worker.model_name, cluster=cluster, models_topic=names.models
+    )
+    backend = open_backend(settings.worker.backend, artifact, 1)
+    backend.warm()
+    registry = CollectorRegistry()
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool:
+        running = Worker(
+            cluster=cluster,
+            topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
+            settings=settings.worker,
+            shape=settings.requests,
+            model=Model(
+                artifact.version,
+                artifact.labels,
+                backend,
+                tuple((canary.text.encode(), canary.label) for canary in artifact.about.canaries),
+            ),
+            clock=SystemClock(),
+            offload=lambda work: loop.run_in_executor(pool, work),
+            metrics=WorkerMetrics(registry),
+            process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+            member=member_id(socket.gethostname(), slot) if settings.kafka.static_members else None,
+        )
+        # What is alive now stays alive: later collections need not walk through it.
+        gc.collect()
+        gc.freeze()
+        async with admin_server(
+            settings.admin.host,
+            settings.admin.port_of(slot),
+            health=lambda: None,
+            ready=lambda: None if running.ready else "partitions are being resumed, or the breaker is open",
+            registry=registry,
+        ) as port:
+            event("admin.listening", host=settings.admin.host, port=port)
+            await running.run(stop)
