@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from headrace.core.errors import UserError
 from headrace.model import characters
 from headrace.model.integers import MAX_DIMENSIONS, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
@@ -32,7 +33,7 @@ _KEY = "headrace"
 _Arrays = dict[str, NDArray[Any]]
 
 
-class ArtifactError(ValueError):
+class ArtifactError(UserError):
     """A file is not an artifact that can be used: damaged, altered, hostile, or made for another headrace."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import UserError
 from headrace.model.integers import (
     MAX_CONVOLUTION,
     MAX_FEATURE,
@@ -17,7 +18,7 @@ from headrace.model.integers import (
 )
 
 
-class BoundsError(ValueError):
+class BoundsError(UserError):
     """Some text could make a sum leave its integer type, so the answers could be wrong."""
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import UserError
 from headrace.model.bounds import BoundsError, check_bounds
 from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
 
@@ -24,7 +25,7 @@ TABLE_LIMIT = 127
 _CHUNK = 4096
 
 
-class FoldingError(ValueError):
+class FoldingError(UserError):
     """The tables folded here are not those that the artifact was made with."""
 
 
