@@ -55,10 +55,10 @@ def train(
 
     rows = read(data)
     cleaned = clean(rows)
-    parts = split(cleaned, valid=read(valid) if valid else None, test=read(test) if test else None)
+    parts = split(cleaned, valid=clean(read(valid)) if valid else None, test=read(test) if test else None)
     console.print(
         f"{len(rows):,} rows: {cleaned.empty:,} empty, {cleaned.duplicate:,} duplicate, {cleaned.conflicting:,}"
-        f" conflicting and {parts.held_out:,} that the validation or test file holds are left out"
+        f" conflicting and {parts.held_out:,} that a validation or test file holds are left out"
     )
     trained = _train(parts, _recipe(epochs, seed, threads), console)
     packed = pack(trained.network, parts.test, lineage_of(parts.train + parts.valid, data.name))

@@ -6,6 +6,8 @@ for two classes; here every class has its ratios against all the others, and one
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,13 @@ from headrace.training.recipe import WideRecipe
 
 # One text more in which every feature is seen and one in which it is not, so that no ratio is infinite.
 _SMOOTHING = 1.0
+
+
+class WideWeights(NamedTuple):
+    """``weights`` float32[columns, C] for the columns of WideFeatures, and ``bias`` float32[C]."""
+
+    weights: torch.Tensor
+    bias: torch.Tensor
 
 
 def log_count_ratios(features: WideFeatures, targets: NDArray[np.int64], columns: int, labels: int) -> torch.Tensor:
@@ -33,8 +42,8 @@ def log_count_ratios(features: WideFeatures, targets: NDArray[np.int64], columns
 
 def fit_wide(
     features: WideFeatures, targets: NDArray[np.int64], columns: int, labels: int, recipe: WideRecipe
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights ``float32[columns, labels]`` and bias ``float32[labels]``.
+) -> WideWeights:
+    """Fit the weights of ``columns`` features for ``labels`` classes to ``targets`` int64[texts].
 
     A weight is a ratio times a factor; the factors start at ``recipe.prior`` and pay for leaving it. The loss is convex
     and fitted on all texts at once by L-BFGS, so there is no learning rate, no order of texts and no seed.
@@ -60,4 +69,4 @@ def fit_wide(
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return (factors * ratios).detach(), bias.detach()
+    return WideWeights((factors * ratios).detach(), bias.detach())

@@ -7,7 +7,6 @@ have equal keys and therefore stay together.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
 
 import msgspec
 
@@ -28,7 +27,7 @@ class Part(enum.Enum):
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """The three parts, and how many rows left training because their text is in a validation or test file."""
+    """The three parts, and how many rows were left out because their text is held by a file that comes later."""
 
     train: Rows
     valid: Rows
@@ -44,43 +43,33 @@ def part_of(key: bytes) -> Part:
     return Part.VALID if share < _TEST_SHARE + _VALID_SHARE else Part.TRAIN
 
 
-def split(cleaned: Cleaned, *, valid: Rows | None = None, test: Rows | None = None) -> Split:
+def split(cleaned: Cleaned, *, valid: Cleaned | None = None, test: Rows | None = None) -> Split:
     """Divide ``cleaned`` by :func:`part_of`; a file of the data set's own replaces a hashed part.
 
-    With ``test`` given, the rows that the hash would have set aside for testing train instead; so for ``valid``.
-    The rows of ``valid`` and ``test`` are taken as they are, so that figures compare with published ones, and a
-    training row whose text is in either is left out. Raises DatasetError when a part is left without rows.
+    With ``test`` given, the rows that the hash would have set aside for testing train instead; so for ``valid``. The
+    rows of ``test`` are taken as they are, so that figures compare with published ones. A validation row whose text is
+    tested on is left out, and a training row whose text is validated or tested on. Raises DatasetError when a part is
+    left without rows.
     """
-    outside = set(text_keys(valid.texts)) if valid else set()
-    outside |= set(text_keys(test.texts)) if test else set()
+    tested = frozenset(text_keys(test.texts)) if test else frozenset[bytes]()
+    own = {part for part, rows in ((Part.VALID, valid), (Part.TEST, test)) if rows is not None}
+    outside = tested | frozenset(valid.keys) if valid else tested
     places: dict[Part, list[int]] = {part: [] for part in Part}
-    held_out = 0
     for place, key in enumerate(cleaned.keys):
-        if key in outside:
-            held_out += 1
-            continue
-        places[_used_as(key, valid is not None, test is not None)].append(place)
+        if key not in outside:
+            part = part_of(key)
+            places[Part.TRAIN if part in own else part].append(place)
     parts = {part: cleaned.rows.take(places[part]) for part in Part}
-    result = Split(
-        train=parts[Part.TRAIN],
-        valid=parts[Part.VALID] if valid is None else valid,
-        test=parts[Part.TEST] if test is None else test,
-        held_out=held_out,
-    )
-    _check_not_empty(result, len(cleaned.keys))
-    return result
-
-
-def _used_as(key: bytes, has_valid: bool, has_test: bool) -> Part:
-    part = part_of(key)
-    replaced = (part is Part.VALID and has_valid) or (part is Part.TEST and has_test)
-    return Part.TRAIN if replaced else part
-
-
-def _check_not_empty(result: Split, rows: int) -> None:
-    empty: Collection[str] = [part.value for part in Part if not len(getattr(result, part.value))]
+    held_out = len(cleaned.keys) - sum(map(len, parts.values()))
+    if valid:
+        parts[Part.VALID] = valid.rows.take([place for place, key in enumerate(valid.keys) if key not in tested])
+        held_out += len(valid.keys) - len(parts[Part.VALID])
+    if test:
+        parts[Part.TEST] = test
+    empty = [part.value for part in Part if not len(parts[part])]
     if empty:
         raise DatasetError(
-            f"{rows} clean rows leave none for {' and '.join(empty)}."
+            f"{len(cleaned.keys)} clean rows leave none for {' and '.join(empty)}."
             " About 100 rows are the least that can be split; or give --valid and --test files"
         )
+    return Split(train=parts[Part.TRAIN], valid=parts[Part.VALID], test=parts[Part.TEST], held_out=held_out)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headrace.model.network import FIRST_WORD_ROW, Network
+from headrace.model.network import Network
 from headrace.model.textcnn import TextCNN
 from headrace.model.wide import WideFeatures, wide_features, wide_logits
-from headrace.training.blend import Shares
+from headrace.training.assembling import assemble_network
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.fit_convolution import training_epochs
-from headrace.training.fit_wide import fit_wide
+from headrace.training.fit_wide import WideWeights, fit_wide
 from headrace.training.recipe import Recipe
 from headrace.training.search import Epoch, best_epoch, search_epochs
 from headrace.training.vocabulary import HashedTexts, Vocabulary, choose_vocabulary, hash_all
@@ -37,11 +37,6 @@ class _Material(msgspec.Struct, frozen=True):
     texts: HashedTexts
     targets: NDArray[np.int64]
     vocabulary: Vocabulary
-
-
-class _Wide(msgspec.Struct, frozen=True):
-    weights: torch.Tensor
-    bias: torch.Tensor
 
 
 def train(
@@ -71,7 +66,7 @@ def train(
             convolution = network
             on_refit(number, chosen.number)
     return Trained(
-        network=_assemble(labels, recipe, material.vocabulary, convolution, wide, chosen.shares),
+        network=assemble_network(labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares),
         epochs=epochs,
         chosen=chosen,
     )
@@ -86,7 +81,7 @@ def _search(
     return search_epochs(
         _epochs(material, labels, recipe),
         valid.rows(material.vocabulary.words),
-        wide_logits(wide.weights, wide.bias, _features(valid, material.vocabulary)),
+        wide_logits(*wide, _features(valid, material.vocabulary)),
         _targets(valid_rows, labels),
         patience=recipe.patience,
         on_epoch=on_epoch,
@@ -113,9 +108,9 @@ def _features(texts: HashedTexts, vocabulary: Vocabulary) -> WideFeatures:
     return wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
 
 
-def _fit_wide(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> _Wide:
+def _fit_wide(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> WideWeights:
     features = _features(material.texts, material.vocabulary)
-    return _Wide(*fit_wide(features, material.targets, material.vocabulary.columns, len(labels), recipe.wide))
+    return fit_wide(features, material.targets, material.vocabulary.columns, len(labels), recipe.wide)
 
 
 def _epochs(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> Iterator[tuple[TextCNN, float]]:
@@ -127,37 +122,6 @@ def _epochs(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> Ite
         labels=len(labels),
         recipe=recipe.convolution,
         seed=recipe.seed,
-    )
-
-
-def _assemble(
-    labels: tuple[str, ...],
-    recipe: Recipe,
-    vocabulary: Vocabulary,
-    convolution: TextCNN,
-    wide: _Wide,
-    shares: Shares,
-) -> Network:
-    """Both parts as arrays. A network blends with weights of sum one, so the sum of the shares goes into the parts."""
-    total = shares.convolution + shares.wide
-    words = FIRST_WORD_ROW + len(vocabulary.words)
-    arrays = {name: value.numpy() for name, value in convolution.state_dict().items()}
-    weights, bias = wide.weights.numpy() * np.float32(total), wide.bias.numpy() * np.float32(total)
-    return Network(
-        labels=labels,
-        max_tokens=recipe.max_tokens,
-        widths=convolution.widths,
-        word_hashes=vocabulary.words,
-        words=arrays["words.weight"],
-        filters=tuple(arrays[f"filters.{place}"] for place in range(len(convolution.widths))),
-        filter_bias=arrays["filter_bias"],
-        head=arrays["head.weight"] * np.float32(total),
-        head_bias=arrays["head.bias"] * np.float32(total),
-        wide_words=weights[:words],
-        bigram_hashes=vocabulary.bigrams,
-        wide_bigrams=weights[words:],
-        wide_bias=bias,
-        blend=shares.convolution / total,
     )
 
 

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from headrace.training.dataset import DatasetError, Rows, read_rows
+
+EXPECTED = Rows(('one, "two"', "drei\nvier", "五六"), ("a", "b", "3"))
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_json_lines_are_read_with_numbers_as_labels_and_blank_lines_skipped(tmp_path):
+    lines = '{"text": "one, \\"two\\"", "label": "a", "more": [1]}\n\n{"label": "b", "text": "drei\\nvier"}\n'
+    path = written(tmp_path, "rows.jsonl", lines + '{"text": "五六", "label": 3}')
+
+    assert read_rows(path) == EXPECTED
+
+
+def test_csv_is_read_with_quotes_newlines_and_a_byte_order_mark(tmp_path):
+    path = written(tmp_path, "rows.CSV", '\ufefflabel,text\na,"one, ""two"""\nb,"drei\nvier"\n3,五六\n')
+
+    assert read_rows(path) == EXPECTED
+
+
+def test_parquet_is_read_by_column_names(tmp_path):
+    table = pa.table({"body": list(EXPECTED.texts), "id": [1, 2, 3], "class": list(EXPECTED.labels)})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+
+    assert read_rows(tmp_path / "rows.parquet", text_column="body", label_column="class") == EXPECTED
+
+
+def test_a_folder_gives_its_files_by_name_with_the_subfolder_as_label(tmp_path):
+    for label, name, text in (("b", "1.txt", "x"), ("a", "2.txt", "y"), ("a", "1.txt", "z"), ("a", "read.me", "no")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        written(tmp_path / label, name, text)
+
+    assert read_rows(tmp_path) == Rows(("z", "y", "x"), ("a", "a", "b"))
+
+
+def test_a_null_is_left_to_cleaning(tmp_path):
+    path = written(tmp_path, "rows.jsonl", '{"text": null, "label": "a"}\n{"text": "x", "label": null}\n')
+
+    assert read_rows(path) == Rows(("", "x"), ("a", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.txt", "x", "no .jsonl, .csv or .parquet"),
+        ("rows.jsonl", '{"text": "x", "label": "a"}\n{"text": ', "line 2: is not a JSON object"),
+        ("rows.jsonl", '{"text": "x", "label": "a"}\n["x"]\n', "line 2: is not a JSON object"),
+        ("rows.jsonl", '{"text": "x", "class": "a"}\n', "line 1: has no 'label', only 'text', 'class'"),
+        ("rows.jsonl", '{"text": 7, "label": "a"}\n', "line 1, 'text': must be a string, not int"),
+        (
+            "rows.jsonl",
+            '{"text": "x", "label": 1.5}\n',
+            "line 1, 'label': must be a string or a whole number, not float",
+        ),
+        ("rows.jsonl", b'{"text": "\xff", "label": "a"}\n', "line 1.*is not a JSON object|not UTF-8"),
+        ("rows.csv", "text,class\nx,a\n", "must have one column 'label', its columns are 'text', 'class'"),
+        ("rows.csv", "", "must have one column 'text', its columns are none"),
+        ("rows.csv", "text,label,text\nx,a,y\n", "must have one column 'text'"),
+        ("rows.csv", 'text,label\n"a\nb",x\nc,d,e\n', "line 4: has 3 fields where the first line names 2"),
+        ("rows.csv", 'text,label\n"x"y,a\n', "line 2: is not valid CSV"),
+        ("rows.csv", b"text,label\n\xff,a\n", "is not UTF-8"),
+        ("rows.parquet", "text", "is not a Parquet file"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_name_and_place(tmp_path, name, content, message):
+    path = written(tmp_path, name, content)
+
+    with pytest.raises(DatasetError, match=message) as refusal:
+        read_rows(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_missing_file_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match=r"gone\.csv: can't be read: No such file"):
+        read_rows(tmp_path / "gone.csv")
+    with pytest.raises(DatasetError, match="without LABEL"):
+        read_rows(tmp_path)
+
+
+def test_a_parquet_file_without_the_column_is_refused(tmp_path):
+    parquet.write_table(pa.table({"text": ["x"]}), tmp_path / "rows.parquet")
+
+    with pytest.raises(DatasetError, match="must have one column 'label'"):
+        read_rows(tmp_path / "rows.parquet")

@@ -1,0 +1,99 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.training.cleaning import clean
+from headrace.training.dataset import DatasetError, Rows
+from headrace.training.splitting import Part, part_of, split
+from headrace.training.text_keys import text_keys
+
+
+def numbered(count: int, first: int = 0) -> Rows:
+    return Rows(tuple(f"text number {i}" for i in range(first, first + count)), ("a",) * count)
+
+
+def test_the_split_of_known_texts_never_changes():
+    # These came from the first release: if one moves, every data set's test rows have moved into training.
+    texts = [f"word {i}" for i in range(40)]
+    parts = [part_of(key) for key in text_keys(texts)]
+
+    assert [i for i, part in enumerate(parts) if part is Part.TEST] == [7, 11, 15, 30]
+    assert [i for i, part in enumerate(parts) if part is Part.VALID] == [10, 20, 39]
+
+
+@given(st.text(), st.lists(st.text(), max_size=5))
+def test_a_text_is_in_the_same_part_whatever_texts_are_beside_it(text, others):
+    alone = text_keys([text])[0]
+
+    assert text_keys([*others, text, *others])[len(others)] == alone
+
+
+@given(st.lists(st.sampled_from(["Wasser", "läuft", "水", "!", "9"]), min_size=1, max_size=6), st.randoms())
+def test_texts_of_equal_words_share_a_part(words, randomness):
+    spaced = "".join(word.upper() + " " * randomness.randint(1, 3) for word in words)
+
+    assert text_keys([spaced]) == text_keys([" ".join(words)])
+
+
+@given(st.lists(st.sampled_from(["Wasser", "läuft", "水", "!", "9"]), min_size=2, max_size=6, unique=True))
+def test_texts_of_the_same_words_in_another_order_have_other_keys(words):
+    assert text_keys([" ".join(words)]) != text_keys([" ".join(reversed(words))])
+
+
+def test_the_parts_are_about_80_10_and_10_percent():
+    result = split(clean(numbered(5000)))
+
+    assert len(result.train) + len(result.valid) + len(result.test) == 5000
+    assert 0.085 < len(result.valid) / 5000 < 0.115
+    assert 0.085 < len(result.test) / 5000 < 0.115
+
+
+def test_no_text_moves_when_rows_are_added_or_shuffled():
+    rows = numbered(300)
+    order = list(range(300))
+    random.Random(5).shuffle(order)
+    before, after = split(clean(rows)), split(clean(rows.take(order) + numbered(200, first=300)))
+
+    for part in Part:
+        here, there = (set(getattr(result, part.value).texts) for result in (before, after))
+        assert here == there & set(rows.texts)
+
+
+def test_a_file_of_its_own_replaces_a_hashed_part_and_gives_those_rows_to_training():
+    rows, test = numbered(400), numbered(50, first=1000)
+    hashed = split(clean(rows))
+    result = split(clean(rows), test=test)
+
+    assert result.test == test
+    assert result.valid == hashed.valid
+    assert set(result.train.texts) == set(hashed.train.texts) | set(hashed.test.texts)
+
+
+def test_a_training_row_whose_text_is_tested_on_is_left_out():
+    rows = numbered(400)
+    valid, test = Rows(("TEXT number 7",), ("a",)), Rows(("text  number 8",), ("a",))
+    result = split(clean(rows), valid=clean(valid), test=test)
+
+    assert result.held_out == 2
+    assert len(result.train) == 398
+    assert not {"text number 7", "text number 8"} & set(result.train.texts)
+
+
+def test_a_validation_row_whose_text_is_tested_on_is_left_out_because_the_last_fit_trains_on_it():
+    result = split(clean(numbered(200)), valid=clean(numbered(20, first=500)), test=numbered(5, first=500))
+
+    assert result.held_out == 5
+    assert not set(result.valid.texts) & set(result.test.texts)
+
+
+def test_rows_of_a_test_file_are_taken_as_they_are():
+    test = Rows(("same", "same", ""), ("a", "b", "a"))
+
+    assert split(clean(numbered(200)), test=test).test == test
+
+
+def test_too_few_rows_are_refused_with_what_to_do():
+    with pytest.raises(DatasetError, match=r"leave none for .*test.*--valid and --test"):
+        split(clean(numbered(2)))

@@ -1,0 +1,106 @@
+import json
+import subprocess
+import sys
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from headrace.commands.evaluate import evaluate
+from headrace.commands.train import train
+from headrace.core.errors import UserError
+
+app = typer.Typer()
+app.command()(train)
+app.command()(evaluate)
+
+# Evaluates an artifact in a process of its own and says whether torch came along.
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from headrace.commands.evaluate import evaluate
+evaluate(sys.argv[1], Path(sys.argv[2]), as_json=True)
+assert "torch" not in sys.modules, "evaluate loaded torch"
+"""
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    rows = [
+        {"body": f"{word} number {number}", "class": label}
+        for number in range(80)
+        for word, label in (("sun and light", "day"), ("moon and stars", "night"))
+    ]
+    rows += [
+        {"body": "", "class": "day"},
+        rows[0],
+        {"body": "both", "class": "day"},
+        {"body": "both", "class": "night"},
+    ]
+    for name, chosen in (("rows.jsonl", rows), ("own.jsonl", [*rows[:3], {"body": "fog", "class": "dusk"}])):
+        (folder / name).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in chosen))
+    columns = ("--text-column", "body", "--label-column", "class")
+    result = invoke("train", folder / "rows.jsonl", "--out", folder / "m.safetensors", "--epochs", 1, *columns)
+    return folder, columns, result
+
+
+def test_train_reports_what_it_dropped_and_the_test_rows(trained):
+    folder, _, result = trained
+
+    assert result.exit_code == 0
+    output = " ".join(result.output.split())
+    assert "164 rows: 1 empty, 1 duplicate, 2 conflicting and 0 that" in output
+    assert "accuracy 100.00%" in output
+    assert (folder / "m.safetensors").exists()
+
+
+def test_evaluate_reports_any_file_and_counts_an_unknown_label_as_wrong(trained):
+    folder, columns, _ = trained
+    result = invoke("evaluate", folder / "m.safetensors", folder / "own.jsonl", *columns)
+    report = json.loads(invoke("evaluate", folder / "m.safetensors", folder / "own.jsonl", "--json", *columns).output)
+
+    assert "does not know, counted as wrong: dusk" in " ".join(result.output.split())
+    assert (report["rows"], report["accuracy"]) == (4, 0.75)
+
+
+def test_both_backends_report_the_same(trained):
+    folder, columns, _ = trained
+    cpu, reference = (
+        invoke(
+            "evaluate", folder / "m.safetensors", folder / "rows.jsonl", "--json", "--backend", name, *columns
+        ).output
+        for name in ("cpu", "reference")
+    )
+
+    assert cpu == reference
+
+
+def test_evaluate_on_the_cpu_backend_does_not_load_torch(trained):
+    folder, _, _ = trained
+    (folder / "plain.jsonl").write_text('{"text": "sun and light", "label": "day"}\n')
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(folder / "m.safetensors"), str(folder / "plain.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+
+
+def test_the_training_package_does_not_load_torch():
+    code = "import sys, headrace.training, headrace.training.dataset; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_model_and_an_empty_file_are_the_users_errors(trained):
+    folder, columns, _ = trained
+    (folder / "empty.jsonl").write_text("")
+
+    with pytest.raises(UserError, match="there is no such artifact"):
+        invoke("evaluate", folder / "gone.safetensors", folder / "own.jsonl", *columns)
+    with pytest.raises(UserError, match="no rows to evaluate on"):
+        invoke("evaluate", folder / "m.safetensors", folder / "empty.jsonl", *columns)
