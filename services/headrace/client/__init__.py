@@ -1,0 +1,24 @@
+"""Publish texts to be labelled and read their labels, with the base install alone.
+
+>>> async with headrace.client.connect("127.0.0.1:9092") as client:
+...     result = await client.classify("Rates rise again")
+...     async for answer in client.answers("beginning"):
+...         print(answer.result.id, answer.result.label)
+"""
+
+from headrace.client.connection import Client, connect
+from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
+from headrace.client.publishing import Published, prepare
+from headrace.client.reading import Answer, AnswerReader
+
+__all__ = [
+    "Answer",
+    "AnswerLogError",
+    "AnswerReader",
+    "Client",
+    "LostAnswerError",
+    "NoAnswerError",
+    "Published",
+    "connect",
+    "prepare",
+]

@@ -1,0 +1,180 @@
+"""The client: publish texts, read answers, or both at once by :meth:`Client.classify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from typing import Self
+
+from headrace.client.awaiting import Awaiter
+from headrace.client.errors import NoAnswerError
+from headrace.client.publishing import Published, Publisher, prepare
+from headrace.client.reading import Answer, AnswerReader, From
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.resume import look_back
+from headrace.kafka.interface import Cluster, Headers, Outgoing
+from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.records import ClassifyRequest, ClassifyResult
+from headrace_schemas.topics import REQUESTS, RESULTS
+
+MAX_BATCH = 512
+"""The workers' default of worker.max_batch; a reader that starts again looks back by it, as they do."""
+
+COMMIT_S = 1.0
+
+
+@asynccontextmanager
+async def connect(
+    bootstrap: str = "127.0.0.1:9092",
+    *,
+    kafka: KafkaSettings | None = None,
+    requests: str = REQUESTS,
+    results: str = RESULTS,
+    max_batch: int = MAX_BATCH,
+) -> AsyncIterator[Client]:
+    """Connect to Kafka at ``bootstrap``, or by all of ``kafka`` (TLS, SASL). Raises a KafkaError.
+
+    ``max_batch`` is the largest worker.max_batch among the workers.
+
+    >>> async with headrace.client.connect("127.0.0.1:9092") as client:
+    ...     print((await client.classify("Rates rise again")).label)
+    """
+    from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415 - aiokafka loads when somebody connects
+
+    cluster = AioKafkaCluster(kafka or KafkaSettings(bootstrap=bootstrap))
+    async with Client(cluster, requests=requests, results=results, max_batch=max_batch) as client:
+        yield client
+
+
+class Client:
+    """Publishes to ``requests`` and reads from ``results`` of ``cluster``. Use it by ``async with``.
+
+    Whatever reaches for Kafka raises a KafkaError; what the wire refuses raises a WireError before anything is sent.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        requests: str = REQUESTS,
+        results: str = RESULTS,
+        max_batch: int = MAX_BATCH,
+        clock: Clock | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._results = results
+        self._look_back = look_back(max_batch)
+        self._clock = clock or SystemClock()
+        self._publisher = Publisher(cluster.producer, requests)
+        self._awaiter: Awaiter | None = None
+        self._awaiter_starts = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._publisher.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._awaiter is not None:
+                await self._awaiter.stop()
+        finally:
+            await self._publisher.stop()
+
+    async def publish(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float | None = None,  # noqa: ASYNC109 - how long the request is worth answering, not this call
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Published:
+        """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
+        record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        return await self._publisher.publish(record, partition)
+
+    async def publish_many(self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing]) -> list[Published]:
+        """Publish many, batched; with key, timeout or headers make them by :func:`prepare`. Order as given.
+
+        An iterable is taken as it is needed, so it may be a generator over a large file.
+        """
+        return await self._publisher.publish_many(
+            request if isinstance(request, Outgoing) else prepare(request) for request in requests
+        )
+
+    async def classify(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float = 30.0,  # noqa: ASYNC109 - it goes with the request, so that it is not answered later either
+        headers: Headers = (),
+    ) -> ClassifyResult:
+        """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
+
+        Raises NoAnswerError after ``timeout`` seconds, LostAnswerError when later requests were answered instead and
+        AnswerLogError when the answer is to another text.
+        """
+        record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        try:
+            async with asyncio.timeout(timeout):
+                awaiter = await self._started_awaiter()
+                with awaiter.publishing():
+                    answer = awaiter.expect(await self._publisher.publish(record))
+                return await answer
+        except TimeoutError as error:
+            raise NoAnswerError(
+                f"No answer within {timeout:g} s. Is a worker answering? Its log and its /readyz say more."
+            ) from error
+
+    @asynccontextmanager
+    async def reader(
+        self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
+    ) -> AsyncIterator[AnswerReader]:
+        """Read answers by chunks; see :meth:`answers`. Commits are the caller's."""
+        reader = AnswerReader(
+            self._cluster.consumer(group=group),
+            self._results,
+            from_=from_,
+            partitions=partitions,
+            resume_group=group is not None,
+            look_back=self._look_back,
+            clock=self._clock,
+        )
+        try:
+            await reader.start()
+            yield reader
+        finally:
+            await reader.stop()
+
+    async def answers(
+        self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
+    ) -> AsyncIterator[Answer]:
+        """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
+
+        ``from_`` is "latest", "beginning" or a position for each results partition. With ``group`` the place is kept
+        in Kafka under that name, about once a second, and a later run goes on there: an answer may come again, none
+        is skipped. The partitions are not shared among several readers of one group.
+        """
+        async with self.reader(from_, partitions=partitions, group=group) as reader:
+            committed_at = self._clock.monotonic()
+            while True:
+                for answer in await reader.read():
+                    yield answer
+                if group is not None and self._clock.monotonic() - committed_at >= COMMIT_S:
+                    await reader.commit()
+                    committed_at = self._clock.monotonic()
+
+    async def _started_awaiter(self) -> Awaiter:
+        async with self._awaiter_starts:
+            if self._awaiter is None or not self._awaiter.alive:
+                if self._awaiter is not None:
+                    await self._awaiter.stop()
+                # Looking back is for repeats, and who waits for one place has no use of it.
+                reader = AnswerReader(self._cluster.consumer(), self._results, look_back=0, clock=self._clock)
+                self._awaiter = Awaiter(reader, self._clock)
+                await self._awaiter.start()
+            return self._awaiter

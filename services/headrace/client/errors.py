@@ -1,0 +1,17 @@
+"""What can go wrong for who publishes and reads, beside Kafka's own errors and those of the wire."""
+
+from __future__ import annotations
+
+from headrace.core.errors import UserError
+
+
+class NoAnswerError(UserError):
+    """The answer did not come in time. The request may still be answered later, unless its timeout says otherwise."""
+
+
+class LostAnswerError(UserError):
+    """Later requests were answered and this one was not: the answer log has a hole here."""
+
+
+class AnswerLogError(UserError):
+    """The answer log is not the one that was read or written before: a topic was cut or made anew."""

@@ -1,0 +1,116 @@
+"""Publishing requests: each is checked before it leaves, and known by where it was appended."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from headrace.kafka.errors import ProducerDeadError
+from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
+from headrace_schemas.codec import encode_request
+from headrace_schemas.errors import BadHeaderError
+from headrace_schemas.headers import MAX_TIMEOUT_MS, TIMEOUT_MS
+from headrace_schemas.records import ClassifyRequest
+
+BATCH = 2000
+"""Records handed to the producer at once by :meth:`Publisher.publish_many`."""
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Where the acknowledged request is. ``crc`` is the CRC-32 of its value, which its answer repeats."""
+
+    partition: int
+    offset: int
+    crc: int
+
+
+def prepare(
+    request: str | bytes | ClassifyRequest,
+    *,
+    key: str | bytes | None = None,
+    id: str | None = None,  # noqa: A002 - the field's name on the wire
+    timeout: float | None = None,
+    headers: Headers = (),
+) -> Outgoing:
+    """Make the record to publish. Bytes go as they are: a record of your own, with its content type in ``headers``.
+
+    ``id`` is for a bare text; ``timeout`` is in seconds, after which the request is answered `expired`.
+    Raises a WireError for what a worker would refuse.
+    """
+    if isinstance(request, str):
+        request = ClassifyRequest(text=request, id=id)
+    elif id is not None:
+        raise TypeError("id is for a text; this record brings its own")
+    value = encode_request(request) if isinstance(request, ClassifyRequest) else request
+    if timeout is not None:
+        milliseconds = round(timeout * 1000)
+        if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
+            allowed = f"from 0.001 to {MAX_TIMEOUT_MS / 1000:g} seconds are allowed"
+            raise BadHeaderError(f"header {TIMEOUT_MS}", f"{timeout} s is out of range: {allowed}")
+        headers = (*headers, (TIMEOUT_MS, b"%d" % milliseconds))
+    return Outgoing(value, key.encode() if isinstance(key, str) else key, headers)
+
+
+class Publisher:
+    """Publishes to one topic. A producer that is dead is replaced for the next call; the failed one has raised."""
+
+    def __init__(self, new_producer: Callable[[], Producer], topic: str) -> None:
+        self._new_producer = new_producer
+        self._topic = topic
+        self._producer: Producer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises a KafkaError when that fails."""
+        producer = self._new_producer()
+        await producer.start()
+        self._producer = producer
+
+    async def stop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def publish(self, record: Outgoing, partition: int | None = None) -> Published:
+        """Append ``record``. Raises a KafkaError; then it is unknown whether it was appended."""
+        producer = await self._alive()
+        try:
+            appended = await producer.send(self._topic, record, partition=partition)
+        except ProducerDeadError:
+            await self.stop()
+            raise
+        return _published(record, appended)
+
+    async def publish_many(self, records: Iterable[Outgoing]) -> list[Published]:
+        """Append ``records`` by :data:`BATCH`, keyless ones spread; results in the order given.
+
+        Raises a KafkaError; then some prefix of them was appended, and perhaps more of the batch behind it.
+        """
+        published: list[Published] = []
+        for batch in _batches(records):
+            producer = await self._alive()
+            try:
+                places = await producer.send_many(self._topic, batch)
+            except ProducerDeadError:
+                await self.stop()
+                raise
+            published.extend(map(_published, batch, places))
+        return published
+
+    async def _alive(self) -> Producer:
+        if self._producer is None:
+            await self.start()
+        assert self._producer is not None  # noqa: S101 - start sets it or raises
+        return self._producer
+
+
+def _published(record: Outgoing, appended: Appended) -> Published:
+    return Published(appended.partition, appended.offset, zlib.crc32(record.value or b""))
+
+
+def _batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    walk = iter(records)
+    while batch := list(itertools.islice(walk, BATCH)):
+        yield batch

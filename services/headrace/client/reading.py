@@ -1,0 +1,215 @@
+"""Reading the answer log: every request once, repeats dropped, holes said, also by a reader that starts again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from headrace.client.errors import AnswerLogError
+from headrace.core.answer_log import Hole, PartitionReader, recover
+from headrace.core.clock import Clock
+from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError, UnknownTopicError
+from headrace.kafka.interface import Consumer, Headers, Record, TopicPartition
+from headrace.logs import event
+from headrace_schemas.codec import decode_result
+from headrace_schemas.errors import WireError, place
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import ClassifyResult
+
+From = Literal["latest", "beginning"] | Mapping[int, int]
+"""The end, the beginning, or the position in each results partition (one that is not named: its beginning)."""
+
+LOOK_FOR_PARTITIONS_S = 5.0
+LOOK_BACK_LIMIT_S = 30.0
+_CHUNK = 1000
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An accepted answer. ``position`` is the place of the answer itself in results partition ``partition``.
+
+    ``hole`` says which requests before this one have no answer that a reader accepts; nearly always None.
+    """
+
+    partition: int
+    position: int
+    timestamp_ms: int
+    key: bytes | None
+    headers: Headers
+    result: ClassifyResult
+    hole: Hole | None = None
+
+
+class AnswerReader:
+    """Reads results partitions, all of them unless ``partitions`` names some; new ones from their beginning.
+
+    In front of its position it looks back over ``look_back`` answers to know what it has seen already. With
+    ``resume_group`` it begins where that group committed, if it did, and :meth:`commit` keeps the place there.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        *,
+        from_: From = "latest",
+        partitions: Collection[int] | None = None,
+        resume_group: bool = False,
+        look_back: int,
+        clock: Clock,
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._from = from_
+        self._only = None if partitions is None else frozenset(partitions)
+        self._resume_group = resume_group
+        self._look_back = look_back
+        self._clock = clock
+        self._readers: dict[TopicPartition, PartitionReader] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._looked_at = 0.0
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Behind the last answer read of each partition: where a later reader begins by ``from_``."""
+        return {name.partition: position for name, position in self._positions.items()}
+
+    async def start(self) -> None:
+        """Find the positions. Raises a KafkaError, and AnswerLogError for a position beyond the log's end."""
+        await self._consumer.start()
+        numbers = await self._wanted()
+        if not numbers:
+            raise UnknownTopicError(f"There is no topic {self._topic} to read answers from.")
+        await self._take_in(numbers, self._from)
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
+        """Wait up to ``timeout_s`` for answers; those of one partition are in the order of their requests.
+
+        Raises a KafkaError, and AnswerLogError when the log was cut behind this reader.
+        """
+        await self._look_for_partitions()
+        try:
+            chunks = await self._consumer.fetch(max_records=_CHUNK, timeout_s=timeout_s)
+        except OffsetOutOfRangeError as error:
+            await self._back_into_the_log(error)
+            return []
+        answers: list[Answer] = []
+        for name, records in chunks.items():
+            if records:
+                reader = self._readers[name]
+                answers += [answer for record in records if (answer := _read(reader, record)) is not None]
+                self._positions[name] = records[-1].offset + 1
+        return answers
+
+    async def commit(self) -> None:
+        """Keep the positions as the group's. Raises a KafkaError."""
+        await self._consumer.commit(self._positions)
+
+    async def _wanted(self) -> frozenset[int]:
+        self._looked_at = self._clock.monotonic()
+        there = await self._consumer.partitions_of(self._topic)
+        if self._only is None:
+            return there
+        if absent := sorted(self._only - there):
+            raise UnknownTopicError(f"Topic {self._topic} has no partition {absent[0]}; it has {len(there)}.")
+        return self._only
+
+    async def _look_for_partitions(self) -> None:
+        if self._only is None and self._clock.monotonic() - self._looked_at >= LOOK_FOR_PARTITIONS_S:
+            known = {name.partition for name in self._positions}
+            if new := await self._wanted() - known:
+                await self._take_in(new, "beginning")
+
+    async def _take_in(self, numbers: Iterable[int], from_: From) -> None:
+        new = [TopicPartition(self._topic, number) for number in sorted(numbers)]
+        begins = await self._consumer.beginning_offsets(new)
+        ends = await self._consumer.end_offsets(new)
+        starts = {name: await self._start(name, from_, begins[name], ends[name]) for name in new}
+        self._readers |= await self._recover(starts, begins)
+        self._positions |= starts
+        self._consumer.assign(self._positions)
+        for name, position in self._positions.items():
+            self._consumer.seek(name, position)
+
+    async def _start(self, name: TopicPartition, from_: From, begin: int, end: int) -> int:
+        committed = await self._consumer.committed(name) if self._resume_group else None
+        if committed is not None:
+            start = committed
+        elif isinstance(from_, Mapping):
+            start = from_.get(name.partition, begin)
+        else:
+            start = end if from_ == "latest" else begin
+        if start > end:
+            raise AnswerLogError(
+                f"{self._topic}[{name.partition}] ends at {end}, before the position {start} to go on from: the topic "
+                "was cut or made anew. Begin again from its beginning or its end."
+            )
+        if start < begin:
+            event("answers.deleted", level="warning", partition=name.partition, first=start, next=begin)
+        return max(start, begin)
+
+    async def _recover(
+        self, starts: Mapping[TopicPartition, int], begins: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, PartitionReader]:
+        """Look at the answers just before each position."""
+        seen: dict[TopicPartition, list[int]] = {name: [] for name in starts}
+        waiting = {name for name, start in starts.items() if self._look_back and start > begins[name]}
+        if waiting:
+            self._consumer.assign(waiting)
+            for name in waiting:
+                self._consumer.seek(name, max(begins[name], starts[name] - self._look_back))
+        until = self._clock.monotonic() + LOOK_BACK_LIMIT_S
+        while waiting:
+            chunks = await self._consumer.fetch(max_records=_CHUNK, timeout_s=0.5, partitions=waiting)
+            for name, records in chunks.items():
+                results = (_decoded(record) for record in records if record.offset < starts[name])
+                seen[name] += [result.offset for result in results if result is not None]
+            # By position, not by records: the last offsets before it may hold none.
+            waiting = {name for name in waiting if await self._consumer.position(name) < starts[name]}
+            if waiting and self._clock.monotonic() > until:
+                raise BrokerUnavailableError(
+                    f"The last answers of {self._topic} could not be read in {LOOK_BACK_LIMIT_S:g} s."
+                )
+        return {name: recover(offsets) for name, offsets in seen.items()}
+
+    async def _back_into_the_log(self, error: OffsetOutOfRangeError) -> None:
+        """Retention overtook the reader: go on at the log's beginning. The next answer shows the hole."""
+        names = [TopicPartition(*name) for name in error.positions]
+        begins = await self._consumer.beginning_offsets(names)
+        for name in names:
+            position = error.positions[name]
+            if position > begins[name]:
+                raise AnswerLogError(
+                    f"{name.topic}[{name.partition}] has no position {position} any more: the topic was cut or made "
+                    "anew. Begin again from its beginning or its end."
+                ) from error
+            event("answers.deleted", level="warning", partition=name.partition, first=position, next=begins[name])
+            self._positions[name] = begins[name]
+            self._consumer.seek(name, begins[name])
+
+
+def _read(reader: PartitionReader, record: Record) -> Answer | None:
+    """Return the answer in ``record``, None for a repeat and for what is no answer."""
+    result = _decoded(record)
+    if result is None:
+        return None
+    reading = reader.read(result.offset, result.after)
+    if not reading.accepted:
+        return None
+    return Answer(
+        record.partition, record.offset, record.timestamp, record.key, record.headers, result, hole=reading.hole
+    )
+
+
+def _decoded(record: Record) -> ClassifyResult | None:
+    """Decode an answer. What is none is skipped: if an answer was meant to be here, the next one shows the hole."""
+    where = place(record.topic, record.partition, record.offset)
+    try:
+        return decode_result(record.value, content_type(record.headers, where), where=where)
+    except WireError as error:
+        event("answer.unreadable", level="warning", error=str(error))
+        return None

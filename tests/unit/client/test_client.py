@@ -1,0 +1,230 @@
+import asyncio
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from headrace.client import AnswerLogError, Client, LostAnswerError, NoAnswerError, prepare
+from headrace.kafka.errors import ProducerDeadError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.partitioner import partition_of_key
+from headrace_schemas.codec import decode_request
+from headrace_schemas.errors import BadHeaderError, TextTooLargeError
+from headrace_schemas.headers import read_timeout_ms
+from headrace_schemas.records import ClassifyRequest, Status
+from tests.support.answer_log import AnswerWriter, answer
+from tests.support.turned_loop import TurnedClock, run_turned
+
+REQUESTS, RESULTS = "classify.requests", "classify.results"
+
+
+class Scene:
+    """A client and a worker over the twin."""
+
+    def __init__(self, partitions: int = 2) -> None:
+        self.clock = TurnedClock()
+        self.fault: Callable[[str], Coroutine[Any, Any, None]] | None = None
+        self.cluster = MemoryCluster(self.clock, faults=self)
+        for name in (REQUESTS, RESULTS):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=partitions))
+        self.writer = AnswerWriter(self.cluster, self.clock, REQUESTS, RESULTS, partitions)
+        self.client = Client(self.cluster, clock=self.clock)
+
+    async def point(self, member: str, name: str) -> None:
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            await self.fault(name)
+
+    def records(self, topic: str = REQUESTS, partition: int = 0) -> list[Any]:
+        return self.cluster.log(TopicPartition(topic, partition)).records
+
+
+def scene(play: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def test() -> None:
+        async def main() -> None:
+            stage = Scene()
+            try:
+                async with stage.client:
+                    await play(stage)
+            finally:
+                await stage.cluster.close()
+
+        run_turned(main())
+
+    test.__name__ = play.__name__
+    return test
+
+
+@scene
+async def test_what_is_published_is_where_the_acknowledgement_says(stage: Scene) -> None:
+    published = await stage.client.publish("Rates rise", key="k", id="7", timeout=1.5, headers=[("tenant", b"a")])
+    record = stage.records(partition=published.partition)[published.offset]
+    assert decode_request(record.value) == ClassifyRequest(text="Rates rise", id="7")
+    assert (record.key, read_timeout_ms(record.headers)) == (b"k", 1500)
+    assert ("tenant", b"a") in record.headers
+    assert published.crc == zlib.crc32(record.value)
+
+
+@scene
+async def test_a_partition_can_be_chosen(stage: Scene) -> None:
+    assert [(await stage.client.publish("x", partition=1)).partition for _ in range(3)] == [1, 1, 1]
+
+
+@scene
+async def test_a_record_of_ones_own_goes_as_it_is(stage: Scene) -> None:
+    published = await stage.client.publish(b"\x81\xa1t\xa1x", headers=[("content-type", b"application/msgpack")])
+    assert stage.records(partition=published.partition)[0].value == b"\x81\xa1t\xa1x"
+
+
+@scene
+async def test_what_a_worker_would_refuse_is_not_sent(stage: Scene) -> None:
+    with pytest.raises(TextTooLargeError):
+        await stage.client.publish("x" * 70_000)
+    with pytest.raises(BadHeaderError, match="timeout-ms"):
+        await stage.client.publish("x", timeout=0)
+    assert not stage.records(partition=0)
+    assert not stage.records(partition=1)
+
+
+@scene
+async def test_many_are_published_in_order_and_each_is_known(stage: Scene) -> None:
+    requests = [prepare(f"text {number}", key=f"key {number % 7}") for number in range(5000)]
+    published = await stage.client.publish_many(iter(requests))
+    assert len(published) == 5000
+    for request, place in zip(requests, published, strict=True):
+        assert stage.records(partition=place.partition)[place.offset].value == request.value
+        assert place.crc == zlib.crc32(request.value or b"")
+
+
+@scene
+async def test_a_text_is_classified_by_its_place_alone(stage: Scene) -> None:
+    stage.writer.start()
+    await stage.client.publish_many(["others", "come", "before"])
+    results = await asyncio.gather(*(stage.client.classify(f"text {number}") for number in range(50)))
+    assert all(result.status is Status.OK for result in results)
+    crcs = {zlib.crc32(f'{{"text":"text {number}"}}'.encode()) for number in range(50)}
+    assert {result.crc for result in results} == crcs
+
+
+@scene
+async def test_an_answer_faster_than_the_acknowledgement_is_not_missed(stage: Scene) -> None:
+    await stage.client.publish("first, so that the reader is there")
+
+    async def slow_acknowledgement(name: str) -> None:
+        if name == "produce.after":
+            stage.writer.catch_up()
+            await stage.clock.sleep(3.0)
+
+    stage.fault = slow_acknowledgement
+    assert (await stage.client.classify("quick", timeout=10)).status is Status.OK
+
+
+@scene
+async def test_without_a_worker_the_wait_ends_with_what_to_look_at(stage: Scene) -> None:
+    with pytest.raises(NoAnswerError, match=r"within 5 s\. Is a worker answering"):
+        await stage.client.classify("nobody there", timeout=5)
+    assert stage.clock.monotonic() < 6
+    record = next(record for number in (0, 1) for record in stage.records(partition=number))
+    assert read_timeout_ms(record.headers) == 5000
+
+
+@scene
+async def test_a_request_that_is_passed_over_is_said_at_once(stage: Scene) -> None:
+    stage.writer.start()
+    key = next(str(number) for number in range(100) if partition_of_key(str(number).encode(), 2) == 0)
+    # A hole can be seen only behind an answer of the same partition.
+    await stage.client.classify("seen", key=key)
+    stage.writer.skipped = {1}
+    lost = asyncio.create_task(stage.client.classify("lost", key=key, timeout=1000))
+    while len(stage.records(partition=0)) < 2:
+        await stage.clock.sleep(0.01)
+    await stage.client.publish("later", key=key)
+    with pytest.raises(LostAnswerError, match="Request 1 of partition 0 was passed over"):
+        await lost
+    assert stage.clock.monotonic() < 10
+
+
+@scene
+async def test_an_answer_to_another_text_is_no_answer(stage: Scene) -> None:
+    classifying = asyncio.create_task(stage.client.classify("mine"))
+    while not any(stage.records(partition=number) for number in (0, 1)):
+        await stage.clock.sleep(0.01)
+    number = next(number for number in (0, 1) if stage.records(partition=number))
+    stage.cluster.log(TopicPartition(RESULTS, number)).append_batch([answer(0, -1, b"another")], 0)
+    with pytest.raises(AnswerLogError, match="to another text"):
+        await classifying
+
+
+@scene
+async def test_a_reader_that_fails_tells_everybody_who_waits_and_the_next_call_reads_again(stage: Scene) -> None:
+    waiting = asyncio.create_task(stage.client.classify("to be refused", timeout=1000))
+    while not any(stage.records(partition=number) for number in (0, 1)):
+        await stage.clock.sleep(0.01)
+
+    async def dead(name: str) -> None:
+        if name == "fetch.before":
+            raise ProducerDeadError("gone for good")
+
+    stage.fault = dead
+    with pytest.raises(ProducerDeadError):
+        await waiting
+    stage.fault = None
+    stage.writer.start()
+    assert (await stage.client.classify("again")).status is Status.OK
+
+
+@scene
+async def test_a_dead_producer_is_replaced_for_the_next_request(stage: Scene) -> None:
+    async def dead(name: str) -> None:
+        if name == "produce.before":
+            raise ProducerDeadError("out of sequence")
+
+    stage.fault = dead
+    with pytest.raises(ProducerDeadError):
+        await stage.client.publish("lost")
+    stage.fault = None
+    assert (await stage.client.publish("found")).offset == 0
+
+
+@scene
+async def test_answers_go_on_for_ever_and_a_group_keeps_its_place(stage: Scene) -> None:
+    stage.writer.start()
+    seen: list[int] = []
+
+    async def read(count: int) -> None:
+        async with aclosing(stage.client.answers("beginning", group="billing")) as answers:
+            async for one in answers:
+                seen.append(one.result.offset)
+                if len(seen) >= count:
+                    # Past the second after which the place is kept.
+                    await stage.clock.sleep(2.0)
+                if len(seen) == count + 1:
+                    return
+
+    reading = asyncio.create_task(read(5))
+    for number in range(7):
+        await stage.client.publish(f"text {number}", partition=0)
+        await stage.clock.sleep(0.1)
+    await reading
+    assert seen == [0, 1, 2, 3, 4, 5]
+    committed = stage.cluster.committed("billing")
+    assert 0 < committed[TopicPartition(RESULTS, 0)] <= 6
+
+
+def test_the_client_loads_no_library_of_the_model() -> None:
+    code = (
+        "import sys, headrace.client, headrace.kafka.aio; "
+        "print({'numpy', 'numba', 'torch', 'prometheus_client', 'uvloop'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
+
+
+def test_bytes_and_records_bring_their_own_id() -> None:
+    with pytest.raises(TypeError, match="brings its own"):
+        prepare(b"{}", id="1")
+    assert prepare(ClassifyRequest(text="a", id="1")) == Outgoing(b'{"text":"a","id":"1"}', None, ())

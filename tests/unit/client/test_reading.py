@@ -1,0 +1,255 @@
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.client import AnswerLogError, AnswerReader
+from headrace.core.answer_log import Hole
+from headrace.kafka.errors import UnknownTopicError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from tests.support.answer_log import answer
+from tests.support.turned_loop import TurnedClock, run_turned
+
+RESULTS = "classify.results"
+FIRST = TopicPartition(RESULTS, 0)
+
+
+class Log:
+    """A results topic of the twin and readers of it."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.clock = TurnedClock()
+        self.cluster = MemoryCluster(self.clock)
+        self.cluster.create_topic(TopicSpec(name=RESULTS, partitions=partitions))
+
+    def append(self, *answers: Outgoing, partition: int = 0) -> None:
+        self.cluster.log(TopicPartition(RESULTS, partition)).append_batch(list(answers), 0)
+
+    async def reader(self, from_: Any = "beginning", **settings: Any) -> AnswerReader:
+        settings = {"look_back": 20, "clock": self.clock, **settings}
+        reader = AnswerReader(
+            self.cluster.consumer(group=settings.pop("group", None)), RESULTS, from_=from_, **settings
+        )
+        await reader.start()
+        return reader
+
+
+def on_a_log(partitions: int = 1) -> Callable[[Callable[[Log], Coroutine[Any, Any, None]]], Callable[[], None]]:
+    def decorate(play: Callable[[Log], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        def test() -> None:
+            async def main() -> None:
+                log = Log(partitions)
+                try:
+                    await play(log)
+                finally:
+                    await log.cluster.close()
+
+            run_turned(main())
+
+        test.__name__ = play.__name__
+        return test
+
+    return decorate
+
+
+async def offsets(reader: AnswerReader) -> list[int]:
+    found: list[int] = []
+    while answers := await reader.read(timeout_s=0.1):
+        found += [one.result.offset for one in answers]
+    return found
+
+
+def chain(*numbers: int) -> list[Outgoing]:
+    """Answers to requests ``numbers``, each the successor of the one before."""
+    return [answer(number, after) for after, number in zip((numbers[0] - 1, *numbers), numbers, strict=False)]
+
+
+@on_a_log()
+async def test_a_repeat_is_dropped_and_a_hole_is_on_the_answer_behind_it(log: Log) -> None:
+    log.append(*chain(0, 1, 2), *chain(1, 2), answer(5, 4), answer(6, 5))
+    reader = await log.reader()
+    answers = await reader.read()
+    assert [(one.result.offset, one.hole) for one in answers] == [
+        (0, None),
+        (1, None),
+        (2, None),
+        (5, Hole(3, 4)),
+        (6, None),
+    ]
+    assert [one.position for one in answers] == [0, 1, 2, 5, 6]
+
+
+@on_a_log()
+async def test_offsets_that_the_requests_log_does_not_have_are_no_hole(log: Log) -> None:
+    log.append(*chain(0, 1, 7, 8))
+    assert all(one.hole is None for one in await (await log.reader()).read())
+
+
+@on_a_log()
+async def test_a_reader_at_the_end_knows_what_was_answered_before(log: Log) -> None:
+    log.append(*chain(0, 1, 2, 3))
+    reader = await log.reader("latest")
+    log.append(*chain(2, 3), answer(5, 4))
+    answers = await reader.read()
+    assert [(one.result.offset, one.hole) for one in answers] == [(5, Hole(4, 4))]
+
+
+@on_a_log()
+async def test_a_reader_without_look_back_would_take_a_repeat_for_news(log: Log) -> None:
+    log.append(*chain(0, 1, 2, 3))
+    reader = await log.reader("latest", look_back=0)
+    log.append(*chain(2, 3))
+    assert await offsets(reader) == [2, 3]
+
+
+@on_a_log()
+async def test_looking_back_passes_offsets_that_hold_no_record(log: Log) -> None:
+    log.append(*chain(0, 1))
+    log.cluster.add_gap(FIRST)
+    reader = await log.reader("latest")
+    log.append(*chain(1, 2))
+    assert await offsets(reader) == [2]
+
+
+@on_a_log(2)
+async def test_chosen_partitions_are_the_only_ones_read(log: Log) -> None:
+    log.append(*chain(0), partition=0)
+    log.append(*chain(8), partition=1)
+    assert await offsets(await log.reader(partitions=[1])) == [8]
+    with pytest.raises(UnknownTopicError, match="no partition 5"):
+        await log.reader(partitions=[5])
+
+
+@on_a_log()
+async def test_a_partition_that_is_added_is_read_from_its_beginning(log: Log) -> None:
+    log.append(*chain(0))
+    reader = await log.reader("latest")
+    await log.cluster.admin().add_partitions(RESULTS, 2)
+    log.append(*chain(3), partition=1)
+    log.append(*chain(1), partition=0)
+    found: list[int] = []
+    while len(found) < 2:
+        found += [one.result.offset for one in await reader.read()]
+    assert sorted(found) == [1, 3]
+
+
+@on_a_log()
+async def test_what_is_no_answer_is_passed_over(log: Log) -> None:
+    log.append(answer(0, -1), Outgoing(b"not json"), Outgoing(None), answer(1, 0))
+    assert await offsets(await log.reader()) == [0, 1]
+
+
+@on_a_log()
+async def test_a_group_goes_on_where_it_committed(log: Log) -> None:
+    log.append(*chain(0, 1, 2))
+    reader = await log.reader(group="billing", resume_group=True)
+    assert await offsets(reader) == [0, 1, 2]
+    await reader.commit()
+    await reader.stop()
+    log.append(*chain(1, 2), *chain(3, 4))
+    assert await offsets(await log.reader(group="billing", resume_group=True)) == [3, 4]
+    assert await offsets(await log.reader(group="audit", resume_group=True)) == [0, 1, 2, 3, 4]
+
+
+@on_a_log()
+async def test_a_position_beyond_the_end_says_that_the_log_was_cut(log: Log) -> None:
+    log.append(*chain(0, 1))
+    with pytest.raises(AnswerLogError, match=r"ends at 2, before the position 9"):
+        await log.reader({0: 9})
+
+
+@on_a_log()
+async def test_a_log_that_is_cut_behind_the_reader_is_said(log: Log) -> None:
+    log.append(*chain(0, 1, 2))
+    reader = await log.reader()
+    await offsets(reader)
+    log.cluster.drop_tail(FIRST, 1)
+    with pytest.raises(AnswerLogError, match="was cut or made anew"):
+        await reader.read()
+
+
+@on_a_log()
+async def test_a_reader_that_retention_overtakes_goes_on_and_says_the_hole(log: Log) -> None:
+    log.append(*chain(0, 1))
+    reader = await log.reader()
+    assert await offsets(reader) == [0, 1]
+    log.append(*chain(2, 3, 4, 5))
+    log.cluster.truncate(FIRST, 5)
+    assert await reader.read() == []
+    answers = await reader.read()
+    assert [(one.result.offset, one.hole) for one in answers] == [(5, Hole(2, 4))]
+
+
+@on_a_log()
+async def test_an_absent_topic_is_named(log: Log) -> None:
+    log.cluster.delete_topic(RESULTS)
+    with pytest.raises(UnknownTopicError, match=RESULTS):
+        await log.reader()
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Outgoing], dict[int, int]]:
+    """An answer log with repeats and holes, and what a reader must say: offset to the last offset lost before it."""
+    written: list[Outgoing] = []
+    expected: dict[int, int] = {}
+    recent: list[Outgoing] = []
+    previous = -1
+    for _ in range(draw(st.integers(1, 12))):
+        batch: list[Outgoing] = []
+        for _ in range(draw(st.integers(1, 4))):
+            offset = previous + draw(st.sampled_from([1, 1, 1, 2, 5]))
+            if draw(st.sampled_from([False, False, False, True])) and expected:
+                previous, offset = offset, offset + 1  # the one at ``previous`` is never answered
+            batch.append(answer(offset, previous))
+            expected[offset] = previous
+            previous = offset
+        written += batch
+        recent = [*recent, *batch][-8:]
+        # A zombie appends again what it had under way: at most what four batches hold.
+        begin = draw(st.integers(0, len(recent)))
+        written += draw(st.sampled_from([[], [], recent[begin:]]))
+    return written, expected
+
+
+@given(histories(), st.lists(st.integers(0, 100), max_size=4))
+def test_a_reader_that_starts_again_anywhere_gets_every_answer_once_and_every_hole_once(
+    history: tuple[list[Outgoing], dict[int, int]], restarts: list[int]
+) -> None:
+    written, expected = history
+
+    async def main() -> None:
+        log = Log()
+        log.append(*written)
+        positions: Mapping[int, int] = {0: 0}
+        said: list[tuple[int, Hole | None]] = []
+        for until in [*sorted(restarts), len(written)]:
+            reader = await log.reader(positions)
+            while reader.positions[0] < min(until, len(written)):
+                # A chunk may go beyond ``until``; what is behind it is not taken, as by a reader that is killed.
+                answers = [one for one in await reader.read() if one.position < until]
+                said += [(one.result.offset, one.hole) for one in answers]
+            positions = {0: max(positions[0], min(until, len(written)))}
+            await reader.stop()
+        await log.cluster.close()
+        assert [offset for offset, _ in said] == list(expected)
+        before = -1
+        for offset, hole in said:
+            lost = expected[offset] > before >= 0
+            assert hole == (Hole(before + 1, expected[offset]) if lost else None)
+            before = offset
+
+    run_turned(main())
+
+
+@on_a_log()
+async def test_answers_that_come_while_a_read_waits_wake_it(log: Log) -> None:
+    reader = await log.reader("latest")
+    waiting = asyncio.create_task(reader.read(timeout_s=1000.0))
+    await log.clock.sleep(1.0)
+    log.append(*chain(4))
+    assert [one.result.offset for one in await waiting] == [4]
+    assert log.clock.monotonic() < 2.0
