@@ -37,17 +37,11 @@ def broker(
     ] = None,
 ) -> None:
     """Start a Kafka broker on 127.0.0.1, print its bootstrap address and run until Ctrl-C or SIGTERM."""
-    from headrace.kafka.brokers.process import BrokerStartError
-
     if kind is BrokerKind.EMBEDDED and (nodes != 1 or data is not None):
         raise typer.BadParameter("The embedded broker is one node and keeps nothing; use --kind apache.")
     if nodes not in (1, 3):
         raise typer.BadParameter("Apache Kafka starts with 1 or 3 nodes.", param_hint="--nodes")
-    try:
-        asyncio.run(_run(kind, nodes, port, data))
-    except BrokerStartError as error:
-        typer.echo(f"headrace broker: {error}", err=True)
-        raise typer.Exit(1) from error
+    asyncio.run(_run(kind, nodes, port, data))
 
 
 async def _run(kind: BrokerKind, nodes: int, port: int | None, data: Path | None) -> None:

@@ -12,6 +12,7 @@ from headrace.kafka.aio_metadata import topics_metadata
 from headrace.kafka.interface import TopicPartition
 
 READ_UNCOMMITTED = 0
+WAIT_MS = 10  # with no bytes asked for Kafka does not wait, but the embedded broker answers nothing in no time
 FEW_BYTES = 1  # the records themselves are of no interest here
 
 
@@ -29,7 +30,7 @@ async def high_watermarks(client: AIOKafkaClient, at_least: Mapping[TopicPartiti
                 asked = (partition.partition, at_least[partition], FEW_BYTES)
                 of_leader[described["leader"]][partition.topic].append(asked)
     for leader, topics in of_leader.items():
-        request = FetchRequest(0, 0, FEW_BYTES, READ_UNCOMMITTED, list(topics.items()))
+        request = FetchRequest(WAIT_MS, 0, FEW_BYTES, READ_UNCOMMITTED, list(topics.items()))
         for name, partitions in (await client.send(leader, request)).topics:
             for number, error_code, high_watermark, *_ in partitions:
                 if error_code == 0:

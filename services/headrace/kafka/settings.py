@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from headrace.core.secret import Secret
+
+Positive = Annotated[int, Meta(gt=0)]
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,21 +32,21 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: Secret | None = None
-    request_timeout_ms: int = 20_000
-    retry_backoff_ms: int = 100
-    metadata_max_age_ms: int = 30_000
+    request_timeout_ms: Positive = 20_000
+    retry_backoff_ms: Positive = 100
+    metadata_max_age_ms: Positive = 30_000
     static_members: bool = True
-    session_timeout_ms: int = 6_000
-    heartbeat_interval_ms: int = 500
-    rebalance_timeout_ms: int = 10_000
-    fetch_max_wait_ms: int = 500
-    fetch_max_bytes: int = 50 * 1024 * 1024
-    max_partition_fetch_bytes: int = 1024 * 1024
+    session_timeout_ms: Positive = 6_000
+    heartbeat_interval_ms: Positive = 500
+    rebalance_timeout_ms: Positive = 10_000
+    fetch_max_wait_ms: Positive = 500
+    fetch_max_bytes: Positive = 50 * 1024 * 1024
+    max_partition_fetch_bytes: Positive = 1024 * 1024
     idempotent: bool = True
-    max_batch_bytes: int = 512 * 1024
-    max_request_size: int = 2 * 1024 * 1024
-    delivery_timeout_ms: int = 30_000
-    stop_timeout_ms: int = 5_000
+    max_batch_bytes: Positive = 512 * 1024
+    max_request_size: Positive = 2 * 1024 * 1024
+    delivery_timeout_ms: Positive = 30_000
+    stop_timeout_ms: Positive = 5_000
 
     def __post_init__(self) -> None:
         if not self.bootstrap.strip():

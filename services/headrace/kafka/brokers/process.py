@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from headrace.core.errors import UserError
 from headrace.kafka.aio_admin import AioAdmin
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
@@ -21,7 +22,7 @@ LOG_TAIL_LINES = 25
 PR_SET_PDEATHSIG = 1
 
 
-class BrokerStartError(Exception):
+class BrokerStartError(UserError):
     """A broker can't be started; the message says what is missing or what the broker printed last."""
 
 

@@ -1,0 +1,158 @@
+"""`headrace topics`: the topics on the cluster, and what they should be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from headrace.config import Settings, TopicsSettings
+    from headrace.kafka.interface import Admin, TopicState
+    from headrace.kafka.topics import Plan, WantedTopic
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Prefix = Annotated[str | None, typer.Option(help="What every topic's name begins with; short for topics.prefix.")]
+Partitions = Annotated[
+    int | None, typer.Option(help="Partitions of the answering path's topics; short for topics.partitions.")
+]
+
+
+@app.callback()
+def topics() -> None:
+    """Create the topics, or compare them with what they should be."""
+
+
+@app.command()
+def apply(
+    ctx: typer.Context,
+    *,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    partitions: Partitions = None,
+    grow: Annotated[
+        bool, typer.Option("--grow", help="Add missing partitions: results first, requests last. Keys move.")
+    ] = False,
+) -> None:
+    """Create the topics that are missing and report what is not as it should be. Nothing is ever deleted.
+
+    Ends with 1 when something is not as it should be.
+    """
+    from headrace.kafka.topics import carry_out, look
+
+    settings = _settings(ctx, bootstrap, prefix, partitions)
+    wanted = wanted_topics(settings.topics)
+
+    async def run() -> tuple[Plan, Plan]:
+        async with _admin(settings) as admin:
+            before = await look(admin, wanted)
+            await carry_out(admin, before, grow=grow)
+            return before, await look(admin, wanted)
+
+    before, after = asyncio.run(run())
+    for spec in before.create:
+        print(f"created {spec.name}: {spec.partitions} partitions, replication {spec.replication}")
+    for growth in before.grow if grow else ():
+        print(f"grew {growth.topic} to {growth.total} partitions")
+    if _report(after, growth_offered=not grow):
+        raise typer.Exit(1)
+
+
+@app.command()
+def describe(
+    ctx: typer.Context, *, bootstrap: Bootstrap = None, prefix: Prefix = None, partitions: Partitions = None
+) -> None:
+    """Print every topic with its settings, who writes and who reads it, and what is not as it should be."""
+    from headrace.kafka.topics import look
+
+    settings = _settings(ctx, bootstrap, prefix, partitions)
+    wanted = wanted_topics(settings.topics)
+
+    async def run() -> tuple[dict[str, TopicState], Plan]:
+        async with _admin(settings) as admin:
+            return await admin.describe_topics([one.name for one in wanted]), await look(admin, wanted)
+
+    found, plan = asyncio.run(run())
+    _print_table(wanted, found)
+    _report(plan, growth_offered=False)
+
+
+def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
+    """Return every topic as it should be, under the name that the settings give it."""
+    from headrace.kafka.topics import WantedTopic
+    from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
+    from headrace_schemas.topics import topics as all_topics
+
+    names = settings.names()
+    on_cluster = {
+        REQUESTS: names.requests,
+        RESULTS: names.results,
+        DEAD_LETTERS: names.dead_letters,
+        LABELS: names.labels,
+        MODELS: names.models,
+    }
+    return [WantedTopic(on_cluster[topic.name], topic) for topic in all_topics("", settings.partitions)]
+
+
+def _settings(ctx: typer.Context, bootstrap: str | None, prefix: str | None, partitions: int | None) -> Settings:
+    options = {
+        "--bootstrap": ("kafka.bootstrap", bootstrap),
+        "--prefix": ("topics.prefix", prefix),
+        "--partitions": ("topics.partitions", partitions),
+    }
+    return settings_from(ctx, options).settings
+
+
+@contextlib.asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[Admin]:
+    from headrace.kafka.aio import AioKafkaCluster
+
+    admin = AioKafkaCluster(settings.kafka).admin()
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.stop()
+
+
+def _report(plan: Plan, *, growth_offered: bool) -> bool:
+    """Print what is not as it should be; returns whether there is anything."""
+    for spec in plan.create:
+        print(f"missing: {spec.name}; `headrace topics apply` creates it")
+    for drift in plan.drift:
+        print(f"drift: {drift.topic}: {drift.key} is {drift.found}, should be {drift.wanted}")
+    if plan.grow and growth_offered:
+        print("`headrace topics apply --grow` adds the missing partitions.")
+    if plan.shortcoming:
+        print(plan.shortcoming)
+    return bool(plan.create or plan.drift)
+
+
+def _print_table(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("topic", "partitions", "replication", "settings", "writers", "readers", box=None, pad_edge=False)
+    for one in wanted:
+        state = found.get(one.name)
+        # Of the many settings that a broker reports, those that are wanted.
+        keys = one.topic.settings()
+        settings = {key: state.config.get(key, "not set") for key in keys} if state else {}
+        cells = (
+            one.name,
+            str(state.partitions) if state else "missing",
+            str(state.replication) if state else "",
+            "\n".join(f"{key}={value}" for key, value in settings.items()),
+            ", ".join(one.topic.writers),
+            ", ".join(one.topic.readers),
+        )
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table)
