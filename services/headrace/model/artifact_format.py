@@ -142,7 +142,7 @@ def _description(data: bytes, source: str) -> _Description:
         if made_for != FORMAT:
             raise ArtifactError(f"{source} has the format {made_for}, this headrace reads {FORMAT}")
         description = msgspec.json.decode(text, type=_Description)
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{source} is no headrace artifact: {error!r}") from error
     for what, theirs, ours in (
         ("hash", description.hashing, HASHING),

@@ -1,0 +1,217 @@
+"""Artifacts: equal bytes for equal content, and no damaged, altered or hostile file is ever used."""
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import fsspec
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.model import artifact_format
+from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, library_versions, load, save
+from headrace.model.integers import QuantizedNetwork
+from headrace.model.quantizing import quantize
+from headrace_schemas.records import Lineage, OffsetRange
+from tests.contract.backends.networks import random_network
+
+NETWORK = quantize(random_network(6))
+ABOUT = About(
+    parent="20260101T000000Z-0123456789ab",
+    lineage=Lineage(source="classify.labels", digest="d", rows=3, offsets=(OffsetRange(0, 0, 3),)),
+    metrics={"accuracy": 0.1 + 0.2, "macro-F1": 0.25},
+    libraries={"python": "3.11.0"},
+    canaries=(Canary("好 film", "label 1"),),
+)
+DATA = artifact_format.encode(NETWORK, ABOUT)
+
+
+def assert_equal(one: QuantizedNetwork, other: QuantizedNetwork) -> None:
+    for field in fields(one):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "filters":
+            assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
+        else:
+            assert np.array_equal(first, second), field.name
+            assert np.asarray(first).dtype == np.asarray(second).dtype, field.name
+
+
+@pytest.mark.parametrize("place", ["{tmp}/model.safetensors", "file://{tmp}/new/folder/model", "memory://{tmp}/model"])
+def test_what_is_saved_is_loaded(place: str, tmp_path: Path) -> None:
+    uri = place.format(tmp=tmp_path)
+    artifact = assemble(NETWORK, ABOUT)
+    save(artifact, uri)
+    loaded = load(uri, sha256=artifact.sha256, size=artifact.size)
+    assert_equal(loaded.network, NETWORK)
+    assert loaded.about == ABOUT
+    assert (loaded.sha256, loaded.size, loaded.version) == (artifact.sha256, artifact.size, artifact.version)
+
+
+def test_saving_leaves_the_artifact_alone_in_its_folder(tmp_path: Path) -> None:
+    artifact = assemble(NETWORK, ABOUT)
+    save(artifact, str(tmp_path / "model"))
+    save(artifact, str(tmp_path / "model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest() == artifact.sha256
+
+
+def test_a_save_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = fsspec.filesystem("memory")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(files), "mv", fail)
+        with pytest.raises(OSError, match="no room"):
+            save(assemble(NETWORK, ABOUT), "memory://failing/model")
+    assert files.find("failing") == []
+
+
+def test_the_same_content_gives_the_same_bytes() -> None:
+    other = About(**{field: getattr(ABOUT, field) for field in reversed(ABOUT.__struct_fields__)})
+    turned = msgspec.structs.replace(other, metrics=dict(reversed(ABOUT.metrics.items())))
+    assert artifact_format.encode(quantize(random_network(6)), turned) == DATA
+
+
+def test_a_version_is_named_after_its_time_and_its_content() -> None:
+    plain = assemble(NETWORK, ABOUT)
+    assert plain.version == plain.sha256[:12] == hashlib.sha256(DATA).hexdigest()[:12]
+    timed = assemble(NETWORK, msgspec.structs.replace(ABOUT, created_at_ms=1_700_000_000_123))
+    assert timed.version == f"20231114T221320Z-{timed.sha256[:12]}"
+    assert timed.sha256 != plain.sha256
+
+
+def test_a_missing_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="nowhere: there is no such artifact"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_a_file_that_its_record_does_not_describe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(DATA)
+    with pytest.raises(ArtifactError, match="its record says 5"):
+        load(str(path), size=5)
+    with pytest.raises(ArtifactError, match=r"SHA-256 .* record says abc"):
+        load(str(path), sha256="abc")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, len(DATA) - 1))
+def test_a_truncated_file_is_refused_wherever_it_ends(size: int) -> None:
+    with pytest.raises(ArtifactError, match="model"):
+        artifact_format.decode(DATA[:size], "model")
+
+
+@settings(deadline=None, max_examples=150)
+@given(at=st.integers(0, len(DATA) - 1), bit=st.integers(0, 7))
+def test_a_file_with_one_bit_turned_is_refused(at: int, bit: int) -> None:
+    altered = bytearray(DATA)
+    altered[at] ^= 1 << bit
+    with pytest.raises(ArtifactError, match="model"):
+        artifact_format.decode(bytes(altered), "model")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(ArtifactError, match="model"):
+        artifact_format.decode(data, "model")
+
+
+def test_an_altered_label_is_refused_without_any_record() -> None:
+    with pytest.raises(ArtifactError, match="checksum"):
+        artifact_format.decode(DATA.replace(b"label 2", b"label 9"), "model")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("FORMAT", "headrace/99", "has the format headrace/99"),
+        ("HASHING", "other", "made with another hash"),
+    ],
+)
+def test_an_artifact_made_for_another_headrace_is_refused(
+    setting: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_format, setting, value)
+        foreign = artifact_format.encode(NETWORK, ABOUT)
+    with pytest.raises(ArtifactError, match=message):
+        artifact_format.decode(foreign, "model")
+
+
+def test_an_artifact_made_with_other_character_tables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_format.characters, "digest", lambda: "f" * 64)
+        foreign = artifact_format.encode(NETWORK, ABOUT)
+    with pytest.raises(ArtifactError, match="another character tables"):
+        artifact_format.decode(foreign, "model")
+
+
+def changed(name: str, index: tuple[int, ...], value: float) -> dict[str, object]:
+    array = getattr(NETWORK, name).copy()
+    array[index] = value
+    return {name: array}
+
+
+# Files whose checksum fits and whose content does not: made by someone who knows the format.
+HOSTILE: list[tuple[dict[str, object], str]] = [
+    ({"labels": ("a", "a", "b")}, "labels"),
+    ({"labels": ()}, "labels"),
+    ({"labels": ("a", "b")}, r"head is int16\[3, 15\], expected int16\[2, 15\]"),
+    ({"widths": (2, 3)}, "arrays"),
+    ({"widths": (2, 3, 0)}, "widths"),
+    ({"widths": (2, 3, 1000)}, "widths"),
+    ({"widths": (3, 2, 4)}, r"filters.0 is"),
+    ({"max_tokens": 0}, "max_tokens 0"),
+    ({"max_tokens": 10**9}, "max_tokens 1000000000"),
+    ({"unit": -1.0}, "unit"),
+    ({"words": NETWORK.words[:-1]}, "words is"),
+    ({"words": NETWORK.words.astype(np.int16)}, "words is int16"),
+    ({"words": NETWORK.words[0]}, "words is"),
+    ({"word_hashes": NETWORK.word_hashes.reshape(1, -1)}, "word_hashes is"),
+    (changed("words", (3, 0), -128), "-128"),
+    (changed("words", (0, 0), 1), "row 0 of words"),
+    (changed("word_scales", (3,), np.nan), "word_scales"),
+    (changed("table_scales", (3,), 0.0), "table_scales"),
+    (changed("word_hashes", (1,), int(NETWORK.word_hashes[0])), "word_hashes holds a hash twice"),
+    ({"filters": tuple(f[..., :0] for f in NETWORK.filters), "words": NETWORK.words[:, :0]}, "0 dimensions"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE)
+def test_a_hostile_file_is_refused(change: dict[str, object], message: str) -> None:
+    data = artifact_format.encode(replace(NETWORK, **change), ABOUT)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match=message):
+        artifact_format.decode(data, "model")
+
+
+def test_tables_beyond_the_memory_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_format, "MAX_TABLE_BYTES", 100)
+    with pytest.raises(ArtifactError, match="tables would take"):
+        artifact_format.decode(DATA, "model")
+
+
+def test_the_file_is_plain_safetensors_with_a_readable_description() -> None:
+    length = int.from_bytes(DATA[:8], "little")
+    header = json.loads(DATA[8 : 8 + length])
+    description = json.loads(header["__metadata__"]["headrace"])
+    assert description["labels"] == list(NETWORK.labels)
+    assert description["about"]["canaries"] == [{"text": "好 film", "label": "label 1"}]
+    assert header["words"]["dtype"] == "I8"
+
+
+def test_library_versions_name_what_touches_the_numbers() -> None:
+    assert {"python", "numpy", "numba", "safetensors", "headrace"} <= set(library_versions())
+
+
+def test_an_artifact_that_would_be_written_otherwise_is_not_saved(tmp_path: Path) -> None:
+    artifact = assemble(NETWORK, ABOUT)
+    foreign = Artifact(artifact.network, artifact.about, "0" * 64, artifact.size)
+    with pytest.raises(ArtifactError, match="copy its file"):
+        save(foreign, str(tmp_path / "model"))
