@@ -80,7 +80,7 @@ def describe(
             return await admin.describe_topics([one.name for one in wanted]), await look(admin, wanted)
 
     found, plan = asyncio.run(run())
-    _print_table(wanted, found)
+    _print_topics(wanted, found)
     _report(plan, growth_offered=False)
 
 
@@ -135,24 +135,13 @@ def _report(plan: Plan, *, growth_offered: bool) -> bool:
     return bool(plan.create or plan.drift)
 
 
-def _print_table(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("topic", "partitions", "replication", "settings", "writers", "readers", box=None, pad_edge=False)
+def _print_topics(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -> None:
     for one in wanted:
         state = found.get(one.name)
+        size = f"{state.partitions} partitions, replication {state.replication}" if state else "missing"
+        print(f"{one.name}: {size}\n  {one.topic.title}")
+        print(f"  written by {', '.join(one.topic.writers)}; read by {', '.join(one.topic.readers)}")
         # Of the many settings that a broker reports, those that are wanted.
-        keys = one.topic.settings()
-        settings = {key: state.config.get(key, "not set") for key in keys} if state else {}
-        cells = (
-            one.name,
-            str(state.partitions) if state else "missing",
-            str(state.replication) if state else "",
-            "\n".join(f"{key}={value}" for key, value in settings.items()),
-            ", ".join(one.topic.writers),
-            ", ".join(one.topic.readers),
-        )
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    Console().print(table)
+        config = state.config if state else {}
+        for key in sorted(one.topic.settings().keys() & config.keys()):
+            print(f"  {key}={config[key]}")

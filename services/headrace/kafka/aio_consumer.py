@@ -12,7 +12,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from headrace.kafka.aio_errors import translating
 from headrace.kafka.aio_metadata import partitions_of
-from headrace.kafka.aio_offsets import high_watermarks
+from headrace.kafka.aio_offsets import fetched_ends
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -163,10 +163,8 @@ class AioConsumer:
             async with asyncio.timeout(self._request_timeout_s):
                 listed = await self._inner.end_offsets([TheirPartition(*partition) for partition in partitions])
                 ends = {TopicPartition(*partition): offset for partition, offset in listed.items()}
-                if self._read_committed:
-                    return ends
-                # The embedded broker lists the offset behind the first record of the last batch.
-                return await high_watermarks(self._inner._client, ends)  # noqa: SLF001
+                # The embedded broker lists the offset behind the first record of the last batch, so a fetch is asked.
+                return await fetched_ends(self._inner._client, ends, read_committed=self._read_committed)  # noqa: SLF001
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         await self._check_known(times_ms)

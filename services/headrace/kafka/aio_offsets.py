@@ -11,15 +11,17 @@ from aiokafka.protocol.fetch import FetchRequest
 from headrace.kafka.aio_metadata import topics_metadata
 from headrace.kafka.interface import TopicPartition
 
-READ_UNCOMMITTED = 0
 WAIT_MS = 10  # with no bytes asked for Kafka does not wait, but the embedded broker answers nothing in no time
 FEW_BYTES = 1  # the records themselves are of no interest here
 
 
-async def high_watermarks(client: AIOKafkaClient, at_least: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-    """Return the high watermark of each partition as a fetch tells it, never lower than the offset given for it.
+async def fetched_ends(
+    client: AIOKafkaClient, at_least: Mapping[TopicPartition, int], *, read_committed: bool
+) -> dict[TopicPartition, int]:
+    """Return where each partition ends for a fetch, never lower than the offset given for it.
 
-    Raises aiokafka's errors. A partition without a leader keeps the offset given.
+    That is the high watermark, or with ``read_committed`` the last stable offset. A partition without a leader keeps
+    the offset given. Raises aiokafka's errors.
     """
     ends = dict(at_least)
     of_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
@@ -30,10 +32,11 @@ async def high_watermarks(client: AIOKafkaClient, at_least: Mapping[TopicPartiti
                 asked = (partition.partition, at_least[partition], FEW_BYTES)
                 of_leader[described["leader"]][partition.topic].append(asked)
     for leader, topics in of_leader.items():
-        request = FetchRequest(WAIT_MS, 0, FEW_BYTES, READ_UNCOMMITTED, list(topics.items()))
+        request = FetchRequest(WAIT_MS, 0, FEW_BYTES, int(read_committed), list(topics.items()))
         for name, partitions in (await client.send(leader, request)).topics:
-            for number, error_code, high_watermark, *_ in partitions:
+            for number, error_code, high_watermark, last_stable_offset, *_ in partitions:
                 if error_code == 0:
                     partition = TopicPartition(name, number)
-                    ends[partition] = max(ends[partition], high_watermark)
+                    end = last_stable_offset if read_committed else high_watermark
+                    ends[partition] = max(ends[partition], end)
     return ends

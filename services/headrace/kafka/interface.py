@@ -114,7 +114,10 @@ class Consumer(Protocol):
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset behind the last record that a read-uncommitted reader can get (the high watermark)."""
+        """The offset behind the last record that this consumer can get: the high watermark.
+
+        For a consumer that reads committed records only, it is the last stable offset.
+        """
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]: ...
 

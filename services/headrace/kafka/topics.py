@@ -50,8 +50,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         copies = "one copy" if self.brokers == 1 else f"{self.brokers} copies"
         brokers = "one broker" if self.brokers == 1 else f"{self.brokers} brokers"
         return (
-            f"This cluster has {brokers}, so a record has {copies} and is acknowledged with one: what a lost disk held is lost. The promise that nothing is lost needs {REPLICATION} "
-            f"brokers, replication {REPLICATION} and min.insync.replicas {MIN_INSYNC_REPLICAS}."
+            f"This cluster has {brokers}, so a record has {copies} and is acknowledged with one: what a lost disk held "
+            f"is lost. The promise that nothing is lost needs {REPLICATION} brokers, replication {REPLICATION} and "
+            f"min.insync.replicas {MIN_INSYNC_REPLICAS}."
         )
 
 
@@ -76,7 +77,7 @@ def plan(wanted: Sequence[WantedTopic], found: Mapping[str, TopicState], brokers
             continue
         if state.partitions != total:
             drift.append(Drift(one.name, "partitions", str(state.partitions), str(total)))
-        if state.partitions < total and _may_grow(one.topic):
+        if state.partitions < total:
             grow.append(Growth(one.name, total))
         if state.replication < replication:
             drift.append(Drift(one.name, "replication", str(state.replication), str(replication)))
@@ -110,26 +111,20 @@ def _order(wanted: WantedTopic) -> int:
     return {RESULTS: 0, DEAD_LETTERS: 0, REQUESTS: 2}.get(wanted.topic.name, 1)
 
 
-def _may_grow(topic: Topic) -> bool:
-    """Whether adding partitions is harmless: a compacted topic's keys would go to other partitions than before."""
-    return topic.cleanup_policy != "compact"
-
-
 def _partitions(wanted: Sequence[WantedTopic], found: Mapping[str, TopicState]) -> dict[str, int]:
-    requests = max(
-        (
-            max(one.topic.partitions, found[one.name].partitions if one.name in found else 0)
-            for one in wanted
-            if one.topic.name == REQUESTS
-        ),
-        default=0,
-    )
-    least = {REQUESTS: requests, RESULTS: requests, DEAD_LETTERS: requests}
-    totals = {one.name: max(one.topic.partitions, least.get(one.topic.name, 0)) for one in wanted}
-    # More results partitions than requests partitions do no harm.
-    return {
-        one.name: max(totals[one.name], found[one.name].partitions)
-        if one.name in found and one.topic.name in (RESULTS, DEAD_LETTERS)
-        else totals[one.name]
-        for one in wanted
-    }
+    """How many partitions each topic should have, by its name on the cluster, what is there considered."""
+    there = {one.topic.name: found[one.name].partitions for one in wanted if one.name in found}
+    own = {one.topic.name: one.topic.partitions for one in wanted}
+    requests = max(own.get(REQUESTS, 0), there.get(REQUESTS, 0))
+    totals = {}
+    for one in wanted:
+        topic, present = one.topic, there.get(one.topic.name, 0)
+        if topic.name in (RESULTS, DEAD_LETTERS):
+            totals[one.name] = max(topic.partitions, requests, present)
+        elif topic.name == REQUESTS:
+            totals[one.name] = requests
+        elif topic.partitions > 1 and present:
+            totals[one.name] = present  # any count will do, and no key ever has to move
+        else:
+            totals[one.name] = topic.partitions
+    return totals

@@ -87,6 +87,21 @@ async def test_an_empty_batch_is_the_caller_s_mistake(new_topic, producer):
         await producer.send_batch(topic, 0, [])
 
 
+async def test_a_record_larger_than_a_batch_goes_alone(new_topic, producer, consumer):
+    topic = await new_topic(max_message_bytes="2097152")
+    large = b"L" * 1_500_000
+    await producer.send_batch(topic, 0, [Outgoing(b"s"), Outgoing(large), Outgoing(b"t")])
+    records = await read_from(consumer, TopicPartition(topic, 0), 0, 3)
+    assert [len(record.value) for record in records] == [1, len(large), 1]
+
+
+async def test_a_record_larger_than_any_request_is_named(new_topic, producer):
+    topic = await new_topic()
+    with pytest.raises(RecordTooLargeError) as raised:
+        await producer.send_many(topic, [Outgoing(b"s"), Outgoing(b"L" * 5_000_000), Outgoing(b"t")])
+    assert raised.value.index == 1
+
+
 @pytest.mark.needs("max.message.bytes")
 async def test_a_record_too_large_is_named_and_leaves_no_gap(new_topic, producer, consumer):
     topic = await new_topic(max_message_bytes="3000")

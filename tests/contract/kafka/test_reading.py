@@ -96,11 +96,15 @@ async def test_a_paused_partition_gives_nothing_and_loses_nothing(new_topic, pro
     assert [record.offset for record in await read(consumer, 3)] == [2, 3, 4]
 
 
-async def test_offsets_at_both_ends(new_topic, producer, consumer):
+@pytest.mark.parametrize("read_committed", [False, True])
+async def test_offsets_at_both_ends(new_topic, producer, cluster, read_committed):
     topic = await filled(new_topic, producer, 4, partitions=2)
     partitions = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+    consumer = cluster.consumer(read_committed=read_committed)
+    await consumer.start()
     assert await consumer.beginning_offsets(partitions) == dict.fromkeys(partitions, 0)
     assert await consumer.end_offsets(partitions) == dict.fromkeys(partitions, 4)
+    await consumer.stop()
 
 
 @pytest.mark.needs("exact offsets by time")
