@@ -21,8 +21,8 @@ from headrace.model.bounds import BoundsError, check_bounds
 from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
 
 TABLE_LIMIT = 127
-# Rows folded at once: bounds the float64 copy to some 28 MB at 864 columns.
-_CHUNK = 4096
+# Rows folded at once: their float64 copies stay in the cache.
+_CHUNK = 256
 
 
 class FoldingError(UserError):

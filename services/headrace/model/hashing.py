@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import characters
+from headrace.model.compiling import kernel
 from headrace.model.words import BIGRAM_FACTOR, FNV_BASIS, FNV_PRIME, MIX_FIRST, MIX_SECOND
 
 _BASIS = np.uint64(FNV_BASIS)
@@ -24,7 +24,7 @@ _WORD = np.uint32(characters.WORD)
 _SEPARATOR = np.uint32(characters.SEPARATOR)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline=True)
 def mix(value):  # type: ignore[no-untyped-def]
     """MurmurHash3's 64-bit finalizer (see :func:`headrace.model.words.mix`)."""
     value = (value ^ (value >> _SHIFT)) * _MIX_FIRST
@@ -32,13 +32,13 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> _SHIFT)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline=True)
 def bigram(first, second):  # type: ignore[no-untyped-def]
     """The hash of two adjacent words from their ``uint64`` hashes."""
     return mix(first * _BIGRAM + second)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline=True)
 def _decode(data, i, end):  # type: ignore[no-untyped-def]
     """The code point at ``data[i]`` and where the next begins; a sequence cut off by ``end`` is NUL, a separator."""
     byte = np.uint32(data[i])
@@ -61,7 +61,7 @@ def _decode(data, i, end):  # type: ignore[no-untyped-def]
     return code, after
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]
     """Write the hashes of the words of ``data[start:end]`` (UTF-8) to ``out[at:]``, at most ``max_tokens``.
 
@@ -97,7 +97,7 @@ def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-
     return np.int64(out_at) - at
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _hash_texts(data, offsets, table, max_tokens, out, starts):  # type: ignore[no-untyped-def]
     at = np.int64(0)
     starts[0] = 0

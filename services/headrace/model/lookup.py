@@ -6,22 +6,23 @@ one cache line.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from headrace.model.compiling import kernel
 
 # Fibonacci hashing (Knuth, volume 3, section 6.4): 2^64 divided by the golden ratio, odd; the top bits are the slot.
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _BITS = 64
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline=True)
 def home_slot(key, shift):  # type: ignore[no-untyped-def]
     """The slot where the search for ``key`` begins; ``shift`` is 64 less the table's bits."""
     return (key * _FACTOR) >> shift
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@kernel(inline=True)
 def find(slots, shift, key):  # type: ignore[no-untyped-def]
     """The row of ``key`` in a table of :func:`build_lookup`, 0 when it is not there."""
     mask = np.uint64(slots.shape[0] - 1)
@@ -34,7 +35,7 @@ def find(slots, shift, key):  # type: ignore[no-untyped-def]
         slot = (slot + np.uint64(1)) & mask
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _insert(slots, shift, keys, first_row):  # type: ignore[no-untyped-def]
     mask = np.uint64(slots.shape[0] - 1)
     for place in range(len(keys)):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from headrace.model.backends.prefetching import CACHE_LINE, prefetch
+from headrace.model.compiling import kernel
 from headrace.model.hashing import bigram, hash_text
 from headrace.model.lookup import find, home_slot
 
@@ -26,21 +26,21 @@ _LINE = np.uint64(CACHE_LINE)
 _PAIR = np.uint64(2)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool_two(tables, first, second, filters, pooled, at):  # type: ignore[no-untyped-def]
     for j in range(filters):
         value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]))
         pooled[at + j] = max(pooled[at + j], value)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool_three(tables, first, second, third, filters, pooled, at):  # type: ignore[no-untyped-def]
     for j in range(filters):
         value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]) + np.int16(tables[third + j]))
         pooled[at + j] = max(pooled[at + j], value)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # type: ignore[no-untyped-def]
     for j in range(filters):
         value = np.int16(
@@ -52,7 +52,7 @@ def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # ty
         pooled[at + j] = max(pooled[at + j], value)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
     sums[:filters] = 0
     for tap in range(width):
@@ -63,7 +63,7 @@ def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: 
         pooled[at + j] = max(pooled[at + j], sums[j])
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool(tables, widths, filters, stride, rows, count, sums, pooled):  # type: ignore[no-untyped-def]
     """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
 
@@ -105,7 +105,7 @@ def _pool(tables, widths, filters, stride, rows, count, sums, pooled):  # type: 
         tap += np.uint64(width)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[no-untyped-def]
     """``label_sums`` int32[C] = head times the rectified features."""
     for j in range(len(pooled)):
@@ -117,7 +117,7 @@ def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[
         label_sums[c] = total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _widen(weights, rows, sums):  # type: ignore[no-untyped-def]
     """Add rows of ``weights`` int16[..., C] to ``sums`` int32[C]; C is a multiple of WIDE_LANES."""
     for row in rows:
@@ -127,7 +127,7 @@ def _widen(weights, rows, sums):  # type: ignore[no-untyped-def]
                 sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def]
     """Label and score of the largest logit, the lowest index on a tie; fills the ranking's row."""
     best = 0
@@ -150,7 +150,7 @@ def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def
     return best, 1.0 / total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     data,
     start,
@@ -192,7 +192,7 @@ def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     return count, kept
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def answer_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     data,
     offsets,
