@@ -56,7 +56,7 @@ def apache_bootstrap() -> Iterator[str]:
 def docker_bootstrap() -> Iterator[str]:
     """The address of Kafka in a container. Skips where no Docker engine answers."""
     import docker
-    from testcontainers.kafka import KafkaContainer
+    from testcontainers.community.kafka import KafkaContainer
 
     try:
         docker.from_env(timeout=5).ping()

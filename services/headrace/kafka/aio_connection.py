@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
+from aiokafka.errors import OutOfOrderSequenceNumber
 
 from headrace.kafka.aio_errors import translated, translating
 from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError, UnsupportedError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
 
 log = logging.getLogger(__name__)
 
 # aiokafka lets an idempotent producer's sequence numbers run past 2**31 - 1 to -2**31, where Kafka goes on at 0.
 SEQUENCE_LIMIT = 2**30
+
+
+class NotAppendedError(BrokerUnavailableError):
+    """The broker refused a batch only because it had refused the one before: the same records can be sent anew."""
 
 
 class ProducerConnection:
@@ -28,6 +34,7 @@ class ProducerConnection:
         self._settings = settings
         self.spent = False
         self._sent: Counter[TopicPartition] = Counter()
+        self._broken: set[TopicPartition] = set()  # a batch of theirs was refused, so the next sequence number is wrong
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.inner = AIOKafkaProducer(
             **client_options(settings),
@@ -56,15 +63,30 @@ class ProducerConnection:
 
     async def append(self, partition: TopicPartition, batch: Any) -> int:
         """Send a BatchBuilder's records and return the offset of the first, once all replicas in sync have them."""
-        where = f"{partition.topic}[{partition.partition}]"
-        doing = f"Producing {batch.record_count()} records to {where}"
+        accepting = self.inner.send_batch(batch, partition.topic, partition=partition.partition)
+        return await self._deliver(partition, batch.record_count(), accepting)
+
+    async def append_one(self, partition: TopicPartition, record: Outgoing) -> int:
+        """Send one record, in a batch with others that are sent at the same time, and return its offset."""
+        accepting = self.inner.send(
+            partition.topic,
+            record.value,
+            record.key,
+            partition.partition,
+            record.timestamp_ms,
+            list(record.headers),
+        )
+        return await self._deliver(partition, 1, accepting)
+
+    async def _deliver(self, partition: TopicPartition, count: int, accepting: Awaitable[asyncio.Future[Any]]) -> int:
+        doing = f"Producing {count} records to {partition.topic}[{partition.partition}]"
         limit_s = self._settings.delivery_timeout_ms / 1000
-        self._sent[partition] += batch.record_count()
+        self._sent[partition] += count
         self.spent = self.spent or (self._settings.idempotent and self._sent[partition] >= SEQUENCE_LIMIT)
         delivery: asyncio.Future[Any] | None = None
         try:
             async with asyncio.timeout(limit_s):
-                delivery = await self.inner.send_batch(batch, partition.topic, partition=partition.partition)
+                delivery = await accepting
                 await asyncio.wait((delivery, self._ended), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError as error:
             # An idempotent producer would go on trying for ever, behind its user's back.
@@ -73,12 +95,12 @@ class ProducerConnection:
                 f"{doing} had no answer in {limit_s:g} s; some may have been appended. The producer connects anew."
             ) from error
         except TheirKafkaError as error:
-            raise self._judged(error, doing) from error
+            raise self._judged(error, partition, doing) from error
         if not delivery.done():
             raise BrokerUnavailableError(f"{doing} was cut off when the connection ended; it may have been appended.")
         failure = delivery.exception()
         if failure is not None:
-            raise self._judged(failure, doing) from failure
+            raise self._judged(failure, partition, doing) from failure
         offset = int(delivery.result().offset)
         if offset < 0:
             # The broker knows the batch from an earlier try and has forgotten where it put it.
@@ -115,14 +137,17 @@ class ProducerConnection:
         if not self._ended.done():
             self._ended.set_result(None)
 
-    def _judged(self, error: BaseException, doing: str) -> Exception:
+    def _judged(self, error: BaseException, partition: TopicPartition, doing: str) -> Exception:
         """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
         if not isinstance(error, Exception):
             return BrokerUnavailableError(f"{doing} was cancelled inside the client")
         ours = translated(error, doing)
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
-        if task is None or task.done():
+        if isinstance(error, OutOfOrderSequenceNumber) and partition in self._broken:
+            ours = NotAppendedError(str(ours))
+        elif task is None or task.done():
             ours = ProducerDeadError(f"{doing} failed, and the producer with it: {error}")
-        # The refused batch used up sequence numbers, so the broker would refuse every later one as out of sequence.
+        if self._settings.idempotent:
+            self._broken.add(partition)
         self.spent = self.spent or self._settings.idempotent or isinstance(ours, ProducerDeadError)
         return ours

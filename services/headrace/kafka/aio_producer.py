@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from headrace.kafka.aio_connection import ProducerConnection
+from headrace.kafka.aio_connection import NotAppendedError, ProducerConnection
 from headrace.kafka.aio_errors import translating
 from headrace.kafka.aio_metadata import partitions_of
 from headrace.kafka.errors import ProducerDeadError, RecordTooLargeError, UnknownTopicError
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition
 from headrace.kafka.partitioner import partition_of_key
 from headrace.kafka.settings import KafkaSettings
+
+Delivery = Callable[[ProducerConnection], Awaitable[int]]
+
+MOST_TRIES = 10  # of a record, when others beside it break the idempotent sequence again and again
 
 
 class AioProducer:
@@ -48,7 +52,20 @@ class AioProducer:
     async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
         if partition is None:
             partition = self._partition(record, await self._partition_count(topic))
-        return await self.send_batch(topic, partition, [record])
+        elif partition not in range(await self._partition_count(topic, partition)):
+            raise UnknownTopicError(f"There is no partition {partition} of topic {topic}.")
+        if record.key is None and record.value is None:
+            return await self.send_batch(topic, partition, [record])  # aiokafka takes such a record in a batch only
+        try:
+            where = TopicPartition(topic, partition)
+
+            def deliver(connection: ProducerConnection) -> Awaitable[int]:
+                return connection.append_one(where, record)
+
+            return Appended(partition, await self._sent_anew(deliver, deliver))
+        except RecordTooLargeError:
+            # It may be another record of the same batch, or the batch itself: alone it will show.
+            return await self.send_batch(topic, partition, [record])
 
     async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
         count = await self._partition_count(topic) if records else 0
@@ -99,7 +116,10 @@ class AioProducer:
     async def _append(self, where: TopicPartition, batch: Any, records: Sequence[Outgoing], at: int) -> int:
         """Append one batch; one that the topic finds too large is halved until the record that it is stands alone."""
         try:
-            return await self._send(where, batch)
+            return await self._sent_anew(
+                lambda connection: connection.append(where, batch),
+                lambda connection: connection.append(where, self._fill(connection, records, 0)[0]),
+            )
         except RecordTooLargeError as error:
             if len(records) == 1:
                 raise RecordTooLargeError(f"Record {at} is too large for its topic. {error}", at) from error
@@ -110,12 +130,20 @@ class AioProducer:
         await self._append(where, second, records[half:], at + half)
         return offset
 
-    async def _send(self, where: TopicPartition, batch: Any) -> int:
-        try:
-            return await (await self._connected()).append(where, batch)
-        except ProducerDeadError as error:
-            self._dead = str(error)
-            raise
+    async def _sent_anew(self, first: Delivery, again: Delivery) -> int:
+        """Deliver by ``first``, and by ``again`` when others beside it broke the connection's sequence of batches."""
+        deliver, tries = first, 0
+        while True:
+            tries += 1
+            try:
+                return await deliver(await self._connected())
+            except NotAppendedError:
+                if tries == MOST_TRIES:
+                    raise
+                deliver = again
+            except ProducerDeadError as error:
+                self._dead = str(error)
+                raise
 
     def _fill(self, connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
         """Return a closed batch of as many records from ``start`` on as fit in it, at least one, and their number."""

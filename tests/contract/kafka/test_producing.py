@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -27,6 +28,30 @@ async def test_a_tombstone_is_a_key_without_a_value(new_topic, producer, consume
     await producer.send(topic, Outgoing(None, key=b"erased"))
     [record] = await read_from(consumer, TopicPartition(topic, 0), 0, 1)
     assert (record.key, record.value) == (b"erased", None)
+
+
+async def test_a_record_of_nothing_but_headers_is_a_record(new_topic, producer, consumer):
+    topic = await new_topic()
+    await producer.send(topic, Outgoing(None, headers=[("why", b"empty")]))
+    [record] = await read_from(consumer, TopicPartition(topic, 0), 0, 1)
+    assert (record.key, record.value, [tuple(header) for header in record.headers]) == (None, None, [("why", b"empty")])
+
+
+async def test_many_senders_at_once_each_learn_their_own_offset(new_topic, producer, consumer):
+    topic = await new_topic()
+    values = [f"{number}".encode() for number in range(200)]
+    appended = await asyncio.gather(*(producer.send(topic, Outgoing(value, key=value)) for value in values))
+    records = await read_from(consumer, TopicPartition(topic, 0), 0, 200)
+    assert [records[place.offset].value for place in appended] == values
+
+
+@pytest.mark.needs("max.message.bytes")
+async def test_a_record_too_large_does_not_fail_those_sent_beside_it(new_topic, producer):
+    topic = await new_topic(max_message_bytes="3000")
+    records = [Outgoing(b"L" * 9000 if number == 3 else b"s" * 500) for number in range(8)]
+    outcomes = await asyncio.gather(*(producer.send(topic, record) for record in records), return_exceptions=True)
+    assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, RecordTooLargeError)] == [3]
+    assert sorted(outcome.offset for number, outcome in enumerate(outcomes) if number != 3) == list(range(7))
 
 
 async def test_a_record_without_a_timestamp_gets_the_clock_s(new_topic, producer, consumer):
