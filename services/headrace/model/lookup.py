@@ -55,5 +55,6 @@ def build_lookup(keys: NDArray[np.uint64], first_row: int) -> tuple[NDArray[np.u
     bits = max(1, (2 * len(keys) - 1).bit_length())
     slots = np.zeros((1 << bits, 2), np.uint64)
     shift = np.uint64(_BITS - bits)
-    _insert(slots, shift, keys, first_row)
+    # A copy, because numba compiles once more for arrays that can't be written, as a loaded artifact's are.
+    _insert(slots, shift, keys.copy(), first_row)
     return slots, shift

@@ -16,8 +16,7 @@ from headrace.model.backends import Backend, open_backend
 from headrace.model.backends.interface import BACKENDS
 from headrace.model.network import float_logits
 from headrace.model.quantizing import quantize
-
-from .networks import TEXT, VOCABULARY, random_artifact, random_network
+from tests.support.networks import TEXT, VOCABULARY, random_artifact, random_network
 
 SHAPES = {
     "default": {},

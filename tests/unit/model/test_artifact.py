@@ -17,7 +17,7 @@ from headrace.model.artifact import About, Artifact, ArtifactError, Canary, asse
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import quantize
 from headrace_schemas.records import Lineage, OffsetRange
-from tests.contract.backends.networks import random_network
+from tests.support.networks import random_network
 
 NETWORK = quantize(random_network(6))
 ABOUT = About(

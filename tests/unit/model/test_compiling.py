@@ -5,8 +5,11 @@ from pathlib import Path
 import numba
 import pytest
 
-from headrace.model import compiling, hashing
-from headrace.model.backends import kernels
+from headrace.model import compiling, hashing, lookup
+from headrace.model.artifact import About, assemble, load, save
+from headrace.model.backends import kernels, open_backend
+from headrace.model.quantizing import quantize
+from tests.support.networks import random_network
 
 
 @pytest.mark.parametrize("dispatcher", [hashing.hash_text, kernels.answer_texts])
@@ -37,3 +40,12 @@ def test_the_users_choice_of_numbas_cache_is_kept(tmp_path: Path, monkeypatch: p
     assert double(21) == 42
     assert str(tmp_path) == numba.core.config.CACHE_DIR
     assert list(tmp_path.glob("kernels-*/*/*.nbi"))
+
+
+def test_an_artifact_from_a_file_and_one_from_memory_share_what_is_compiled(tmp_path: Path) -> None:
+    artifact = assemble(quantize(random_network(1)), About())
+    save(artifact, str(tmp_path / "model"))
+    for opened in (artifact, load(str(tmp_path / "model"))):
+        open_backend("cpu", opened).classify([b"the good film"], ranking=1)
+    assert len(kernels.answer_texts.signatures) == 1
+    assert len(lookup._insert.signatures) == 1

@@ -12,7 +12,7 @@ from headrace.model.bounds import BoundsError, largest_convolution, largest_feat
 from headrace.model.folding import FoldingError, columns_of, fold, products
 from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
 from headrace.model.quantizing import quantize
-from tests.contract.backends.networks import random_network
+from tests.support.networks import random_network
 
 
 @settings(deadline=None, max_examples=50)

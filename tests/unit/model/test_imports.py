@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
-from tests.contract.backends.networks import random_network
+from tests.support.networks import random_network
 
 PROGRAM = """
 import json, sys

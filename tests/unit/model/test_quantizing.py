@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.model.integers import MAX_DIMENSIONS, MAX_LOGIT, inverse_roots
 from headrace.model.quantizing import quantize
-from tests.contract.backends.networks import random_network
+from tests.support.networks import random_network
 
 
 def test_words_and_filters_are_within_half_a_step_of_what_was_trained() -> None:

@@ -38,7 +38,8 @@ class CpuBackend:
         tables = _padded(fold(network), 2, FILTER_LANES)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
-        # In the order of the kernel's parameters.
+        # In the order of the kernel's parameters. None is the artifact's own array: those of a loaded one can't be
+        # written, for which numba would compile once more.
         self._constants = (
             characters.table(),
             network.max_tokens,
@@ -53,7 +54,7 @@ class CpuBackend:
             _padded(
                 np.concatenate([np.zeros((1, len(network.labels)), np.int16), network.wide_bigrams]), 1, WIDE_LANES
             ),
-            network.bias,
+            network.bias.copy(),
             inverse_roots(network.max_tokens),
             network.convolution_factor,
             network.wide_factor,
