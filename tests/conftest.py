@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
@@ -55,15 +56,25 @@ def apache_bootstrap() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def docker_bootstrap() -> Iterator[str]:
     """The address of Kafka in a container. Skips where no Docker engine answers."""
-    import docker
+    missing = docker_missing()
+    if missing is not None:
+        pytest.skip(missing)
     from testcontainers.community.kafka import KafkaContainer
+
+    with KafkaContainer(DOCKER_IMAGE).with_kraft() as container:
+        yield container.get_bootstrap_server()
+
+
+@functools.cache
+def docker_missing() -> str | None:
+    """Why nothing can run in Docker here, None where an engine answers."""
+    import docker
 
     try:
         docker.from_env(timeout=5).ping()
     except docker.errors.DockerException as error:
-        pytest.skip(f"no Docker engine answers: {error}")
-    with KafkaContainer(DOCKER_IMAGE).with_kraft() as container:
-        yield container.get_bootstrap_server()
+        return f"no Docker engine answers: {error}"
+    return None
 
 
 @contextlib.contextmanager

@@ -88,3 +88,11 @@ async def test_a_producer_whose_broker_is_gone_fails_in_time_and_stops_in_time(n
         with pytest.raises(BrokerUnavailableError, match=name):
             await producer.send(name, Outgoing(b"v"), partition=0)
         await producer.stop()
+
+
+@pytest.mark.docker
+async def test_kafka_in_docker_answers(docker_bootstrap):
+    admin = AioKafkaCluster(KafkaSettings(bootstrap=docker_bootstrap)).admin()
+    await admin.start()
+    assert await admin.broker_count() == 1
+    await admin.stop()
