@@ -18,11 +18,11 @@ from headrace.kafka.interface import Record, TopicPartition
 
 
 class _FromCommit(Resumer):
-    async def _facts(self, requests: TopicPartition) -> Facts:
-        facts = await super()._facts(requests)
-        if facts.committed is None:
-            return facts
-        return msgspec.structs.replace(facts, tail=(), results_end=1)
+    async def _facts(self, requests: Sequence[TopicPartition]) -> dict[TopicPartition, Facts]:
+        return {
+            name: facts if facts.committed is None else msgspec.structs.replace(facts, tail=(), results_end=1)
+            for name, facts in (await super()._facts(requests)).items()
+        }
 
 
 class ResumesFromCommit(Worker):
@@ -34,12 +34,13 @@ class ResumesFromCommit(Worker):
 
 
 class _AfterFromTail(_FromCommit):
-    async def resume(self, partition: Partition) -> None:
-        honest = await Resumer._facts(self, partition.name)
-        await super().resume(partition)
-        decision = decide(honest)
-        if isinstance(decision, Resume) and partition.expected is not None:
-            partition.after = decision.after
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        honest = await Resumer._facts(self, [partition.name for partition in partitions])
+        await super().resume(partitions)
+        for partition in partitions:
+            decision = decide(honest[partition.name])
+            if isinstance(decision, Resume) and partition.expected is not None:
+                partition.after = decision.after
 
 
 class AfterFromTail(Worker):

@@ -7,7 +7,7 @@ partitions; resuming runs outside. Revoked waits for sends alone, bounded, and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError
@@ -19,7 +19,7 @@ RETRY_S = 0.2
 
 
 class Assignment:
-    """Fulfils the rebalance listener. ``resume`` finds a partition's position and begins it; ``release`` says to
+    """Fulfils the rebalance listener. ``resume`` finds the positions of partitions and begins them; ``release`` says to
     the log that partitions were given up cleanly, and commits.
     """
 
@@ -27,7 +27,7 @@ class Assignment:
         self,
         consumer: Consumer,
         *,
-        resume: Callable[[Partition], Awaitable[None]],
+        resume: Callable[[Sequence[Partition]], Awaitable[None]],
         release: Callable[[Collection[Partition]], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]],
         revoke_timeout: float,
@@ -47,8 +47,7 @@ class Assignment:
         """Fails when a partition can't be resumed and a person is needed."""
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        for name in partitions:
-            self._begin(name)
+        self._begin(partitions)
         self._metrics.assigned(len(self.partitions))
         event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
 
@@ -78,34 +77,39 @@ class Assignment:
             return
         old.end()
         event("partition.resumes", level="warning", partition=name.partition, why=why)
-        self._begin(name, old.sending)
+        self._begin([name], [] if old.sending is None else [old.sending])
 
-    def _begin(self, name: TopicPartition, sending: asyncio.Task[None] | None = None) -> None:
-        if name in self.partitions:
-            self.partitions[name].end()
-        partition = self.partitions[name] = Partition(name)
-        self._consumer.pause([name])
-        task = asyncio.create_task(self._resume_until_known(partition, sending), name=f"resume {name.partition}")
+    def _begin(self, names: Collection[TopicPartition], sending: Collection[asyncio.Task[None]] = ()) -> None:
+        for name in names:
+            if name in self.partitions:
+                self.partitions[name].end()
+        begun = [Partition(name) for name in sorted(names)]
+        self.partitions.update((partition.name, partition) for partition in begun)
+        self._consumer.pause(names)
+        task = asyncio.create_task(self._resume_until_known(begun, sending), name="resume")
         self._tasks.add(task)
         task.add_done_callback(self._resumed)
 
-    async def _resume_until_known(self, partition: Partition, sending: asyncio.Task[None] | None) -> None:
-        if sending is not None:
+    async def _resume_until_known(
+        self, partitions: Sequence[Partition], sending: Collection[asyncio.Task[None]]
+    ) -> None:
+        if sending:
             # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
-            await asyncio.wait([sending], timeout=self._revoke_timeout)
-        while partition.alive:
+            await asyncio.wait(sending, timeout=self._revoke_timeout)
+        while any(partition.alive for partition in partitions):
             try:
-                await self._resume(partition)
+                await self._resume(partitions)
             except KafkaError as error:
                 if not error.retriable:
                     raise
-                event("resume.failed", level="warning", partition=partition.name.partition, error=str(error))
+                event("resume.failed", level="warning", error=str(error))
                 await self._sleep(RETRY_S)
             else:
                 break
-        if partition.alive and partition.expected is not None:
-            self._consumer.seek(partition.name, partition.expected)
-            self._consumer.resume([partition.name])
+        known = [partition for partition in partitions if partition.alive and partition.expected is not None]
+        for partition in known:
+            self._consumer.seek(partition.name, partition.expected or 0)
+        self._consumer.resume([partition.name for partition in known])
 
     def _resumed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

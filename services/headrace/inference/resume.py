@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping, Sequence
 
 from headrace.core import suspects
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.core.restarts import EXIT_REFUSED
-from headrace.core.resume import Answered, Facts, Refusal, decide, last_answered, look_back
+from headrace.core.resume import Answered, Facts, Refusal, Resume, decide, last_answered, look_back
 from headrace.inference.partition import Partition
+from headrace.inference.ranges import read_ranges
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
@@ -22,9 +24,6 @@ from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import Attempt, ClassifyResult
-
-QUIET_S = 3.0
-"""Without a record for so long, what is left before the end offset is no record (a transaction's marker)."""
 
 
 class RefusedError(UserError):
@@ -58,15 +57,22 @@ class Resumer:
         self._metrics = metrics
         self._one_at_a_time = asyncio.Lock()
 
-    async def resume(self, partition: Partition) -> None:
-        """Begin ``partition`` at its position. Raises RefusedError when a person has to decide."""
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        """Begin each of ``partitions`` at its position, all by the same few calls.
+
+        Raises RefusedError when a person has to decide, and a KafkaError.
+        """
         async with self._one_at_a_time:
-            if not partition.alive:
+            alive = {partition.name: partition for partition in partitions if partition.alive}
+            if not alive:
                 return
-            decision = decide(await self._facts(partition.name))
+            facts = await self._facts(list(alive))
             await self._models.refresh()
-            if not partition.alive:
-                return
+            for name, partition in alive.items():
+                if partition.alive:
+                    self._begin(partition, decide(facts[name]))
+
+    def _begin(self, partition: Partition, decision: Resume | Refusal) -> None:
         number = partition.name.partition
         if isinstance(decision, Refusal):
             raise RefusedError(f"{partition.name.topic}[{number}]: {decision.reason}.")
@@ -100,70 +106,68 @@ class Resumer:
         if trial.alone_through >= 0:
             event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
 
-    async def _facts(self, requests: TopicPartition) -> Facts:
-        results = TopicPartition(self._results, requests.partition)
-        if requests.partition not in await self._reader.partitions_of(self._results):
-            raise RefusedError(
-                f"{self._results} has no partition {requests.partition} though {requests.topic} has: "
-                f"add partitions to {self._results} first (`headrace topics apply`)."
-            )
-        both = (requests, results)
+    async def _facts(self, requests: Sequence[TopicPartition]) -> dict[TopicPartition, Facts]:
+        results = {name: TopicPartition(self._results, name.partition) for name in requests}
+        there = await self._reader.partitions_of(self._results)
+        for name in requests:
+            if name.partition not in there:
+                raise RefusedError(
+                    f"{self._results} has no partition {name.partition} though {name.topic} has: "
+                    f"add partitions to {self._results} first (`headrace topics apply`)."
+                )
+        both = (*requests, *results.values())
         starts = await self._reader.beginning_offsets(both)
         ends = await self._reader.end_offsets(both)
-        tail = await self._tail(results, starts[results], ends[results])
-        last = last_answered(tail)
-        crc = None
-        if last is not None and starts[requests] <= last.offset < ends[requests]:
-            crc = await self._crc(requests, last.offset, ends[requests])
-        return Facts(
-            tail=tail,
-            results_end=ends[results],
-            requests_start=starts[requests],
-            requests_end=ends[requests],
-            committed=await self._member.committed(requests),
-            start=self._models.start_of(self._results, requests.partition),
-            crc_at_last=crc,
+        tails = await self._tails({name: (starts[name], ends[name]) for name in results.values()})
+        last = {name: last_answered(tails[results[name]]) for name in requests}
+        crcs = await self._crcs(
+            {
+                name: answered.offset
+                for name, answered in last.items()
+                if answered is not None and starts[name] <= answered.offset < ends[name]
+            }
         )
+        committed = await asyncio.gather(*(self._member.committed(name) for name in requests))
+        return {
+            name: Facts(
+                tail=tails[results[name]],
+                results_end=ends[results[name]],
+                requests_start=starts[name],
+                requests_end=ends[name],
+                committed=commit,
+                start=self._models.start_of(self._results, name.partition),
+                crc_at_last=crcs.get(name),
+            )
+            for name, commit in zip(requests, committed, strict=True)
+        }
 
-    async def _tail(self, results: TopicPartition, start: int, end: int) -> tuple[Answered, ...]:
+    async def _tails(
+        self, logs: Mapping[TopicPartition, tuple[int, int]]
+    ) -> dict[TopicPartition, tuple[Answered, ...]]:
+        """The last answers of each results partition, given where its log starts and ends."""
         wanted = look_back(self._max_batch)
+        tails: dict[TopicPartition, tuple[Answered, ...]] = {}
         reach = wanted
-        while True:
-            first = max(start, end - reach)
-            answers = [
-                Answered(answer.offset, answer.crc)
-                for record in await self._read(results, first, end)
-                if (answer := _answer(record)) is not None
-            ]
-            if first == start or len(answers) >= wanted:
-                return tuple(answers[-wanted:])
+        while missing := logs.keys() - tails.keys():
+            ranges = {name: (max(logs[name][0], logs[name][1] - reach), logs[name][1]) for name in missing}
+            for name, records in (await read_ranges(self._reader, ranges, self._clock)).items():
+                answers = [Answered(found.offset, found.crc) for record in records if (found := _answer(record))]
+                if ranges[name][0] == logs[name][0] or len(answers) >= wanted:
+                    tails[name] = tuple(answers[-wanted:])
+            # Offsets without an answer (a transaction's markers, somebody else's records) are stepped over.
             reach *= 2
+        return tails
 
-    async def _crc(self, requests: TopicPartition, offset: int, end: int) -> int | None:
-        records = await self._read(requests, offset, min(offset + 1, end))
-        at = [record for record in records if record.offset == offset]
-        return zlib.crc32(at[0].value or b"") if at else None
-
-    async def _read(self, name: TopicPartition, first: int, end: int) -> list[Record]:
-        """Every record of ``name`` in [first, end)."""
-        records: list[Record] = []
-        if first >= end:
-            return records
-        self._reader.assign([name])
-        self._reader.seek(name, first)
-        quiet_since = self._clock.monotonic()
-        while await self._reader.position(name) < end:
-            chunk = (await self._reader.fetch(max_records=end - first, timeout_s=QUIET_S / 4)).get(name, ())
-            if chunk:
-                quiet_since = self._clock.monotonic()
-                records.extend(record for record in chunk if record.offset < end)
-                if chunk[-1].offset >= end - 1:
-                    break
-            elif self._clock.monotonic() - quiet_since > QUIET_S:
-                # Reading too little resumes too early, which only repeats answers.
-                event("log.ends_in_no_record", topic=name.topic, partition=name.partition, end=end)
-                break
-        return records
+    async def _crcs(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The CRC-32 of the request at each offset that still holds one."""
+        ranges = {name: (offset, offset + 1) for name, offset in offsets.items()}
+        read = await read_ranges(self._reader, ranges, self._clock)
+        return {
+            name: zlib.crc32(record.value or b"")
+            for name, records in read.items()
+            for record in records
+            if record.offset == offsets[name]
+        }
 
 
 def _answer(record: Record) -> ClassifyResult | None:

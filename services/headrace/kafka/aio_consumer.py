@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 REBALANCE_CHECK_S = 0.05
 
 
+LOOKING_WAIT_MS = 50
+"""Who reads without a group also asks for offsets, and on one connection those wait behind a fetch that waits."""
+
+
 class AioConsumer:
     """Fulfils :class:`headrace.kafka.interface.Consumer`."""
 
@@ -45,7 +49,7 @@ class AioConsumer:
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
-            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms if group else min(settings.fetch_max_wait_ms, LOOKING_WAIT_MS),
             fetch_max_bytes=settings.fetch_max_bytes,
             max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         )
