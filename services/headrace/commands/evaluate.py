@@ -19,7 +19,7 @@ class BackendName(enum.StrEnum):
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="The artifact: a path or any fsspec URI.")],
-    file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv, .parquet, or a folder LABEL/*.txt.")],
+    file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     backend: Annotated[BackendName, typer.Option(help="reference needs torch and is slow.")] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv, .parquet, or a folder LABEL/*.txt.")],
+    data: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or any fsspec URI.")],
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",

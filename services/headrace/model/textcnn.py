@@ -1,8 +1,7 @@
 """Kim's convolution over words in PyTorch, for training: embedding, several widths, maximum over time, linear.
 
 A batch is flat. The words of all texts lie end to end in one array and each text says where it starts, so there is no
-batch padding that could change an answer, and the matrix product runs over real words alone. Windows that reach into
-the next text are computed and never looked at.
+batch padding that could change an answer and none that costs time.
 
 Source: Kim, Convolutional Neural Networks for Sentence Classification, EMNLP 2014.
 """
@@ -22,13 +21,13 @@ from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
 
 
 class FlatBatch(NamedTuple):
-    """Texts end to end: ``rows`` int64[words], ``starts`` int64[texts], ``lengths`` int64[texts].
+    """Texts end to end: ``rows`` of the words int64[words], ``starts`` int64[texts], ``lengths`` int64[texts].
 
     Text i is ``rows[starts[i]:starts[i] + lengths[i]]``; between texts lie padding rows where a text is shorter than
     the widest window.
     """
 
-    rows: Tensor
+    rows: NDArray[np.int64]
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
@@ -41,25 +40,33 @@ def flatten(texts: Sequence[NDArray[np.int64]], widest: int) -> FlatBatch:
     rows = np.full(int(ends[-1]) if len(texts) else 0, PADDING_ROW, np.int64)
     for text, start in zip(texts, starts, strict=True):
         rows[start : start + len(text)] = text
-    return FlatBatch(torch.from_numpy(rows), starts, lengths)
+    return FlatBatch(rows, starts, lengths)
 
 
 @numba.njit(nogil=True, cache=True)
-def _pool(scores, starts, windows, pooled, winners):  # type: ignore[no-untyped-def]
-    # A row at a time, so that the inner loop runs over neighbouring filters and is compiled to vector instructions.
+def _pool(products, places, starts, windows, pooled, winners):  # type: ignore[no-untyped-def]
+    # A row at a time, so that the inner loops run over neighbouring filters and are compiled to vector instructions.
+    width, count = products.shape[1], products.shape[2]
+    sums = np.empty(count, np.float32)
     for text in range(len(starts)):
-        first = starts[text]
-        pooled[text] = scores[first]
-        winners[text] = first
-        for window in range(first + 1, first + windows[text]):
-            for filter_ in range(scores.shape[1]):
-                better = scores[window, filter_] > pooled[text, filter_]
+        for window in range(starts[text], starts[text] + windows[text]):
+            for filter_ in range(count):
+                sums[filter_] = products[places[window], 0, filter_]
+            for tap in range(1, width):
+                for filter_ in range(count):
+                    sums[filter_] += products[places[window + tap], tap, filter_]
+            if window == starts[text]:
+                pooled[text] = sums
+                winners[text] = window
+                continue
+            for filter_ in range(count):
+                better = sums[filter_] > pooled[text, filter_]
                 winners[text, filter_] = window if better else winners[text, filter_]
-                pooled[text, filter_] = scores[window, filter_] if better else pooled[text, filter_]
+                pooled[text, filter_] = sums[filter_] if better else pooled[text, filter_]
 
 
 @numba.njit(nogil=True, cache=True)
-def _pool_gradient(upstream, winners, embedded, filters, d_embedded, d_filters):  # type: ignore[no-untyped-def]
+def _pool_gradient(upstream, winners, places, words, filters, d_words, d_filters):  # type: ignore[no-untyped-def]
     # Each filter saw one window of each text, and after ReLU and dropout most of the upstream gradient is zero.
     count, width, dimensions = filters.shape
     for text in range(len(upstream)):
@@ -68,46 +75,52 @@ def _pool_gradient(upstream, winners, embedded, filters, d_embedded, d_filters):
             if slope == 0.0:
                 continue
             for tap in range(width):
-                word = winners[text, filter_] + tap
+                word = places[winners[text, filter_] + tap]
                 for axis in range(dimensions):
-                    d_filters[filter_, tap, axis] += slope * embedded[word, axis]
-                    d_embedded[word, axis] += slope * filters[filter_, tap, axis]
+                    d_filters[filter_, tap, axis] += slope * words[word, axis]
+                    d_words[word, axis] += slope * filters[filter_, tap, axis]
 
 
 class _MaxOverTime(torch.autograd.Function):
-    """Convolve and keep each filter's best window: (words [n, D], filters [F, k, D]) -> [texts, F].
+    """Convolve and keep each filter's best window: (different words [U, D], filters [F, k, D]) -> [texts, F].
 
-    Written by hand because only the winning windows have a gradient: going back costs the same for a text of 400 words
-    as for one of 10, where autograd's way back through the convolution costs twice the way forward.
+    Folded as in answering: each different word of the batch is multiplied with each tap once, and a window is a sum of
+    k products, so a frequent word costs one matrix row however often it occurs. The way back is written by hand because
+    only the winning windows have a gradient; autograd's own would cost twice the way forward.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, embedded: Tensor, filters: Tensor, starts: NDArray[np.int64], windows: NDArray[np.int64]
+        ctx: Any,
+        words: Tensor,
+        filters: Tensor,
+        places: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        windows: NDArray[np.int64],
     ) -> Tensor:
         count, width, dimensions = filters.shape
-        unrolled = embedded.unfold(0, width, 1).transpose(1, 2).reshape(-1, width * dimensions)
-        scores = (unrolled @ filters.reshape(count, -1).t()).numpy()
+        products = words @ filters.permute(2, 1, 0).reshape(dimensions, width * count)
         pooled = np.empty((len(starts), count), np.float32)
         winners = np.empty((len(starts), count), np.int64)
-        _pool(scores, starts, windows, pooled, winners)
-        ctx.save_for_backward(embedded, filters)
-        ctx.winners = winners
+        _pool(products.view(-1, width, count).numpy(), places, starts, windows, pooled, winners)
+        ctx.save_for_backward(words, filters)
+        ctx.places, ctx.winners = places, winners
         return torch.from_numpy(pooled)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        embedded, filters = ctx.saved_tensors
-        d_embedded, d_filters = torch.zeros_like(embedded), torch.zeros_like(filters)
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        words, filters = ctx.saved_tensors
+        d_words, d_filters = torch.zeros_like(words), torch.zeros_like(filters)
         _pool_gradient(
             upstream[0].contiguous().numpy(),
             ctx.winners,
-            embedded.numpy(),
+            ctx.places,
+            words.numpy(),
             filters.numpy(),
-            d_embedded.numpy(),
+            d_words.numpy(),
             d_filters.numpy(),
         )
-        return d_embedded, d_filters, None, None
+        return d_words, d_filters, None, None, None
 
 
 class TextCNN(nn.Module):
@@ -128,9 +141,10 @@ class TextCNN(nn.Module):
         self.head = nn.Linear(len(self.widths) * filters, labels)
 
     def forward(self, batch: FlatBatch) -> Tensor:
-        embedded = self.words(batch.rows)
+        rows, places = np.unique(batch.rows, return_inverse=True)
+        words = self.words(torch.from_numpy(rows))
         pooled = [
-            _MaxOverTime.apply(embedded, filters, batch.starts, np.maximum(batch.lengths, width) - width + 1)
+            _MaxOverTime.apply(words, filters, places, batch.starts, np.maximum(batch.lengths, width) - width + 1)
             for width, filters in zip(self.widths, self.filters, strict=True)
         ]
         features = torch.relu(torch.cat(pooled, dim=1) + self.filter_bias)

@@ -1,4 +1,4 @@
-"""Read labelled texts from a file (JSON lines, CSV, Parquet) or from a folder with one subfolder a label."""
+"""Read labelled texts from a file: JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -33,19 +33,15 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 def read_rows(path: Path, *, text_column: str = "text", label_column: str = "label") -> Rows:
-    """Read ``path``: ``.jsonl``, ``.csv`` (first line names the columns) or ``.parquet``, or a folder LABEL/*.txt.
+    """Read ``path``: ``.jsonl``, ``.csv`` (its first line names the columns) or ``.parquet``.
 
     A label may be a number, which becomes its decimal string. A null text or label becomes an empty string, which
     cleaning counts and drops. Raises DatasetError for a file that is missing, of another kind, without those columns,
     not UTF-8, or broken at some line.
     """
-    if path.is_dir():
-        return _collect(_read_folder(path))
     reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
-        raise DatasetError(
-            f"{path}: is no .jsonl, .csv or .parquet by its name, and no folder of one subfolder a label"
-        )
+        raise DatasetError(f"{path}: its name must end in .jsonl, .csv or .parquet, which says how to read it")
     try:
         return _collect(reader(path, text_column, label_column))
     except OSError as error:
@@ -122,17 +118,6 @@ def _read_parquet(path: Path, text_column: str, label_column: str) -> Iterator[t
                     )
     except pa.ArrowInvalid as error:
         raise DatasetError(f"{path}: is not a Parquet file ({error})") from error
-
-
-def _read_folder(path: Path) -> Iterator[tuple[str, str]]:
-    files = sorted(path.glob("*/*.txt"))
-    if not files:
-        raise DatasetError(f"{path}: is a folder without LABEL/*.txt files in it")
-    for file in files:
-        try:
-            yield file.read_text("utf-8"), file.parent.name
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{file}: is not UTF-8 ({error.reason}). Save it as UTF-8") from error
 
 
 def _place(path: Path, header: list[str], column: str) -> int:

@@ -79,7 +79,6 @@ def _fresh(kept: int, labels: int, recipe: ConvolutionRecipe) -> TextCNN:
     return network
 
 
-def _drop_words(rows: Tensor, share: float, randomness: np.random.Generator) -> None:
+def _drop_words(rows: NDArray[np.int64], share: float, randomness: np.random.Generator) -> None:
     """Make a share of the words unknown, in place: this is what trains the unknown row."""
-    values = rows.numpy()
-    values[(randomness.random(len(values)) < share) & (values != PADDING_ROW)] = UNKNOWN_ROW
+    rows[(randomness.random(len(rows)) < share) & (rows != PADDING_ROW)] = UNKNOWN_ROW

@@ -49,4 +49,4 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     wide: WideRecipe = WideRecipe()
     convolution: ConvolutionRecipe = ConvolutionRecipe()
     seed: int = 0
-    threads: int = 2
+    threads: int = 1

@@ -35,14 +35,6 @@ def test_parquet_is_read_by_column_names(tmp_path):
     assert read_rows(tmp_path / "rows.parquet", text_column="body", label_column="class") == EXPECTED
 
 
-def test_a_folder_gives_its_files_by_name_with_the_subfolder_as_label(tmp_path):
-    for label, name, text in (("b", "1.txt", "x"), ("a", "2.txt", "y"), ("a", "1.txt", "z"), ("a", "read.me", "no")):
-        (tmp_path / label).mkdir(exist_ok=True)
-        written(tmp_path / label, name, text)
-
-    assert read_rows(tmp_path) == Rows(("z", "y", "x"), ("a", "a", "b"))
-
-
 def test_a_null_is_left_to_cleaning(tmp_path):
     path = written(tmp_path, "rows.jsonl", '{"text": null, "label": "a"}\n{"text": "x", "label": null}\n')
 
@@ -52,7 +44,7 @@ def test_a_null_is_left_to_cleaning(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.txt", "x", "no .jsonl, .csv or .parquet"),
+        ("rows.txt", "x", "must end in .jsonl, .csv or .parquet"),
         ("rows.jsonl", '{"text": "x", "label": "a"}\n{"text": ', "line 2: is not a JSON object"),
         ("rows.jsonl", '{"text": "x", "label": "a"}\n["x"]\n', "line 2: is not a JSON object"),
         ("rows.jsonl", '{"text": "x", "class": "a"}\n', "line 1: has no 'label', only 'text', 'class'"),
@@ -80,11 +72,9 @@ def test_a_broken_file_is_refused_with_its_name_and_place(tmp_path, name, conten
     assert str(path) in str(refusal.value)
 
 
-def test_a_missing_file_and_an_empty_folder_are_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"gone\.csv: can't be read: No such file"):
         read_rows(tmp_path / "gone.csv")
-    with pytest.raises(DatasetError, match="without LABEL"):
-        read_rows(tmp_path)
 
 
 def test_a_parquet_file_without_the_column_is_refused(tmp_path):

