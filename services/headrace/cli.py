@@ -94,11 +94,14 @@ def headrace(
 def main() -> None:
     """Run the command line; the exit code is 2 for wrong settings or usage, 1 for what failed outside of them."""
     from headrace.kafka.errors import KafkaError
+    from headrace_schemas.errors import WireError
 
     try:
         app()
     except UserError as error:
         _end(str(error), error.exit_code)
+    except WireError as error:
+        _end(str(error), 1)
     except KafkaError as error:
         _end(f"{error}\n{_advice(error)}".rstrip(), 1)
     except ModuleNotFoundError as error:

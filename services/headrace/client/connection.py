@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -152,7 +152,7 @@ class Client:
 
     async def answers(
         self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
 
         ``from_`` is "latest", "beginning" or a position for each results partition. With ``group`` the place is kept

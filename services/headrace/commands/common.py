@@ -10,8 +10,10 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
-    from headrace.config import Loaded
+    from headrace.client import Client
+    from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
+    from headrace.kafka.interface import Cluster
 
 DEFAULT_FILE = Path("headrace.toml")
 
@@ -45,3 +47,31 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
     if own.get("--bootstrap", ("", None))[1] is None:
         own["--bootstrap"] = ("kafka.bootstrap", given.bootstrap)
     return load_settings(file, given.environ, given.sets, own)
+
+
+def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
+    """Load the settings and send the logs to stderr as they say. Raises SettingsError."""
+    import sys
+
+    from headrace.logs import configure
+
+    settings = settings_from(ctx, options).settings
+    configure(sys.stderr, level=settings.log.level, form=settings.log.format)
+    return settings
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """The cluster of ``settings``. Nothing is connected yet."""
+    from headrace.kafka.aio import AioKafkaCluster
+
+    return AioKafkaCluster(settings.kafka)
+
+
+def client_of(settings: Settings) -> Client:
+    """A client of the topics of ``settings``, to be used by ``async with``."""
+    from headrace.client import Client
+
+    names = settings.topics.names()
+    return Client(
+        cluster_of(settings), requests=names.requests, results=names.results, max_batch=settings.worker.max_batch
+    )

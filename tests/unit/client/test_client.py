@@ -20,6 +20,9 @@ from headrace_schemas.records import ClassifyRequest, Status
 from tests.support.answer_log import AnswerWriter, answer
 from tests.support.turned_loop import TurnedClock, run_turned
 
+LIMIT_S = 5000.0
+"""On the turned clock, so it passes at once where a test waits in vain."""
+
 REQUESTS, RESULTS = "classify.requests", "classify.results"
 
 
@@ -49,7 +52,7 @@ def scene(play: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], No
         async def main() -> None:
             stage = Scene()
             try:
-                async with stage.client:
+                async with asyncio.timeout(LIMIT_S), stage.client:
                     await play(stage)
             finally:
                 await stage.cluster.close()

@@ -1,0 +1,150 @@
+"""`headrace dead-letters`: requests that could not be answered, and another try for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, begin, cluster_of
+from headrace.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from headrace.client.dead_letters import Found
+    from headrace.config import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Places = Annotated[list[str], typer.Argument(metavar="PARTITION@OFFSET...", help="Places, as `list` shows them.")]
+ErrorCode = Annotated[str | None, typer.Option("--error", help="Only those with this error, such as bad-bytes.")]
+
+
+class PlaceError(UserError):
+    """An argument names no dead letter."""
+
+    exit_code = 2
+
+
+@app.callback()
+def dead_letters() -> None:
+    """Look at requests that failed; replay them once their cause is mended."""
+
+
+@app.command("list")
+def list_letters(
+    ctx: typer.Context,
+    *,
+    error: ErrorCode = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List the dead letters there are now: place, request, error, attempt and message; no texts."""
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    found = asyncio.run(_collect(settings, (), error))
+    if as_json:
+        for one in found:
+            print(as_line(one))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("place", "request", "stage", "error", "attempt", "message", box=None, pad_edge=False)
+    for one in found:
+        letter = one.letter
+        request = f"{letter.topic}[{letter.partition}]@{letter.offset}"
+        cells = (f"{one.partition}@{one.offset}", request, letter.stage, letter.error, str(letter.attempt))
+        table.add_row(*map(Text, cells), Text(letter.message, overflow="fold"))
+    Console().print(table if found else "no dead letters")
+
+
+@app.command()
+def show(ctx: typer.Context, places: Places, *, bootstrap: Bootstrap = None) -> None:
+    """Show dead letters whole, each as JSON; key, value and headers in Base64, for they may be anything."""
+    import msgspec
+
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    for one in asyncio.run(_collect(settings, parse_places(places), None)):
+        print(msgspec.json.format(msgspec.json.encode(one.letter)).decode())
+
+
+@app.command()
+def replay(
+    ctx: typer.Context,
+    places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Places.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All there are now.")] = False,
+    error: ErrorCode = None,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Publish the requests again as they were, with their attempt counter raised.
+
+    Each run publishes what it is told once; a request that fails again is a new dead letter with a higher attempt.
+    """
+    if every == bool(places):
+        raise typer.BadParameter("name places, or --all.")
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    replayed, left = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts))
+    print(f"replayed {replayed}, left {left} that were tried {max_attempts} times or more")
+
+
+def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Parse ``PARTITION@OFFSET``. Raises PlaceError."""
+    parsed = []
+    for one in places:
+        partition, _, offset = one.partition("@")
+        if not (partition.isdecimal() and offset.isdecimal()):
+            raise PlaceError(f"{one}: write PARTITION@OFFSET, as `headrace dead-letters list` shows it.")
+        parsed.append((int(partition), int(offset)))
+    return tuple(parsed)
+
+
+def as_line(found: Found) -> str:
+    """One dead letter as JSON, without key, value and headers."""
+    import msgspec
+
+    fields = msgspec.to_builtins(found.letter)
+    fields = {name: value for name, value in fields.items() if name not in ("key", "value", "headers")}
+    fields["attempt"] = found.letter.attempt
+    return msgspec.json.encode({"place": f"{found.partition}@{found.offset}", **fields}).decode()
+
+
+async def _letters(settings: Settings, places: Sequence[tuple[int, int]], error: str | None) -> AsyncIterator[Found]:
+    from headrace.client.dead_letters import read_dead_letters
+
+    topic = settings.topics.names().dead_letters
+    seen = set()
+    async for found in read_dead_letters(cluster_of(settings), topic, places=places):
+        seen.add((found.partition, found.offset))
+        if error in (None, found.letter.error):
+            yield found
+    if absent := sorted(set(places) - seen):
+        raise PlaceError(f"{topic} has no dead letter at {absent[0][0]}@{absent[0][1]}.")
+
+
+async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error: str | None) -> list[Found]:
+    return [found async for found in _letters(settings, places, error)]
+
+
+async def _replay(
+    settings: Settings, places: Sequence[tuple[int, int]], error: str | None, max_attempts: int
+) -> tuple[int, int]:
+    from headrace.client.dead_letters import replay
+    from headrace.client.publishing import Publisher
+
+    publisher = Publisher(cluster_of(settings).producer, settings.topics.names().requests)
+    replayed = left = 0
+    try:
+        async for found in _letters(settings, places, error):
+            if found.letter.attempt >= max_attempts:
+                left += 1
+            else:
+                await replay(publisher, found.letter)
+                replayed += 1
+    finally:
+        await publisher.stop()
+    return replayed, left

@@ -1,0 +1,89 @@
+from collections import Counter, deque
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from headrace.client import Answer
+from headrace.client.dead_letters import Found
+from headrace.commands import dead_letters, tail
+from headrace.commands.publish import InputError, Lines, read_requests
+from headrace.core.answer_log import Hole
+from headrace_schemas.codec import decode_request
+from headrace_schemas.headers import read_timeout_ms
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, Status
+
+ANSWER = Answer(
+    partition=1,
+    position=4,
+    timestamp_ms=0,
+    key=None,
+    headers=(),
+    result=ClassifyResult(
+        offset=9, after=8, crc=0, status=Status.OK, version="v1", label="[bold]sport[/]", score=0.75, id="a"
+    ),
+    hole=Hole(5, 8),
+)
+
+
+def test_a_line_of_text_is_a_request_and_an_empty_one_is_none() -> None:
+    records = list(read_requests(["Rates rise é\n".encode(), b"\n", b"  \n", b"Rain\r\n"], Lines.TEXT, timeout=2.0))
+    assert [decode_request(record.value).text for record in records] == ["Rates rise é", "Rain"]
+    assert [read_timeout_ms(record.headers) for record in records] == [2000, 2000]
+
+
+def test_a_json_line_gives_text_id_and_key_and_its_label_is_ignored() -> None:
+    line = b'{"text": "Rain", "id": "7", "label": "weather", "shop": 12}'
+    (record,) = read_requests([line], Lines.JSONL, key_field="shop")
+    assert decode_request(record.value) == ClassifyRequest(text="Rain", id="7")
+    assert record.key == b"12"
+
+
+@pytest.mark.parametrize(
+    ("lines", "form", "key_field", "said"),
+    [
+        ([b"fine", b"\xff"], Lines.TEXT, None, "line 2: "),
+        ([b'{"text": "a"}', b"{"], Lines.JSONL, None, "line 2: "),
+        ([b'{"id": "a"}'], Lines.JSONL, None, "line 1: .*text"),
+        ([b'{"text": "a"}'], Lines.JSONL, "shop", "line 1: shop: is to be the key"),
+        ([b'{"text": "a", "shop": true}'], Lines.JSONL, "shop", "line 1: shop: is to be the key"),
+        ([b"x" * 70_000], Lines.TEXT, None, "line 1: .*65536"),
+        ([b"a"], Lines.TEXT, "shop", "a line of text has no fields"),
+    ],
+)
+def test_a_line_that_is_no_request_is_named(lines: list[bytes], form: Lines, key_field: str | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        list(read_requests(lines, form, key_field=key_field))
+
+
+def test_an_answer_is_one_json_line_with_its_hole() -> None:
+    line = msgspec.json.decode(tail.as_line(ANSWER))
+    assert (line["partition"], line["offset"], line["label"]) == (1, 9, "[bold]sport[/]")
+    assert line["hole"] == {"first": 5, "last": 8}
+
+
+def test_the_table_shows_labels_as_they_are_and_marks_holes() -> None:
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(tail.table(deque([ANSWER]), Counter(ok=3)))
+    shown = captured.get()
+    assert "1@9" in shown
+    assert "[bold]sport[/]" in shown
+    assert "no answer to 5 to 8" in shown
+    assert "3 ok" in shown
+
+
+def test_a_listed_dead_letter_shows_no_text() -> None:
+    letter = DeadLetter(
+        topic="r", partition=0, offset=3, timestamp_ms=0, stage="infer", error="poison", message="m", value=b"diary"
+    )
+    line = msgspec.json.decode(dead_letters.as_line(Found(0, 1, 0, letter)))
+    assert (line["place"], line["offset"], line["attempt"]) == ("0@1", 3, 1)
+    assert "value" not in line
+
+
+def test_a_place_is_partition_and_offset() -> None:
+    assert dead_letters.parse_places(["0@3", "12@7"]) == ((0, 3), (12, 7))
+    for wrong in ("3", "a@1", "0@-1", "@"):
+        with pytest.raises(dead_letters.PlaceError, match="PARTITION@OFFSET"):
+            dead_letters.parse_places([wrong])
