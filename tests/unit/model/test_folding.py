@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.model.bounds import BoundsError, largest_convolution, largest_features
-from headrace.model.folding import FoldingError, columns_of, fold, products
+from headrace.model.folding import FoldingError, columns_of, fold, fold_unchecked, products
 from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
 from headrace.model.quantizing import quantize
 from tests.support.networks import random_network
@@ -80,6 +80,12 @@ def test_the_padding_row_adds_nothing_and_the_largest_entry_is_127() -> None:
     for width, end in zip(widths, ends, strict=True):
         largest = np.abs(tables[:, end - width : end].astype(int)).max(axis=(0, 1))
         assert largest.tolist() == [127] * filters
+
+
+def test_entries_beyond_the_scale_are_cut_at_127() -> None:
+    network = quantize(random_network(1))
+    tables = fold_unchecked(replace(network, table_scales=network.table_scales / 8))
+    assert (tables.min(), tables.max()) == (-127, 127)
 
 
 def test_tables_that_the_artifact_was_not_made_with_are_refused() -> None:
