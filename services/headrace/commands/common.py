@@ -50,13 +50,16 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
 
 
 def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
-    """Load the settings and send the logs to stderr as they say. Raises SettingsError."""
+    """Load the settings and send the logs to stderr as they say, for a client's command. Raises SettingsError."""
+    import logging
     import sys
 
     from headrace.logs import configure
 
     settings = settings_from(ctx, options).settings
     configure(sys.stderr, level=settings.log.level, form=settings.log.format)
+    # What fails reaches the user as one KafkaError; aiokafka would say it a second time, in its own words.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
 
 

@@ -95,9 +95,10 @@ async def _publish(settings: Settings, records: Iterator[Outgoing]) -> None:
 
     begun = time.monotonic()
     total = 0
+    console = Console(stderr=True)
     columns = (TextColumn("published {task.completed:,.0f} requests"), TimeElapsedColumn())
     async with client_of(settings) as client:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("", total=None)
             while chunk := list(itertools.islice(records, CHUNK)):
                 total += len(await client.publish_many(chunk))

@@ -1,0 +1,170 @@
+"""The client and its commands against a real broker; a few lines stand in for the worker."""
+
+import asyncio
+import json
+import sys
+import uuid
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from headrace.client import Client
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.codec import encode_result
+from headrace_schemas.dead_letters import dead_letter_headers
+from headrace_schemas.headers import read_attempt
+from headrace_schemas.records import ClassifyResult, DeadLetter, Status
+
+PARTITIONS = 2
+LIMIT_S = 40.0
+
+
+class Site:
+    """Topics of their own on the embedded broker, and a task that answers."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = f"t{uuid.uuid4().hex[:8]}."
+        self.requests, self.results, self.dead_letters = (
+            f"{self.prefix}classify.{name}" for name in ("requests", "results", "dead-letters")
+        )
+        # The embedded broker has no idempotent producers.
+        self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=False))
+
+    async def create_topics(self) -> None:
+        admin = self.cluster.admin()
+        await admin.start()
+        for name in (self.requests, self.results, self.dead_letters):
+            await admin.create_topic(TopicSpec(name=name, partitions=PARTITIONS))
+        await admin.stop()
+
+    async def answer(self) -> None:
+        consumer, producer = self.cluster.consumer(), self.cluster.producer()
+        await consumer.start()
+        await producer.start()
+        try:
+            names = [TopicPartition(self.requests, number) for number in range(PARTITIONS)]
+            consumer.assign(names)
+            for name in names:
+                consumer.seek(name, 0)
+            while True:
+                for name, records in (await consumer.fetch(max_records=500, timeout_s=0.2)).items():
+                    answers = [_answer(record.offset, record.value or b"") for record in records]
+                    await producer.send_batch(self.results, name.partition, answers)
+        finally:
+            await consumer.stop()
+            await producer.stop()
+
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run the command line; returns its exit code, stdout and stderr."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "headrace", "--bootstrap", self.bootstrap),
+            *("--set", "kafka.idempotent=false", "--set", f"topics.prefix={self.prefix}", *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(LIMIT_S):
+            out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+
+def _answer(offset: int, value: bytes) -> Outgoing:
+    result = ClassifyResult(
+        offset=offset, after=offset - 1, crc=zlib.crc32(value), status=Status.OK, version="v1", label="sport", score=0.5
+    )
+    return Outgoing(encode_result(result))
+
+
+@pytest.fixture
+async def site(embedded_bootstrap: str) -> AsyncIterator[Site]:
+    site = Site(embedded_bootstrap)
+    await site.create_topics()
+    answering = asyncio.create_task(site.answer())
+    yield site
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+
+
+async def test_a_file_is_published_and_every_line_answered_once(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("".join(f"text {number}\n" for number in range(300)))
+    code, out, err = await site.run("publish", str(file))
+    assert (code, err) == (0, "")
+    assert out.startswith(f"published 300 requests to {site.requests} in ")
+    code, out, err = await site.run("tail", "--from", "beginning", "--count", "300")
+    assert (code, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len({(line["partition"], line["offset"]) for line in lines}) == 300
+    assert not any("hole" in line for line in lines)
+
+
+async def test_a_text_is_classified_from_the_command_line(site: Site) -> None:
+    assert await site.run("classify", "They won again") == (0, "sport  0.500\n", "")
+
+
+async def test_dead_letters_are_listed_shown_and_replayed_until_their_attempts_are_used_up(site: Site) -> None:
+    producer = site.cluster.producer()
+    await producer.start()
+    for attempt in (1, 3):
+        letter = DeadLetter(
+            topic=site.requests,
+            partition=1,
+            offset=attempt,
+            timestamp_ms=0,
+            stage="decode",
+            error="bad-bytes",
+            message="no JSON",
+            attempt=attempt,
+            value=b"{",
+        )
+        await producer.send(site.dead_letters, Outgoing(b"{", None, dead_letter_headers(letter)), partition=1)
+    await producer.stop()
+    code, out, _ = await site.run("dead-letters", "list", "--json")
+    assert code == 0
+    assert [json.loads(line)["place"] for line in out.splitlines()] == ["1@0", "1@1"]
+    code, out, _ = await site.run("dead-letters", "show", "1@0")
+    assert json.loads(out)["value"] == "ew=="
+    assert (await site.run("dead-letters", "replay"))[0] == 2
+    code, _, err = await site.run("dead-letters", "replay", "0@7")
+    assert (code, "has no dead letter at 0@7" in err) == (2, True)
+    code, out, err = await site.run("dead-letters", "replay", "--all")
+    assert (code, out, err) == (0, "replayed 1, left 1 that were tried 3 times or more\n", "")
+    consumer = site.cluster.consumer()
+    await consumer.start()
+    name = TopicPartition(site.requests, 1)
+    consumer.assign([name])
+    consumer.seek(name, 0)
+    (record,) = (await consumer.fetch(max_records=10, timeout_s=5.0))[name]
+    await consumer.stop()
+    assert (record.value, read_attempt(record.headers)) == (b"{", 2)
+
+
+async def test_a_reading_group_keeps_its_place_in_kafka(site: Site) -> None:
+    async with Client(site.cluster, requests=site.requests, results=site.results) as client, asyncio.timeout(LIMIT_S):
+        await client.publish_many(f"text {number}" for number in range(10))
+        async with client.reader("beginning", group=f"{site.prefix}billing") as reader:
+            first: list[tuple[int, int]] = []
+            while len(first) < 10:
+                first += [(one.partition, one.result.offset) for one in await reader.read()]
+            await reader.commit()
+        await client.publish_many(f"text {number}" for number in range(10, 15))
+        second: list[tuple[int, int]] = []
+        async with aclosing(client.answers("beginning", group=f"{site.prefix}billing")) as answers:
+            async for one in answers:
+                second.append((one.partition, one.result.offset))
+                if len(second) == 5:
+                    break
+    assert len({*first, *second}) == 15
+
+
+async def test_a_topic_that_is_absent_is_said_with_what_creates_it(embedded_bootstrap: str) -> None:
+    nowhere = Site(embedded_bootstrap)
+    code, _, err = await nowhere.run("classify", "x")
+    assert code == 1
+    assert "`headrace topics apply` creates the topics." in err
+    assert "Traceback" not in err
