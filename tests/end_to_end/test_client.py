@@ -25,16 +25,16 @@ LIMIT_S = 40.0
 
 
 class Site:
-    """Topics of their own on the embedded broker, and a task that answers."""
+    """Topics of their own on a broker, and a task that answers."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, *, idempotent: bool) -> None:
         self.bootstrap = bootstrap
         self.prefix = f"t{uuid.uuid4().hex[:8]}."
         self.requests, self.results, self.dead_letters = (
             f"{self.prefix}classify.{name}" for name in ("requests", "results", "dead-letters")
         )
-        # The embedded broker has no idempotent producers.
-        self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=False))
+        self.idempotent = idempotent
+        self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=idempotent))
 
     async def create_topics(self) -> None:
         admin = self.cluster.admin()
@@ -64,7 +64,7 @@ class Site:
         """Run the command line; returns its exit code, stdout and stderr."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headrace", "--bootstrap", self.bootstrap),
-            *("--set", "kafka.idempotent=false", "--set", f"topics.prefix={self.prefix}", *arguments),
+            *("--set", f"kafka.idempotent={self.idempotent}", "--set", f"topics.prefix={self.prefix}", *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -80,9 +80,16 @@ def _answer(offset: int, value: bytes) -> Outgoing:
     return Outgoing(encode_result(result))
 
 
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
+def kind(request: pytest.FixtureRequest) -> tuple[str, bool]:
+    """The address of each broker in turn, and whether it has idempotent producers."""
+    return request.getfixturevalue(f"{request.param}_bootstrap"), request.param != "embedded"
+
+
 @pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[Site]:
-    site = Site(embedded_bootstrap)
+async def site(kind: tuple[str, bool]) -> AsyncIterator[Site]:
+    bootstrap, idempotent = kind
+    site = Site(bootstrap, idempotent=idempotent)
     await site.create_topics()
     answering = asyncio.create_task(site.answer())
     yield site
@@ -163,7 +170,7 @@ async def test_a_reading_group_keeps_its_place_in_kafka(site: Site) -> None:
 
 
 async def test_a_topic_that_is_absent_is_said_with_what_creates_it(embedded_bootstrap: str) -> None:
-    nowhere = Site(embedded_bootstrap)
+    nowhere = Site(embedded_bootstrap, idempotent=False)
     code, _, err = await nowhere.run("classify", "x")
     assert code == 1
     assert "`headrace topics apply` creates the topics." in err
