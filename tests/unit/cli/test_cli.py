@@ -90,8 +90,12 @@ def test_a_wrong_setting_ends_with_2_and_one_line(
     )
 
 
-def test_an_unknown_command_ends_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_command_ends_with_2_and_the_nearest_known_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "trian") == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+    assert run(monkeypatch, "zebra") == 2
 
 
 @pytest.mark.usefixtures("mounted")
