@@ -28,6 +28,7 @@ _PAIR = np.uint64(2)
 
 @kernel
 def _pool_two(tables, first, second, filters, pooled, at):  # type: ignore[no-untyped-def]
+    """One window of two words. The usual widths are written out, so that their sums stay in registers."""
     for j in range(filters):
         value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]))
         pooled[at + j] = max(pooled[at + j], value)
@@ -54,6 +55,7 @@ def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # ty
 
 @kernel
 def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
+    """One window of any width, summed in ``sums``."""
     sums[:filters] = 0
     for tap in range(width):
         base = rows[tap] * stride + np.uint64(tap) * filters
