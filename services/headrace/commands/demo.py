@@ -1,0 +1,82 @@
+"""`headrace demo`: broker, training, two workers, a stream and its audit, by one command."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, Invocation, settings_from
+
+if TYPE_CHECKING:
+    from headrace.demo.story import Order
+
+EXIT_INTERRUPTED = 130
+# The workers' limits, one behind the other, take at most this long.
+STOP_LIMIT_S = 30.0
+
+
+def demo(
+    ctx: typer.Context,
+    *,
+    bootstrap: Bootstrap = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Your own labelled texts: .jsonl, .csv or .parquet; by default BBC News.")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    seconds: Annotated[float, typer.Option(min=1, help="How long the stream goes on.")] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="Texts a second in the stream.")] = 500,
+) -> None:
+    """See it all at work: train on real text, start two workers, publish, watch the answers, and audit them.
+
+    A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
+    prefix of their own. Ctrl-C at any moment leaves nothing running.
+    """
+    from headrace import lifecycle
+    from headrace.demo.story import Order
+    from headrace.demo.texts import read_texts
+
+    loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    # A cluster in a settings file is for real work; the demo takes one only when asked to now.
+    asked = loaded.origins["kafka.bootstrap"] in ("--bootstrap", "--set")
+    environ = ctx.ensure_object(Invocation).environ
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    order = Order(
+        texts=read_texts(data, text_column, label_column),
+        kafka=loaded.settings.kafka if asked else None,
+        rate=rate,
+        seconds=seconds,
+        environ=environ,
+        keep=cache / "headrace" / "demo" / "model.safetensors",
+    )
+    code = lifecycle.run(functools.partial(_until_stopped, order), drain_s=STOP_LIMIT_S)
+    if code:
+        raise typer.Exit(code)
+
+
+async def _until_stopped(order: Order, stop: asyncio.Event) -> int:
+    from random import SystemRandom
+
+    from rich.console import Console
+
+    from headrace.core.clock import SystemClock
+    from headrace.demo.story import tell
+
+    console = Console(highlight=False)
+    told = asyncio.ensure_future(tell(order, console=console, clock=SystemClock(), random=SystemRandom()))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((told, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not told.done():
+        told.cancel()
+        await asyncio.wait((told,))
+        # A training that was ended while it drew its progress has left the cursor hidden.
+        console.show_cursor()
+    if told.cancelled():
+        console.print("\nStopped. Nothing is left running.")
+        return EXIT_INTERRUPTED
+    return 0 if told.result() else 1

@@ -1,0 +1,91 @@
+"""The audit: which texts were published, which answers a reader accepted, and what does not match."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from headrace.client import Answer, Published
+from headrace.demo.latencies import Latencies
+from headrace_schemas.records import ClassifyResult, Status
+
+_Place = tuple[int, int]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A text to publish. ``truth`` is its true label where accuracy is counted; ``due`` is when it was due to be
+    published, in seconds of the clock, where latency is.
+    """
+
+    text: str
+    truth: str | None = None
+    due: float | None = None
+
+
+class Ledger:
+    """Matches answers with what was published, by partition, offset and CRC. One publish is under way at a time.
+
+    It does not trust the reader that drops repeats: an answer that no request waits for is counted as repeated.
+    """
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.answered = 0
+        self.right = 0
+        self.scored = 0
+        self.labels: Counter[str] = Counter()
+        self.statuses: Counter[Status] = Counter()
+        self.latencies = Latencies()
+        self._waiting: dict[_Place, tuple[Sent, int]] = {}
+        self._early: dict[_Place, tuple[ClassifyResult, float]] = {}
+        self._unasked = 0
+
+    @property
+    def waiting(self) -> int:
+        """Published and not answered so far; at the end of all: lost."""
+        return len(self._waiting)
+
+    @property
+    def repeated(self) -> int:
+        """Answers that no request waited for. It counts when no publish is under way."""
+        return self._unasked + len(self._early)
+
+    def acknowledge(self, sent: Sequence[Sent], places: Sequence[Published]) -> None:
+        """Note where the texts of one publish are, in the order given."""
+        for one, place in zip(sent, places, strict=True):
+            self.published += 1
+            self.scored += one.truth is not None
+            self._waiting[place.partition, place.offset] = (one, place.crc)
+            early = self._early.pop((place.partition, place.offset), None)
+            if early is not None:
+                self._match((place.partition, place.offset), *early)
+        # No publish is under way, so what is left over will find no request any more.
+        self._unasked += len(self._early)
+        self._early.clear()
+
+    def take(self, answer: Answer, now: float) -> None:
+        """Note an answer that the reader accepted at ``now``, in seconds of the clock."""
+        place = (answer.partition, answer.result.offset)
+        if place in self._waiting:
+            self._match(place, answer.result, now)
+        elif place in self._early:
+            self._unasked += 1
+        else:
+            # An answer can be here before the acknowledgement of its request.
+            self._early[place] = (answer.result, now)
+
+    def _match(self, place: _Place, result: ClassifyResult, now: float) -> None:
+        sent, crc = self._waiting[place]
+        if result.crc != crc:
+            # An answer to another text is none to this one, which goes on waiting.
+            return
+        del self._waiting[place]
+        self.answered += 1
+        self.statuses[result.status] += 1
+        if result.label is not None:
+            self.labels[result.label] += 1
+        self.right += sent.truth is not None and result.label == sent.truth
+        if sent.due is not None:
+            self.latencies.add(now - sent.due)

@@ -1,0 +1,100 @@
+"""What the demo prints: a live table on a terminal and plain lines elsewhere, and the closing lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from headrace.demo.ledger import Ledger
+from headrace.demo.stream import Snapshot
+from headrace_schemas.records import Status
+
+MOST_LABELS = 12
+PLAIN_EVERY_S = 5.0
+FIGURES = "p50 and p99 are from when a text was due to be published to when its answer reached the reader"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the demo took place, for the lines on how to go on. ``bootstrap`` None: its own broker, gone by then."""
+
+    bootstrap: str | None
+    model: str
+
+
+@contextmanager
+def live(console: Console) -> Iterator[Callable[[Snapshot], None]]:
+    """Give a function that shows a snapshot: in place on a terminal, else as a line every PLAIN_EVERY_S seconds."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as view:
+            yield lambda now: view.update(table(now), refresh=True)
+    else:
+        shown_at = 0.0
+
+        def show(now: Snapshot) -> None:
+            nonlocal shown_at
+            if now.elapsed_s - shown_at >= PLAIN_EVERY_S:
+                shown_at = now.elapsed_s
+                console.print(line(now))
+
+        yield show
+
+
+def table(now: Snapshot) -> Table:
+    """The labels with their numbers, and the figures below them. Of many labels the most frequent are shown."""
+    view = Table("label", title=f"{min(now.elapsed_s, now.seconds):.0f} of {now.seconds:g} s", title_justify="left")
+    view.add_column("answers", justify="right")
+    view.add_column("share", justify="right")
+    for label, count in now.labels[:MOST_LABELS]:
+        view.add_row(label, f"{count:,}", f"{count / now.answered:.0%}")
+    if rest := now.labels[MOST_LABELS:]:
+        count = sum(count for _, count in rest)
+        view.add_row(f"{len(rest)} others", f"{count:,}", f"{count / now.answered:.0%}")
+    view.caption = line(now)
+    view.caption_justify = "left"
+    return view
+
+
+def line(now: Snapshot) -> str:
+    """The figures in one line."""
+    return (
+        f"{now.answered:,} answers   {now.rate:,.0f}/s   p50 {milliseconds(now.p50)}   p99 {milliseconds(now.p99)}"
+        f"   lag {now.lag:,}"
+    )
+
+
+def milliseconds(seconds: float | None) -> str:
+    """``seconds`` for people; a dash for None."""
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"
+
+
+def closing(ledger: Ledger, end: Snapshot) -> list[str]:
+    """Accuracy, latency and the audit."""
+    others = [f"{count:,} {status}" for status, count in sorted(ledger.statuses.items()) if status is not Status.OK]
+    return [
+        f"accuracy on the held-out texts: {ledger.right / ledger.scored:.2%} ({ledger.right:,} of {ledger.scored:,})",
+        f"latency of the stream: p50 {milliseconds(end.p50)}, p99 {milliseconds(end.p99)}\n({FIGURES})",
+        f"audit: published {ledger.published:,}, answered {ledger.answered:,}, lost {ledger.waiting:,}, "
+        f"repeated {ledger.repeated:,}" + (f" (of the answers: {', '.join(others)})" if others else ""),
+    ]
+
+
+def next_steps(place: Place) -> list[str]:
+    """What to try next, as commands."""
+    if place.bootstrap is None:
+        at, first = "HOST:PORT", ["headrace broker --kind apache    # Kafka on this machine; it prints its HOST:PORT"]
+    else:
+        at, first = place.bootstrap, []
+    return [
+        "headrace demo --data FILE.csv --text-column text --label-column label    # the same with your own texts",
+        *first,
+        f"headrace --bootstrap {at} topics apply",
+        f"headrace --bootstrap {at} worker --model {place.model} --processes 2",
+        f'headrace --bootstrap {at} classify "The minister will raise the tax on fuel"',
+    ]

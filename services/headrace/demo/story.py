@@ -1,0 +1,159 @@
+"""The demo from its beginning to its end, in the order in which it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+
+import msgspec
+from rich.console import Console
+
+from headrace import client
+from headrace.config import Settings
+from headrace.core.clock import Clock
+from headrace.demo import screen, stream
+from headrace.demo.children import ChildEndedError, child
+from headrace.demo.latencies import Rate
+from headrace.demo.ledger import Ledger, Sent
+from headrace.demo.setting import child_environment, create_topics, demo_settings, kafka_for, prefix_for
+from headrace.demo.texts import Texts, endless_paragraphs, write_rows
+from headrace.demo.workers import workers
+from headrace.kafka.settings import KafkaSettings
+
+MEMBERS = 2
+REFRESH_S = 0.25
+RATE_WINDOW_S = 2.0
+LAST_ANSWERS_LIMIT_S = 30.0
+TRAINING_GRACE_S = 2.0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to show. ``kafka`` None starts a broker; ``keep`` is where the trained model stays."""
+
+    texts: Texts
+    kafka: KafkaSettings | None
+    rate: float
+    seconds: float
+    environ: Mapping[str, str]
+    keep: Path
+
+
+async def tell(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
+    """Run the demo and return whether the audit found every text answered once.
+
+    Raises a UserError or KafkaError. Whatever it started has ended when it returns, raises or is cancelled.
+    """
+    texts = order.texts
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
+        kafka = await stack.enter_async_context(kafka_for(order.kafka))
+        model = folder / "model.safetensors"
+        settings = demo_settings(kafka, prefix_for(random), model)
+        await create_topics(settings)
+        names = settings.topics.names()
+        broker = "embedded broker, all in memory" if order.kafka is None else "your cluster"
+        console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {settings.topics.prefix}classify.*")
+        environ = child_environment(order.environ, kafka)
+
+        console.print(f"[bold]Training[/bold] on {texts.name}, by `headrace train`")
+        await _train(texts, model, environ=environ, folder=folder)
+        _keep(model, order.keep)
+
+        begun = clock.monotonic()
+        members = await stack.enter_async_context(workers(settings, MEMBERS, environ=environ, folder=folder))
+        await members.ready(MEMBERS, settings.topics.partitions, clock)
+        console.print(
+            f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share {settings.topics.partitions} "
+            f"partitions, ready after {clock.monotonic() - begun:.1f} s"
+        )
+        connection = await stack.enter_async_context(
+            client.connect(kafka=kafka, requests=names.requests, results=names.results)
+        )
+        ledger = Ledger()
+        try:
+            async with asyncio.TaskGroup() as beside:
+                reader = await stack.enter_async_context(connection.reader("beginning"))
+                watching = beside.create_task(members.watch())
+                reading = beside.create_task(stream.read_answers(reader, ledger, clock))
+                end = await _publish(order, connection, ledger, console=console, clock=clock, random=random)
+                reading.cancel()
+                watching.cancel()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        _close(order, settings, ledger, end, console)
+        return not ledger.waiting and not ledger.repeated
+
+
+async def _train(texts: Texts, model: Path, *, environ: Mapping[str, str], folder: Path) -> None:
+    data = folder / "texts.jsonl"
+    write_rows(texts.rows, data)
+    command = ["train", str(data), "--out", str(model)]
+    async with child(command, environ=environ, folder=folder, log=None, grace_s=TRAINING_GRACE_S) as training:
+        if code := await training.wait():
+            raise ChildEndedError(f"`headrace train` ended with exit code {code}; what it printed says why.")
+
+
+def _keep(model: Path, keep: Path) -> None:
+    """Copy and rename: a worker that loads the model of an earlier demo never sees half of this one."""
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    half = keep.with_name(f"{keep.name}.{model.parent.name}")
+    shutil.copyfile(model, half)
+    half.replace(keep)
+
+
+async def _publish(
+    order: Order, connection: client.Client, ledger: Ledger, *, console: Console, clock: Clock, random: Random
+) -> stream.Snapshot:
+    """Publish the held-out texts and wait for their answers, then the stream of paragraphs, shown as it goes."""
+    held_out = order.texts.held_out
+    left_out = f" ({order.texts.too_long:,} too long for a record are left out)" if order.texts.too_long else ""
+    console.print(f"[bold]Publishing[/bold] {len(held_out):,} held-out texts{left_out}")
+    articles = [Sent(text, truth=label) for text, label in zip(held_out.texts, held_out.labels, strict=True)]
+    await stream.publish_all(connection, ledger, articles)
+    await stream.all_answered(ledger, LAST_ANSWERS_LIMIT_S, clock)
+
+    console.print(f"[bold]Streaming[/bold] their paragraphs at {order.rate:,g}/s for {order.seconds:g} s")
+    paragraphs = endless_paragraphs(held_out.texts, random)
+    begun = clock.monotonic()
+    recent = Rate(RATE_WINDOW_S)
+
+    def now() -> stream.Snapshot:
+        elapsed_s = clock.monotonic() - begun
+        rate = recent.at(elapsed_s, ledger.answered)
+        return stream.snapshot(ledger, elapsed_s=elapsed_s, seconds=order.seconds, rate=rate)
+
+    with screen.live(console) as show:
+        publishing = asyncio.ensure_future(
+            stream.publish_steadily(connection, ledger, paragraphs, rate=order.rate, seconds=order.seconds, clock=clock)
+        )
+        try:
+            while not publishing.done():
+                show(now())
+                await asyncio.wait((publishing,), timeout=REFRESH_S)
+            await publishing
+        finally:
+            publishing.cancel()
+        await stream.all_answered(ledger, LAST_ANSWERS_LIMIT_S, clock)
+        show(now())
+    return now()
+
+
+def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapshot, console: Console) -> None:
+    console.print("\n[bold]Result[/bold]")
+    for line in screen.closing(ledger, end):
+        console.print(line, soft_wrap=True)
+    if order.kafka is not None:
+        console.print(
+            f"The topics {settings.topics.prefix}classify.* stay on {settings.kafka.bootstrap}; delete them with "
+            "Kafka's own tools when you are done.",
+            soft_wrap=True,
+        )
+    console.print("\n[bold]Try next[/bold]")
+    place = screen.Place(bootstrap=order.kafka.bootstrap if order.kafka else None, model=str(order.keep))
+    for line in screen.next_steps(place):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

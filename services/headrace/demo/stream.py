@@ -1,0 +1,88 @@
+"""Publishing at a steady rate whatever the answers do, and reading them meanwhile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from headrace.client import AnswerReader, Client
+from headrace.core.clock import Clock
+from headrace.demo.ledger import Ledger, Sent
+
+TICK_S = 0.005
+"""Texts that fall due within so long are published together, so that a fast stream costs no request a text."""
+
+
+def due_by(elapsed_s: float, rate: float, total: int) -> int:
+    """How many of ``total`` texts are due after ``elapsed_s`` seconds, when text k is due at k / ``rate``."""
+    return min(total, math.floor(elapsed_s * rate) + 1)
+
+
+async def publish_all(client: Client, ledger: Ledger, texts: Sequence[Sent]) -> None:
+    """Publish all at once. Raises a KafkaError."""
+    ledger.acknowledge(texts, await client.publish_many(one.text for one in texts))
+
+
+async def publish_steadily(
+    client: Client, ledger: Ledger, texts: Iterator[str], *, rate: float, seconds: float, clock: Clock
+) -> None:
+    """Publish ``rate`` texts a second for so many ``seconds``: an open loop, which waits for no answer.
+
+    A text's latency counts from when it was due, so a publish that is late makes no figure better. Raises a KafkaError.
+    """
+    total = round(rate * seconds)
+    begun = clock.monotonic()
+    published = 0
+    while published < total:
+        due = due_by(clock.monotonic() - begun, rate, total)
+        if due > published:
+            sent = [Sent(next(texts), due=begun + number / rate) for number in range(published, due)]
+            await publish_all(client, ledger, sent)
+            published = due
+        wait_s = begun + published / rate - clock.monotonic()
+        await clock.sleep(max(TICK_S, wait_s))
+
+
+async def read_answers(reader: AnswerReader, ledger: Ledger, clock: Clock) -> None:
+    """Take answers into ``ledger`` until cancelled. Raises a KafkaError, and AnswerLogError when the log was cut."""
+    while True:
+        for answer in await reader.read():
+            ledger.take(answer, clock.monotonic())
+
+
+async def all_answered(ledger: Ledger, limit_s: float, clock: Clock) -> None:
+    """Wait until nothing that was published waits for its answer, at most ``limit_s``."""
+    until = clock.monotonic() + limit_s
+    while ledger.waiting and clock.monotonic() < until:
+        await clock.sleep(TICK_S)
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream at one moment. ``rate`` is of the last seconds, latencies are in seconds, ``lag`` is how many texts
+    were published and not answered so far.
+    """
+
+    elapsed_s: float
+    seconds: float
+    answered: int
+    labels: tuple[tuple[str, int], ...]
+    rate: float
+    p50: float | None
+    p99: float | None
+    lag: int
+
+
+def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float, rate: float) -> Snapshot:
+    """What ``ledger`` says now; the labels by their number, most frequent first."""
+    return Snapshot(
+        elapsed_s=elapsed_s,
+        seconds=seconds,
+        answered=ledger.answered,
+        labels=tuple(sorted(ledger.labels.items(), key=lambda counted: (-counted[1], counted[0]))),
+        rate=rate,
+        p50=ledger.latencies.quantile(0.5),
+        p99=ledger.latencies.quantile(0.99),
+        lag=ledger.waiting,
+    )

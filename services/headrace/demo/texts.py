@@ -1,0 +1,58 @@
+"""What the demo trains on and publishes: labelled articles, those that no training sees, and their paragraphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from headrace.training.bbc_news import read_bbc_news
+from headrace.training.cleaning import clean
+from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.splitting import split
+from headrace_schemas.codec import MAX_TEXT_BYTES
+
+
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
+    """``rows`` are all of them, as read; ``held_out`` those that `headrace train` sets aside for testing.
+
+    ``too_long`` of these are left out: the wire takes texts of MAX_TEXT_BYTES at most.
+    """
+
+    name: str
+    rows: Rows
+    held_out: Rows
+    too_long: int
+
+
+def read_texts(data: Path | None, text_column: str, label_column: str) -> Texts:
+    """Read ``data``, or the BBC News articles for None. Raises DatasetError, also for too few rows to train on."""
+    if data is None:
+        name, rows = "BBC News", read_bbc_news()
+    else:
+        name, rows = data.name, read_rows(data, text_column=text_column, label_column=label_column)
+    # The same division as in training, for it goes by a hash of each text.
+    held_out = split(clean(rows)).test
+    fitting = [place for place, text in enumerate(held_out.texts) if len(text.encode()) <= MAX_TEXT_BYTES]
+    if not fitting:
+        raise DatasetError(
+            f"{name}: all texts set aside for testing exceed {MAX_TEXT_BYTES} bytes, so none can be sent"
+        )
+    return Texts(name=name, rows=rows, held_out=held_out.take(fitting), too_long=len(held_out) - len(fitting))
+
+
+def write_rows(rows: Rows, file: Path) -> None:
+    """Write ``rows`` as JSON lines that `headrace train` reads."""
+    encoder = msgspec.json.Encoder()
+    lines = ({"text": text, "label": label} for text, label in zip(rows.texts, rows.labels, strict=True))
+    file.write_bytes(encoder.encode_lines(list(lines)))
+
+
+def endless_paragraphs(texts: Sequence[str], random: Random) -> Iterator[str]:
+    """Yield the paragraphs of ``texts``, shuffled, again and again. At least one text has to have a word."""
+    paragraphs = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    random.shuffle(paragraphs)
+    return cycle(paragraphs)
