@@ -27,6 +27,10 @@ class NotAppendedError(BrokerUnavailableError):
     """The broker refused a batch only because it had refused the one before: the same records can be sent anew."""
 
 
+class CutOffError(Exception):
+    """A delivery whose connection ended: what became of it is unknown."""
+
+
 class ProducerConnection:
     """An aiokafka producer from start to end. ``spent`` says that no new batch may be given to it."""
 
@@ -35,7 +39,7 @@ class ProducerConnection:
         self.spent = False
         self._sent: Counter[TopicPartition] = Counter()
         self._broken: set[TopicPartition] = set()  # a batch of theirs was refused, so the next sequence number is wrong
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way: set[asyncio.Future[int]] = set()
         self.inner = AIOKafkaProducer(
             **client_options(settings),
             acks="all",
@@ -83,25 +87,21 @@ class ProducerConnection:
         limit_s = self._settings.delivery_timeout_ms / 1000
         self._sent[partition] += count
         self.spent = self.spent or (self._settings.idempotent and self._sent[partition] >= SEQUENCE_LIMIT)
-        delivery: asyncio.Future[Any] | None = None
         try:
             async with asyncio.timeout(limit_s):
-                delivery = await accepting
-                await asyncio.wait((delivery, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                offset = await self._outcome(await accepting)
         except TimeoutError as error:
             # An idempotent producer would go on trying for ever, behind its user's back.
             await self.discard()
             raise BrokerUnavailableError(
                 f"{doing} had no answer in {limit_s:g} s; some may have been appended. The producer connects anew."
             ) from error
+        except CutOffError as error:
+            raise BrokerUnavailableError(
+                f"{doing} was cut off when the connection ended; it may have been appended."
+            ) from error
         except TheirKafkaError as error:
             raise self._judged(error, partition, doing) from error
-        if not delivery.done():
-            raise BrokerUnavailableError(f"{doing} was cut off when the connection ended; it may have been appended.")
-        failure = delivery.exception()
-        if failure is not None:
-            raise self._judged(failure, partition, doing) from failure
-        offset = int(delivery.result().offset)
         if offset < 0:
             # The broker knows the batch from an earlier try and has forgotten where it put it.
             raise BrokerUnavailableError(f"{doing} went well, but the broker does not say where. Read it from the log.")
@@ -132,15 +132,37 @@ class ProducerConnection:
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
             log.warning("A discarded producer's connections did not close in time (%r)", error)
 
+    async def _outcome(self, delivery: asyncio.Future[Any]) -> int:
+        """Return the offset that ``delivery`` ends with. Raises CutOffError when the connection ends before.
+
+        The future waited for is our own: cancelling aiokafka's would upset its books.
+        """
+        outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def tell(delivered: asyncio.Future[Any]) -> None:
+            failure = CutOffError() if delivered.cancelled() else delivered.exception()
+            if outcome.done():
+                return
+            if failure is not None:
+                outcome.set_exception(failure)
+            else:
+                outcome.set_result(int(delivered.result().offset))
+
+        delivery.add_done_callback(tell)
+        self._under_way.add(outcome)
+        try:
+            return await outcome
+        finally:
+            self._under_way.discard(outcome)
+
     def _end(self) -> None:
         self.spent = True
-        if not self._ended.done():
-            self._ended.set_result(None)
+        for outcome in self._under_way:
+            if not outcome.done():
+                outcome.set_exception(CutOffError())
 
-    def _judged(self, error: BaseException, partition: TopicPartition, doing: str) -> Exception:
+    def _judged(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
         """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
-        if not isinstance(error, Exception):
-            return BrokerUnavailableError(f"{doing} was cancelled inside the client")
         ours = translated(error, doing)
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
         if isinstance(error, OutOfOrderSequenceNumber) and partition in self._broken:
