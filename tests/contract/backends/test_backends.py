@@ -59,6 +59,10 @@ TEXTS = [
 ]
 
 
+# A benchmark's stand-in, which computes nothing, is no backend in the sense of this suite.
+EXACT = tuple(name for name in BACKENDS if name != "constant")
+
+
 @cache
 def artifact_of(shape: str) -> Artifact:
     return random_artifact(7, **SHAPES[shape])
@@ -74,7 +78,7 @@ def shape(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EXACT)
 def backend(request: pytest.FixtureRequest, shape: str) -> Backend:
     return opened(request.param, shape)
 
@@ -120,7 +124,7 @@ def test_a_ranking_is_no_longer_than_there_are_labels(backend: Backend) -> None:
     assert sorted(answers.ranking[0].tolist()) == list(range(labels))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", EXACT)
 def test_a_tie_goes_to_the_lowest_label(name: str) -> None:
     network = random_network(3, labels=5)
     # Labels 1 and 3 are the same and above all others; 0, 2 and 4 are the same too.
@@ -136,7 +140,7 @@ def test_a_tie_goes_to_the_lowest_label(name: str) -> None:
     assert answers.ranking.tolist() == [[1, 3, 0, 2, 4]] * len(TEXTS)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", EXACT)
 def test_words_beyond_max_tokens_change_nothing(name: str) -> None:
     backend = opened(name, "default")
     cut = " ".join(VOCABULARY[: backend.artifact.network.max_tokens])
@@ -154,7 +158,7 @@ def test_words_beyond_max_tokens_change_nothing(name: str) -> None:
 def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> None:
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     expected = opened("reference", shape).logits(encoded)
-    for name in BACKENDS:
+    for name in EXACT:
         assert np.array_equal(opened(name, shape).logits(encoded), expected), name
 
 
@@ -171,11 +175,11 @@ def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> N
 def test_any_network_has_the_references_integers(seed: int, **shape: object) -> None:
     artifact = random_artifact(seed, **shape)
     expected = open_backend("reference", artifact).logits(TEXTS)
-    for name in BACKENDS:
+    for name in EXACT:
         assert np.array_equal(open_backend(name, artifact).logits(TEXTS), expected), name
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", EXACT)
 def test_integers_stay_near_the_float_network(name: str) -> None:
     network = random_network(11, dimensions=64, filters=32, labels=4)
     artifact = assemble(quantize(network), About())
@@ -206,10 +210,10 @@ def test_the_integers_are_equal_on_every_shared_data_set() -> None:
     for path in sorted(Path(os.environ["HEADRACE_DATA"]).glob("*/test.jsonl")):
         texts = [line.encode() for line in path.read_text("utf-8").splitlines()[:300]]
         expected = opened("reference", "default").logits(texts)
-        for name in BACKENDS:
+        for name in EXACT:
             assert np.array_equal(opened(name, "default").logits(texts), expected), (name, path)
 
 
 def test_an_unknown_backend_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ValueError, match=r"'gpu'.*cpu, reference"):
+    with pytest.raises(ValueError, match=r"'gpu'.*cpu.*reference"):
         open_backend("gpu", artifact_of("default"))
