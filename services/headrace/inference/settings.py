@@ -20,7 +20,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Which model's aliases are meant."""
     start_from: str = "earliest"
     """Where a new group begins: earliest, latest, or a time as ISO 8601."""
-    backend: Literal["cpu", "reference"] = "cpu"
+    backend: Literal["cpu", "reference", "constant"] = "cpu"
+    """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
     max_batch: Annotated[int, Meta(gt=0, le=4096)] = 512
     max_batch_bytes: Positive = 1 << 20

@@ -15,6 +15,7 @@ from headrace.model.artifact import Artifact
 # name -> (module, class); imported when opened, because reference needs torch and a worker has none.
 _BACKENDS = {
     "cpu": ("headrace.model.backends.cpu", "CpuBackend"),
+    "constant": ("headrace.model.backends.constant", "ConstantBackend"),
     "reference": ("headrace.model.backends.reference", "ReferenceBackend"),
 }
 BACKENDS = tuple(_BACKENDS)

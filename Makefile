@@ -1,0 +1,42 @@
+# The two commands that matter: `make demo` and `make test`. Both set up what they need on a fresh machine.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= $(HEADRACE_DATA)
+
+.PHONY: demo test lint bench bench-accuracy format clean
+
+# One environment with everything; a change of pyproject.toml renews it.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/headrace demo
+
+# Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests.
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m headrace_schemas.asyncapi --check
+
+# Model throughput on one thread. DATA is a folder of NAME/*.jsonl (fields text and label).
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/backends.py $(DATA)
+
+bench-accuracy: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,89 @@
+"""The real programs as child processes: started, measured, killed by their own handle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+STOP_S = 20.0
+START_S = 120.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Child:
+    """One `headrace` command. Its log goes to ``log``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    async def kill(self) -> None:
+        """SIGKILL, as an out-of-memory killer would."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL when it does not end."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.process.wait(), STOP_S)
+            except TimeoutError:
+                await self.kill()
+
+
+async def headrace(*arguments: str) -> None:
+    """Run a command to its end. Raises RuntimeError with its output when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "headrace",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"headrace {' '.join(arguments)} ended with {process.returncode}: {output.decode()}")
+
+
+@asynccontextmanager
+async def running(*arguments: str, log: Path) -> AsyncIterator[Child]:
+    """Keep a command running while the block runs."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headrace", *arguments, stdout=output, stderr=output
+        )
+    child = Child(process, log)
+    try:
+        yield child
+    finally:
+        with suppress(ProcessLookupError):
+            await child.stop()
+
+
+@asynccontextmanager
+async def apache_kafka(folder: Path) -> AsyncIterator[str]:
+    """A one-node Apache Kafka; yields its bootstrap address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "headrace", "broker", "--kind", "apache", stdout=asyncio.subprocess.PIPE
+    )
+    child = Child(process, folder / "broker.log")
+    try:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        if not line:
+            raise RuntimeError("the broker did not start; `headrace broker --kind apache` says why")
+        yield line.decode().split()[-1]
+    finally:
+        await child.stop()
