@@ -37,7 +37,15 @@ class Run(msgspec.Struct, frozen=True):
 
 
 async def drain(
-    bootstrap: str, prefix: str, backend: str, model: Path, texts: list[str], processes: int, folder: Path, *, kill: bool
+    bootstrap: str,
+    prefix: str,
+    backend: str,
+    model: Path,
+    texts: list[str],
+    processes: int,
+    folder: Path,
+    *,
+    kill: bool,
 ) -> Run:
     """Fill a requests topic of its own, start the worker and wait until all is answered."""
     at = ("--bootstrap", bootstrap, "--set", f"topics.prefix={prefix}")
@@ -77,6 +85,7 @@ async def answered(client: Client, count: int) -> None:
 
 
 async def main(options: argparse.Namespace) -> None:
+    """Run the rounds and print them. Raises SystemExit when an audit fails."""
     texts = [json.loads(line)["text"] for line in options.texts.read_text(encoding="utf-8").splitlines()]
     backlog = [texts[number % len(texts)] for number in range(options.requests)]
     backends = options.backends
@@ -108,6 +117,7 @@ async def main(options: argparse.Namespace) -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m load.drain", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", type=Path, required=True, help="an artifact of `headrace train`")
     parser.add_argument("--texts", type=Path, required=True, help="JSON lines with a field text")

@@ -1,0 +1,1 @@
+"""headrace: event-driven text classification on Apache Kafka."""
