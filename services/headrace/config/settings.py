@@ -25,8 +25,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:
-        compile_shape(self.requests)
-        compile_copy(self.requests)
+        try:
+            compile_shape(self.requests)
+            compile_copy(self.requests)
+        except ValueError as error:
+            raise ValueError(f"requests: {error}") from error
         if self.requests.max_text_bytes > MAX_REQUEST_BYTES:
             raise ValueError(
                 f"requests.max_text_bytes is {self.requests.max_text_bytes}, but the requests topic takes records of "
