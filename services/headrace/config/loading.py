@@ -88,8 +88,8 @@ def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given
     try:
         return Settings(**sections)
     except ValueError as error:
-        section = str(error).partition(":")[0]
-        named = [section] if section in sections else [key for key in given if key in str(error)]
+        named_first = str(error).partition(":")[0]
+        named = [named_first] if named_first in sections else [key for key in given if key in str(error)]
         raise SettingsError(f"{error}.{_origins(given, named)}") from error
 
 
