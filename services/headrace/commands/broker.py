@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 CHECK_S = 0.5
 
+EMBEDDED_HINT = (
+    "The embedded broker keeps everything in memory. It has no idempotent producer and no static members: give clients "
+    "--set kafka.idempotent=false --set kafka.static_members=false."
+)
+
 
 class BrokerKind(enum.StrEnum):
     """The brokers that can be started."""
@@ -62,6 +67,8 @@ async def _run(kind: BrokerKind, nodes: int, port: int | None, data: Path | None
         async with _started(kind, nodes, port, data) as (bootstrap, processes):
             ready = True
             print(bootstrap, flush=True)
+            if kind is BrokerKind.EMBEDDED:
+                typer.echo(EMBEDDED_HINT, err=True)
             while not stopping.is_set():
                 for process in processes:
                     if not process.running:

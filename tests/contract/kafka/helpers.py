@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 
-LIMIT_S = 20.0
+LIMIT_S = 10.0
 
 
 class Member:

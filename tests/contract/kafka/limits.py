@@ -14,5 +14,5 @@ EMBEDDED_LIMITS: dict[str, str] = {
     "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
     "idempotent producer": "it refuses InitProducerId",
     "max.message.bytes": "the topic's limit is accepted and not applied",
-    "static members": "a rebalance evicts them again and again, so clients are told not to use them there",
+    "static members": "at every rebalance it forgets them and evicts them again and again",
 }

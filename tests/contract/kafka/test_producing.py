@@ -161,6 +161,15 @@ async def test_an_unknown_topic_or_partition_is_an_error_and_not_a_new_topic(new
         await producer.send(topic, Outgoing(b"v"), partition=2)
 
 
+@pytest.mark.needs("idempotent producer")
+async def test_a_producer_can_be_idempotent(new_topic, cluster):
+    topic = await new_topic()
+    producer = cluster.producer()
+    await producer.start()
+    assert (await producer.send(topic, Outgoing(b"v"), partition=0)).offset == 0
+    await producer.stop()
+
+
 async def test_a_stopped_producer_says_so(new_topic, cluster):
     topic = await new_topic()
     producer = cluster.producer()
