@@ -21,6 +21,7 @@ from headrace.kafka.topics import WantedTopic, carry_out, look
 from headrace_schemas.topics import topics
 
 DRAIN_S = 3.0
+EMBEDDED_FETCH_WAIT_MS = 20
 
 
 @asynccontextmanager
@@ -30,7 +31,8 @@ async def kafka_for(given: KafkaSettings | None) -> AsyncIterator[KafkaSettings]
         yield given
     else:
         async with embedded_broker() as bootstrap:
-            yield embedded_settings(bootstrap)
+            # While a fetch waits it looks for new records now and then, the more rarely the longer the wait is.
+            yield msgspec.structs.replace(embedded_settings(bootstrap), fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS)
 
 
 def prefix_for(random: Random) -> str:

@@ -57,7 +57,8 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         await create_topics(settings)
         names = settings.topics.names()
         broker = "embedded broker, all in memory" if order.kafka is None else "your cluster"
-        console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {settings.topics.prefix}classify.*")
+        prefix = settings.topics.prefix
+        console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*", soft_wrap=True)
         environ = child_environment(order.environ, kafka)
 
         console.print(f"[bold]Training[/bold] on {texts.name}, by `headrace train`")
@@ -92,7 +93,8 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
 async def _train(texts: Texts, model: Path, *, environ: Mapping[str, str], folder: Path) -> None:
     data = folder / "texts.jsonl"
     write_rows(texts.rows, data)
-    command = ["train", str(data), "--out", str(model)]
+    # By names in its folder: what it prints shall not point at files that are gone soon.
+    command = ["train", data.name, "--out", model.name]
     async with child(command, environ=environ, folder=folder, log=None, grace_s=TRAINING_GRACE_S) as training:
         if code := await training.wait():
             raise ChildEndedError(f"`headrace train` ended with exit code {code}; what it printed says why.")
