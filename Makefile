@@ -39,4 +39,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -179,7 +179,7 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(place):
         _, metrics = await asyncio.to_thread(get, "/metrics")
         maps = await asyncio.to_thread(Path(f"/proc/{worker.process.pid}/maps").read_text)
     assert 'headrace_answers_total{status="ok"} 1.0' in metrics
-    for stage in ("decode", "infer", "encode", "publish"):
+    for stage in ("fetch", "batch", "decode", "infer", "encode", "publish"):
         assert f'headrace_stage_seconds_count{{stage="{stage}"}}' in metrics
     assert "numpy" in maps
     assert "torch" not in maps, "a worker on the cpu backend must not load torch"

@@ -20,6 +20,8 @@ class Closed(enum.StrEnum):
     DRAINED = "drained"
     FULL = "full"
     BYTES = "bytes"
+    ALONE = "alone"
+    """Not by this policy: a record over which a process died is tried by itself."""
 
 
 class Queue(Protocol):

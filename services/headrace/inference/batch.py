@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from headrace.core.batching import cut
+from headrace.core.batching import Closed, cut
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
@@ -119,7 +119,7 @@ class Batcher:
         suspected = [p for p in ready if p.waiting[0].record.offset <= p.alone_through]
         for partition in suspected:
             if not partition.in_work:
-                return Batch([self._take(partition, 1)], ready_ms)
+                return self._batch([self._take(partition, 1)], ready_ms, Closed.ALONE)
         trusted = [p for p in ready if p not in suspected] if suspected else ready
         if not trusted:
             return None
@@ -131,8 +131,13 @@ class Batcher:
             first=self._turn % len(trusted),
         )
         slices = [self._take(p, count) for p, count in zip(trusted, plan.taken, strict=True) if count]
+        return self._batch(slices, ready_ms, plan.closed)
+
+    def _batch(self, slices: list[Slice], ready_ms: float, closed: Closed) -> Batch:
         batch = Batch(slices, ready_ms)
-        self._metrics.batch(batch.size, plan.closed)
+        oldest_s = min(piece.requests[0].came_s for piece in slices)
+        self._metrics.batch(batch.size, closed)
+        self._metrics.stage("batch", self._clock.monotonic() - oldest_s)
         self._watch_clock(batch)
         return batch
 

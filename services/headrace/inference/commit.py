@@ -13,17 +13,21 @@ from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError, RebalancedError
 from headrace.kafka.interface import Consumer
 from headrace.logs import event
+from headrace.metrics import WorkerMetrics
 from headrace.registry.models_writer import ModelsWriter
 
 
 class Committer:
     """Commits every ``every`` seconds, and what is left when partitions are released."""
 
-    def __init__(self, consumer: Consumer, models: ModelsWriter, *, every: float, clock: Clock) -> None:
+    def __init__(
+        self, consumer: Consumer, models: ModelsWriter, *, every: float, clock: Clock, metrics: WorkerMetrics
+    ) -> None:
         self._consumer = consumer
         self._models = models
         self._every = every
         self._clock = clock
+        self._metrics = metrics
 
     async def run(self, assignment: Assignment) -> None:
         while True:
@@ -36,6 +40,7 @@ class Committer:
         if not moved:
             return
         offsets = {partition.name: partition.position for partition in moved}
+        begun = self._clock.monotonic()
         try:
             await self._consumer.commit(offsets)
         except RebalancedError:
@@ -46,6 +51,7 @@ class Committer:
                 raise
             event("commit.failed", level="warning", error=str(error))
             return
+        self._metrics.stage("commit", self._clock.monotonic() - begun)
         for partition in moved:
             partition.committed = offsets[partition.name]
 

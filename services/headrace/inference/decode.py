@@ -38,15 +38,15 @@ class Decoded(msgspec.Struct, frozen=True):
     sources: list[list[int | Failure | None]]
 
 
-def admit(record: Record) -> Request:
+def admit(record: Record, came_s: float) -> Request:
     """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded."""
     if not record.headers:
-        return Request(record)
+        return Request(record, came_s)
     try:
         timeout_ms = read_timeout_ms(record.headers)
     except BadHeaderError:
-        return Request(record)
-    return Request(record, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+        return Request(record, came_s)
+    return Request(record, came_s, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
 
 
 def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:

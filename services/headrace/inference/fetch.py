@@ -37,6 +37,7 @@ class Fetcher:
 
     async def run(self) -> None:
         while True:
+            asked = self._clock.monotonic()
             try:
                 chunks = await self._consumer.fetch(max_records=self._limit, timeout_s=FETCH_WAIT_S)
             except OffsetOutOfRangeError as error:
@@ -49,6 +50,8 @@ class Fetcher:
                 event("fetch.failed", level="warning", error=str(error))
                 await self._clock.sleep(RETRY_S)
                 continue
+            if chunks:
+                self._metrics.stage("fetch", self._clock.monotonic() - asked)
             for name, records in chunks.items():
                 partition = self._assignment.partitions.get(name)
                 if partition is not None and partition.expected is not None and records:
@@ -64,7 +67,8 @@ class Fetcher:
             self._consumer.seek(partition.name, expected)
             return
         partition.gap = None
-        partition.waiting.extend([admit(record) for record in records])
+        came_s = self._clock.monotonic()
+        partition.waiting.extend([admit(record, came_s) for record in records])
         partition.expected = records[-1].offset + 1
         self._metrics.fetched(records, self._clock.now_ms())
         if not partition.paused and len(partition.waiting) >= self._limit:

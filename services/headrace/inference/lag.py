@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.core.clock import Clock
+from headrace.core.errors import UserError
 from headrace.inference.assignment import Assignment
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Consumer, TopicPartition
@@ -13,7 +14,7 @@ from headrace.metrics import WorkerMetrics
 EVERY_S = 1.0
 
 
-class StalledError(Exception):
+class StalledError(UserError):
     """Requests wait, nothing moves, and nothing says why: only a new process helps (aiokafka #1037, #1154)."""
 
 

@@ -15,9 +15,12 @@ NEVER = float("inf")
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A fetched record and when it expires, in milliseconds since the Unix epoch."""
+    """A fetched record, when it came (the clock's monotonic seconds), and when it expires (milliseconds since the
+    Unix epoch).
+    """
 
     record: Record
+    came_s: float
     expires_ms: float = NEVER
 
 

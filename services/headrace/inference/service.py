@@ -79,7 +79,9 @@ class Worker:
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
         self._models = ModelsLog(cluster, topics.models)
         self._models_writer = ModelsWriter(self._producer, topics.models)
-        self._committer = Committer(self._consumer, self._models_writer, every=settings.commit_every, clock=clock)
+        self._committer = Committer(
+            self._consumer, self._models_writer, every=settings.commit_every, clock=clock, metrics=metrics
+        )
         self._resumer = Resumer(
             reader=self._reader,
             member=self._consumer,
