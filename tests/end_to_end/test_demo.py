@@ -58,13 +58,13 @@ class Demo:
     def printed(self) -> str:
         return self._output.read_text()
 
-    def processes(self) -> list[str]:
-        """The command lines of the processes that live."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """The command lines of the processes that live, by their ids."""
+        found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if self._mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:  # it has ended, or is another user's
                 continue
         return found
@@ -109,7 +109,7 @@ async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
 
 
 def starts(part: str) -> Callable[[Demo], bool]:
-    return lambda demo: any(part in command for command in demo.processes())
+    return lambda demo: any(part in command for command in demo.processes().values())
 
 
 def audit(printed: str) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
     assert float(accuracy[1]) > 90
     assert re.search(r"latency of the stream: p50 [\d.,]+ ms, p99 [\d.,]+ ms", printed)
     assert "\x1b" not in printed, "no terminal, so no escape sequences"
-    assert demo.processes() == []
+    assert demo.processes() == {}
     assert list((tmp_path / "temporary").glob("headrace-*")) == []
     assert (tmp_path / "cache" / "headrace" / "demo" / "model.safetensors").is_file()
 
@@ -153,7 +153,7 @@ async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment):
         # A terminal sends it to all processes in the foreground.
         os.killpg(demo.process.pid, signal.SIGINT)
         assert await demo.ended() == 130, demo.printed()
-        assert demo.processes() == []
+        assert demo.processes() == {}
     assert demo.printed().endswith("Stopped. Nothing is left running.\n")
     assert "Traceback" not in demo.printed()
     assert list((tmp_path / "temporary").glob("headrace-*")) == []
@@ -165,6 +165,20 @@ async def test_what_a_killed_demo_started_ends_by_itself(start):
         assert len(demo.processes()) > 3
         demo.process.kill()
         await until(lambda: not demo.processes(), LIMIT_S)
+
+
+async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start):
+    async with start() as demo:
+        await demo.reached(starts("--slot 1"))
+        [parent] = [
+            number
+            for number, command in demo.processes().items()
+            if "--processes 2 " in f"{command} " and "--slot" not in command
+        ]
+        os.kill(parent, signal.SIGKILL)
+        assert await demo.ended() == 1
+        assert "The workers ended by themselves (exit code -9). The end of their log:\n{" in demo.printed()
+        assert "Traceback" not in demo.printed()
 
 
 async def test_a_broken_data_file_is_explained_before_anything_starts(start, data):
@@ -192,4 +206,4 @@ async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start,
     assert names == {
         prefix + f"classify.{name}" for name in ("requests", "results", "dead-letters", "labels", "models")
     }
-    assert demo.processes() == []
+    assert demo.processes() == {}

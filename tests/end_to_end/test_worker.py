@@ -59,7 +59,8 @@ class Place:
         self.log = folder / "worker.log"
         own = EMBEDDED if embedded else ()
         self.at = ("--bootstrap", bootstrap, "--set", f"topics.prefix={self.prefix}", "--set", "admin.port=0", *own)
-        self.command = (*self.at, "worker", "--model", str(model))
+        # A group of this test's own: the embedded broker's groups can hang on members of the test before.
+        self.command = (*self.at, "worker", "--model", str(model), "--group", f"{self.prefix}workers")
         self.kafka = KafkaSettings(bootstrap=bootstrap, idempotent=not embedded, static_members=not embedded)
 
     def apply(self) -> None:

@@ -122,7 +122,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
             settings.admin.host,
             settings.admin.port_of(slot),
             health=lambda: None,
-            ready=lambda: None if running.ready else "partitions are being resumed, or the breaker is open",
+            ready=lambda: None if running.ready else "not in the group yet, partitions are being resumed, or the breaker is open",
             registry=registry,
         ) as port:
             event("admin.listening", host=settings.admin.host, port=port)

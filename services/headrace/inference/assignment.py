@@ -41,6 +41,8 @@ class Assignment:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self.partitions: dict[TopicPartition, Partition] = {}
+        self.joined = False
+        """Whether the group has given this member its share, which may be none."""
         self.wake = asyncio.Event()
         """Set when something may be cut: records came, a partition is free again."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -48,6 +50,7 @@ class Assignment:
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         self._begin(partitions)
+        self.joined = True
         self._metrics.assigned(len(self.partitions))
         event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
 

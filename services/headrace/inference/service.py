@@ -132,8 +132,9 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are being answered: partitions resumed, breaker closed."""
-        return not self._breaker.open and all(p.expected is not None for p in self._assignment.partitions.values())
+        """Whether requests are being answered: in the group, every partition resumed, breaker closed."""
+        partitions = self._assignment.partitions.values()
+        return self._assignment.joined and not self._breaker.open and all(p.expected is not None for p in partitions)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
