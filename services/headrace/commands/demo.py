@@ -51,7 +51,7 @@ def demo(
         rate=rate,
         seconds=seconds,
         environ=environ,
-        keep=cache / "headrace" / "demo" / "model.safetensors",
+        keep_at=cache / "headrace" / "demo" / "model.safetensors",
     )
     code = lifecycle.run(functools.partial(_until_stopped, order), drain_s=STOP_LIMIT_S)
     if code:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from headrace.demo.ledger import Ledger
 from headrace.demo.stream import Snapshot
@@ -44,19 +45,17 @@ def live(console: Console) -> Iterator[Callable[[Snapshot], None]]:
         yield show
 
 
-def table(now: Snapshot) -> Table:
+def table(now: Snapshot) -> Group:
     """The labels with their numbers, and the figures below them. Of many labels the most frequent are shown."""
     view = Table("label", title=f"{min(now.elapsed_s, now.seconds):.0f} of {now.seconds:g} s", title_justify="left")
     view.add_column("answers", justify="right")
     view.add_column("share", justify="right")
     for label, count in now.labels[:MOST_LABELS]:
-        view.add_row(label, f"{count:,}", f"{count / now.answered:.0%}")
+        view.add_row(Text(label), f"{count:,}", f"{count / now.answered:.0%}")
     if rest := now.labels[MOST_LABELS:]:
         count = sum(count for _, count in rest)
         view.add_row(f"{len(rest)} others", f"{count:,}", f"{count / now.answered:.0%}")
-    view.caption = line(now)
-    view.caption_justify = "left"
-    return view
+    return Group(view, line(now))
 
 
 def line(now: Snapshot) -> str:

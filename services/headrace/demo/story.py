@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,16 +11,17 @@ from random import Random
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from headrace import client
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo import screen, stream
-from headrace.demo.children import ChildEndedError, child
 from headrace.demo.latencies import Rate
 from headrace.demo.ledger import Ledger, Sent
 from headrace.demo.setting import child_environment, create_topics, demo_settings, kafka_for, prefix_for
-from headrace.demo.texts import Texts, endless_paragraphs, write_rows
+from headrace.demo.texts import Texts, endless_paragraphs
+from headrace.demo.training import keep, train_model
 from headrace.demo.workers import workers
 from headrace.kafka.settings import KafkaSettings
 
@@ -29,18 +29,17 @@ MEMBERS = 2
 REFRESH_S = 0.25
 RATE_WINDOW_S = 2.0
 LAST_ANSWERS_LIMIT_S = 30.0
-TRAINING_GRACE_S = 2.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to show. ``kafka`` None starts a broker; ``keep`` is where the trained model stays."""
+    """What to show. ``kafka`` None starts a broker; ``keep_at`` is where the trained model stays."""
 
     texts: Texts
     kafka: KafkaSettings | None
     rate: float
     seconds: float
     environ: Mapping[str, str]
-    keep: Path
+    keep_at: Path
 
 
 async def tell(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
@@ -61,25 +60,25 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*", soft_wrap=True)
         environ = child_environment(order.environ, kafka)
 
-        console.print(f"[bold]Training[/bold] on {texts.name}, by `headrace train`")
-        await _train(texts, model, environ=environ, folder=folder)
-        _keep(model, order.keep)
+        console.print(f"[bold]Training[/bold] on {escape(texts.name)}, by `headrace train`")
+        await train_model(texts.rows, model, environ=environ)
+        keep(model, order.keep_at)
 
-        begun = clock.monotonic()
         members = await stack.enter_async_context(workers(settings, MEMBERS, environ=environ, folder=folder))
-        await members.ready(MEMBERS, settings.topics.partitions, clock)
-        console.print(
-            f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share {settings.topics.partitions} "
-            f"partitions, ready after {clock.monotonic() - begun:.1f} s"
-        )
-        connection = await stack.enter_async_context(
-            client.connect(kafka=kafka, requests=names.requests, results=names.results)
-        )
         ledger = Ledger()
         try:
             async with asyncio.TaskGroup() as beside:
-                reader = await stack.enter_async_context(connection.reader("beginning"))
                 watching = beside.create_task(members.watch())
+                begun = clock.monotonic()
+                await members.ready(MEMBERS, settings.topics.partitions, clock)
+                console.print(
+                    f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share "
+                    f"{settings.topics.partitions} partitions, ready after {clock.monotonic() - begun:.1f} s"
+                )
+                connection = await stack.enter_async_context(
+                    client.connect(kafka=kafka, requests=names.requests, results=names.results)
+                )
+                reader = await stack.enter_async_context(connection.reader("beginning"))
                 reading = beside.create_task(stream.read_answers(reader, ledger, clock))
                 end = await _publish(order, connection, ledger, console=console, clock=clock, random=random)
                 reading.cancel()
@@ -88,24 +87,6 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
             raise group.exceptions[0] from group
         _close(order, settings, ledger, end, console)
         return not ledger.waiting and not ledger.repeated
-
-
-async def _train(texts: Texts, model: Path, *, environ: Mapping[str, str], folder: Path) -> None:
-    data = folder / "texts.jsonl"
-    write_rows(texts.rows, data)
-    # By names in its folder: what it prints shall not point at files that are gone soon.
-    command = ["train", data.name, "--out", model.name]
-    async with child(command, environ=environ, folder=folder, log=None, grace_s=TRAINING_GRACE_S) as training:
-        if code := await training.wait():
-            raise ChildEndedError(f"`headrace train` ended with exit code {code}; what it printed says why.")
-
-
-def _keep(model: Path, keep: Path) -> None:
-    """Copy and rename: a worker that loads the model of an earlier demo never sees half of this one."""
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    half = keep.with_name(f"{keep.name}.{model.parent.name}")
-    shutil.copyfile(model, half)
-    half.replace(keep)
 
 
 async def _publish(
@@ -156,6 +137,6 @@ def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapsho
             soft_wrap=True,
         )
     console.print("\n[bold]Try next[/bold]")
-    place = screen.Place(bootstrap=order.kafka.bootstrap if order.kafka else None, model=str(order.keep))
+    place = screen.Place(bootstrap=order.kafka.bootstrap if order.kafka else None, model=str(order.keep_at))
     for line in screen.next_steps(place):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

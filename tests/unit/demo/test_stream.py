@@ -1,0 +1,106 @@
+import asyncio
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.client import Client
+from headrace.demo.ledger import Ledger
+from headrace.demo.stream import all_answered, due_by, publish_steadily, read_answers, snapshot
+from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from tests.support.answer_log import AnswerWriter
+from tests.support.turned_loop import TurnedClock, run_turned
+
+REQUESTS, RESULTS = "classify.requests", "classify.results"
+
+
+@given(st.floats(0, 100, allow_nan=False), st.floats(0.5, 10_000), st.integers(0, 10_000))
+def test_a_text_is_due_at_its_number_divided_by_the_rate(elapsed_s: float, rate: float, total: int) -> None:
+    due = due_by(elapsed_s, rate, total)
+    assert 0 <= due <= total
+    if due:
+        assert (due - 1) / rate <= elapsed_s * (1 + 1e-9)
+    if due < total:
+        assert due / rate >= elapsed_s * (1 - 1e-9)
+
+
+class Scene:
+    """The twin with a client on it and a worker reduced to its answers."""
+
+    def __init__(self) -> None:
+        self.clock = TurnedClock()
+        self.pause = 0.0
+        self.cluster = MemoryCluster(self.clock, faults=self)
+        for name in (REQUESTS, RESULTS):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=2))
+        self.writer = AnswerWriter(self.cluster, self.clock, REQUESTS, RESULTS, 2)
+        self.client = Client(self.cluster, clock=self.clock)
+        self.ledger = Ledger()
+
+    async def point(self, member: str, name: str) -> None:
+        await asyncio.sleep(self.pause if "send" in name or "append" in name else 0)
+
+    def requests(self) -> list[bytes]:
+        logs = (self.cluster.log(TopicPartition(REQUESTS, number)) for number in (0, 1))
+        return [record.value for log in logs for record in log.records]
+
+    async def stream(self, *, rate: float, seconds: float) -> None:
+        texts = itertools.cycle(["one", "two", "three"])
+        async with self.client, self.client.reader("beginning") as reader:
+            answering = self.writer.start()
+            reading = asyncio.create_task(read_answers(reader, self.ledger, self.clock))
+            try:
+                await publish_steadily(self.client, self.ledger, texts, rate=rate, seconds=seconds, clock=self.clock)
+                await all_answered(self.ledger, 30.0, self.clock)
+            finally:
+                for task in (answering, reading):
+                    task.cancel()
+                await asyncio.gather(answering, reading, return_exceptions=True)
+                await self.cluster.close()
+
+
+def streamed(*, rate: float, seconds: float, skipped: frozenset[int] = frozenset()) -> tuple[Scene, float]:
+    """The scene after a stream, and the time that it took on the turned clock."""
+
+    async def main() -> tuple[Scene, float]:
+        scene = Scene()
+        scene.writer.skipped |= skipped
+        await scene.stream(rate=rate, seconds=seconds)
+        return scene, scene.clock.monotonic()
+
+    return run_turned(main())
+
+
+def test_the_stream_has_as_many_texts_as_its_rate_and_length_say() -> None:
+    scene, took_s = streamed(rate=100, seconds=3)
+    assert len(scene.requests()) == 300
+    assert (scene.ledger.published, scene.ledger.answered, scene.ledger.waiting, scene.ledger.repeated) == (
+        300,
+        300,
+        0,
+        0,
+    )
+    assert 2.9 < took_s < 4
+
+
+def test_a_fast_stream_sends_what_is_due_together() -> None:
+    scene, took_s = streamed(rate=5000, seconds=1)
+    assert len(scene.requests()) == 5000
+    assert took_s < 2
+
+
+def test_a_request_that_was_passed_over_is_lost_after_the_limit() -> None:
+    scene, took_s = streamed(rate=100, seconds=1, skipped=frozenset({10}))
+    assert (scene.ledger.answered, scene.ledger.waiting) == (99, 1)
+    assert took_s == pytest.approx(31, abs=0.5)
+
+
+def test_a_snapshot_orders_labels_by_their_number() -> None:
+    ledger = Ledger()
+    ledger.labels.update({"b": 2, "a": 2, "c": 5})
+    ledger.answered = 9
+    now = snapshot(ledger, elapsed_s=1.0, seconds=2.0, rate=9.0)
+    assert now.labels == (("c", 5), ("a", 2), ("b", 2))
+    assert (now.p50, now.p99, now.lag) == (None, None, 0)
