@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Text = str | None
 
+NOT_READY = "not in the group yet, or partitions are being resumed, or the breaker is open"
+
 
 def worker(
     ctx: typer.Context,
@@ -122,7 +124,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
             settings.admin.host,
             settings.admin.port_of(slot),
             health=lambda: None,
-            ready=lambda: None if running.ready else "not in the group yet, partitions are being resumed, or the breaker is open",
+            ready=lambda: None if running.ready else NOT_READY,
             registry=registry,
         ) as port:
             event("admin.listening", host=settings.admin.host, port=port)

@@ -153,7 +153,7 @@ class Batcher:
 
     def _watch_clock(self, batch: Batch) -> None:
         requests = [request for piece in batch.slices for request in piece.requests]
-        expired = sum(request.expires_ms < batch.ready_ms for request in requests)
+        expired = sum(request.late(batch.ready_ms) for request in requests)
         lagging = any(piece.partition.waiting for piece in batch.slices)
         if self._alarm.observe(expired=expired, in_time=len(requests) - expired, lagging=lagging):
             event(

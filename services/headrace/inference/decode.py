@@ -58,7 +58,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
         column: list[int | Failure | None] = []
         for request in piece.requests:
             record = request.record
-            if request.expires_ms < ready_ms:
+            if request.late(ready_ms):
                 column.append(None)
                 continue
             if record.offset == piece.condemned:

@@ -23,6 +23,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     came_s: float
     expires_ms: float = NEVER
 
+    def late(self, ready_ms: float) -> bool:
+        """Whether an answer that is ready at ``ready_ms`` comes too late."""
+        return self.expires_ms < ready_ms
+
 
 class Partition:
     """From assignment to revocation (or to a failed produce, after which a new one begins and resumes).
@@ -92,4 +96,4 @@ class Queued(msgspec.Struct, frozen=True):
     def sizes(self) -> Iterator[int]:
         for request in self.partition.waiting:
             value = request.record.value
-            yield 0 if request.expires_ms < self.ready_ms or value is None else len(value)
+            yield 0 if value is None or request.late(self.ready_ms) else len(value)

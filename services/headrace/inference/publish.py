@@ -13,7 +13,7 @@ from headrace.core.clock import Clock
 from headrace.inference.assignment import Assignment
 from headrace.inference.encode import Encoded
 from headrace.inference.partition import Partition
-from headrace.kafka.errors import KafkaError, ProducerDeadError, RecordTooLargeError
+from headrace.kafka.errors import KafkaError, ProducerDeadError
 from headrace.kafka.interface import Appended, Outgoing, Producer
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
@@ -114,9 +114,9 @@ class Publisher:
                 partition.sending = asyncio.create_task(self._send(partition, encoded))
                 await asyncio.wait([partition.sending])
                 partition.sending.result()
-        except RecordTooLargeError:
-            raise
         except KafkaError as error:
+            if not error.retriable and not isinstance(error, ProducerDeadError):
+                raise
             if partition.alive:
                 self._assignment.again(partition.name, f"publishing failed: {error}")
         finally:

@@ -76,6 +76,8 @@ class Worker:
         self._service_time = ServiceTime()
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
         self._reader = cluster.consumer()
+        # Requests behind a transaction that is still open can't be answered, so they count as no lag.
+        self._watcher = cluster.consumer(read_committed=True)
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
         self._models = ModelsLog(cluster, topics.models)
         self._models_writer = ModelsWriter(self._producer, topics.models)
@@ -122,7 +124,7 @@ class Worker:
             metrics=metrics,
         )
         self._lag = LagWatch(
-            self._reader,
+            self._watcher,
             self._assignment,
             watchdog=settings.watchdog,
             excused=lambda: self._breaker.open,
@@ -166,6 +168,7 @@ class Worker:
         await self._producer.start()
         await self._models.start()
         await self._reader.start()
+        await self._watcher.start()
         await claim(
             self._models,
             self._models_writer,
@@ -239,6 +242,7 @@ class Worker:
             self._assignment.stop,
             self._consumer.stop,
             self._reader.stop,
+            self._watcher.stop,
             self._models.stop,
             self._producer.stop,
         ):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from headrace.inference.lag import StalledError
+from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import TopicPartition
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TIMEOUT_MS, TRACEPARENT
@@ -172,3 +173,20 @@ async def test_a_gap_in_the_requests_log_is_stepped_over_without_a_hole(world):
     await world.publish("b")
     answers = await world.answered(2)
     assert [(answer.offset, answer.after) for answer in answers] == [(0, -1), (3, 0)]
+
+
+@story
+async def test_an_error_that_trying_again_cannot_mend_ends_the_worker_with_its_reason(world):
+    async def fault(member, name):
+        if name == "produce.before":
+            raise NotAuthorizedError("no right to write to results")
+
+    run = world.start()
+    await world.running()
+    await world.publish("a")
+    await world.answered(1)
+    world.fault = fault
+    await world.publish("b")
+    with pytest.raises(NotAuthorizedError, match="no right"):
+        await asyncio.wait_for(run, 60)
+    world.runs.clear()
