@@ -7,8 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
-from headrace.kafka import aio_connection
 from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.aio import connection as aio_connection
 from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
 from headrace.kafka.brokers.process import free_port
 from headrace.kafka.errors import BrokerUnavailableError, UnsupportedError

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, OffsetOutOfRangeError, RebalancedError
 from headrace.kafka.interface import Consumer, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import Faults, MemoryCluster, MemoryNode, MemoryTimings
-from headrace.kafka.memory_group import assign_round_robin
+from headrace.kafka.memory.group import assign_round_robin
 from tests.support.turned_loop import TurnedClock, run_turned
 
 P0 = TopicPartition("t", 0)

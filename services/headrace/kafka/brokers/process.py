@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headrace.core.errors import UserError
-from headrace.kafka.aio_admin import AioAdmin
+from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
 

@@ -2,7 +2,7 @@
 
 It keeps Kafka's rules where a service could trip over them: nothing fences a zombie's produce, a rebalance revokes
 everything, a silent member is evicted, offsets can be cut off, missing or begin anew. A test drives it by ``faults``
-(see :class:`headrace.kafka.memory_node.Faults`), by ``rng`` and by the methods at the end of :class:`MemoryCluster`.
+(see :class:`headrace.kafka.memory.node.Faults`), by ``rng`` and by the methods at the end of :class:`MemoryCluster`.
 It uses asyncio and the clock alone, so that it runs under an event loop whose time jumps.
 """
 
@@ -19,14 +19,12 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import TopicPartition, TopicSpec
-from headrace.kafka.memory_admin import MemoryAdmin
-from headrace.kafka.memory_consumer import MemoryConsumer
-from headrace.kafka.memory_group import MemoryGroup
-from headrace.kafka.memory_log import PartitionLog, TopicLog
-from headrace.kafka.memory_node import Faults, MemoryNode
-from headrace.kafka.memory_producer import MemoryProducer
-
-__all__ = ["Faults", "MemoryCluster", "MemoryNode", "MemoryTimings"]
+from headrace.kafka.memory.admin import MemoryAdmin
+from headrace.kafka.memory.consumer import MemoryConsumer
+from headrace.kafka.memory.group import MemoryGroup
+from headrace.kafka.memory.log import PartitionLog, TopicLog
+from headrace.kafka.memory.node import Faults, MemoryNode
+from headrace.kafka.memory.producer import MemoryProducer
 
 
 class MemoryTimings(msgspec.Struct, frozen=True, kw_only=True):

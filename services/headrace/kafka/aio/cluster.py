@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace.kafka.aio_admin import AioAdmin
-from headrace.kafka.aio_consumer import AioConsumer
-from headrace.kafka.aio_producer import AioProducer
+from headrace.kafka.aio.admin import AioAdmin
+from headrace.kafka.aio.consumer import AioConsumer
+from headrace.kafka.aio.producer import AioProducer
 from headrace.kafka.settings import KafkaSettings
 
 

@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from headrace.kafka.aio_errors import translating
-from headrace.kafka.aio_metadata import partitions_of
-from headrace.kafka.aio_offsets import fetched_ends
+from headrace.kafka.aio.errors import translating
+from headrace.kafka.aio.metadata import partitions_of
+from headrace.kafka.aio.offsets import fetched_ends
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from headrace.kafka.errors import ConsumerDeadError, KafkaError
 from headrace.kafka.interface import RebalanceListener, TopicPartition
-from headrace.kafka.memory_group import Member, MemoryGroup
+from headrace.kafka.memory.group import Member, MemoryGroup
 
 if TYPE_CHECKING:
-    from headrace.kafka.memory_node import MemoryNode
+    from headrace.kafka.memory.node import MemoryNode
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from headrace.kafka.interface import Appended, Outgoing, TopicPartition
 from headrace.kafka.partitioner import partition_of_key
 
 if TYPE_CHECKING:
-    from headrace.kafka.memory_node import MemoryNode
+    from headrace.kafka.memory.node import MemoryNode
 
 
 class MemoryProducer:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 
-from headrace.kafka.aio_metadata import topics_metadata
+from headrace.kafka.aio.metadata import topics_metadata
 from headrace.kafka.interface import TopicPartition
 
 WAIT_MS = 10  # with no bytes asked for Kafka does not wait, but the embedded broker answers nothing in no time

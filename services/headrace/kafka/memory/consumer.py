@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from headrace.kafka.errors import ConsumerDeadError, KafkaError, OffsetOutOfRangeError, RebalancedError
 from headrace.kafka.interface import RebalanceListener, TopicPartition
-from headrace.kafka.memory_group import Member
-from headrace.kafka.memory_log import PartitionLog, StoredRecord
-from headrace.kafka.memory_membership import Membership
+from headrace.kafka.memory.group import Member
+from headrace.kafka.memory.log import PartitionLog, StoredRecord
+from headrace.kafka.memory.membership import Membership
 
 if TYPE_CHECKING:
-    from headrace.kafka.memory_node import MemoryNode
+    from headrace.kafka.memory.node import MemoryNode
 
 Chunks = dict[TopicPartition, list[StoredRecord]]
 

@@ -9,7 +9,7 @@ from headrace.kafka.errors import KafkaError, TopicExistsError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 
 if TYPE_CHECKING:
-    from headrace.kafka.memory_node import MemoryNode
+    from headrace.kafka.memory.node import MemoryNode
 
 
 class MemoryAdmin:

@@ -8,9 +8,9 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from headrace.kafka.aio_connection import NotAppendedError, ProducerConnection
-from headrace.kafka.aio_errors import translating
-from headrace.kafka.aio_metadata import partitions_of
+from headrace.kafka.aio.connection import NotAppendedError, ProducerConnection
+from headrace.kafka.aio.errors import translating
+from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.errors import ProducerDeadError, RecordTooLargeError, UnknownTopicError
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition
 from headrace.kafka.partitioner import partition_of_key

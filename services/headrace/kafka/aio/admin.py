@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from headrace.kafka.aio_errors import translated, translating
-from headrace.kafka.aio_metadata import send_to_any, topics_metadata
+from headrace.kafka.aio.errors import translated, translating
+from headrace.kafka.aio.metadata import send_to_any, topics_metadata
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 from headrace.kafka.settings import KafkaSettings, client_options

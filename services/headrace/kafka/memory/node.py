@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.kafka.memory_admin import MemoryAdmin
-from headrace.kafka.memory_consumer import MemoryConsumer
-from headrace.kafka.memory_producer import MemoryProducer
+from headrace.kafka.memory.admin import MemoryAdmin
+from headrace.kafka.memory.consumer import MemoryConsumer
+from headrace.kafka.memory.producer import MemoryProducer
 
 if TYPE_CHECKING:
     from headrace.kafka.memory import MemoryCluster

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from headrace.kafka.aio_errors import translated, translating
+from headrace.kafka.aio.errors import translated, translating
 from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
