@@ -36,11 +36,17 @@ def demo(
     A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
     prefix of their own. Ctrl-C at any moment leaves nothing running.
     """
-    from headrace import lifecycle
+    import logging
+    import sys
+
+    from headrace import lifecycle, logs
     from headrace.demo.story import Order
     from headrace.demo.texts import read_texts
 
     loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    logs.configure(sys.stderr, level="warning")
+    # What fails reaches the user as one KafkaError; aiokafka would say it again, across the live table.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # A cluster in a settings file is for real work; the demo takes one only when asked to now.
     asked = loaded.origins["kafka.bootstrap"] in ("--bootstrap", "--set")
     environ = ctx.ensure_object(Invocation).environ

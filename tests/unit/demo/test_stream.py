@@ -29,9 +29,9 @@ def test_a_text_is_due_at_its_number_divided_by_the_rate(elapsed_s: float, rate:
 class Scene:
     """The twin with a client on it and a worker reduced to its answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, produce_s: float) -> None:
         self.clock = TurnedClock()
-        self.pause = 0.0
+        self._produce_s = produce_s
         self.cluster = MemoryCluster(self.clock, faults=self)
         for name in (REQUESTS, RESULTS):
             self.cluster.create_topic(TopicSpec(name=name, partitions=2))
@@ -40,7 +40,7 @@ class Scene:
         self.ledger = Ledger()
 
     async def point(self, member: str, name: str) -> None:
-        await asyncio.sleep(self.pause if "send" in name or "append" in name else 0)
+        await asyncio.sleep(self._produce_s if name == "produce.before" else 0)
 
     def requests(self) -> list[bytes]:
         logs = (self.cluster.log(TopicPartition(REQUESTS, number)) for number in (0, 1))
@@ -61,11 +61,13 @@ class Scene:
                 await self.cluster.close()
 
 
-def streamed(*, rate: float, seconds: float, skipped: frozenset[int] = frozenset()) -> tuple[Scene, float]:
-    """The scene after a stream, and the time that it took on the turned clock."""
+def streamed(
+    *, rate: float, seconds: float, skipped: frozenset[int] = frozenset(), produce_s: float = 0.0
+) -> tuple[Scene, float]:
+    """The scene after a stream, and the time that it took on the turned clock. A publish takes ``produce_s``."""
 
     async def main() -> tuple[Scene, float]:
-        scene = Scene()
+        scene = Scene(produce_s)
         scene.writer.skipped |= skipped
         await scene.stream(rate=rate, seconds=seconds)
         return scene, scene.clock.monotonic()
@@ -89,6 +91,13 @@ def test_a_fast_stream_sends_what_is_due_together() -> None:
     scene, took_s = streamed(rate=5000, seconds=1)
     assert len(scene.requests()) == 5000
     assert took_s < 2
+
+
+def test_a_slow_publish_counts_in_the_latency_of_what_was_due_meanwhile() -> None:
+    scene, _ = streamed(rate=100, seconds=2, produce_s=0.25)
+    assert len(scene.requests()) == 200
+    # Due just after a publish to two partitions began: half a second for that one and half a second for its own.
+    assert scene.ledger.latencies.quantile(0.99) == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_request_that_was_passed_over_is_lost_after_the_limit() -> None:
