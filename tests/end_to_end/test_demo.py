@@ -167,19 +167,26 @@ async def test_what_a_killed_demo_started_ends_by_itself(start):
         await until(lambda: not demo.processes(), LIMIT_S)
 
 
-async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start):
+async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start, tmp_path):
+    def both_are_logged(_: Demo) -> bool:
+        return any(
+            '"event": "member.started", "slot": 1' in log.read_text()
+            for log in (tmp_path / "temporary").glob("headrace-demo-*/workers.log")
+        )
+
     async with start() as demo:
-        await demo.reached(starts("--slot 1"))
+        await demo.reached(both_are_logged)
         [parent] = [
             number
             for number, command in demo.processes().items()
-            if "--processes 2 " in f"{command} " and "--slot" not in command
+            if "worker --processes 2" in command and "--slot" not in command
         ]
         os.kill(parent, signal.SIGKILL)
         assert await demo.ended() == 1
         assert "headrace: The workers ended by themselves (exit code -9). The end of their log:" in demo.printed()
         assert '"event": "member.started", "slot": 1' in demo.printed()
         assert "Traceback" not in demo.printed()
+        await until(lambda: not demo.processes(), LIMIT_S)
 
 
 async def test_a_broken_data_file_is_explained_before_anything_starts(start, data):

@@ -29,7 +29,7 @@ def demo(
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     seconds: Annotated[float, typer.Option(min=1, help="How long the stream goes on.")] = 20,
-    rate: Annotated[float, typer.Option(min=1, help="Texts a second in the stream.")] = 500,
+    rate: Annotated[float, typer.Option(min=1, help="Texts a second in the stream.")] = 1000,
 ) -> None:
     """See it all at work: train on real text, start two workers, publish, watch the answers, and audit them.
 

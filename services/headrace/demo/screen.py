@@ -87,7 +87,10 @@ def closing(ledger: Ledger, end: Snapshot) -> list[str]:
 def next_steps(place: Place) -> list[str]:
     """What to try next, as commands."""
     if place.bootstrap is None:
-        at, first = "HOST:PORT", ["headrace broker --kind apache    # Kafka on this machine; it prints its HOST:PORT"]
+        at, first = (
+            "HOST:PORT",
+            ["headrace broker --kind apache    # Kafka on this machine (Java 17, Maven); prints HOST:PORT"],
+        )
     else:
         at, first = place.bootstrap, []
     return [

@@ -28,7 +28,7 @@ from headrace.kafka.settings import KafkaSettings
 MEMBERS = 2
 REFRESH_S = 0.25
 RATE_WINDOW_S = 2.0
-LAST_ANSWERS_LIMIT_S = 30.0
+NO_ANSWER_LIMIT_S = 30.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ async def _publish(
     console.print(f"[bold]Publishing[/bold] {len(held_out):,} held-out texts{left_out}")
     articles = [Sent(text, truth=label) for text, label in zip(held_out.texts, held_out.labels, strict=True)]
     await stream.publish_all(connection, ledger, articles)
-    await stream.all_answered(ledger, LAST_ANSWERS_LIMIT_S, clock)
+    await stream.all_answered(ledger, NO_ANSWER_LIMIT_S, clock)
 
     console.print(f"[bold]Streaming[/bold] their paragraphs at {order.rate:,g}/s for {order.seconds:g} s")
     paragraphs = endless_paragraphs(held_out.texts, random)
@@ -110,19 +110,21 @@ async def _publish(
         rate = recent.at(elapsed_s, ledger.answered)
         return stream.snapshot(ledger, elapsed_s=elapsed_s, seconds=order.seconds, rate=rate)
 
-    with screen.live(console) as show:
-        publishing = asyncio.ensure_future(
-            stream.publish_steadily(connection, ledger, paragraphs, rate=order.rate, seconds=order.seconds, clock=clock)
-        )
-        try:
+    async def publish() -> None:
+        rate, seconds = order.rate, order.seconds
+        await stream.publish_steadily(connection, ledger, paragraphs, rate=rate, seconds=seconds, clock=clock)
+        await stream.all_answered(ledger, NO_ANSWER_LIMIT_S, clock)
+
+    publishing = asyncio.ensure_future(publish())
+    try:
+        with screen.live(console) as show:
             while not publishing.done():
                 show(now())
                 await asyncio.wait((publishing,), timeout=REFRESH_S)
             await publishing
-        finally:
-            publishing.cancel()
-        await stream.all_answered(ledger, LAST_ANSWERS_LIMIT_S, clock)
-        show(now())
+            show(now())
+    finally:
+        publishing.cancel()
     return now()
 
 

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.client import Client
-from headrace.demo.ledger import Ledger
+from headrace.client import Answer, Client, Published
+from headrace.demo.ledger import Ledger, Sent
 from headrace.demo.stream import all_answered, due_by, publish_steadily, read_answers, snapshot
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace_schemas.records import ClassifyResult, Status
 from tests.support.answer_log import AnswerWriter
 from tests.support.turned_loop import TurnedClock, run_turned
 
@@ -104,6 +105,26 @@ def test_a_request_that_was_passed_over_is_lost_after_the_limit() -> None:
     scene, took_s = streamed(rate=100, seconds=1, skipped=frozenset({10}))
     assert (scene.ledger.answered, scene.ledger.waiting) == (99, 1)
     assert took_s == pytest.approx(31, abs=0.5)
+
+
+def test_slow_answers_are_waited_for_as_long_as_some_come() -> None:
+    async def main() -> int:
+        clock, ledger = TurnedClock(), Ledger()
+        ledger.acknowledge([Sent("text")] * 5, [Published(0, offset, 0) for offset in range(5)])
+
+        async def answer_slowly() -> None:
+            for offset in range(5):
+                await clock.sleep(25.0)
+                result = ClassifyResult(offset=offset, after=offset - 1, crc=0, status=Status.OK, version="v1")
+                ledger.take(Answer(0, offset, 0, None, (), result), clock.monotonic())
+
+        answering = asyncio.create_task(answer_slowly())
+        await all_answered(ledger, 30.0, clock)
+        left = ledger.waiting
+        answering.cancel()
+        return left
+
+    assert run_turned(main()) == 0
 
 
 def test_a_snapshot_orders_labels_by_their_number() -> None:
