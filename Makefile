@@ -27,9 +27,9 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
 
-# Model throughput on one thread. DATA is a folder of NAME/*.jsonl (fields text and label).
+# Model throughput on one thread. DATA (or HEADRACE_DATA) is a folder of NAME/*.jsonl (fields text and label).
 bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/backends.py $(DATA)
+	$(BIN)/python tests/benchmarks/backends.py $(DATA)/ag_news
 
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)

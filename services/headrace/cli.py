@@ -111,6 +111,8 @@ def main() -> None:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
+        # These need more than what they miss first.
+        extra = next((argument for argument in sys.argv[1:] if argument in ("train", "demo")), extra)
         _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[{extra}]'", 1)
 
 

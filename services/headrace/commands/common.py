@@ -10,12 +10,15 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from headrace.client import Client
     from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
     from headrace.kafka.interface import Cluster
 
 DEFAULT_FILE = Path("headrace.toml")
+PIPE_WIDTH = 250
 
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")
@@ -61,6 +64,15 @@ def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
     # What fails reaches the user as one KafkaError; aiokafka would say it a second time, in its own words.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
+
+
+def console() -> Console:
+    """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut."""
+    import sys
+
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def cluster_of(settings: Settings) -> Cluster:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.commands.common import settings_from
+from headrace.commands.common import console, settings_from
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -28,13 +28,11 @@ def show(
         document = {key: {"value": value, "origin": origin} for key, value, origin in rows}
         print(msgspec.json.format(msgspec.json.encode(document)).decode())
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
     table = Table("setting", "value", "origin", box=None, pad_edge=False)
     for key, value, origin in rows:
         style = "dim" if origin == "default" else "bold"
         table.add_row(*(Text(cell, style=style, overflow="fold") for cell in (key, value, origin)))
-    console.print(table)
+    console().print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of
+from headrace.commands.common import Bootstrap, begin, cluster_of, console
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def list_letters(
         for one in found:
             print(as_line(one))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -57,8 +56,8 @@ def list_letters(
         letter = one.letter
         request = f"{letter.topic}[{letter.partition}]@{letter.offset}"
         cells = (f"{one.partition}@{one.offset}", request, letter.stage, letter.error, str(letter.attempt))
-        table.add_row(*map(Text, cells), Text(letter.message, overflow="fold"))
-    Console().print(table if found else "no dead letters")
+        table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, letter.message)))
+    console().print(table if found else "no dead letters")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, console, settings_from
 
 if TYPE_CHECKING:
     from headrace.registry.models_log import ModelsLog
@@ -67,7 +67,6 @@ def publish(
 @app.command(name="list")
 def list_(ctx: typer.Context, *, bootstrap: Bootstrap = None) -> None:
     """List the versions, oldest first, with the aliases that point at them."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("model", "version", "aliases", "labels", "size", "uri", box=None, pad_edge=False)
@@ -81,7 +80,7 @@ def list_(ctx: typer.Context, *, bootstrap: Bootstrap = None) -> None:
             )
 
     asyncio.run(_with_models(ctx, bootstrap, read))
-    Console().print(table)
+    console().print(table)
 
 
 async def _with_models(

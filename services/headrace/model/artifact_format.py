@@ -104,7 +104,8 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
         convolution_factor=network.convolution_factor,
         wide_factor=network.wide_factor,
         unit=network.unit,
-        about=about,
+        # As it will be read: a metric given as a whole number is a float there, and would not fit the checksum.
+        about=msgspec.convert(msgspec.to_builtins(about), About),
     )
     description = msgspec.structs.replace(description, checksum=_checksum(description, arrays))
     # One key only: safetensors keeps several in no fixed order.

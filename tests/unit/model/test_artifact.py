@@ -215,3 +215,10 @@ def test_an_artifact_that_would_be_written_otherwise_is_not_saved(tmp_path: Path
     foreign = Artifact(artifact.network, artifact.about, "0" * 64, artifact.size)
     with pytest.raises(ArtifactError, match="copy its file"):
         save(foreign, str(tmp_path / "model"))
+
+
+def test_a_metric_given_as_a_whole_number_reads_back(tmp_path):
+    artifact = assemble(quantize(random_network(1)), About(metrics={"accuracy": 1}))
+    path = str(tmp_path / "whole.safetensors")
+    save(artifact, path)
+    assert load(path).about.metrics == {"accuracy": 1.0}
