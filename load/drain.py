@@ -57,16 +57,14 @@ async def drain(
     async with connect(bootstrap, **names) as client:
         published = await client.publish_many(texts)
         async with running(*command, log=folder / f"{prefix}worker.log") as worker:
+            await answered(client, len(texts) // 3 if kill else len(texts))
+            cpu = worker.cpu_seconds()
             if kill:
-                await answered(client, len(texts) // 3)
                 await worker.kill()
-            else:
-                await answered(client, len(texts))
-                cpu = worker.cpu_seconds()
         if kill:
             async with running(*command, log=folder / f"{prefix}worker.log") as worker:
                 await answered(client, len(texts))
-                cpu = worker.cpu_seconds()
+                cpu += worker.cpu_seconds()
         return _run(backend, await audit(client, published), cpu, published)
 
 

@@ -23,9 +23,8 @@ class Child:
         self.log = log
 
     def cpu_seconds(self) -> float:
-        """User and system time so far (Linux)."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """User and system time so far, its own and that of the members it started (Linux)."""
+        return sum(_cpu_ticks(pid) for pid in _family(self.process.pid)) / _TICKS
 
     async def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""
@@ -40,6 +39,16 @@ class Child:
                 await asyncio.wait_for(self.process.wait(), STOP_S)
             except TimeoutError:
                 await self.kill()
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in _family(int(child)))]
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 async def headrace(*arguments: str) -> None:
