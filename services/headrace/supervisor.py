@@ -13,11 +13,6 @@ from headrace.lifecycle import die_with_parent
 from headrace.logs import event
 
 
-def member_id(host: str, slot: int) -> str:
-    """The static membership id of ``slot`` on ``host``: the same after a restart, so its partitions come back."""
-    return f"{host}-{slot}"
-
-
 async def supervise(
     command: Callable[[int], Sequence[str]],
     processes: int,

@@ -156,6 +156,19 @@ async def test_a_killed_member_is_started_again_and_everything_is_answered(place
     assert found.kept, found.line()
 
 
+async def test_two_workers_started_by_hand_on_one_machine_share_the_partitions(place):
+    second = place.log.with_name("second.log")
+    async with place.client() as client, place.worker(), running(*place.command, log=second):
+        await until(lambda: re.search(r"partition\.resumed", second.read_text()), LIMIT_S)
+        published = await client.publish_many(text(number) for number in range(5_000))
+        await answered(client, 5_000)
+        found = await audit(client, published)
+    assert found.kept, found.line()
+    for log in (place.log, second):
+        assigned = re.findall(r"partitions\.assigned partitions=\[(.*)\]", log.read_text())
+        assert len(assigned[-1].split(",")) == 2, log.read_text()
+
+
 async def test_one_awaits_the_answer_to_ones_own_text(place):
     async with place.client() as client, place.worker():
         results = await asyncio.gather(*(client.classify(text(n), id=f"id-{n}", timeout=LIMIT_S) for n in range(50)))

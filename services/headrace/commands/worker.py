@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +14,11 @@ from headrace.commands.common import Bootstrap, settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextlib import AbstractContextManager
 
     from headrace.config import Settings
+    from headrace.inference.infer import Model
+    from headrace.kafka.interface import Cluster
 
 Text = str | None
 
@@ -73,6 +76,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
     import os
     import socket
     import uuid
+    from concurrent.futures import ThreadPoolExecutor
 
     # Threads of BLAS beside our own triple the time of both. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -81,41 +85,31 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
 
     from headrace.admin import admin_server
     from headrace.core.clock import SystemClock
-    from headrace.inference.infer import Model
     from headrace.inference.service import Worker, WorkerTopics
     from headrace.kafka.aio import AioKafkaCluster
     from headrace.logs import event
     from headrace.metrics import WorkerMetrics
-    from headrace.model.backends.interface import open_backend
-    from headrace.registry.loading import load_model
-    from headrace.supervisor import member_id
 
     names = settings.topics.names()
     cluster = AioKafkaCluster(settings.kafka)
-    artifact = await load_model(
-        settings.worker.model, name=settings.worker.model_name, cluster=cluster, models_topic=names.models
-    )
-    backend = open_backend(settings.worker.backend, artifact, 1)
-    backend.warm()
+    model = await _model(settings, cluster)
     registry = CollectorRegistry()
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool:
+    with (
+        ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool,
+        _membership(settings) as member,
+    ):
         running = Worker(
             cluster=cluster,
             topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
             settings=settings.worker,
             shape=settings.requests,
-            model=Model(
-                artifact.version,
-                artifact.labels,
-                backend,
-                tuple((canary.text.encode(), canary.label) for canary in artifact.about.canaries),
-            ),
+            model=model,
             clock=SystemClock(),
             offload=lambda work: loop.run_in_executor(pool, work),
             metrics=WorkerMetrics(registry),
             process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            member=member_id(socket.gethostname(), slot) if settings.kafka.static_members else None,
+            member=member,
         )
         # What is alive now stays alive: later collections need not walk through it.
         gc.collect()
@@ -129,3 +123,39 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
         ) as port:
             event("admin.listening", host=settings.admin.host, port=port)
             await running.run(stop)
+
+
+async def _model(settings: Settings, cluster: Cluster) -> Model:
+    from headrace.inference.infer import Model
+    from headrace.model.backends.interface import open_backend
+    from headrace.registry.loading import load_model
+
+    artifact = await load_model(
+        settings.worker.model,
+        name=settings.worker.model_name,
+        cluster=cluster,
+        models_topic=settings.topics.names().models,
+    )
+    # The worker's own threads each take a batch; within a batch the backend needs none.
+    backend = open_backend(settings.worker.backend, artifact, 1)
+    backend.warm()
+    canaries = tuple((canary.text.encode(), canary.label) for canary in artifact.about.canaries)
+    return Model(artifact.version, artifact.labels, backend, canaries)
+
+
+def _membership(settings: Settings) -> AbstractContextManager[str | None]:
+    import os
+    import socket
+    import tempfile
+    from pathlib import Path
+
+    from headrace.membership import static_member
+
+    if not settings.kafka.static_members:
+        return nullcontext()
+    return static_member(
+        Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}",
+        host=socket.gethostname(),
+        cluster=settings.kafka.bootstrap,
+        group=settings.worker.group,
+    )

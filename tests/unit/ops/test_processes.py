@@ -14,7 +14,7 @@ import pytest
 from headrace.core.clock import SystemClock
 from headrace.core.restarts import EXIT_REFUSED, RestartPolicy
 from headrace.lifecycle import EXIT_UNDRAINED
-from headrace.supervisor import member_id, supervise
+from headrace.supervisor import supervise
 
 LIMIT_S = 20.0
 QUICK = RestartPolicy(first=0.01, longest=0.05, healthy=60.0)
@@ -156,7 +156,3 @@ def test_a_signal_lets_the_process_finish_its_work(tmp_path: Path, number: int) 
 
 def test_a_drain_that_hangs_is_ended_at_its_bound(tmp_path: Path) -> None:
     assert drained(tmp_path, 60, signal.SIGTERM) == EXIT_UNDRAINED
-
-
-def test_slots_keep_their_member_ids() -> None:
-    assert [member_id("host", slot) for slot in (0, 1, 0)] == ["host-0", "host-1", "host-0"]
