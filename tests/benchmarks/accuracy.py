@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = msgspec.structs.replace(Recipe(), seed=options.seed, threads=options.threads)
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table("set", title=f"The default recipe, seed {recipe.seed}, {recipe.threads} threads")
     for name in options.sets.split(","):
         try:
@@ -104,7 +105,7 @@ def main() -> None:
             console.print(f"skipped {name}: {error}", soft_wrap=True)
             continue
         row = dict(columns(measure(name, parts, recipe)))
-        console.print(name, row, soft_wrap=True)
+        console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if not table.row_count:
             for column in row:
                 table.add_column(column, justify="right")
