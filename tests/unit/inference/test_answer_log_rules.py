@@ -46,7 +46,7 @@ async def test_rule_2_the_next_batch_is_handed_over_after_the_acknowledgement(wo
         if name == "produce.before":
             on_their_way += 1
             most = max(most, on_their_way)
-            await asyncio.sleep(0.3)
+            await world.clock.sleep(0.3)
         if name == "produce.after":
             on_their_way -= 1
 
@@ -83,7 +83,7 @@ async def test_rule_2_an_acknowledgement_that_never_comes_replaces_the_producer(
     async def fault(member, name):
         if name == "produce.before" and stuck:
             stuck.clear()
-            await asyncio.sleep(3600)
+            await world.clock.sleep(3600)
 
     world.start()
     await world.running()
@@ -118,7 +118,7 @@ async def test_rule_3_revocation_waits_for_answers_that_are_on_their_way(world):
 
     async def fault(member, name):
         if name == "produce.before" and member == "w0" and slow:
-            await asyncio.sleep(1.0)
+            await world.clock.sleep(1.0)
 
     await world.publish(*texts(20))
     world.fault = fault
@@ -165,7 +165,7 @@ async def test_rule_6_a_zombie_only_repeats_and_its_answers_are_the_same_bytes(w
     async def fault(member, name):
         if name == "produce.before" and member == "w0":
             world.cluster.freeze("w0")
-            await asyncio.sleep(0)
+            await world.clock.sleep(0)
 
     world.start("w0")
     await world.running()

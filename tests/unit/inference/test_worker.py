@@ -153,7 +153,7 @@ async def test_a_full_queue_pauses_its_partition_and_loses_nothing(world):
 async def test_a_worker_that_stands_still_although_requests_wait_ends_its_process(world):
     async def fault(member, name):
         if name == "fetch.before":
-            await asyncio.sleep(3600)
+            await world.clock.sleep(3600)
 
     run = world.start(watchdog=20.0)
     await world.running()

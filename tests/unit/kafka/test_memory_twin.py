@@ -4,88 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, OffsetOutOfRangeError, RebalancedError
-from headrace.kafka.interface import Consumer, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import Faults, MemoryCluster, MemoryNode, MemoryTimings
+from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, RebalancedError
+from headrace.kafka.interface import Consumer, Outgoing, TopicPartition
+from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.group import assign_round_robin
-from tests.support.turned_loop import TurnedClock, run_turned
-
-P0 = TopicPartition("t", 0)
-
-
-class Seeker:
-    """A rebalance listener that seeks what it gets to the start and remembers what it was told."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.told: list[str] = []
-
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append("revoked")
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        self.told.append("assigned")
-        for partition in partitions:
-            self.consumer.seek(partition, 0)
-
-
-def simulated(
-    story: Callable[[MemoryCluster], Coroutine[Any, Any, None]],
-    *,
-    faults: Faults | None = None,
-    seed: int = 0,
-    partitions: int = 2,
-    **timings: float,
-) -> None:
-    """Run ``story`` with a fresh twin in simulated time."""
-
-    async def main() -> None:
-        cluster = MemoryCluster(TurnedClock(), random.Random(seed), faults, MemoryTimings(**timings))
-        cluster.create_topic(TopicSpec(name="t", partitions=partitions))
-        try:
-            await story(cluster)
-        finally:
-            await cluster.close()
-
-    run_turned(main())
-
-
-async def join(node: MemoryNode, *, member: str | None = None) -> tuple[Consumer, Seeker]:
-    consumer = node.consumer(group="g", member=member)
-    await consumer.start()
-    seeker = Seeker(consumer)
-    await consumer.subscribe(["t"], seeker)
-    return consumer, seeker
-
-
-async def produce(cluster: MemoryCluster, count: int, partition: int = 0) -> None:
-    await cluster.producer().send_batch("t", partition, [Outgoing(f"{number}".encode()) for number in range(count)])
+from tests.support.twin import P0, Seeker, join, produce, simulated
 
 
 def test_a_frozen_member_is_evicted_after_its_session_and_cannot_commit_when_it_thaws():
     async def story(cluster: MemoryCluster) -> None:
         frozen, seeker = await join(cluster.node("a"))
         other, _ = await join(cluster.node("b"))
-        await asyncio.sleep(3)
+        await cluster.clock.sleep(3)
         assert len(frozen.assignment()) == len(other.assignment()) == 1
         held = frozen.assignment()
         cluster.freeze("a")
-        await asyncio.sleep(5.9)
+        await cluster.clock.sleep(5.9)
         assert len(other.assignment()) == 1
-        await asyncio.sleep(2)
+        await cluster.clock.sleep(2)
         assert len(other.assignment()) == 2
         cluster.thaw("a")
         assert frozen.assignment() == held  # it has not noticed yet
         with pytest.raises(RebalancedError):
             await frozen.commit(dict.fromkeys(held, 1))
-        await asyncio.sleep(3)
+        await cluster.clock.sleep(3)
         assert len(frozen.assignment()) == 1
         assert seeker.told[-2:] == ["revoked", "assigned"]
 
@@ -97,11 +45,11 @@ def test_a_zombie_still_fetches_and_nothing_fences_its_produce():
         await produce(cluster, 5)
         zombie, _ = await join(cluster.node("a"))
         producer = cluster.node("a").producer()
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         cluster.freeze("a")
-        await asyncio.sleep(7)
+        await cluster.clock.sleep(7)
         successor, _ = await join(cluster.node("b"))
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         cluster.thaw("a")
         fetched = await zombie.fetch(max_records=5, timeout_s=0.0)
         assert [record.offset for record in fetched[P0]] == [0, 1, 2, 3, 4]
@@ -115,16 +63,16 @@ def test_a_killed_node_s_calls_end_cancelled_and_its_partitions_move():
     async def story(cluster: MemoryCluster) -> None:
         killed, _ = await join(cluster.node("a"))
         other, _ = await join(cluster.node("b"))
-        await asyncio.sleep(3)
+        await cluster.clock.sleep(3)
         waiting = asyncio.create_task(killed.fetch(max_records=1, timeout_s=60.0))
-        await asyncio.sleep(0.1)
+        await cluster.clock.sleep(0.1)
         cluster.kill("a")
         await asyncio.wait([waiting], timeout=1)
         assert waiting.cancelled()
         with pytest.raises(asyncio.CancelledError):
             await killed.commit({})
         assert cluster.node("a") is not killed
-        await asyncio.sleep(8)
+        await cluster.clock.sleep(8)
         assert len(other.assignment()) == 2
 
     simulated(story)
@@ -134,12 +82,12 @@ def test_a_static_member_that_comes_back_in_time_causes_no_rebalance():
     async def story(cluster: MemoryCluster) -> None:
         first, _ = await join(cluster.node("a"), member="slot-a")
         other, seeker = await join(cluster.node("b"), member="slot-b")
-        await asyncio.sleep(3)
+        await cluster.clock.sleep(3)
         held, told = first.assignment(), list(seeker.told)
         cluster.kill("a")
-        await asyncio.sleep(4)
+        await cluster.clock.sleep(4)
         back, _ = await join(cluster.node("a"), member="slot-a")
-        await asyncio.sleep(10)
+        await cluster.clock.sleep(10)
         assert back.assignment() == held
         assert seeker.told == told
         await other.commit(dict.fromkeys(other.assignment(), 1))
@@ -150,9 +98,9 @@ def test_a_static_member_that_comes_back_in_time_causes_no_rebalance():
 def test_a_static_member_s_place_is_taken_by_the_second_that_claims_it():
     async def story(cluster: MemoryCluster) -> None:
         first, _ = await join(cluster.node("a"), member="slot")
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         second, _ = await join(cluster.node("b"), member="slot")
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         assert len(second.assignment()) == 2
         with pytest.raises(ConsumerDeadError, match="slot"):
             await first.fetch(max_records=1, timeout_s=1.0)
@@ -164,17 +112,17 @@ def test_a_revoke_that_takes_longer_than_a_rebalance_costs_the_member_its_place(
     async def story(cluster: MemoryCluster) -> None:
         class Slow(Seeker):
             async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-                await asyncio.sleep(25)
+                await cluster.clock.sleep(25)
 
         slow = cluster.node("a").consumer(group="g")
         await slow.subscribe(["t"], Slow(slow))
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         other, _ = await join(cluster.node("b"))
-        await asyncio.sleep(12)
+        await cluster.clock.sleep(12)
         assert len(other.assignment()) == 2
         with pytest.raises(RebalancedError):
             await slow.commit({P0: 1})
-        await asyncio.sleep(20)
+        await cluster.clock.sleep(20)
         assert len(slow.assignment()) == 1
 
     simulated(story)
@@ -185,15 +133,15 @@ def test_an_assigned_callback_longer_than_a_session_loses_the_membership():
         class Slow(Seeker):
             async def assigned(self, partitions: Collection[TopicPartition]) -> None:
                 self.told.append("assigned")
-                await asyncio.sleep(7)
+                await cluster.clock.sleep(7)
 
         slow = cluster.node("a").consumer(group="g")
         seeker = Slow(slow)
         await slow.subscribe(["t"], seeker)
-        await asyncio.sleep(6.5)
+        await cluster.clock.sleep(6.5)
         with pytest.raises(RebalancedError):
             await slow.commit({P0: 1})
-        await asyncio.sleep(2)
+        await cluster.clock.sleep(2)
         assert seeker.told == ["assigned", "revoked", "assigned"]
 
     simulated(story)
@@ -207,7 +155,7 @@ def test_what_a_callback_raises_is_kept_for_the_test_and_the_member_lives_on():
 
         consumer = cluster.consumer(group="g")
         await consumer.subscribe(["t"], Failing(consumer))
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         assert [str(error) for error in cluster.callback_errors] == ["a fault in the service"]
         assert len(consumer.assignment()) == 2
 
@@ -218,7 +166,7 @@ def test_a_fetch_that_a_rebalance_overtakes_may_deliver_from_the_committed_posit
     async def overtaken(cluster: MemoryCluster) -> None:
         await produce(cluster, 5)
         consumer, _ = await join(cluster.node("a"))
-        await asyncio.sleep(1)
+        await cluster.clock.sleep(1)
         await consumer.commit({P0: 2})
         consumer.seek(P0, 5)
 
@@ -227,7 +175,7 @@ def test_a_fetch_that_a_rebalance_overtakes_may_deliver_from_the_committed_posit
 
         consumer._membership._listener = Unmoved(consumer)
         waiting = asyncio.create_task(consumer.fetch(max_records=9, timeout_s=20.0))
-        await asyncio.sleep(0.1)
+        await cluster.clock.sleep(0.1)
         cluster.rebalance_readers("t")
         seen.append([record.offset for record in (await waiting).get(P0, [])])
 
@@ -270,45 +218,6 @@ def test_a_failed_batch_leaves_a_prefix_and_no_gap():
     simulated(story, faults=LostAcknowledgement(), batch_records=4)
 
 
-def test_retention_and_lost_tails_put_positions_outside_the_log():
-    async def story(cluster: MemoryCluster) -> None:
-        await produce(cluster, 10)
-        consumer = cluster.consumer()
-        consumer.assign([P0])
-        consumer.seek(P0, 2)
-        cluster.truncate(P0, 5)
-        with pytest.raises(OffsetOutOfRangeError) as raised:
-            await consumer.fetch(max_records=1, timeout_s=1.0)
-        assert raised.value.positions == {P0: 2}
-        assert await consumer.beginning_offsets([P0]) == {P0: 5}
-        consumer.seek(P0, 9)
-        cluster.drop_tail(P0, 7)
-        with pytest.raises(OffsetOutOfRangeError):
-            await consumer.fetch(max_records=1, timeout_s=1.0)
-        cluster.recreate("t")
-        assert await consumer.end_offsets([P0]) == {P0: 0}
-
-    simulated(story)
-
-
-def test_holes_in_a_log_are_stepped_over():
-    async def story(cluster: MemoryCluster) -> None:
-        await produce(cluster, 3)
-        cluster.add_gap(P0)
-        await produce(cluster, 1)
-        cluster.remove(P0, 1)
-        cluster.add_gap(P0)
-        consumer = cluster.consumer()
-        consumer.assign([P0])
-        consumer.seek(P0, 0)
-        fetched = await consumer.fetch(max_records=10, timeout_s=1.0)
-        assert [record.offset for record in fetched[P0]] == [0, 2, 4]
-        assert not await consumer.fetch(max_records=10, timeout_s=1.0)
-        assert await consumer.position(P0) == 6
-
-    simulated(story)
-
-
 @given(
     readers=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.lists(st.sampled_from("xyz"), unique=True)),
     counts=st.fixed_dictionaries({topic: st.integers(0, 7) for topic in "xyz"}),
@@ -339,10 +248,10 @@ def test_whatever_happens_every_partition_ends_with_one_living_owner(seed, steps
                 living.pop(name, None)
             elif name in living:
                 (cluster.freeze if step == "freeze" else cluster.thaw)(name)
-            await asyncio.sleep(rng.uniform(0, 8))
+            await cluster.clock.sleep(rng.uniform(0, 8))
         for name in living:
             cluster.thaw(name)
-        await asyncio.sleep(40)
+        await cluster.clock.sleep(40)
         owned = [partition for consumer in living.values() for partition in consumer.assignment()]
         assert sorted(owned) == [TopicPartition("t", number) for number in range(3)]
         for consumer in living.values():
