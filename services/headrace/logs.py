@@ -16,6 +16,10 @@ LOGGER = "headrace"
 # A text belongs to its sender. Whoever logs one by mistake finds out in the first test that passes there.
 FORBIDDEN_FIELDS = frozenset({"text", "texts", "value", "body"})
 
+# How long a message of another library is not said again, in seconds, and how many such messages are remembered.
+REPEAT_S = 10.0
+MOST_MESSAGES = 1000
+
 # An error's message may quote its input, so what is logged of it has an end.
 LONGEST_FIELD = 2000
 
@@ -40,12 +44,41 @@ def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> Non
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     for former in list(root.handlers):
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(_LEVELS[level])
+
+
+class RepeatFilter(logging.Filter):
+    """Lets a message of another library through once in ``REPEAT_S``, and says then how often it was held back.
+
+    aiokafka tries again every few milliseconds while a broker is away, and logs each try.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if hasattr(record, "fields"):
+            return True
+        # The template, so that other numbers in it make no other message; what is formatted already is cut short.
+        key = (record.name, str(record.msg)[:80])
+        since, held = self._held.get(key, (0.0, 0))
+        if record.created - since < REPEAT_S:
+            self._held[key] = since, held + 1
+            return False
+        if len(self._held) >= MOST_MESSAGES:
+            self._held.clear()
+        self._held[key] = record.created, 0
+        if held:
+            record.fields = {"message": record.getMessage(), "held_back": held}
+            record.msg, record.args = record.name, ()
+        return True
 
 
 class _EventFormatter(logging.Formatter):

@@ -73,3 +73,24 @@ def test_a_warning_of_another_library_is_an_event_named_after_its_logger(stream:
     logging.getLogger("aiokafka.consumer").warning("heartbeat failed: %s", "gone")
     line = json.loads(stream.getvalue())
     assert (line["event"], line["message"]) == ("aiokafka.consumer", "heartbeat failed: gone")
+
+
+def test_another_library_that_repeats_itself_is_held_back_and_counted(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    logger = logging.getLogger("another.library")
+    for second in (0.0, 0.1, 0.2, 11.0):
+        record = logger.makeRecord(logger.name, logging.ERROR, "f", 1, "no node %d", (int(second),), None)
+        record.created = 1_000_000.0 + second
+        logger.handle(record)
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["message"], line.get("held_back")) for line in said] == [
+        ("another.library", "no node 0", None),
+        ("another.library", "no node 11", 2),
+    ]
+
+
+def test_our_own_events_are_never_held_back(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    for _ in range(3):
+        event("partition.resumed", level="warning", partition=1)
+    assert len(stream.getvalue().splitlines()) == 3
