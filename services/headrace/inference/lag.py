@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.inference.assignment import Assignment
+from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.metrics import WorkerMetrics
@@ -21,7 +22,8 @@ class StalledError(UserError):
 class LagWatch:
     """Measures the lag every second and the event loop's own lag with it.
 
-    ``watchdog`` is in seconds; while ``excused`` says so, standing still is no stall.
+    ``fetched`` tells how far a partition was fetched, ``watchdog`` is in seconds; while ``excused`` says so, standing
+    still is no stall.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class LagWatch:
         reader: Consumer,
         assignment: Assignment,
         *,
+        fetched: Callable[[TopicPartition], Awaitable[int]],
         watchdog: float,
         excused: Callable[[], bool],
         clock: Clock,
@@ -36,6 +39,7 @@ class LagWatch:
     ) -> None:
         self._reader = reader
         self._assignment = assignment
+        self._fetched = fetched
         self._watchdog = watchdog
         self._excused = excused
         self._clock = clock
@@ -62,7 +66,7 @@ class LagWatch:
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
         for name, partition in partitions.items():
-            lag = max(0, ends[name] - partition.position) if partition.expected is not None else 0
+            lag = max(0, ends[name] - await self._answered_to(partition)) if partition.expected is not None else 0
             oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
             self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
             position, since = self._moved.get(name, (-1, now))
@@ -76,3 +80,9 @@ class LagWatch:
         self._metrics.queue("batch", sum(len(partition.waiting) for partition in partitions.values()))
         self._metrics.queue("publish", sum(partition.in_work for partition in partitions.values()))
         self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}
+
+    async def _answered_to(self, partition: Partition) -> int:
+        """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
+        if partition.waiting or partition.in_work or not partition.alive:
+            return partition.position
+        return max(partition.position, await self._fetched(partition.name))

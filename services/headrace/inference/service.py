@@ -126,6 +126,7 @@ class Worker:
         self._lag = LagWatch(
             self._watcher,
             self._assignment,
+            fetched=self._consumer.position,
             watchdog=settings.watchdog,
             excused=lambda: self._breaker.open,
             clock=clock,

@@ -190,3 +190,15 @@ async def test_an_error_that_trying_again_cannot_mend_ends_the_worker_with_its_r
     with pytest.raises(NotAuthorizedError, match="no right"):
         await asyncio.wait_for(run, 60)
     world.runs.clear()
+
+
+@story
+async def test_offsets_without_a_record_at_the_end_are_no_stall(world):
+    run = world.start(watchdog=20.0)
+    await world.publish("answered")
+    await world.answered(1)
+    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
+    await world.clock.sleep(200)
+    assert not run.done()
+    await world.publish("and this one too")
+    await world.answered(2)
