@@ -90,7 +90,7 @@ async def main(options: argparse.Namespace) -> None:
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="headrace-load-") as name:
         folder = options.logs or Path(name)
-        async with apache_kafka(folder) as bootstrap:
+        async with apache_kafka() as bootstrap:
             for number in range(-1, options.rounds):
                 for backend in backends:
                     prefix = f"{backend}-{number + 1}."

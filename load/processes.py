@@ -16,11 +16,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Child:
-    """One `headrace` command. Its log goes to ``log``."""
+    """One `headrace` command."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.log = log
 
     def cpu_seconds(self) -> float:
         """User and system time so far, its own and that of the members it started (Linux)."""
@@ -68,12 +67,12 @@ async def headrace(*arguments: str) -> None:
 
 @asynccontextmanager
 async def running(*arguments: str, log: Path) -> AsyncIterator[Child]:
-    """Keep a command running while the block runs."""
+    """Keep a command running while the block runs; what it prints goes to ``log``."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "headrace", *arguments, stdout=output, stderr=output
         )
-    child = Child(process, log)
+    child = Child(process)
     try:
         yield child
     finally:
@@ -82,12 +81,12 @@ async def running(*arguments: str, log: Path) -> AsyncIterator[Child]:
 
 
 @asynccontextmanager
-async def apache_kafka(folder: Path) -> AsyncIterator[str]:
+async def apache_kafka() -> AsyncIterator[str]:
     """A one-node Apache Kafka; yields its bootstrap address."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "headrace", "broker", "--kind", "apache", stdout=asyncio.subprocess.PIPE
     )
-    child = Child(process, folder / "broker.log")
+    child = Child(process)
     try:
         assert process.stdout is not None  # noqa: S101 - asked for above
         line = await asyncio.wait_for(process.stdout.readline(), START_S)

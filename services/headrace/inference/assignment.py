@@ -7,7 +7,7 @@ partitions; resuming runs outside. Revoked waits for sends alone, bounded, and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError
@@ -121,8 +121,7 @@ class Assignment:
 
     async def stop(self) -> None:
         """Cancel what is still being resumed and end every partition."""
-        tasks: Iterable[asyncio.Task[None]] = list(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
         ended = list(self.partitions.values())
         self.partitions.clear()

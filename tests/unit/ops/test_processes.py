@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.restarts import EXIT_REFUSED, RestartPolicy
 from headrace.lifecycle import EXIT_UNDRAINED
 from headrace.supervisor import supervise
+from tests.support.waiting import until
 
 LIMIT_S = 20.0
 QUICK = RestartPolicy(first=0.01, longest=0.05, healthy=60.0)
@@ -44,6 +44,7 @@ import sys
 from headrace.core.clock import SystemClock
 from headrace.lifecycle import run
 from headrace.supervisor import supervise
+from tests.support.waiting import until
 
 command = lambda slot: [sys.executable, "-c", sys.argv[2], sys.argv[1], str(slot)]
 sys.exit(run(lambda stop: supervise(command, 2, stop=stop, clock=SystemClock(), grace_s=5), drain_s=10))
@@ -52,12 +53,6 @@ sys.exit(run(lambda stop: supervise(command, 2, stop=stop, clock=SystemClock(), 
 
 def code(source: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", source, *arguments]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110 - other processes set no event of ours
-            await asyncio.sleep(0.01)
 
 
 def started(folder: Path, slot: int | str = "*") -> list[int]:
