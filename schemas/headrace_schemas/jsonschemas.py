@@ -17,6 +17,9 @@ from headrace_schemas.records import (
     ModelAlias,
     ModelVersion,
     ResultsClaim,
+    Training,
+    TrainingOrder,
+    Verdict,
 )
 
 RECORDS: Final = (
@@ -25,6 +28,9 @@ RECORDS: Final = (
     LabelledText,
     ModelVersion,
     ModelAlias,
+    Verdict,
+    Training,
+    TrainingOrder,
     ResultsClaim,
     Attempt,
     DeadLetter,

@@ -85,6 +85,22 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     rows: int
     offsets: tuple[OffsetRange, ...] = ()
+    dropped: dict[str, int] = {}
+    """How many records were left out, by reason: erased, replaced, empty, duplicate, conflicting and so on."""
+    recipe: str | None = None
+    """How it was trained, as JSON text."""
+    ranks: int = 1
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """How a version answered its test rows, which drift is measured against; all are shares in [0, 1].
+
+    ``labels[i]`` is the share of answers with the version's label i; ``confidence[i]`` that of answers whose score is
+    in tenth i of [0, 1].
+    """
+
+    labels: tuple[float, ...]
+    confidence: tuple[float, ...]
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="version", tag_field="kind"):
@@ -102,16 +118,81 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     parent: str | None = None
     compression: dict[str, float] = {}
     libraries: dict[str, str] = {}
+    weights_sha256: str | None = None
+    """Of the arrays alone: two trainings that came to the same weights have it in common, whenever they ran."""
+    profile: Profile | None = None
+    threshold: float | None = None
+    """An answer with a lower score is ``ok`` without a label."""
 
 
 class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="alias", tag_field="kind"):
-    """``alias`` of model ``name`` points at ``version`` from this record on."""
+    """``alias`` of model ``name`` points at ``version`` from this record on.
+
+    ``previous`` is where it pointed before, so that it can be rolled back; a ``pinned`` alias is moved by hand only.
+    """
 
     name: str
     alias: str
     version: str
     moved_at_ms: int
     reason: str | None = None
+    previous: str | None = None
+    pinned: bool = False
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One condition of the gate: what was measured, what it had to keep to, and in words how it went."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    detail: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdict", tag_field="kind"):
+    """What the gate decided about a version; ``champion`` is the version that it was compared with."""
+
+    name: str
+    version: str
+    promoted: bool
+    reason: str
+    decided_at_ms: int
+    checks: tuple[Check, ...] = ()
+    champion: str | None = None
+
+
+class TrainingState(enum.StrEnum):
+    """How far a training has come."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="training", tag_field="kind"):
+    """The last training of model ``name``: a frozen range of every labels partition, and why it began.
+
+    One that is found ``running`` without its trainer is gone on with from its last checkpoint, under the same ``id``.
+    """
+
+    name: str
+    id: str
+    state: TrainingState
+    reason: str
+    begun_at_ms: int
+    offsets: tuple[OffsetRange, ...]
+    ended_at_ms: int | None = None
+    version: str | None = None
+    error: str | None = None
+
+
+class TrainingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="order", tag_field="kind"):
+    """Somebody asks for a training of model ``name`` now, whatever the rules say."""
+
+    name: str
+    ordered_at_ms: int
+    reason: str
 
 
 class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim", tag_field="kind"):
@@ -143,7 +224,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     deaths: int = 0
 
 
-ModelsRecord = ModelVersion | ModelAlias | ResultsClaim | Attempt
+ModelsRecord = ModelVersion | ModelAlias | Verdict | Training | TrainingOrder | ResultsClaim | Attempt
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -18,6 +18,9 @@ from headrace_schemas.records import (
     ModelsRecord,
     ModelVersion,
     ResultsClaim,
+    Training,
+    TrainingOrder,
+    Verdict,
 )
 
 # What the promise "nothing lost" needs of the cluster: an acknowledged record is on two brokers at least, and no
@@ -101,6 +104,21 @@ def alias_key(name: str, alias: str) -> bytes:
     return _key("alias", name=name, alias=alias)
 
 
+def verdict_key(name: str, version: str) -> bytes:
+    """Return ``verdict/NAME/VERSION``; raises BadKeyError for a part that a key can't hold."""
+    return _key("verdict", name=name, version=version)
+
+
+def training_key(name: str) -> bytes:
+    """Return ``training/NAME``; raises BadKeyError for a part that a key can't hold."""
+    return _key("training", name=name)
+
+
+def order_key(name: str) -> bytes:
+    """Return ``order/NAME``; raises BadKeyError for a part that a key can't hold."""
+    return _key("order", name=name)
+
+
 def claim_key(results: str) -> bytes:
     """Return ``claim/RESULTS_TOPIC``; raises BadKeyError for a part that a key can't hold."""
     return _key("claim", results=results)
@@ -111,13 +129,19 @@ def attempt_key(results: str, partition: int) -> bytes:
     return _key("attempt", results=results, partition=str(partition))
 
 
-def models_key(record: ModelsRecord) -> bytes:
+def models_key(record: ModelsRecord) -> bytes:  # noqa: PLR0911 - one return a kind of record
     """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
     match record:
         case ModelVersion():
             return version_key(record.name, record.version)
         case ModelAlias():
             return alias_key(record.name, record.alias)
+        case Verdict():
+            return verdict_key(record.name, record.version)
+        case Training():
+            return training_key(record.name)
+        case TrainingOrder():
+            return order_key(record.name)
         case ResultsClaim():
             return claim_key(record.results)
         case Attempt():
@@ -185,13 +209,14 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
         ),
         Topic(
             name=MODELS,
-            title="Model versions and the aliases that point at them; who writes which results topic, and from where",
+            title="Model versions, the aliases that point at them, how they came about; who writes which results topic",
             # One partition: a reader must see a version before the alias that points at it.
             partitions=1,
             cleanup_policy="compact",
             retention_ms=None,
             records=get_args(ModelsRecord),
-            key="version/NAME/VERSION, alias/NAME/ALIAS, claim/RESULTS_TOPIC or attempt/RESULTS_TOPIC/PARTITION.",
+            key="version/NAME/VERSION, alias/NAME/ALIAS, verdict/NAME/VERSION, training/NAME, order/NAME, "
+            "claim/RESULTS_TOPIC or attempt/RESULTS_TOPIC/PARTITION.",
             partitioning="one partition",
             writers=("trainer", "operators", "worker"),
             readers=("worker", "trainer"),

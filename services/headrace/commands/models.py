@@ -33,27 +33,14 @@ def publish(
     """Record the artifact at URI as a version, and point an alias at it. Workers take it when they start."""
     from headrace.core.clock import SystemClock
     from headrace.model.artifact import load
-    from headrace_schemas.records import ModelAlias, ModelVersion
+    from headrace.registry.versions import version_record
+    from headrace_schemas.records import ModelAlias
 
     settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
     name = settings.worker.model_name
     artifact = load(uri)
     now = SystemClock().now_ms()
-    about = artifact.about
-    version = ModelVersion(
-        name=name,
-        version=artifact.version,
-        uri=uri,
-        sha256=artifact.sha256,
-        size=artifact.size,
-        labels=artifact.labels,
-        created_at_ms=about.created_at_ms or now,
-        metrics=about.metrics,
-        lineage=about.lineage,
-        parent=about.parent,
-        compression=about.compression,
-        libraries=about.libraries,
-    )
+    version = version_record(artifact, name=name, uri=uri, now_ms=now)
     pointer = ModelAlias(name=name, alias=alias, version=artifact.version, moved_at_ms=now, reason="by hand")
 
     async def write(_: ModelsLog, writer: ModelsWriter) -> None:

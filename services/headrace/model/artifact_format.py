@@ -22,7 +22,7 @@ from headrace.model import characters
 from headrace.model.integers import MAX_DIMENSIONS, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
 from headrace.model.words import HASHING
-from headrace_schemas.records import Lineage
+from headrace_schemas.records import Lineage, Profile
 
 FORMAT = "headrace/1"
 # What one worker may be asked to hold: the file, and the tables folded from it.
@@ -45,7 +45,9 @@ class Canary(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a version comes from and how good it is; nothing here changes an answer."""
+    """Where a version comes from and how good it is. Of it only ``threshold`` changes answers: one whose score is
+    below it keeps its score and ranking, and has no label.
+    """
 
     created_at_ms: int | None = None
     parent: str | None = None
@@ -54,6 +56,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     compression: dict[str, float] = {}
     libraries: dict[str, str] = {}
     canaries: tuple[Canary, ...] = ()
+    profile: Profile | None = None
+    threshold: float | None = None
 
 
 class _Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,9 +94,7 @@ _FIXED = {
 
 def encode(network: QuantizedNetwork, about: About) -> bytes:
     """The file's bytes, the same for the same content."""
-    arrays: _Arrays = {name: getattr(network, name) for name in _FIXED}
-    arrays |= {f"filters.{place}": filters for place, filters in enumerate(network.filters)}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = _arrays(network)
     description = _Description(
         format=FORMAT,
         hashing=HASHING,
@@ -110,6 +112,13 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
     description = msgspec.structs.replace(description, checksum=_checksum(description, arrays))
     # One key only: safetensors keeps several in no fixed order.
     return save_arrays(arrays, {_KEY: msgspec.json.encode(description, order="sorted").decode()})
+
+
+def weights_digest(network: QuantizedNetwork) -> str:
+    """SHA-256 over the arrays alone: the same for two trainings that came to the same weights."""
+    digest = hashlib.sha256()
+    _update(digest, _arrays(network))
+    return digest.hexdigest()
 
 
 def decode(data: bytes, source: str) -> tuple[QuantizedNetwork, About]:
@@ -154,13 +163,23 @@ def _description(data: bytes, source: str) -> _Description:
     return description
 
 
+def _arrays(network: QuantizedNetwork) -> _Arrays:
+    arrays: _Arrays = {name: getattr(network, name) for name in _FIXED}
+    arrays |= {f"filters.{place}": filters for place, filters in enumerate(network.filters)}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
 def _checksum(description: _Description, arrays: _Arrays) -> str:
     digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(description, checksum=""), order="sorted"))
+    _update(digest, arrays)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, arrays: _Arrays) -> None:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _network(description: _Description, arrays: _Arrays) -> QuantizedNetwork:

@@ -1,4 +1,4 @@
-"""The topic classify.models as state: versions, aliases, who owns a results topic, and what was being tried."""
+"""The topic classify.models as state: versions, aliases, verdicts, trainings, claims, and what was being tried."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.logs import event
 from headrace_schemas.codec import decode_models_record
 from headrace_schemas.errors import WireError
-from headrace_schemas.records import Attempt, ModelAlias, ModelVersion, ResultsClaim
+from headrace_schemas.records import (
+    Attempt,
+    ModelAlias,
+    ModelVersion,
+    ResultsClaim,
+    Training,
+    TrainingOrder,
+    Verdict,
+)
 from headrace_schemas.topics import models_key
 
 FETCH_S = 0.5
@@ -30,6 +38,9 @@ class ModelsLog:
         self._one_at_a_time = asyncio.Lock()
         self.versions: dict[tuple[str, str], ModelVersion] = {}
         self.aliases: dict[tuple[str, str], ModelAlias] = {}
+        self.verdicts: dict[tuple[str, str], Verdict] = {}
+        self.trainings: dict[str, Training] = {}
+        self.orders: dict[str, TrainingOrder] = {}
         self.claims: dict[str, ResultsClaim] = {}
         self.attempts: dict[tuple[str, int], Attempt] = {}
 
@@ -83,13 +94,27 @@ class ModelsLog:
                 self.versions[decoded.name, decoded.version] = decoded
             case ModelAlias():
                 self.aliases[decoded.name, decoded.alias] = decoded
+            case Verdict():
+                self.verdicts[decoded.name, decoded.version] = decoded
+            case Training():
+                self.trainings[decoded.name] = decoded
+            case TrainingOrder():
+                self.orders[decoded.name] = decoded
             case ResultsClaim():
                 self.claims.setdefault(decoded.results, decoded)
             case Attempt():
                 self.attempts[decoded.results, decoded.partition] = decoded
 
     def _forget(self, key: bytes | None) -> None:
-        kinds: tuple[dict[Any, Any], ...] = (self.versions, self.aliases, self.claims, self.attempts)
+        kinds: tuple[dict[Any, Any], ...] = (
+            self.versions,
+            self.aliases,
+            self.verdicts,
+            self.trainings,
+            self.orders,
+            self.claims,
+            self.attempts,
+        )
         for known in kinds:
             for name in [name for name, record in known.items() if models_key(record) == key]:
                 del known[name]

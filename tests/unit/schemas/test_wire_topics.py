@@ -11,11 +11,18 @@ from headrace_schemas import (
     ModelVersion,
     ResultsClaim,
     Topic,
+    Training,
+    TrainingOrder,
+    TrainingState,
+    Verdict,
     alias_key,
     attempt_key,
     claim_key,
     models_key,
+    order_key,
     topics,
+    training_key,
+    verdict_key,
     version_key,
 )
 
@@ -98,6 +105,12 @@ def test_keys_of_models_name_what_they_keep() -> None:
     attempt = Attempt(results="classify.results", partition=3, offset=0, through=1, process="p")
     assert models_key(version) == version_key("news", "v1") == b"version/news/v1"
     assert models_key(alias) == alias_key("news", "champion") == b"alias/news/champion"
+    verdict = Verdict(name="news", version="v1", promoted=True, reason="r", decided_at_ms=0)
+    training = Training(name="news", id="t", state=TrainingState.RUNNING, reason="r", begun_at_ms=0, offsets=())
+    order = TrainingOrder(name="news", ordered_at_ms=0, reason="r")
+    assert models_key(verdict) == verdict_key("news", "v1") == b"verdict/news/v1"
+    assert models_key(training) == training_key("news") == b"training/news"
+    assert models_key(order) == order_key("news") == b"order/news"
     assert models_key(claim) == claim_key("classify.results") == b"claim/classify.results"
     assert models_key(attempt) == attempt_key("classify.results", 3) == b"attempt/classify.results/3"
 

@@ -1,0 +1,22 @@
+"""How much of a network is kept, and how much accuracy that may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """``points``: how far validation macro-F1 may fall below that of the fp32 network, in points of a hundred."""
+
+    points: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept: ``dimensions`` of a word, ``filters`` a width, and shares in [0, 1] of words and bigrams."""
+
+    dimensions: int
+    filters: int
+    words: float
+    bigrams: float

@@ -1,0 +1,77 @@
+"""What one training is told, and what comes of it: the files between the trainer and its ranks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.training.compress.plan import Budget
+from headrace.training.recipe import Recipe
+from headrace.training.report import Report
+from headrace_schemas.records import Lineage, OffsetRange
+
+
+class FileSource(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
+    """Labelled texts in files that every rank can read: .jsonl, .csv or .parquet."""
+
+    data: str
+    valid: str | None = None
+    test: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+
+
+class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
+    """Labelled texts on a topic, up to the frozen ends of ``ranges``. How to reach Kafka is in the rank's settings."""
+
+    topic: str
+    ranges: tuple[OffsetRange, ...]
+    max_text_bytes: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` is the URI of the artifact
+    whose answers to the test rows are wanted beside the new one's; ``created_at_ms`` goes into the version's name.
+    """
+
+    id: str
+    source: FileSource | TopicSource
+    recipe: Recipe
+    budget: Budget | None
+    checkpoints: str
+    out: str
+    created_at_ms: int | None = None
+    parent: str | None = None
+    champion: str | None = None
+    accept: float | None = None
+    """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What rank 0 writes when a training is done, as JSON at :func:`outcome_uri`.
+
+    ``truth``, ``answers``, ``float_answers`` and ``champion_answers`` are the labels of the test rows of all ranks, in
+    one order: the true ones, the new version's, those of its fp32 original, the champion's (empty without one).
+    ``latency_us``: microseconds a text on one thread of the cpu backend, of this version; ``epochs``, ``seconds``.
+    """
+
+    uri: str
+    version: str
+    sha256: str
+    size: int
+    float_size: int
+    lineage: Lineage
+    report: Report
+    float_report: Report
+    truth: tuple[str, ...]
+    answers: tuple[str, ...]
+    float_answers: tuple[str, ...]
+    champion_answers: tuple[str, ...]
+    latency_us: float
+    champion_latency_us: float | None
+    epochs: int
+    seconds: float
+
+
+def outcome_uri(job: Job) -> str:
+    """Where the outcome of ``job`` is written."""
+    return f"{job.checkpoints.rstrip('/')}/outcome.json"
