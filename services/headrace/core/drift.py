@@ -1,0 +1,118 @@
+"""Drift: how far a version's answers are from those it gave on its test rows, as the population stability index.
+
+PSI is the sum over bins of (a - e) ln(a / e), with e the share expected in a bin and a the one seen. It is symmetric:
+Jeffreys' divergence (1946), both directions of Kullback and Leibler's added. Below 0.1 is read as no change, above 0.25
+as a large one (Siddiqi, Credit Risk Scorecards, 2006). Without any change its expectation is about
+(bins - 1) (1 / seen + 1 / expected from) (Yurdakul and Naranjo, Statistical properties of the population stability
+index, Journal of Risk Model Validation, 2020), so nothing is said before enough was seen for so many bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from headrace_schemas.records import Profile
+
+TENTHS = 10
+SMOOTHING = 0.5
+NOISE = 0.02
+"""What sampling alone may add to a PSI that is shown."""
+_PANES = 10
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """The PSI of the label shares and of the confidence over the last ``answers`` answers."""
+
+    labels: float
+    confidence: float
+    answers: int
+
+
+def psi(expected: Sequence[float], seen: Sequence[float], count: float) -> float:
+    """The index of two vectors of shares; 0 when they are equal, unbounded above, the same either way round.
+
+    An empty bin has no logarithm. So both are taken as if counted from ``count`` answers and half an answer is added
+    to each bin (Krichevsky and Trofimov, 1981). Raises ValueError when they don't have the same bins.
+    """
+    total = count + SMOOTHING * len(expected)
+    index = 0.0
+    for one, other in zip(expected, seen, strict=True):
+        before, now = (one * count + SMOOTHING) / total, (other * count + SMOOTHING) / total
+        index += (now - before) * math.log(now / before)
+    return index
+
+
+def enough(bins: int) -> int:
+    """How many answers have to be seen before a PSI over ``bins`` bins is more than the noise of sampling."""
+    return math.ceil((bins - 1) / NOISE)
+
+
+def tenth(score: float) -> int:
+    """Which tenth of [0, 1] a score is in, 0 to 9; 1.0 is in the last."""
+    return min(int(score * TENTHS), TENTHS - 1)
+
+
+class DriftWindow:
+    """Counts a version's last answers by label and by tenth of score, and measures them against its ``profile``.
+
+    The label is the best one, also of an answer that abstains. Kept are the last ``answers`` answers (or as many as so
+    many labels need) of the last ``seconds`` seconds, in about ten panes; the oldest is dropped whole.
+    """
+
+    def __init__(self, profile: Profile, *, answers: int = 10_000, seconds: float = 3600.0) -> None:
+        self._profile = profile
+        self._enough = enough(max(len(profile.labels), TENTHS))
+        self._wanted = max(answers, self._enough)
+        self._seconds = seconds
+        self._panes: deque[_Pane] = deque()
+
+    def add(self, labels: Mapping[int, int], tenths: Mapping[int, int], now_s: float) -> None:
+        """Take answers given at ``now_s`` (a monotonic time): how many of each label's index, and of each tenth.
+
+        Both count the same answers. Raises IndexError for a label that the profile does not have.
+        """
+        pane = self._panes[-1] if self._panes else None
+        if pane is None or pane.answers * _PANES >= self._wanted or (now_s - pane.begun_s) * _PANES >= self._seconds:
+            pane = _Pane(now_s, [0] * len(self._profile.labels), [0] * TENTHS)
+            self._panes.append(pane)
+        for label, count in labels.items():
+            pane.labels[label] += count
+            pane.answers += count
+        for place, count in tenths.items():
+            pane.tenths[place] += count
+        self._forget(now_s)
+
+    def measure(self, now_s: float) -> Drift | None:
+        """The drift at ``now_s``, None while the window holds too few answers to tell it from chance."""
+        self._forget(now_s)
+        count = self._count()
+        if count < self._enough:
+            return None
+        labels = [sum(column) / count for column in zip(*(pane.labels for pane in self._panes), strict=True)]
+        tenths = [sum(column) / count for column in zip(*(pane.tenths for pane in self._panes), strict=True)]
+        return Drift(
+            psi(self._profile.labels, labels, count), psi(self._profile.confidence, tenths, count), answers=count
+        )
+
+    def _forget(self, now_s: float) -> None:
+        panes = self._panes
+        while panes and now_s - panes[0].begun_s >= self._seconds:
+            panes.popleft()
+        while panes and self._count() - panes[0].answers >= self._wanted:
+            panes.popleft()
+
+    def _count(self) -> int:
+        return sum(pane.answers for pane in self._panes)
+
+
+class _Pane(msgspec.Struct):
+    """The counts of some consecutive answers."""
+
+    begun_s: float
+    labels: list[int]
+    tenths: list[int]
+    answers: int = 0
