@@ -1,0 +1,20 @@
+"""What can be set of the gate: the limits of core, and how much is measured to judge by them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from headrace.core.gate import Limits
+
+
+class GateSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits (see :class:`headrace.core.gate.Limits`), and the effort."""
+
+    replay: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
+    """How many of the last requests both versions answer; 0 for none."""
+    replay_bytes: Annotated[int, Meta(gt=0)] = 64 << 20
+    """Most bytes of requests that are held for it."""
+    resamples: Annotated[int, Meta(ge=100, le=100_000)] = 2000
+    """Bootstrap samples behind the interval of macro-F1."""
