@@ -7,6 +7,8 @@ import msgspec
 from headrace.config.sections import AdminSettings, LogSettings, TopicsSettings
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.training.gate.settings import GateSettings
+from headrace.training.settings import TrainerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 
@@ -21,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     topics: TopicsSettings = TopicsSettings()
     requests: RequestShape = RequestShape()
     worker: WorkerSettings = WorkerSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    gate: GateSettings = GateSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
 

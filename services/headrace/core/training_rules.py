@@ -1,0 +1,101 @@
+"""When a training begins: rules over a few facts, so that each can be read, tested and explained.
+
+A rule looks at what the labels topic has beyond the last snapshot, whether that training succeeded or not. Training
+again on the labels of the last snapshot would give the last version again, so without a change only an order counts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SETTLE_PATIENCE = 12
+"""Labels that go on coming are waited for this many times as long as they have to be quiet."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What each rule asks for; None puts a rule out of use. Times in seconds.
+
+    ``least_rows``: labels that there must be at all. ``new_labels`` and ``growth``: that so many came, or this share of
+    those before; either is enough. ``drift`` and ``drift_new_labels``: with a PSI of at least ``drift`` so many new
+    labels are enough. ``erasures``: erased labels that are reason enough. ``age``: since the last snapshot.
+    ``settle``: labels that come in a burst are let come. ``retry``: until a failed training is tried again.
+    """
+
+    least_rows: int
+    new_labels: int | None
+    growth: float | None
+    drift: float | None
+    drift_new_labels: int
+    erasures: int | None
+    age: float | None
+    settle: float
+    retry: float
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules look at.
+
+    ``rows``: usable labels that there are. ``new`` and ``erased``: ids labelled (again) and erased since the last
+    snapshot. ``trained``: whether there was one. ``age_s``: since then. ``quiet_s`` and ``waiting_s``: since the
+    last and since the first of the changes. ``drift``: the champion's largest PSI, None while that is unknown.
+    ``order``: why somebody asked for a training, None when nobody did. ``failed_s``: since the last training failed,
+    None when it did not.
+    """
+
+    rows: int
+    new: int
+    erased: int
+    trained: bool
+    age_s: float
+    quiet_s: float
+    waiting_s: float
+    drift: float | None
+    order: str | None
+    failed_s: float | None
+
+
+def reason_to_train(facts: Facts, limits: Limits) -> str | None:
+    """Why a training should begin now, in words for people; None when it should not."""
+    if facts.order is not None:
+        return f"ordered: {facts.order}"
+    if facts.rows < limits.least_rows or not _settled(facts, limits):
+        return None
+    if (reason := _new_labels(facts, limits)) is not None:
+        return reason
+    if facts.failed_s is not None:
+        # What failed before fails again, so nothing but new labels or time is a reason to try.
+        return f"again, {facts.failed_s:.0f} s after a failure" if facts.failed_s >= limits.retry else None
+    return _drift(facts, limits) or _erasures(facts, limits) or _age(facts, limits)
+
+
+def _settled(facts: Facts, limits: Limits) -> bool:
+    return facts.quiet_s >= limits.settle or facts.waiting_s >= SETTLE_PATIENCE * limits.settle
+
+
+def _new_labels(facts: Facts, limits: Limits) -> str | None:
+    if not facts.trained:
+        return f"the first {facts.rows} labels"
+    if limits.new_labels is not None and facts.new >= limits.new_labels:
+        return f"{facts.new} new labels"
+    before = max(1, facts.rows - facts.new)
+    if limits.growth is not None and facts.new >= limits.growth * before and facts.new > 0:
+        return f"{facts.new} new labels, {100 * facts.new / before:.0f} % of those before"
+    return None
+
+
+def _drift(facts: Facts, limits: Limits) -> str | None:
+    if limits.drift is None or facts.drift is None or facts.drift < limits.drift:
+        return None
+    return f"drift: PSI {facts.drift:.2f}" if facts.new >= limits.drift_new_labels else None
+
+
+def _erasures(facts: Facts, limits: Limits) -> str | None:
+    if limits.erasures is None or facts.erased < limits.erasures:
+        return None
+    return f"{facts.erased} erased labels"
+
+
+def _age(facts: Facts, limits: Limits) -> str | None:
+    if limits.age is None or facts.age_s < limits.age or facts.new + facts.erased == 0:
+        return None
+    return f"{facts.age_s:.0f} s since the last snapshot, and {facts.new + facts.erased} changes"

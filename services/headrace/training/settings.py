@@ -1,0 +1,70 @@
+"""What can be set of the trainer; times in seconds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from headrace.core.training_rules import Limits
+
+Positive = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Trainers of one model have the same ``group``: one of them leads, the others stand by."""
+
+    group: str = "headrace-trainer"
+    """The group that commits how far labels were judged; with -election behind it, the one that elects."""
+    store: str = "headrace-store"
+    """Where artifacts and checkpoints go: a folder or fsspec URI that all trainers, ranks and workers reach."""
+    labels: tuple[str, ...] = ()
+    """The labels that are allowed; empty allows every label, so that a class is new by being published."""
+    max_text_bytes: Positive = 64 * 1024
+    least_rows: Positive = 200
+    """Labels that there have to be before a rule begins a training."""
+    new_labels: Positive | None = 1000
+    growth: Annotated[float, Meta(gt=0)] | None = 0.1
+    """New labels as a share of those before; either this or new_labels begins a training."""
+    drift: Annotated[float, Meta(gt=0)] | None = 0.25
+    """The population stability index of the champion's answers from which on few new labels begin a training."""
+    drift_new_labels: Positive = 100
+    drift_answers: Positive = 10_000
+    """Answers that drift is measured over, none older than drift_seconds."""
+    drift_seconds: Seconds = 3600.0
+    erasures: Positive | None = None
+    """Erased labels that begin a training by themselves; without it an erased text is gone from the next version."""
+    age: Seconds | None = None
+    """Time after which any change begins a training."""
+    settle: Annotated[float, Meta(ge=0)] = 5.0
+    """A burst of labels is let come: no rule begins a training before labels were quiet for so long."""
+    retry: Seconds = 900.0
+    """A failed training is tried again after so long, or when new labels are reason enough."""
+    ranks: Positive = 1
+    """Processes of a training."""
+    max_restarts: Annotated[int, Meta(ge=0)] = 3
+    """How often ranks that died are started again, from the last checkpoint."""
+    budget_points: Annotated[float, Meta(ge=0)] = 0.5
+    """Points of validation macro-F1 that compression may cost."""
+    accept: Share | None = None
+    """Share of texts of known classes that the abstention threshold lets through; without it no answer abstains."""
+    epochs: Positive | None = None
+    """Longest training; the recipe's own by default."""
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The rules' share of the settings."""
+        return Limits(
+            least_rows=self.least_rows,
+            new_labels=self.new_labels,
+            growth=self.growth,
+            drift=self.drift,
+            drift_new_labels=self.drift_new_labels,
+            erasures=self.erasures,
+            age=self.age,
+            settle=self.settle,
+            retry=self.retry,
+        )

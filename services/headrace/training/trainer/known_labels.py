@@ -1,0 +1,120 @@
+"""The labels that there are now, as the trainer has read them: which are usable, and what changed since a snapshot.
+
+An id's last record counts. A text that another living id labels otherwise is refused with its reason, but stays known:
+which of them is right is decided over all labels when a training reads them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from headrace.training.text_keys import NO_WORDS
+
+_KEY_BYTES = 16
+_SHOWN = 80
+
+UNKNOWN_LABEL = "unknown-label"
+EMPTY_LABEL = "empty-label"
+EMPTY_TEXT = "empty-text"
+CONFLICTING_LABEL = "conflicting-label"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why a label is refused: a code that never changes, and a message for people without the text."""
+
+    code: str
+    message: str
+
+
+class _Known(msgspec.Struct, frozen=True):
+    text: bytes
+    label: str
+
+
+class KnownLabels:
+    """Takes about 600 bytes a label. ``allowed`` is empty when any label is.
+
+    ``new`` and ``erased`` are the ids that were labelled (again, with another text or label) and erased since
+    :meth:`begin_snapshot`.
+    """
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._allowed = frozenset(allowed)
+        self._known: dict[bytes, _Known] = {}
+        self._votes: dict[bytes, dict[str, int]] = {}
+        self._new: set[bytes] = set()
+        self._erased: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def new(self) -> int:
+        return len(self._new)
+
+    @property
+    def erased(self) -> int:
+        return len(self._erased)
+
+    def begin_snapshot(self) -> None:
+        """All that is known now is in a snapshot."""
+        self._new.clear()
+        self._erased.clear()
+
+    def take(self, id_: bytes, text_key: bytes, label: str, *, snapped: bool) -> Fault | None:
+        """Take in the label of ``id_``; ``text_key`` is that of its text, ``snapped`` whether the snapshot holds it.
+
+        Returns why it is refused, None when it is not. A refused label takes the place of the one before it, as it
+        does on the compacted topic.
+        """
+        known = _Known(text_key[:_KEY_BYTES], sys.intern(label.strip()))
+        fault = self._unusable(known)
+        if fault is not None:
+            self.remove(id_, snapped=snapped)
+            return fault
+        if self._known.get(id_) != known:
+            self._replace(id_, known, snapped=snapped)
+        return self._conflict(known)
+
+    def remove(self, id_: bytes, *, snapped: bool) -> None:
+        """``id_`` was erased, or its last record can't be used."""
+        known = self._known.pop(id_, None)
+        if known is None:
+            return
+        votes = self._votes[known.text]
+        votes[known.label] -= 1
+        if not votes[known.label]:
+            del votes[known.label]
+        if not votes:
+            del self._votes[known.text]
+        self._new.discard(id_)
+        if not snapped:
+            self._erased.add(id_)
+
+    def _replace(self, id_: bytes, label: _Known, *, snapped: bool) -> None:
+        self.remove(id_, snapped=True)
+        self._known[id_] = label
+        votes = self._votes.setdefault(label.text, {})
+        votes[label.label] = votes.get(label.label, 0) + 1
+        self._erased.discard(id_)
+        if not snapped:
+            self._new.add(id_)
+
+    def _unusable(self, label: _Known) -> Fault | None:
+        if not label.label:
+            return Fault(EMPTY_LABEL, "label: is empty or blank")
+        if self._allowed and label.label not in self._allowed:
+            return Fault(UNKNOWN_LABEL, f"label: {label.label[:_SHOWN]!r} is none of trainer.labels")
+        if label.text == NO_WORDS:
+            return Fault(EMPTY_TEXT, "text: has no words")
+        return None
+
+    def _conflict(self, label: _Known) -> Fault | None:
+        others = [other for other in self._votes[label.text] if other != label.label]
+        if not others:
+            return None
+        message = f"label: {label.label[:_SHOWN]!r}, but an equal text of another id is labelled {others[0][:_SHOWN]!r}"
+        return Fault(CONFLICTING_LABEL, message)
