@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import enum
+from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.training.dataset import Rows
+from headrace.training.numbering import key_halves, number_keys
 from headrace.training.text_keys import NO_WORDS, text_keys
+
+NO_LABEL = -1
+
+
+class Verdict(enum.IntEnum):
+    """What becomes of a row."""
+
+    KEPT = 0
+    EMPTY = 1
+    DUPLICATE = 2
+    CONFLICTING = 3
 
 
 class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,42 +36,53 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def clean(rows: Rows) -> Cleaned:
-    """Keep one row for each text, the first, in file order.
+    """Keep one row for each text, the first, in file order, as :func:`judge` says.
 
-    - empty: the text has no words, or the label is empty or blank.
-    - duplicate: a later row of equal text (:func:`~headrace.training.text_keys.text_keys`) and equal label.
-    - conflicting: equal texts with different labels. The label of more than half of them is taken and the others are
-      dropped; without such a majority nobody can say which is right, and all of them are dropped.
+    A label is taken without the blanks around it. A row is empty when its text has no words, or its label nothing but
+    blanks.
     """
     keys = text_keys(rows.texts)
-    labels = [label.strip() for label in rows.labels]
-    votes: dict[bytes, Counter[str]] = {}
-    for key, label in zip(keys, labels, strict=True):
-        if key != NO_WORDS and label:
-            votes.setdefault(key, Counter())[label] += 1
-    verdicts = {key: _majority(counts) for key, counts in votes.items()}
-
-    kept: dict[bytes, int] = {}
-    empty = duplicate = conflicting = 0
-    for place, (key, label) in enumerate(zip(keys, labels, strict=True)):
-        if key not in votes or not label:
-            empty += 1
-        elif label != verdicts[key]:
-            conflicting += 1
-        elif key in kept:
-            duplicate += 1
-        else:
-            kept[key] = place
-    places = list(kept.values())
+    names = [label.strip() for label in rows.labels]
+    labels, _ = number_labels(keys, names)
+    verdicts = judge(number_keys(key_halves(keys)), labels)
+    places = np.flatnonzero(verdicts == Verdict.KEPT).tolist()
+    counts = np.bincount(verdicts, minlength=len(Verdict)).tolist()
     return Cleaned(
-        rows=Rows(tuple(rows.texts[i] for i in places), tuple(labels[i] for i in places)),
-        keys=tuple(kept),
-        empty=empty,
-        duplicate=duplicate,
-        conflicting=conflicting,
+        rows=Rows(tuple(rows.texts[i] for i in places), tuple(names[i] for i in places)),
+        keys=tuple(keys[i] for i in places),
+        empty=counts[Verdict.EMPTY],
+        duplicate=counts[Verdict.DUPLICATE],
+        conflicting=counts[Verdict.CONFLICTING],
     )
 
 
-def _majority(counts: Counter[str]) -> str | None:
-    label, votes = counts.most_common(1)[0]
-    return label if 2 * votes > counts.total() else None
+def number_labels(keys: Sequence[bytes], names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The place of each row's label among all labels, sorted, which come second; NO_LABEL for an empty row."""
+    known = sorted({name for key, name in zip(keys, names, strict=True) if key != NO_WORDS and name})
+    places = {name: place for place, name in enumerate(known)}
+    pairs = zip(keys, names, strict=True)
+    numbers = (NO_LABEL if key == NO_WORDS else places.get(name, NO_LABEL) for key, name in pairs)
+    return np.fromiter(numbers, np.int64, len(keys)), tuple(known)
+
+
+def judge(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The :class:`Verdict` on each of n rows: equal ``texts`` have equal numbers, and so have equal ``labels``.
+
+    - empty: the label is NO_LABEL.
+    - duplicate: a later row of equal text and equal label.
+    - conflicting: equal texts with different labels. The label of more than half of them is taken and the others are
+      dropped; without such a majority nobody can say which is right, and all of them are dropped.
+    """
+    verdicts = np.full(len(texts), Verdict.EMPTY, np.int64)
+    full = np.flatnonzero(labels != NO_LABEL)
+    if not len(full):
+        return verdicts
+    span = labels.max() + 1
+    pairs, pair_of, votes = np.unique(texts[full] * span + labels[full], return_inverse=True, return_counts=True)
+    voters = np.bincount(pairs // span, weights=votes)
+    accepted = (2 * votes > voters[pairs // span])[pair_of]
+    verdicts[full] = np.where(accepted, Verdict.DUPLICATE, Verdict.CONFLICTING)
+    taken = full[accepted]
+    _, firsts = np.unique(texts[taken], return_index=True)
+    verdicts[taken[firsts]] = Verdict.KEPT
+    return verdicts
