@@ -14,7 +14,5 @@ class GateSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     replay: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
     """How many of the last requests both versions answer; 0 for none."""
-    replay_bytes: Annotated[int, Meta(gt=0)] = 64 << 20
-    """Most bytes of requests that are held for it."""
     resamples: Annotated[int, Meta(ge=100, le=100_000)] = 2000
     """Bootstrap samples behind the interval of macro-F1."""
