@@ -6,12 +6,14 @@ The registry is passed in, so two workers in one process (a test) don't mix. Sec
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from headrace.core.drift import Drift
 
 # From a batch of one on a warm cache to a produce that times out.
 STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -59,6 +61,27 @@ class ManyHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
+class DriftGauge(Collector):
+    """The drift as it is when somebody asks for it; nothing is shown while it is not known."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.measure: Callable[[], Drift | None] = lambda: None
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield one gauge of two samples, or of none."""
+        gauge = GaugeMetricFamily(
+            "headrace_drift_psi",
+            "Population stability index of the last answers against those to the version's test rows.",
+            labels=("of",),
+        )
+        drift = self.measure()
+        if drift is not None:
+            gauge.add_metric(("labels",), drift.labels)
+            gauge.add_metric(("confidence",), drift.confidence)
+        yield gauge
+
+
 class WorkerMetrics:
     """The metrics of one worker in ``registry``."""
 
@@ -81,12 +104,15 @@ class WorkerMetrics:
         self._texts = counter("texts", "Texts that reached the model.")
         self._stage = histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
         self._answers = counter("answers", "Answers acknowledged, by status.", "status")
+        self._abstained = counter("answers_abstained", "Answers that are ok without a label: the score was too low.")
         self._dead_letters = counter("dead_letters", "Requests dead-lettered, by error.", "error")
         self._queue = gauge("queue_depth", "Requests held in front of a stage.", "stage")
         self._lag = gauge("lag_records", "Requests behind the last answer.", "partition")
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
         self._loop_lag = histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
         self._model = gauge("model_info", "1 for the version that answers.", "version")
+        self._model_load_failures = counter("model_load_failures", "Versions that could not be loaded, by each try.")
+        self._drift = DriftGauge(registry)
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
         self._partitions = gauge("partitions", "Partitions assigned to this worker.")
         self._rebalances = counter("rebalances", "Assignments received from the group.")
@@ -121,8 +147,9 @@ class WorkerMetrics:
         """A batch spent ``seconds`` in ``stage``."""
         self._stage.labels(stage).observe(seconds)
 
-    def published(self, statuses: Mapping[str, int], seconds: float) -> None:
-        """Answers were acknowledged after ``seconds``, so many of each status."""
+    def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
+        """Answers were acknowledged after ``seconds``, so many of each status, and of them so many without a label."""
+        self._abstained.inc(abstained)
         self.stage("publish", seconds)
         for status, count in statuses.items():
             self._answers.labels(str(status)).inc(count)
@@ -145,6 +172,13 @@ class WorkerMetrics:
         """``version`` answers from now on."""
         self._model.clear()
         self._model.labels(version).set(1)
+
+    def model_load_failed(self) -> None:
+        self._model_load_failures.inc()
+
+    def drift(self, measure: Callable[[], Drift | None]) -> None:
+        """``measure`` tells the drift whenever the metrics are read."""
+        self._drift.measure = measure
 
     def lost(self, requests: int) -> None:
         self._lost.inc(requests)

@@ -96,7 +96,7 @@ class World:
 
     async def running(self, name: str = "w0") -> None:
         """Wait until the worker owns partitions and knows where to go on in each."""
-        await self.until(lambda: self.workers[name].ready)
+        await self.until(lambda: self.workers[name].unready is None)
 
     async def until(self, condition: Callable[[], bool], limit: float = 60.0) -> None:
         end = self.clock.monotonic() + limit

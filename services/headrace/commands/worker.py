@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from headrace.config import Settings
+    from headrace.inference.follow import Load
     from headrace.inference.infer import Model
-    from headrace.kafka.interface import Cluster
+    from headrace_schemas.records import ModelVersion
 
 Text = str | None
-
-NOT_READY = "not in the group yet, or partitions are being resumed, or the breaker is open"
 
 
 def worker(
     ctx: typer.Context,
     *,
     bootstrap: Bootstrap = None,
-    model: Annotated[Text, typer.Option(metavar="URI|ALIAS", help="The artifact to answer with.")] = None,
+    model: Annotated[Text, typer.Option(metavar="URI|ALIAS", help="An artifact, or an alias to follow.")] = None,
     requests: Annotated[Text, typer.Option(metavar="TOPIC", help="Where requests are.")] = None,
     results: Annotated[Text, typer.Option(metavar="TOPIC", help="Where answers go.")] = None,
     group: Annotated[Text, typer.Option(help="The consumer group.")] = None,
@@ -72,7 +71,6 @@ def worker(
 
 async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
     """The composition root: everything that a worker touches is made here and passed in."""
-    import gc
     import os
     import socket
     import uuid
@@ -91,8 +89,6 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
     from headrace.metrics import WorkerMetrics
 
     names = settings.topics.names()
-    cluster = AioKafkaCluster(settings.kafka)
-    model = await _model(settings, cluster)
     registry = CollectorRegistry()
     loop = asyncio.get_running_loop()
     with (
@@ -100,47 +96,53 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
         _membership(settings) as member,
     ):
         running = Worker(
-            cluster=cluster,
+            cluster=AioKafkaCluster(settings.kafka),
             topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
             settings=settings.worker,
             shape=settings.requests,
-            model=model,
+            model=_model(settings.worker.model, settings.worker.backend),
             clock=SystemClock(),
             offload=lambda work: loop.run_in_executor(pool, work),
             metrics=WorkerMetrics(registry),
             process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
             member=member,
+            before_answering=_freeze,
         )
-        # What is alive now stays alive: later collections need not walk through it.
-        gc.collect()
-        gc.freeze()
         async with admin_server(
             settings.admin.host,
             settings.admin.port_of(slot),
             health=lambda: None,
-            ready=lambda: None if running.ready else NOT_READY,
+            ready=lambda: running.unready,
             registry=registry,
         ) as port:
             event("admin.listening", host=settings.admin.host, port=port)
             await running.run(stop)
 
 
-async def _model(settings: Settings, cluster: Cluster) -> Model:
-    from headrace.inference.infer import Model
-    from headrace.model.backends.interface import open_backend
-    from headrace.registry.loading import load_model
+def _model(model: str, backend: str) -> Model | Load:
+    """The artifact at a path or URI, opened for good; of an alias, how its versions are opened beside the answering."""
+    from headrace.inference.background import Background
+    from headrace.inference.opening import open_model, open_version
+    from headrace.model.artifact import load
+    from headrace.registry.loading import is_location
 
-    artifact = await load_model(
-        settings.worker.model,
-        name=settings.worker.model_name,
-        cluster=cluster,
-        models_topic=settings.topics.names().models,
-    )
-    # The worker's own threads each take a batch; within a batch the backend needs none.
-    backend = open_backend(settings.worker.backend, artifact, 1)
-    backend.warm()
-    canaries = tuple((canary.text.encode(), canary.label) for canary in artifact.about.canaries)
-    return Model(artifact.version, artifact.labels, backend, canaries)
+    if is_location(model):
+        artifact = load(model)
+        return open_model(artifact, backend, artifact.version)
+    background = Background()
+
+    async def open_beside(record: ModelVersion) -> Model:
+        return await background.run(lambda: open_version(record, backend))
+
+    return open_beside
+
+
+def _freeze() -> None:
+    """What is alive now stays alive: later collections need not walk through it."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
 
 
 def _membership(settings: Settings) -> AbstractContextManager[str | None]:

@@ -10,8 +10,8 @@ index, Journal of Risk Model Validation, 2020), so nothing is said before enough
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -51,9 +51,12 @@ def enough(bins: int) -> int:
     return math.ceil((bins - 1) / NOISE)
 
 
-def tenth(score: float) -> int:
-    """Which tenth of [0, 1] a score is in, 0 to 9; 1.0 is in the last."""
-    return min(int(score * TENTHS), TENTHS - 1)
+def tenths(scores: Iterable[float]) -> Counter[int]:
+    """How many of ``scores`` are in each tenth of [0, 1], 0 to 9; 1.0 is in the last."""
+    counts = Counter([int(score * TENTHS) for score in scores])
+    if TENTHS in counts:
+        counts[TENTHS - 1] += counts.pop(TENTHS)
+    return counts
 
 
 class DriftWindow:

@@ -12,7 +12,7 @@ from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
 from headrace.inference.partition import Partition, Queued, Request
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.errors import KafkaError, ProducerDeadError
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace_schemas.records import Attempt, Loss
@@ -103,6 +103,8 @@ class Batcher:
                 if new:
                     await self._write_attempts([p.attempt for p in new if p.attempt is not None])
             except KafkaError as error:
+                if not error.retriable and not isinstance(error, ProducerDeadError):
+                    raise
                 event("attempt.failed", level="warning", error=str(error))
                 await self._clock.sleep(RETRY_S)
             else:
@@ -154,8 +156,14 @@ class Batcher:
     def _watch_clock(self, batch: Batch) -> None:
         requests = [request for piece in batch.slices for request in piece.requests]
         expired = sum(request.late(batch.ready_ms) for request in requests)
-        lagging = any(piece.partition.waiting for piece in batch.slices)
-        if self._alarm.observe(expired=expired, in_time=len(requests) - expired, lagging=lagging):
+        ends = [piece.partition.end_seen for piece in batch.slices]
+        if None in ends:
+            return
+        waited = any(
+            end is not None and piece.requests[0].record.offset < end
+            for piece, end in zip(batch.slices, ends, strict=True)
+        )
+        if self._alarm.observe(expired=expired, in_time=len(requests) - expired, waited=waited):
             event(
                 "clock.suspect",
                 level="error",

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
 
-from headrace.core.breaker import Breaker
+from headrace.core.drift import tenths
 from headrace.inference.batch import Batch
-from headrace.inference.decode import DecodeValue, decode
+from headrace.inference.decode import DecodeValue, Failure, decode
 from headrace.inference.encode import Encoded, Style, encode
-from headrace.inference.infer import Model, infer
+from headrace.inference.infer import Inferred, infer
+from headrace.inference.serving import Served
 
 
 class Computed(msgspec.Struct, frozen=True, eq=False):
-    """A batch's answers, how many texts reached the model, and the seconds that each stage took."""
+    """A batch's answers, how many texts reached the model, and the seconds that each stage took.
+
+    ``labels`` and ``tenths`` count the texts that the model answered, by label's index and by tenth of the score, for
+    a version whose drift is measured.
+    """
 
     encoded: list[Encoded]
     texts: int
+    labels: Counter[int]
+    tenths: Counter[int]
     decode_s: float
     infer_s: float
     encode_s: float
@@ -25,21 +33,37 @@ class Computed(msgspec.Struct, frozen=True, eq=False):
 
 def compute(
     batch: Batch,
-    model: Model,
+    served: Served,
     *,
     decode_value: DecodeValue,
     style: Style,
-    breaker: Breaker,
     ranking: int,
     monotonic: Callable[[], float],
 ) -> Computed:
-    """Answer a batch. Raises ModelBrokenError when the model fails on its canaries too."""
+    """Answer a batch by one version. Raises ModelBrokenError when the model fails on its canaries too."""
+    model = served.model
     begun = monotonic()
     decoded = decode(batch.slices, batch.ready_ms, decode_value)
     decoded_at = monotonic()
-    inferred = infer(model, decoded.texts, breaker, ranking=ranking)
+    inferred = infer(model, decoded.texts, served.breaker, ranking=ranking)
     inferred_at = monotonic()
-    encoded = encode(batch.slices, decoded, inferred, version=model.version, labels=model.labels, style=style)
+    encoded = encode(batch.slices, decoded, inferred, model=model, style=style)
+    labels, scores = _counts(inferred) if served.drift is not None else (Counter[int](), Counter[int]())
     return Computed(
-        encoded, len(decoded.texts), decoded_at - begun, inferred_at - decoded_at, monotonic() - inferred_at
+        encoded,
+        len(decoded.texts),
+        labels,
+        scores,
+        decoded_at - begun,
+        inferred_at - decoded_at,
+        monotonic() - inferred_at,
     )
+
+
+def _counts(inferred: Inferred) -> tuple[Counter[int], Counter[int]]:
+    """The answered texts by label's index and by tenth of their score."""
+    labels = [label for label in inferred.labels if not isinstance(label, Failure)]
+    scores = inferred.scores
+    if len(labels) < len(scores):
+        scores = [score for label, score in zip(inferred.labels, scores, strict=True) if not isinstance(label, Failure)]
+    return Counter(labels), tenths(scores)

@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.inference.batch import Slice
 from headrace.inference.decode import Decoded, Failure
-from headrace.inference.infer import Inferred
+from headrace.inference.infer import Inferred, Model
 from headrace.kafka.interface import Outgoing, Record
 from headrace_schemas.codec import encode_result
 from headrace_schemas.dead_letters import dead_letter_headers
@@ -38,21 +38,25 @@ class Style(msgspec.Struct, frozen=True):
 
 
 class Encoded(msgspec.Struct, frozen=True, eq=False):
-    """The answers of one slice, in the order of their requests, and the dead letters to be acknowledged before them."""
+    """The answers of one slice, in the order of their requests, and the dead letters to be acknowledged before them.
+
+    ``abstained`` of them are ``ok`` without a label.
+    """
 
     slice: Slice
     answers: list[Outgoing]
     dead_letters: list[Outgoing]
     statuses: dict[str, int]
     errors: Counter[str]
+    abstained: int
 
 
 def encode(
-    slices: Sequence[Slice], decoded: Decoded, inferred: Inferred, *, version: str, labels: Sequence[str], style: Style
+    slices: Sequence[Slice], decoded: Decoded, inferred: Inferred, *, model: Model, style: Style
 ) -> list[Encoded]:
-    """Encode every slice of a batch."""
+    """Encode every slice of a batch, as ``model`` answered it."""
     return [
-        _encode_slice(piece, sources, decoded, inferred, version, labels, style)
+        _encode_slice(piece, sources, decoded, inferred, model, style)
         for piece, sources in zip(slices, decoded.sources, strict=True)
     ]
 
@@ -62,15 +66,16 @@ def _encode_slice(
     sources: Sequence[int | Failure | None],
     decoded: Decoded,
     inferred: Inferred,
-    version: str,
-    labels: Sequence[str],
+    model: Model,
     style: Style,
 ) -> Encoded:
+    version, labels = model.version, model.labels
+    threshold = 0.0 if model.threshold is None else model.threshold
     answers: list[Outgoing] = []
     dead_letters: list[Outgoing] = []
     after, lost = piece.after, piece.lost
     errors: Counter[str] = Counter()
-    expired = 0
+    expired = abstained = 0
     for request, source in zip(piece.requests, sources, strict=True):
         record = request.record
         offset = record.offset
@@ -96,15 +101,22 @@ def _encode_slice(
             )
         else:
             assert isinstance(source, int)  # noqa: S101 - only a text has a label
+            score = inferred.scores[source]
+            ranking = _ranking(inferred, source, labels)
+            shown: str | None = labels[label]
+            if score < threshold:
+                # What the label would have been is still said.
+                ranking, shown = ranking or (Score(labels[label], score),), None
+                abstained += 1
             result = ClassifyResult(
                 offset=offset,
                 after=after,
                 crc=crc,
                 status=Status.OK,
                 version=version,
-                label=labels[label],
-                score=inferred.scores[source],
-                ranking=_ranking(inferred, source, labels),
+                label=shown,
+                score=score,
+                ranking=ranking,
                 id=decoded.ids[source],
                 lost=lost,
             )
@@ -115,7 +127,7 @@ def _encode_slice(
         Status.EXPIRED: expired,
         Status.FAILED: len(dead_letters),
     }
-    return Encoded(piece, answers, dead_letters, statuses, errors)
+    return Encoded(piece, answers, dead_letters, statuses, errors, abstained)
 
 
 def _ranking(inferred: Inferred, text: int, labels: Sequence[str]) -> tuple[Score, ...]:

@@ -10,6 +10,7 @@ from headrace.core.breaker import Breaker, Suspect
 from headrace.inference.decode import Failure
 from headrace.logs import event
 from headrace.model.backends.interface import Answers, Backend
+from headrace_schemas.records import Profile
 
 
 class ModelBrokenError(Exception):
@@ -17,12 +18,17 @@ class ModelBrokenError(Exception):
 
 
 class Model(msgspec.Struct, frozen=True, eq=False):
-    """A loaded version. ``canaries`` are texts in UTF-8 with the label that the version gave them when it was made."""
+    """A loaded version. ``canaries`` are texts in UTF-8 with the label that the version gave them when it was made.
+
+    An answer whose score is below ``threshold`` has no label. ``profile`` is how the version answered its test rows.
+    """
 
     version: str
     labels: tuple[str, ...]
     backend: Backend
     canaries: tuple[tuple[bytes, str], ...] = ()
+    threshold: float | None = None
+    profile: Profile | None = None
 
     def canaries_answered(self) -> bool:
         """Whether every canary still gets its label."""

@@ -62,10 +62,13 @@ class LagWatch:
 
     async def _measure(self) -> None:
         partitions = dict(self._assignment.partitions)
+        for partition in partitions.values():
+            partition.end_seen = None
         ends = await self._reader.end_offsets(list(partitions))
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
         for name, partition in partitions.items():
+            partition.end_seen = ends[name]
             lag = max(0, ends[name] - await self._answered_to(partition)) if partition.expected is not None else 0
             oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
             self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))

@@ -60,6 +60,8 @@ class Partition:
         """To be written to the log before the first batch is tried."""
         self.attempt_written = False
         self.committed = -1
+        self.end_seen: int | None = None
+        """Where the log ended within about the last second; None when that is not known."""
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""

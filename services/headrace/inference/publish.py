@@ -131,4 +131,4 @@ class Publisher:
             self._metrics.dead_lettered(encoded.errors)
         await self._producer.send_batch(self._results, number, encoded.answers)
         partition.position = encoded.slice.requests[-1].record.offset + 1
-        self._metrics.published(encoded.statuses, self._clock.monotonic() - begun)
+        self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)

@@ -6,11 +6,12 @@ Everything that touches the world is passed in, so a test runs the same worker o
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 
-from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ServiceTime
 from headrace.inference.assignment import Assignment
@@ -20,10 +21,12 @@ from headrace.inference.commit import Committer
 from headrace.inference.compute import Computed, compute
 from headrace.inference.encode import Style
 from headrace.inference.fetch import Fetcher
+from headrace.inference.follow import Follower, Load
 from headrace.inference.infer import Model, ModelBrokenError
 from headrace.inference.lag import LagWatch
 from headrace.inference.publish import AnswerProducer, Publisher
 from headrace.inference.resume import Resumer
+from headrace.inference.serving import Served, Serving
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
@@ -48,7 +51,11 @@ class WorkerTopics(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id."""
+    """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id.
+
+    ``model`` is what answers, for good, or how a version is loaded to which the alias of the settings points.
+    ``before_answering`` is called once, when the first version is there.
+    """
 
     def __init__(
         self,
@@ -57,22 +64,22 @@ class Worker:
         topics: WorkerTopics,
         settings: WorkerSettings,
         shape: RequestShape,
-        model: Model,
+        model: Model | Load,
         clock: Clock,
         offload: Offload,
         metrics: WorkerMetrics,
         process: str,
         member: str | None = None,
+        before_answering: Callable[[], None] = lambda: None,
     ) -> None:
         self._topics = topics
         self._settings = settings
-        self._model = model
         self._clock = clock
         self._offload = offload
         self._metrics = metrics
         self._decode_value = compile_shape(shape)
         self._style = Style(JSON if settings.results_format == "json" else MSGPACK, compile_copy(shape))
-        self._breaker = Breaker(settings.breaker_threshold)
+        self._before_answering = before_answering
         self._service_time = ServiceTime()
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
         self._reader = cluster.consumer()
@@ -81,6 +88,22 @@ class Worker:
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
         self._models = ModelsLog(cluster, topics.models)
         self._models_writer = ModelsWriter(self._producer, topics.models)
+        self._serving = Serving(breaker_threshold=settings.breaker_threshold, metrics=metrics)
+        self._follower: Follower | None = None
+        if isinstance(model, Model):
+            self._serving.swap(model)
+        else:
+            self._follower = Follower(
+                self._models,
+                self._serving,
+                name=settings.model_name,
+                alias=settings.model,
+                load=model,
+                keep_previous=settings.keep_previous,
+                clock=clock,
+                metrics=metrics,
+            )
+        metrics.drift(lambda: self._serving.drift(clock.monotonic()))
         self._committer = Committer(
             self._consumer, self._models_writer, every=settings.commit_every, clock=clock, metrics=metrics
         )
@@ -128,21 +151,33 @@ class Worker:
             self._assignment,
             fetched=self._consumer.position,
             watchdog=settings.watchdog,
-            excused=lambda: self._breaker.open,
+            excused=lambda: self._serving.broken,
             clock=clock,
             metrics=metrics,
         )
 
     @property
-    def ready(self) -> bool:
-        """Whether requests are being answered: in the group, every partition resumed, breaker closed."""
-        partitions = self._assignment.partitions.values()
-        return self._assignment.joined and not self._breaker.open and all(p.expected is not None for p in partitions)
+    def unready(self) -> str | None:
+        """Why requests are not being answered now, in words; None when they are."""
+        if self._serving.version is None:
+            waiting_for = self._follower.waiting_for if self._follower is not None else ""
+            return f"no version answers yet: {waiting_for or 'the topics are being read'}"
+        if self._serving.broken:
+            return f"the breaker is open: version {self._serving.version} fails on its own canary texts"
+        if not self._assignment.joined:
+            return "not in the group yet"
+        if any(partition.expected is None for partition in self._assignment.partitions.values()):
+            return "partitions are being resumed"
+        return None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
         try:
-            await self._start()
+            await self._connect()
+            if not await self._first_version(stop):
+                return
+            self._before_answering()
+            await self._join()
             async with asyncio.TaskGroup() as stages:
                 running = [
                     stages.create_task(stage, name=name)
@@ -151,6 +186,7 @@ class Worker:
                         ("work", self._work()),
                         ("commit", self._committer.run(self._assignment)),
                         ("lag", self._lag.run()),
+                        ("follow", self._follow()),
                         ("broken", _wait(self._assignment.broken)),
                     )
                 ]
@@ -165,11 +201,28 @@ class Worker:
         finally:
             await self._close()
 
-    async def _start(self) -> None:
+    async def _connect(self) -> None:
         await self._producer.start()
         await self._models.start()
         await self._reader.start()
         await self._watcher.start()
+
+    async def _first_version(self, stop: asyncio.Event) -> bool:
+        """Wait for something to answer with; false when the worker is to stop before. Without, it owns no partition."""
+        if self._follower is None:
+            return True
+        first = asyncio.create_task(self._follower.first(), name="first version")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait((first, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                first.result()
+            return not stop.is_set()
+        finally:
+            first.cancel()
+            stopped.cancel()
+
+    async def _join(self) -> None:
         await claim(
             self._models,
             self._models_writer,
@@ -182,8 +235,11 @@ class Worker:
         )
         await self._consumer.start()
         await self._consumer.subscribe([self._topics.requests], self._assignment)
-        self._metrics.model(self._model.version)
-        event("worker.started", version=self._model.version, group=self._settings.group)
+        event("worker.started", version=self._serving.version, group=self._settings.group)
+
+    async def _follow(self) -> None:
+        if self._follower is not None:
+            await self._follower.run()
 
     async def _work(self) -> None:
         """Keep as many batches in the model as there are threads."""
@@ -197,37 +253,44 @@ class Worker:
     async def _answer(self, batch: Batch) -> None:
         while True:
             begun = self._clock.monotonic()
+            served = self._serving.now
             try:
-                computed = await self._offload(lambda: self._compute(batch))
+                computed = await self._offload(functools.partial(self._compute, batch, served))
             except ModelBrokenError as error:
-                await self._wait_for_model(error)
+                await self._wait_for_model(served, error)
                 if not batch.wanted:
                     batch.give_up()
                     return
             else:
                 break
-        self._metrics.breaker(is_open=False)
+        self._metrics.breaker(is_open=self._serving.broken)
+        if served.drift is not None:
+            served.drift.add(computed.labels, computed.tenths, begun)
         self._service_time.observe(batch.size, self._clock.monotonic() - begun)
         self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
         self._publisher.publish(computed.encoded)
 
-    def _compute(self, batch: Batch) -> Computed:
+    def _compute(self, batch: Batch, served: Served) -> Computed:
         return compute(
             batch,
-            self._model,
+            served,
             decode_value=self._decode_value,
             style=self._style,
-            breaker=self._breaker,
             ranking=self._settings.ranking,
             monotonic=self._clock.monotonic,
         )
 
-    async def _wait_for_model(self, error: ModelBrokenError) -> None:
-        """The batch is kept, nothing is dead-lettered; while it waits, full queues stop the fetching."""
-        if self._breaker.open:
+    async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:
+        """The batch is kept, nothing is dead-lettered; while it waits, full queues stop the fetching.
+
+        Another version is tried at once.
+        """
+        if served.breaker.open and not served.replaced.is_set():
             self._metrics.breaker(is_open=True)
             event("breaker.open", level="error", why=str(error))
-        await self._clock.sleep(self._settings.breaker_retry)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.breaker_retry):
+                await served.replaced.wait()
 
     async def _drain(self) -> None:
         """Finish what is in work; what only waits is left to the next owner."""
@@ -239,6 +302,8 @@ class Worker:
             await asyncio.wait(pending, timeout=self._settings.drain_timeout)
 
     async def _close(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
         for close in (
             self._assignment.stop,
             self._consumer.stop,

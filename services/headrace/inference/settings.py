@@ -15,9 +15,11 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     group: str = "headrace"
     model: str = "champion"
-    """A URI of an artifact, or an alias on the models topic."""
+    """A URI of an artifact, or an alias on the models topic, which is followed."""
     model_name: str = "default"
     """Which model's aliases are meant."""
+    keep_previous: bool = True
+    """Hold the alias's previous version in memory too, so that a rollback needs no loading."""
     start_from: str = "earliest"
     """Where a new group begins: earliest, latest, or a time as ISO 8601."""
     backend: Literal["cpu", "reference", "constant"] = "cpu"

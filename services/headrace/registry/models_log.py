@@ -25,7 +25,7 @@ FETCH_S = 0.5
 
 
 class ModelsLog:
-    """Follows the topic with a consumer of its own; :meth:`refresh` reads to its present end.
+    """Follows the topic with a consumer of its own; :meth:`refresh` reads to its present end, :meth:`look` what came.
 
     The topic is compacted and has one partition, so its order is the order of decisions. Of the claims to one
     results topic the first in the log holds; of everything else the last.
@@ -64,12 +64,21 @@ class ModelsLog:
         async with self._one_at_a_time:
             end = (await self._consumer.end_offsets([self._name]))[self._name]
             while self._position < end:
-                chunk = (await self._consumer.fetch(max_records=1000, timeout_s=FETCH_S)).get(self._name, ())
-                for record in chunk:
-                    self._take(record)
-                    self._position = record.offset + 1
-                if not chunk:
+                if not await self._fetch(FETCH_S):
                     self._position = await self._consumer.position(self._name)
+
+    async def look(self) -> None:
+        """Take in the records that have come already, and wait for none."""
+        async with self._one_at_a_time:
+            await self._fetch(0.0)
+
+    async def _fetch(self, timeout_s: float) -> bool:
+        """Take in the next records; whether there were any."""
+        chunk = (await self._consumer.fetch(max_records=1000, timeout_s=timeout_s)).get(self._name, ())
+        for record in chunk:
+            self._take(record)
+            self._position = record.offset + 1
+        return bool(chunk)
 
     def start_of(self, results: str, partition: int) -> int:
         """Where the group that owns ``results`` began ``partition``; partitions added later begin at 0."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.drift import DriftWindow, enough, psi, tenth
+from headrace.core.drift import DriftWindow, enough, psi, tenths
 from headrace_schemas.records import Profile
 
 SURE = (0.0,) * 9 + (1.0,)
@@ -23,7 +23,7 @@ distributions = st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(an
 
 
 def answers(window: DriftWindow, labels: Sequence[int], now_s: float = 0.0, score: float = 0.95) -> None:
-    window.add(Counter(labels), Counter(tenth(score) for _ in labels), now_s)
+    window.add(Counter(labels), tenths([score] * len(labels)), now_s)
 
 
 @given(distributions, distributions, st.integers(1, 10**6))
@@ -55,9 +55,8 @@ def test_vectors_of_different_bins_are_refused() -> None:
         psi([0.5, 0.5], [1.0], 10)
 
 
-@pytest.mark.parametrize(("score", "place"), [(0.0, 0), (0.0999, 0), (0.1, 1), (0.95, 9), (1.0, 9)])
-def test_a_score_is_in_its_tenth(score: float, place: int) -> None:
-    assert tenth(score) == place
+def test_every_score_is_in_its_tenth_and_a_whole_one_in_the_last() -> None:
+    assert tenths([0.0, 0.0999, 0.1, 0.95, 1.0, 1.0]) == {0: 2, 1: 1, 9: 3}
 
 
 @pytest.mark.parametrize("labels", [2, 20, 150])

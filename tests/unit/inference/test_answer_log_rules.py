@@ -107,7 +107,7 @@ async def test_rule_3_resuming_runs_outside_the_callback_so_heartbeats_go_on(wor
     generation = world.cluster.group(GROUP).generation
     await world.clock.sleep(5 * world.cluster.timings.session_timeout_s)
     assert world.cluster.group(GROUP).generation == generation
-    assert not world.workers["w0"].ready
+    assert world.workers["w0"].unready
     held.set()
     await world.answered(3)
 

@@ -85,14 +85,14 @@ async def test_a_model_that_fails_on_its_canaries_stops_the_worker_and_dead_lett
         backend=SumModel(poison=lambda _: broken), canaries=[(b"canary", label_of("canary"))], breaker_threshold=2
     )
     await world.publish(*(f"text {number}" for number in range(20)))
-    await world.until(lambda: world.workers["w0"]._breaker.open)
+    await world.until(lambda: world.workers["w0"]._serving.broken)
     await world.clock.sleep(600)
-    assert not world.workers["w0"].ready
+    assert "canary" in world.workers["w0"].unready
     assert world.log(TOPICS.results) == world.log(TOPICS.dead_letters) == []
     broken = False
     answers = await world.answered(20)
     assert {answer.status for answer in answers} == {Status.OK}
-    assert world.workers["w0"].ready
+    assert world.workers["w0"].unready is None
 
 
 @story

@@ -10,10 +10,11 @@ from headrace.metrics import ManyHistogram, WorkerMetrics
 def test_answers_are_counted_by_status() -> None:
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
-    metrics.published({"ok": 3, "expired": 1}, 0.01)
-    metrics.published({"ok": 2}, 0.02)
+    metrics.published({"ok": 3, "expired": 1}, 0.01, abstained=1)
+    metrics.published({"ok": 2}, 0.02, abstained=1)
     assert registry.get_sample_value("headrace_answers_total", {"status": "ok"}) == 5
     assert registry.get_sample_value("headrace_answers_total", {"status": "expired"}) == 1
+    assert registry.get_sample_value("headrace_answers_abstained_total") == 2
     assert registry.get_sample_value("headrace_stage_seconds_count", {"stage": "publish"}) == 2
 
 

@@ -1,0 +1,59 @@
+"""Work beside the answering: on threads of their own, at the lowest priority, that nobody has to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+MOST_THREADS = 2
+"""One that hangs on a store must not keep the next version from being loaded."""
+_LOWEST_PRIORITY = 19
+
+
+class Background:
+    """Starts a daemon thread for each piece of work, at most MOST_THREADS at once; a cancelled one runs on unheard."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(MOST_THREADS)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, or raise what it raises."""
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def finish(result: T | None, error: BaseException | None) -> None:
+            self._free.release()
+            if done.cancelled():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+
+        def thread() -> None:
+            _yield_cpu()
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as raised:  # noqa: BLE001 - it is raised where the result is awaited
+                error = raised
+            # A loop that was closed meanwhile belongs to a process that is ending.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(finish, result, error)
+
+        threading.Thread(target=thread, name="background", daemon=True).start()
+        return await done
+
+
+def _yield_cpu() -> None:
+    """On Linux a thread has a priority of its own: where all cores are busy, answering comes first."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -1,0 +1,53 @@
+"""Opening: from an artifact to a version that can answer at once, checked on its own canaries."""
+
+from __future__ import annotations
+
+from headrace.core.errors import UserError
+from headrace.inference.infer import Model
+from headrace.model.artifact import Artifact
+from headrace.model.backends.interface import open_backend
+from headrace.registry.loading import load_version
+from headrace_schemas.records import ModelVersion
+
+
+class UnfitError(UserError):
+    """A version loads, but does not answer as it did where it was made."""
+
+
+def open_version(record: ModelVersion, backend: str) -> Model:
+    """Load the version of ``record``, check it and make it ready. It blocks: for a thread of its own.
+
+    Raises ArtifactError, BoundsError, FoldingError, UnfitError, and whatever the store's driver raises.
+    """
+    return open_model(load_version(record), backend, record.version)
+
+
+def open_model(artifact: Artifact, backend: str, version: str) -> Model:
+    """Make ``artifact`` ready to answer as ``version`` by the backend of that name: folded, compiled, verified.
+
+    Raises BoundsError, FoldingError, and UnfitError when a canary does not get its label.
+    """
+    # The worker's own threads each take a batch; within a batch the backend needs none.
+    opened = open_backend(backend, artifact, 1)
+    opened.warm()
+    about = artifact.about
+    if about.profile is not None and len(about.profile.labels) != len(artifact.labels):
+        raise UnfitError(
+            f"{version}: its profile has {len(about.profile.labels)} labels, it has {len(artifact.labels)}"
+        )
+    # The constant backend asks no model, so there is nothing to verify.
+    canaries = () if backend == "constant" else about.canaries
+    model = Model(
+        version,
+        artifact.labels,
+        opened,
+        canaries=tuple((canary.text.encode(), canary.label) for canary in canaries),
+        threshold=about.threshold,
+        profile=about.profile,
+    )
+    if not model.canaries_answered():
+        raise UnfitError(
+            f"{version} does not give its canary texts the labels that it gave them where it was made: this machine "
+            "or this release computes something else, so its answers could be wrong"
+        )
+    return model
