@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-import fsspec
 import numpy as np
 
+from headrace.model import store
 from headrace.model.artifact_format import MAX_FILE_BYTES, About, ArtifactError, Canary, decode, encode
 from headrace.model.integers import QuantizedNetwork
 
@@ -47,9 +47,9 @@ def assemble(network: QuantizedNetwork, about: About) -> Artifact:
 
 
 def save(artifact: Artifact, uri: str) -> None:
-    """Write an artifact to any fsspec URI or path, under a temporary name first, so that no reader sees a part of it.
+    """Write an artifact to any fsspec URI or path; no reader sees a part of it (see :mod:`headrace.model.store`).
 
-    Raises OSError, or what the file system raises, when it can't be written.
+    Raises StoreError when it can't be written.
     """
     data = encode(artifact.network, artifact.about)
     if hashlib.sha256(data).hexdigest() != artifact.sha256:
@@ -57,33 +57,23 @@ def save(artifact: Artifact, uri: str) -> None:
             f"{artifact.version} would not be written as it was read (by another release of safetensors?): "
             "copy its file instead"
         )
-    files, path = fsspec.url_to_fs(uri)
-    files.makedirs(files._parent(path), exist_ok=True)  # noqa: SLF001 - fsspec has no public name for it
-    temporary = f"{path}.{artifact.sha256[:12]}.partial"
-    try:
-        files.pipe_file(temporary, data)
-        files.mv(temporary, path)
-    except BaseException:
-        if files.exists(temporary):
-            files.rm_file(temporary)
-        raise
+    store.write(uri, data, artifact.sha256[:12])
 
 
 def load(uri: str, sha256: str | None = None, size: int | None = None) -> Artifact:
     """Read an artifact, and check it against the ``sha256`` and ``size`` of its registry record when they are given.
 
-    Raises ArtifactError when there is no file, or it is not the one recorded, or damaged, hostile or of another format.
+    Raises ArtifactError when it is not the one recorded, or damaged, hostile or of another format; StoreError, which is
+    one, when there is no file or the store can't be reached.
     """
-    files, path = fsspec.url_to_fs(uri)
-    try:
-        found = files.size(path)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{uri}: there is no such artifact") from error
+    found = store.size_of(uri)
+    if found is None:
+        raise store.StoreError(f"{uri}: there is no such artifact")
     if size is not None and found != size:
         raise ArtifactError(f"{uri} has {found} bytes, its record says {size}: truncated, or another file")
-    if found is None or found > MAX_FILE_BYTES:
+    if found > MAX_FILE_BYTES:
         raise ArtifactError(f"{uri} has {found} bytes, allowed are {MAX_FILE_BYTES}")
-    data = files.cat_file(path)
+    data = store.read(uri)
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256:
         raise ArtifactError(f"{uri} has the SHA-256 {digest}, its record says {sha256}: altered, or another file")

@@ -1,0 +1,148 @@
+"""What every store has to do: an artifact is there whole or not at all, and what is wrong is said with its URI."""
+
+import threading
+from collections.abc import Callable
+
+import fsspec
+import pytest
+
+from headrace.model import store
+from headrace.model.artifact import About, ArtifactError, assemble, load, save
+from headrace.model.quantizing import quantize
+from tests.contract.store.conftest import BUCKET
+from tests.support.networks import random_network
+
+NETWORK = quantize(random_network(6))
+ONE, OTHER = (assemble(NETWORK, About(parent=parent)) for parent in ("one", "other"))
+
+
+def names_in(folder: str) -> list[str]:
+    files, path = fsspec.url_to_fs(folder)
+    files.invalidate_cache()
+    return sorted(found.rpartition("/")[2] for found in files.find(path))
+
+
+def test_what_is_saved_is_loaded_and_lies_alone(folder: str) -> None:
+    save(ONE, f"{folder}/deep/model")
+    loaded = load(f"{folder}/deep/model", ONE.sha256, ONE.size)
+    assert (loaded.version, loaded.about, loaded.size) == (ONE.version, ONE.about, ONE.size)
+    assert names_in(folder) == ["model"]
+
+
+def test_saving_again_replaces(folder: str) -> None:
+    save(ONE, f"{folder}/model")
+    save(OTHER, f"{folder}/model")
+    assert load(f"{folder}/model").version == OTHER.version
+    assert names_in(folder) == ["model"]
+
+
+def test_a_reader_beside_a_writer_sees_one_artifact_or_the_other(folder: str) -> None:
+    uri = f"{folder}/model"
+    save(ONE, uri)
+    seen, ended = set(), threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.add(load(uri).version)
+
+    reader = threading.Thread(target=read)
+    failures = []
+    reader_hook, threading.excepthook = threading.excepthook, lambda failed: failures.append(failed.exc_value)
+    try:
+        reader.start()
+        for artifact in (OTHER, ONE) * 10:
+            save(artifact, uri)
+    finally:
+        ended.set()
+        reader.join()
+        threading.excepthook = reader_hook
+    assert failures == []
+    assert seen <= {ONE.version, OTHER.version}
+    assert seen
+
+
+def test_a_save_that_fails_leaves_what_was_there(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(ONE, f"{folder}/model")
+    files, _ = fsspec.url_to_fs(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "pipe_file", fail)
+        with pytest.raises(store.StoreError, match=f"{folder}/model could not be written: no room"):
+            save(OTHER, f"{folder}/model")
+    assert load(f"{folder}/model").version == ONE.version
+    assert names_in(folder) == ["model"]
+
+
+def test_an_artifact_that_is_not_there_is_named(folder: str) -> None:
+    save(ONE, f"{folder}/model")
+    for absent in (f"{folder}/other", f"{folder}/no/folder/model", folder):
+        with pytest.raises(store.StoreError, match=f"{absent}: there is no such artifact"):
+            load(absent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[: len(data) // 2], "its record says .* truncated"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256 .* its record says .* altered"),
+    ],
+)
+def test_a_file_that_is_not_the_one_recorded_is_refused(
+    folder: str, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    save(ONE, f"{folder}/model")
+    store.write(f"{folder}/model", damage(store.read(f"{folder}/model")), "damage")
+    with pytest.raises(ArtifactError, match=f"{folder}/model has .*{said}"):
+        load(f"{folder}/model", ONE.sha256, ONE.size)
+
+
+def test_what_is_removed_is_gone_and_removing_it_again_is_no_error(folder: str) -> None:
+    uri = f"{folder}/model"
+    save(ONE, uri)
+    assert store.remove(uri) is True
+    assert store.size_of(uri) is None
+    assert store.remove(uri) is False
+
+
+def test_a_file_that_others_replaced_is_seen_as_it_is_now(folder: str) -> None:
+    uri = f"{folder}/model"
+    assert store.size_of(uri) is None
+    files, path = fsspec.url_to_fs(uri)
+    files.makedirs(files._parent(path), exist_ok=True)
+    files.pipe_file(path, b"four")
+    assert store.size_of(uri) == 4
+    files.find(path.rpartition("/")[0])
+    # As another process would, behind the back of this one's driver.
+    other = type(files)(skip_instance_cache=True)
+    other.pipe_file(path, b"fives")
+    assert (store.size_of(uri), store.read(uri)) == (5, b"fives")
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_not_made() -> None:
+    with pytest.raises(store.StoreError, match=r"s3://headrace-absent/model could not be written: .*bucket"):
+        save(ONE, "s3://headrace-absent/model")
+    with pytest.raises(store.StoreError, match="there is no such artifact"):
+        load("s3://headrace-absent/model")
+    files, _ = fsspec.url_to_fs("s3://headrace-absent")
+    assert files.ls("", refresh=True) == [BUCKET]
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_store_that_cannot_be_reached_is_said_and_not_taken_for_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    files, _ = fsspec.url_to_fs("s3://x")
+    type(files).clear_instance_cache()
+    monkeypatch.setattr(type(files), "retries", 1)
+    with pytest.raises(store.StoreError, match=r"s3://headrace-test/model could not be looked at: .*127\.0\.0\.1:1"):
+        load("s3://headrace-test/model")
+    type(files).clear_instance_cache()
+
+
+def test_a_store_of_no_known_kind_is_said() -> None:
+    with pytest.raises(store.StoreError, match="nothing://here could not be looked at: Protocol not known: nothing"):
+        load("nothing://here")
