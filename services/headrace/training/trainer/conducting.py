@@ -1,0 +1,200 @@
+"""One training, from its snapshot to the alias that points at what came of it.
+
+Each step leaves something behind by which whoever leads next goes on instead of beginning again: the record of the
+running training with its frozen offsets, the job, the ranks' checkpoints, their outcome, the version, its verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.kafka.errors import KafkaError
+from headrace.logs import event
+from headrace.model.artifact import load
+from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.moving import PinnedAliasError, move
+from headrace.registry.versions import version_record
+from headrace.training.ranks.job import Job, Outcome
+from headrace.training.settings import TrainerSettings
+from headrace.training.trainer.election import NotLeadingError
+from headrace.training.trainer.jobs import job_of
+from headrace.training.trainer.metrics import TrainerMetrics
+from headrace.training.trainer.patience import patiently
+from headrace.training.trainer.store import TrainingStore
+from headrace_schemas.records import (
+    ModelAlias,
+    ModelsRecord,
+    ModelVersion,
+    OffsetRange,
+    Training,
+    TrainingState,
+    Verdict,
+)
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+LONGEST_ERROR = 4000
+
+T = TypeVar("T")
+
+Launch = Callable[[Job], Awaitable[Outcome]]
+"""Runs the ranks of a job to their end; cancelling it ends them."""
+
+Decide = Callable[[ModelVersion, ModelVersion | None, Outcome], Awaitable[Verdict]]
+"""The gate: what becomes of a candidate, compared with the champion that the job named."""
+
+
+class Offload(Protocol):
+    """Runs a function off the event loop."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+class Conductor:
+    """Conducts the trainings of model ``name``. ``confirm`` raises NotLeadingError unless this trainer still leads."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        topic: str,
+        settings: TrainerSettings,
+        log: ModelsLog,
+        writer: ModelsWriter,
+        store: TrainingStore,
+        launch: Launch,
+        decide: Decide,
+        confirm: Callable[[], Awaitable[None]],
+        offload: Offload,
+        clock: Clock,
+        metrics: TrainerMetrics,
+    ) -> None:
+        self._name = name
+        self._topic = topic
+        self._settings = settings
+        self._log = log
+        self._writer = writer
+        self._store = store
+        self._launch = launch
+        self._decide = decide
+        self._confirm = confirm
+        self._offload = offload
+        self._clock = clock
+        self._metrics = metrics
+
+    async def begin(self, reason: str, offsets: Sequence[OffsetRange], *, not_before_ms: int = 0) -> Training:
+        """Publish that a training of ``offsets`` runs, for ``reason``; :meth:`conduct` does the rest.
+
+        ``not_before_ms``: the time of the order that it answers, which another machine's clock may have set.
+        """
+        begun_at_ms = max(self._clock.now_ms(), not_before_ms)
+        training = Training(
+            name=self._name,
+            id=f"{begun_at_ms:013d}",
+            state=TrainingState.RUNNING,
+            reason=reason,
+            begun_at_ms=begun_at_ms,
+            offsets=tuple(offsets),
+        )
+        await self._publish([training])
+        event("training.begun", model=self._name, training=training.id, reason=reason)
+        return training
+
+    async def conduct(self, training: Training) -> Training:
+        """See a running training through, from wherever it got to; the record of its end, which is published.
+
+        What fails in it fails only this training. Raises NotLeadingError when another trainer leads, and KafkaErrors
+        that can't be mended here.
+        """
+        self._metrics.begun()
+        try:
+            outcome, version, champion = await self._train(training)
+            verdict = await self._judge(version, champion, outcome)
+        except (NotLeadingError, KafkaError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a job, a store or a gate that fails must not end the service
+            event("training.failed", level="error", exception=error, model=self._name, training=training.id)
+            reason = (str(error) or type(error).__name__)[:LONGEST_ERROR]
+            ended = self._ended(training, TrainingState.FAILED, error=reason)
+            await self._publish([ended])
+        else:
+            ended = self._ended(training, TrainingState.DONE, version=version.version)
+            # In one batch: who sees the training done sees where its version is.
+            await self._publish([verdict, *self._moves(version, verdict), ended])
+        self._metrics.ended(ended)
+        return ended
+
+    async def _train(self, training: Training) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
+        job = await self._job(training)
+        outcome = await self._offload(lambda: self._store.read_outcome(job))
+        if outcome is None:
+            outcome = await self._launch(job)
+        version = await self._version(outcome)
+        if (version.name, version.version) not in self._log.versions:
+            await self._publish([version])
+            event("version.published", model=self._name, version=version.version, uri=version.uri)
+        return outcome, version, self._known(job.parent)
+
+    async def _job(self, training: Training) -> Job:
+        job = await self._offload(lambda: self._store.read_job(training.id))
+        if job is not None:
+            return job
+        fresh = job_of(
+            training,
+            topic=self._topic,
+            champion=self._log.resolve(self._name, CHAMPION),
+            settings=self._settings,
+            store=self._store,
+        )
+        await self._offload(lambda: self._store.remove_trainings_but(training.id))
+        await self._offload(lambda: self._store.write_job(fresh))
+        return fresh
+
+    async def _version(self, outcome: Outcome) -> ModelVersion:
+        artifact = await self._offload(lambda: load(outcome.uri, outcome.sha256, outcome.size))
+        return version_record(artifact, name=self._name, uri=outcome.uri, now_ms=self._clock.now_ms())
+
+    async def _judge(self, version: ModelVersion, champion: ModelVersion | None, outcome: Outcome) -> Verdict:
+        verdict = await self._decide(version, champion, outcome)
+        await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)
+        now = self._log.aliases.get((self._name, CHAMPION))
+        compared = None if champion is None else champion.version
+        if verdict.promoted and now is not None and now.version not in (compared, version.version):
+            reason = f"the champion is {now.version} by now, and this was compared with {compared or 'none'}"
+            verdict = msgspec.structs.replace(verdict, promoted=False, reason=reason)
+        self._metrics.judged(promoted=verdict.promoted)
+        return verdict
+
+    def _moves(self, version: ModelVersion, verdict: Verdict) -> list[ModelAlias]:
+        """The record that points champion or challenger at ``version``, or none: what is pinned is moved by hand."""
+        alias, reason = (CHAMPION if verdict.promoted else CHALLENGER), verdict.reason
+        pointer = self._log.aliases.get((self._name, CHAMPION))
+        if verdict.promoted and pointer is not None and pointer.pinned:
+            alias, reason = CHALLENGER, f"champion is pinned to {pointer.version}; the gate: {verdict.reason}"
+        try:
+            moved = move(self._log, self._name, alias, version.version, reason=reason, now_ms=self._clock.now_ms())
+        except PinnedAliasError as error:
+            event("version.unplaced", level="warning", model=self._name, version=version.version, why=str(error))
+            return []
+        event("version.placed", model=self._name, version=version.version, alias=alias, reason=reason)
+        return [moved]
+
+    def _known(self, version: str | None) -> ModelVersion | None:
+        return None if version is None else self._log.versions.get((self._name, version))
+
+    def _ended(
+        self, training: Training, state: TrainingState, *, version: str | None = None, error: str | None = None
+    ) -> Training:
+        return msgspec.structs.replace(
+            training, state=state, ended_at_ms=self._clock.now_ms(), version=version, error=error
+        )
+
+    async def _publish(self, records: Sequence[ModelsRecord]) -> None:
+        await self._confirm()
+        await self._writer.publish(records)
+        await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)

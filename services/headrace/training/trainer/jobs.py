@@ -1,0 +1,45 @@
+"""What the ranks of one training are told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.training.compress.plan import Budget
+from headrace.training.ranks.job import Job, TopicSource
+from headrace.training.recipe import Recipe
+from headrace.training.settings import TrainerSettings
+from headrace.training.trainer.store import TrainingStore
+from headrace_schemas.records import ModelVersion, Training
+
+
+def job_of(
+    training: Training,
+    *,
+    topic: str,
+    champion: ModelVersion | None,
+    settings: TrainerSettings,
+    store: TrainingStore,
+) -> Job:
+    """The job of ``training``. Its time is that at which it began, so that going on with it makes the same version."""
+    return Job(
+        id=training.id,
+        source=TopicSource(topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes),
+        recipe=recipe_of(settings),
+        budget=Budget(points=settings.budget_points),
+        checkpoints=store.training(training.id),
+        out=store.versions,
+        created_at_ms=training.begun_at_ms,
+        parent=None if champion is None else champion.version,
+        champion=None if champion is None else champion.uri,
+        accept=settings.accept,
+    )
+
+
+def recipe_of(settings: TrainerSettings) -> Recipe:
+    """The recipe that all data sets share, with what the settings change of it."""
+    recipe = Recipe(seed=settings.seed)
+    if settings.epochs is None:
+        return recipe
+    return msgspec.structs.replace(
+        recipe, convolution=msgspec.structs.replace(recipe.convolution, epochs=settings.epochs)
+    )

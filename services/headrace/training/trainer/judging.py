@@ -1,0 +1,69 @@
+"""Judge label records: into what the trainer knows, or to the dead letters with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.kafka.interface import Outgoing, Record
+from headrace.training.text_keys import text_keys
+from headrace.training.trainer.known_labels import Fault, KnownLabels
+from headrace_schemas.codec import decode_label
+from headrace_schemas.dead_letters import dead_letter_headers
+from headrace_schemas.errors import BadKeyError, WireError, place
+from headrace_schemas.headers import content_type, read_attempt
+from headrace_schemas.records import DeadLetter, LabelledText
+
+STAGE = "label"
+
+
+def judge(
+    records: Sequence[Record], known: KnownLabels, *, snapped_end: int, max_text_bytes: int
+) -> list[Fault | None]:
+    """Take consecutive records of one partition into ``known``; why each is refused, None for those that are not.
+
+    Offsets below ``snapped_end`` are in the last snapshot.
+    """
+    decoded = [_decode(record, max_text_bytes) for record in records]
+    keys = iter(text_keys([label.text for label in decoded if isinstance(label, LabelledText)]))
+    faults: list[Fault | None] = []
+    for record, label in zip(records, decoded, strict=True):
+        snapped = record.offset < snapped_end
+        if isinstance(label, LabelledText):
+            faults.append(known.take(record.key or b"", next(keys), label.label, snapped=snapped))
+        else:
+            faults.append(label)
+            if record.key:
+                known.remove(record.key, snapped=snapped)
+    return faults
+
+
+def dead_letter(record: Record, fault: Fault) -> Outgoing:
+    """The record for the dead-letters topic: the label as it was, and why it was refused."""
+    try:
+        attempt = read_attempt(record.headers)
+    except WireError:
+        attempt = 1
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        stage=STAGE,
+        error=fault.code,
+        message=f"{place(record.topic, record.partition, record.offset)}: {fault.message}",
+        attempt=attempt,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
+    return Outgoing(letter.value, letter.key, dead_letter_headers(letter))
+
+
+def _decode(record: Record, max_text_bytes: int) -> LabelledText | Fault | None:
+    """The label, None for a tombstone, or why there is neither. Only what has a key is a label or a tombstone."""
+    if not record.key:
+        return Fault(BadKeyError.code, "key: is the text's id, and absent")
+    try:
+        return decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
+    except WireError as error:
+        return Fault(error.code, str(error))

@@ -1,0 +1,52 @@
+"""Waiting a broker's absence out: a training takes minutes, so a second without a leader must not end it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from headrace.core.clock import Clock
+from headrace.kafka.errors import KafkaError, ProducerDeadError
+from headrace.kafka.interface import Appended, Cluster, Outgoing
+from headrace.logs import event
+
+RETRY_S = 1.0
+
+T = TypeVar("T")
+
+
+async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Clock) -> T:
+    """Call until it succeeds. Raises the KafkaErrors that trying again can't mend."""
+    while True:
+        try:
+            return await call()
+        except KafkaError as error:
+            # A dead producer is made anew by the next try.
+            if not error.retriable and not isinstance(error, ProducerDeadError):
+                raise
+            event("trainer.tries_again", level="warning", doing=doing, error=str(error))
+        await clock.sleep(RETRY_S)
+
+
+class PatientSender:
+    """Publishes what must not get lost, each time by a producer of its own: it is rare, and none outlives a failure.
+
+    A record may be appended twice, so it needs a key or a place that makes it the same record to its readers.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        """Append ``records`` in order and wait for all of them. Raises as :func:`patiently` does."""
+
+        async def send() -> Appended:
+            producer = self._cluster.producer()
+            try:
+                await producer.start()
+                return await producer.send_batch(topic, partition, records)
+            finally:
+                await producer.stop()
+
+        return await patiently(send, doing=f"publishing to {topic}", clock=self._clock)

@@ -1,0 +1,208 @@
+"""The trainer as a service: it stands by, is elected, leads for a term, and stands by again.
+
+Everything that touches the world is passed in, so a test runs the same trainer over the in-memory twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
+from headrace.kafka.interface import Cluster
+from headrace.logs import event
+from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
+from headrace.training.settings import TrainerSettings
+from headrace.training.trainer.conducting import Conductor, Decide, Launch, Offload
+from headrace.training.trainer.drift_watch import DriftWatch
+from headrace.training.trainer.election import Election, NotLeadingError
+from headrace.training.trainer.known_labels import KnownLabels
+from headrace.training.trainer.metrics import TrainerMetrics
+from headrace.training.trainer.patience import PatientSender
+from headrace.training.trainer.reading import LabelsReader
+from headrace.training.trainer.store import TrainingStore
+from headrace.training.trainer.term import Term
+from headrace_schemas.records import OffsetRange, Training
+
+STOP_S = 10.0
+
+
+class TrainerTopics(msgspec.Struct, frozen=True):
+    """The names of the topics that a trainer reads and writes."""
+
+    labels: str
+    dead_letters: str
+    models: str
+    results: str
+
+
+class GroupTimes(msgspec.Struct, frozen=True):
+    """After how many seconds of silence, and of a rebalance, a group gives a member's partitions to another."""
+
+    session_s: float
+    rebalance_s: float
+
+
+class Trainer:
+    """One trainer of model ``name``. With ``once`` it ends with the first training that it conducted."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster: Cluster,
+        topics: TrainerTopics,
+        settings: TrainerSettings,
+        times: GroupTimes,
+        store: TrainingStore,
+        launch: Launch,
+        decide: Decide,
+        offload: Offload,
+        clock: Clock,
+        metrics: TrainerMetrics,
+        once: bool = False,
+    ) -> None:
+        self._name = name
+        self._cluster = cluster
+        self._topics = topics
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._once = once
+        self._sender = PatientSender(cluster, clock)
+        self._log = ModelsLog(cluster, topics.models)
+        self._election = Election(
+            cluster,
+            topic=topics.models,
+            group=f"{settings.group}-election",
+            session_s=times.session_s,
+            rebalance_s=times.rebalance_s,
+            clock=clock,
+        )
+        self._drift = None
+        if settings.drift is not None:
+            self._drift = DriftWatch(
+                cluster,
+                results=topics.results,
+                answers=settings.drift_answers,
+                seconds=settings.drift_seconds,
+                clock=clock,
+                metrics=metrics,
+            )
+        self._conductor = Conductor(
+            name=name,
+            topic=topics.labels,
+            settings=settings,
+            log=self._log,
+            writer=ModelsWriter(self._sender, topics.models),
+            store=store,
+            launch=launch,
+            decide=decide,
+            confirm=self._election.confirm,
+            offload=offload,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._term: Term | None = None
+        self._ended: Training | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether this trainer does its work: it stands by in the group, or leads and has read all labels."""
+        return self._election.joined and (not self._election.leads or (self._term is not None and self._term.read))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this trainer, of all of its group, trains."""
+        return self._election.leads
+
+    async def run(self, stop: asyncio.Event) -> Training | None:
+        """Work until ``stop`` is set; a training that runs then is left to whoever leads next.
+
+        Returns the training that ended, with ``once``. Raises a KafkaError that can't be mended here.
+        """
+        try:
+            await self._log.start()
+            await self._election.start()
+            event("trainer.started", model=self._name, group=self._settings.group)
+            async with asyncio.TaskGroup() as group:
+                electing, working = group.create_task(self._election.run()), group.create_task(self._work())
+                stopping = group.create_task(stop.wait())
+                await asyncio.wait((stopping, working), return_when=asyncio.FIRST_COMPLETED)
+                for task in (electing, working, stopping):
+                    task.cancel()
+        except ExceptionGroup as raised:
+            raise raised.exceptions[0] from raised
+        finally:
+            await self._close()
+        return self._ended
+
+    async def _work(self) -> None:
+        while True:
+            await self._election.won()
+            self._metrics.leads(leads=True)
+            event("trainer.leads", model=self._name)
+            self._term = self._new_term()
+            leading = asyncio.create_task(self._term.run(once=self._once))
+            try:
+                if await self._to_its_end(leading):
+                    self._ended = leading.result()
+                    return
+            finally:
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
+                self._metrics.leads(leads=False)
+
+    async def _to_its_end(self, leading: asyncio.Task[Training | None]) -> bool:
+        """Whether the term has ended by itself, rather than because another may lead or the labels moved away."""
+        lost = asyncio.create_task(self._election.lost())
+        try:
+            await asyncio.wait((leading, lost), return_when=asyncio.FIRST_COMPLETED)
+            if leading.done():
+                leading.result()
+                return True
+            event("trainer.lost", level="warning", model=self._name)
+        except NotLeadingError as error:
+            event("trainer.lost", level="warning", model=self._name, why=str(error))
+        except OffsetOutOfRangeError as error:
+            event("labels.read_again", level="warning", model=self._name, why=str(error))
+        finally:
+            lost.cancel()
+        return False
+
+    def _new_term(self) -> Term:
+        return Term(
+            name=self._name,
+            log=self._log,
+            make_reader=self._reader,
+            drift=self._drift,
+            conductor=self._conductor,
+            limits=self._settings.limits,
+            clock=self._clock,
+        )
+
+    def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:
+        return LabelsReader(
+            self._cluster,
+            KnownLabels(self._settings.labels),
+            topic=self._topics.labels,
+            dead_letters=self._topics.dead_letters,
+            group=self._settings.group,
+            snapshot=snapshot,
+            max_text_bytes=self._settings.max_text_bytes,
+            sender=self._sender,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    async def _close(self) -> None:
+        for close in (self._election.stop, self._log.stop):
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await close()
+            except (KafkaError, TimeoutError) as error:
+                event("trainer.close_failed", level="warning", error=str(error) or "timed out")
+        event("trainer.stopped", model=self._name)

@@ -1,0 +1,225 @@
+"""A twin with trainers on a turned clock; their ranks are a function that writes a small real artifact."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster, MemoryTimings
+from headrace.model.artifact import About, assemble, save
+from headrace.model.quantizing import quantize
+from headrace.training.ranks.job import Job, Outcome, TopicSource
+from headrace.training.report import compare
+from headrace.training.settings import TrainerSettings
+from headrace.training.trainer.metrics import TrainerMetrics
+from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
+from headrace.training.trainer.store import TrainingStore
+from headrace_schemas.codec import decode_models_record, encode_label, encode_models_record
+from headrace_schemas.dead_letters import dead_letter_from_record
+from headrace_schemas.records import (
+    DeadLetter,
+    LabelledText,
+    Lineage,
+    ModelAlias,
+    ModelVersion,
+    Profile,
+    Training,
+    TrainingState,
+    Verdict,
+)
+from headrace_schemas.topics import models_key
+from tests.support.networks import random_network
+from tests.support.turned_loop import TurnedClock, run_turned
+
+TOPICS = TrainerTopics(labels="labels", dead_letters="dead-letters", models="models", results="results")
+NAME = "default"
+SETTINGS = TrainerSettings(least_rows=3, new_labels=3, growth=None, settle=1.0, retry=60.0)
+TIMES = MemoryTimings(session_timeout_s=6.0, heartbeat_interval_s=0.5, rebalance_timeout_s=10.0)
+NETWORK = quantize(random_network(1))
+
+stores = itertools.count()
+
+
+class TrainingWorld:
+    """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
+
+    A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``verdict`` is what the gate says.
+    """
+
+    def __init__(self, partitions: int = 2) -> None:
+        self.clock = TurnedClock()
+        self.cluster = MemoryCluster(self.clock, timings=TIMES)
+        for name in (TOPICS.labels, TOPICS.dead_letters, TOPICS.results):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=partitions))
+        self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
+        self.producer = self.cluster.producer()
+        self.store = f"memory://trainer-{next(stores)}"
+        self.trainers: dict[str, Trainer] = {}
+        self.runs: dict[str, asyncio.Task[Training | None]] = {}
+        self.stops: dict[str, asyncio.Event] = {}
+        self.registry = CollectorRegistry()
+        self.launched: list[Job] = []
+        self.ended: list[Job] = []
+        self.compared: list[str | None] = []
+        self.train_s = 5.0
+        self.fail: Exception | None = None
+        self.promoted = True
+
+    def start(self, name: str = "t0", *, once: bool = False, **settings: Any) -> asyncio.Task[Training | None]:
+        self.registry = CollectorRegistry()
+        trainer = Trainer(
+            name=NAME,
+            cluster=self.cluster.node(name),
+            topics=TOPICS,
+            settings=msgspec.structs.replace(SETTINGS, **settings),
+            times=GroupTimes(TIMES.session_timeout_s, TIMES.rebalance_timeout_s),
+            store=TrainingStore(self.store, NAME),
+            launch=self.launch,
+            decide=self.decide,
+            offload=offload,
+            clock=self.clock,
+            metrics=TrainerMetrics(self.registry),
+            once=once,
+        )
+        self.trainers[name] = trainer
+        self.stops[name] = asyncio.Event()
+        self.runs[name] = asyncio.create_task(trainer.run(self.stops[name]))
+        return self.runs[name]
+
+    async def launch(self, job: Job) -> Outcome:
+        self.launched.append(job)
+        await self.clock.sleep(self.train_s)
+        if self.fail is not None:
+            raise self.fail
+        assert isinstance(job.source, TopicSource)
+        lineage = Lineage(source=job.source.topic, digest="d", rows=3, offsets=job.source.ranges)
+        shares = (1.0, 0.0, 0.0)
+        about = About(
+            created_at_ms=job.created_at_ms,
+            parent=job.parent,
+            lineage=lineage,
+            profile=Profile(shares, (0.0,) * 9 + (1.0,)),
+        )
+        artifact = assemble(NETWORK, about)
+        uri = f"{job.out}/{artifact.version}.safetensors"
+        save(artifact, uri)
+        self.ended.append(job)
+        report = compare(["a"], ["a"])
+        return Outcome(
+            uri=uri,
+            version=artifact.version,
+            sha256=artifact.sha256,
+            size=artifact.size,
+            float_size=10 * artifact.size,
+            lineage=lineage,
+            report=report,
+            float_report=report,
+            truth=("a",),
+            answers=("a",),
+            float_answers=("a",),
+            champion_answers=(),
+            latency_us=1.0,
+            champion_latency_us=None,
+            epochs=1,
+            seconds=self.train_s,
+        )
+
+    async def decide(self, candidate: ModelVersion, champion: ModelVersion | None, outcome: Outcome) -> Verdict:
+        assert outcome.version == candidate.version
+        compared = None if champion is None else champion.version
+        self.compared.append(compared)
+        return Verdict(
+            name=candidate.name,
+            version=candidate.version,
+            promoted=self.promoted,
+            reason="as told",
+            decided_at_ms=self.clock.now_ms(),
+            champion=compared,
+        )
+
+    async def label(self, *ids: str, text: str | None = None, label: str = "pos", partition: int = 0) -> None:
+        for id_ in ids:
+            value = encode_label(LabelledText(text=text or f"text {id_}", label=label))
+            await self.put(id_, value, partition=partition)
+
+    async def put(self, id_: str | None, value: bytes | None, *, partition: int = 0) -> None:
+        key = None if id_ is None else id_.encode()
+        await self.producer.send_batch(TOPICS.labels, partition, [Outgoing(value, key)])
+
+    async def decree(self, *records: Any) -> None:
+        """Write to the models topic, as an operator's command does."""
+        made = [Outgoing(encode_models_record(record), models_key(record)) for record in records]
+        await self.producer.send_batch(TOPICS.models, 0, made)
+
+    def models(self) -> list[Any]:
+        return [decode_models_record(record.value) for record in self.cluster.log(TopicPartition("models", 0)).records]
+
+    def trainings(self, state: TrainingState | None = None) -> list[Training]:
+        found = [record for record in self.models() if isinstance(record, Training)]
+        return [training for training in found if state in (None, training.state)]
+
+    def alias(self, alias: str = "champion") -> ModelAlias | None:
+        moves = [record for record in self.models() if isinstance(record, ModelAlias) and record.alias == alias]
+        return moves[-1] if moves else None
+
+    def letters(self) -> list[DeadLetter]:
+        logs = [self.cluster.log(TopicPartition(TOPICS.dead_letters, p)).records for p in (0, 1)]
+        return [dead_letter_from_record(record.key, record.value, record.headers) for log in logs for record in log]
+
+    async def trained(self, count: int = 1, state: TrainingState = TrainingState.DONE) -> list[Training]:
+        await self.until(lambda: len(self.trainings(state)) >= count)
+        return self.trainings(state)
+
+    async def until(self, condition: Callable[[], Any], limit: float = 300.0) -> None:
+        end = self.clock.monotonic() + limit
+        while not condition():
+            for run in self.runs.values():
+                if run.done():
+                    run.result()
+            assert self.clock.monotonic() < end, "the condition did not come true"
+            await self.clock.sleep(0.05)
+
+    async def stop(self, name: str = "t0") -> None:
+        self.stops[name].set()
+        await asyncio.wait_for(self.runs.pop(name), 60)
+
+    def kill(self, name: str = "t0") -> None:
+        self.cluster.kill(name)
+        self.runs.pop(name).cancel()
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"headrace_trainer_{name}", labels)
+
+    async def close(self) -> None:
+        for run in self.runs.values():
+            run.cancel()
+        await asyncio.gather(*self.runs.values(), return_exceptions=True)
+        await self.cluster.close()
+
+
+async def offload(work: Callable[[], Any]) -> Any:
+    await asyncio.sleep(0.01)
+    return work()
+
+
+def story(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Decorate ``async def test(world)``: it runs in a fresh world on a turned clock."""
+
+    def test() -> None:
+        async def main() -> None:
+            world = TrainingWorld()
+            try:
+                await play(world)
+            finally:
+                await world.close()
+
+        run_turned(main())
+
+    test.__name__, test.__module__ = play.__name__, play.__module__
+    return test

@@ -1,0 +1,130 @@
+"""One trainer leads; when it dies, freezes or leaves, another goes on with its training, and only one publishes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headrace_schemas.records import ModelAlias, ModelVersion, TrainingState
+from tests.support.training_world import NAME, TrainingWorld, story
+
+
+async def leader(world: TrainingWorld, *names: str) -> str:
+    await world.until(lambda: [name for name in names if world.trainers[name].leads])
+    return next(name for name in names if world.trainers[name].leads)
+
+
+@story
+async def test_a_second_trainer_stands_by_and_reads_no_labels(world):
+    world.start("t0")
+    await leader(world, "t0")
+    world.start("t1")
+    await world.until(lambda: world.trainers["t1"].ready)
+    await world.label("a", "b", "c")
+    await world.trained()
+    await world.clock.sleep(60)
+    assert [world.trainers[name].leads for name in ("t0", "t1")].count(True) == 1
+    assert len(world.launched) == 1
+
+
+@story
+async def test_a_killed_trainers_training_is_gone_on_with_by_the_other_with_the_same_job(world):
+    world.start("t0")
+    world.train_s = 100.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    world.start("t1")
+    world.kill("t0")
+    # What comes later belongs to the next training, and settings of another trainer change nothing of this one.
+    await world.label("d")
+    killed = world.clock.monotonic()
+    await world.until(lambda: len(world.launched) == 2)
+    assert world.clock.monotonic() - killed < 12
+    (done,) = await world.trained()
+    assert world.launched[0] == world.launched[1]
+    assert done.id == world.launched[0].id
+    assert len([record for record in world.models() if isinstance(record, ModelVersion)]) == 1
+
+
+@story
+async def test_a_trainer_that_takes_over_tells_the_ranks_what_the_first_told_them_whatever_its_own_settings(world):
+    world.start("t0", seed=1)
+    world.train_s = 100.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    world.kill("t0")
+    world.start("t1", seed=2, budget_points=9.0)
+    await world.until(lambda: len(world.launched) == 2)
+    assert world.launched[0] == world.launched[1]
+
+
+@story
+async def test_a_trainer_that_leaves_hands_over_at_once(world):
+    world.start("t0")
+    await leader(world, "t0")
+    world.start("t1")
+    await world.until(lambda: world.trainers["t1"].ready)
+    first = await leader(world, "t0", "t1")
+    other = "t1" if first == "t0" else "t0"
+    await world.stop(first)
+    left = world.clock.monotonic()
+    assert await leader(world, other) == other
+    assert world.clock.monotonic() - left < 3
+
+
+@story
+async def test_a_frozen_trainer_stops_its_training_and_publishes_nothing_once_another_leads(world):
+    world.start("t0")
+    world.train_s = 40.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    world.cluster.freeze("t0")
+    world.start("t1")
+    assert await leader(world, "t1") == "t1"
+    await world.until(lambda: not world.trainers["t0"].leads)
+    world.cluster.thaw("t0")
+    (done,) = await world.trained()
+    await world.clock.sleep(60)
+    assert [training.state for training in world.trainings()] == [TrainingState.RUNNING, TrainingState.DONE]
+    assert len(world.ended) == 1, "the frozen trainer's ranks were ended"
+    moves = [record for record in world.models() if isinstance(record, ModelAlias)]
+    assert [move.version for move in moves] == [done.version]
+
+
+@story
+async def test_a_trainer_that_dies_between_the_ranks_end_and_the_verdict_launches_nothing_again(world):
+    judging = asyncio.Event()
+    plain = world.decide
+
+    async def hang(*_):
+        judging.set()
+        await asyncio.sleep(10_000)
+
+    async def launch(job):
+        outcome = await plain_launch(job)
+        write_outcome(job, outcome)
+        return outcome
+
+    plain_launch = world.launch
+    world.launch, world.decide = launch, hang
+    world.start("t0")
+    await world.label("a", "b", "c")
+    await world.until(judging.is_set)
+    world.kill("t0")
+    world.decide = plain
+    world.start("t1")
+    (done,) = await world.trained()
+    assert len(world.launched) == 1
+    versions = [record for record in world.models() if isinstance(record, ModelVersion)]
+    assert [version.version for version in versions] == [done.version]
+    assert world.alias().name == NAME
+
+
+def write_outcome(job, outcome) -> None:
+    """As rank 0 does."""
+    import fsspec
+    import msgspec
+
+    from headrace.training.ranks.job import outcome_uri
+
+    with fsspec.open(outcome_uri(job), "wb") as file:
+        file.write(msgspec.json.encode(outcome))

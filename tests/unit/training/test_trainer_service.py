@@ -1,0 +1,254 @@
+"""The trainer over the in-memory twin: what it trains, when, on what, and what becomes of the versions."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from headrace.kafka.errors import NotAuthorizedError
+from headrace.kafka.interface import Outgoing
+from headrace_schemas.codec import encode_result
+from headrace_schemas.records import (
+    ClassifyResult,
+    ModelAlias,
+    ModelVersion,
+    OffsetRange,
+    Status,
+    Training,
+    TrainingOrder,
+    TrainingState,
+    Verdict,
+)
+from tests.support.training_world import NAME, TOPICS, story
+
+
+@story
+async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the_training(world):
+    world.start()
+    await world.label("a", "b", label="pos")
+    await world.label("c", label="neg", partition=1)
+    (done,) = await world.trained()
+    kinds = [type(record) for record in world.models()]
+    assert kinds == [Training, ModelVersion, Verdict, ModelAlias, Training]
+    begun, version, _, alias, _ = world.models()
+    assert begun.state is TrainingState.RUNNING
+    assert begun.offsets == (OffsetRange(0, 0, 2), OffsetRange(1, 0, 1))
+    assert begun.reason == "the first 3 labels"
+    (job,) = world.launched
+    assert (job.source.ranges, job.created_at_ms, job.id) == (begun.offsets, begun.begun_at_ms, begun.id)
+    assert version.lineage.offsets == begun.offsets
+    assert (alias.alias, alias.version, done.version) == ("champion", version.version, version.version)
+    assert world.metric("trainings_total", state="done") == 1.0
+
+
+@story
+async def test_the_next_training_takes_new_labels_and_is_compared_with_the_champion(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    first = world.alias().version
+    await world.label("a", "b")
+    await world.clock.sleep(60)
+    assert len(world.launched) == 1, "equal labels are no news"
+    await world.label("a", "b", "c", label="neg")
+    await world.trained(2)
+    assert world.launched[1].source.ranges[0] == OffsetRange(0, 0, 8)
+    assert world.launched[1].parent == first
+    assert world.compared == [None, first]
+    assert (world.alias().previous, world.alias().version) == (first, world.trainings()[-1].version)
+
+
+@story
+async def test_labels_that_come_while_a_training_runs_belong_to_the_next_one(world):
+    world.start()
+    world.train_s = 30.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    await world.label("d", "e", "f")
+    await world.trained(2)
+    assert [job.source.ranges[0].end for job in world.launched] == [3, 6]
+
+
+@story
+async def test_a_version_that_the_gate_holds_back_is_the_challenger_with_the_reason(world):
+    world.start()
+    world.promoted = False
+    await world.label("a", "b", "c")
+    (done,) = await world.trained()
+    assert world.alias() is None
+    assert (world.alias("challenger").version, world.alias("challenger").reason) == (done.version, "as told")
+
+
+@story
+async def test_a_pinned_champion_stays_and_the_promoted_version_is_the_challenger(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    pinned = msgspec.structs.replace(world.alias(), pinned=True)
+    await world.decree(pinned)
+    await world.label("d", "e", "f")
+    (_, second) = await world.trained(2)
+    assert world.alias() == pinned
+    assert world.alias("challenger").version == second.version
+    assert "pinned" in world.alias("challenger").reason
+
+
+@story
+async def test_a_champion_that_was_moved_by_hand_meanwhile_is_not_pushed_aside(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    first = world.alias()
+    await world.label("d", "e", "f")
+    await world.until(lambda: len(world.launched) == 2)
+    version = next(record for record in world.models() if isinstance(record, ModelVersion))
+    other = msgspec.structs.replace(version, version="by-hand")
+    moved = msgspec.structs.replace(first, version="by-hand", previous=first.version)
+    await world.decree(other, moved)
+    (_, second) = await world.trained(2)
+    assert world.alias() == moved
+    assert world.alias("challenger").version == second.version
+    verdict = [record for record in world.models() if isinstance(record, Verdict)][-1]
+    assert not verdict.promoted
+    assert "by-hand" in verdict.reason
+
+
+@story
+async def test_an_order_is_answered_once_with_every_label_published_before_it(world):
+    world.start(least_rows=1000)
+    await world.label("a")
+    await world.clock.sleep(30)
+    assert not world.launched
+    await world.label("b", partition=1)
+    # The clock of whoever gives an order may be ahead.
+    await world.decree(TrainingOrder(name=NAME, ordered_at_ms=world.clock.now_ms() + 5000, reason="a new class"))
+    (done,) = await world.trained()
+    assert done.reason == "ordered: a new class"
+    assert [one.end for one in done.offsets] == [1, 1]
+    await world.clock.sleep(60)
+    assert len(world.launched) == 1
+
+
+@story
+async def test_a_failed_training_is_recorded_and_tried_again_after_a_while(world):
+    world.start()
+    world.fail = RuntimeError("the ranks were short of memory")
+    await world.label("a", "b", "c")
+    (failed,) = await world.trained(1, TrainingState.FAILED)
+    assert failed.error == "the ranks were short of memory"
+    assert world.alias() is None
+    await world.clock.sleep(50)
+    assert len(world.launched) == 1
+    world.fail = None
+    (done,) = await world.trained()
+    assert "after a failure" in done.reason
+    assert done.begun_at_ms - failed.ended_at_ms >= 60_000
+
+
+@story
+async def test_a_gate_that_fails_promotes_nothing(world):
+    async def decide(*_):
+        raise OSError("the store is away")
+
+    world.decide = decide
+    world.start()
+    await world.label("a", "b", "c")
+    (failed,) = await world.trained(1, TrainingState.FAILED)
+    assert "store is away" in failed.error
+    assert world.alias() is world.alias("challenger") is None
+
+
+@story
+async def test_erasures_alone_begin_a_training_where_that_is_set(world):
+    world.start(erasures=2)
+    await world.label("a", "b", "c", "d", "e")
+    await world.trained(1)
+    await world.put("a", None)
+    await world.clock.sleep(30)
+    assert len(world.launched) == 1
+    await world.put("b", None)
+    (_, second) = await world.trained(2)
+    assert second.reason == "2 erased labels"
+    assert world.metric("labels") == 3.0
+
+
+@story
+async def test_drift_of_the_champions_answers_makes_few_new_labels_enough(world):
+    world.start(drift_new_labels=1)
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    champion = world.alias().version
+    await world.label("d")
+    await world.clock.sleep(30)
+    assert len(world.launched) == 1
+
+    def answer(version: str, label: str) -> Outgoing:
+        result = ClassifyResult(offset=0, after=-1, crc=0, status=Status.OK, version=version, label=label, score=0.55)
+        return Outgoing(encode_result(result))
+
+    others = [answer("another", "label 2") for _ in range(2000)]
+    await world.producer.send_batch(TOPICS.results, 0, others)
+    await world.clock.sleep(30)
+    assert len(world.launched) == 1, "answers of another version say nothing of the champion"
+    await world.producer.send_batch(TOPICS.results, 1, [answer(champion, "label 2") for _ in range(2000)])
+    (_, second) = await world.trained(2)
+    assert second.reason.startswith("drift: PSI ")
+
+
+@story
+async def test_once_trains_now_and_ends(world):
+    await world.label("a")
+    ended = await asyncio.wait_for(world.start(once=True), 120)
+    assert (ended.state, ended.reason, ended.version) == (TrainingState.DONE, "once, by hand", world.alias().version)
+    world.runs.clear()
+
+
+@story
+async def test_once_without_labels_trains_nothing(world):
+    assert await asyncio.wait_for(world.start(once=True), 120) is None
+    assert world.models() == []
+    world.runs.clear()
+
+
+@story
+async def test_checkpoints_of_trainings_before_are_removed(world):
+    import fsspec
+
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    await world.label("d", "e", "f")
+    (_, second) = await world.trained(2)
+    files, path = fsspec.url_to_fs(f"{world.store}/{NAME}/trainings")
+    assert [one.rpartition("/")[2] for one in files.ls(path, detail=False)] == [second.id]
+    assert len(files.ls(f"{path}/../versions".replace("/trainings/..", ""), detail=False)) == 2
+
+
+@story
+async def test_an_error_that_trying_again_cannot_mend_ends_the_trainer_with_its_reason(world):
+    class Faults:
+        async def point(self, member: str, name: str) -> None:
+            if name == "commit.before":
+                raise NotAuthorizedError("no right to commit")
+
+    world.cluster.faults = Faults()
+    run = world.start()
+    with pytest.raises(NotAuthorizedError, match="no right"):
+        await asyncio.wait_for(run, 60)
+    world.runs.clear()
+
+
+@story
+async def test_a_training_that_runs_when_the_trainer_stops_is_left_to_the_next(world):
+    world.start()
+    world.train_s = 100.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    await world.stop()
+    assert [training.state for training in world.trainings()] == [TrainingState.RUNNING]
+    world.start()
+    (done,) = await world.trained()
+    assert world.launched[0] == world.launched[1]
+    assert done.id == world.trainings()[0].id
