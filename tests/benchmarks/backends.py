@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import About, assemble
 from headrace.model.backends import open_backend
 from headrace.model.hashing import hash_strings, hash_texts, join_texts
+from headrace.model.integers import keys_of
 from headrace.model.lookup import build_lookup, find
 from headrace.model.network import FIRST_WORD_ROW, Network, float_logits, pair_hashes
 from headrace.model.quantizing import quantize
@@ -118,7 +119,7 @@ class Reader:
     """Texts to rows of the embedding, for the two that are not fused."""
 
     def __init__(self, network: Network) -> None:
-        self._lookup = build_lookup(network.word_hashes, FIRST_WORD_ROW)
+        self._lookup = build_lookup(keys_of(network.word_hashes), FIRST_WORD_ROW)
 
     def rows(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         hashes, starts = hash_texts(*join_texts(texts), MAX_TOKENS)

@@ -58,5 +58,5 @@ def random_network(
     )
 
 
-def random_artifact(seed: int, **shape: object) -> Artifact:
-    return assemble(quantize(random_network(seed, **shape)), About())  # type: ignore[arg-type]
+def random_artifact(seed: int, bits: int = 8, **shape: object) -> Artifact:
+    return assemble(quantize(random_network(seed, **shape), bits), About())  # type: ignore[arg-type]

@@ -12,25 +12,22 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from headrace.core.errors import UserError
 from headrace.model import characters
-from headrace.model.integers import MAX_DIMENSIONS, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
-from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
+from headrace.model.artifact_arrays import Arrays, arrays_of, fields_of
+from headrace.model.integers import MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.words import HASHING
 from headrace_schemas.records import Lineage, Profile
 
 FORMAT = "headrace/1"
-# What one worker may be asked to hold: the file, and the tables folded from it.
+# What one worker may be asked to read; see also headrace.model.artifact_arrays.
 MAX_FILE_BYTES = 2 * 2**30
-MAX_TABLE_BYTES = 4 * 2**30
 
 _KEY = "headrace"
-_Arrays = dict[str, NDArray[Any]]
 
 
 class ArtifactError(UserError):
@@ -70,6 +67,8 @@ class _Description(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     max_tokens: int
     widths: tuple[int, ...]
+    dimensions: int
+    word_unit: float
     convolution_factor: int
     wide_factor: int
     unit: float
@@ -77,24 +76,9 @@ class _Description(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str = ""
 
 
-_FIXED = {
-    "word_hashes": np.uint64,
-    "words": np.int8,
-    "word_scales": np.float32,
-    "filter_scales": np.float32,
-    "table_scales": np.float32,
-    "filter_bias": np.int32,
-    "head": np.int16,
-    "wide_words": np.int16,
-    "bigram_hashes": np.uint64,
-    "wide_bigrams": np.int16,
-    "bias": np.int64,
-}
-
-
 def encode(network: QuantizedNetwork, about: About) -> bytes:
     """The file's bytes, the same for the same content."""
-    arrays = _arrays(network)
+    arrays = arrays_of(network)
     description = _Description(
         format=FORMAT,
         hashing=HASHING,
@@ -103,6 +87,8 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
         labels=network.labels,
         max_tokens=network.max_tokens,
         widths=network.widths,
+        dimensions=network.words.shape[-1],
+        word_unit=network.word_unit,
         convolution_factor=network.convolution_factor,
         wide_factor=network.wide_factor,
         unit=network.unit,
@@ -117,7 +103,7 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
 def weights_digest(network: QuantizedNetwork) -> str:
     """SHA-256 over the arrays alone: the same for two trainings that came to the same weights."""
     digest = hashlib.sha256()
-    _update(digest, _arrays(network))
+    _update(digest, arrays_of(network))
     return digest.hexdigest()
 
 
@@ -163,26 +149,20 @@ def _description(data: bytes, source: str) -> _Description:
     return description
 
 
-def _arrays(network: QuantizedNetwork) -> _Arrays:
-    arrays: _Arrays = {name: getattr(network, name) for name in _FIXED}
-    arrays |= {f"filters.{place}": filters for place, filters in enumerate(network.filters)}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _checksum(description: _Description, arrays: _Arrays) -> str:
+def _checksum(description: _Description, arrays: Arrays) -> str:
     digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(description, checksum=""), order="sorted"))
     _update(digest, arrays)
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, arrays: _Arrays) -> None:
+def _update(digest: hashlib._Hash, arrays: Arrays) -> None:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
 
 
-def _network(description: _Description, arrays: _Arrays) -> QuantizedNetwork:
+def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
     """The network from a file whose checksum fits; raises ValueError when its parts do not fit each other."""
     widths, labels = description.widths, len(description.labels)
     if not labels or len(set(description.labels)) != labels:
@@ -191,63 +171,18 @@ def _network(description: _Description, arrays: _Arrays) -> QuantizedNetwork:
         raise ValueError(f"window widths {widths}: allowed are 1 to {MAX_WIDTH}")
     if not 1 <= description.max_tokens <= MAX_TOKENS:
         raise ValueError(f"max_tokens {description.max_tokens}: allowed are 1 to {MAX_TOKENS}")
-    if not (np.isfinite(description.unit) and description.unit > 0):
-        raise ValueError(f"unit {description.unit}: must be a positive number")
-    names = [*_FIXED, *(f"filters.{place}" for place in range(len(widths)))]
-    if set(arrays) != set(names):
-        raise ValueError(f"it has the arrays {sorted(arrays)}, expected {sorted(names)}")
-    filters = tuple(arrays[f"filters.{place}"] for place in range(len(widths)))
-    _check_arrays(arrays, filters, widths, labels)
+    for unit in (description.unit, description.word_unit):
+        if not (np.isfinite(unit) and unit > 0):
+            raise ValueError(f"unit {unit}: must be a positive number")
+    fields = fields_of(arrays, labels=labels, widths=widths, dimensions=description.dimensions)
     return QuantizedNetwork(
         labels=description.labels,
         max_tokens=description.max_tokens,
         widths=widths,
-        filters=filters,
+        word_unit=description.word_unit,
         convolution_factor=description.convolution_factor,
         wide_factor=description.wide_factor,
         unit=description.unit,
         tables_sha256=description.tables_sha256,
-        **{name: arrays[name] for name in _FIXED},
+        **fields,
     )
-
-
-def _check_arrays(arrays: _Arrays, filters: tuple[NDArray[np.int8], ...], widths: tuple[int, ...], labels: int) -> None:
-    kept, bigrams = arrays["word_hashes"].size, arrays["bigram_hashes"].size
-    dimensions = arrays["words"].shape[-1] if arrays["words"].ndim else 0
-    count = filters[0].shape[0] if filters[0].ndim else 0
-    rows, total = kept + FIRST_WORD_ROW, count * len(widths)
-    shapes: dict[str, tuple[int, ...]] = {
-        "word_hashes": (kept,),
-        "words": (rows, dimensions),
-        "word_scales": (rows,),
-        "filter_scales": (total,),
-        "table_scales": (total,),
-        "filter_bias": (total,),
-        "head": (labels, total),
-        "wide_words": (rows, labels),
-        "bigram_hashes": (bigrams,),
-        "wide_bigrams": (bigrams, labels),
-        "bias": (labels,),
-    }
-    kinds: dict[str, type] = dict(_FIXED)
-    for place, width in enumerate(widths):
-        shapes[f"filters.{place}"] = (count, width, dimensions)
-        kinds[f"filters.{place}"] = np.int8
-    for name, shape in shapes.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype != kinds[name]:
-            raise ValueError(
-                f"{name} is {array.dtype}{list(array.shape)}, expected {np.dtype(kinds[name])}{list(shape)}"
-            )
-        if array.dtype == np.int8 and array.min(initial=0) < -127:
-            raise ValueError(f"{name} holds -128, which a symmetric scale has no place for")
-        if name.endswith("_scales") and not np.all(np.isfinite(array) & (array > 0)):
-            raise ValueError(f"{name} holds a scale that is not a positive number")
-        if name.endswith("_hashes") and len(np.unique(array)) != len(array):
-            raise ValueError(f"{name} holds a hash twice")
-    if not 1 <= dimensions <= MAX_DIMENSIONS or not count:
-        raise ValueError(f"{dimensions} dimensions, {count} filters: allowed are 1 to {MAX_DIMENSIONS}, and at least 1")
-    if arrays["words"][PADDING_ROW].any():
-        raise ValueError("row 0 of words is padding and must be zero")
-    if rows * sum(widths) * count > MAX_TABLE_BYTES:
-        raise ValueError(f"its tables would take {rows * sum(widths) * count} bytes, allowed are {MAX_TABLE_BYTES}")

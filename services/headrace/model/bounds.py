@@ -15,6 +15,7 @@ from headrace.model.integers import (
     MAX_LOGIT,
     QuantizedNetwork,
     inverse_roots,
+    stepped,
 )
 
 
@@ -55,10 +56,14 @@ def check_bounds(network: QuantizedNetwork, tables: NDArray[np.int8]) -> None:
         raise BoundsError(
             f"filter biases reach {bias} (allowed {MAX_FILTER_BIAS}) and features {feature} (allowed {MAX_FEATURE})"
         )
-    convolution = largest_convolution(network.head, features)
+    convolution = largest_convolution(stepped(network.head, network.head_steps), features)
     if convolution > MAX_CONVOLUTION:
         raise BoundsError(f"the head's sums could reach {convolution} (allowed {MAX_CONVOLUTION})")
-    wide = largest_wide(network.wide_words, network.wide_bigrams, network.max_tokens)
+    wide = largest_wide(
+        stepped(network.wide_words, network.wide_word_steps),
+        stepped(network.wide_bigrams, network.wide_bigram_steps),
+        network.max_tokens,
+    )
     logit = convolution * abs(network.convolution_factor) + wide * abs(network.wide_factor)
     logit += max((abs(int(bias)) for bias in network.bias), default=0)
     if logit >= MAX_LOGIT:

@@ -76,7 +76,7 @@ def fold_unchecked(network: QuantizedNetwork) -> NDArray[np.int8]:
     """:func:`fold` without its checks, for quantizing, which derives from the tables what they are checked against."""
     columns = columns_of(network.filters)
     ratios = a_tap(network.filter_scales, network.widths) / a_tap(network.table_scales, network.widths)
-    scales = network.word_scales.astype(np.float64)
+    scales = network.word_steps.astype(np.float64) * network.word_unit
     tables = np.empty((len(network.words), columns.shape[1]), np.int8)
     for rows, exact in products(network.words, columns):
         scaled = np.rint(exact * scales[rows, None] * ratios)

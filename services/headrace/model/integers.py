@@ -9,6 +9,11 @@ For a text of n words (cut at ``max_tokens``), with T the folded tables of :mod:
 - ``logit[c] = convolution[c] * convolution_factor + wide[c] * wide_factor + bias[c]``, below 2^62, times ``unit``.
 
 The label is the largest logit's, the lowest index on a tie. Floats appear only where scores are shown.
+
+Words, head and the wide part are stored as *stepped rows*: int8 values and for each row a whole step in 1..255, so that
+a row is its values times its step, an int16, and all rows of a table share one unit. A word or bigram is known by its
+*key*, the upper 32 bits of its hash: no two kept ones have one key, and one that is not kept is taken for a kept one
+with the probability V / 2^32 (30,000 words: 1 in 143,000).
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ MAX_CONVOLUTION = 2**31 - 1
 MAX_LOGIT = 2**62
 
 ROOT_BITS = 16
+KEY_SHIFT = 32
+MAX_STEP = 255
 
 
 def inverse_roots(max_tokens: int) -> NDArray[np.int64]:
@@ -40,32 +47,51 @@ def inverse_roots(max_tokens: int) -> NDArray[np.int64]:
     return np.array(roots, np.int64)
 
 
+def keys_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """The keys of word or bigram hashes: their upper 32 bits."""
+    return (hashes >> np.uint64(KEY_SHIFT)).astype(np.uint32)
+
+
+def stepped(values: NDArray[np.int8], steps: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """``int16[rows, columns]``: each row of ``values`` times its step; within +-127 * 255, which 16 bits hold."""
+    product: NDArray[np.int16] = values.astype(np.int16) * steps.astype(np.int16)[:, None]
+    return product
+
+
 @dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
     """V kept words, D dimensions, F filters a width, B kept bigrams, C labels; see the module for the meaning.
 
-    - ``word_hashes`` uint64[V]; ``words`` int8[V + 2, D] times ``word_scales`` float32[V + 2];
+    - ``word_keys`` uint32[V]; ``words`` int8[V + 2, D] times ``word_steps`` uint8[V + 2] times ``word_unit``;
     - ``filters``: an int8[F, width, D] for each width, times ``filter_scales`` float32[widths x F];
     - ``table_scales`` float32[widths x F]: the step of the folded table's entries, one a filter;
       ``tables_sha256``: what folding has to give;
-    - ``filter_bias`` int32[widths x F] in steps of the table; ``head`` int16[C, widths x F];
-    - ``wide_words`` int16[V + 2, C]; ``bigram_hashes`` uint64[B]; ``wide_bigrams`` int16[B, C]; ``bias`` int64[C].
+    - ``filter_bias`` int32[widths x F] in steps of the table;
+    - ``head`` int8[C, widths x F] times ``head_steps`` uint8[C];
+    - ``wide_words`` int8[V + 2, C] times ``wide_word_steps`` uint8[V + 2]; ``bigram_keys`` uint32[B]; ``wide_bigrams``
+      int8[B, C] times ``wide_bigram_steps`` uint8[B]; ``bias`` int64[C].
+
+    Where the formulas say head, wide_words and wide_bigrams, they mean the rows of :func:`stepped`.
     """
 
     labels: tuple[str, ...]
     max_tokens: int
     widths: tuple[int, ...]
-    word_hashes: NDArray[np.uint64]
+    word_keys: NDArray[np.uint32]
     words: NDArray[np.int8]
-    word_scales: NDArray[np.float32]
+    word_steps: NDArray[np.uint8]
+    word_unit: float
     filters: tuple[NDArray[np.int8], ...]
     filter_scales: NDArray[np.float32]
     table_scales: NDArray[np.float32]
     filter_bias: NDArray[np.int32]
-    head: NDArray[np.int16]
-    wide_words: NDArray[np.int16]
-    bigram_hashes: NDArray[np.uint64]
-    wide_bigrams: NDArray[np.int16]
+    head: NDArray[np.int8]
+    head_steps: NDArray[np.uint8]
+    wide_words: NDArray[np.int8]
+    wide_word_steps: NDArray[np.uint8]
+    bigram_keys: NDArray[np.uint32]
+    wide_bigrams: NDArray[np.int8]
+    wide_bigram_steps: NDArray[np.uint8]
     bias: NDArray[np.int64]
     convolution_factor: int
     wide_factor: int

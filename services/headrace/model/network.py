@@ -7,7 +7,7 @@ over hashed words and bigrams (Wang and Manning 2012), blended by one weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,11 +86,30 @@ class Network:
             raise ValueError("network: row 0 of words is padding and must be zero")
 
 
+def network_bytes(network: Network) -> int:
+    """Bytes of all arrays, as they are: what an artifact's size is compared with."""
+    arrays = [value for value in vars(network).values() if isinstance(value, np.ndarray)]
+    return sum(array.nbytes for array in (*arrays, *network.filters))
+
+
 def _check(name: str, array: NDArray[np.generic], shape: tuple[int, ...], kind: type) -> None:
     if array.shape != shape or array.dtype != kind:
         raise ValueError(
             f"network: {name} must be {np.dtype(kind).name}{list(shape)}, not {array.dtype.name}{list(array.shape)}"
         )
+
+
+def keep_rows(network: Network, words: NDArray[np.int64], bigrams: NDArray[np.int64]) -> Network:
+    """``network`` with only the kept words and bigrams at these places; the other words are unknown words to it."""
+    rows = np.concatenate([np.array([PADDING_ROW, UNKNOWN_ROW]), words + FIRST_WORD_ROW])
+    return replace(
+        network,
+        word_hashes=network.word_hashes[words],
+        words=network.words[rows],
+        wide_words=network.wide_words[rows],
+        bigram_hashes=network.bigram_hashes[bigrams],
+        wide_bigrams=network.wide_bigrams[bigrams],
+    )
 
 
 def rows_of(hashes: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -1,12 +1,14 @@
 """Quantizing: the trained float32 network to integers (:mod:`headrace.model.integers`).
 
-Symmetric linear quantization: a value is an integer times a positive scale, zero is zero. Words have a scale a row,
-filters and folded tables a scale a filter, the head and the wide part one scale each, so that sums need no rescaling.
+Symmetric linear quantization: a value is an integer times a positive scale, zero is zero. Words, head and wide part
+have a whole step for each row and one unit for the table, so that sums of rows need no rescaling; filters and folded
+tables have a scale a filter.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,47 +19,60 @@ from headrace.model.integers import (
     MAX_CONVOLUTION,
     MAX_DIMENSIONS,
     MAX_FILTER_BIAS,
+    MAX_STEP,
     MAX_TOKENS,
     MAX_WIDTH,
     ROOT_BITS,
     QuantizedNetwork,
+    keys_of,
+    stepped,
 )
-from headrace.model.network import Network
+from headrace.model.network import Network, keep_rows
+from headrace.model.nibbles import NIBBLE_LIMIT
 
-_INT8 = 127
-_INT16 = 32767
+# The largest value of so many bits, with the sign: symmetric, so the lowest is never used.
+_LIMITS = {8: 127, 4: NIBBLE_LIMIT}
 # Logits stay below it, so that they are exact as float64 too when a score is shown.
 _LOGIT_LIMIT = 2.0**52
 
 
-def quantize(network: Network) -> QuantizedNetwork:
+def quantize(network: Network, bits: int = 8) -> QuantizedNetwork:
     """Quantize a trained network; deterministic on one machine.
 
-    Raises ValueError when the network has more dimensions, wider windows or more tokens than the integers hold, or a
-    value that is not finite.
+    ``bits`` of a stored value, 8 or 4: of words, filters, head and wide part alike. Of kept words (or bigrams) with one
+    key, only the most frequent is kept. Raises ValueError when the network has more dimensions, wider windows or more
+    tokens than the integers hold, or a value that is not finite.
     """
+    network = _without_clashes(network)
     _check(network)
-    words, word_scales = _to_int8(network.words, axes=(1,))
-    quantized = [_to_int8(filters, axes=(1, 2)) for filters in network.filters]
+    limit = _LIMITS[bits]
+    word_unit = _largest(network.words) / (limit * MAX_STEP) or 1.0
+    words, word_steps = _to_rows(network.words, word_unit, limit)
+    quantized = [_to_filters(filters, limit) for filters in network.filters]
     filters = tuple(values for values, _ in quantized)
     filter_scales = np.concatenate([scales for _, scales in quantized])
-    table_scales = _table_scales(words, word_scales, filters, filter_scales, network)
+    table_scales = _table_scales(words, word_steps * word_unit, filters, filter_scales, network)
+    labels, rows, bigrams = len(network.labels), len(words), len(network.bigram_hashes)
     draft = QuantizedNetwork(
         labels=network.labels,
         max_tokens=network.max_tokens,
         widths=network.widths,
-        word_hashes=network.word_hashes,
+        word_keys=keys_of(network.word_hashes),
         words=words,
-        word_scales=word_scales,
+        word_steps=word_steps,
+        word_unit=word_unit,
         filters=filters,
         filter_scales=filter_scales,
         table_scales=table_scales,
         filter_bias=np.rint(network.filter_bias / table_scales.astype(np.float64)).astype(np.int32),
-        head=np.zeros(network.head.shape, np.int16),
-        wide_words=np.zeros(network.wide_words.shape, np.int16),
-        bigram_hashes=network.bigram_hashes,
-        wide_bigrams=np.zeros(network.wide_bigrams.shape, np.int16),
-        bias=np.zeros(len(network.labels), np.int64),
+        head=np.zeros(network.head.shape, np.int8),
+        head_steps=np.ones(labels, np.uint8),
+        wide_words=np.zeros((rows, labels), np.int8),
+        wide_word_steps=np.ones(rows, np.uint8),
+        bigram_keys=keys_of(network.bigram_hashes),
+        wide_bigrams=np.zeros((bigrams, labels), np.int8),
+        wide_bigram_steps=np.ones(bigrams, np.uint8),
+        bias=np.zeros(labels, np.int64),
         convolution_factor=0,
         wide_factor=0,
         unit=1.0,
@@ -65,9 +80,21 @@ def quantize(network: Network) -> QuantizedNetwork:
     )
     tables = fold_unchecked(draft)
     features = largest_features(tables, network.widths, draft.filter_bias)
-    finished = replace(_with_linear_parts(draft, network, features), tables_sha256=tables_digest(tables))
+    finished = replace(_with_linear_parts(draft, network, features, limit), tables_sha256=tables_digest(tables))
     check_bounds(finished, tables)
     return finished
+
+
+def _without_clashes(network: Network) -> Network:
+    words, bigrams = _first_of_key(network.word_hashes), _first_of_key(network.bigram_hashes)
+    if len(words) == len(network.word_hashes) and len(bigrams) == len(network.bigram_hashes):
+        return network
+    return keep_rows(network, words, bigrams)
+
+
+def _first_of_key(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    _, first = np.unique(keys_of(hashes), return_index=True)
+    return np.sort(first)
 
 
 def _check(network: Network) -> None:
@@ -84,17 +111,29 @@ def _check(network: Network) -> None:
             raise ValueError(f"network: {name} holds a value that is not finite; training diverged")
 
 
-def _to_int8(values: NDArray[np.float32], axes: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """``values`` in int8 with one scale for each index of the axes left; an all-zero slice has the scale 1."""
-    largest = np.abs(values).max(axis=axes, keepdims=True, initial=0.0)
-    scales = np.where(largest > 0, largest / np.float32(_INT8), np.float32(1.0)).astype(np.float32)
-    rounded = np.rint(values.astype(np.float64) / scales)
-    return np.clip(rounded, -_INT8, _INT8).astype(np.int8), scales.reshape(-1)
+def _to_rows(values: NDArray[np.floating[Any]], unit: float, limit: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+    """Stepped rows (see :mod:`headrace.model.integers`): each row's step is the least whole one that holds its values.
+
+    A common unit loses little: what counts is an error's size in a sum over rows, and only large rows make large ones.
+    """
+    wide = values.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, initial=0.0)
+    steps = np.clip(np.ceil(largest / (limit * unit)), 1, MAX_STEP)
+    rounded = np.rint(wide / (steps * unit)[:, None])
+    return np.clip(rounded, -limit, limit).astype(np.int8), steps.astype(np.uint8)
+
+
+def _to_filters(filters: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """``filters`` float32[F, width, D] in int8 with one scale a filter; that of an all-zero filter is 1."""
+    largest = np.abs(filters).max(axis=(1, 2), initial=0.0)
+    scales = np.where(largest > 0, largest / np.float32(limit), np.float32(1.0)).astype(np.float32)
+    rounded = np.rint(filters.astype(np.float64) / scales[:, None, None])
+    return np.clip(rounded, -limit, limit).astype(np.int8), scales
 
 
 def _table_scales(
     words: NDArray[np.int8],
-    word_scales: NDArray[np.float32],
+    word_scales: NDArray[np.floating[Any]],
     filters: tuple[NDArray[np.int8], ...],
     filter_scales: NDArray[np.float32],
     network: Network,
@@ -120,19 +159,21 @@ def _table_scales(
     return np.where(scales > 0, scales, 1.0).astype(np.float32)
 
 
-def _with_linear_parts(draft: QuantizedNetwork, network: Network, features: NDArray[np.int64]) -> QuantizedNetwork:
+def _with_linear_parts(
+    draft: QuantizedNetwork, network: Network, features: NDArray[np.int64], limit: int
+) -> QuantizedNetwork:
     """Head, wide part, blend and bias, scaled so that no sum can leave its type whatever the text."""
-    head = network.head.astype(np.float64) * draft.table_scales
-    # Rounding adds at most a half to each weight, hence at most half of the features' sum.
-    room = MAX_CONVOLUTION - float(features.sum()) / 2 - 1
-    head_unit = max(_largest(head) / _INT16, float((np.abs(head) @ features).max(initial=0.0)) / room) or 1.0
-    head_integers = np.rint(head / head_unit).astype(np.int16)
-    convolution_bound = largest_convolution(head_integers, features)
+    weights = network.head.astype(np.float64) * draft.table_scales
+    head_unit = _head_unit(weights, features, limit)
+    head, head_steps = _to_rows(weights, head_unit, limit)
+    convolution_bound = largest_convolution(stepped(head, head_steps), features)
 
-    wide_unit = max(_largest(network.wide_words), _largest(network.wide_bigrams)) / _INT16 or 1.0
-    wide_words = np.rint(network.wide_words / wide_unit).astype(np.int16)
-    wide_bigrams = np.rint(network.wide_bigrams / wide_unit).astype(np.int16)
-    wide_bound = largest_wide(wide_words, wide_bigrams, network.max_tokens)
+    wide_unit = max(_largest(network.wide_words), _largest(network.wide_bigrams)) / (limit * MAX_STEP) or 1.0
+    wide_words, wide_word_steps = _to_rows(network.wide_words, wide_unit, limit)
+    wide_bigrams, wide_bigram_steps = _to_rows(network.wide_bigrams, wide_unit, limit)
+    wide_bound = largest_wide(
+        stepped(wide_words, wide_word_steps), stepped(wide_bigrams, wide_bigram_steps), network.max_tokens
+    )
 
     convolution_step = network.blend * head_unit
     wide_step = (1.0 - network.blend) * wide_unit / (1 << ROOT_BITS)
@@ -140,14 +181,27 @@ def _with_linear_parts(draft: QuantizedNetwork, network: Network, features: NDAr
     unit = (convolution_step * convolution_bound + wide_step * wide_bound + _largest(bias)) / _LOGIT_LIMIT or 1.0
     return replace(
         draft,
-        head=head_integers,
+        head=head,
+        head_steps=head_steps,
         wide_words=wide_words,
+        wide_word_steps=wide_word_steps,
         wide_bigrams=wide_bigrams,
+        wide_bigram_steps=wide_bigram_steps,
         bias=np.rint(bias / unit).astype(np.int64),
         convolution_factor=round(convolution_step / unit) if convolution_bound else 0,
         wide_factor=round(wide_step / unit) if wide_bound else 0,
         unit=unit,
     )
+
+
+def _head_unit(weights: NDArray[np.float64], features: NDArray[np.int64], limit: int) -> float:
+    """The least unit with which the head's steps and sums fit their types."""
+    # Rounding adds at most half a step to each weight, and a step is less than one above largest / (limit * unit).
+    largest = np.abs(weights).max(axis=1, initial=0.0)
+    total = float(features.sum())
+    sums = np.abs(weights) @ features + largest * total / (2 * limit)
+    room = MAX_CONVOLUTION - total / 2 - 1
+    return max(_largest(weights) / (limit * MAX_STEP), float(sums.max(initial=0.0)) / room) or 1.0
 
 
 def _largest(values: NDArray[np.generic]) -> float:

@@ -29,6 +29,7 @@ SHAPES = {
     "wide part alone": {"blend": 0.0},
     "tiny weights": {"scale": 1e-6},
     "huge weights": {"scale": 1e4},
+    "four bits": {"bits": 4, "labels": 5},
     "realistic": {
         "labels": 4,
         "dimensions": 128,
@@ -171,6 +172,7 @@ def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> N
     max_tokens=st.integers(1, 30),
     blend=st.floats(0, 1),
     scale=st.floats(1e-3, 1e3),
+    bits=st.sampled_from([4, 8]),
 )
 def test_any_network_has_the_references_integers(seed: int, **shape: object) -> None:
     artifact = random_artifact(seed, **shape)

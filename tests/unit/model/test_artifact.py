@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.model import artifact_format
+from headrace.model import artifact_arrays, artifact_format
 from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, library_versions, load, save
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import quantize
+from headrace.model.store import StoreError
 from headrace_schemas.records import Lineage, OffsetRange
 from tests.support.networks import random_network
 
@@ -51,6 +52,19 @@ def test_what_is_saved_is_loaded(place: str, tmp_path: Path) -> None:
     assert (loaded.sha256, loaded.size, loaded.version) == (artifact.sha256, artifact.size, artifact.version)
 
 
+def test_four_bits_are_stored_two_a_byte_and_read_back() -> None:
+    network = quantize(random_network(6, labels=3, dimensions=9, extra_words=500), bits=4)
+    data = artifact_format.encode(network, ABOUT)
+    decoded, _ = artifact_format.decode(data, "model")
+    assert_equal(decoded, network)
+    assert_equal(decoded, artifact_format.decode(artifact_format.encode(decoded, ABOUT), "model")[0])
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    rows = len(network.words)
+    assert (header["words"]["dtype"], header["words"]["shape"]) == ("U8", [rows, 5])
+    assert header["wide_words"]["shape"] == [rows, 2]
+    assert header["filters.1"]["shape"] == [5, 3, 5]
+
+
 def test_saving_leaves_the_artifact_alone_in_its_folder(tmp_path: Path) -> None:
     artifact = assemble(NETWORK, ABOUT)
     save(artifact, str(tmp_path / "model"))
@@ -67,7 +81,7 @@ def test_a_save_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(type(files), "mv", fail)
-        with pytest.raises(OSError, match="no room"):
+        with pytest.raises(StoreError, match="memory://failing/model could not be written: no room"):
             save(assemble(NETWORK, ABOUT), "memory://failing/model")
     assert files.find("failing") == []
 
@@ -163,7 +177,7 @@ def changed(name: str, index: tuple[int, ...], value: float) -> dict[str, object
 HOSTILE: list[tuple[dict[str, object], str]] = [
     ({"labels": ("a", "a", "b")}, "labels"),
     ({"labels": ()}, "labels"),
-    ({"labels": ("a", "b")}, r"head is int16\[3, 15\], expected int16\[2, 15\]"),
+    ({"labels": ("a", "b")}, r"head is int8\[3, 15\], expected int8\[2, 15\]"),
     ({"widths": (2, 3)}, "arrays"),
     ({"widths": (2, 3, 0)}, "widths"),
     ({"widths": (2, 3, 1000)}, "widths"),
@@ -174,12 +188,17 @@ HOSTILE: list[tuple[dict[str, object], str]] = [
     ({"words": NETWORK.words[:-1]}, "words is"),
     ({"words": NETWORK.words.astype(np.int16)}, "words is int16"),
     ({"words": NETWORK.words[0]}, "words is"),
-    ({"word_hashes": NETWORK.word_hashes.reshape(1, -1)}, "word_hashes is"),
+    ({"word_keys": NETWORK.word_keys.reshape(1, -1)}, "word_keys is"),
     (changed("words", (3, 0), -128), "-128"),
     (changed("words", (0, 0), 1), "row 0 of words"),
-    (changed("word_scales", (3,), np.nan), "word_scales"),
+    ({"word_unit": 0.0}, "unit 0.0"),
+    (changed("word_steps", (3,), 0), "word_steps holds a step of 0"),
+    (changed("filter_scales", (3,), np.nan), "filter_scales"),
     (changed("table_scales", (3,), 0.0), "table_scales"),
-    (changed("word_hashes", (1,), int(NETWORK.word_hashes[0])), "word_hashes holds a hash twice"),
+    (changed("word_keys", (1,), int(NETWORK.word_keys[0])), "word_keys holds a key twice"),
+    ({"wide_words": NETWORK.wide_words.view(np.uint8)}, r"wide_words: uint8\[18, 3\] does not hold 3 columns"),
+    ({"wide_words": np.full((18, 2), 8, np.uint8)}, "wide_words: it holds a half byte"),
+    ({"wide_words": np.full((18, 2), 16, np.uint8)}, "wide_words: it holds a half byte"),
     ({"filters": tuple(f[..., :0] for f in NETWORK.filters), "words": NETWORK.words[:, :0]}, "0 dimensions"),
 ]
 
@@ -192,7 +211,7 @@ def test_a_hostile_file_is_refused(change: dict[str, object], message: str) -> N
 
 
 def test_tables_beyond_the_memory_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_format, "MAX_TABLE_BYTES", 100)
+    monkeypatch.setattr(artifact_arrays, "MAX_TABLE_BYTES", 100)
     with pytest.raises(ArtifactError, match="tables would take"):
         artifact_format.decode(DATA, "model")
 

@@ -46,7 +46,7 @@ def entry(network: QuantizedNetwork, row: int, place: int, tap: int, filter_inde
     )
     at = place * len(filters) + filter_index
     ratio = float(network.filter_scales[at]) / float(network.table_scales[at])
-    return max(-127, min(127, round(exact * float(network.word_scales[row]) * ratio)))
+    return max(-127, min(127, round(exact * (int(network.word_steps[row]) * network.word_unit) * ratio)))
 
 
 @pytest.mark.parametrize("widths", [(2, 3, 4), (1, 5), (3,)])
@@ -99,7 +99,7 @@ def test_tables_that_the_artifact_was_not_made_with_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head": 32767, "filter_bias": 16384}, "head's sums"),
+        ({"head": 127, "head_steps": 255, "filter_bias": 16384}, "head's sums"),
         ({"filter_bias": 2**30}, "filter biases reach 1073741824"),
         ({"convolution_factor": 2**60}, "a logit could reach"),
         ({"wide_factor": -(2**61)}, "a logit could reach"),

@@ -9,26 +9,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.model.integers import MAX_DIMENSIONS, MAX_LOGIT, inverse_roots
+from headrace.model.network import keep_rows
 from headrace.model.quantizing import quantize
 from tests.support.networks import random_network
 
 
-def test_words_and_filters_are_within_half_a_step_of_what_was_trained() -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_words_and_filters_are_within_half_a_step_of_what_was_trained(bits: int) -> None:
     network = random_network(1)
-    quantized = quantize(network)
-    steps = quantized.word_scales[:, None]
+    quantized = quantize(network, bits)
+    steps = quantized.word_steps[:, None] * quantized.word_unit
     assert np.all(np.abs(quantized.words * steps - network.words) <= steps * 0.5001)
     for place, (found, trained) in enumerate(zip(quantized.filters, network.filters, strict=True)):
         steps = quantized.filter_scales[place * 5 : (place + 1) * 5, None, None]
         assert np.all(np.abs(found * steps - trained) <= steps * 0.5001)
 
 
-def test_minus_128_is_never_used() -> None:
+@pytest.mark.parametrize(("bits", "lowest"), [(4, -7), (8, -127)])
+def test_the_lowest_integer_is_never_used(bits: int, lowest: int) -> None:
     network = random_network(4)
-    negative = replace(network, words=-np.abs(network.words), filters=tuple(-np.abs(f) for f in network.filters))
-    quantized = quantize(negative)
-    assert quantized.words.min() == -127
-    assert all(filters.min() == -127 for filters in quantized.filters)
+    negative = replace(
+        network,
+        words=-np.abs(network.words),
+        filters=tuple(-np.abs(f) for f in network.filters),
+        wide_words=-np.abs(network.wide_words),
+    )
+    quantized = quantize(negative, bits)
+    assert quantized.words.min() == quantized.wide_words.min() == lowest
+    assert all(filters.min() == lowest for filters in quantized.filters)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_each_rows_step_is_the_least_that_holds_its_values(bits: int) -> None:
+    network = random_network(8)
+    quantized = quantize(network, bits)
+    limit = 2 ** (bits - 1) - 1
+    assert quantized.word_steps.max() == 255
+    largest = np.abs(network.words).max(axis=1)
+    steps = quantized.word_steps.astype(np.int64)
+    assert np.all(largest <= steps * limit * quantized.word_unit * 1.0001)
+    assert np.all(largest[1:] > (steps[1:] - 1) * limit * quantized.word_unit)
+
+
+def test_of_two_words_with_one_key_the_more_frequent_is_kept() -> None:
+    network = random_network(3)
+    hashes = network.word_hashes.copy()
+    hashes[5] = hashes[2] ^ np.uint64(1)
+    quantized = quantize(replace(network, word_hashes=hashes))
+    expected = quantize(keep_rows(network, np.delete(np.arange(len(hashes)), 5), np.arange(len(network.bigram_hashes))))
+    assert np.array_equal(quantized.word_keys, expected.word_keys)
+    assert np.array_equal(quantized.words, expected.words)
+    assert np.array_equal(quantized.wide_words, expected.wide_words)
 
 
 def test_the_same_network_gives_the_same_integers() -> None:
@@ -47,12 +78,15 @@ def test_the_same_network_gives_the_same_integers() -> None:
     scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e3, 1e12]),
     blend=st.sampled_from([0.0, 1e-6, 0.5, 1.0]),
     bias=st.sampled_from([0.0, 1.0, 1e6, -1e6]),
+    bits=st.sampled_from([4, 8]),
 )
-def test_a_network_of_any_size_of_weights_fits_its_integers(seed: int, scale: float, blend: float, bias: float) -> None:
+def test_a_network_of_any_size_of_weights_fits_its_integers(
+    seed: int, scale: float, blend: float, bias: float, bits: int
+) -> None:
     network = random_network(seed, scale=scale, blend=blend)
     moved = replace(network, filter_bias=network.filter_bias + np.float32(bias * scale))
     # quantize itself raises BoundsError when a sum could leave its type.
-    quantized = quantize(moved)
+    quantized = quantize(moved, bits)
     assert int(np.abs(quantized.bias).max()) < MAX_LOGIT
 
 

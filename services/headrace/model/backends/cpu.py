@@ -19,7 +19,7 @@ from headrace.model.backends.interface import Answers
 from headrace.model.backends.kernels import FILTER_LANES, WIDE_LANES, answer_texts
 from headrace.model.folding import fold
 from headrace.model.hashing import join_texts
-from headrace.model.integers import inverse_roots
+from headrace.model.integers import inverse_roots, stepped
 from headrace.model.lookup import build_lookup
 from headrace.model.network import FIRST_WORD_ROW
 
@@ -36,6 +36,7 @@ class CpuBackend:
         network = artifact.network
         filters = network.filters_a_width
         tables = _padded(fold(network), 2, FILTER_LANES)
+        wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
         # In the order of the kernel's parameters. None is the artifact's own array: those of a loaded one can't be
@@ -43,17 +44,15 @@ class CpuBackend:
         self._constants = (
             characters.table(),
             network.max_tokens,
-            *build_lookup(network.word_hashes, FIRST_WORD_ROW),
-            *build_lookup(network.bigram_hashes, 1),
+            *build_lookup(network.word_keys, FIRST_WORD_ROW),
+            *build_lookup(network.bigram_keys, 1),
             np.array(network.widths, np.int64),
             tables.reshape(-1),
             _by_width(network.filter_bias, len(network.widths), filters),
-            _by_width(network.head, len(network.widths), filters),
-            _padded(network.wide_words, 1, WIDE_LANES),
+            _by_width(stepped(network.head, network.head_steps), len(network.widths), filters),
+            _padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES),
             # Row 0 is what a bigram without a weight adds.
-            _padded(
-                np.concatenate([np.zeros((1, len(network.labels)), np.int16), network.wide_bigrams]), 1, WIDE_LANES
-            ),
+            _padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES),
             network.bias.copy(),
             inverse_roots(network.max_tokens),
             network.convolution_factor,

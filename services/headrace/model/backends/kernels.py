@@ -22,8 +22,6 @@ FILTER_LANES = 32
 WIDE_LANES = 8
 
 _LINE = np.uint64(CACHE_LINE)
-# A lookup's slots are pairs of a key and a row.
-_PAIR = np.uint64(2)
 
 
 @kernel
@@ -176,10 +174,10 @@ def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """
     count = hash_text(data, start, end, characters, hashes, 0, len(hashes))
     for p in range(count):
-        prefetch(word_slots, home_slot(hashes[p], word_shift) * _PAIR)
+        prefetch(word_slots, home_slot(hashes[p], word_shift))
     for p in range(count - 1):
         pairs[p] = bigram(hashes[p], hashes[p + 1])
-        prefetch(bigram_slots, home_slot(pairs[p], bigram_shift) * _PAIR)
+        prefetch(bigram_slots, home_slot(pairs[p], bigram_shift))
     for p in range(count):
         row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
         rows[p] = row

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import Answers
 from headrace.model.folding import fold
-from headrace.model.integers import inverse_roots
+from headrace.model.integers import KEY_SHIFT, inverse_roots, stepped
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW
 from headrace.model.words import bigram_hash, split_words, word_hash
 
@@ -30,15 +30,16 @@ class ReferenceBackend:
         del threads
         self.artifact = artifact
         network = artifact.network
-        self._row_of_word = {int(word): FIRST_WORD_ROW + place for place, word in enumerate(network.word_hashes)}
-        self._row_of_bigram = {int(pair): place for place, pair in enumerate(network.bigram_hashes)}
+        self._row_of_word = {int(key): FIRST_WORD_ROW + place for place, key in enumerate(network.word_keys)}
+        self._row_of_bigram = {int(key): place for place, key in enumerate(network.bigram_keys)}
         # [V + 2, taps, F], split into one table for each width.
         tables = torch.from_numpy(fold(network)).to(torch.int64)
         self._tables = torch.split(tables, list(network.widths), dim=1)
         self._filter_bias = torch.from_numpy(network.filter_bias).to(torch.int64)
-        self._head = torch.from_numpy(network.head).to(torch.int64)
-        self._wide_words = torch.from_numpy(network.wide_words).to(torch.int64)
-        self._wide_bigrams = torch.from_numpy(network.wide_bigrams).to(torch.int64)
+        self._head = torch.from_numpy(stepped(network.head, network.head_steps)).to(torch.int64)
+        self._wide_words = torch.from_numpy(stepped(network.wide_words, network.wide_word_steps)).to(torch.int64)
+        wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
+        self._wide_bigrams = torch.from_numpy(wide_bigrams).to(torch.int64)
         self._bias = torch.from_numpy(network.bias)
         self._inverse_roots = inverse_roots(network.max_tokens)
 
@@ -67,7 +68,7 @@ class ReferenceBackend:
     def _logits(self, text: str) -> torch.Tensor:
         network = self.artifact.network
         words = [word_hash(word) for word in split_words(text, network.max_tokens)]
-        rows = [self._row_of_word.get(word, UNKNOWN_ROW) for word in words]
+        rows = [self._row_of_word.get(word >> KEY_SHIFT, UNKNOWN_ROW) for word in words]
         convolution = self._convolution(rows) * network.convolution_factor
         return convolution + self._wide(words, rows) * network.wide_factor + self._bias
 
@@ -84,7 +85,7 @@ class ReferenceBackend:
         return self._head @ features
 
     def _wide(self, words: list[int], rows: list[int]) -> torch.Tensor:
-        hashes = [bigram_hash(first, second) for first, second in pairwise(words)]
-        bigrams = [self._row_of_bigram[pair] for pair in hashes if pair in self._row_of_bigram]
+        keys = [bigram_hash(first, second) >> KEY_SHIFT for first, second in pairwise(words)]
+        bigrams = [self._row_of_bigram[key] for key in keys if key in self._row_of_bigram]
         sums = self._wide_words[rows].sum(dim=0) + self._wide_bigrams[bigrams].sum(dim=0)
         return sums * int(self._inverse_roots[len(rows)])
