@@ -17,12 +17,15 @@ def label_of(text: str) -> str:
 
 
 class SumModel:
-    """Fulfils the backend protocol as far as a worker uses it. ``poison`` says which texts raise."""
+    """Fulfils the backend protocol as far as a worker uses it. ``poison`` says which texts raise, ``score`` is every
+    answer's.
+    """
 
     name = "sum"
 
-    def __init__(self, poison: Callable[[bytes], bool] = lambda _: False) -> None:
+    def __init__(self, poison: Callable[[bytes], bool] = lambda _: False, score: float = 1.0) -> None:
         self.poison = poison
+        self.score = score
         self.batches: list[int] = []
 
     def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
@@ -32,5 +35,5 @@ class SumModel:
                 raise FloatingPointError("told to fail")
         labels = np.array([zlib.crc32(text) % len(LABELS) for text in texts], np.int32)
         k = min(ranking, 1)
-        scores = np.ones(len(texts), np.float32)
+        scores = np.full(len(texts), self.score, np.float32)
         return Answers(labels, scores, labels[:, None][:, :k], scores[:, None][:, :k])

@@ -8,13 +8,16 @@ from typing import Any
 
 import msgspec
 
+from headrace.inference.follow import Load
 from headrace.inference.infer import Model
-from headrace.inference.service import Worker
+from headrace.inference.service import Offload, Worker
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.metrics import WorkerMetrics
+from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
-from headrace_schemas.records import ClassifyRequest, ClassifyResult
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import METRICS, SETTINGS, TOPICS
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -47,6 +50,9 @@ class World:
         *,
         backend: SumModel | None = None,
         canaries: Sequence[tuple[bytes, str]] = (),
+        answering: Model | Load | None = None,
+        offload: Offload | None = None,
+        metrics: WorkerMetrics = METRICS,
         shape: RequestShape | None = None,
         make: Callable[..., Worker] = Worker,
         topics: Any = TOPICS,
@@ -58,10 +64,10 @@ class World:
             topics=topics,
             settings=msgspec.structs.replace(SETTINGS, **settings),
             shape=shape or RequestShape(),
-            model=Model("v1", LABELS, backend or SumModel(), tuple(canaries)),
+            model=answering or Model("v1", LABELS, backend or SumModel(), tuple(canaries)),
             clock=self.clock,
-            offload=offload,
-            metrics=METRICS,
+            offload=offload or after_a_moment,
+            metrics=metrics,
             process=f"{name}-{self.started}",
         )
         self.workers[name] = worker
@@ -82,6 +88,19 @@ class World:
 
     async def publish_value(self, value: bytes | None, partition: int = 0, **parts: Any) -> Appended:
         return await self.producer.send(TOPICS.requests, Outgoing(value, **parts), partition=partition)
+
+    async def publish_version(self, version: str, **parts: Any) -> None:
+        record = ModelVersion(
+            name=SETTINGS.model_name, version=version, uri=f"memory://{version}", sha256="", size=0, labels=LABELS,
+            created_at_ms=self.clock.now_ms(), **parts,
+        )  # fmt: skip
+        await ModelsWriter(self.producer, TOPICS.models).publish([record])
+
+    async def point_alias(self, version: str, *, previous: str | None = None, alias: str = SETTINGS.model) -> None:
+        record = ModelAlias(
+            name=SETTINGS.model_name, alias=alias, version=version, moved_at_ms=self.clock.now_ms(), previous=previous
+        )
+        await ModelsWriter(self.producer, TOPICS.models).publish([record])
 
     def log(self, topic: str, partition: int = 0) -> list[Any]:
         return self.cluster.log(TopicPartition(topic, partition)).records
@@ -114,7 +133,7 @@ class World:
         await self.cluster.close()
 
 
-async def offload(work: Callable[[], Any]) -> Any:
+async def after_a_moment(work: Callable[[], Any]) -> Any:
     await asyncio.sleep(0.01)
     return work()
 

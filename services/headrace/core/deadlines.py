@@ -41,18 +41,18 @@ class ServiceTime:
 
 
 class ClockAlarm(msgspec.Struct):
-    """Says when requests expire although they did not wait: then a clock is wrong, not the load.
+    """Says when requests expire although nothing waits: then a clock is wrong, not the load.
 
-    ``after`` expired requests in a row raise it once; one that is in time ends the row, and so does a batch of which
-    some ``waited``: were in the log already when its end was last looked at.
+    ``after`` expired requests in a row, each of them new in its partition's log when it was cut, raise it once; one
+    request that is in time ends the row, and so does a queue.
     """
 
     after: int = 100
     in_a_row: int = 0
 
-    def observe(self, *, expired: int, in_time: int, waited: bool) -> bool:
+    def observe(self, *, expired: int, in_time: int, lagging: bool) -> bool:
         """Take one batch's counts; true when the alarm is to be raised now."""
-        if in_time or waited:
+        if in_time or lagging:
             self.in_a_row = 0
             return False
         before = self.in_a_row

@@ -82,6 +82,7 @@ class Batcher:
         self._clock = clock
         self._metrics = metrics
         self._alarm = ClockAlarm()
+        self._left_waiting = False
         self._turn = 0
 
     async def next(self) -> Batch:
@@ -154,16 +155,16 @@ class Batcher:
         return piece
 
     def _watch_clock(self, batch: Batch) -> None:
-        requests = [request for piece in batch.slices for request in piece.requests]
-        expired = sum(request.late(batch.ready_ms) for request in requests)
-        ends = [piece.partition.end_seen for piece in batch.slices]
-        if None in ends:
-            return
-        waited = any(
-            end is not None and piece.requests[0].record.offset < end
-            for piece, end in zip(batch.slices, ends, strict=True)
+        late = [[request.late(batch.ready_ms) for request in piece.requests] for piece in batch.slices]
+        in_time = batch.size - sum(map(sum, late))
+        # Of a backlog that has expired nothing is new, also where the last of it leaves nothing waiting.
+        expired = sum(
+            is_late and piece.partition.is_new(request.record.offset)
+            for piece, column in zip(batch.slices, late, strict=True)
+            for request, is_late in zip(piece.requests, column, strict=True)
         )
-        if self._alarm.observe(expired=expired, in_time=len(requests) - expired, waited=waited):
+        waited, self._left_waiting = self._left_waiting, any(piece.partition.waiting for piece in batch.slices)
+        if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
             event(
                 "clock.suspect",
                 level="error",

@@ -63,6 +63,10 @@ class Partition:
         self.end_seen: int | None = None
         """Where the log ended within about the last second; None when that is not known."""
 
+    def is_new(self, offset: int) -> bool:
+        """Whether the request came since the end of the log was last looked at, as far as that is known."""
+        return self.end_seen is not None and offset >= self.end_seen
+
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""
         self.expected = position

@@ -197,7 +197,7 @@ class Worker:
                 for task in others:
                     task.cancel()
         except ExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise _first(group) from group
         finally:
             await self._close()
 
@@ -318,6 +318,13 @@ class Worker:
             except (KafkaError, TimeoutError) as error:
                 event("worker.close_failed", level="warning", error=str(error) or "timed out")
         event("worker.stopped")
+
+
+def _first(error: Exception) -> Exception:
+    """The first error of a group that may hold groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _wait(future: asyncio.Future[None]) -> None:

@@ -35,13 +35,13 @@ def test_the_fit_forgets_a_slow_start():
 
 def test_expiries_without_lag_raise_the_clock_alarm_once():
     alarm = ClockAlarm(after=5)
-    raised = [alarm.observe(expired=2, in_time=0, waited=False) for _ in range(5)]
+    raised = [alarm.observe(expired=2, in_time=0, lagging=False) for _ in range(5)]
     assert raised == [False, False, True, False, False]
 
 
-@pytest.mark.parametrize("relief", [{"in_time": 1, "waited": False}, {"in_time": 0, "waited": True}])
+@pytest.mark.parametrize("relief", [{"in_time": 1, "lagging": False}, {"in_time": 0, "lagging": True}])
 def test_load_is_no_clock_fault(relief):
     alarm = ClockAlarm(after=5)
-    alarm.observe(expired=4, in_time=0, waited=False)
+    alarm.observe(expired=4, in_time=0, lagging=False)
     assert not alarm.observe(expired=4, **relief)
-    assert not alarm.observe(expired=4, in_time=0, waited=False)
+    assert not alarm.observe(expired=4, in_time=0, lagging=False)

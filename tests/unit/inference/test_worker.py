@@ -7,15 +7,18 @@ import json
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
+from headrace.inference.infer import Model
 from headrace.inference.lag import StalledError
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import TopicPartition
+from headrace.metrics import WorkerMetrics
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TIMEOUT_MS, TRACEPARENT
 from headrace_schemas.paths import RequestShape
-from headrace_schemas.records import Status
-from tests.support.models import SumModel, label_of
+from headrace_schemas.records import Profile, Score, Status
+from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import TOPICS
 from tests.support.world import story
 
@@ -190,6 +193,113 @@ async def test_an_error_that_trying_again_cannot_mend_ends_the_worker_with_its_r
     with pytest.raises(NotAuthorizedError, match="no right"):
         await asyncio.wait_for(run, 60)
     world.runs.clear()
+
+
+@story
+async def test_an_attempt_that_may_not_be_written_ends_the_worker_with_its_reason(world):
+    async def fault(member, name):
+        if name == "produce.before":
+            raise NotAuthorizedError("no right to write to models")
+
+    run = world.start()
+    await world.running()
+    world.fault = fault
+    await world.publish("a")
+    with pytest.raises(NotAuthorizedError, match="models"):
+        await asyncio.wait_for(run, 60)
+    world.runs.clear()
+
+
+def clock_suspected(caplog) -> int:
+    return sum(record.getMessage() == "clock.suspect" for record in caplog.records)
+
+
+@pytest.mark.parametrize("count", [150, 400])
+def test_a_backlog_that_has_expired_is_no_fault_of_a_clock(caplog, count):
+    @story
+    async def play(world):
+        await world.publish(*(["late"] * count), headers=((TIMEOUT_MS, b"1000"),))
+        await world.clock.sleep(60)
+        world.start(max_batch=512, waiting_per_partition=512)
+        answers = await world.answered(count)
+        assert {answer.status for answer in answers} == {Status.EXPIRED}
+        assert not clock_suspected(caplog)
+
+    play()
+
+
+def test_requests_that_expire_as_they_come_are_a_fault_of_a_clock_and_said_once(caplog):
+    @story
+    async def play(world):
+        world.start()
+        await world.running()
+        await world.clock.sleep(3)
+        slow_ms = world.clock.now_ms() - 60_000
+        for count in range(150):
+            await world.publish("late", headers=((TIMEOUT_MS, b"1000"),), timestamp_ms=slow_ms)
+            await world.answered(count + 1)
+        assert {answer.status for answer in world.answers()} == {Status.EXPIRED}
+        assert clock_suspected(caplog) == 1
+
+    play()
+
+
+@story
+async def test_an_answer_below_the_threshold_has_no_label_and_says_what_it_would_have_been(world):
+    registry = CollectorRegistry()
+    unsure = Model("v1", LABELS, SumModel(score=0.5), threshold=0.6)
+    world.start(answering=unsure, metrics=WorkerMetrics(registry))
+    await world.publish("text", "another")
+    for text, answer in zip(("text", "another"), await world.answered(2), strict=True):
+        assert (answer.status, answer.label, answer.score) == (Status.OK, None, 0.5)
+        assert answer.ranking == (Score(label_of(text), 0.5),)
+    assert registry.get_sample_value("headrace_answers_abstained_total") == 2
+    assert registry.get_sample_value("headrace_answers_total", {"status": "ok"}) == 2
+
+
+@story
+async def test_an_answer_at_the_threshold_has_its_label_and_no_ranking_that_was_not_asked_for(world):
+    world.start(answering=Model("v1", LABELS, SumModel(score=0.5), threshold=0.5))
+    await world.publish("text")
+    (answer,) = await world.answered(1)
+    assert (answer.label, answer.ranking) == (label_of("text"), ())
+
+
+@story
+async def test_a_ranking_that_was_asked_for_is_kept_by_an_answer_without_a_label(world):
+    world.start(answering=Model("v1", LABELS, SumModel(score=0.5), threshold=0.6), ranking=1)
+    await world.publish("text")
+    (answer,) = await world.answered(1)
+    assert (answer.label, answer.ranking) == (None, (Score(label_of("text"), 0.5),))
+
+
+@story
+async def test_the_drift_of_the_answers_against_the_version_s_own_is_measured(world):
+    registry = CollectorRegistry()
+
+    def drift(of: str) -> float | None:
+        return registry.get_sample_value("headrace_drift_psi", {"of": of})
+
+    profile = Profile(labels=(1 / 3, 1 / 3, 1 / 3), confidence=(0.0,) * 9 + (1.0,))
+    poison = SumModel(score=1.0, poison=lambda text: text == b"poison")
+    canaries = ((b"canary", label_of("canary")),)
+    world.start(
+        answering=Model("v1", LABELS, poison, canaries, profile=profile),
+        metrics=WorkerMetrics(registry),
+        max_batch=512,
+        waiting_per_partition=512,
+    )
+    await world.publish("poison", *(f"text {number}" for number in range(400)))
+    await world.answered(401)
+    assert drift("labels") is None
+    await world.publish(*(f"text {number}" for number in range(400, 800)))
+    await world.answered(801)
+    assert drift("labels") < 0.1
+    # The text that failed has no score, so it is not counted as an unsure answer.
+    assert drift("confidence") == 0
+    await world.publish(*(["text"] * 800))
+    await world.answered(1601)
+    assert drift("labels") > 0.25
 
 
 @story
