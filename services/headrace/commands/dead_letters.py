@@ -1,4 +1,4 @@
-"""`headrace dead-letters`: requests that could not be answered, and another try for them."""
+"""`headrace dead-letters`: requests that could not be answered, labels that can't be used, and another try for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PlaceError(UserError):
 
 @app.callback()
 def dead_letters() -> None:
-    """Look at requests that failed; replay them once their cause is mended."""
+    """Look at requests and labels that failed; replay them once their cause is mended."""
 
 
 @app.command("list")
@@ -41,7 +41,7 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """List the dead letters there are now: place, request, error, attempt and message; no texts."""
+    """List the dead letters there are now: place, record, error, attempt and message; no texts."""
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     found = asyncio.run(_collect(settings, (), error))
     if as_json:
@@ -51,11 +51,11 @@ def list_letters(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("place", "request", "stage", "error", "attempt", "message", box=None, pad_edge=False)
+    table = Table("place", "record", "stage", "error", "attempt", "message", box=None, pad_edge=False)
     for one in found:
         letter = one.letter
-        request = f"{letter.topic}[{letter.partition}]@{letter.offset}"
-        cells = (f"{one.partition}@{one.offset}", request, letter.stage, letter.error, str(letter.attempt))
+        record = f"{letter.topic}[{letter.partition}]@{letter.offset}"
+        cells = (f"{one.partition}@{one.offset}", record, letter.stage, letter.error, str(letter.attempt))
         table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, letter.message)))
     console().print(table if found else "no dead letters")
 
@@ -80,9 +80,10 @@ def replay(
     max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Publish the requests again as they were, with their attempt counter raised.
+    """Publish records again as they were, to the topic they came from, with their attempt counter raised.
 
-    Each run publishes what it is told once; a request that fails again is a new dead letter with a higher attempt.
+    Each run publishes what it is told once; a record that fails again is a new dead letter with a higher attempt. A
+    label takes the place of a later one of its id, so look first.
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
@@ -135,15 +136,21 @@ async def _replay(
     from headrace.client.dead_letters import replay
     from headrace.client.publishing import Publisher
 
-    publisher = Publisher(cluster_of(settings).producer, settings.topics.names().requests)
+    cluster = cluster_of(settings)
+    publishers: dict[str, Publisher] = {}
     replayed = left = 0
     try:
         async for found in _letters(settings, places, error):
             if found.letter.attempt >= max_attempts:
                 left += 1
-            else:
-                await replay(publisher, found.letter)
-                replayed += 1
+                continue
+            # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
+            topic = found.letter.topic
+            if topic not in publishers:
+                publishers[topic] = Publisher(cluster.producer, topic)
+            await replay(publishers[topic], found.letter)
+            replayed += 1
     finally:
-        await publisher.stop()
+        for publisher in publishers.values():
+            await publisher.stop()
     return replayed, left

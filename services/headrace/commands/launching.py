@@ -1,0 +1,59 @@
+"""Ranks as processes that have the settings of the command that starts them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.commands.common import Invocation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import typer
+
+    from headrace.training.settings import TrainerSettings
+    from headrace.training.trainer.conducting import Launch
+
+# Of an event that a rank logs: what the log of this process adds itself.
+_OUR_OWN = ("time", "level", "event")
+
+
+def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSettings) -> Launch:
+    """What starts the ranks of a job; ``bootstrap`` is the command's own option. Their events go to this log too."""
+    from headrace.training.ranks.job import Job, Outcome
+    from headrace.training.ranks.launch import launch
+
+    given = ctx.ensure_object(Invocation)
+    program = ["headrace"]
+    if given.file is not None:
+        program += ["--config", str(given.file)]
+    for assignment in given.sets:
+        program += ["--set", assignment]
+    if (address := bootstrap or given.bootstrap) is not None:
+        program += ["--bootstrap", address]
+    folder = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "trainings"
+
+    async def start(job: Job) -> Outcome:
+        return await launch(
+            job,
+            ranks=settings.ranks,
+            program=program,
+            environ=given.environ,
+            folder=folder,
+            restarts=settings.max_restarts,
+            on_event=_relay,
+        )
+
+    return start
+
+
+def _relay(said: Mapping[str, Any]) -> None:
+    from headrace.logs import event
+
+    fields = {name: value for name, value in said.items() if name not in _OUR_OWN}
+    if "exception" in fields:
+        fields["traceback"] = fields.pop("exception")
+    event(said["event"], level=said.get("level", "info"), **fields)
