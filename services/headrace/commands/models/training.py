@@ -1,0 +1,146 @@
+"""`headrace models train` and `reproduce`: order a training, and train a version again."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, begin
+from headrace.commands.launching import launcher
+from headrace.commands.models.opening import open_models
+from headrace.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.commands.models.opening import Models
+    from headrace.config import Settings
+    from headrace.training.ranks.job import TopicSource
+    from headrace.training.trainer.conducting import Launch
+    from headrace.training.trainer.reproducing import Rows
+    from headrace_schemas.records import Lineage, ModelVersion, Training, TrainingOrder
+
+LOOK_S = 1.0
+IDS_SHOWN = 5
+
+
+class OrderFailedError(UserError):
+    """The training that was ordered failed."""
+
+
+def train(
+    ctx: typer.Context,
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Whatever the rules say.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the training's record.")] = "by hand",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the training.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Order a training of the labels that there are. A running `headrace trainer` begins it, after one that runs."""
+    if not now:
+        raise typer.BadParameter("trainings begin by the trainer's rules; --now orders one.")
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    ended = asyncio.run(_order(settings, reason, wait=wait))
+    if ended is None:
+        print(f"{settings.worker.model_name}: a training is ordered")
+    elif ended.error is not None:
+        raise OrderFailedError(f"Training {ended.id} failed: {ended.error}")
+    else:
+        print(f"{ended.name}: trained {ended.version}")
+
+
+def reproduce(
+    ctx: typer.Context,
+    version: Annotated[
+        str, typer.Argument(help="The version: its name, the beginning of it or of its hash, or an alias.")
+    ],
+    *,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Train a version again from its own offsets and recipe, and say whether the weights are the same.
+
+    Nothing is published. The exit code is 0 when they are the same, and 1 when they are not or labels are gone.
+    """
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    if not asyncio.run(_reproduce(ctx, settings, version, bootstrap)):
+        raise typer.Exit(1)
+
+
+async def _order(settings: Settings, reason: str, *, wait: bool) -> Training | None:
+    from headrace.core.clock import SystemClock
+    from headrace_schemas.records import TrainingOrder
+
+    clock = SystemClock()
+    order = TrainingOrder(name=settings.worker.model_name, ordered_at_ms=clock.now_ms(), reason=reason)
+    async with open_models(settings) as models:
+        await models.writer.publish([order])
+        if not wait:
+            return None
+        while (ended := _answer_to(order, models)) is None:
+            await clock.sleep(LOOK_S)
+            await models.log.refresh()
+        return ended
+
+
+def _answer_to(order: TrainingOrder, models: Models) -> Training | None:
+    """The training that began for ``order``, or for a later one, once it has ended."""
+    from headrace_schemas.records import TrainingState
+
+    last = models.log.trainings.get(order.name)
+    if last is None or last.begun_at_ms < order.ordered_at_ms or last.state is TrainingState.RUNNING:
+        return None
+    return last
+
+
+async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootstrap: str | None) -> bool:
+    import msgspec
+
+    from headrace.registry.finding import find_version
+    from headrace.training.trainer.reproducing import compare_rows, lineage_of, source_of
+
+    async with open_models(settings) as models:
+        version = find_version(models.log, settings.worker.model_name, wanted)
+        lineage = lineage_of(version)
+        source = source_of(lineage, max_text_bytes=settings.trainer.max_text_bytes)
+        rows = await compare_rows(models.cluster, source, lineage.digest)
+    for line in describe(version, lineage, rows):
+        print(line)
+    if not rows.equal:
+        return False
+    ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks)
+    return await _train_again(version, source, launcher(ctx, bootstrap, ranks))
+
+
+def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
+    """Say what the log still has of the version's labels."""
+    lines = [f"{version.version}: trained on {lineage.rows:,} rows of {lineage.source} by {lineage.ranks} ranks"]
+    if rows.retention:
+        lines.append(f"retention deleted {rows.retention:,} offsets of its snapshot")
+    if rows.equal:
+        lines.append("all its labels are there; training again")
+        return lines
+    lines.append(f"its labels are not all there any more: {rows.rows:,} rows are left, so nothing is trained")
+    for verb, ids in (("erased", rows.erased), ("replaced", rows.replaced)):
+        if ids:
+            lines.append(f"{verb} since, {len(ids):,} ids: {_some(ids)}")
+    return lines
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
+
+
+async def _train_again(version: ModelVersion, source: TopicSource, launch: Launch) -> bool:
+    from headrace.model.artifact import load
+    from headrace.model.artifact_format import weights_digest
+    from headrace.training.trainer.reproducing import job_again
+
+    with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
+        outcome = await launch(job_again(version, source, folder=folder))
+        found = weights_digest(load(outcome.uri, outcome.sha256, outcome.size).network)
+    equal = found == version.weights_sha256
+    print(f"the weights are {'the same' if equal else 'others'}: {found} now, {version.weights_sha256} then")
+    return equal

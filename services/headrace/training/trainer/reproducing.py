@@ -1,0 +1,112 @@
+"""Train a version again from the offsets in its lineage, having looked first at what the log still has of them.
+
+The log is compacted, so a label that was replaced or erased since is gone sooner or later. Then the rows are others,
+and so would the weights be: what was taken is said, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.errors import UserError
+from headrace.kafka.interface import Cluster, TopicPartition
+from headrace.training.compress.plan import Budget
+from headrace.training.ranks.agreeing import agree
+from headrace.training.ranks.exchange import Alone
+from headrace.training.ranks.job import Job, TopicSource
+from headrace.training.ranks.labels import Shard, read_partitions
+from headrace.training.recipe import Recipe
+from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
+
+BUDGET = "budget_points"
+"""Under which name a version's compression report has the budget that it was searched with."""
+
+
+class NotReproducibleError(UserError):
+    """The record of the version does not say how it was trained from a topic."""
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log has now of a version's snapshot.
+
+    ``equal``: the same labels, ids and texts. ``rows``: training and validation rows now. ``retention``: offsets that
+    were deleted. ``erased`` and ``replaced``: ids whose label in the snapshot is gone for a later record.
+    """
+
+    equal: bool
+    rows: int
+    retention: int
+    erased: tuple[str, ...]
+    replaced: tuple[str, ...]
+
+
+def lineage_of(version: ModelVersion) -> Lineage:
+    """The lineage of a version that was trained from a topic. Raises NotReproducibleError for any other."""
+    lineage = version.lineage
+    if lineage is None or not lineage.offsets or lineage.recipe is None or version.weights_sha256 is None:
+        raise NotReproducibleError(
+            f"{version.version} can't be trained again: its record has no offsets of a labels topic and recipe. Only "
+            "versions that `headrace trainer` made have them."
+        )
+    return lineage
+
+
+def source_of(lineage: Lineage, *, max_text_bytes: int) -> TopicSource:
+    """The snapshot that the lineage names."""
+    return TopicSource(topic=lineage.source, ranges=lineage.offsets, max_text_bytes=max_text_bytes)
+
+
+async def compare_rows(cluster: Cluster, source: TopicSource, digest: str) -> Rows:
+    """Read the snapshot as the log has it now, and compare it with the ``digest`` of what it was.
+
+    Raises DatasetError when the log ends before the snapshot does or leaves too few rows, and a KafkaError.
+    """
+    numbers = [one.partition for one in source.ranges]
+    shard = await read_partitions(cluster, source, numbers)
+    parts = agree(shard, Alone())
+    equal = parts.digest == digest
+    later = () if equal else await _gone(cluster, source, shard)
+    return Rows(
+        equal=equal,
+        rows=parts.rows,
+        retention=shard.dropped.get("retention", 0),
+        erased=tuple(id_ for id_, erased in later if erased),
+        replaced=tuple(id_ for id_, erased in later if not erased),
+    )
+
+
+def job_again(version: ModelVersion, source: TopicSource, *, folder: str) -> Job:
+    """The job that made ``version``, with a ``folder`` of its own for what comes of it."""
+    lineage = lineage_of(version)
+    budget = version.compression.get(BUDGET)
+    return Job(
+        id=f"reproduce-{version.version}",
+        source=source,
+        recipe=msgspec.json.decode(lineage.recipe or "", type=Recipe),
+        budget=None if budget is None else Budget(points=budget),
+        checkpoints=f"{folder}/training",
+        out=f"{folder}/versions",
+        created_at_ms=version.created_at_ms,
+        parent=version.parent,
+    )
+
+
+async def _gone(cluster: Cluster, source: TopicSource, shard: Shard) -> tuple[tuple[str, bool], ...]:
+    """Ids with a record behind the snapshot and none in it, and whether that record erases."""
+    consumer = cluster.consumer(read_committed=True)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(source.topic, one.partition) for one in source.ranges])
+    finally:
+        await consumer.stop()
+    behind = tuple(
+        OffsetRange(one.partition, one.end, ends[TopicPartition(source.topic, one.partition)]) for one in source.ranges
+    )
+    numbers = [one.partition for one in behind if one.first < one.end]
+    later = await read_partitions(cluster, msgspec.structs.replace(source, ranges=behind), numbers)
+    known = {record.id for record in shard.records}
+    return tuple(
+        (record.id.decode("utf-8", "backslashreplace"), record.content is None)
+        for record in later.records
+        if record.id not in known
+    )
