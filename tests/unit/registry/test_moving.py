@@ -16,7 +16,8 @@ from headrace.registry.moving import (
     roll_back,
     set_pin,
 )
-from headrace_schemas.records import ModelAlias, ModelVersion
+from headrace_schemas.records import ModelAlias
+from tests.support.versions import version_of
 
 NAMES = ("v1", "v2", "v3")
 
@@ -24,9 +25,7 @@ NAMES = ("v1", "v2", "v3")
 def log_of(*versions: str, pointer: ModelAlias | None = None) -> ModelsLog:
     log = ModelsLog(MemoryCluster(SystemClock()), "models")
     for version in versions:
-        log.versions["m", version] = ModelVersion(
-            name="m", version=version, uri=f"memory://{version}", sha256="0", size=1, labels=("a",), created_at_ms=0
-        )
+        log.versions["m", version] = version_of(version)
     if pointer is not None:
         log.aliases["m", pointer.alias] = pointer
     return log

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from headrace.commands.models.differing import diff
 from headrace.commands.models.listing import list_
+from headrace.commands.models.moving import pin, promote, rollback, unpin
+from headrace.commands.models.pruning import prune
 from headrace.commands.models.publishing import publish
+from headrace.commands.models.showing import show
+from headrace.commands.models.training import reproduce, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -17,3 +22,12 @@ def models() -> None:
 
 app.command()(publish)
 app.command("list")(list_)
+app.command()(show)
+app.command()(diff)
+app.command()(promote)
+app.command()(rollback)
+app.command()(pin)
+app.command()(unpin)
+app.command()(prune)
+app.command()(train)
+app.command()(reproduce)

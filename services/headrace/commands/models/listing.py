@@ -1,4 +1,4 @@
-"""`headrace models list`: every version, and what points at it."""
+"""`headrace models list`: every version, what points at it, and what the gate said of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import typer
 
 from headrace.commands.common import Bootstrap, console, settings_from
 from headrace.commands.models.opening import open_models
+from headrace.commands.models.wording import aliases_of, time_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from headrace.config import Settings
     from headrace.registry.models_log import ModelsLog
+    from headrace_schemas.records import ModelVersion
+
+COLUMNS = ("model", "version", "aliases", "gate", "macro-F1", "labels", "size", "created", "uri")
 
 
 def list_(ctx: typer.Context, *, bootstrap: Bootstrap = None) -> None:
-    """List the versions, oldest first, with the aliases that point at them."""
+    """List the versions, oldest first, with the aliases that point at them and the gate's verdict."""
     settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
     console().print(asyncio.run(_read(settings)))
 
@@ -31,10 +35,26 @@ async def _read(settings: Settings) -> Table:
 def table(log: ModelsLog) -> Table:
     """A row a version."""
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table("model", "version", "aliases", "labels", "size", "uri", box=None, pad_edge=False)
-    for version in sorted(log.versions.values(), key=lambda known: known.created_at_ms):
-        aliases = [a.alias for a in log.aliases.values() if (a.name, a.version) == (version.name, version.version)]
-        size = f"{version.size / 1e6:.1f} MB"
-        shown.add_row(version.name, version.version, ", ".join(aliases), str(len(version.labels)), size, version.uri)
+    shown = Table(*COLUMNS, box=None, pad_edge=False)
+    for version in sorted(log.versions.values(), key=lambda known: (known.name, known.created_at_ms, known.version)):
+        shown.add_row(*(Text(cell) for cell in row(log, version)))
     return shown
+
+
+def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
+    """The cells of one version, in the order of COLUMNS."""
+    verdict = log.verdicts.get((version.name, version.version))
+    score = version.metrics.get("test_macro_f1")
+    return (
+        version.name,
+        version.version,
+        ", ".join(aliases_of(log, version)),
+        "" if verdict is None else "passed" if verdict.promoted else "refused",
+        "" if score is None else f"{score:.4f}",
+        str(len(version.labels)),
+        f"{version.size / 1e6:.2f} MB",
+        time_of(version.created_at_ms),
+        version.uri,
+    )

@@ -11,10 +11,8 @@ from headrace.commands.common import Bootstrap, settings_from
 from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from headrace.config import Settings
-    from headrace_schemas.records import ModelsRecord
+    from headrace_schemas.records import ModelAlias, ModelVersion
 
 
 def publish(
@@ -22,25 +20,36 @@ def publish(
     uri: Annotated[str, typer.Argument(metavar="URI", help="The artifact, where every worker can read it.")],
     *,
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
     bootstrap: Bootstrap = None,
 ) -> None:
     """Record the artifact at URI as a version, and point an alias at it."""
     from headrace.core.clock import SystemClock
     from headrace.model.artifact import load
     from headrace.registry.versions import version_record
-    from headrace_schemas.records import ModelAlias
 
     settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
-    name = settings.worker.model_name
-    artifact = load(uri)
-    now = SystemClock().now_ms()
-    version = version_record(artifact, name=name, uri=uri, now_ms=now)
-    pointer = ModelAlias(name=name, alias=alias, version=artifact.version, moved_at_ms=now, reason="by hand")
-    # In this order: a reader never sees an alias that points at a version it does not know.
-    asyncio.run(_write(settings, [version, pointer]))
-    print(f"{name}: {alias} -> {artifact.version}")
+    version = version_record(load(uri), name=settings.worker.model_name, uri=_whole(uri), now_ms=SystemClock().now_ms())
+    pointer = asyncio.run(_publish(settings, version, alias, reason))
+    print(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
 
 
-async def _write(settings: Settings, records: Sequence[ModelsRecord]) -> None:
+def _whole(uri: str) -> str:
+    """A path that workers with another working directory understand; a URI as it is."""
+    from pathlib import Path
+
+    return uri if "://" in uri else str(Path(uri).resolve())
+
+
+async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str) -> ModelAlias:
+    from headrace.core.clock import SystemClock
+    from headrace.registry.moving import move
+
     async with open_models(settings) as models:
-        await models.writer.publish(records)
+        # In this order: a reader never sees an alias that points at a version it does not know.
+        await models.writer.publish([version])
+        await models.log.refresh()
+        now = SystemClock().now_ms()
+        pointer = move(models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True)
+        await models.writer.publish([pointer])
+        return pointer

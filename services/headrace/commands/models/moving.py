@@ -1,0 +1,121 @@
+"""`headrace models promote, rollback, pin, unpin`: aliases, moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.models.opening import Models, open_models
+
+if TYPE_CHECKING:
+    from headrace_schemas.records import ModelAlias
+
+Alias = Annotated[str, typer.Option(help="The alias to move.")]
+AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="The alias.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the record.")]
+Check = Annotated[
+    bool,
+    typer.Option(help="Read the artifact first, as a worker will; --no-check where only workers reach the store."),
+]
+
+Decide = Callable[[Models, str, int], Awaitable["ModelAlias"]]
+"""From the topic, the model's name and the time to the record to publish."""
+
+
+def promote(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
+    *,
+    alias: Alias = "champion",
+    reason: Reason = "by hand",
+    check: Check = True,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Point an alias at a version, whatever the gate said of it. Workers that follow the alias swap at once."""
+    from headrace.registry.finding import find_version
+    from headrace.registry.moving import move
+
+    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+        found = find_version(models.log, name, version)
+        pointer = move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True)
+        return await _checked(models, pointer) if check else pointer
+
+    _move(ctx, bootstrap, decide)
+
+
+def rollback(
+    ctx: typer.Context,
+    *,
+    alias: Alias = "champion",
+    reason: Reason = "rolled back by hand",
+    check: Check = True,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Point an alias at the version that it pointed at before. A second rollback goes forward again."""
+    from headrace.registry.moving import roll_back
+
+    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+        pointer = roll_back(models.log, name, alias, reason=reason, now_ms=now_ms)
+        return await _checked(models, pointer) if check else pointer
+
+    _move(ctx, bootstrap, decide)
+
+
+def pin(
+    ctx: typer.Context,
+    alias: AliasArgument = "champion",
+    *,
+    reason: Reason = "pinned by hand",
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Keep an alias where it is: the trainer does not move it any more, and new versions become challengers."""
+    _move(ctx, bootstrap, _pinning(alias, reason, pinned=True))
+
+
+def unpin(
+    ctx: typer.Context,
+    alias: AliasArgument = "champion",
+    *,
+    reason: Reason = "unpinned by hand",
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Let the trainer move an alias again."""
+    _move(ctx, bootstrap, _pinning(alias, reason, pinned=False))
+
+
+def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
+    from headrace.registry.moving import set_pin
+
+    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+        return set_pin(models.log, name, alias, pinned=pinned, reason=reason, now_ms=now_ms)
+
+    return decide
+
+
+def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide) -> None:
+    from headrace.core.clock import SystemClock
+
+    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+
+    async def run() -> ModelAlias:
+        async with open_models(settings) as models:
+            pointer = await decide(models, settings.worker.model_name, SystemClock().now_ms())
+            await models.writer.publish([pointer])
+            return pointer
+
+    pointer = asyncio.run(run())
+    before = f", before {pointer.previous}" if pointer.previous else ""
+    pinned = ", pinned" if pointer.pinned else ""
+    print(f"{pointer.name}: {pointer.alias} -> {pointer.version}{before}{pinned}")
+
+
+async def _checked(models: Models, pointer: ModelAlias) -> ModelAlias:
+    """``pointer``, when its artifact can be read; raises ArtifactError before anything is moved."""
+    from headrace.registry.loading import load_version
+
+    await asyncio.to_thread(load_version, models.log.versions[pointer.name, pointer.version])
+    return pointer

@@ -1,0 +1,144 @@
+"""`headrace models show`: everything that is known of one version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headrace.commands.common import Bootstrap, console, settings_from
+from headrace.commands.models.opening import open_models
+from headrace.commands.models.wording import aliases_of, number, time_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from headrace.config import Settings
+    from headrace_schemas.records import Lineage, ModelAlias, ModelVersion, Verdict
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with what is said of it elsewhere: the aliases that point at it, its verdict, and the moves that
+    touched it as far as the log still has them, oldest first.
+    """
+
+    version: ModelVersion
+    aliases: tuple[str, ...]
+    verdict: Verdict | None
+    moves: tuple[ModelAlias, ...]
+
+
+def show(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show a version: labels, metrics, what it was trained on, how it was compressed, the gate's checks, its moves."""
+    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    shown = asyncio.run(_read(settings, version))
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
+        return
+    for part in page(shown):
+        console().print(part)
+
+
+async def _read(settings: Settings, wanted: str) -> Shown:
+    from headrace.registry.finding import find_version
+    from headrace.registry.history import alias_moves
+
+    name = settings.worker.model_name
+    async with open_models(settings) as models:
+        version = find_version(models.log, name, wanted)
+        moves = await alias_moves(models.cluster, settings.topics.names().models, name)
+        return Shown(
+            version=version,
+            aliases=tuple(aliases_of(models.log, version)),
+            verdict=models.log.verdicts.get((name, version.version)),
+            moves=tuple(move for move in moves if version.version in (move.version, move.previous)),
+        )
+
+
+def page(shown: Shown) -> Iterator[RenderableType]:
+    """The parts of the page, each a heading with its rows; a part of which nothing is known is left out."""
+    version = shown.version
+    yield _rows(f"{version.name} {version.version}", _about(shown))
+    yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
+    yield from _figures("metrics", version.metrics)
+    if version.lineage is not None:
+        yield _rows("trained on", list(_lineage(version.lineage)))
+    yield from _figures("compression", version.compression)
+    if version.libraries:
+        yield _rows("made with", sorted(version.libraries.items()))
+    if shown.verdict is not None:
+        yield from _verdict(shown.verdict)
+    if shown.moves:
+        yield _rows("moves", [_move(move, version.version) for move in shown.moves])
+
+
+def _about(shown: Shown) -> list[tuple[str, str]]:
+    version = shown.version
+    facts = [
+        ("aliases", ", ".join(shown.aliases) or "none"),
+        ("created", time_of(version.created_at_ms)),
+        ("artifact", version.uri),
+        ("size", f"{version.size:,} bytes"),
+        ("sha256", version.sha256),
+        ("weights sha256", version.weights_sha256),
+        ("parent", version.parent),
+        ("abstains below", None if version.threshold is None else number(version.threshold)),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
+    yield "source", lineage.source
+    yield "rows", f"{lineage.rows:,}"
+    yield "digest", lineage.digest
+    for part in lineage.offsets:
+        yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
+    for reason, count in sorted(lineage.dropped.items()):
+        yield f"left out, {reason}", f"{count:,}"
+    yield "ranks", str(lineage.ranks)
+    if lineage.recipe is not None:
+        yield "recipe", lineage.recipe
+
+
+def _verdict(verdict: Verdict) -> Iterator[RenderableType]:
+    decision = "passed" if verdict.promoted else "refused"
+    yield _rows(
+        "gate",
+        [
+            (decision, f"{time_of(verdict.decided_at_ms)}, against {verdict.champion or 'no champion'}"),
+            ("reason", verdict.reason),
+            *((f"{'ok' if check.passed else 'FAILED'}  {check.name}", check.detail) for check in verdict.checks),
+        ],
+    )
+
+
+def _move(move: ModelAlias, version: str) -> tuple[str, str]:
+    came = f"{move.alias} -> {move.version}" if move.version == version else f"{move.alias} left for {move.version}"
+    pinned = ", pinned" if move.pinned else ""
+    return time_of(move.moved_at_ms), f"{came}{pinned}: {move.reason or 'no reason given'}"
+
+
+def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
+    if figures:
+        yield _rows(title, [(name, number(value)) for name, value in sorted(figures.items())])
+
+
+def _rows(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left", title_style="bold")
+    table.add_column(min_width=18)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(f"  {name}"), Text(value))
+    return table

@@ -1,0 +1,257 @@
+"""The models commands as a user runs them, on the twin: what they print and what they leave on the topic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from headrace import cli
+from headrace.commands.models import opening
+from headrace.core.clock import SystemClock
+from headrace.core.errors import UserError
+from headrace.kafka.interface import TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from headrace.model.artifact import About, Artifact, ArtifactError, assemble, save
+from headrace.model.quantizing import quantize
+from headrace.registry.models_log import ModelsLog
+from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.moving import NoPreviousVersionError
+from headrace_schemas.records import Check, Lineage, ModelsRecord, OffsetRange, Verdict
+from tests.support.networks import random_network
+
+MODELS = "classify.models"
+NETWORK = quantize(random_network(1))
+T = TypeVar("T")
+
+
+class Site:
+    """A twin with the models topic, artifacts in a folder, and the command line on both."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.cluster = MemoryCluster(SystemClock())
+        self.cluster.create_topic(TopicSpec(name=MODELS, partitions=1))
+        monkeypatch.setattr(opening, "cluster_of", lambda settings: self.cluster)
+        monkeypatch.chdir(folder)
+
+    def run(self, *arguments: object) -> str:
+        result = CliRunner().invoke(cli.app, ["models", *map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def artifact(self, minute: int, **about: object) -> Artifact:
+        """An artifact of that minute, in a file of its version's name."""
+        artifact = assemble(NETWORK, About(created_at_ms=60_000 * minute, **about))
+        save(artifact, str(self.folder / artifact.version))
+        return artifact
+
+    def publish(self, *records: ModelsRecord) -> None:
+        async def write() -> None:
+            await ModelsWriter(self.cluster.producer(), MODELS).publish(records)
+
+        asyncio.run(write())
+
+    def log(self) -> ModelsLog:
+        async def read() -> ModelsLog:
+            log = ModelsLog(self.cluster, MODELS)
+            await log.start()
+            await log.stop()
+            return log
+
+        return asyncio.run(read())
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def three(site: Site) -> list[str]:
+    """Three versions, published one after the other."""
+    versions = [site.artifact(minute).version for minute in range(1, 4)]
+    for version in versions:
+        site.run("publish", version)
+    return versions
+
+
+def champion(site: Site) -> str:
+    return site.log().aliases["default", "champion"].version
+
+
+def test_publishing_moves_the_alias_and_records_a_path_that_works_from_anywhere(site: Site) -> None:
+    first, second = site.artifact(1).version, site.artifact(2).version
+    assert site.run("publish", first) == f"default: champion -> {first}\n"
+    site.run("publish", second, "--reason", "newer")
+    pointer = site.log().aliases["default", "champion"]
+    assert (pointer.version, pointer.previous, pointer.reason) == (second, first, "newer")
+    assert site.log().versions["default", first].uri == str(site.folder / first)
+
+
+def test_promote_takes_a_name_the_beginning_of_one_of_its_hash_or_an_alias(site: Site, three: list[str]) -> None:
+    first, second, third = three
+    for wanted, expected in (
+        (first, first),
+        (third[:14], third),
+        (second.rpartition("-")[2][:6], second),
+        ("champion", second),
+    ):
+        site.run("promote", wanted, "--reason", "by me")
+        assert champion(site) == expected
+    site.run("promote", "champion", "--alias", "challenger")
+    assert site.log().aliases["default", "challenger"].version == second
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [("1970", "is the beginning of 3 versions"), ("nope", "no version or alias")]
+)
+def test_a_version_that_is_not_clear_is_refused(site: Site, three: list[str], wanted: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        site.run("promote", wanted)
+    assert champion(site) == three[-1]
+
+
+def test_rollback_goes_back_and_forward_again(site: Site, three: list[str]) -> None:
+    assert site.run("rollback") == f"default: champion -> {three[1]}, before {three[2]}\n"
+    assert champion(site) == three[1]
+    site.run("rollback")
+    assert champion(site) == three[2]
+
+
+def test_rollback_without_anywhere_to_go_says_so(site: Site) -> None:
+    site.run("publish", site.artifact(1).version)
+    with pytest.raises(NoPreviousVersionError, match="nothing before"):
+        site.run("rollback")
+
+
+@pytest.mark.parametrize("command", [("rollback",), ("promote", "19700101T0002")])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"other")])
+def test_nothing_is_moved_to_an_artifact_that_cannot_be_loaded(
+    site: Site, three: list[str], command: Sequence[str], damage: Callable[[Path], None]
+) -> None:
+    damage(site.folder / three[1])
+    with pytest.raises(ArtifactError, match=three[1]):
+        site.run(*command)
+    assert champion(site) == three[2]
+    site.run(*command, "--no-check")
+    assert champion(site) == three[1]
+
+
+def test_a_pin_holds_until_it_is_taken_off(site: Site, three: list[str]) -> None:
+    assert "pinned" in site.run("pin")
+    site.run("promote", three[0])
+    assert site.log().aliases["default", "champion"].pinned
+    assert "champion (pinned)" in site.run("list")
+    assert "pinned" not in site.run("unpin")
+    assert not site.log().aliases["default", "champion"].pinned
+    with pytest.raises(UserError, match=r"no alias 'nobody' \(there: champion\)"):
+        site.run("pin", "nobody")
+
+
+def verdict(version: str, *, promoted: bool) -> Verdict:
+    checks = (
+        Check("size", promoted, 2.0, 1.0, "the artifact has 2 MB"),
+        Check("latency", True, 1.0, 9.0, "a text takes 1 us"),
+    )
+    return Verdict(
+        name="default",
+        version=version,
+        promoted=promoted,
+        reason="because",
+        decided_at_ms=0,
+        checks=checks,
+        champion="v0",
+    )
+
+
+def test_the_list_shows_score_size_aliases_and_verdict(site: Site) -> None:
+    artifact = site.artifact(1, metrics={"test_macro_f1": 0.91234})
+    site.run("publish", artifact.version)
+    site.publish(verdict(artifact.version, promoted=False))
+    shown = site.run("list")
+    for cell in (artifact.version, "champion", "refused", "0.9123", "1970-01-01 00:01:00Z", str(site.folder)):
+        assert cell in shown
+
+
+def test_show_tells_everything_of_a_version(site: Site) -> None:
+    lineage = Lineage(
+        source="classify.labels",
+        digest="abc",
+        rows=1234,
+        offsets=(OffsetRange(0, 5, 900),),
+        dropped={"erased": 7, "empty": 2},
+        recipe='{"seed":3}',
+        ranks=2,
+    )
+    artifact = site.artifact(
+        1,
+        lineage=lineage,
+        metrics={"test_macro_f1": 0.9},
+        compression={"ratio": 11.5},
+        libraries={"numpy": "9.9"},
+        parent="before",
+        threshold=0.25,
+    )
+    site.run("publish", artifact.version)
+    site.run("publish", site.artifact(2).version)
+    site.run("rollback", "--reason", "it was slow")
+    site.publish(verdict(artifact.version, promoted=False))
+    shown = " ".join(site.run("show", "champion").split())
+    for said in (
+        f"default {artifact.version}",
+        "aliases champion",
+        artifact.sha256,
+        "3 label 0, label 1, label 2",
+        "test_macro_f1 0.9000",
+        "partition 0 offsets 5 to 900 (not included)",
+        "left out, erased 7",
+        "rows 1,234",
+        'recipe {"seed":3}',
+        "ratio 11.5000",
+        "numpy 9.9",
+        "abstains below 0.2500",
+        "refused 1970-01-01 00:00:00Z, against v0",
+        "FAILED size the artifact has 2 MB",
+        "ok latency a text takes 1 us",
+        "champion left for",
+        "it was slow",
+    ):
+        assert said in shown, said
+
+
+def test_show_is_one_json_object_for_machines(site: Site) -> None:
+    artifact = site.artifact(1, lineage=Lineage(source="s", digest="d", rows=1))
+    site.run("publish", artifact.version)
+    site.publish(verdict(artifact.version, promoted=True))
+    document = msgspec.json.decode(site.run("show", "champion", "--json"))
+    assert document["version"]["version"] == artifact.version
+    assert document["version"]["lineage"]["rows"] == 1
+    assert document["aliases"] == ["champion"]
+    assert document["verdict"]["promoted"] is True
+    assert [move["reason"] for move in document["moves"]] == ["by hand"]
+
+
+def test_prune_keeps_what_is_in_use_and_the_newest(site: Site) -> None:
+    versions = [site.artifact(minute).version for minute in range(1, 7)]
+    for version in versions:
+        site.run("publish", version)
+    site.run("promote", versions[0], "--alias", "mine")
+    dry = site.run("prune", "--keep", "1", "--dry-run")
+    assert [line.split()[2].rstrip(",") for line in dry.splitlines()] == versions[1:4]
+    assert len(list(site.folder.iterdir())) == 6
+    site.publish(verdict(versions[2], promoted=False))
+    shown = site.run("prune", "--keep", "1")
+    assert "default: 3 versions removed, " in shown
+    left = {versions[0], *versions[4:]}
+    assert {path.name for path in site.folder.iterdir()} == left
+    log = site.log()
+    assert {version for _, version in log.versions} == left
+    assert not log.verdicts
+    site.run("rollback")
+    assert champion(site) == versions[4]
