@@ -25,6 +25,9 @@ from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows, read_rows
 from headrace.training.packing import Packed, lineage_of, pack
+from headrace.training.ranks.checkpoint import NoCheckpoints
+from headrace.training.ranks.exchange import Alone
+from headrace.training.ranks.parts import whole as parts_of
 from headrace.training.recipe import Recipe
 from headrace.training.splitting import Split, split
 from headrace.training.train import Trained, train
@@ -66,9 +69,10 @@ def in_scope(name: str, test: Rows) -> Rows:
 
 def measure(name: str, parts: Split, recipe: Recipe) -> Outcome:
     started, computing = time.monotonic(), time.process_time()
-    trained = train(parts.train, parts.valid, recipe, on_epoch=lambda _: None, on_refit=lambda *_: None)
+    whole = parts_of(parts)
+    trained = train(whole, recipe, Alone(), NoCheckpoints())
     seconds, computed = time.monotonic() - started, time.process_time() - computing
-    packed = pack(trained.network, parts.test, lineage_of(parts.train + parts.valid, name))
+    packed = pack(trained, whole, lineage_of(whole, name, recipe, Alone()), Alone())
     return Outcome(parts, trained, packed, seconds, computed)
 
 

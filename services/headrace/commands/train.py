@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from headrace.commands.common import Invocation
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headrace.training.dataset import Rows
+    from headrace.training.ranks.job import Job, Outcome
+    from headrace.training.ranks.launch import Nodes
     from headrace.training.recipe import Recipe
-    from headrace.training.search import Epoch
-    from headrace.training.splitting import Split
-    from headrace.training.train import Trained
+
+OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 def train(
+    ctx: typer.Context,
     data: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or any fsspec URI.")],
@@ -32,6 +36,14 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Longest training; the validation rows may end it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same artifact on one machine.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training.")] = None,
+    accept: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Answers abstain below the score that this share reaches.")
+    ] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes of the training on this machine.")] = 1,
+    nnodes: Annotated[int, typer.Option(min=1, help="Machines of the training, each of which runs this command.")] = 1,
+    node_rank: Annotated[int, typer.Option(min=0, help="Which of the machines this is, from 0.")] = 0,
+    rdzv_endpoint: Annotated[str | None, typer.Option(help="HOST:PORT at which machine 0 awaits the others.")] = None,
+    address: Annotated[str | None, typer.Option(help="This machine's own IP address.")] = None,
 ) -> None:
     """Train a classifier on a file of labelled texts and write it as one artifact.
 
@@ -40,41 +52,60 @@ def train(
     """
     from rich.console import Console
 
-    from headrace.model.artifact import save
-    from headrace.training.cleaning import clean
-    from headrace.training.dataset import read_rows
-    from headrace.training.packing import lineage_of, pack
-    from headrace.training.splitting import split
-    from headrace.training.tables import report_tables
+    from headrace.model.artifact import load, save
+    from headrace.training.ranks.job import FileSource, Job
 
     console = Console()
-    started = time.monotonic()
+    nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address)
+    with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
+        job = Job(
+            id="train",
+            source=FileSource(
+                data=str(data),
+                valid=None if valid is None else str(valid),
+                test=None if test is None else str(test),
+                text_column=text_column,
+                label_column=label_column,
+            ),
+            recipe=_recipe(epochs, seed, threads),
+            checkpoints=folder,
+            out=folder,
+            accept=accept,
+        )
+        with _progress(console, job.recipe.convolution.epochs) as on_event:
+            outcome = _run(ctx, job, ranks, nodes, Path(folder), on_event)
+        save(load(outcome.uri), out)
+    _report(console, outcome, out)
 
-    def read(path: Path) -> Rows:
-        return read_rows(path, text_column=text_column, label_column=label_column)
 
-    rows = read(data)
-    cleaned = clean(rows)
-    parts = split(cleaned, valid=clean(read(valid)) if valid else None, test=read(test) if test else None)
-    console.print(
-        f"{len(rows):,} rows: {cleaned.empty:,} empty, {cleaned.duplicate:,} duplicate, {cleaned.conflicting:,}"
-        f" conflicting and {parts.held_out:,} that a validation or test file holds are left out"
+def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: Path, on_event: OnEvent) -> Outcome:
+    """One rank trains in this process; more are started as processes."""
+    from headrace.training.ranks.exchange import Alone
+    from headrace.training.ranks.job import Outcome, outcome_uri
+    from headrace.training.ranks.launch import launch
+    from headrace.training.ranks.rank import run
+
+    if ranks == 1 and nodes is None:
+        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}))
+        return msgspec.json.decode(Path(outcome_uri(job)).read_bytes(), type=Outcome)
+    environ = ctx.ensure_object(Invocation).environ
+    training = launch(
+        job, ranks=ranks, program=["headrace"], environ=environ, folder=folder, nodes=nodes, on_event=on_event
     )
-    trained = _train(parts, _recipe(epochs, seed, threads), console)
-    packed = pack(trained.network, parts.test, lineage_of(parts.train + parts.valid, data.name))
-    save(packed.artifact, out)
-    console.print("\n[bold]Test rows, answered by the int8 artifact on the cpu backend[/bold]")
-    for table in report_tables(packed.report):
-        console.print(table)
-    console.print(
-        f"fp32 beside it: accuracy {packed.float_report.accuracy:.2%}, macro-F1 {packed.float_report.macro_f1:.2%};"
-        f" equal answers {packed.agreement:.2%}"
-    )
-    console.print(
-        f"\n{out}: version {packed.artifact.version}, {packed.artifact.size / 1e6:.1f} MB,"
-        f" sha256 {packed.artifact.sha256}, {time.monotonic() - started:.0f} s",
-        soft_wrap=True,
-    )
+    return asyncio.run(training)
+
+
+def _nodes(count: int, number: int, endpoint: str | None, address: str | None) -> Nodes | None:
+    from headrace.core.errors import UserError
+    from headrace.training.ranks.launch import Nodes
+
+    if count == 1:
+        return None
+    if endpoint is None or address is None:
+        raise UserError(
+            f"--nnodes {count} needs --rdzv-endpoint HOST:PORT and --address, this machine's own IP address"
+        )
+    return Nodes(count=count, number=number, endpoint=endpoint, address=address)
 
 
 def _recipe(epochs: int | None, seed: int, threads: int | None) -> Recipe:
@@ -89,26 +120,9 @@ def _recipe(epochs: int | None, seed: int, threads: int | None) -> Recipe:
     )
 
 
-def _train(parts: Split, recipe: Recipe, console: Console) -> Trained:
-    from headrace.training.train import train as train_network
-
-    console.print(
-        f"training on {len(parts.train):,}, validating on {len(parts.valid):,}, testing on {len(parts.test):,} rows"
-    )
-    with _progress(console, recipe.convolution.epochs) as (on_epoch, on_refit):
-        trained = train_network(parts.train, parts.valid, recipe, on_epoch=on_epoch, on_refit=on_refit)
-    chosen = trained.chosen
-    console.print(
-        f"chosen on the validation rows: {chosen.number} epochs of {len(trained.epochs)}, accuracy"
-        f" {chosen.accuracy:.2%}, weight of the convolution {trained.network.blend:.2f};"
-        " then trained afresh with the validation rows"
-    )
-    return trained
-
-
 @contextmanager
-def _progress(console: Console, longest: int) -> Iterator[tuple[Callable[[Epoch], None], Callable[[int, int], None]]]:
-    """Two bars, one a fit, with what the validation rows say beside the first."""
+def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
+    """A line for what was read, and two bars, one a fit, with what the validation rows say beside the first."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -116,13 +130,37 @@ def _progress(console: Console, longest: int) -> Iterator[tuple[Callable[[Epoch]
         search = progress.add_task("search", total=longest, note="")
         refit = progress.add_task("refit", total=None, start=False, note="")
 
-        def on_epoch(epoch: Epoch) -> None:
-            progress.update(search, completed=epoch.number, note=f"validation accuracy {epoch.accuracy:.2%}")
+        def on_event(said: Mapping[str, Any]) -> None:
+            match said["event"]:
+                case "training.read":
+                    dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
+                    console.print(f"{said['rows']:,} rows, {said['labels']} labels; left out: {dropped or 'none'}")
+                case "training.epoch":
+                    note = f"validation accuracy {said['accuracy']:.2%}"
+                    progress.update(search, completed=said["number"], note=note)
+                case "training.refit":
+                    if said["number"] == 1:
+                        progress.update(search, total=progress.tasks[search].completed)
+                        progress.start_task(refit)
+                    progress.update(refit, completed=said["number"], total=said["total"])
 
-        def on_refit(number: int, total: int) -> None:
-            if number == 1:
-                progress.update(search, total=progress.tasks[search].completed)
-                progress.start_task(refit)
-            progress.update(refit, completed=number, total=total)
+        yield on_event
 
-        yield on_epoch, on_refit
+
+def _report(console: Console, outcome: Outcome, out: str) -> None:
+    from headrace.training.tables import report_tables
+
+    console.print("\n[bold]Test rows, answered by the int8 artifact on the cpu backend[/bold]")
+    for table in report_tables(outcome.report):
+        console.print(table)
+    equal = sum(a == b for a, b in zip(outcome.answers, outcome.float_answers, strict=True)) / len(outcome.answers)
+    console.print(
+        f"fp32 beside it: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
+        f" {outcome.float_report.macro_f1:.2%}; equal answers {equal:.2%}"
+    )
+    console.print(
+        f"\n{out}: version {outcome.version}, {outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32),"
+        f" {outcome.epochs} epochs, {outcome.latency_us:.1f} us a text, sha256 {outcome.sha256},"
+        f" {outcome.seconds:.0f} s",
+        soft_wrap=True,
+    )

@@ -1,70 +1,111 @@
-"""A trained network as a version: quantized, scored as it will answer, with texts by which a worker can test it."""
+"""A trained network as a version: quantized, examined as it will answer, with texts by which a worker can test it."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 
 import msgspec
-import numpy as np
 
 from headrace.model.artifact import About, Artifact, Canary, assemble, library_versions
 from headrace.model.backends.interface import Backend, open_backend
-from headrace.model.network import Network, float_logits
 from headrace.model.quantizing import quantize
 from headrace.training.answering import answer
+from headrace.training.calibration import calibration_error, profile_of
 from headrace.training.dataset import Rows
+from headrace.training.examining import Examined, examine
+from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.parts import Parts
+from headrace.training.recipe import Recipe
 from headrace.training.report import Report, compare
-from headrace_schemas.records import Lineage
+from headrace.training.train import Trained
+from headrace_schemas.records import Lineage, OffsetRange
 
 _MOST_CANARIES = 16
 _CANARY_CHARACTERS = 200
 
 
 class Packed(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact, the test report of its int8 answers and of the fp32 network, and the share of equal answers."""
+    """An artifact, the test report of its int8 answers and of the fp32 original, and the share of equal answers.
+
+    ``examined`` has the answers themselves.
+    """
 
     artifact: Artifact
     report: Report
     float_report: Report
     agreement: float
+    examined: Examined
 
 
-def pack(network: Network, test: Rows, lineage: Lineage) -> Packed:
-    """Quantize ``network`` and score it on ``test`` by the cpu backend, with the fp32 network beside it.
+def pack(
+    trained: Trained,
+    parts: Parts,
+    lineage: Lineage,
+    exchange: Exchange,
+    *,
+    champion: Backend | None = None,
+    created_at_ms: int | None = None,
+    parent: str | None = None,
+) -> Packed:
+    """Quantize the network and examine it on the test rows of all ranks by the cpu backend; equal on every rank.
 
-    Equal arguments give an artifact of equal SHA-256: it holds no time. Raises ValueError for a network that the
-    integers can't hold.
+    Equal arguments give an artifact of equal SHA-256: it holds no time but ``created_at_ms``. Raises ValueError for a
+    network that the integers can't hold.
     """
-    quantized = quantize(network)
+    quantized = quantize(trained.network)
     backend = open_backend("cpu", assemble(quantized, About()))
-    answers = answer(backend, test.texts)
-    best = np.argmax(float_logits(network, test.texts), axis=1)
-    float_answers = [network.labels[place] for place in best]
-    report, float_report = compare(test.labels, answers), compare(test.labels, float_answers)
-    agreement = sum(one == other for one, other in zip(answers, float_answers, strict=True)) / len(answers)
+    test = parts.split.test
+    examined = examine(backend, trained.original, champion, test, exchange)
+    truth, answers = examined.truth, examined.answers
+    report, float_report = compare(truth, answers.labels), compare(truth, examined.float_answers)
+    agreement = sum(a == b for a, b in zip(answers.labels, examined.float_answers, strict=True)) / len(truth)
+    right = [label == given for label, given in zip(truth, answers.labels, strict=True)]
     about = About(
+        created_at_ms=created_at_ms,
+        parent=parent,
         lineage=lineage,
         metrics={
             "test_rows": float(report.rows),
             "test_accuracy": report.accuracy,
             "test_macro_f1": report.macro_f1,
             "test_accuracy_fp32": float_report.accuracy,
+            "test_macro_f1_fp32": float_report.macro_f1,
+            "test_calibration_error": calibration_error(answers.scores, right),
             "agreement_fp32": agreement,
         },
+        compression=trained.compression,
         libraries=library_versions(),
-        canaries=_canaries(backend, test),
+        canaries=_canaries(backend, test, exchange),
+        profile=profile_of(answers, trained.network.labels),
+        threshold=trained.threshold,
     )
-    return Packed(artifact=assemble(quantized, about), report=report, float_report=float_report, agreement=agreement)
+    return Packed(
+        artifact=assemble(quantized, about),
+        report=report,
+        float_report=float_report,
+        agreement=agreement,
+        examined=examined,
+    )
 
 
-def lineage_of(rows: Rows, source: str) -> Lineage:
-    """What a version was trained on: ``source`` as a name, and a digest of every text and label in order."""
-    digest = hashlib.sha256(msgspec.msgpack.encode(rows)).hexdigest()
-    return Lineage(source=source, digest=digest, rows=len(rows))
+def lineage_of(
+    parts: Parts, source: str, recipe: Recipe, exchange: Exchange, offsets: tuple[OffsetRange, ...] = ()
+) -> Lineage:
+    """What a version is trained on: ``source`` is a name."""
+    return Lineage(
+        source=source,
+        digest=parts.digest,
+        rows=parts.rows,
+        offsets=offsets,
+        dropped=parts.dropped,
+        recipe=msgspec.json.encode(recipe).decode(),
+        ranks=exchange.world,
+    )
 
 
-def _canaries(backend: Backend, rows: Rows) -> tuple[Canary, ...]:
+def _canaries(backend: Backend, rows: Rows, exchange: Exchange) -> tuple[Canary, ...]:
     """The beginning of one text of each of the first classes, with the label that this version gives it."""
-    first_of_class = dict(zip(reversed(rows.labels), reversed(rows.texts), strict=True))
+    own: Mapping[str, str] = dict(zip(reversed(rows.labels), reversed(rows.texts), strict=True))
+    first_of_class = {label: text for found in reversed(exchange.gather(own)) for label, text in found.items()}
     texts = [first_of_class[label][:_CANARY_CHARACTERS] for label in sorted(first_of_class)[:_MOST_CANARIES]]
     return tuple(Canary(text, label) for text, label in zip(texts, answer(backend, texts), strict=True))

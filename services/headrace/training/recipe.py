@@ -19,6 +19,7 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """The convolution. ``dimensions`` of a word, ``filters`` of each of the ``widths``; one-cycle AdamW over ``epochs``
     with ``rate`` and, for the words, ``word_rate`` at the top of the cycle, reached after the share ``warm_up`` of it.
     ``dropout`` of the pooled features, ``word_dropout`` of the words; words start with the deviation ``word_scale``.
+    Each rank trains on ``batch`` texts a step; ranks take the mean of their weights every ``steps_apart`` steps.
     """
 
     dimensions: int = 128
@@ -33,6 +34,15 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     dropout: float = 0.5
     word_dropout: float = 0.1
     word_scale: float = 0.1
+    steps_apart: int = 8
+
+
+class TuningRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The fine-tuning of a pruned convolution: the convolution's recipe with these instead of its own."""
+
+    epochs: int = 2
+    rate: float = 5e-4
+    word_rate: float = 1e-3
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,5 +58,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     patience: int = 4
     wide: WideRecipe = WideRecipe()
     convolution: ConvolutionRecipe = ConvolutionRecipe()
+    tuning: TuningRecipe = TuningRecipe()
     seed: int = 0
     threads: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace.model.textcnn import TextCNN
 from headrace.training.blend import Shares, fit_shares
 from headrace.training.fit_convolution import convolution_logits
+from headrace.training.ranks.exchange import Exchange
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,40 +27,40 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     shares: Shares
 
 
-def search_epochs(
-    epochs: Iterator[tuple[TextCNN, float]],
-    texts: Sequence[NDArray[np.int64]],
-    wide: torch.Tensor,
-    targets: NDArray[np.int64],
-    *,
-    patience: int,
-    on_epoch: Callable[[Epoch], None],
-) -> tuple[Epoch, ...]:
-    """Follow a training until the blend has not become better for ``patience`` epochs, and return the epochs seen.
-
-    ``texts`` are the validation rows as word rows, ``wide`` float32[texts, C] the logits of the fitted wide part for
-    them, ``targets`` int64[texts]. Better is a lower cross entropy: unlike accuracy it notices when the convolution
-    grows too sure of itself to be of use to the blend.
+class Validation(msgspec.Struct, frozen=True):
+    """The rank's validation rows: ``texts`` as word rows, ``wide`` float32[texts, C] the logits of the fitted wide
+    part for them, ``targets`` int64[texts].
     """
-    wanted = torch.from_numpy(targets)
-    seen: list[Epoch] = []
-    for number, (network, loss) in enumerate(epochs, 1):
-        convolution = convolution_logits(network, texts)
-        shares = fit_shares(convolution, wide, wanted)
-        blended = shares.convolution * convolution + shares.wide * wide
-        seen.append(
-            Epoch(
-                number=number,
-                loss=loss,
-                accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
-                cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
-                shares=shares,
-            )
-        )
-        on_epoch(seen[-1])
-        if number - best_epoch(seen).number >= patience:
-            break
-    return tuple(seen)
+
+    texts: Sequence[NDArray[np.int64]]
+    wide: torch.Tensor
+    targets: torch.Tensor
+
+
+def judge(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
+    """What the validation rows of all ranks say of ``network``, the same on every rank."""
+    own = convolution_logits(network, rows.texts), rows.wide, rows.targets
+    convolution, wide, wanted = (torch.cat(parts) for parts in zip(*exchange.gather(own), strict=True))
+    shares = fit_shares(convolution, wide, wanted)
+    blended = shares.convolution * convolution + shares.wide * wide
+    epoch = Epoch(
+        number=number,
+        loss=loss,
+        accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
+        cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
+        shares=shares,
+    )
+    # Rank 0 decides: sums on another kind of machine may end in other bits.
+    return exchange.gather(epoch)[0]
+
+
+def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Whether the blend may still become better: it has within the last ``patience`` epochs.
+
+    Better is a lower cross entropy: unlike accuracy it notices when the convolution grows too sure of itself to be of
+    use to the blend.
+    """
+    return not epochs or epochs[-1].number - best_epoch(epochs).number < patience
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:

@@ -4,124 +4,157 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from copy import deepcopy
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from headrace.model.artifact import About, assemble
+from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network
+from headrace.model.quantizing import quantize
 from headrace.model.textcnn import TextCNN
-from headrace.model.wide import WideFeatures, wide_features, wide_logits
+from headrace.model.wide import wide_logits
+from headrace.training.answering import answer_scored
 from headrace.training.assembling import assemble_network
-from headrace.training.dataset import DatasetError, Rows
-from headrace.training.fit_convolution import training_epochs
-from headrace.training.fit_wide import WideWeights, fit_wide
+from headrace.training.calibration import threshold_for
+from headrace.training.dataset import DatasetError
+from headrace.training.fit_convolution import ConvolutionFit, fresh_network
+from headrace.training.material import Material, fit_wide_part, prepare
+from headrace.training.ranks.checkpoint import Checkpoints
+from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
-from headrace.training.search import Epoch, best_epoch, search_epochs
-from headrace.training.vocabulary import HashedTexts, Vocabulary, choose_vocabulary, hash_all
+from headrace.training.search import Epoch, Validation, best_epoch, goes_on, judge
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """A network and how it came about: the epochs of the search, and the one whose length and shares were taken."""
+    """A network and how it came about.
+
+    ``original``: the network before compression, the same one without a budget. ``epochs``: of the search, ``chosen``:
+    the one whose length and shares were taken. ``threshold``: the score that the wanted share of the validation rows
+    reaches, if one was wanted.
+    """
 
     network: Network
+    original: Network
     epochs: tuple[Epoch, ...]
     chosen: Epoch
+    compression: dict[str, float]
+    threshold: float | None
 
 
-class _Material(msgspec.Struct, frozen=True):
-    """Rows made ready for one fit: their words, the index of each label, and what is kept of the words."""
+class Steps(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told what: each ``epoch`` of the search, and of each epoch of the
+    ``refit`` its number and how many there will be.
+    """
 
-    texts: HashedTexts
-    targets: NDArray[np.int64]
-    vocabulary: Vocabulary
+    epoch: Callable[[Epoch], None] = lambda _: None
+    refit: Callable[[int, int], None] = lambda *_: None
+
+
+class _Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """The epochs of the search and the network of the best of them, with the material of both parts."""
+
+    epochs: tuple[Epoch, ...]
+    network: Network
+    material: Material
 
 
 def train(
-    train_rows: Rows,
-    valid_rows: Rows,
+    parts: Parts,
     recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
     *,
-    on_epoch: Callable[[Epoch], None],
-    on_refit: Callable[[int, int], None],
+    accept: float | None = None,
+    steps: Steps = Steps(),  # noqa: B008 - frozen
 ) -> Trained:
-    """Train with ``recipe``: equal rows and recipe give an equal network on one machine.
+    """Train with ``recipe``, each rank on its ``parts``; the network is the same on every rank.
+
+    Equal rows, recipe and ranks give an equal network on machines of one kind, interrupted or not.
 
     Two fits. The first, on the training rows, is followed on the validation rows to find how many epochs the
-    convolution takes and what each part's logits are multiplied by. The second fits both parts afresh on training and
-    validation rows together, with these numbers. ``on_epoch`` is told of each epoch of the first, ``on_refit`` of each
-    of the second: its number and how many there will be. Raises DatasetError for fewer than two classes.
+    convolution takes, what each part's logits are multiplied by, and the score that the share ``accept`` of these rows
+    reaches. The second fits both parts afresh on training and validation
+    rows together, with these numbers. Raises DatasetError for fewer than two classes.
     """
-    labels = tuple(sorted(set(train_rows.labels) | set(valid_rows.labels)))
-    if len(labels) < 2:
-        raise DatasetError(f"training needs at least two classes, but all rows are {labels[0]!r}")
+    if len(parts.labels) < 2:
+        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
     with _deterministic(recipe.threads):
-        epochs = _search(train_rows, valid_rows, labels, recipe, on_epoch)
-        chosen = best_epoch(epochs)
-        material = _prepare(train_rows + valid_rows, labels, recipe)
-        wide = _fit_wide(material, labels, recipe)
-        for number, (network, _) in enumerate(islice(_epochs(material, labels, recipe), chosen.number), 1):
-            convolution = network
-            on_refit(number, chosen.number)
+        searched = _search(parts, recipe, exchange, checkpoints, steps)
+        chosen = best_epoch(searched.epochs)
+        threshold = None if accept is None else _threshold(searched.network, parts, exchange, accept)
+        material = prepare(parts.split.train + parts.split.valid, parts.labels, recipe, exchange)
+        wide = fit_wide_part(material, recipe, exchange)
+        convolution = _refit(material, recipe, exchange, checkpoints, chosen.number, steps)
+        original = assemble_network(
+            parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
+        )
     return Trained(
-        network=assemble_network(labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares),
-        epochs=epochs,
+        network=original,
+        original=original,
+        epochs=searched.epochs,
         chosen=chosen,
+        compression={},
+        threshold=threshold,
     )
 
 
-def _search(
-    train_rows: Rows, valid_rows: Rows, labels: tuple[str, ...], recipe: Recipe, on_epoch: Callable[[Epoch], None]
-) -> tuple[Epoch, ...]:
-    material = _prepare(train_rows, labels, recipe)
-    wide = _fit_wide(material, labels, recipe)
-    valid = hash_all(valid_rows.texts, recipe.max_tokens)
-    return search_epochs(
-        _epochs(material, labels, recipe),
-        valid.rows(material.vocabulary.words),
-        wide_logits(*wide, _features(valid, material.vocabulary)),
-        _targets(valid_rows, labels),
-        patience=recipe.patience,
-        on_epoch=on_epoch,
+def _search(parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps) -> _Searched:
+    material = prepare(parts.split.train, parts.labels, recipe, exchange)
+    wide = fit_wide_part(material, recipe, exchange)
+    valid = prepare(parts.split.valid, parts.labels, recipe, exchange, material.vocabulary)
+    rows = Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets))
+    fit = _fit(material, recipe, exchange)
+    epochs: list[Epoch] = []
+    best: dict[str, torch.Tensor] = {}
+    if (kept := checkpoints.load("search")) is not None:
+        fit.restore(kept["fit"])
+        epochs, best = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"]
+    while fit.done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
+        loss = fit.epoch()
+        epochs.append(judge(fit.network, rows, exchange, number=fit.done, loss=loss))
+        if best_epoch(epochs) is epochs[-1]:
+            best = deepcopy(fit.network.state_dict())
+        checkpoints.save("search", {"fit": fit.state(), "epochs": msgspec.to_builtins(epochs), "best": best})
+        steps.epoch(epochs[-1])
+    fit.network.load_state_dict(best)
+    shares = best_epoch(epochs).shares
+    return _Searched(
+        epochs=tuple(epochs),
+        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, fit.network, wide, shares),
+        material=material,
     )
 
 
-def _prepare(rows: Rows, labels: tuple[str, ...], recipe: Recipe) -> _Material:
-    texts = hash_all(rows.texts, recipe.max_tokens)
-    vocabulary = choose_vocabulary(
-        texts,
-        max_words=recipe.max_words,
-        max_bigrams=recipe.max_bigrams,
-        least_bigram_count=recipe.least_bigram_count,
-    )
-    return _Material(texts, _targets(rows, labels), vocabulary)
+def _threshold(network: Network, parts: Parts, exchange: Exchange, accept: float) -> float:
+    backend = open_backend("cpu", assemble(quantize(network), About()))
+    scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores)
+    return threshold_for([score for own in scores for score in own], accept)
 
 
-def _targets(rows: Rows, labels: tuple[str, ...]) -> NDArray[np.int64]:
-    places = {label: place for place, label in enumerate(labels)}
-    return np.fromiter((places[label] for label in rows.labels), np.int64, len(rows))
+def _refit(
+    material: Material, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, epochs: int, steps: Steps
+) -> TextCNN:
+    fit = _fit(material, recipe, exchange)
+    if (kept := checkpoints.load("refit")) is not None:
+        fit.restore(kept)
+    while fit.done < epochs:
+        fit.epoch()
+        checkpoints.save("refit", fit.state())
+        steps.refit(fit.done, epochs)
+    return fit.network
 
 
-def _features(texts: HashedTexts, vocabulary: Vocabulary) -> WideFeatures:
-    return wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
-
-
-def _fit_wide(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> WideWeights:
-    features = _features(material.texts, material.vocabulary)
-    return fit_wide(features, material.targets, material.vocabulary.columns, len(labels), recipe.wide)
-
-
-def _epochs(material: _Material, labels: tuple[str, ...], recipe: Recipe) -> Iterator[tuple[TextCNN, float]]:
-    words = material.vocabulary.words
-    return training_epochs(
-        material.texts.rows(words),
+def _fit(material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
+    return ConvolutionFit(
+        fresh_network(len(material.vocabulary.words), len(material.labels), recipe.convolution, recipe.seed),
+        material.rows(),
         material.targets,
-        kept=len(words),
-        labels=len(labels),
         recipe=recipe.convolution,
         seed=recipe.seed,
+        exchange=exchange,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, pair_hashes, word_rows
 from headrace.model.wide import adjacent
+from headrace.training.ranks.exchange import Exchange
 
 
 class HashedTexts(msgspec.Struct, frozen=True):
@@ -24,7 +25,7 @@ class HashedTexts(msgspec.Struct, frozen=True):
 
     def rows(self, kept: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
         """Each text's words as rows of the tables of the words ``kept``."""
-        return np.split(word_rows(self.hashes, kept), self.starts[1:-1])
+        return np.split(word_rows(self.hashes, kept), self.starts[1:-1]) if len(self) else []
 
 
 def hash_all(texts: Sequence[str], max_tokens: int) -> HashedTexts:
@@ -44,17 +45,21 @@ class Vocabulary(msgspec.Struct, frozen=True):
         return FIRST_WORD_ROW + len(self.words) + len(self.bigrams)
 
 
-def choose_vocabulary(texts: HashedTexts, *, max_words: int, max_bigrams: int, least_bigram_count: int) -> Vocabulary:
-    """The most frequent words and pairs of neighbours of ``texts``; of equal counts the lower hash first."""
+def choose_vocabulary(
+    texts: HashedTexts, exchange: Exchange, *, max_words: int, max_bigrams: int, least_bigram_count: int
+) -> Vocabulary:
+    """The most frequent words and pairs of neighbours of all ranks' ``texts``; of equal counts the lower hash first."""
     pairs = pair_hashes(texts.hashes)[adjacent(texts.starts)]
     return Vocabulary(
-        words=_most_frequent(texts.hashes, max_words, least_count=1),
-        bigrams=_most_frequent(pairs, max_bigrams, least_bigram_count),
+        words=_most_frequent(texts.hashes, exchange, max_words, least_count=1),
+        bigrams=_most_frequent(pairs, exchange, max_bigrams, least_bigram_count),
     )
 
 
-def _most_frequent(hashes: NDArray[np.uint64], most: int, least_count: int) -> NDArray[np.uint64]:
-    values, counts = np.unique(hashes, return_counts=True)
+def _most_frequent(hashes: NDArray[np.uint64], exchange: Exchange, most: int, least_count: int) -> NDArray[np.uint64]:
+    shares = exchange.gather(np.unique(hashes, return_counts=True))
+    values, places = np.unique(np.concatenate([found for found, _ in shares]), return_inverse=True)
+    counts = np.bincount(places, np.concatenate([count for _, count in shares]), len(values))
     values, counts = values[counts >= least_count], counts[counts >= least_count]
     # Stable, and unique() sorted by hash: so the order is the same on every machine.
     kept: NDArray[np.uint64] = values[np.argsort(-counts, kind="stable")[:most]]

@@ -13,8 +13,10 @@ from headrace.training.assembling import assemble_network
 from headrace.training.blend import Shares, fit_shares
 from headrace.training.fit_convolution import convolution_logits
 from headrace.training.fit_wide import WideWeights, fit_wide, log_count_ratios
+from headrace.training.ranks.exchange import Alone, Exchange
 from headrace.training.recipe import WideRecipe
 from headrace.training.vocabulary import choose_vocabulary, hash_all
+from tests.support.exchange import run_ranks
 
 WORDS = ("wine", "water", "very", "not", "good", "水", "!", "rare")
 TEXT = st.lists(st.sampled_from([*WORDS, "unseen"]), max_size=9).map(" ".join)
@@ -32,7 +34,7 @@ def small_cnn(kept: int) -> TextCNN:
 
 def parts(max_tokens: int = MAX_TOKENS):
     texts = hash_all([" ".join(WORDS), "good water ! good water !"], max_tokens=50)
-    vocabulary = choose_vocabulary(texts, max_words=6, max_bigrams=5, least_bigram_count=1)
+    vocabulary = choose_vocabulary(texts, Alone(), max_words=6, max_bigrams=5, least_bigram_count=1)
     generator = torch.Generator().manual_seed(4)
     wide = WideWeights(
         torch.randn(vocabulary.columns, len(LABELS), generator=generator), torch.randn(len(LABELS), generator=generator)
@@ -114,7 +116,7 @@ def test_the_wide_parts_handmade_gradient_is_that_of_autograd():
 
 def test_a_bigram_never_spans_two_texts():
     texts = hash_all(["good water", "wine not"], MAX_TOKENS)
-    pairs = choose_vocabulary(texts, max_words=9, max_bigrams=9, least_bigram_count=1).bigrams
+    pairs = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=9, least_bigram_count=1).bigrams
     across = hash_all(["water wine"], MAX_TOKENS)
     features = wide_features(across.hashes, across.starts, np.empty(0, np.uint64), pairs)
 
@@ -124,18 +126,18 @@ def test_a_bigram_never_spans_two_texts():
 
 def test_words_are_kept_by_falling_count_and_equal_counts_by_hash():
     texts = hash_all(["b a a c", "a b d d d d"], MAX_TOKENS)
-    kept = choose_vocabulary(texts, max_words=4, max_bigrams=0, least_bigram_count=1).words
+    kept = choose_vocabulary(texts, Alone(), max_words=4, max_bigrams=0, least_bigram_count=1).words
     d, a, b, c = (hash_all([word], 1).hashes[0] for word in "dabc")
 
     assert kept.tolist() == [d, a, b, c]
-    assert choose_vocabulary(texts, max_words=2, max_bigrams=0, least_bigram_count=1).words.tolist() == [d, a]
+    assert choose_vocabulary(texts, Alone(), max_words=2, max_bigrams=0, least_bigram_count=1).words.tolist() == [d, a]
 
 
 def test_log_count_ratios_are_those_of_the_paper_for_two_classes():
     texts = hash_all(["good good wine", "good", "bad wine"], MAX_TOKENS)
-    vocabulary = choose_vocabulary(texts, max_words=9, max_bigrams=0, least_bigram_count=1)
+    vocabulary = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=0, least_bigram_count=1)
     features = wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
-    ratios = log_count_ratios(features, np.array([0, 0, 1]), vocabulary.columns, 2)
+    ratios = log_count_ratios(features, np.array([0, 0, 1]), vocabulary.columns, 2, Alone())
 
     place = 2 + vocabulary.words.tolist().index(hash_all(["good"], 1).hashes[0])
     # Presence counts, each feature smoothed by one; five columns with padding and unknown.
@@ -146,12 +148,12 @@ def test_log_count_ratios_are_those_of_the_paper_for_two_classes():
 def test_the_wide_part_learns_and_stays_at_its_prior_when_pulled_hard():
     texts = hash_all(["good wine", "good water", "bad wine", "bad water"] * 5, MAX_TOKENS)
     targets = np.array([0, 0, 1, 1] * 5)
-    vocabulary = choose_vocabulary(texts, max_words=9, max_bigrams=9, least_bigram_count=1)
+    vocabulary = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=9, least_bigram_count=1)
     features = wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
-    ratios = log_count_ratios(features, targets, vocabulary.columns, 2)
+    ratios = log_count_ratios(features, targets, vocabulary.columns, 2, Alone())
 
-    free = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=0.01))
-    held = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=1e6))
+    free = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=0.01), Alone())
+    held = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=1e6), Alone())
 
     assert (wide_logits(*free, features).argmax(dim=1).numpy() == targets).all()
     torch.testing.assert_close(held.weights, WideRecipe().prior * ratios, rtol=1e-2, atol=1e-3)
@@ -180,3 +182,27 @@ def test_an_overconfident_part_is_scaled_down_and_not_thrown_away():
 
     assert loud.convolution * 20 == pytest.approx(plain.convolution, rel=0.1)
     assert loud.wide == pytest.approx(plain.wide, rel=0.1)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.lists(TEXT, max_size=4), min_size=2, max_size=4), st.randoms(use_true_random=False))
+def test_ranks_agree_on_the_vocabulary_and_the_wide_part_of_all_their_texts(shards, randomness):
+    shards = [*shards, ["good wine", "bad water"]]
+    texts = [text for shard in shards for text in shard]
+    targets = {text: randomness.randrange(len(LABELS)) for text in texts}
+
+    def fit(exchange: Exchange, own: list[str]):
+        hashed = hash_all(own, MAX_TOKENS)
+        kept = choose_vocabulary(hashed, exchange, max_words=6, max_bigrams=5, least_bigram_count=1)
+        features = wide_features(hashed.hashes, hashed.starts, kept.words, kept.bigrams)
+        wanted = np.array([targets[text] for text in own], np.int64)
+        return kept, fit_wide(features, wanted, kept.columns, len(LABELS), WideRecipe(iterations=5), exchange)
+
+    alone, weights = fit(Alone(), texts)
+    ranks = run_ranks(len(shards), lambda exchange: fit(exchange, shards[exchange.rank]))
+
+    for kept, found in ranks:
+        assert kept.words.tolist() == alone.words.tolist()
+        assert kept.bigrams.tolist() == alone.bigrams.tolist()
+        assert torch.equal(found.weights, ranks[0][1].weights)
+        torch.testing.assert_close(found.weights, weights.weights, rtol=1e-2, atol=1e-3)

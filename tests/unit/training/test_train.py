@@ -7,10 +7,14 @@ from headrace.training.answering import answer
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.packing import Packed, lineage_of, pack
+from headrace.training.ranks.checkpoint import NoCheckpoints, StoredCheckpoints
+from headrace.training.ranks.exchange import Alone, Exchange
+from headrace.training.ranks.parts import Parts, whole
 from headrace.training.recipe import ConvolutionRecipe, Recipe
 from headrace.training.search import Epoch
 from headrace.training.splitting import Split, split
-from headrace.training.train import Trained, train
+from headrace.training.train import Steps, Trained, train
+from tests.support.exchange import run_ranks
 
 SMALL = Recipe(convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=6, batch=16), threads=1)
 
@@ -29,9 +33,10 @@ def orders(rows: int, seed: int = 11) -> Rows:
     return Rows(tuple(texts), tuple(labels))
 
 
-def run(parts: Split, recipe: Recipe) -> tuple[Trained, Packed]:
-    trained = train(parts.train, parts.valid, recipe, on_epoch=lambda _: None, on_refit=lambda *_: None)
-    return trained, pack(trained.network, parts.test, lineage_of(parts.train + parts.valid, "orders"))
+def run(parts: Split, recipe: Recipe, steps: Steps | None = None) -> tuple[Trained, Packed]:
+    rows = whole(parts)
+    trained = train(rows, recipe, Alone(), NoCheckpoints(), steps=steps or Steps())
+    return trained, pack(trained, rows, lineage_of(rows, "orders", recipe, Alone()), Alone())
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +88,9 @@ def test_the_search_stops_when_validation_no_longer_becomes_better(parts):
         SMALL, patience=1, convolution=msgspec.structs.replace(SMALL.convolution, epochs=30)
     )
     refits: list[tuple[int, int]] = []
-    trained = train(
-        parts.train,
-        Rows(parts.valid.texts, tuple(labels)),
-        recipe,
-        on_epoch=seen.append,
-        on_refit=lambda number, total: refits.append((number, total)),
-    )
+    steps = Steps(epoch=seen.append, refit=lambda number, total: refits.append((number, total)))
+    shuffled = msgspec.structs.replace(parts, valid=Rows(parts.valid.texts, tuple(labels)))
+    trained = train(whole(shuffled), recipe, Alone(), NoCheckpoints(), steps=steps)
 
     assert tuple(seen) == trained.epochs
     assert len(seen) < 30
@@ -111,17 +112,68 @@ def test_the_artifact_carries_its_scores_its_lineage_and_canaries_that_it_answer
     assert about.created_at_ms is None
 
 
-def test_the_lineage_digest_depends_on_every_text_label_and_order():
+def test_the_digest_of_all_rows_depends_on_every_text_label_and_order(parts):
+    def digest(train: Rows) -> str:
+        return whole(msgspec.structs.replace(parts, train=train)).digest
+
     digests = {
-        lineage_of(Rows(texts, labels), "x").digest
+        digest(Rows(texts, labels))
         for texts, labels in ((("a", "b"), ("1", "2")), (("a", "c"), ("1", "2")), (("a", "b"), ("1", "1")))
-    } | {lineage_of(Rows(("b", "a"), ("2", "1")), "x").digest}
+    } | {digest(Rows(("b", "a"), ("2", "1")))}
 
     assert len(digests) == 4
 
 
 def test_one_class_alone_is_refused(parts):
     one = Rows(parts.train.texts, ("only",) * len(parts.train))
+    rows = whole(msgspec.structs.replace(parts, train=one, valid=one))
 
     with pytest.raises(DatasetError, match="at least two classes, but all rows are 'only'"):
-        train(one, one, SMALL, on_epoch=lambda _: None, on_refit=lambda *_: None)
+        train(rows, SMALL, Alone(), NoCheckpoints())
+
+
+class StoppedError(Exception):
+    """What ends a training in the middle."""
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [("epoch", 2), ("refit", 1)])
+def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_weights(parts, first, tmp_path, stage, epoch):
+    def stop(number: int) -> None:
+        if number == epoch:
+            raise StoppedError
+
+    interrupting = {
+        "epoch": Steps(epoch=lambda seen: stop(seen.number)),
+        "refit": Steps(refit=lambda number, _: stop(number)),
+    }
+    rows, checkpoints = whole(parts), StoredCheckpoints(str(tmp_path), Alone())
+    with pytest.raises(StoppedError):
+        train(rows, SMALL, Alone(), checkpoints, steps=interrupting[stage])
+    later: list[int] = []
+    trained = train(rows, SMALL, Alone(), checkpoints, steps=Steps(epoch=lambda seen: later.append(seen.number)))
+    packed = pack(trained, rows, lineage_of(rows, "orders", SMALL, Alone()), Alone())
+
+    assert later == ([] if stage == "refit" else list(range(epoch + 1, len(trained.epochs) + 1)))
+    assert packed.artifact.sha256 == first[1].artifact.sha256
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_with_uneven_rows_end_with_one_network_that_learnt_it(parts, world):
+    # Rank 0 has most rows, and of three ranks the last has none at all.
+    def rows_of(rank: int) -> Parts:
+        rows = whole(parts)
+        places = {0: slice(0, -40), 1: slice(-40, None)}.get(rank, slice(0, 0))
+        own = [Rows(part.texts[places], part.labels[places]) for part in (parts.train, parts.valid, parts.test)]
+        split = Split(train=own[0], valid=own[1], test=own[2], held_out=0)
+        return msgspec.structs.replace(rows, split=split)
+
+    def one(exchange: Exchange) -> tuple[str, float]:
+        trained = train(rows_of(exchange.rank), SMALL, exchange, NoCheckpoints())
+        lineage = lineage_of(rows_of(exchange.rank), "orders", SMALL, exchange)
+        packed = pack(trained, rows_of(exchange.rank), lineage, exchange)
+        return packed.artifact.sha256, packed.report.accuracy
+
+    ends = run_ranks(world, one)
+
+    assert len(set(ends)) == 1
+    assert ends[0][1] >= 0.9

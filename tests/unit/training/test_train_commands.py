@@ -55,7 +55,7 @@ def test_train_reports_what_it_dropped_and_the_test_rows(trained):
 
     assert result.exit_code == 0
     output = " ".join(result.output.split())
-    assert "164 rows: 1 empty, 1 duplicate, 2 conflicting and 0 that" in output
+    assert "142 rows, 2 labels; left out: 1 empty, 1 duplicate, 2 conflicting" in output
     assert "accuracy 100.00%" in output
     assert (folder / "m.safetensors").exists()
 

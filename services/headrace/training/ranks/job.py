@@ -36,9 +36,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     source: FileSource | TopicSource
     recipe: Recipe
-    budget: Budget | None
     checkpoints: str
     out: str
+    budget: Budget | None = None
     created_at_ms: int | None = None
     parent: str | None = None
     champion: str | None = None

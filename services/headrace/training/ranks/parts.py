@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
+from headrace.training.dataset import Rows
 from headrace.training.splitting import Split
 
 
@@ -20,3 +23,26 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     digest: str
     dropped: dict[str, int]
+
+
+def whole(split: Split, dropped: dict[str, int] | None = None) -> Parts:
+    """All rows as one rank has them."""
+    learnt = split.train + split.valid
+    return Parts(
+        split=split,
+        labels=tuple(sorted(set(learnt.labels))),
+        rows=len(learnt),
+        digest=hashlib.sha256(msgspec.msgpack.encode(learnt)).hexdigest(),
+        dropped=dropped or {},
+    )
+
+
+def share(parts: Parts, rank: int, world: int) -> Parts:
+    """Every ``world``-th row of each part of ``parts``, which are the rows of all ranks."""
+
+    def own(rows: Rows) -> Rows:
+        return rows.take(list(range(rank, len(rows), world)))
+
+    split = parts.split
+    own_split = Split(train=own(split.train), valid=own(split.valid), test=own(split.test), held_out=split.held_out)
+    return msgspec.structs.replace(parts, split=own_split)

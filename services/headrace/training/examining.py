@@ -1,0 +1,68 @@
+"""What a network and its rivals answer to the test rows of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from headrace.model.backends.interface import Backend
+from headrace.model.network import Network, float_logits
+from headrace.training.answering import Answered, answer_scored
+from headrace.training.dataset import Rows
+from headrace.training.ranks.exchange import Exchange
+
+_TIMED_TEXTS = 2048
+_ROUNDS = 5
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of the test rows of all ranks, in one order: the true ones, and those of the int8 ``answers`` with their
+    scores, of the fp32 original, and of the champion (empty without one).
+    """
+
+    truth: tuple[str, ...]
+    answers: Answered
+    float_answers: tuple[str, ...]
+    champion_answers: tuple[str, ...]
+
+
+def examine(backend: Backend, original: Network, champion: Backend | None, rows: Rows, exchange: Exchange) -> Examined:
+    """Answer this rank's ``rows`` three times, and gather what all ranks answered."""
+    best = np.argmax(float_logits(original, rows.texts), axis=1)
+    own = (
+        rows.labels,
+        answer_scored(backend, rows.texts),
+        [original.labels[place] for place in best],
+        answer_scored(champion, rows.texts).labels if champion is not None else (),
+    )
+    truth, answers, float_answers, champion_answers = zip(*exchange.gather(own), strict=True)
+    return Examined(
+        truth=_joined(truth),
+        answers=Answered(
+            _joined([one.labels for one in answers]), tuple(score for one in answers for score in one.scores)
+        ),
+        float_answers=_joined(float_answers),
+        champion_answers=_joined(champion_answers),
+    )
+
+
+def latency_us(backend: Backend, texts: Sequence[str], monotonic: Callable[[], float]) -> float:
+    """Microseconds a text in batches, on this thread: the best of some rounds, which other processes disturb least.
+
+    Raises ValueError without texts.
+    """
+    if not texts:
+        raise ValueError("no texts to measure on")
+    timed = [texts[i % len(texts)] for i in range(_TIMED_TEXTS)]
+    rounds = []
+    for _ in range(_ROUNDS):
+        begun = monotonic()
+        answer_scored(backend, timed)
+        rounds.append(monotonic() - begun)
+    return min(rounds) / len(timed) * 1e6
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(label for part in parts for label in part)

@@ -1,0 +1,61 @@
+"""The state of a training on any fsspec URI, so that it goes on after a rank, a machine or the trainer has died."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Protocol
+
+import fsspec
+import torch
+
+from headrace.training.ranks.exchange import Exchange
+
+
+class Checkpoints(Protocol):
+    """Named states of one training. All ranks call these together, with equal states."""
+
+    def save(self, name: str, state: dict[str, Any]) -> None: ...
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The state last saved as ``name``, or None: the same on every rank."""
+
+
+class NoCheckpoints:
+    """For a training that starts again when it is interrupted."""
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep nothing."""
+
+    def load(self, name: str) -> dict[str, Any] | None:  # noqa: ARG002 - as Checkpoints has it
+        return None
+
+
+class StoredCheckpoints:
+    """Files in the folder ``uri``. Rank 0 writes and reads, so only its machine needs to reach it."""
+
+    def __init__(self, uri: str, exchange: Exchange) -> None:
+        self._files, self._folder = fsspec.url_to_fs(uri)
+        self._exchange = exchange
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        if self._exchange.rank != 0:
+            return
+        data = io.BytesIO()
+        torch.save(state, data)
+        path = self._path(name)
+        self._files.makedirs(self._folder, exist_ok=True)
+        # Whoever dies while writing leaves the checkpoint before.
+        self._files.pipe_file(f"{path}.partial", data.getvalue())
+        self._files.mv(f"{path}.partial", path)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        own = None
+        if self._exchange.rank == 0 and self._files.exists(self._path(name)):
+            own = self._files.cat_file(self._path(name))
+        data = self._exchange.gather(own)[0]
+        if data is None:
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+        return state
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}.pt"

@@ -1,0 +1,122 @@
+"""What one rank does: read its rows, train, compress and pack with the others; rank 0 writes what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+import msgspec
+
+from headrace.kafka.interface import Cluster
+from headrace.logs import event
+from headrace.model.artifact import load, save
+from headrace.model.backends.interface import Backend, open_backend
+from headrace.model.network import network_bytes
+from headrace.training.examining import latency_us
+from headrace.training.packing import Packed, lineage_of, pack
+from headrace.training.ranks.agreeing import agree
+from headrace.training.ranks.checkpoint import StoredCheckpoints
+from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.files import read_files
+from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource, outcome_uri
+from headrace.training.ranks.labels import read_partitions
+from headrace.training.ranks.parts import Parts
+from headrace.training.train import Steps, Trained, train
+from headrace_schemas.records import OffsetRange
+
+
+def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callable[..., None] = event) -> None:
+    """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
+
+    A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained
+    on, and a KafkaError.
+    """
+    begun = time.monotonic()
+    parts = read_parts(job.source, cluster, exchange)
+
+    def tell(name: str, **fields: Any) -> None:
+        if exchange.rank == 0:
+            on_event(name, **fields)
+
+    tell("training.read", rows=parts.rows, labels=len(parts.labels), dropped=parts.dropped)
+    trained = train(
+        parts,
+        job.recipe,
+        exchange,
+        StoredCheckpoints(job.checkpoints, exchange),
+        accept=job.accept,
+        steps=Steps(
+            epoch=lambda epoch: tell("training.epoch", **msgspec.to_builtins(epoch)),
+            refit=lambda number, total: tell("training.refit", number=number, total=total),
+        ),
+    )
+    champion = open_backend("cpu", load(job.champion)) if job.champion is not None else None
+    packed = pack(
+        trained,
+        parts,
+        lineage_of(parts, _source_name(job.source), job.recipe, exchange, _offsets(job.source)),
+        exchange,
+        champion=champion,
+        created_at_ms=job.created_at_ms,
+        parent=job.parent,
+    )
+    if exchange.rank == 0:
+        outcome = _outcome(job, trained, packed, parts, champion)
+        outcome = msgspec.structs.replace(outcome, seconds=time.monotonic() - begun)
+        save(packed.artifact, outcome.uri)
+        _write(outcome_uri(job), msgspec.json.encode(outcome))
+        tell("training.done", version=outcome.version, seconds=outcome.seconds)
+    # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
+    exchange.gather(None)
+
+
+def read_parts(source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange) -> Parts:
+    """The rank's own rows: of a topic the partitions p with p % world == rank."""
+    if isinstance(source, FileSource):
+        return read_files(source, exchange)
+    if cluster is None:
+        raise ValueError(f"the labels are on the topic {source.topic}, but no cluster was given")
+    own = [found.partition for found in source.ranges if found.partition % exchange.world == exchange.rank]
+    return agree(asyncio.run(read_partitions(cluster, source, own)), exchange)
+
+
+def _source_name(source: FileSource | TopicSource) -> str:
+    return source.topic if isinstance(source, TopicSource) else source.data.rpartition("/")[2]
+
+
+def _offsets(source: FileSource | TopicSource) -> tuple[OffsetRange, ...]:
+    return source.ranges if isinstance(source, TopicSource) else ()
+
+
+def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion: Backend | None) -> Outcome:
+    artifact, examined = packed.artifact, packed.examined
+    texts = parts.split.test.texts or parts.split.train.texts
+    backend = open_backend("cpu", artifact)
+    assert artifact.about.lineage is not None  # noqa: S101 - it was given one above
+    return Outcome(
+        uri=f"{job.out.rstrip('/')}/{artifact.version}.safetensors",
+        version=artifact.version,
+        sha256=artifact.sha256,
+        size=artifact.size,
+        float_size=network_bytes(trained.original),
+        lineage=artifact.about.lineage,
+        report=packed.report,
+        float_report=packed.float_report,
+        truth=examined.truth,
+        answers=examined.answers.labels,
+        float_answers=examined.float_answers,
+        champion_answers=examined.champion_answers,
+        latency_us=latency_us(backend, texts, time.perf_counter),
+        champion_latency_us=None if champion is None else latency_us(champion, texts, time.perf_counter),
+        epochs=trained.chosen.number,
+        seconds=0.0,
+    )
+
+
+def _write(uri: str, data: bytes) -> None:
+    files, path = fsspec.url_to_fs(uri)
+    files.makedirs(files._parent(path), exist_ok=True)  # noqa: SLF001 - fsspec has no public name for it
+    files.pipe_file(path, data)
