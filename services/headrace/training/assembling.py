@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from headrace.model.network import FIRST_WORD_ROW, Network
 from headrace.model.textcnn import TextCNN
@@ -41,26 +40,3 @@ def assemble_network(
         wide_bias=bias,
         blend=shares.convolution / (shares.convolution + shares.wide),
     )
-
-
-def convolution_of(network: Network, shares: Shares, dropout: float) -> TextCNN:
-    """The convolution that :func:`assemble_network` was given, to be trained on."""
-    kept = len(network.word_hashes)
-    convolution = TextCNN(
-        kept,
-        len(network.labels),
-        dimensions=network.words.shape[1],
-        filters=network.filters[0].shape[0],
-        widths=network.widths,
-        dropout=dropout,
-    )
-    total = np.float32(shares.convolution + shares.wide)
-    arrays = {
-        "words.weight": network.words,
-        "filter_bias": network.filter_bias,
-        "head.weight": network.head / total,
-        "head.bias": network.head_bias / total,
-        **{f"filters.{place}": filters for place, filters in enumerate(network.filters)},
-    }
-    convolution.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-    return convolution

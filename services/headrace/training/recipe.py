@@ -37,14 +37,6 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     steps_apart: int = 8
 
 
-class TuningRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """The fine-tuning of a pruned convolution: the convolution's recipe with these instead of its own."""
-
-    epochs: int = 2
-    rate: float = 5e-4
-    word_rate: float = 1e-3
-
-
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """A whole training. A text is cut to ``max_tokens`` words; ``max_words`` and ``max_bigrams`` are kept at most, and
     bigrams that occur ``least_bigram_count`` times. The search stops when validation has not become better for
@@ -58,6 +50,5 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     patience: int = 4
     wide: WideRecipe = WideRecipe()
     convolution: ConvolutionRecipe = ConvolutionRecipe()
-    tuning: TuningRecipe = TuningRecipe()
     seed: int = 0
     threads: int = 1
