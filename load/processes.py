@@ -50,8 +50,8 @@ def _cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-async def headrace(*arguments: str) -> None:
-    """Run a command to its end. Raises RuntimeError with its output when it fails."""
+async def headrace(*arguments: str) -> str:
+    """Run a command to its end and return what it printed. Raises RuntimeError with its output when it fails."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -63,6 +63,7 @@ async def headrace(*arguments: str) -> None:
     output, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"headrace {' '.join(arguments)} ended with {process.returncode}: {output.decode()}")
+    return output.decode()
 
 
 @asynccontextmanager
