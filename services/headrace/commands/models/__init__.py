@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from headrace.commands.models.comparing import compare
 from headrace.commands.models.differing import diff
 from headrace.commands.models.listing import list_
 from headrace.commands.models.moving import pin, promote, rollback, unpin
@@ -24,6 +25,7 @@ app.command()(publish)
 app.command("list")(list_)
 app.command()(show)
 app.command()(diff)
+app.command()(compare)
 app.command()(promote)
 app.command()(rollback)
 app.command()(pin)

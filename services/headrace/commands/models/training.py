@@ -123,7 +123,7 @@ def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
         lines.append("all its labels are there; training again")
         return lines
     lines.append(f"its labels are not all there any more: {rows.rows:,} rows are left, so nothing is trained")
-    for verb, ids in (("erased", rows.erased), ("replaced", rows.replaced)):
+    for verb, ids in (("erased", rows.erased), ("labelled anew or for the first time", rows.labelled)):
         if ids:
             lines.append(f"{verb} since, {len(ids):,} ids: {_some(ids)}")
     return lines

@@ -30,14 +30,15 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """What the log has now of a version's snapshot.
 
     ``equal``: the same labels, ids and texts. ``rows``: training and validation rows now. ``retention``: offsets that
-    were deleted. ``erased`` and ``replaced``: ids whose label in the snapshot is gone for a later record.
+    were deleted. ``erased`` and ``labelled``: ids that were erased or labelled later and that the snapshot does not
+    hold; those among them that it held are what compaction took, and new ids look the same.
     """
 
     equal: bool
     rows: int
     retention: int
     erased: tuple[str, ...]
-    replaced: tuple[str, ...]
+    labelled: tuple[str, ...]
 
 
 def lineage_of(version: ModelVersion) -> Lineage:
@@ -71,7 +72,7 @@ async def compare_rows(cluster: Cluster, source: TopicSource, digest: str) -> Ro
         rows=parts.rows,
         retention=shard.dropped.get("retention", 0),
         erased=tuple(id_ for id_, erased in later if erased),
-        replaced=tuple(id_ for id_, erased in later if not erased),
+        labelled=tuple(id_ for id_, erased in later if not erased),
     )
 
 

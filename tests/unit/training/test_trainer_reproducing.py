@@ -1,0 +1,94 @@
+"""What the log still has of a version's labels, and the job that makes the version again."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from headrace.kafka.interface import TopicPartition
+from headrace.training.ranks.agreeing import agree
+from headrace.training.ranks.exchange import Alone
+from headrace.training.ranks.job import Job, TopicSource
+from headrace.training.ranks.labels import read_partitions
+from headrace.training.recipe import Recipe
+from headrace.training.trainer.reproducing import NotReproducibleError, compare_rows, job_again, lineage_of, source_of
+from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
+from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
+
+LABELS = TopicPartition(TOPICS.labels, 0)
+ROWS = 150
+RECIPE = Recipe(seed=7)
+
+
+async def trained(world: TrainingWorld) -> Lineage:
+    """Labels on both partitions, and the lineage of a training that read them."""
+    for partition in (0, 1):
+        await world.label(*(f"{partition}-{number}" for number in range(ROWS)), partition=partition)
+    source = TopicSource(
+        topic=TOPICS.labels, ranges=(OffsetRange(0, 0, ROWS), OffsetRange(1, 0, ROWS)), max_text_bytes=1000
+    )
+    parts = agree(await read_partitions(world.cluster, source, [0, 1]), Alone())
+    recipe = msgspec.json.encode(RECIPE).decode()
+    return Lineage(
+        source=source.topic, digest=parts.digest, rows=parts.rows, offsets=source.ranges, recipe=recipe, ranks=2
+    )
+
+
+async def compared(world: TrainingWorld, lineage: Lineage):
+    return await compare_rows(world.cluster, source_of(lineage, max_text_bytes=1000), lineage.digest)
+
+
+@story
+async def test_labels_that_came_later_change_nothing_of_the_snapshot(world):
+    lineage = await trained(world)
+    await world.label("0-1", "new", label="neg")
+    await world.put("0-2", None)
+    found = await compared(world, lineage)
+    assert (found.equal, found.rows, found.erased, found.labelled) == (True, lineage.rows, (), ())
+
+
+@story
+async def test_what_compaction_took_for_a_later_label_or_an_erasure_is_named(world):
+    lineage = await trained(world)
+    await world.label("0-1", label="neg")
+    await world.put("0-2", None)
+    await world.label("new")
+    world.cluster.remove(LABELS, 1)
+    world.cluster.remove(LABELS, 2)
+    found = await compared(world, lineage)
+    assert not found.equal
+    assert (found.erased, found.labelled) == (("0-2",), ("0-1", "new"))
+
+
+@story
+async def test_offsets_that_retention_took_are_counted(world):
+    lineage = await trained(world)
+    world.cluster.truncate(LABELS, 5)
+    found = await compared(world, lineage)
+    assert (found.equal, found.retention) == (False, 5)
+
+
+@story
+async def test_the_job_again_is_the_job_that_made_the_version(world):
+    lineage = await trained(world)
+    version = ModelVersion(
+        name=NAME,
+        version="v1",
+        uri="memory://v1",
+        sha256="0",
+        size=1,
+        labels=("pos",),
+        created_at_ms=5,
+        parent="v0",
+        lineage=lineage,
+        weights_sha256="1",
+        compression={"budget_points": 1.5},
+    )
+    source = source_of(lineage_of(version), max_text_bytes=1000)
+    job = job_again(version, source, folder="memory://again")
+    assert (job.recipe, job.created_at_ms, job.parent, job.budget.points) == (RECIPE, 5, "v0", 1.5)
+    assert job.source.ranges == lineage.offsets
+    assert isinstance(msgspec.json.decode(msgspec.json.encode(job), type=Job), Job)
+    for without in ({"lineage": None}, {"lineage": msgspec.structs.replace(lineage, offsets=())}):
+        with pytest.raises(NotReproducibleError, match="v1 can't be trained again"):
+            lineage_of(msgspec.structs.replace(version, **without))
