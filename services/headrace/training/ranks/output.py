@@ -49,7 +49,7 @@ class Output:
         text = "\n".join(self._tail)
         reasons = [] if self._reason is None else [self._reason]
         if not self.lasting and (death := _DEATH.search(text)):
-            reasons.insert(0, f"rank {death[1]} ended with exit code {death[2]}")
+            reasons.insert(0, f"rank {death[1]} ended with exit code {' '.join(death[2].split())}")
         return "; ".join(reasons) or text or "the ranks wrote nothing"
 
 

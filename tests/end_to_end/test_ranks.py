@@ -1,0 +1,124 @@
+"""Trainings as real processes under torchrun: labels from a broker, a rank that is killed, an error, a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.settings import KafkaSettings
+from headrace.training.ranks.job import FileSource, Job, TopicSource
+from headrace.training.ranks.launch import TrainingFailedError, launch
+from headrace.training.recipe import ConvolutionRecipe, Recipe
+from headrace_schemas.codec import encode_label
+from headrace_schemas.records import LabelledText, OffsetRange
+from tests.support.waiting import until
+
+PARTITIONS = 3
+RANKS = 2
+SIGNALS = {"praise": "good", "blame": "bad", "question": "why"}
+RECIPE = Recipe(convolution=ConvolutionRecipe(dimensions=8, filters=8, epochs=8, batch=16), patience=8)
+
+
+def labels(rows: int) -> list[Outgoing]:
+    randomness = random.Random(7)
+    records = []
+    for number in range(rows):
+        label, word = randomness.choice(list(SIGNALS.items()))
+        words = [*randomness.choices([f"w{n}" for n in range(40)], k=6), word]
+        randomness.shuffle(words)
+        value = encode_label(LabelledText(text=" ".join(words), label=label))
+        records.append(Outgoing(value, f"id-{number}".encode()))
+    return records
+
+
+@pytest.fixture
+async def source(embedded_bootstrap) -> TopicSource:
+    """A topic of 300 labels, one of which is erased."""
+    cluster = AioKafkaCluster(KafkaSettings(bootstrap=embedded_bootstrap, idempotent=False))
+    topic = f"labels-{uuid.uuid4().hex[:8]}"
+    admin, producer, consumer = cluster.admin(), cluster.producer(), cluster.consumer(read_committed=True)
+    for client in (admin, producer, consumer):
+        await client.start()
+    try:
+        await admin.create_topic(TopicSpec(name=topic, partitions=PARTITIONS))
+        await producer.send_many(topic, [*labels(301), Outgoing(None, b"id-0")])
+        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(PARTITIONS)])
+    finally:
+        for client in (admin, producer, consumer):
+            await client.stop()
+    ranges = tuple(OffsetRange(name.partition, 0, end) for name, end in sorted(ends.items()))
+    return TopicSource(topic=topic, ranges=ranges, max_text_bytes=1000)
+
+
+class Run:
+    """One training, and what its ranks said."""
+
+    def __init__(self, folder: Path, source: TopicSource | FileSource, bootstrap: str) -> None:
+        self.said: list[Mapping[str, Any]] = []
+        self.folder = folder
+        self.program = ("headrace", "--bootstrap", bootstrap)
+        self.job = Job(
+            id=f"run-{uuid.uuid4().hex[:8]}",
+            source=source,
+            recipe=RECIPE,
+            checkpoints=str(folder / "checkpoints"),
+            out=str(folder / "artifacts"),
+        )
+
+    async def outcome(self, *, at_epoch=lambda: None):
+        def take(event: Mapping[str, Any]) -> None:
+            self.said.append(event)
+            if event["event"] == "training.epoch" and event["number"] == 1:
+                at_epoch()
+
+        return await launch(
+            self.job, ranks=RANKS, program=self.program, environ=os.environ, folder=self.folder, on_event=take
+        )
+
+    def events(self, name: str) -> list[Mapping[str, Any]]:
+        return [event for event in self.said if event["event"] == name]
+
+    def pids(self) -> list[int]:
+        return [event["pid"] for event in self.events("rank.started")]
+
+
+async def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_weights(source, embedded_bootstrap, tmp_path):
+    whole = Run(tmp_path / "whole", source, embedded_bootstrap)
+    expected = await whole.outcome()
+    assert (expected.lineage.rows + len(expected.truth), expected.lineage.dropped) == (300, {"erased": 1})
+    assert expected.lineage.offsets == source.ranges
+
+    broken = Run(tmp_path / "broken", source, embedded_bootstrap)
+    outcome = await broken.outcome(at_epoch=lambda: os.kill(broken.pids()[-1], signal.SIGKILL))
+
+    assert len(broken.pids()) == 2 * RANKS
+    epochs = [event["number"] for event in broken.events("training.epoch")]
+    assert epochs == sorted(set(epochs)), "no epoch was trained twice"
+    assert outcome.sha256 == expected.sha256
+
+
+async def test_an_error_that_lasts_ends_the_training_at_once_in_the_words_of_the_rank(tmp_path):
+    run = Run(tmp_path, FileSource(data=str(tmp_path / "absent.csv")), "127.0.0.1:1")
+    with pytest.raises(TrainingFailedError, match=r"failed: .*absent\.csv: can't be read: No such file"):
+        await run.outcome()
+    assert len(run.pids()) == RANKS
+
+
+async def test_a_cancelled_training_leaves_no_rank_behind(source, embedded_bootstrap, tmp_path):
+    run = Run(tmp_path, source, embedded_bootstrap)
+    task = asyncio.create_task(run.outcome())
+    await until(lambda: len(run.pids()) == RANKS)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not [pid for pid in run.pids() if Path(f"/proc/{pid}").exists()])
