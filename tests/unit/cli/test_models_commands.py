@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import pytest
@@ -15,19 +14,29 @@ from headrace import cli
 from headrace.commands.models import opening
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
-from headrace.kafka.interface import TopicSpec
+from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import About, Artifact, ArtifactError, assemble, save
 from headrace.model.quantizing import quantize
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.moving import NoPreviousVersionError
-from headrace_schemas.records import Check, Lineage, ModelsRecord, OffsetRange, Verdict
+from headrace_schemas.codec import encode_request, encode_result
+from headrace_schemas.records import (
+    Check,
+    ClassifyRequest,
+    ClassifyResult,
+    Lineage,
+    ModelsRecord,
+    OffsetRange,
+    ResultsClaim,
+    Status,
+    Verdict,
+)
 from tests.support.networks import random_network
 
 MODELS = "classify.models"
 NETWORK = quantize(random_network(1))
-T = TypeVar("T")
 
 
 class Site:
@@ -54,6 +63,14 @@ class Site:
     def publish(self, *records: ModelsRecord) -> None:
         async def write() -> None:
             await ModelsWriter(self.cluster.producer(), MODELS).publish(records)
+
+        asyncio.run(write())
+
+    def write(self, topic: str, records: Sequence[Outgoing]) -> None:
+        self.cluster.create_topic(TopicSpec(name=topic, partitions=1))
+
+        async def write() -> None:
+            await self.cluster.producer().send_batch(topic, 0, records)
 
         asyncio.run(write())
 
@@ -255,3 +272,59 @@ def test_prune_keeps_what_is_in_use_and_the_newest(site: Site) -> None:
     assert not log.verdicts
     site.run("rollback")
     assert champion(site) == versions[4]
+
+
+def answers(version: str, *labels: str) -> list[Outgoing]:
+    results = (
+        ClassifyResult(offset=at, after=at - 1, crc=0, status=Status.OK, version=version, label=label)
+        for at, label in enumerate(labels)
+    )
+    return [Outgoing(encode_result(result)) for result in results]
+
+
+def shadowed(site: Site, three: list[str]) -> None:
+    """The champion and a challenger have answered three requests, into a topic each."""
+    site.run("promote", three[0], "--alias", "challenger")
+    site.write("classify.requests", [Outgoing(encode_request(ClassifyRequest(text=f"text {at}"))) for at in range(3)])
+    site.write("classify.results", answers(three[2], "sport", "sport", "[news]"))
+    site.write("shadow", answers(three[0], "sport", "[news]", "[news]"))
+    for results, group in (("classify.results", "g"), ("shadow", "s")):
+        site.publish(ResultsClaim(results=results, requests="classify.requests", group=group, claimed_at_ms=0))
+
+
+def test_compare_joins_the_answers_of_champion_and_challenger(site: Site, three: list[str]) -> None:
+    shadowed(site, three)
+    shown = " ".join(site.run("compare", "champion", "challenger", "--texts").split())
+    assert f"A: {three[2]} in classify.results B: {three[0]} in shadow" in shown
+    assert "3 requests were answered by both, 66.67% of them alike." in shown
+    assert "sport 2 1 50.0% [news] 1" in shown
+    assert "0@1 sport [news] text 1" in shown
+
+
+def test_compare_is_one_json_object_for_machines(site: Site, three: list[str]) -> None:
+    shadowed(site, three)
+    arguments = ("compare", three[0], "champion", "--results-a", "shadow", "--results-b", "classify.results", "--json")
+    document = msgspec.json.decode(site.run(*arguments))
+    assert document["a"] == {"results": "shadow", "version": three[0]}
+    assert (document["agreement"]["requests"], document["agreement"]["agreeing"]) == (3, 2)
+    assert document["agreement"]["examples"] == [
+        {"partition": 0, "offset": 1, "a": "[news]", "b": "sport", "text": None}
+    ]
+
+
+def test_compare_says_what_other_versions_answered(site: Site, three: list[str]) -> None:
+    shadowed(site, three)
+    shown = " ".join(site.run("compare", three[1], "challenger").split())
+    assert "No request was answered by both." in shown
+    assert f"3 were answered by other versions (A: {three[2]} 3. B: {three[0]} 3)." in shown
+
+
+def test_compare_has_to_know_where_the_other_answers_are(site: Site, three: list[str]) -> None:
+    with pytest.raises(UserError, match=r"Name it by --results-b TOPIC \(known: none\)"):
+        site.run("compare", three[0], three[1])
+    shadowed(site, three)
+    site.publish(ResultsClaim(results="third", requests="classify.requests", group="t", claimed_at_ms=0))
+    with pytest.raises(UserError, match=r"known: shadow, third"):
+        site.run("compare", three[0], three[1])
+    with pytest.raises(UserError, match="Both sides are shadow"):
+        site.run("compare", three[0], three[1], "--results-a", "shadow", "--results-b", "shadow")

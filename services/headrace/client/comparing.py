@@ -1,0 +1,128 @@
+"""Two answer logs of the same requests, joined by partition and offset.
+
+Both are in the order of the requests, so each partition is one merge of two sorted streams, and memory holds a chunk of
+each however long they are. What is compared begins where both have begun and ends where the shorter one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+
+import msgspec
+
+from headrace.client.reading import AnswerReader
+from headrace.core.agreement import Agreement, Tally
+from headrace.core.clock import Clock
+from headrace.core.resume import look_back
+from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
+from headrace.kafka.interface import Cluster, Consumer, TopicPartition
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+from headrace_schemas.paths import Decode
+from headrace_schemas.records import ClassifyResult
+
+_TEXT_WAIT_S = 10.0
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One of the two logs: a results topic, and the version whose answers on it count."""
+
+    results: str
+    version: str
+
+
+async def compare_logs(
+    cluster: Cluster, a: Side, b: Side, *, last: int, examples: int, max_batch: int, clock: Clock
+) -> Agreement:
+    """Compare what both logs hold now, of each at most about the ``last`` answers, spread over its partitions.
+
+    Raises UnknownTopicError when a topic is not there, and a KafkaError when one can't be read.
+    """
+    tally = Tally(a.version, b.version, examples)
+    shared = await _partitions(cluster, a.results) & await _partitions(cluster, b.results)
+    for partition in sorted(shared):
+        most = max(1, last // len(shared))
+        ours = _answers(cluster, a.results, partition, most, look_back(max_batch), clock)
+        theirs = _answers(cluster, b.results, partition, most, look_back(max_batch), clock)
+        try:
+            await _merge(tally, partition, ours, theirs)
+        finally:
+            await ours.aclose()
+            await theirs.aclose()
+    return tally.agreement()
+
+
+async def read_texts(
+    consumer: Consumer, topic: str, places: Collection[tuple[int, int]], decode: Decode
+) -> dict[tuple[int, int], str]:
+    """The texts of the requests at ``places`` (partition, offset); of those that are deleted or hold none, nothing.
+
+    ``consumer`` is started. Raises a KafkaError when the topic can't be read.
+    """
+    texts: dict[tuple[int, int], str] = {}
+    for partition, offset in places:
+        name = TopicPartition(topic, partition)
+        consumer.assign([name])
+        consumer.seek(name, offset)
+        try:
+            records = (await consumer.fetch(max_records=1, timeout_s=_TEXT_WAIT_S)).get(name, ())
+            for record in records:
+                if record.offset == offset:
+                    texts[partition, offset] = decode(record.value, content_type(record.headers)).text
+        except (OffsetOutOfRangeError, WireError):  # retention took it, or it was answered by its failure
+            continue
+    return texts
+
+
+async def _partitions(cluster: Cluster, topic: str) -> frozenset[int]:
+    consumer = cluster.consumer()
+    try:
+        await consumer.start()
+        found = await consumer.partitions_of(topic)
+    finally:
+        await consumer.stop()
+    if not found:
+        raise UnknownTopicError(f"There is no topic {topic} to read answers from.")
+    return found
+
+
+async def _merge(
+    tally: Tally, partition: int, ours: AsyncIterator[ClassifyResult], theirs: AsyncIterator[ClassifyResult]
+) -> None:
+    a, b = await anext(ours, None), await anext(theirs, None)
+    begun = False
+    while a is not None and b is not None:
+        if a.offset == b.offset:
+            begun = True
+            tally.joined(partition, a, b)
+            a, b = await anext(ours, None), await anext(theirs, None)
+        elif a.offset < b.offset:
+            if begun:
+                tally.alone(0)
+            a = await anext(ours, None)
+        else:
+            if begun:
+                tally.alone(1)
+            b = await anext(theirs, None)
+
+
+async def _answers(
+    cluster: Cluster, topic: str, partition: int, most: int, look_back: int, clock: Clock
+) -> AsyncGenerator[ClassifyResult, None]:
+    """The answers of one results partition up to its present end, without repeats, from ``most`` before that end on."""
+    consumer, name = cluster.consumer(), TopicPartition(topic, partition)
+    try:
+        await consumer.start()
+        end = (await consumer.end_offsets([name]))[name]
+        start = max((await consumer.beginning_offsets([name]))[name], end - most)
+        reader = AnswerReader(
+            consumer, topic, from_={partition: start}, partitions=[partition], look_back=look_back, clock=clock
+        )
+        await reader.start()
+        # By position, not by answers: the last offsets may hold none.
+        while await consumer.position(name) < end:
+            for answer in await reader.read():
+                if answer.position < end:
+                    yield answer.result
+    finally:
+        await consumer.stop()
