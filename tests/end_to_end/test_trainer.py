@@ -1,0 +1,82 @@
+"""The real trainer on Apache Kafka: killed in the middle of a training, and gone on with by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import uuid
+from pathlib import Path
+
+import pytest
+
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import Outgoing
+from headrace.kafka.settings import KafkaSettings
+from headrace.model.artifact import load
+from headrace.registry.models_log import ModelsLog
+from headrace_schemas.codec import encode_label
+from headrace_schemas.records import LabelledText, TrainingState
+from load.processes import headrace, running
+from tests.support.waiting import until
+
+LIMIT_S = 90.0
+CLASSES = {
+    "sport": "goal match team player league score",
+    "money": "bank rate market share profit stock",
+    "sky": "rain cloud wind storm snow frost",
+}
+
+
+def labels(count: int) -> list[Outgoing]:
+    rng = random.Random(1)
+    made = []
+    for number in range(count):
+        label = rng.choice(list(CLASSES))
+        words = rng.choices(CLASSES[label].split(), k=4) + rng.choices(["the", "a", "of", "in", "to"], k=4)
+        value = encode_label(LabelledText(text=" ".join(words), label=label))
+        made.append(Outgoing(value, f"id-{number}".encode()))
+    return made
+
+
+@pytest.mark.apache
+async def test_a_killed_trainers_training_ends_as_a_champion_by_the_next_trainer(apache_bootstrap, tmp_path: Path):
+    prefix = f"trainer-{uuid.uuid4().hex[:8]}-"
+    sets = {
+        "topics.prefix": prefix,
+        "trainer.group": f"{prefix}trainer",
+        "trainer.store": str(tmp_path / "store"),
+        "trainer.epochs": "2",
+        "trainer.settle": "0",
+        "admin.port": "0",
+    }
+    at = (
+        "--bootstrap",
+        apache_bootstrap,
+        *(part for key, value in sets.items() for part in ("--set", f"{key}={value}")),
+    )
+    await headrace(*at, "topics", "apply")
+    cluster = AioKafkaCluster(KafkaSettings(bootstrap=apache_bootstrap))
+    producer = cluster.producer()
+    await producer.start()
+    await producer.send_many(f"{prefix}classify.labels", [*labels(300), Outgoing(b"{", b"rubbish")])
+    await producer.stop()
+
+    log = tmp_path / "trainer.log"
+    async with running(*at, "trainer", log=log) as first:
+        await until(lambda: re.search(r"training\.launched", log.read_text()), LIMIT_S)
+        await first.kill()
+    said = await asyncio.wait_for(headrace(*at, "trainer", "--once"), LIMIT_S)
+    models = ModelsLog(cluster, f"{prefix}classify.models")
+    await models.start()
+    await models.stop()
+    training, champion = models.trainings["default"], models.resolve("default", "champion")
+    begun = re.search(r"training\.begun .*training=(\d+)", log.read_text())
+    assert (training.state, training.id) == (TrainingState.DONE, begun[1])
+    assert "training.resumed" in said
+    assert champion.version == training.version
+    assert champion.lineage.offsets == training.offsets
+    assert sum(one.end - one.first for one in training.offsets) == 301
+    assert load(champion.uri, champion.sha256, champion.size).version == champion.version
+    letters = await headrace(*at, "dead-letters", "list")
+    assert letters.count("bad-bytes") == 1
