@@ -24,7 +24,7 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersion, Verdict
 from tests.support.networks import VOCABULARY, random_artifact, random_network
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
-from tests.support.world import offload
+from tests.support.world import after_a_moment
 
 RANDOM = np.random.default_rng(4)
 TEXTS = [" ".join(RANDOM.choice(VOCABULARY, 6)) for _ in range(80)]
@@ -93,7 +93,7 @@ def decided(
                 traffic=Traffic(cluster, "requests", RequestShape()),
                 settings=settings,
                 clock=clock,
-                offload=offload,
+                offload=after_a_moment,
                 randomness=np.random.default_rng(1),
             )
         finally:

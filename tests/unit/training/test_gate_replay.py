@@ -17,7 +17,7 @@ from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest
 from tests.support.turned_loop import TurnedClock, run_turned
-from tests.support.world import offload
+from tests.support.world import after_a_moment
 
 TOPIC = "requests"
 
@@ -69,7 +69,7 @@ def replayed(
                 decode=compile_shape(RequestShape(**shape)),
                 candidate=candidate,
                 champion=champion,
-                offload=offload,
+                offload=after_a_moment,
                 clock=clock,
             )
         finally:
