@@ -89,6 +89,8 @@ def _naming(uri: str, done: str) -> Iterator[None]:
     """Errors name the URI."""
     try:
         yield
+    except ImportError as error:
+        raise StoreError(f"{uri} could not be {done}: {error} (for S3: pip install 'headrace[s3]')") from error
     except Exception as error:
         # Whatever it is: a driver raises what its library raises, and fsspec has no base for that.
         raise StoreError(f"{uri} could not be {done}: {error or type(error).__name__}") from error

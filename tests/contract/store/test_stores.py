@@ -1,5 +1,7 @@
 """What every store has to do: an artifact is there whole or not at all, and what is wrong is said with its URI."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -146,3 +148,11 @@ def test_a_store_that_cannot_be_reached_is_said_and_not_taken_for_an_empty_one(m
 def test_a_store_of_no_known_kind_is_said() -> None:
     with pytest.raises(store.StoreError, match="nothing://here could not be looked at: Protocol not known: nothing"):
         load("nothing://here")
+
+
+def test_a_store_whose_driver_is_not_installed_is_said() -> None:
+    # In a process of its own: a driver that was found once is kept.
+    code = "import sys; sys.modules['s3fs'] = None; from headrace.model import store; store.read('s3://bucket/model')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "s3://bucket/model could not be read: Install s3fs" in done.stderr
+    assert "pip install 'headrace[s3]'" in done.stderr
