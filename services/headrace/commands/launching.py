@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 _OUR_OWN = ("time", "level", "event")
 
 
-def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSettings) -> Launch:
-    """What starts the ranks of a job; ``bootstrap`` is the command's own option. Their events go to this log too."""
+def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSettings, node: int = 0) -> Launch:
+    """What starts the ranks of a job on machine ``node``. Their events go to this log too.
+
+    ``bootstrap`` is the command's own option.
+    """
     from headrace.training.ranks.job import Job, Outcome
-    from headrace.training.ranks.launch import launch
+    from headrace.training.ranks.launch import Nodes, launch
 
     given = ctx.ensure_object(Invocation)
     program = ["headrace"]
@@ -36,6 +39,10 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
         program += ["--bootstrap", address]
     folder = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "trainings"
 
+    nodes = None
+    if settings.nodes > 1 and settings.rendezvous is not None and settings.address is not None:
+        nodes = Nodes(count=settings.nodes, number=node, endpoint=settings.rendezvous, address=settings.address)
+
     async def start(job: Job) -> Outcome:
         return await launch(
             job,
@@ -43,6 +50,7 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
             program=program,
             environ=given.environ,
             folder=folder,
+            nodes=nodes,
             restarts=settings.max_restarts,
             on_event=_relay,
         )

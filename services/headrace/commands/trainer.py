@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -13,8 +14,10 @@ from headrace.commands.common import Bootstrap, settings_from
 from headrace.commands.launching import launcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
+
+    from prometheus_client import CollectorRegistry
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
@@ -35,6 +38,9 @@ def trainer(
     store: Annotated[Text, typer.Option(metavar="URI", help="Where artifacts and checkpoints go.")] = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="Processes of a training.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Train now, if there are labels, and end.")] = False,
+    node: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="From 1 on: only run ranks, as one more of trainer.nodes.")
+    ] = 0,
 ) -> None:
     """Train until SIGTERM or Ctrl-C: read labels, begin a training when a rule says so, let the gate judge, publish.
 
@@ -52,7 +58,14 @@ def trainer(
     }
     settings = settings_from(ctx, options).settings
     logs.configure(sys.stderr, level=settings.log.level, form=settings.log.format)
-    launch = launcher(ctx, bootstrap, settings.trainer)
+    if node >= settings.trainer.nodes:
+        raise typer.BadParameter(
+            f"trainer.nodes is {settings.trainer.nodes}, so machines are 0 to {settings.trainer.nodes - 1}."
+        )
+    launch = launcher(ctx, bootstrap, settings.trainer, node)
+    if node:
+        lifecycle.run(functools.partial(_help, settings, launch), drain_s=STOP_S)
+        return
     ended = lifecycle.run(functools.partial(_train, settings, launch, once), drain_s=STOP_S)
     if ended is None:
         if once:
@@ -73,10 +86,8 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
 
     from prometheus_client import CollectorRegistry
 
-    from headrace.admin import admin_server
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster
-    from headrace.logs import event
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
     from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
@@ -104,15 +115,48 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
             metrics=TrainerMetrics(registry),
             once=once,
         )
-        async with admin_server(
-            settings.admin.host,
-            settings.admin.port_of(0),
-            health=lambda: None,
-            ready=lambda: None if running.ready else NOT_READY,
-            registry=registry,
-        ) as port:
-            event("admin.listening", host=settings.admin.host, port=port)
+        async with _admin(settings, registry, lambda: None if running.ready else NOT_READY):
             return await running.run(stop)
+
+
+async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None:
+    """The composition root of a machine that only runs ranks."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from prometheus_client import CollectorRegistry
+
+    from headrace.core.clock import SystemClock
+    from headrace.kafka.aio import AioKafkaCluster
+    from headrace.training.trainer.helping import Helper
+    from headrace.training.trainer.store import TrainingStore
+
+    with ThreadPoolExecutor(1, thread_name_prefix="store") as pool:
+        helper = Helper(
+            name=settings.worker.model_name,
+            cluster=AioKafkaCluster(settings.kafka),
+            models=settings.topics.names().models,
+            store=TrainingStore(settings.trainer.store, settings.worker.model_name),
+            launch=launch,
+            offload=_offload(pool),
+            clock=SystemClock(),
+        )
+        async with _admin(settings, CollectorRegistry(), lambda: None if helper.ready else NOT_READY):
+            await helper.run(stop)
+
+
+@asynccontextmanager
+async def _admin(
+    settings: Settings, registry: CollectorRegistry, ready: Callable[[], str | None]
+) -> AsyncIterator[None]:
+    from headrace.admin import admin_server
+    from headrace.logs import event
+
+    host = settings.admin.host
+    async with admin_server(
+        host, settings.admin.port_of(0), health=lambda: None, ready=ready, registry=registry
+    ) as port:
+        event("admin.listening", host=host, port=port)
+        yield
 
 
 def _offload(pool: Executor) -> Offload:

@@ -43,7 +43,13 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     retry: Seconds = 900.0
     """A failed training is tried again after so long, or when new labels are reason enough."""
     ranks: Positive = 1
-    """Processes of a training."""
+    """Processes of a training on each machine."""
+    nodes: Positive = 1
+    """Machines of a training: that of the trainer, and one for each `headrace trainer --node NUMBER`."""
+    rendezvous: str | None = None
+    """host:port where the trainer's machine waits for the others."""
+    address: str | None = None
+    """This machine's own IP address, by which the others reach it."""
     max_restarts: Annotated[int, Meta(ge=0)] = 3
     """How often ranks that died are started again, from the last checkpoint."""
     budget_points: Annotated[float, Meta(ge=0)] = 0.5
@@ -53,6 +59,10 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     epochs: Positive | None = None
     """Longest training; the recipe's own by default."""
     seed: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.nodes > 1 and (self.rendezvous is None or self.address is None):
+            raise ValueError(f"nodes is {self.nodes}, so rendezvous and address have to say how machines meet")
 
     @property
     def limits(self) -> Limits:

@@ -6,6 +6,7 @@ import pytest
 
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import TopicPartition
+from headrace.training.ranks.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
 from tests.support.training_world import TOPICS, TrainingWorld, story
@@ -136,3 +137,15 @@ async def test_a_broker_that_is_away_for_a_while_ends_neither_the_trainer_nor_it
     away = False
     await world.trained()
     assert len(world.launched) == 1
+
+
+@story
+async def test_a_label_that_is_not_allowed_is_left_out_by_the_ranks_too(world):
+    await world.label("a", "b", "c")
+    await world.label("d", label="meh", partition=1)
+    world.start(labels=("pos", "neg"))
+    await world.trained()
+    (job,) = world.launched
+    shard = await read_partitions(world.cluster, job.source, [0, 1])
+    left_out = {record.id: record.content for record in shard.records if isinstance(record.content, str)}
+    assert left_out == {b"d": "unknown-label"}

@@ -13,7 +13,7 @@ from headrace.training.ranks.labels import read_partitions
 from headrace.training.recipe import Recipe
 from headrace.training.trainer.reproducing import NotReproducibleError, compare_rows, job_again, lineage_of, source_of
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
-from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
+from tests.support.training_world import NAME, SETTINGS, TOPICS, TrainingWorld, story
 
 LABELS = TopicPartition(TOPICS.labels, 0)
 ROWS = 150
@@ -25,7 +25,9 @@ async def trained(world: TrainingWorld) -> Lineage:
     for partition in (0, 1):
         await world.label(*(f"{partition}-{number}" for number in range(ROWS)), partition=partition)
     source = TopicSource(
-        topic=TOPICS.labels, ranges=(OffsetRange(0, 0, ROWS), OffsetRange(1, 0, ROWS)), max_text_bytes=1000
+        topic=TOPICS.labels,
+        ranges=(OffsetRange(0, 0, ROWS), OffsetRange(1, 0, ROWS)),
+        max_text_bytes=SETTINGS.max_text_bytes,
     )
     parts = agree(await read_partitions(world.cluster, source, [0, 1]), Alone())
     recipe = msgspec.json.encode(RECIPE).decode()
@@ -35,7 +37,7 @@ async def trained(world: TrainingWorld) -> Lineage:
 
 
 async def compared(world: TrainingWorld, lineage: Lineage):
-    return await compare_rows(world.cluster, source_of(lineage, max_text_bytes=1000), lineage.digest)
+    return await compare_rows(world.cluster, source_of(lineage, SETTINGS), lineage.digest)
 
 
 @story
@@ -84,7 +86,7 @@ async def test_the_job_again_is_the_job_that_made_the_version(world):
         weights_sha256="1",
         compression={"budget_points": 1.5},
     )
-    source = source_of(lineage_of(version), max_text_bytes=1000)
+    source = source_of(lineage_of(version), SETTINGS)
     job = job_again(version, source, folder="memory://again")
     assert (job.recipe, job.created_at_ms, job.parent, job.budget.points) == (RECIPE, 5, "v0", 1.5)
     assert job.source.ranges == lineage.offsets

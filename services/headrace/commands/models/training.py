@@ -104,7 +104,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
     async with open_models(settings) as models:
         version = find_version(models.log, settings.worker.model_name, wanted)
         lineage = lineage_of(version)
-        source = source_of(lineage, max_text_bytes=settings.trainer.max_text_bytes)
+        source = source_of(lineage, settings.trainer)
         rows = await compare_rows(models.cluster, source, lineage.digest)
     for line in describe(version, lineage, rows):
         print(line)
@@ -122,7 +122,10 @@ def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
     if rows.equal:
         lines.append("all its labels are there; training again")
         return lines
-    lines.append(f"its labels are not all there any more: {rows.rows:,} rows are left, so nothing is trained")
+    lines.append(
+        f"its labels are not all there any more, by trainer.labels and trainer.max_text_bytes as they are set now: "
+        f"{rows.rows:,} rows, so nothing is trained"
+    )
     for verb, ids in (("erased", rows.erased), ("labelled anew or for the first time", rows.labelled)):
         if ids:
             lines.append(f"{verb} since, {len(ids):,} ids: {_some(ids)}")

@@ -26,6 +26,8 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
     topic: str
     ranges: tuple[OffsetRange, ...]
     max_text_bytes: int
+    labels: tuple[str, ...] = ()
+    """The labels that are allowed; empty allows every label."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,9 @@ from headrace_schemas.errors import BadKeyError, WireError, place
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import LabelledText, OffsetRange
 
+UNKNOWN_LABEL = "unknown-label"
+"""Why a label is left out that is none of those allowed."""
+
 FETCH_RECORDS = 2000
 FETCH_S = 0.5
 EMPTY_FETCHES = 120
@@ -26,9 +29,9 @@ EMPTY_FETCHES = 120
 class LastRecord(msgspec.Struct, frozen=True):
     """The last record of ``id``, the record's key, in one partition.
 
-    ``content`` is the label, None for the tombstone that erases, or the code of the WireError that says why the record
-    can't be read. ``before``: how many earlier records of the id in this partition are no tombstones; compaction may
-    have removed some.
+    ``content`` is the label, None for the tombstone that erases, or the code that says why there is neither: of a
+    WireError, or UNKNOWN_LABEL. ``before``: how many earlier records of the id in this partition are no tombstones;
+    compaction may have removed some.
     """
 
     id: bytes
@@ -74,7 +77,7 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
         async for record in _records(consumer, starts, {name: one.end for name, one in ranges.items()}):
             if record.key:
                 before = last.get((record.partition, record.key))
-                last[record.partition, record.key] = _last(record, before, source.max_text_bytes)
+                last[record.partition, record.key] = _last(record, before, source)
             else:
                 dropped[BadKeyError.code] += 1
     finally:
@@ -124,14 +127,18 @@ async def _records(
             raise BrokerUnavailableError(f"Nothing more came of {waiting} for {EMPTY_FETCHES * FETCH_S:.0f} s")
 
 
-def _last(record: Record, before: LastRecord | None, limit: int) -> LastRecord:
+def _last(record: Record, before: LastRecord | None, source: TopicSource) -> LastRecord:
     content: LabelledText | str | None
     try:
         where = place(record.topic, record.partition, record.offset)
-        content = decode_label(record.value, content_type(record.headers, where), limit=limit, where=where)
+        content = decode_label(
+            record.value, content_type(record.headers, where), limit=source.max_text_bytes, where=where
+        )
     except WireError as error:
         event("labels.unreadable", level="warning", error=str(error))
         content = error.code
+    if isinstance(content, LabelledText) and source.labels and content.label.strip() not in source.labels:
+        content = UNKNOWN_LABEL
     return LastRecord(
         id=record.key or b"",
         partition=record.partition,

@@ -23,7 +23,9 @@ def job_of(
     """The job of ``training``. Its time is that at which it began, so that going on with it makes the same version."""
     return Job(
         id=training.id,
-        source=TopicSource(topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes),
+        source=TopicSource(
+            topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
+        ),
         recipe=recipe_of(settings),
         budget=Budget(points=settings.budget_points),
         checkpoints=store.training(training.id),

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.training.ranks.labels import UNKNOWN_LABEL
 from headrace.training.text_keys import NO_WORDS
 
 _KEY_BYTES = 16
 _SHOWN = 80
 
-UNKNOWN_LABEL = "unknown-label"
 EMPTY_LABEL = "empty-label"
 EMPTY_TEXT = "empty-text"
 CONFLICTING_LABEL = "conflicting-label"

@@ -16,6 +16,7 @@ from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import Job, TopicSource
 from headrace.training.ranks.labels import Shard, read_partitions
 from headrace.training.recipe import Recipe
+from headrace.training.settings import TrainerSettings
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 BUDGET = "budget_points"
@@ -52,9 +53,11 @@ def lineage_of(version: ModelVersion) -> Lineage:
     return lineage
 
 
-def source_of(lineage: Lineage, *, max_text_bytes: int) -> TopicSource:
-    """The snapshot that the lineage names."""
-    return TopicSource(topic=lineage.source, ranges=lineage.offsets, max_text_bytes=max_text_bytes)
+def source_of(lineage: Lineage, settings: TrainerSettings) -> TopicSource:
+    """The snapshot that the lineage names. Which labels are allowed is not in it: the ``settings`` of now say that."""
+    return TopicSource(
+        topic=lineage.source, ranges=lineage.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
+    )
 
 
 async def compare_rows(cluster: Cluster, source: TopicSource, digest: str) -> Rows:

@@ -1,0 +1,90 @@
+"""A machine that helps: it runs its share of every training that the trainer begins, and decides nothing.
+
+It learns of a training from the models topic, and what the ranks are told from the store. Its ranks wait for those of
+the trainer's machine, so a trainer that was replaced meets them again when it goes on with the training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from headrace.core.clock import Clock
+from headrace.core.errors import UserError
+from headrace.kafka.interface import Cluster
+from headrace.logs import event
+from headrace.registry.models_log import ModelsLog
+from headrace.training.ranks.job import Job
+from headrace.training.trainer.conducting import Launch, Offload
+from headrace.training.trainer.patience import patiently
+from headrace.training.trainer.store import TrainingStore
+from headrace_schemas.records import TrainingState
+
+LOOK_S = 1.0
+
+
+class Helper:
+    """Helps with the trainings of model ``name``; ``launch`` runs this machine's share of a job."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster: Cluster,
+        models: str,
+        store: TrainingStore,
+        launch: Launch,
+        offload: Offload,
+        clock: Clock,
+    ) -> None:
+        self._name = name
+        self._log = ModelsLog(cluster, models)
+        self._store = store
+        self._launch = launch
+        self._offload = offload
+        self._clock = clock
+        self._job: Job | None = None
+        self._sharing: asyncio.Task[object] | None = None
+        self.ready = False
+        """Whether the models topic was read."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Help until ``stop`` is set. Raises a KafkaError that can't be mended here."""
+        try:
+            await self._log.start()
+            event("trainer.helps", model=self._name)
+            while not stop.is_set():
+                await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)
+                self.ready = True
+                await self._follow(await self._wanted())
+                await self._clock.sleep(LOOK_S)
+        finally:
+            await self._follow(None)
+            await self._log.stop()
+
+    async def _wanted(self) -> Job | None:
+        """The job that runs now and has no outcome yet."""
+        training = self._log.trainings.get(self._name)
+        if training is None or training.state is not TrainingState.RUNNING:
+            return None
+        try:
+            job = await self._offload(lambda: self._store.read_job(training.id))
+            if job is None or await self._offload(lambda: self._store.read_outcome(job)) is not None:
+                return None
+        except OSError as error:
+            event("training.store_away", level="warning", model=self._name, error=str(error))
+            return self._job if self._sharing is not None else None
+        return job
+
+    async def _follow(self, wanted: Job | None) -> None:
+        """Begin this machine's share of ``wanted``, or begin it again when it broke off; end that of another job."""
+        if self._sharing is not None and (self._sharing.done() or wanted != self._job):
+            self._sharing.cancel()
+            (ended,) = await asyncio.gather(self._sharing, return_exceptions=True)
+            self._sharing = None
+            if isinstance(ended, UserError):
+                event("training.share_failed", level="warning", model=self._name, why=str(ended))
+            elif isinstance(ended, Exception):
+                raise ended
+        if self._sharing is None and wanted is not None:
+            event("training.shared", model=self._name, training=wanted.id)
+            self._job, self._sharing = wanted, asyncio.ensure_future(self._launch(wanted))

@@ -1,0 +1,88 @@
+"""A machine that helps with trainings: when it starts its share, when it ends it, and when it starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import fsspec
+import msgspec
+
+from headrace.core.errors import UserError
+from headrace.training.ranks.job import Job, outcome_uri
+from headrace.training.trainer.helping import Helper
+from headrace.training.trainer.store import TrainingStore
+from tests.support.training_world import NAME, TOPICS, TrainingWorld, offload, story
+
+
+class Shares:
+    """Each share of a job: running until it is cancelled, or breaks off."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.running: list[asyncio.Future[None]] = []
+
+    async def launch(self, job: Job):
+        self.begun.append(job.id)
+        self.running.append(asyncio.get_running_loop().create_future())
+        await self.running[-1]
+
+
+def help_with(world: TrainingWorld, shares: Shares) -> asyncio.Event:
+    stop = asyncio.Event()
+    helper = Helper(
+        name=NAME,
+        cluster=world.cluster.node("helper"),
+        models=TOPICS.models,
+        store=TrainingStore(world.store, NAME),
+        launch=shares.launch,
+        offload=offload,
+        clock=world.clock,
+    )
+    world.runs["helper"], world.stops["helper"] = asyncio.create_task(helper.run(stop)), stop
+    return stop
+
+
+@story
+async def test_a_helper_runs_its_share_of_a_training_and_ends_it_with_the_training(world):
+    shares = Shares()
+    help_with(world, shares)
+    world.start()
+    world.train_s = 30.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: shares.begun)
+    assert shares.begun == [world.launched[0].id]
+    await world.trained()
+    await world.until(shares.running[0].cancelled)
+    await world.clock.sleep(30)
+    assert len(shares.begun) == 1
+
+
+@story
+async def test_a_share_that_breaks_off_is_begun_again_while_the_training_has_no_outcome(world):
+    shares = Shares()
+    help_with(world, shares)
+    world.start()
+    world.train_s = 60.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: len(shares.running) == 1)
+    shares.running[0].set_exception(UserError("the trainer's machine is gone"))
+    await world.until(lambda: len(shares.running) == 2)
+    (job,) = world.launched
+    outcome = await world.launch(job)
+    with fsspec.open(outcome_uri(job), "wb") as file:
+        file.write(msgspec.json.encode(outcome))
+    await world.until(shares.running[1].cancelled)
+    await world.clock.sleep(10)
+    assert len(shares.begun) == 2
+
+
+@story
+async def test_a_helper_that_stops_ends_its_share(world):
+    shares = Shares()
+    help_with(world, shares)
+    world.start()
+    world.train_s = 100.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: shares.running)
+    await world.stop("helper")
+    assert shares.running[0].cancelled()
