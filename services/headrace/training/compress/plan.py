@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,9 +14,12 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: ``dimensions`` of a word, ``filters`` a width, and shares in [0, 1] of words and bigrams."""
+    """What is kept: ``dimensions`` of a word, ``filters`` a width, shares in [0, 1] of words and bigrams, and ``bits``
+    of each stored value.
+    """
 
     dimensions: int
     filters: int
     words: float
     bigrams: float
+    bits: Literal[4, 8]
