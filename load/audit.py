@@ -42,8 +42,11 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def audit(client: Client, published: Sequence[Published]) -> Audit:
-    """Read the results topic from its beginning, as a user does, and compare it with what was acknowledged."""
+async def audit(client: Client, published: Sequence[Published], *, quiet_s: float = QUIET_S) -> Audit:
+    """Read the results topic from its beginning, as a user does, and compare it with what was acknowledged.
+
+    It ends when no answer comes for ``quiet_s`` seconds.
+    """
     expected = {(request.partition, request.offset): request.crc for request in published}
     seen: Counter[tuple[int, int]] = Counter()
     statuses: Counter[str] = Counter()
@@ -51,7 +54,7 @@ async def audit(client: Client, published: Sequence[Published]) -> Audit:
     holes = wrong = 0
     async with client.reader("beginning") as reader:
         begins = sum(reader.positions.values())
-        while answers := await reader.read(timeout_s=QUIET_S):
+        while answers := await reader.read(timeout_s=quiet_s):
             for answer in answers:
                 place = (answer.partition, answer.result.offset)
                 seen[place] += 1

@@ -48,11 +48,14 @@ async def publish_steadily(
 
 
 async def waits(client: Client, due: dict[Published, float]) -> list[Waited]:
-    """Read the answers and match them with what was due; by the time at which the worker handed each to Kafka."""
+    """Read the answers and match them with what was due; by the time at which the worker handed each to Kafka.
+
+    It ends when every request has its answer, or none comes for QUIET_S.
+    """
     places = {(place.partition, place.offset): due_ms for place, due_ms in due.items()}
     found: list[Waited] = []
     async with client.reader("beginning") as reader:
-        while answers := await reader.read(timeout_s=QUIET_S):
+        while len(found) < len(places) and (answers := await reader.read(timeout_s=QUIET_S)):
             found += [
                 Waited(places[place], answer.timestamp_ms, answer.result.version)
                 for answer in answers

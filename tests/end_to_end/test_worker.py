@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from headrace.client import Client, connect, prepare
+from headrace.client import Client, prepare
 from headrace.kafka.brokers.apache import apache_broker
-from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import About, Canary, assemble, save
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
@@ -28,11 +24,9 @@ from load.audit import audit
 from load.drain import answered
 from load.processes import running
 from tests.support.networks import TEXT, random_network
+from tests.support.place import LIMIT_S, Place
 from tests.support.waiting import until
 
-LIMIT_S = 60.0
-numbers = itertools.count()
-EMBEDDED = ("--set", "kafka.idempotent=false", "--set", "kafka.static_members=false")
 TEXTS = TEXT.split()
 
 
@@ -49,32 +43,6 @@ def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
     save(assemble(network, About(canaries=(Canary("the good film", draft.labels[labels[0]]),))), str(path))
     return path
-
-
-class Place:
-    """Topics of this test's own on a broker, a client on them, and the worker command that answers there."""
-
-    def __init__(self, bootstrap: str, model: Path, folder: Path, *, embedded: bool) -> None:
-        self.prefix = f"e2e-{next(numbers)}-"
-        self.log = folder / "worker.log"
-        own = EMBEDDED if embedded else ()
-        self.at = ("--bootstrap", bootstrap, "--set", f"topics.prefix={self.prefix}", "--set", "admin.port=0", *own)
-        # A group of this test's own: the embedded broker's groups can hang on members of the test before.
-        self.command = (*self.at, "worker", "--model", str(model), "--group", f"{self.prefix}workers")
-        self.kafka = KafkaSettings(bootstrap=bootstrap, idempotent=not embedded, static_members=not embedded)
-
-    def apply(self) -> None:
-        subprocess.run([sys.executable, "-m", "headrace", *self.at, "topics", "apply"], check=True, timeout=LIMIT_S)
-
-    def client(self):
-        names = {"requests": f"{self.prefix}classify.requests", "results": f"{self.prefix}classify.results"}
-        return connect(kafka=self.kafka, **names)
-
-    def worker(self, *more: str):
-        return running(*self.command, *more, log=self.log)
-
-    async def logged(self, pattern: str) -> re.Match[str]:
-        return await until(lambda: re.search(pattern, self.log.read_text()) if self.log.exists() else None, LIMIT_S)
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])

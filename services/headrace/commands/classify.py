@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, client_of
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -22,7 +22,10 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Publish TEXT, wait for its answer and print the label. Ends with 1 unless the answer is ok."""
+    """Publish TEXT, wait for its answer and print the label. Ends with 1 unless the answer is ok.
+
+    An answer that is too unsure for its version has no label; then what the label would have been is printed below.
+    """
     import msgspec
 
     from headrace_schemas import Status
@@ -32,13 +35,21 @@ def classify(
     if as_json:
         print(msgspec.json.encode(result).decode())
     elif result.status is Status.OK:
-        print(f"{result.label}  {result.score:.3f}" if result.score is not None else result.label)
-        for other in result.ranking[1:]:
-            print(f"{other.label}  {other.score:.3f}")
+        print("\n".join(as_lines(result)))
     else:
         typer.echo(f"{result.status}: {result.reason or 'not answered in time'}", err=True)
     if result.status is not Status.OK:
         raise typer.Exit(1)
+
+
+def as_lines(result: ClassifyResult) -> list[str]:
+    """The label of an ok answer with its score, and then the others of its ranking.
+
+    A ranking begins with the label, or with what the label would have been.
+    """
+    shown = NO_LABEL if result.label is None else result.label
+    first = shown if result.score is None else f"{shown}  {result.score:.3f}"
+    return [first, *(f"{other.label}  {other.score:.3f}" for other in result.ranking[result.label is not None :])]
 
 
 async def _classify(settings: Settings, text: str, timeout: float) -> ClassifyResult:  # noqa: ASYNC109 - the client's

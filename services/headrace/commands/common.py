@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = Path("headrace.toml")
 PIPE_WIDTH = 250
+NO_LABEL = "(no label)"
+"""Shown for an answer whose score is below its version's threshold."""
 
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, client_of
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,6 +85,8 @@ def table(last: deque[Answer], totals: Counter[str]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from headrace_schemas import Status
+
     said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "waiting for answers"
     shown = Table(
         "request", "status", "label", "score", "id", "version", "", box=None, pad_edge=False, caption=said,
@@ -96,7 +98,7 @@ def table(last: deque[Answer], totals: Counter[str]) -> RenderableType:
         cells = (
             f"{answer.partition}@{result.offset}",
             result.status,
-            result.label or result.reason or "",
+            result.label or result.reason or (NO_LABEL if result.status is Status.OK else ""),
             "" if result.score is None else f"{result.score:.3f}",
             result.id or "",
             result.version,

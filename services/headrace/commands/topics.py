@@ -23,6 +23,10 @@ Prefix = Annotated[str | None, typer.Option(help="What every topic's name begins
 Partitions = Annotated[
     int | None, typer.Option(help="Partitions of the answering path's topics; short for topics.partitions.")
 ]
+Results = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", help="Where answers go, such as those of a second group; short for topics.results."),
+]
 
 
 @app.callback()
@@ -37,6 +41,7 @@ def apply(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     partitions: Partitions = None,
+    results: Results = None,
     grow: Annotated[
         bool, typer.Option("--grow", help="Add missing partitions: results first, requests last. Keys move.")
     ] = False,
@@ -47,7 +52,7 @@ def apply(
     """
     from headrace.kafka.topics import carry_out, look
 
-    settings = _settings(ctx, bootstrap, prefix, partitions)
+    settings = _settings(ctx, bootstrap, prefix, partitions, results)
     wanted = wanted_topics(settings.topics)
 
     async def run() -> tuple[Plan, Plan]:
@@ -67,12 +72,17 @@ def apply(
 
 @app.command()
 def describe(
-    ctx: typer.Context, *, bootstrap: Bootstrap = None, prefix: Prefix = None, partitions: Partitions = None
+    ctx: typer.Context,
+    *,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    partitions: Partitions = None,
+    results: Results = None,
 ) -> None:
     """Print every topic with its settings, who writes and who reads it, and what is not as it should be."""
     from headrace.kafka.topics import look
 
-    settings = _settings(ctx, bootstrap, prefix, partitions)
+    settings = _settings(ctx, bootstrap, prefix, partitions, results)
     wanted = wanted_topics(settings.topics)
 
     async def run() -> tuple[dict[str, TopicState], Plan]:
@@ -101,11 +111,14 @@ def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
     return [WantedTopic(on_cluster[topic.name], topic) for topic in all_topics("", settings.partitions)]
 
 
-def _settings(ctx: typer.Context, bootstrap: str | None, prefix: str | None, partitions: int | None) -> Settings:
+def _settings(
+    ctx: typer.Context, bootstrap: str | None, prefix: str | None, partitions: int | None, results: str | None
+) -> Settings:
     options = {
         "--bootstrap": ("kafka.bootstrap", bootstrap),
         "--prefix": ("topics.prefix", prefix),
         "--partitions": ("topics.partitions", partitions),
+        "--results": ("topics.results", results),
     }
     return settings_from(ctx, options).settings
 

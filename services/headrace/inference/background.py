@@ -1,10 +1,12 @@
-"""Work beside the answering: on threads of their own, at the lowest priority, that nobody has to wait for."""
+"""Work beside the answering: on threads of their own, that nobody has to wait for.
+
+They have the priority of all others. A lower one would be worse for the answering: preempted while it holds the
+interpreter's lock, such a thread stops every other (3 s were seen where two busy programs had the cores).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +16,6 @@ T = TypeVar("T")
 
 MOST_THREADS = 2
 """One that hangs on a store must not keep the next version from being loaded."""
-_LOWEST_PRIORITY = 19
 
 
 class Background:
@@ -39,7 +40,6 @@ class Background:
                 done.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
 
         def thread() -> None:
-            _yield_cpu()
             result, error = None, None
             try:
                 result = work()
@@ -51,9 +51,3 @@ class Background:
 
         threading.Thread(target=thread, name="background", daemon=True).start()
         return await done
-
-
-def _yield_cpu() -> None:
-    """On Linux a thread has a priority of its own: where all cores are busy, answering comes first."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -6,12 +6,12 @@ from rich.console import Console
 
 from headrace.client import Answer
 from headrace.client.dead_letters import Found
-from headrace.commands import dead_letters, tail
+from headrace.commands import classify, dead_letters, tail
 from headrace.commands.publish import InputError, Lines, read_requests
 from headrace.core.answer_log import Hole
 from headrace_schemas.codec import decode_request
 from headrace_schemas.headers import read_timeout_ms
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, Status
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, Score, Status
 
 ANSWER = Answer(
     partition=1,
@@ -71,6 +71,25 @@ def test_the_table_shows_labels_as_they_are_and_marks_holes() -> None:
     assert "[bold]sport[/]" in shown
     assert "no answer to 5 to 8" in shown
     assert "3 ok" in shown
+
+
+def test_an_answer_without_a_label_is_shown_as_one_with_what_it_would_have_been() -> None:
+    unsure = ClassifyResult(
+        offset=9, after=8, crc=0, status=Status.OK, version="v1", score=0.4, ranking=(Score("sport", 0.4),)
+    )
+    assert classify.as_lines(unsure) == ["(no label)  0.400", "sport  0.400"]
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(tail.table(deque([msgspec.structs.replace(ANSWER, result=unsure)]), Counter(ok=1)))
+    assert "(no label)" in captured.get()
+
+
+def test_a_label_is_shown_with_the_others_of_its_ranking() -> None:
+    ranking = (Score("sport", 0.7), Score("politics", 0.2))
+    sure = ClassifyResult(
+        offset=9, after=8, crc=0, status=Status.OK, version="v1", label="sport", score=0.7, ranking=ranking
+    )
+    assert classify.as_lines(sure) == ["sport  0.700", "politics  0.200"]
 
 
 def test_a_listed_dead_letter_shows_no_text() -> None:
