@@ -1,10 +1,11 @@
+import msgspec
 import pytest
 
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.training.dataset import DatasetError
 from headrace.training.ranks.job import TopicSource
-from headrace.training.ranks.labels import read_partitions
+from headrace.training.ranks.labels import UNKNOWN_LABEL, read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK
 from headrace_schemas.records import LabelledText, OffsetRange
@@ -96,6 +97,20 @@ def test_what_can_not_be_read_is_known_by_its_fault_and_replaces_what_its_id_had
             ("m", 5, "packed"),
         ]
         assert shard.dropped == {"bad-key": 2}
+
+    simulated(story)
+
+
+def test_a_label_that_is_not_among_those_allowed_is_known_by_that():
+    async def story(cluster):
+        await cluster.producer().send_batch("t", 0, [label("x", "fine", " a "), label("y", "odd", "b"), erasure("z")])
+        allowed = msgspec.structs.replace(source(3), labels=("a",))
+
+        assert contents(await read_partitions(cluster, allowed, [0])) == [
+            ("x", 0, "fine"),
+            ("y", 1, UNKNOWN_LABEL),
+            ("z", 2, None),
+        ]
 
     simulated(story)
 
