@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from headrace.model.network import Network
 from headrace.training.blend import Shares
 from headrace.training.compress.counts import count
+from headrace.training.compress.curve import Point
 from headrace.training.compress.measure import score_float, score_quantized
 from headrace.training.compress.plan import Budget
-from headrace.training.compress.search import Compressed, Point, Tools, follow, search
+from headrace.training.compress.search import Compressed, Tools, follow, search
 from headrace.training.compress.tuning import Tuner
 from headrace.training.material import Material
 from headrace.training.ranks.exchange import Exchange
@@ -46,9 +47,9 @@ class Compressor:
         counts = count(network, material.texts, self._exchange)
         return search(network, counts, original, budget, self._tools(material), on_point)
 
-    def follow(self, found: Compressed, network: Network, material: Material) -> Network:
-        """``network``, which was trained on ``material``, made smaller in the way that was ``found`` for another."""
-        return follow(found, network, count(network, material.texts, self._exchange), self._tools(material))
+    def follow(self, chosen: Point, network: Network, material: Material) -> Network:
+        """``network``, which was trained on ``material``, made smaller in the way that was ``chosen`` for another."""
+        return follow(chosen, network, count(network, material.texts, self._exchange), self._tools(material))
 
     def _tools(self, material: Material) -> Tools:
         tuner = Tuner(self._shares, material, self._recipe, self._exchange)

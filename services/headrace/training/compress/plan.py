@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+Bits = Literal[4, 8]
+"""Of a stored value."""
+
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """``points``: how far validation macro-F1 may fall below that of the fp32 network, in points of a hundred."""
@@ -22,4 +25,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     filters: int
     words: float
     bigrams: float
-    bits: Literal[4, 8]
+    bits: Bits

@@ -7,13 +7,13 @@ bisection some are trained on and scored again: the last of these that the budge
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from headrace.model.network import Network
 from headrace.training.compress.counts import Counts
+from headrace.training.compress.curve import Curve, Point, Tuning
 from headrace.training.compress.measure import Score
 from headrace.training.compress.path import alone, axes_of, lay_path, whole_plan
 from headrace.training.compress.plan import Budget, Plan
@@ -29,33 +29,11 @@ _BEYOND = 6.0
 _USED = 0.5
 
 
-class Tuning(enum.Enum):
-    """What followed pruning: nothing, a new fit of the wide part, or that and some epochs of the convolution."""
-
-    NONE = "none"
-    WIDE = "wide"
-    BOTH = "both"
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A network on the curve: what ``plan`` keeps, how it was tuned, its score, and whether the budget allows it."""
-
-    plan: Plan
-    tuning: Tuning
-    score: Score
-    within: bool
-
-
 class Compressed(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``network`` taken: pruned and trained as its point says, and to be quantized to its plan's bits.
-
-    ``original``: the score of the network as it was trained; ``chosen``: the point taken, one of ``curve``.
-    """
+    """The ``network`` taken, which is to be quantized to the bits of ``curve.chosen.plan``, and how it was found."""
 
     network: Network
-    original: Score
-    chosen: Point
-    curve: tuple[Point, ...]
+    curve: Curve
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +59,13 @@ def search(
     ``original``: the score of ``network`` before it is quantized; ``counts`` are of ``network``. ``on_point`` is told
     of each point of the curve.
     """
-    curve: list[Point] = []
+    points: list[Point] = []
 
     def add(candidate: Network, plan: Plan, tuning: Tuning) -> Point:
         score = tools.score(candidate, plan.bits)
-        curve.append(Point(plan=plan, tuning=tuning, score=score, within=allows(budget, original, score)))
-        on_point(curve[-1])
-        return curve[-1]
+        points.append(Point(plan=plan, tuning=tuning, score=score, within=allows(budget, original, score)))
+        on_point(points[-1])
+        return points[-1]
 
     def trained(plan: Plan) -> tuple[Network, Point]:
         # Both, because the convolution of few rows can get worse by more training.
@@ -111,16 +89,15 @@ def search(
             chosen, best, first = point, candidate, middle + 1
         else:
             last = middle
-    return Compressed(network=best, original=original, chosen=chosen, curve=tuple(curve))
+    return Compressed(network=best, curve=Curve(original=original, chosen=chosen, points=tuple(points)))
 
 
-def follow(compressed: Compressed, network: Network, counts: Counts, tools: Tools) -> Network:
-    """Prune and train ``network``, whose ``counts`` these are, as the network of ``compressed`` was."""
-    tuning = compressed.chosen.tuning
-    if tuning is Tuning.NONE:
+def follow(chosen: Point, network: Network, counts: Counts, tools: Tools) -> Network:
+    """``network``, whose ``counts`` these are, pruned and tuned as the one of the point ``chosen`` was."""
+    if chosen.tuning is Tuning.NONE:
         return network
-    pruned = tools.refit_wide(apply_plan(network, compressed.chosen.plan, counts))
-    return tools.tune_convolution(pruned) if tuning is Tuning.BOTH else pruned
+    pruned = tools.refit_wide(apply_plan(network, chosen.plan, counts))
+    return tools.tune_convolution(pruned) if chosen.tuning is Tuning.BOTH else pruned
 
 
 def allows(budget: Budget, original: Score, score: Score) -> bool:
