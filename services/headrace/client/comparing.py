@@ -39,16 +39,17 @@ async def compare_logs(
     Raises UnknownTopicError when a topic is not there, and a KafkaError when one can't be read.
     """
     tally = Tally(a.version, b.version, examples)
-    shared = await _partitions(cluster, a.results) & await _partitions(cluster, b.results)
-    for partition in sorted(shared):
-        most = max(1, last // len(shared))
-        ours = _answers(cluster, a.results, partition, most, look_back(max_batch), clock)
-        theirs = _answers(cluster, b.results, partition, most, look_back(max_batch), clock)
+    ours, theirs = await _ranges(cluster, a.results, last), await _ranges(cluster, b.results, last)
+    for partition in sorted(ours.keys() & theirs.keys()):
+        streams = [
+            _answers(cluster, side.results, partition, ranges[partition], look_back(max_batch), clock)
+            for side, ranges in ((a, ours), (b, theirs))
+        ]
         try:
-            await _merge(tally, partition, ours, theirs)
+            await _merge(tally, partition, *streams)
         finally:
-            await ours.aclose()
-            await theirs.aclose()
+            for stream in streams:
+                await stream.aclose()
     return tally.agreement()
 
 
@@ -74,16 +75,19 @@ async def read_texts(
     return texts
 
 
-async def _partitions(cluster: Cluster, topic: str) -> frozenset[int]:
+async def _ranges(cluster: Cluster, topic: str, last: int) -> dict[int, tuple[int, int]]:
+    """Where to begin and to end (not included) in each partition, for about the ``last`` answers of all."""
     consumer = cluster.consumer()
     try:
         await consumer.start()
-        found = await consumer.partitions_of(topic)
+        names = [TopicPartition(topic, number) for number in await consumer.partitions_of(topic)]
+        if not names:
+            raise UnknownTopicError(f"There is no topic {topic} to read answers from.")
+        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
     finally:
         await consumer.stop()
-    if not found:
-        raise UnknownTopicError(f"There is no topic {topic} to read answers from.")
-    return found
+    most = max(1, last // len(names))
+    return {name.partition: (max(begins[name], ends[name] - most), ends[name]) for name in names}
 
 
 async def _merge(
@@ -107,17 +111,15 @@ async def _merge(
 
 
 async def _answers(
-    cluster: Cluster, topic: str, partition: int, most: int, look_back: int, clock: Clock
+    cluster: Cluster, topic: str, partition: int, between: tuple[int, int], look_back: int, clock: Clock
 ) -> AsyncGenerator[ClassifyResult, None]:
-    """The answers of one results partition up to its present end, without repeats, from ``most`` before that end on."""
+    """The answers of one results partition, without repeats, ``between`` a position and another (not included)."""
     consumer, name = cluster.consumer(), TopicPartition(topic, partition)
+    start, end = between
+    reader = AnswerReader(
+        consumer, topic, from_={partition: start}, partitions=[partition], look_back=look_back, clock=clock
+    )
     try:
-        await consumer.start()
-        end = (await consumer.end_offsets([name]))[name]
-        start = max((await consumer.beginning_offsets([name]))[name], end - most)
-        reader = AnswerReader(
-            consumer, topic, from_={partition: start}, partitions=[partition], look_back=look_back, clock=clock
-        )
         await reader.start()
         # By position, not by answers: the last offsets may hold none.
         while await consumer.position(name) < end:
@@ -125,4 +127,4 @@ async def _answers(
                 if answer.position < end:
                     yield answer.result
     finally:
-        await consumer.stop()
+        await reader.stop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, console, settings_from
+from headrace.commands.common import Bootstrap, begin, console
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import number, time_of
 
@@ -33,7 +33,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 def diff(ctx: typer.Context, a: Version, b: Version, *, bootstrap: Bootstrap = None) -> None:
     """Show what changed from version A to version B: labels, metrics, size, what they were trained on, and how."""
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     before, after = asyncio.run(_read(settings, a, b))
     from rich.table import Table
     from rich.text import Text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from headrace.commands.common import Bootstrap, console, settings_from
+from headrace.commands.common import Bootstrap, begin, console
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, time_of
 
@@ -23,7 +23,7 @@ COLUMNS = ("model", "version", "aliases", "gate", "macro-F1", "labels", "size", 
 
 def list_(ctx: typer.Context, *, bootstrap: Bootstrap = None) -> None:
     """List the versions, oldest first, with the aliases that point at them and the gate's verdict."""
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     console().print(asyncio.run(_read(settings)))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, begin
 from headrace.commands.models.opening import Models, open_models
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
 def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide) -> None:
     from headrace.core.clock import SystemClock
 
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
 
     async def run() -> ModelAlias:
         async with open_models(settings) as models:

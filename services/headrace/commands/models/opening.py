@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,7 @@ from headrace.commands.common import cluster_of
 
 if TYPE_CHECKING:
     from headrace.config import Settings
-    from headrace.kafka.interface import Cluster
+    from headrace.kafka.interface import Appended, Cluster, Outgoing, Producer
     from headrace.registry.models_log import ModelsLog
     from headrace.registry.models_writer import ModelsWriter
 
@@ -21,6 +21,20 @@ class Models(NamedTuple):
     log: ModelsLog
     writer: ModelsWriter
     cluster: Cluster
+
+
+class _StartedByUse:
+    """A producer that connects when the first record is sent: who only reads needs no right to write."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._started = False
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        if not self._started:
+            await self._producer.start()
+            self._started = True
+        return await self._producer.send_batch(topic, partition, records)
 
 
 @asynccontextmanager
@@ -34,8 +48,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
     log, producer = ModelsLog(cluster, topic), cluster.producer()
     try:
         await log.start()
-        await producer.start()
-        yield Models(log, ModelsWriter(producer, topic), cluster)
+        yield Models(log, ModelsWriter(_StartedByUse(producer), topic), cluster)
     finally:
         await producer.stop()
         await log.stop()

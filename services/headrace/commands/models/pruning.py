@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, begin
 from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def prune(
 
     What an alias points at stays, and what it pointed at before, so that a rollback always has somewhere to go.
     """
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     asyncio.run(_prune(settings, keep, dry_run=dry_run))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, begin
 from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def publish(
     from headrace.model.artifact import load
     from headrace.registry.versions import version_record
 
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     version = version_record(load(uri), name=settings.worker.model_name, uri=_whole(uri), now_ms=SystemClock().now_ms())
     pointer = asyncio.run(_publish(settings, version, alias, reason))
     print(f"{pointer.name}: {pointer.alias} -> {pointer.version}")

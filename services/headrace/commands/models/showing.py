@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, console, settings_from
+from headrace.commands.common import Bootstrap, begin, console
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, number, time_of
 
@@ -39,7 +39,7 @@ def show(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show a version: labels, metrics, what it was trained on, how it was compressed, the gate's checks, its moves."""
-    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)}).settings
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     shown = asyncio.run(_read(settings, version))
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
