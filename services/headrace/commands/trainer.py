@@ -68,12 +68,10 @@ def trainer(
         return
     ended = lifecycle.run(functools.partial(_train, settings, launch, once), drain_s=STOP_S)
     if ended is None:
-        if once:
-            print(f"nothing was trained: {settings.topics.names().labels} holds no label that can be used")
-    elif ended.state is TrainingState.FAILED:
+        return
+    if ended.state is TrainingState.FAILED:
         raise UserError(f"Training {ended.id} failed: {ended.error}")
-    else:
-        print(f"{ended.name}: trained {ended.version}")
+    print(f"{ended.name}: trained {ended.version}")
 
 
 async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.Event) -> Training | None:

@@ -62,16 +62,19 @@ async def test_a_share_that_breaks_off_is_begun_again_while_the_training_has_no_
     shares = Shares()
     help_with(world, shares)
     world.start()
-    world.train_s = 60.0
+    world.train_s = 100.0
     await world.label("a", "b", "c")
     await world.until(lambda: len(shares.running) == 1)
     shares.running[0].set_exception(UserError("the trainer's machine is gone"))
     await world.until(lambda: len(shares.running) == 2)
     (job,) = world.launched
+    world.train_s = 0.0
     outcome = await world.launch(job)
     with fsspec.open(outcome_uri(job), "wb") as file:
         file.write(msgspec.json.encode(outcome))
-    await world.until(shares.running[1].cancelled)
+    await world.clock.sleep(10)
+    assert not shares.running[1].done(), "the machines end together"
+    shares.running[1].set_exception(UserError("its end was late"))
     await world.clock.sleep(10)
     assert len(shares.begun) == 2
 

@@ -62,17 +62,21 @@ class Helper:
             await self._log.stop()
 
     async def _wanted(self) -> Job | None:
-        """The job that runs now and has no outcome yet."""
+        """The job that this machine should have a share in: of the training that runs, and has no outcome yet."""
         training = self._log.trainings.get(self._name)
         if training is None or training.state is not TrainingState.RUNNING:
             return None
+        running = self._sharing is not None and not self._sharing.done()
+        if running and self._job is not None and self._job.id == training.id:
+            # With an outcome or without: torchrun's machines end together, or each waits for the others.
+            return self._job
         try:
             job = await self._offload(lambda: self._store.read_job(training.id))
             if job is None or await self._offload(lambda: self._store.read_outcome(job)) is not None:
                 return None
         except OSError as error:
             event("training.store_away", level="warning", model=self._name, error=str(error))
-            return self._job if self._sharing is not None else None
+            return None
         return job
 
     async def _follow(self, wanted: Job | None) -> None:

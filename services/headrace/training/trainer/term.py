@@ -78,8 +78,11 @@ class Term:
             while True:
                 await self._look(reader)
                 ended = self._collect()
-                if once and (ended is not None or (self._training is None and not len(reader.known))):
+                if once and ended is not None:
                     return ended
+                if once and self._training is None and not len(reader.known):
+                    event("labels.none", level="warning", model=self._name)
+                    return None
                 if self._training is None and (training := await self._begin(reader, once=once)) is not None:
                     self._training = asyncio.create_task(self._conductor.conduct(training))
         finally:
