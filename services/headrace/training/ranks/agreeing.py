@@ -86,12 +86,13 @@ def agree(shard: Shard, exchange: Exchange) -> Parts:
         kept[part_of(keys[place])].append(place)
     rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in kept.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
+    counts = np.bincount(verdicts[own_counted], minlength=len(Verdict))
     shares = exchange.gather(
         _Share(
             labels=frozenset(rows[Part.TRAIN].labels) | frozenset(rows[Part.VALID].labels),
             rows={part.value: len(of) for part, of in rows.items()},
             dropped=Counter(shard.dropped)
-            + Counter(Verdict(verdict).name.lower() for verdict in verdicts[own_counted] if verdict != Verdict.KEPT)
+            + Counter({verdict.name.lower(): int(counts[verdict]) for verdict in Verdict if verdict != Verdict.KEPT})
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
         )

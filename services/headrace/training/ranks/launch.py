@@ -136,6 +136,8 @@ async def _follow(
             if said is not None:
                 on_event(said)
             if output.lasting and end_on_lasting and process.returncode is None:
+                # Once: torchrun is ending its ranks then, and a second signal would stop it in the middle of that.
+                end_on_lasting = False
                 process.terminate()
     await process.wait()
     return output.why()
