@@ -23,9 +23,10 @@ from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.metrics import WorkerMetrics
+from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
-from headrace_schemas.records import ClassifyRequest, Status
+from headrace_schemas.records import ClassifyRequest, ModelAlias, ModelVersion, Status
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.turned_loop import TurnedClock, run_turned
 
@@ -51,6 +52,8 @@ class Plan:
     reset_commits: bool = False
     reset_after: float = 4.0
     seconds: float = 20.0
+    moves: int = 0
+    """How often the alias that all workers follow moves; with none they have one version for good."""
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Verdict:
     wrong: list[tuple[int, int]] = field(default_factory=list)
     repeats: int = 0
     condemned: int = 0
+    versions: set[str] = field(default_factory=set)
     stuck: str = ""
 
     @property
@@ -96,6 +100,7 @@ class Simulation:
             self.cluster.create_topic(TopicSpec(name=name, partitions=self.plan.partitions))
         self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
         names = [f"w{number}" for number in range(self.plan.workers)]
+        moving = asyncio.create_task(self.move_alias()) if self.plan.moves else None
         for name in names:
             self.start(name)
         publishing = asyncio.create_task(self.publish())
@@ -103,6 +108,8 @@ class Simulation:
             await self.clock.sleep(self.rng.uniform(0.05, self.plan.seconds / max(1, self.plan.faults)))
             await self.trouble(self.rng.choice(names))
         await publishing
+        if moving is not None:
+            await moving
         self.troubled = False
         for name in names:
             self.cluster.thaw(name)
@@ -153,7 +160,7 @@ class Simulation:
             topics=TOPICS,
             settings=SETTINGS,
             shape=RequestShape(),
-            model=Model("v1", LABELS, SumModel()),
+            model=self.load if self.plan.moves else Model("v1", LABELS, SumModel()),
             clock=self.clock,
             offload=self.offload,
             metrics=METRICS,
@@ -176,6 +183,29 @@ class Simulation:
             self.cluster.kill(name)
             await self.clock.sleep(0.5)
             self.start(name)
+
+    async def move_alias(self) -> None:
+        """To and fro between two versions, as fast as a few hundred milliseconds after one another."""
+        writer = ModelsWriter(self.cluster.producer(), TOPICS.models)
+        both = ("v1", "v2")
+        await writer.publish(
+            [
+                ModelVersion(name="default", version=v, uri=v, sha256="", size=0, labels=LABELS, created_at_ms=1)
+                for v in both
+            ]
+        )
+        for number in range(self.plan.moves + 1):
+            to, back = both[number % 2], both[(number + 1) % 2]
+            await writer.publish(
+                [ModelAlias(name="default", alias="champion", version=to, moved_at_ms=1, previous=back)]
+            )
+            await self.clock.sleep(self.rng.uniform(0.2, 2 * self.plan.seconds / self.plan.moves))
+
+    async def load(self, record: ModelVersion) -> Model:
+        await self.clock.sleep(self.rng.uniform(0, 2.0))
+        if self.rng.random() < 0.2:
+            raise OSError("the store is told to fail")
+        return Model(record.version, LABELS, SumModel())
 
     async def offload(self, work: Callable[[], object]) -> object:
         done = work()
@@ -236,6 +266,7 @@ class Simulation:
                     continue
                 if reading.hole is not None:
                     verdict.holes.append((partition, reading.hole.first, reading.hole.last))
+                verdict.versions.add(answer.version)
                 value, text = self.sent[partition, answer.offset]
                 right = answer.status is Status.OK and answer.label == label_of(text)
                 if answer.reason == "kills-process" and self.deaths > DEATHS_ALLOWED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +42,19 @@ def quiet():
 def test_every_acknowledged_request_gets_one_answer_in_order_whatever_happens(seed, plan):
     verdict = simulate(seed, plan)
     assert verdict.kept, verdict
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), plan=st.builds(replace, plans, moves=st.integers(1, 12)))
+def test_the_promise_holds_while_the_version_that_answers_is_swapped(seed, plan):
+    verdict = simulate(seed, plan)
+    assert verdict.kept, verdict
+
+
+def test_both_versions_really_answer_in_a_simulation_of_swaps():
+    assert simulate(1, replace(TROUBLED, moves=6)).versions == {"v1", "v2"}
 
 
 def test_the_simulation_really_meets_zombies_and_repeats():
