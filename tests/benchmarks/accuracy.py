@@ -23,6 +23,7 @@ from rich.table import Table
 
 from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
+from headrace.training.compress.plan import Budget
 from headrace.training.dataset import DatasetError, Rows, read_rows
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.checkpoint import NoCheckpoints
@@ -67,10 +68,10 @@ def in_scope(name: str, test: Rows) -> Rows:
     return test.take([i for i, label in enumerate(test.labels) if label != OUT_OF_SCOPE.get(name)])
 
 
-def measure(name: str, parts: Split, recipe: Recipe) -> Outcome:
+def measure(name: str, parts: Split, recipe: Recipe, budget: Budget | None) -> Outcome:
     started, computing = time.monotonic(), time.process_time()
     whole = parts_of(parts)
-    trained = train(whole, recipe, Alone(), NoCheckpoints())
+    trained = train(whole, recipe, Alone(), NoCheckpoints(), clock=time.perf_counter, budget=budget)
     seconds, computed = time.monotonic() - started, time.process_time() - computing
     packed = pack(trained, whole, lineage_of(whole, name, recipe, Alone()), Alone())
     return Outcome(parts, trained, packed, seconds, computed)
@@ -88,7 +89,7 @@ def columns(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "epochs", f"{outcome.trained.chosen.number}"
     yield "seconds", f"{outcome.seconds:.0f}"
     yield "CPU s", f"{outcome.computed:.0f}"
-    yield "MB", f"{size / 1e6:.1f}"
+    yield "MB", f"{size / 1e6:.2f}"
 
 
 def main() -> None:
@@ -97,8 +98,11 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS), help="names with commas between them")
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     parser.add_argument("--threads", type=int, default=Recipe().threads)
+    parser.add_argument("--budget", type=float, default=Budget().points, help="of compression; 0 prunes nothing")
     options = parser.parse_args()
     recipe = msgspec.structs.replace(Recipe(), seed=options.seed, threads=options.threads)
+
+    budget = Budget(points=options.budget) if options.budget else None
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table("set", title=f"The default recipe, seed {recipe.seed}, {recipe.threads} threads")
@@ -108,7 +112,7 @@ def main() -> None:
         except DatasetError as error:
             console.print(f"skipped {name}: {error}", soft_wrap=True)
             continue
-        row = dict(columns(measure(name, parts, recipe)))
+        row = dict(columns(measure(name, parts, recipe, budget)))
         console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if not table.row_count:
             for column in row:

@@ -36,6 +36,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Longest training; the validation rows may end it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same artifact on one machine.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training.")] = None,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Points of validation macro-F1 that being smaller may cost; 0 prunes nothing.")
+    ] = 0.5,
     accept: Annotated[
         float | None, typer.Option(min=0, max=1, help="Answers abstain below the score that this share reaches.")
     ] = None,
@@ -53,6 +56,7 @@ def train(
     from rich.console import Console
 
     from headrace.model.artifact import load, save
+    from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
 
     console = Console()
@@ -70,6 +74,7 @@ def train(
             recipe=_recipe(epochs, seed, threads),
             checkpoints=folder,
             out=folder,
+            budget=Budget(points=budget) if budget else None,
             accept=accept,
         )
         with _progress(console, job.recipe.convolution.epochs) as on_event:
@@ -122,12 +127,13 @@ def _recipe(epochs: int | None, seed: int, threads: int | None) -> Recipe:
 
 @contextmanager
 def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
-    """A line for what was read, and two bars, one a fit, with what the validation rows say beside the first."""
+    """A line for what was read, and a bar for each stage, with what the validation rows say beside it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
         search = progress.add_task("search", total=longest, note="")
+        smaller = progress.add_task("compress", total=None, start=False, note="")
         refit = progress.add_task("refit", total=None, start=False, note="")
 
         def on_event(said: Mapping[str, Any]) -> None:
@@ -138,18 +144,25 @@ def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
                 case "training.epoch":
                     note = f"validation accuracy {said['accuracy']:.2%}"
                     progress.update(search, completed=said["number"], note=note)
+                case "training.compressed":
+                    progress.update(search, total=progress.tasks[search].completed)
+                    progress.start_task(smaller)
+                    progress.update(smaller, advance=1, note=f"{said['score']['size'] / 1e3:,.0f} kB")
                 case "training.refit":
-                    if said["number"] == 1:
-                        progress.update(search, total=progress.tasks[search].completed)
-                        progress.start_task(refit)
+                    progress.update(search, total=progress.tasks[search].completed)
+                    progress.update(smaller, total=progress.tasks[smaller].completed)
+                    progress.start_task(refit)
                     progress.update(refit, completed=said["number"], total=said["total"])
 
         yield on_event
 
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:
+    from headrace.training.compress.table import curve_table
     from headrace.training.tables import report_tables
 
+    if outcome.curve is not None:
+        console.print(curve_table(outcome.curve))
     console.print("\n[bold]Test rows, answered by the int8 artifact on the cpu backend[/bold]")
     for table in report_tables(outcome.report):
         console.print(table)

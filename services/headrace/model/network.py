@@ -86,12 +86,6 @@ class Network:
             raise ValueError("network: row 0 of words is padding and must be zero")
 
 
-def network_bytes(network: Network) -> int:
-    """Bytes of all arrays, as they are: what an artifact's size is compared with."""
-    arrays = [value for value in vars(network).values() if isinstance(value, np.ndarray)]
-    return sum(array.nbytes for array in (*arrays, *network.filters))
-
-
 def _check(name: str, array: NDArray[np.generic], shape: tuple[int, ...], kind: type) -> None:
     if array.shape != shape or array.dtype != kind:
         raise ValueError(

@@ -57,10 +57,11 @@ class ConvolutionFit:
         self._total = sum(exchange.gather(len(texts)))
         # The same number of steps on every rank, however uneven their rows.
         self._steps = max(1, -(-self._total // (recipe.batch * exchange.world)))
+        # OneCycleLR divides by the length of its warm-up less one step, so that has to be longer.
+        steps = max(2, recipe.epochs * self._steps)
+        warm_up = max(recipe.warm_up, 1.5 / steps)
         self._schedules = [
-            torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, rate, recipe.epochs * self._steps, pct_start=recipe.warm_up, cycle_momentum=False
-            )
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=warm_up, cycle_momentum=False)
             for optimizer, rate in zip(self._optimizers, (recipe.rate, recipe.word_rate), strict=True)
         ]
 

@@ -11,6 +11,7 @@ from headrace.model.backends.interface import Backend, open_backend
 from headrace.model.quantizing import quantize
 from headrace.training.answering import answer
 from headrace.training.calibration import calibration_error, profile_of
+from headrace.training.compress.curve import figures
 from headrace.training.dataset import Rows
 from headrace.training.examining import Examined, examine
 from headrace.training.ranks.exchange import Exchange
@@ -52,8 +53,9 @@ def pack(
     Equal arguments give an artifact of equal SHA-256: it holds no time but ``created_at_ms``. Raises ValueError for a
     network that the integers can't hold.
     """
-    quantized = quantize(trained.network)
-    backend = open_backend("cpu", assemble(quantized, About()))
+    quantized = quantize(trained.network, trained.bits)
+    bare = assemble(quantized, About())
+    backend = open_backend("cpu", bare)
     test = parts.split.test
     examined = examine(backend, trained.original, champion, test, exchange)
     truth, answers = examined.truth, examined.answers
@@ -73,7 +75,9 @@ def pack(
             "test_calibration_error": calibration_error(answers.scores, right),
             "agreement_fp32": agreement,
         },
-        compression=trained.compression,
+        compression={}
+        if trained.curve is None
+        else figures(trained.curve, trained.original, trained.network, bare.size),
         libraries=library_versions(),
         canaries=_canaries(backend, test, exchange),
         profile=profile_of(answers, trained.network.labels),

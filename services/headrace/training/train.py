@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
@@ -18,6 +20,9 @@ from headrace.model.wide import wide_logits
 from headrace.training.answering import answer_scored
 from headrace.training.assembling import assemble_network
 from headrace.training.calibration import threshold_for
+from headrace.training.compress.compress import Compressor
+from headrace.training.compress.curve import Curve, Point
+from headrace.training.compress.plan import Bits, Budget
 from headrace.training.dataset import DatasetError
 from headrace.training.fit_convolution import ConvolutionFit, fresh_network
 from headrace.training.material import Material, fit_wide_part, prepare
@@ -27,38 +32,52 @@ from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
 from headrace.training.search import Epoch, Validation, best_epoch, goes_on, judge
 
+_WHOLE: Bits = 8
+
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """A network and how it came about.
 
-    ``original``: the network before compression, the same one without a budget. ``epochs``: of the search, ``chosen``:
-    the one whose length and shares were taken. ``threshold``: the score that the wanted share of the validation rows
-    reaches, if one was wanted.
+    ``original``: the network before compression, ``curve`` what was tried to make it smaller; without a budget there is
+    none, and ``network`` is the original. ``bits``: what a value of ``network`` is to be quantized to. ``epochs``: of
+    the search, ``chosen``: the one whose length and shares were taken. ``threshold``: the score that the wanted share
+    of the validation rows reaches, if one was wanted.
     """
 
     network: Network
+    bits: Bits
     original: Network
+    curve: Curve | None
     epochs: tuple[Epoch, ...]
     chosen: Epoch
-    compression: dict[str, float]
     threshold: float | None
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told what: each ``epoch`` of the search, and of each epoch of the
+    """Who is told what: each ``epoch`` of the search, each ``point`` that compression tried, and of each epoch of the
     ``refit`` its number and how many there will be.
     """
 
     epoch: Callable[[Epoch], None] = lambda _: None
+    point: Callable[[Point], None] = lambda _: None
     refit: Callable[[int, int], None] = lambda *_: None
 
 
 class _Searched(msgspec.Struct, frozen=True, kw_only=True):
-    """The epochs of the search and the network of the best of them, with the material of both parts."""
+    """The epochs of the search, and the network of the best of them with the rows that it was trained on."""
 
     epochs: tuple[Epoch, ...]
     network: Network
     material: Material
+    targets: NDArray[np.int64]
+    """Of the validation rows."""
+
+
+class _Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What the validation rows settled beside length and shares."""
+
+    curve: Curve | None
+    threshold: float | None
 
 
 def train(
@@ -67,6 +86,8 @@ def train(
     exchange: Exchange,
     checkpoints: Checkpoints,
     *,
+    clock: Callable[[], float],
+    budget: Budget | None = None,
     accept: float | None = None,
     steps: Steps = Steps(),  # noqa: B008 - frozen
 ) -> Trained:
@@ -75,29 +96,36 @@ def train(
     Equal rows, recipe and ranks give an equal network on machines of one kind, interrupted or not.
 
     Two fits. The first, on the training rows, is followed on the validation rows to find how many epochs the
-    convolution takes, what each part's logits are multiplied by, and the score that the share ``accept`` of these rows
-    reaches. The second fits both parts afresh on training and validation
-    rows together, with these numbers. Raises DatasetError for fewer than two classes.
+    convolution takes and what each part's logits are multiplied by; with a ``budget``, what can be pruned; and the
+    score that the share ``accept`` of these rows reaches. The second fits both parts afresh on training and validation
+    rows together, with these numbers. ``clock``, in seconds, only tells how fast a network is. Raises DatasetError for
+    fewer than two classes.
     """
     if len(parts.labels) < 2:
         raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
     with _deterministic(recipe.threads):
         searched = _search(parts, recipe, exchange, checkpoints, steps)
         chosen = best_epoch(searched.epochs)
-        threshold = None if accept is None else _threshold(searched.network, parts, exchange, accept)
+        compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
+        settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
         material = prepare(parts.split.train + parts.split.valid, parts.labels, recipe, exchange)
         wide = fit_wide_part(material, recipe, exchange)
         convolution = _refit(material, recipe, exchange, checkpoints, chosen.number, steps)
         original = assemble_network(
             parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
         )
+        network, bits = original, _WHOLE
+        if settled.curve is not None:
+            network = compressor.follow(settled.curve.chosen, original, material)
+            bits = settled.curve.chosen.plan.bits
     return Trained(
-        network=original,
+        network=network,
+        bits=bits,
         original=original,
+        curve=settled.curve,
         epochs=searched.epochs,
         chosen=chosen,
-        compression={},
-        threshold=threshold,
+        threshold=settled.threshold,
     )
 
 
@@ -125,13 +153,35 @@ def _search(parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Check
         epochs=tuple(epochs),
         network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, fit.network, wide, shares),
         material=material,
+        targets=valid.targets,
     )
 
 
-def _threshold(network: Network, parts: Parts, exchange: Exchange, accept: float) -> float:
-    backend = open_backend("cpu", assemble(quantize(network), About()))
-    scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores)
-    return threshold_for([score for own in scores for score in own], accept)
+def _settle(
+    searched: _Searched,
+    compressor: Compressor,
+    parts: Parts,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    budget: Budget | None,
+    accept: float | None,
+    steps: Steps,
+) -> _Settled:
+    if (kept := checkpoints.load("settled")) is not None:
+        return msgspec.convert(kept, _Settled)
+    network, bits, curve = searched.network, _WHOLE, None
+    if budget is not None:
+        found = compressor.search(network, searched.material, budget, steps.point)
+        network, curve = found.network, found.curve
+        bits = curve.chosen.plan.bits
+    threshold = None
+    if accept is not None:
+        backend = open_backend("cpu", assemble(quantize(network, bits), About()))
+        scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores)
+        threshold = threshold_for([score for own in scores for score in own], accept)
+    settled = _Settled(curve=curve, threshold=threshold)
+    checkpoints.save("settled", msgspec.to_builtins(settled))
+    return settled
 
 
 def _refit(

@@ -5,16 +5,22 @@ import pytest
 
 from headrace.training.answering import answer
 from headrace.training.cleaning import clean
+from headrace.training.compress.plan import Budget
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.checkpoint import NoCheckpoints, StoredCheckpoints
 from headrace.training.ranks.exchange import Alone, Exchange
-from headrace.training.ranks.parts import Parts, whole
+from headrace.training.ranks.parts import Parts, share, whole
 from headrace.training.recipe import ConvolutionRecipe, Recipe
 from headrace.training.search import Epoch
 from headrace.training.splitting import Split, split
 from headrace.training.train import Steps, Trained, train
 from tests.support.exchange import run_ranks
+
+
+def STOPPED() -> float:  # noqa: N802 - a clock that stands
+    return 0.0
+
 
 SMALL = Recipe(convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=6, batch=16), threads=1)
 
@@ -33,9 +39,11 @@ def orders(rows: int, seed: int = 11) -> Rows:
     return Rows(tuple(texts), tuple(labels))
 
 
-def run(parts: Split, recipe: Recipe, steps: Steps | None = None) -> tuple[Trained, Packed]:
+def run(
+    parts: Split, recipe: Recipe, steps: Steps | None = None, budget: Budget | None = None
+) -> tuple[Trained, Packed]:
     rows = whole(parts)
-    trained = train(rows, recipe, Alone(), NoCheckpoints(), steps=steps or Steps())
+    trained = train(rows, recipe, Alone(), NoCheckpoints(), clock=STOPPED, budget=budget, steps=steps or Steps())
     return trained, pack(trained, rows, lineage_of(rows, "orders", recipe, Alone()), Alone())
 
 
@@ -90,7 +98,7 @@ def test_the_search_stops_when_validation_no_longer_becomes_better(parts):
     refits: list[tuple[int, int]] = []
     steps = Steps(epoch=seen.append, refit=lambda number, total: refits.append((number, total)))
     shuffled = msgspec.structs.replace(parts, valid=Rows(parts.valid.texts, tuple(labels)))
-    trained = train(whole(shuffled), recipe, Alone(), NoCheckpoints(), steps=steps)
+    trained = train(whole(shuffled), recipe, Alone(), NoCheckpoints(), clock=STOPPED, steps=steps)
 
     assert tuple(seen) == trained.epochs
     assert len(seen) < 30
@@ -129,7 +137,7 @@ def test_one_class_alone_is_refused(parts):
     rows = whole(msgspec.structs.replace(parts, train=one, valid=one))
 
     with pytest.raises(DatasetError, match="at least two classes, but all rows are 'only'"):
-        train(rows, SMALL, Alone(), NoCheckpoints())
+        train(rows, SMALL, Alone(), NoCheckpoints(), clock=STOPPED)
 
 
 class StoppedError(Exception):
@@ -148,9 +156,11 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_weights
     }
     rows, checkpoints = whole(parts), StoredCheckpoints(str(tmp_path), Alone())
     with pytest.raises(StoppedError):
-        train(rows, SMALL, Alone(), checkpoints, steps=interrupting[stage])
+        train(rows, SMALL, Alone(), checkpoints, clock=STOPPED, steps=interrupting[stage])
     later: list[int] = []
-    trained = train(rows, SMALL, Alone(), checkpoints, steps=Steps(epoch=lambda seen: later.append(seen.number)))
+    trained = train(
+        rows, SMALL, Alone(), checkpoints, clock=STOPPED, steps=Steps(epoch=lambda seen: later.append(seen.number))
+    )
     packed = pack(trained, rows, lineage_of(rows, "orders", SMALL, Alone()), Alone())
 
     assert later == ([] if stage == "refit" else list(range(epoch + 1, len(trained.epochs) + 1)))
@@ -168,7 +178,7 @@ def test_ranks_with_uneven_rows_end_with_one_network_that_learnt_it(parts, world
         return msgspec.structs.replace(rows, split=split)
 
     def one(exchange: Exchange) -> tuple[str, float]:
-        trained = train(rows_of(exchange.rank), SMALL, exchange, NoCheckpoints())
+        trained = train(rows_of(exchange.rank), SMALL, exchange, NoCheckpoints(), clock=STOPPED)
         lineage = lineage_of(rows_of(exchange.rank), "orders", SMALL, exchange)
         packed = pack(trained, rows_of(exchange.rank), lineage, exchange)
         return packed.artifact.sha256, packed.report.accuracy
@@ -177,3 +187,28 @@ def test_ranks_with_uneven_rows_end_with_one_network_that_learnt_it(parts, world
 
     assert len(set(ends)) == 1
     assert ends[0][1] >= 0.9
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_budget_gives_a_much_smaller_artifact_that_answers_nearly_as_well(parts, first, world):
+    def one(exchange: Exchange) -> Packed:
+        rows = share(whole(parts), exchange.rank, exchange.world)
+        trained = train(rows, SMALL, exchange, NoCheckpoints(), clock=STOPPED, budget=Budget(points=2))
+        return pack(trained, rows, lineage_of(rows, "orders", SMALL, exchange), exchange)
+
+    ends = run_ranks(world, one)
+    about = ends[0].artifact.about
+
+    assert {packed.artifact.sha256 for packed in ends} == {ends[0].artifact.sha256}
+    assert ends[0].artifact.size < first[1].artifact.size / 2
+    assert about.compression["ratio"] > 5
+    assert ends[0].report.accuracy >= 0.9
+
+
+def test_the_threshold_lets_the_wanted_share_of_validation_rows_through(parts):
+    rows = whole(parts)
+    trained = train(rows, SMALL, Alone(), NoCheckpoints(), clock=STOPPED, accept=0.8)
+    packed = pack(trained, rows, lineage_of(rows, "orders", SMALL, Alone()), Alone())
+
+    assert packed.artifact.about.threshold == trained.threshold
+    assert 0.5 < trained.threshold < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.training.compress.curve import Curve
 from headrace.training.compress.plan import Budget
 from headrace.training.recipe import Recipe
 from headrace.training.report import Report
@@ -53,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     ``truth``, ``answers``, ``float_answers`` and ``champion_answers`` are the labels of the test rows of all ranks, in
     one order: the true ones, the new version's, those of its fp32 original, the champion's (empty without one).
+    ``curve``: what compression tried, None without a budget.
     ``latency_us``: microseconds a text on one thread of the cpu backend, of this version; ``epochs``, ``seconds``.
     """
 
@@ -72,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     champion_latency_us: float | None
     epochs: int
     seconds: float
+    curve: Curve | None = None
 
 
 def outcome_uri(job: Job) -> str:

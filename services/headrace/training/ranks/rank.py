@@ -14,7 +14,8 @@ from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model.artifact import load, save
 from headrace.model.backends.interface import Backend, open_backend
-from headrace.model.network import network_bytes
+from headrace.training.compress.measure import float_bytes
+from headrace.training.compress.picture import draw
 from headrace.training.examining import latency_us
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
@@ -47,9 +48,12 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
         job.recipe,
         exchange,
         StoredCheckpoints(job.checkpoints, exchange),
+        clock=time.perf_counter,
+        budget=job.budget,
         accept=job.accept,
         steps=Steps(
             epoch=lambda epoch: tell("training.epoch", **msgspec.to_builtins(epoch)),
+            point=lambda point: tell("training.compressed", **msgspec.to_builtins(point)),
             refit=lambda number, total: tell("training.refit", number=number, total=total),
         ),
     )
@@ -67,6 +71,9 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
         outcome = _outcome(job, trained, packed, parts, champion)
         outcome = msgspec.structs.replace(outcome, seconds=time.monotonic() - begun)
         save(packed.artifact, outcome.uri)
+        if trained.curve is not None and job.budget is not None:
+            _write(f"{outcome.uri}.curve.json", msgspec.json.encode(trained.curve))
+            _write(f"{outcome.uri}.curve.svg", draw(trained.curve, outcome.version, job.budget.points))
         _write(outcome_uri(job), msgspec.json.encode(outcome))
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
@@ -101,7 +108,7 @@ def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion:
         version=artifact.version,
         sha256=artifact.sha256,
         size=artifact.size,
-        float_size=network_bytes(trained.original),
+        float_size=float_bytes(trained.original),
         lineage=artifact.about.lineage,
         report=packed.report,
         float_report=packed.float_report,
@@ -109,6 +116,7 @@ def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion:
         answers=examined.answers.labels,
         float_answers=examined.float_answers,
         champion_answers=examined.champion_answers,
+        curve=trained.curve,
         latency_us=latency_us(backend, texts, time.perf_counter),
         champion_latency_us=None if champion is None else latency_us(champion, texts, time.perf_counter),
         epochs=trained.chosen.number,
