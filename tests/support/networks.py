@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import About, Artifact, assemble
 from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, Network, pair_hashes
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 
 VOCABULARY = ("the", "good", "bad", "film", "not", "don't", ",", "!", "你", "好", "テ", "스", "mañana", "😀", "7", "_x")
 TEXT = " ".join(VOCABULARY)
@@ -58,5 +58,5 @@ def random_network(
     )
 
 
-def random_artifact(seed: int, bits: int = 8, **shape: object) -> Artifact:
-    return assemble(quantize(random_network(seed, **shape), bits), About())  # type: ignore[arg-type]
+def random_artifact(seed: int, bits: Bits | None = None, **shape: object) -> Artifact:
+    return assemble(quantize(random_network(seed, **shape), bits or Bits()), About())  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ tables have a scale a filter.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,16 +37,22 @@ _LIMITS = {8: 127, 4: NIBBLE_LIMIT}
 _LOGIT_LIMIT = 2.0**52
 
 
-def quantize(network: Network, bits: int = 8) -> QuantizedNetwork:
+class Bits(msgspec.Struct, frozen=True):
+    """Of a stored value, 4 or 8: of the convolution's words, filters and head, and of the wide part."""
+
+    convolution: Literal[4, 8] = 8
+    wide: Literal[4, 8] = 8
+
+
+def quantize(network: Network, bits: Bits = Bits()) -> QuantizedNetwork:  # noqa: B008 - frozen
     """Quantize a trained network; deterministic on one machine.
 
-    ``bits`` of a stored value, 8 or 4: of words, filters, head and wide part alike. Of kept words (or bigrams) with one
-    key, only the most frequent is kept. Raises ValueError when the network has more dimensions, wider windows or more
-    tokens than the integers hold, or a value that is not finite.
+    Of kept words (or bigrams) with one key, only the most frequent is kept. Raises ValueError when the network has more
+    dimensions, wider windows or more tokens than the integers hold, or a value that is not finite.
     """
     network = _without_clashes(network)
     _check(network)
-    limit = _LIMITS[bits]
+    limit = _LIMITS[bits.convolution]
     word_unit = _largest(network.words) / (limit * MAX_STEP) or 1.0
     words, word_steps = _to_rows(network.words, word_unit, limit)
     quantized = [_to_filters(filters, limit) for filters in network.filters]
@@ -80,7 +87,7 @@ def quantize(network: Network, bits: int = 8) -> QuantizedNetwork:
     )
     tables = fold_unchecked(draft)
     features = largest_features(tables, network.widths, draft.filter_bias)
-    finished = replace(_with_linear_parts(draft, network, features, limit), tables_sha256=tables_digest(tables))
+    finished = replace(_with_linear_parts(draft, network, features, bits), tables_sha256=tables_digest(tables))
     check_bounds(finished, tables)
     return finished
 
@@ -160,14 +167,16 @@ def _table_scales(
 
 
 def _with_linear_parts(
-    draft: QuantizedNetwork, network: Network, features: NDArray[np.int64], limit: int
+    draft: QuantizedNetwork, network: Network, features: NDArray[np.int64], bits: Bits
 ) -> QuantizedNetwork:
     """Head, wide part, blend and bias, scaled so that no sum can leave its type whatever the text."""
+    limit = _LIMITS[bits.convolution]
     weights = network.head.astype(np.float64) * draft.table_scales
     head_unit = _head_unit(weights, features, limit)
     head, head_steps = _to_rows(weights, head_unit, limit)
     convolution_bound = largest_convolution(stepped(head, head_steps), features)
 
+    limit = _LIMITS[bits.wide]
     wide_unit = max(_largest(network.wide_words), _largest(network.wide_bigrams)) / (limit * MAX_STEP) or 1.0
     wide_words, wide_word_steps = _to_rows(network.wide_words, wide_unit, limit)
     wide_bigrams, wide_bigram_steps = _to_rows(network.wide_bigrams, wide_unit, limit)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 from headrace.model.textcnn import TextCNN
 from headrace.model.wide import wide_logits
 from headrace.training.answering import answer_scored
@@ -22,7 +22,7 @@ from headrace.training.assembling import assemble_network
 from headrace.training.calibration import threshold_for
 from headrace.training.compress.compress import Compressor
 from headrace.training.compress.curve import Curve, Point
-from headrace.training.compress.plan import Bits, Budget
+from headrace.training.compress.plan import Budget
 from headrace.training.dataset import DatasetError
 from headrace.training.fit_convolution import ConvolutionFit, fresh_network
 from headrace.training.material import Material, fit_wide_part, prepare
@@ -32,7 +32,7 @@ from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
 from headrace.training.search import Epoch, Validation, best_epoch, goes_on, judge
 
-_WHOLE: Bits = 8
+_WHOLE = Bits()
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from headrace.model.artifact import About, Artifact, assemble
 from headrace.model.backends import Backend, open_backend
 from headrace.model.backends.interface import BACKENDS
 from headrace.model.network import float_logits
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 from tests.support.networks import TEXT, VOCABULARY, random_artifact, random_network
 
 SHAPES = {
@@ -29,7 +29,7 @@ SHAPES = {
     "wide part alone": {"blend": 0.0},
     "tiny weights": {"scale": 1e-6},
     "huge weights": {"scale": 1e4},
-    "four bits": {"bits": 4, "labels": 5},
+    "four bits": {"bits": Bits(4, 4), "labels": 5},
     "realistic": {
         "labels": 4,
         "dimensions": 128,
@@ -172,7 +172,7 @@ def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> N
     max_tokens=st.integers(1, 30),
     blend=st.floats(0, 1),
     scale=st.floats(1e-3, 1e3),
-    bits=st.sampled_from([4, 8]),
+    bits=st.builds(Bits, st.sampled_from([4, 8]), st.sampled_from([4, 8])),
 )
 def test_any_network_has_the_references_integers(seed: int, **shape: object) -> None:
     artifact = random_artifact(seed, **shape)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headrace.model import artifact_arrays, artifact_format
 from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, library_versions, load, save
 from headrace.model.integers import QuantizedNetwork
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 from headrace.model.store import StoreError
 from headrace_schemas.records import Lineage, OffsetRange
 from tests.support.networks import random_network
@@ -53,7 +53,7 @@ def test_what_is_saved_is_loaded(place: str, tmp_path: Path) -> None:
 
 
 def test_four_bits_are_stored_two_a_byte_and_read_back() -> None:
-    network = quantize(random_network(6, labels=3, dimensions=9, extra_words=500), bits=4)
+    network = quantize(random_network(6, labels=3, dimensions=9, extra_words=500), Bits(4, 4))
     data = artifact_format.encode(network, ABOUT)
     decoded, _ = artifact_format.decode(data, "model")
     assert_equal(decoded, network)

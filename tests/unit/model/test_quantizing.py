@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from headrace.model.integers import MAX_DIMENSIONS, MAX_LOGIT, inverse_roots
 from headrace.model.network import keep_rows
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 from tests.support.networks import random_network
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_words_and_filters_are_within_half_a_step_of_what_was_trained(bits: int) -> None:
     network = random_network(1)
-    quantized = quantize(network, bits)
+    quantized = quantize(network, Bits(bits, bits))
     steps = quantized.word_steps[:, None] * quantized.word_unit
     assert np.all(np.abs(quantized.words * steps - network.words) <= steps * 0.5001)
     for place, (found, trained) in enumerate(zip(quantized.filters, network.filters, strict=True)):
@@ -34,7 +34,7 @@ def test_the_lowest_integer_is_never_used(bits: int, lowest: int) -> None:
         filters=tuple(-np.abs(f) for f in network.filters),
         wide_words=-np.abs(network.wide_words),
     )
-    quantized = quantize(negative, bits)
+    quantized = quantize(negative, Bits(bits, bits))
     assert quantized.words.min() == quantized.wide_words.min() == lowest
     assert all(filters.min() == lowest for filters in quantized.filters)
 
@@ -42,7 +42,7 @@ def test_the_lowest_integer_is_never_used(bits: int, lowest: int) -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_each_rows_step_is_the_least_that_holds_its_values(bits: int) -> None:
     network = random_network(8)
-    quantized = quantize(network, bits)
+    quantized = quantize(network, Bits(bits, bits))
     limit = 2 ** (bits - 1) - 1
     assert quantized.word_steps.max() == 255
     largest = np.abs(network.words).max(axis=1)
@@ -78,10 +78,10 @@ def test_the_same_network_gives_the_same_integers() -> None:
     scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e3, 1e12]),
     blend=st.sampled_from([0.0, 1e-6, 0.5, 1.0]),
     bias=st.sampled_from([0.0, 1.0, 1e6, -1e6]),
-    bits=st.sampled_from([4, 8]),
+    bits=st.builds(Bits, st.sampled_from([4, 8]), st.sampled_from([4, 8])),
 )
 def test_a_network_of_any_size_of_weights_fits_its_integers(
-    seed: int, scale: float, blend: float, bias: float, bits: int
+    seed: int, scale: float, blend: float, bias: float, bits: Bits
 ) -> None:
     network = random_network(seed, scale=scale, blend=blend)
     moved = replace(network, filter_bias=network.filter_bias + np.float32(bias * scale))

@@ -50,7 +50,8 @@ def figures(curve: Curve, original: Network, network: Network, size: int) -> dic
         "kept_bigrams": float(len(network.bigram_hashes)),
         "kept_filters": float(len(network.filter_bias)),
         "dimensions": float(network.words.shape[1]),
-        "bits": float(curve.chosen.plan.bits),
+        "bits_convolution": float(curve.chosen.plan.bits.convolution),
+        "bits_wide": float(curve.chosen.plan.bits.wide),
         "macro_f1_fp32": curve.original.macro_f1,
         "macro_f1": curve.chosen.score.macro_f1,
     }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network, float_logits
-from headrace.model.quantizing import quantize
+from headrace.model.quantizing import Bits, quantize
 from headrace.training.ranks.exchange import Exchange
 
 
@@ -31,7 +31,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 def score_quantized(
     network: Network,
-    bits: int,
+    bits: Bits,
     texts: Sequence[str],
     targets: NDArray[np.int64],
     exchange: Exchange,

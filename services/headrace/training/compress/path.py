@@ -8,6 +8,7 @@ from math import log
 import msgspec
 
 from headrace.model.network import Network
+from headrace.model.quantizing import Bits
 from headrace.training.compress.plan import Plan
 from headrace.training.compress.sizes import artifact_bytes, table_bytes
 
@@ -20,13 +21,14 @@ _TABLES = 0.3
 # Of two steps that seem to cost nothing the one that saves more comes first.
 _LEAST_COST = 1e-4
 
-Axes = dict[str, list[float]]
+Value = float | Bits
+Axes = dict[str, list[Value]]
 
 
 def whole_plan(network: Network) -> Plan:
     """The plan that keeps everything, in 8 bits."""
     dimensions, filters = network.words.shape[1], len(network.filters[0])
-    return Plan(dimensions=dimensions, filters=filters, words=1.0, bigrams=1.0, bits=8)
+    return Plan(dimensions=dimensions, filters=filters, words=1.0, bigrams=1.0, bits=Bits())
 
 
 def axes_of(network: Network) -> Axes:
@@ -37,7 +39,7 @@ def axes_of(network: Network) -> Axes:
         "bigrams": list(_SHARES),
         "dimensions": _counts(whole.dimensions, _DIMENSIONS),
         "filters": _counts(whole.filters, _SHARES),
-        "bits": [8, 4],
+        "bits": [Bits(), Bits(wide=4), Bits(4, 4)],
     }
 
 
@@ -62,7 +64,7 @@ def lay_path(network: Network, axes: Axes, costs: Mapping[str, Sequence[float]])
         yield plan
 
 
-def alone(network: Network, field: str, value: float) -> Plan:
+def alone(network: Network, field: str, value: Value) -> Plan:
     """The whole network's plan but for ``field``."""
     return _with(whole_plan(network), field, value)
 
@@ -72,10 +74,10 @@ def _saved(network: Network, before: Plan, after: Plan) -> float:
     return bytes_ + _TABLES * log(table_bytes(network, before) / table_bytes(network, after))
 
 
-def _with(plan: Plan, field: str, value: float) -> Plan:
+def _with(plan: Plan, field: str, value: Value) -> Plan:
     return msgspec.structs.replace(plan, **{field: value})
 
 
-def _counts(whole: int, shares: Sequence[float]) -> list[float]:
+def _counts(whole: int, shares: Sequence[float]) -> list[Value]:
     """Whole numbers at these shares, each once."""
     return list(dict.fromkeys(max(1, round(share * whole)) for share in shares))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-Bits = Literal[4, 8]
-"""Of a stored value."""
+from headrace.model.quantizing import Bits
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,8 +16,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: ``dimensions`` of a word, ``filters`` a width, shares in [0, 1] of words and bigrams, and ``bits``
-    of each stored value.
+    """What is kept: ``dimensions`` of a word, ``filters`` a width, shares in [0, 1] of words and bigrams, and the
+    ``bits`` of a stored value.
     """
 
     dimensions: int

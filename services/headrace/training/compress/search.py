@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from headrace.model.network import Network
+from headrace.model.quantizing import Bits
 from headrace.training.compress.counts import Counts
 from headrace.training.compress.curve import Curve, Point, Tuning
 from headrace.training.compress.measure import Score
-from headrace.training.compress.path import alone, axes_of, lay_path, whole_plan
+from headrace.training.compress.path import Value, alone, axes_of, lay_path, whole_plan
 from headrace.training.compress.plan import Budget, Plan
 from headrace.training.compress.prune import apply_plan
 from headrace.training.compress.sizes import artifact_bytes
@@ -41,7 +42,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     ``tune_convolution`` train one part of a pruned one on. On several ranks all have to come to the same.
     """
 
-    score: Callable[[Network, int], Score]
+    score: Callable[[Network, Bits], Score]
     refit_wide: Callable[[Network], Network]
     tune_convolution: Callable[[Network], Network]
 
@@ -124,7 +125,7 @@ def _rise(original: Score, score: Score) -> float:
 def _path(network: Network, counts: Counts, whole: Score, tools: Tools) -> Sequence[Plan]:
     axes = axes_of(network)
 
-    def cost(field: str, value: float) -> float:
+    def cost(field: str, value: Value) -> float:
         plan = alone(network, field, value)
         return _rise(whole, tools.score(apply_plan(network, plan, counts), plan.bits))
 

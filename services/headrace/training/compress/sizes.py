@@ -5,26 +5,30 @@ from __future__ import annotations
 from headrace.model.network import FIRST_WORD_ROW, Network
 from headrace.training.compress.plan import Plan
 
+_KEY = 4
+
 
 def artifact_bytes(network: Network, plan: Plan) -> int:
     """The bytes of the arrays that :mod:`headrace.model.artifact_arrays` stores of what ``plan`` keeps."""
-    labels, widths = len(network.labels), network.widths
-    words, bigrams, features = _rows(network, plan), round(plan.bigrams * len(network.bigram_hashes)), 0
-    features = plan.filters * len(widths)
-
-    def row(values: int) -> int:
-        return -(-values * plan.bits // 8)
-
-    # Beside the values of a row its step, and of a word or bigram its key; a filter has two scales and a bias.
-    of_words = words * (row(plan.dimensions) + row(labels) + 6)
-    of_bigrams = bigrams * (row(labels) + 5)
-    of_filters = plan.filters * sum(widths) * row(plan.dimensions) + 12 * features
-    return of_words + of_bigrams + of_filters + labels * (row(features) + 9)
+    labels, rows = len(network.labels), _rows(network, plan)
+    features, bigrams = plan.filters * len(network.widths), round(plan.bigrams * len(network.bigram_hashes))
+    word, head = _row(plan.dimensions, plan.bits.convolution), _row(features, plan.bits.convolution)
+    wide = _row(labels, plan.bits.wide)
+    # Each row has a step, each word (padding and unknown are none) and bigram a key, each label a bias.
+    of_words = rows * (word + wide + 2) + _KEY * (rows - FIRST_WORD_ROW)
+    of_bigrams = bigrams * (wide + 1 + _KEY)
+    # Each filter has two scales and a bias.
+    of_filters = plan.filters * sum(network.widths) * word + features * 3 * 4
+    return of_words + of_bigrams + of_filters + labels * (head + 1 + 8)
 
 
 def table_bytes(network: Network, plan: Plan) -> int:
     """The bytes of the folded tables, of which each word of a text reads a row: what answering costs goes with it."""
     return _rows(network, plan) * sum(network.widths) * plan.filters
+
+
+def _row(values: int, bits: int) -> int:
+    return -(-values * bits // 8)
 
 
 def _rows(network: Network, plan: Plan) -> int:

@@ -24,6 +24,8 @@ def curve_table(curve: Curve) -> Table:
 def _cells(point: Point, *, taken: bool) -> tuple[str, ...]:
     score, plan = point.score, point.plan
     latency = "" if score.latency_us is None else f"{score.latency_us:.1f}"
-    kept = (f"{plan.words:.0%}", f"{plan.bigrams:.0%}", str(plan.dimensions), str(plan.filters), str(plan.bits))
+    kept = (f"{plan.words:.0%}", f"{plan.bigrams:.0%}", f"{plan.dimensions}", f"{plan.filters}")
+    bits = f"{plan.bits.convolution}, {plan.bits.wide}"
     marks = ("->" if taken else "", f"{score.size / 1000:,.0f}")
-    return (*marks, f"{score.macro_f1:.2%}", f"{score.cross_entropy:.4f}", latency, *kept, _TUNING[point.tuning])
+    quality = (f"{score.macro_f1:.2%}", f"{score.cross_entropy:.4f}", latency)
+    return (*marks, *quality, *kept, bits, _TUNING[point.tuning])
