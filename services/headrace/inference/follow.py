@@ -19,7 +19,7 @@ from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
-from headrace_schemas.records import ModelVersion
+from headrace_schemas.records import ModelAlias, ModelVersion
 
 Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
 """From a version's record to a model that answers at once; raises what loading raises."""
@@ -61,6 +61,7 @@ class Follower:
         name: str,
         alias: str,
         load: Load,
+        load_timeout: float,
         keep_previous: bool,
         clock: Clock,
         metrics: WorkerMetrics,
@@ -70,6 +71,7 @@ class Follower:
         self._name = name
         self._alias = alias
         self._load = load
+        self._load_timeout = load_timeout
         self._keep_previous = keep_previous
         self._clock = clock
         self._metrics = metrics
@@ -77,8 +79,8 @@ class Follower:
         self._retry = _Retry()
         self._kept: Model | None = None
         """The way back: the version that answered before."""
-        self._no_way_back = ""
-        """The previous version that could not be loaded, and is not tried again."""
+        self._no_way_back: ModelAlias | None = None
+        """The alias as it was when its previous version could not be loaded; it is not tried again before a move."""
         self._said_at = float("-inf")
         self.waiting_for = ""
         """What the first version waits for, in words; it says nothing once there is one."""
@@ -121,8 +123,7 @@ class Follower:
         if target.version == self._serving.version:
             self._retry = _Retry()
             before = self._before()
-            missing = before is not None and (self._kept is None or self._kept.version != before.version)
-            if before is not None and missing and before.version not in {target.version, self._no_way_back}:
+            if before is not None and (self._kept is None or self._kept.version != before.version):
                 self._begin(before)
         elif self._kept is not None and self._kept.version == target.version:
             self._swap(self._kept)
@@ -130,19 +131,29 @@ class Follower:
             self._begin(target)
 
     def _before(self) -> ModelVersion | None:
-        """The version to keep beside the alias's own."""
+        """The version to keep beside the alias's own, None when there is none or it can't be loaded."""
         pointer = self._log.aliases.get((self._name, self._alias))
-        if pointer is None or pointer.previous is None or not self._keep_previous:
+        if not self._keep_previous or pointer is None or pointer.previous in {None, pointer.version}:
             return None
-        return self._log.versions.get((self._name, pointer.previous))
+        return None if pointer == self._no_way_back else self._log.versions.get((self._name, pointer.previous or ""))
 
     def _begin(self, wanted: ModelVersion) -> None:
         if self._loading is not None and self._loading.version == wanted.version:
             return
         self.stop()
         event("model.loading", version=wanted.version, uri=wanted.uri)
-        task = asyncio.create_task(self._load(wanted), name="load")
+        task = asyncio.create_task(self._load_in_time(wanted), name="load")
         self._loading = _Loading(wanted.version, self._clock.monotonic(), task)
+
+    async def _load_in_time(self, wanted: ModelVersion) -> Model:
+        limit = asyncio.timeout(self._load_timeout)
+        try:
+            async with limit:
+                return await self._load(wanted)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"{wanted.uri} was not loaded within {self._load_timeout:g} s") from error
 
     def _collect(self, loading: _Loading, target: ModelVersion | None) -> None:
         self._loading = None
@@ -161,7 +172,7 @@ class Follower:
     def _failed(self, version: str, why: str, *, wanted: bool) -> None:
         self._metrics.model_load_failed()
         if not wanted:
-            self._no_way_back = version
+            self._no_way_back = self._log.aliases.get((self._name, self._alias))
             event("model.not_kept", level="warning", version=version, why=why)
             return
         again = self._retry.version == version

@@ -99,6 +99,7 @@ class Worker:
                 name=settings.model_name,
                 alias=settings.model,
                 load=model,
+                load_timeout=settings.load_timeout,
                 keep_previous=settings.keep_previous,
                 clock=clock,
                 metrics=metrics,

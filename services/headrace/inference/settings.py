@@ -20,6 +20,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Which model's aliases are meant."""
     keep_previous: bool = True
     """Hold the alias's previous version in memory too, so that a rollback needs no loading."""
+    load_timeout: Seconds = 300.0
+    """Longest wait for a version to be loaded; past it the load has failed, and is tried again."""
     start_from: str = "earliest"
     """Where a new group begins: earliest, latest, or a time as ISO 8601."""
     backend: Literal["cpu", "reference", "constant"] = "cpu"

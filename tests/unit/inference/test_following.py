@@ -224,6 +224,35 @@ def test_a_way_back_that_cannot_be_loaded_is_said_once_and_not_tried_again(caplo
     play()
 
 
+@story
+async def test_a_way_back_is_tried_again_when_the_alias_has_moved(world):
+    store = Store(world)
+    store.faults["v1"] = OSError("for a while")
+    await versions("v2", previous="v1")(world)
+    world.start(answering=store.load)
+    await world.until(lambda: store.loads == ["v2", "v1"])
+    await world.clock.sleep(5)
+    del store.faults["v1"]
+    await world.point_alias("v3", previous="v2")
+    await answered_by(world, "v3")
+    await world.point_alias("v2", previous="v1")
+    await answered_by(world, "v2")
+    await world.until(lambda: store.loads == ["v2", "v1", "v3", "v1"])
+
+
+def test_a_load_that_hangs_has_failed_when_its_time_is_over(caplog):
+    @story
+    async def play(world):
+        store = Store(world, 1e6)
+        await versions("v1")(world)
+        world.start(answering=store.load, load_timeout=20.0)
+        await world.clock.sleep(60)
+        said = events(caplog, "model.load_failed")
+        assert [record.fields["why"] for record in said] == ["memory://v1 was not loaded within 20 s"] * 2
+
+    play()
+
+
 def test_without_a_version_a_worker_waits_says_so_and_owns_no_partition(caplog):
     @story
     async def play(world):
