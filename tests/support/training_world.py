@@ -157,6 +157,9 @@ class TrainingWorld:
         made = [Outgoing(encode_models_record(record), models_key(record)) for record in records]
         await self.producer.send_batch(TOPICS.models, 0, made)
 
+    def label_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(TOPICS.labels, p) for p in sorted(self.cluster.partition_numbers(TOPICS.labels))]
+
     def models(self) -> list[Any]:
         return [decode_models_record(record.value) for record in self.cluster.log(TopicPartition("models", 0)).records]
 

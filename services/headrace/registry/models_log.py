@@ -62,6 +62,8 @@ class ModelsLog:
     async def refresh(self) -> None:
         """Take in every record up to the end offset as it is now."""
         async with self._one_at_a_time:
+            # What a fetch that failed or was cancelled had taken is fetched again.
+            self._consumer.seek(self._name, self._position)
             end = (await self._consumer.end_offsets([self._name]))[self._name]
             while self._position < end:
                 if not await self._fetch(FETCH_S):

@@ -129,6 +129,13 @@ class Conductor:
         self._metrics.ended(ended)
         return ended
 
+    async def disown(self, training: Training) -> None:
+        """End a running training that this trainer, which leads, did not begin: a frozen one published it too late."""
+        if training.state is TrainingState.RUNNING:
+            event("training.disowned", level="warning", model=self._name, training=training.id)
+            error = "it was begun by a trainer that led no more"
+            await self._publish([self._ended(training, TrainingState.FAILED, error=error)])
+
     async def _train(self, training: Training) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
         job = await self._job(training)
         outcome = await self._offload(lambda: self._store.read_outcome(job))

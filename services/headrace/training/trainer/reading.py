@@ -8,7 +8,7 @@ moves; a crash between the two repeats dead letters, which their readers know by
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, UnknownTopicError
@@ -77,7 +77,12 @@ class LabelsReader:
         """Take in what comes within ``timeout_s``. Raises OffsetOutOfRangeError when retention overtook the reading."""
         if self._clock.monotonic() - self._looked_s >= LOOK_FOR_PARTITIONS_S:
             await self._look_for_partitions()
-        chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
+        try:
+            chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
+        except KafkaError:
+            # What the failed fetch had taken is fetched again.
+            self._seek(self._positions)
+            raise
         for name, records in chunks.items():
             await self._take(name, records)
             self._positions[name] = records[-1].offset + 1
@@ -119,14 +124,19 @@ class LabelsReader:
         fresh = [name for name in names if name not in self._positions]
         if not fresh:
             return
-        self._positions.update(await self._consumer.beginning_offsets(fresh))
-        ends = await self._consumer.end_offsets(fresh)
+        begins, ends = await self._consumer.beginning_offsets(fresh), await self._consumer.end_offsets(fresh)
+        commits = {name: await self._consumer.committed(name) or 0 for name in fresh}
+        # Nothing is awaited from here on: a call that fails has changed nothing.
+        self._positions.update(begins)
+        self._judged.update(commits)
         for name in fresh:
-            self._judged[name] = await self._consumer.committed(name) or 0
-            if max(self._judged[name], self._snapped.get(name, 0)) > ends[name]:
+            if max(commits[name], self._snapped.get(name, 0)) > ends[name]:
                 event("labels.made_anew", level="warning", partition=name.partition, end=ends[name])
                 self._judged[name] = self._snapped[name] = 0
         self._consumer.assign(names)
+        self._seek(names)
+
+    def _seek(self, names: Iterable[TopicPartition]) -> None:
         for name in names:
             self._consumer.seek(name, self._positions[name])
 

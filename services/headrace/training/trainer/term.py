@@ -83,6 +83,8 @@ class Term:
                 if once and self._training is None and not len(reader.known):
                     event("labels.none", level="warning", model=self._name)
                     return None
+                if self._training is None and (stray := self._log.trainings.get(self._name)) is not None:
+                    await self._conductor.disown(stray)
                 if self._training is None and (training := await self._begin(reader, once=once)) is not None:
                     self._training = asyncio.create_task(self._conductor.conduct(training))
         finally:
