@@ -7,16 +7,18 @@ import os
 import random
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
-from headrace.training.ranks.job import FileSource, Job, TopicSource
+from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource
+from headrace.training.ranks.labels import read_partitions
 from headrace.training.ranks.launch import TrainingFailedError, launch
 from headrace.training.recipe import ConvolutionRecipe, Recipe
 from headrace_schemas.codec import encode_label
@@ -75,7 +77,7 @@ class Run:
             out=str(folder / "artifacts"),
         )
 
-    async def outcome(self, *, at_epoch=lambda: None):
+    async def outcome(self, *, at_epoch: Callable[[], None] = lambda: None) -> Outcome:
         def take(event: Mapping[str, Any]) -> None:
             self.said.append(event)
             if event["event"] == "training.epoch" and event["number"] == 1:
@@ -105,6 +107,31 @@ async def test_a_killed_rank_goes_on_from_the_last_checkpoint_to_the_same_weight
     epochs = [event["number"] for event in broken.events("training.epoch")]
     assert epochs == sorted(set(epochs)), "no epoch was trained twice"
     assert outcome.sha256 == expected.sha256
+
+
+@pytest.mark.apache
+async def test_an_aborted_transaction_is_not_read_and_its_marker_ends_the_range(apache_bootstrap):
+    cluster = AioKafkaCluster(KafkaSettings(bootstrap=apache_bootstrap))
+    topic = f"labels-{uuid.uuid4().hex[:8]}"
+    admin, consumer = cluster.admin(), cluster.consumer(read_committed=True)
+    producer = AIOKafkaProducer(bootstrap_servers=apache_bootstrap, transactional_id=topic)
+    for client in (admin, consumer, producer):
+        await client.start()
+    try:
+        await admin.create_topic(TopicSpec(name=topic, partitions=1, config={"cleanup.policy": "compact"}))
+        for end in (producer.commit_transaction, producer.abort_transaction):
+            await producer.begin_transaction()
+            value = encode_label(LabelledText(text=end.__name__, label="a"))
+            await producer.send_and_wait(topic, value, key=b"id", partition=0)
+            await end()
+        [range_end] = (await consumer.end_offsets([TopicPartition(topic, 0)])).values()
+    finally:
+        for client in (producer, consumer, admin):
+            await client.stop()
+
+    source = TopicSource(topic=topic, ranges=(OffsetRange(0, 0, range_end),), max_text_bytes=1000)
+    [record] = (await read_partitions(cluster, source, [0])).records
+    assert (range_end, record.offset, record.content.text) == (4, 0, "commit_transaction")
 
 
 async def test_an_error_that_lasts_ends_the_training_at_once_in_the_words_of_the_rank(tmp_path):
