@@ -70,7 +70,6 @@ def replayed(
                 candidate=candidate,
                 champion=champion,
                 offload=after_a_moment,
-                clock=clock,
             )
         finally:
             await consumer.stop()
@@ -136,7 +135,7 @@ def test_what_answering_raises_ends_the_replay() -> None:
 
 
 def test_a_topic_that_gives_nothing_is_an_error_and_not_a_wait_for_ever() -> None:
-    with pytest.raises(BrokerUnavailableError, match="could not be read"):
+    with pytest.raises(BrokerUnavailableError, match=r"Nothing more came of requests\[0\] for 60 s"):
         replayed([[request("a")]], 1, silent=True)
 
 

@@ -60,7 +60,7 @@ async def _read(settings: Settings, wanted: str) -> Shown:
             version=version,
             aliases=tuple(aliases_of(models.log, version)),
             verdict=models.log.verdicts.get((name, version.version)),
-            moves=tuple(move for move in moves if version.version in (move.version, move.previous)),
+            moves=tuple(one.alias for one in moves if version.version in (one.alias.version, one.alias.previous)),
         )
 
 

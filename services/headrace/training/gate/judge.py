@@ -62,7 +62,7 @@ async def decide(
             champion=champion.version,
             comparison=await offload(lambda: _compare(outcome, settings.resamples, randomness)),
             champion_latency_us=outcome.champion_latency_us,
-            replay=await _replay(candidate, champion, traffic, settings, clock, offload) if settings.replay else None,
+            replay=await _replay(candidate, champion, traffic, settings, offload) if settings.replay else None,
         )
     judgement = judge(evidence, settings)
     return Verdict(
@@ -116,7 +116,6 @@ async def _replay(
     champion: ModelVersion,
     traffic: Traffic,
     settings: GateSettings,
-    clock: Clock,
     offload: Offload,
 ) -> Replayed | Unmeasured:
     consumer = traffic.cluster.consumer()
@@ -132,7 +131,6 @@ async def _replay(
             candidate=ours,
             champion=theirs,
             offload=offload,
-            clock=clock,
         )
     except (KafkaError, UserError, OSError) as error:
         event("replay.failed", level="error", version=candidate.version, champion=champion.version, error=str(error))

@@ -7,14 +7,13 @@ chunk however many are replayed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from headrace.core.clock import Clock
 from headrace.core.gate import ClassChange, Replayed
-from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.stretches import read_stretches
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.paths import Decode
@@ -25,7 +24,6 @@ Offload = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function off the event loop."""
 
 CHUNK = 500
-STALLED_S = 30.0
 _NO_LABEL = "(no label)"
 
 
@@ -38,7 +36,6 @@ async def replay(
     candidate: Answer,
     champion: Answer,
     offload: Offload,
-    clock: Clock,
 ) -> Replayed:
     """Answer the last ``count`` records of ``topic``, from all its partitions, and compare.
 
@@ -47,7 +44,8 @@ async def replay(
     """
     pairs: Counter[tuple[str, str]] = Counter()
     unreadable = 0
-    async for records in _last_records(consumer, topic, count, clock):
+    starts, ends = await _last(consumer, topic, count)
+    async for records in read_stretches(consumer, starts, ends, chunk=CHUNK):
         texts = [text for record in records if (text := _text(record, decode)) is not None]
         unreadable += len(records) - len(texts)
         pairs += await offload(partial(_count, champion, candidate, texts))
@@ -72,26 +70,14 @@ def tails(lengths: Mapping[int, int], count: int) -> dict[int, int]:
     return taken
 
 
-async def _last_records(consumer: Consumer, topic: str, count: int, clock: Clock) -> AsyncIterator[list[Record]]:
+async def _last(
+    consumer: Consumer, topic: str, count: int
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Where the last ``count`` records begin and end in each partition."""
     names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
     begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-    lengths = {name.partition: ends[name] - begins[name] for name in names}
-    taken = tails(lengths, count)
-    waiting = {name for name in names if taken[name.partition]}
-    consumer.assign(waiting)
-    for name in waiting:
-        consumer.seek(name, ends[name] - taken[name.partition])
-    moved_at = clock.monotonic()
-    while waiting:
-        chunks = await consumer.fetch(max_records=CHUNK, timeout_s=1.0, partitions=waiting)
-        records = [record for name, chunk in chunks.items() for record in chunk if record.offset < ends[name]]
-        if records:
-            moved_at = clock.monotonic()
-            yield records
-        # By position, not by records: the last offsets may hold none.
-        waiting = {name for name in waiting if await consumer.position(name) < ends[name]}
-        if clock.monotonic() - moved_at > STALLED_S:
-            raise BrokerUnavailableError(f"The last requests of {topic} could not be read: nothing in {STALLED_S:g} s.")
+    taken = tails({name.partition: ends[name] - begins[name] for name in names}, count)
+    return {name: ends[name] - taken[name.partition] for name in names}, ends
 
 
 def _text(record: Record, decode: Decode) -> bytes | None:
