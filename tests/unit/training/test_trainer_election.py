@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace_schemas.records import ModelAlias, ModelVersion, TrainingState
+from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.training_world import NAME, TrainingWorld, story
 
 
@@ -117,6 +117,19 @@ async def test_a_trainer_that_dies_between_the_ranks_end_and_the_verdict_launche
     versions = [record for record in world.models() if isinstance(record, ModelVersion)]
     assert [version.version for version in versions] == [done.version]
     assert world.alias().name == NAME
+
+
+@story
+async def test_a_training_that_a_frozen_trainer_publishes_too_late_is_ended_by_the_one_that_leads(world):
+    world.start("t0")
+    await leader(world, "t0")
+    late = Training(
+        name=NAME, id="late", state=TrainingState.RUNNING, reason="late", begun_at_ms=world.clock.now_ms(), offsets=()
+    )
+    await world.decree(late)
+    (failed,) = await world.trained(1, TrainingState.FAILED)
+    assert (failed.id, failed.error) == ("late", "it was begun by a trainer that led no more")
+    assert not world.launched
 
 
 def write_outcome(job, outcome) -> None:

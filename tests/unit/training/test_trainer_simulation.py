@@ -8,11 +8,13 @@ import random
 import pytest
 
 from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
+from headrace.training.trainer.election import Election
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.training_world import TrainingWorld
 from tests.support.turned_loop import run_turned
 
 SECONDS = 240.0
+SEEDS = range(6)
 NAMES = ("t0", "t1")
 
 
@@ -79,8 +81,30 @@ def check(records: list[object]) -> None:
     assert len(versions) == len(done), "a training gives one version, however often it was gone on with"
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_to_trainers_trainings_follow_one_another_and_the_last_labels_are_learnt(seed):
+    play(seed)
+
+
+def test_the_judge_sees_a_trainer_that_goes_on_although_another_leads(monkeypatch):
+    async def unproven(_: Election) -> None:
+        return
+
+    async def never(_: Election) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Election, "confirm", unproven)
+    monkeypatch.setattr(Election, "lost", never)
+    with pytest.raises(AssertionError, match=r"training.* than the one that runs|two trainings at a time"):
+        play_all(SEEDS)
+
+
+def play_all(seeds: range) -> None:
+    for seed in seeds:
+        play(seed)
+
+
+def play(seed: int) -> None:
     async def main() -> None:
         world = TrainingWorld()
         rng = random.Random(seed)

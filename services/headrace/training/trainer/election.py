@@ -97,6 +97,8 @@ class Election:
         self.joined = True
         self._elected = self._seat in partitions
         self._changed.set()
+        if not self._elected:
+            event("trainer.stands_by")
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         # The group waits for this member to join again before it can give the partition to another.
