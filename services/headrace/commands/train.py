@@ -53,6 +53,11 @@ def train(
     Texts are divided by a hash into training, validation and test rows; the report is of the test rows, which nothing
     else has seen.
     """
+    import os
+
+    # BLAS threads beside those of the training make both slower. It is read when numpy loads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from rich.console import Console
 
     from headrace.model.artifact import load, save

@@ -211,11 +211,12 @@ def _fit(material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionF
 @contextmanager
 def _deterministic(threads: int) -> Iterator[None]:
     """Within, equal inputs give equal sums: a fixed number of threads, and only algorithms that keep an order."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # The same as use_deterministic_algorithms, which would import torch's compiler first: seconds for nothing.
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
