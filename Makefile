@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= $(HEADRACE_DATA)
 
-.PHONY: demo test lint bench bench-accuracy format clean
+.PHONY: demo demo-learning test lint bench bench-accuracy format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -15,6 +15,10 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/headrace demo
+
+# The learning path on Apache Kafka: needs Java 17 and, the first time, Maven.
+demo-learning: $(VENV)/.installed
+	$(BIN)/headrace demo --learning
 
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests.
 test: $(VENV)/.installed

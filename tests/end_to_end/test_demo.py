@@ -183,7 +183,7 @@ async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start,
         ]
         os.kill(parent, signal.SIGKILL)
         assert await demo.ended() == 1
-        assert "headrace: The workers ended by themselves (exit code -9). The end of their log:" in demo.printed()
+        assert "headrace: `headrace worker` ended by itself (exit code -9). The end of its log:" in demo.printed()
         assert '"event": "member.started", "slot": 1' in demo.printed()
         assert "Traceback" not in demo.printed()
         await until(lambda: not demo.processes(), LIMIT_S)

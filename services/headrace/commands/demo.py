@@ -1,4 +1,4 @@
-"""`headrace demo`: broker, training, two workers, a stream and its audit, by one command."""
+"""`headrace demo`: broker, training, two workers, a stream and its audit, by one command; or the learning path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import typer
 from headrace.commands.common import Bootstrap, Invocation, settings_from
 
 if TYPE_CHECKING:
-    from headrace.demo.story import Order
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
 EXIT_INTERRUPTED = 130
+RATE, SECONDS = 1000.0, 20.0
+LEARNING_RATE, LEARNING_SECONDS = 200.0, 5.0
 # The workers' limits, one behind the other, take at most this long.
 STOP_LIMIT_S = 30.0
 
@@ -28,10 +31,24 @@ def demo(
     ] = None,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
-    seconds: Annotated[float, typer.Option(min=1, help="How long the stream goes on.")] = 20,
-    rate: Annotated[float, typer.Option(min=1, help="Texts a second in the stream.")] = 1000,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="How long the stream goes on (20), or with --learning each version answers (5)."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Texts a second in the stream (1000, with --learning 200).")
+    ] = None,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Show the learning path, on Apache Kafka (needs Java 17 and Maven).")
+    ] = False,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="With --learning: on the broker that is used without it.")
+    ] = False,
 ) -> None:
     """See it all at work: train on real text, start two workers, publish, watch the answers, and audit them.
+
+    With --learning two thirds of the labels become a first version; while it answers a stream the others become a
+    second one, which is judged, swapped in, rolled back and promoted again, and the waits beside each swap are shown.
 
     A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
     prefix of their own. Ctrl-C at any moment leaves nothing running.
@@ -40,7 +57,7 @@ def demo(
     import sys
 
     from headrace import lifecycle, logs
-    from headrace.demo.story import Order
+    from headrace.demo.setting import Broker, Order
     from headrace.demo.texts import read_texts
 
     loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
@@ -51,29 +68,35 @@ def demo(
     asked = loaded.origins["kafka.bootstrap"] in ("--bootstrap", "--set")
     environ = ctx.ensure_object(Invocation).environ
     cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if embedded and asked:
+        raise typer.BadParameter("--embedded starts a broker, and --bootstrap names a cluster that runs already.")
     order = Order(
         texts=read_texts(data, text_column, label_column),
         kafka=loaded.settings.kafka if asked else None,
-        rate=rate,
-        seconds=seconds,
+        broker=Broker.APACHE if learning and not embedded else Broker.EMBEDDED,
+        rate=rate or (LEARNING_RATE if learning else RATE),
+        seconds=seconds or (LEARNING_SECONDS if learning else SECONDS),
         environ=environ,
-        keep_at=cache / "headrace" / "demo" / "model.safetensors",
+        keep_in=cache / "headrace" / "demo",
     )
-    code = lifecycle.run(functools.partial(_until_stopped, order), drain_s=STOP_LIMIT_S)
+    if learning:
+        from headrace.demo.learning.story import tell
+    else:
+        from headrace.demo.story import tell
+    code = lifecycle.run(functools.partial(_until_stopped, functools.partial(tell, order)), drain_s=STOP_LIMIT_S)
     if code:
         raise typer.Exit(code)
 
 
-async def _until_stopped(order: Order, stop: asyncio.Event) -> int:
+async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
     from rich.console import Console
 
     from headrace.core.clock import SystemClock
-    from headrace.demo.story import tell
 
     console = Console(highlight=False)
-    told = asyncio.ensure_future(tell(order, console=console, clock=SystemClock(), random=SystemRandom()))
+    told = asyncio.ensure_future(tell(console=console, clock=SystemClock(), random=SystemRandom()))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((told, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any, Never
+
+import msgspec
 
 from headrace.core.errors import UserError
 from headrace.lifecycle import die_with_parent
@@ -44,6 +47,46 @@ async def child(
         yield process
     finally:
         await _end(process, grace_s)
+
+
+async def run_to_its_end(
+    name: str, arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path, log: Path | None, grace_s: float
+) -> None:
+    """Run ``headrace *arguments`` as :func:`child` does, to its end. Raises ChildEndedError unless it ends well."""
+    async with child(arguments, environ=environ, folder=folder, log=log, grace_s=grace_s) as process:
+        if code := await process.wait():
+            why = "what it printed says why." if log is None else f"the end of what it printed:\n{log_tail(log)}"
+            raise ChildEndedError(f"{name} ended with exit code {code}; {why}")
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A running command that ends only when it is told to, and its log. ``name`` is for messages."""
+
+    name: str
+    process: Process
+    log: Path
+
+    async def watch(self) -> Never:
+        """Wait until it ends, which it should not. Raises ChildEndedError with the end of its log."""
+        code = await self.process.wait()
+        raise ChildEndedError(f"{self.name} ended by itself (exit code {code}). The end of its log:\n{self.tail}")
+
+    @property
+    def tail(self) -> str:
+        return log_tail(self.log)
+
+
+@asynccontextmanager
+async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Run ``others`` beside the block, and end them with it. What one of them raises ends the block and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in others]
+            yield
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as raised:
+        raise raised.exceptions[0] from raised
 
 
 def log_tail(log: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from headrace.client import Answer, Published
 from headrace.demo.latencies import Latencies
-from headrace_schemas.records import ClassifyResult, Status
+from headrace_schemas.records import Status
 
 _Place = tuple[int, int]
 
@@ -24,13 +24,19 @@ class Sent(msgspec.Struct, frozen=True):
     due: float | None = None
 
 
+Note = Callable[[Sent, Answer, float], None]
+"""Is told of a text, its answer, and when that was read, in seconds of the clock."""
+
+
 class Ledger:
     """Matches answers with what was published, by partition, offset and CRC. One publish is under way at a time.
 
     It does not trust the reader that drops repeats: an answer that no request waits for is counted as repeated.
+    ``note`` is told of each answer that matches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note: Note = lambda *_: None) -> None:
+        self._note = note
         self.published = 0
         self.answered = 0
         self.right = 0
@@ -39,7 +45,7 @@ class Ledger:
         self.statuses: Counter[Status] = Counter()
         self.latencies = Latencies()
         self._waiting: dict[_Place, tuple[Sent, int]] = {}
-        self._early: dict[_Place, tuple[ClassifyResult, float]] = {}
+        self._early: dict[_Place, tuple[Answer, float]] = {}
         self._unasked = 0
 
     @property
@@ -60,7 +66,7 @@ class Ledger:
             self._waiting[place.partition, place.offset] = (one, place.crc)
             early = self._early.pop((place.partition, place.offset), None)
             if early is not None:
-                self._match((place.partition, place.offset), *early)
+                self._match(*early)
         # No publish is under way, so what is left over will find no request any more.
         self._unasked += len(self._early)
         self._early.clear()
@@ -69,14 +75,16 @@ class Ledger:
         """Note an answer that the reader accepted at ``now``, in seconds of the clock."""
         place = (answer.partition, answer.result.offset)
         if place in self._waiting:
-            self._match(place, answer.result, now)
+            self._match(answer, now)
         elif place in self._early:
             self._unasked += 1
         else:
             # An answer can be here before the acknowledgement of its request.
-            self._early[place] = (answer.result, now)
+            self._early[place] = (answer, now)
 
-    def _match(self, place: _Place, result: ClassifyResult, now: float) -> None:
+    def _match(self, answer: Answer, now: float) -> None:
+        result = answer.result
+        place = (answer.partition, result.offset)
         sent, crc = self._waiting[place]
         if result.crc != crc:
             # An answer to another text is none to this one, which goes on waiting.
@@ -89,3 +97,4 @@ class Ledger:
         self.right += sent.truth is not None and result.label == sent.truth
         if sent.due is not None:
             self.latencies.add(now - sent.due)
+        self._note(sent, answer, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Never
 
 import msgspec
 from rich.console import Console, Group
@@ -11,11 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from headrace.core.clock import Clock
 from headrace.demo.ledger import Ledger
 from headrace.demo.stream import Snapshot
 from headrace_schemas.records import Status
 
 MOST_LABELS = 12
+REFRESH_S = 0.25
 PLAIN_EVERY_S = 5.0
 FIGURES = "p50 and p99 are from when a text was due to be published to when its answer reached the reader"
 
@@ -45,9 +48,21 @@ def live(console: Console) -> Iterator[Callable[[Snapshot], None]]:
         yield show
 
 
+async def keep_shown(console: Console, now: Callable[[], Snapshot], clock: Clock) -> Never:
+    """Show what ``now`` says until cancelled, and then once more."""
+    with live(console) as show:
+        try:
+            while True:
+                show(now())
+                await clock.sleep(REFRESH_S)
+        finally:
+            show(now())
+
+
 def table(now: Snapshot) -> Group:
     """The labels with their numbers, and the figures below them. Of many labels the most frequent are shown."""
-    view = Table("label", title=f"{min(now.elapsed_s, now.seconds):.0f} of {now.seconds:g} s", title_justify="left")
+    ends = None if now.seconds is None else f"{min(now.elapsed_s, now.seconds):.0f} of {now.seconds:g} s"
+    view = Table("label", title=ends or f"{now.elapsed_s:.0f} s", title_justify="left")
     view.add_column("answers", justify="right")
     view.add_column("share", justify="right")
     for label, count in now.labels[:MOST_LABELS]:
@@ -75,13 +90,20 @@ def milliseconds(seconds: float | None) -> str:
 
 def closing(ledger: Ledger, end: Snapshot) -> list[str]:
     """Accuracy, latency and the audit."""
-    others = [f"{count:,} {status}" for status, count in sorted(ledger.statuses.items()) if status is not Status.OK]
     return [
         f"accuracy on the held-out texts: {ledger.right / ledger.scored:.2%} ({ledger.right:,} of {ledger.scored:,})",
         f"latency of the stream: p50 {milliseconds(end.p50)}, p99 {milliseconds(end.p99)}\n({FIGURES})",
-        f"audit: published {ledger.published:,}, answered {ledger.answered:,}, lost {ledger.waiting:,}, "
-        f"repeated {ledger.repeated:,}" + (f" (of the answers: {', '.join(others)})" if others else ""),
+        audit(ledger),
     ]
+
+
+def audit(ledger: Ledger) -> str:
+    """What was published and what came of it, at the end of all."""
+    others = [f"{count:,} {status}" for status, count in sorted(ledger.statuses.items()) if status is not Status.OK]
+    return (
+        f"audit: published {ledger.published:,}, answered {ledger.answered:,}, lost {ledger.waiting:,}, "
+        f"repeated {ledger.repeated:,}"
+    ) + (f" (of the answers: {', '.join(others)})" if others else "")
 
 
 def next_steps(place: Place) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from headrace.config import AdminSettings, LogSettings, Settings, TopicsSettings
 from headrace.config.sources import PREFIX
 from headrace.config.values import shown
 from headrace.core.secret import Secret
+from headrace.demo.texts import Texts
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.brokers.apache import apache_broker
 from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import WantedTopic, carry_out, look
@@ -24,11 +27,39 @@ DRAIN_S = 3.0
 EMBEDDED_FETCH_WAIT_MS = 20
 
 
+class Broker(enum.Enum):
+    """What to start where no cluster is given."""
+
+    EMBEDDED = "embedded broker, all in memory"
+    APACHE = "Apache Kafka in Java, whose jars Maven fetches once"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to show: a stream of ``rate`` texts a second, ``seconds`` long; the learning path moves on after so many.
+
+    ``kafka`` None starts ``broker``. What stays is kept in ``keep_in``.
+    """
+
+    texts: Texts
+    kafka: KafkaSettings | None
+    broker: Broker
+    rate: float
+    seconds: float
+    environ: Mapping[str, str]
+    keep_in: Path
+
+
 @asynccontextmanager
-async def kafka_for(given: KafkaSettings | None) -> AsyncIterator[KafkaSettings]:
-    """How to reach the cluster: as ``given``, or an embedded broker that runs while the block does."""
+async def kafka_for(given: KafkaSettings | None, broker: Broker) -> AsyncIterator[KafkaSettings]:
+    """How to reach the cluster: as ``given``, or a ``broker`` that runs while the block does.
+
+    Raises BrokerStartError.
+    """
     if given is not None:
         yield given
+    elif broker is Broker.APACHE:
+        async with apache_broker() as brokers:
+            yield KafkaSettings(bootstrap=brokers.bootstrap)
     else:
         async with embedded_broker() as bootstrap:
             # While a fetch waits it looks for new records now and then, the more rarely the longer the wait is.
@@ -40,20 +71,25 @@ def prefix_for(random: Random) -> str:
     return f"demo-{random.randrange(16**6):06x}-"
 
 
-def demo_settings(kafka: KafkaSettings, prefix: str, model: Path) -> Settings:
+def demo_settings(kafka: KafkaSettings, prefix: str, model: str) -> Settings:
     """Everything that a worker of the demo is told. Nothing of the user's settings but ``kafka`` goes in."""
     return Settings(
         kafka=kafka,
         topics=TopicsSettings(prefix=prefix),
         worker=WorkerSettings(
             group=f"{prefix}headrace",
-            model=str(model),
+            model=model,
             revoke_timeout=kafka.rebalance_timeout_ms / 2000,
             drain_timeout=DRAIN_S,
         ),
         admin=AdminSettings(port=0),
         log=LogSettings(format="json"),
     )
+
+
+def as_options(settings: Settings) -> list[str]:
+    """:func:`as_sets` as options of ``headrace``."""
+    return [part for assignment in as_sets(settings) for part in ("--set", assignment)]
 
 
 def as_sets(settings: Settings) -> list[str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from itertools import islice
 from pathlib import Path
 from random import Random
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,29 +15,16 @@ from headrace import client
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo import screen, stream
-from headrace.demo.latencies import Rate
+from headrace.demo.children import beside
 from headrace.demo.ledger import Ledger, Sent
-from headrace.demo.setting import child_environment, create_topics, demo_settings, kafka_for, prefix_for
-from headrace.demo.texts import Texts, endless_paragraphs
+from headrace.demo.setting import Order, child_environment, create_topics, demo_settings, kafka_for, prefix_for
+from headrace.demo.texts import endless_paragraphs
 from headrace.demo.training import keep, train_model
 from headrace.demo.workers import workers
-from headrace.kafka.settings import KafkaSettings
 
 MEMBERS = 2
-REFRESH_S = 0.25
-RATE_WINDOW_S = 2.0
+KEPT = "model.safetensors"
 NO_ANSWER_LIMIT_S = 30.0
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to show. ``kafka`` None starts a broker; ``keep_at`` is where the trained model stays."""
-
-    texts: Texts
-    kafka: KafkaSettings | None
-    rate: float
-    seconds: float
-    environ: Mapping[str, str]
-    keep_at: Path
 
 
 async def tell(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
@@ -50,41 +35,35 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
     texts = order.texts
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
-        kafka = await stack.enter_async_context(kafka_for(order.kafka))
+        kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         model = folder / "model.safetensors"
-        settings = demo_settings(kafka, prefix_for(random), model)
+        settings = demo_settings(kafka, prefix_for(random), str(model))
         await create_topics(settings)
         names = settings.topics.names()
-        broker = "embedded broker, all in memory" if order.kafka is None else "your cluster"
+        broker = order.broker.value if order.kafka is None else "your cluster"
         prefix = settings.topics.prefix
         console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*", soft_wrap=True)
         environ = child_environment(order.environ, kafka)
 
         console.print(f"[bold]Training[/bold] on {escape(texts.name)}, by `headrace train`")
         await train_model(texts.rows, model, environ=environ)
-        keep(model, order.keep_at)
+        keep(model, order.keep_in / KEPT)
 
         members = await stack.enter_async_context(workers(settings, MEMBERS, environ=environ, folder=folder))
         ledger = Ledger()
-        try:
-            async with asyncio.TaskGroup() as beside:
-                watching = beside.create_task(members.watch())
-                begun = clock.monotonic()
-                await members.ready(MEMBERS, settings.topics.partitions, clock)
-                console.print(
-                    f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share "
-                    f"{settings.topics.partitions} partitions, ready after {clock.monotonic() - begun:.1f} s"
-                )
-                connection = await stack.enter_async_context(
-                    client.connect(kafka=kafka, requests=names.requests, results=names.results)
-                )
-                reader = await stack.enter_async_context(connection.reader("beginning"))
-                reading = beside.create_task(stream.read_answers(reader, ledger, clock))
+        async with beside(members.watch()):
+            begun = clock.monotonic()
+            await members.ready(MEMBERS, settings.topics.partitions, clock)
+            console.print(
+                f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share "
+                f"{settings.topics.partitions} partitions, ready after {clock.monotonic() - begun:.1f} s"
+            )
+            connection = await stack.enter_async_context(
+                client.connect(kafka=kafka, requests=names.requests, results=names.results)
+            )
+            reader = await stack.enter_async_context(connection.reader("beginning"))
+            async with beside(stream.read_answers(reader, ledger, clock)):
                 end = await _publish(order, connection, ledger, console=console, clock=clock, random=random)
-                reading.cancel()
-                watching.cancel()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
         _close(order, settings, ledger, end, console)
         return not ledger.waiting and not ledger.repeated
 
@@ -102,30 +81,12 @@ async def _publish(
 
     console.print(f"[bold]Streaming[/bold] their paragraphs at {order.rate:,g}/s for {order.seconds:g} s")
     paragraphs = endless_paragraphs(held_out.texts, random)
-    begun = clock.monotonic()
-    recent = Rate(RATE_WINDOW_S)
-
-    def now() -> stream.Snapshot:
-        elapsed_s = clock.monotonic() - begun
-        rate = recent.at(elapsed_s, ledger.answered)
-        return stream.snapshot(ledger, elapsed_s=elapsed_s, seconds=order.seconds, rate=rate)
-
-    async def publish() -> None:
-        rate, seconds = order.rate, order.seconds
-        await stream.publish_steadily(connection, ledger, paragraphs, rate=rate, seconds=seconds, clock=clock)
+    total = round(order.rate * order.seconds)
+    now = stream.follow(ledger, seconds=order.seconds, clock=clock)
+    async with beside(screen.keep_shown(console, now, clock)):
+        await stream.publish_steadily(connection, ledger, islice(paragraphs, total), rate=order.rate, clock=clock)
         await stream.all_answered(ledger, NO_ANSWER_LIMIT_S, clock)
-
-    publishing = asyncio.ensure_future(publish())
-    try:
-        with screen.live(console) as show:
-            while not publishing.done():
-                show(now())
-                await asyncio.wait((publishing,), timeout=REFRESH_S)
-            await publishing
-            show(now())
-    finally:
-        publishing.cancel()
-    return now()
+        return now()
 
 
 def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapshot, console: Console) -> None:
@@ -139,6 +100,6 @@ def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapsho
             soft_wrap=True,
         )
     console.print("\n[bold]Try next[/bold]")
-    place = screen.Place(bootstrap=order.kafka.bootstrap if order.kafka else None, model=str(order.keep_at))
+    place = screen.Place(bootstrap=order.kafka.bootstrap if order.kafka else None, model=str(order.keep_in / KEPT))
     for line in screen.next_steps(place):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Never
 
 import msgspec
 
 from headrace.client import AnswerReader, Client
 from headrace.core.clock import Clock
+from headrace.demo.latencies import Rate
 from headrace.demo.ledger import Ledger, Sent
 
+RATE_WINDOW_S = 2.0
 TICK_S = 0.02
 """Texts that fall due within so long go together: the embedded broker slows down with every batch that it holds."""
 
 
-def due_by(elapsed_s: float, rate: float, total: int) -> int:
-    """How many of ``total`` texts are due after ``elapsed_s`` seconds, when text k is due at k / ``rate``."""
-    return min(total, math.floor(elapsed_s * rate) + 1)
+def due_by(elapsed_s: float, rate: float) -> int:
+    """How many texts are due after ``elapsed_s`` seconds, when text k is due at k / ``rate``."""
+    return math.floor(elapsed_s * rate) + 1
 
 
 async def publish_all(client: Client, ledger: Ledger, texts: Sequence[Sent]) -> None:
@@ -25,27 +28,26 @@ async def publish_all(client: Client, ledger: Ledger, texts: Sequence[Sent]) -> 
     ledger.acknowledge(texts, await client.publish_many(one.text for one in texts))
 
 
-async def publish_steadily(
-    client: Client, ledger: Ledger, texts: Iterator[str], *, rate: float, seconds: float, clock: Clock
-) -> None:
-    """Publish ``rate`` texts a second for so many ``seconds``: an open loop, which waits for no answer.
+async def publish_steadily(client: Client, ledger: Ledger, texts: Iterator[str], *, rate: float, clock: Clock) -> None:
+    """Publish ``rate`` of ``texts`` a second until they end: an open loop, which waits for no answer.
 
     A text's latency counts from when it was due, so a publish that is late makes no figure better. Raises a KafkaError.
     """
-    total = round(rate * seconds)
     begun = clock.monotonic()
     published = 0
-    while published < total:
-        due = due_by(clock.monotonic() - begun, rate, total)
-        if due > published:
-            sent = [Sent(next(texts), due=begun + number / rate) for number in range(published, due)]
-            await publish_all(client, ledger, sent)
-            published = due
+    while True:
+        due = range(published, due_by(clock.monotonic() - begun, rate))
+        # The numbers come first: where they end no text is taken and lost.
+        sent = [Sent(text, due=begun + number / rate) for number, text in zip(due, texts, strict=False)]
+        await publish_all(client, ledger, sent)
+        published += len(sent)
+        if len(sent) < len(due):
+            return
         wait_s = begun + published / rate - clock.monotonic()
         await clock.sleep(max(TICK_S, wait_s))
 
 
-async def read_answers(reader: AnswerReader, ledger: Ledger, clock: Clock) -> None:
+async def read_answers(reader: AnswerReader, ledger: Ledger, clock: Clock) -> Never:
     """Take answers into ``ledger`` until cancelled. Raises a KafkaError, and AnswerLogError when the log was cut."""
     while True:
         for answer in await reader.read():
@@ -62,12 +64,12 @@ async def all_answered(ledger: Ledger, limit_s: float, clock: Clock) -> None:
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The stream at one moment. ``rate`` is of the last seconds, latencies are in seconds, ``lag`` is how many texts
-    were published and not answered so far.
+    """The stream at one moment. ``seconds`` is how long it goes on, None when that is open; ``rate`` is of the last
+    seconds, latencies are in seconds, ``lag`` is how many texts were published and not answered so far.
     """
 
     elapsed_s: float
-    seconds: float
+    seconds: float | None
     answered: int
     labels: tuple[tuple[str, int], ...]
     rate: float
@@ -76,7 +78,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
 
 
-def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float, rate: float) -> Snapshot:
+def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float | None, rate: float) -> Snapshot:
     """What ``ledger`` says now; the labels by their number, most frequent first."""
     return Snapshot(
         elapsed_s=elapsed_s,
@@ -88,3 +90,16 @@ def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float, rate: float) -
         p99=ledger.latencies.quantile(0.99),
         lag=ledger.waiting,
     )
+
+
+def follow(ledger: Ledger, *, seconds: float | None, clock: Clock) -> Callable[[], Snapshot]:
+    """A stream begins now; what is returned says how far it is."""
+    begun = clock.monotonic()
+    recent = Rate(RATE_WINDOW_S)
+
+    def now() -> Snapshot:
+        elapsed_s = clock.monotonic() - begun
+        rate = recent.at(elapsed_s, ledger.answered)
+        return snapshot(ledger, elapsed_s=elapsed_s, seconds=seconds, rate=rate)
+
+    return now

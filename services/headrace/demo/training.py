@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.demo.children import ChildEndedError, child
+from headrace.demo.children import run_to_its_end
 from headrace.demo.texts import write_rows
 from headrace.training.dataset import Rows
 
@@ -20,9 +20,7 @@ async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) ->
     write_rows(rows, data)
     # By names in its folder: what it prints shall not point at files that are gone soon.
     command = ["train", data.name, "--out", model.name]
-    async with child(command, environ=environ, folder=folder, log=None, grace_s=GRACE_S) as training:
-        if code := await training.wait():
-            raise ChildEndedError(f"`headrace train` ended with exit code {code}; what it printed says why.")
+    await run_to_its_end("`headrace train`", command, environ=environ, folder=folder, log=None, grace_s=GRACE_S)
 
 
 def keep(model: Path, at: Path) -> None:

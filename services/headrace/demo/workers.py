@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -12,8 +11,8 @@ import msgspec
 
 from headrace.config import Settings
 from headrace.core.clock import Clock
-from headrace.demo.children import ChildEndedError, child, log_tail
-from headrace.demo.setting import as_sets
+from headrace.demo.children import ChildEndedError, Service, child
+from headrace.demo.setting import as_options
 
 START_LIMIT_S = 60.0
 POLL_S = 0.05
@@ -25,20 +24,8 @@ class _Event(msgspec.Struct, frozen=True):
     partition: int = -1
 
 
-class Workers(msgspec.Struct, frozen=True):
+class Workers(Service, frozen=True):
     """The running parent of the members, and the log of them all."""
-
-    process: Process
-    log: Path
-
-    async def watch(self) -> None:
-        """Wait until the workers end, which they should not. Raises ChildEndedError with the end of their log."""
-        code = await self.process.wait()
-        raise ChildEndedError(f"The workers ended by themselves (exit code {code}). The end of their log:\n{self.tail}")
-
-    @property
-    def tail(self) -> str:
-        return log_tail(self.log)
 
     async def ready(self, members: int, partitions: int, clock: Clock) -> None:
         """Wait until all ``members`` answer. Raises ChildEndedError when that takes longer than START_LIMIT_S."""
@@ -57,12 +44,11 @@ async def workers(
 ) -> AsyncIterator[Workers]:
     """Run ``members`` workers with ``settings`` (log.format has to be json) while the block runs."""
     log = folder / "workers.log"
-    sets = [part for assignment in as_sets(settings) for part in ("--set", assignment)]
     # The parent's own patience with its members is three times this limit.
     grace_s = 4 * settings.worker.drain_timeout
-    command = [*sets, "worker", "--processes", str(members)]
+    command = [*as_options(settings), "worker", "--processes", str(members)]
     async with child(command, environ=environ, folder=folder, log=log, grace_s=grace_s) as process:
-        yield Workers(process, log)
+        yield Workers("`headrace worker`", process, log)
 
 
 def all_answer(lines: Iterable[bytes], members: int, partitions: int) -> bool:

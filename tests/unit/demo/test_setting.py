@@ -1,5 +1,4 @@
 import random
-from pathlib import Path
 
 import msgspec
 
@@ -24,19 +23,19 @@ def loaded_by_a_child(settings: Settings, environ: dict[str, str]) -> Settings:
 
 def test_a_child_has_the_settings_that_it_was_given() -> None:
     for kafka in (embedded_settings("127.0.0.1:5"), SECURED):
-        settings = demo_settings(kafka, "demo-1-", Path("a model.safetensors"))
+        settings = demo_settings(kafka, "demo-1-", "a model.safetensors")
         assert loaded_by_a_child(settings, {}) == settings
 
 
 def test_what_the_user_set_for_real_work_does_not_reach_a_child() -> None:
-    settings = demo_settings(embedded_settings("127.0.0.1:5"), "demo-1-", Path("model.safetensors"))
+    settings = demo_settings(embedded_settings("127.0.0.1:5"), "demo-1-", "model.safetensors")
     environ = {"HEADRACE_TOPICS__REQUESTS": "orders", "HEADRACE_KAFKA__SASL_PASSWORD": "hunter2", "PATH": "/bin"}
     assert loaded_by_a_child(settings, environ) == settings
     assert child_environment(environ, settings.kafka) == {"PATH": "/bin"}
 
 
 def test_no_secret_is_among_the_arguments() -> None:
-    settings = demo_settings(SECURED, "demo-1-", Path("model.safetensors"))
+    settings = demo_settings(SECURED, "demo-1-", "model.safetensors")
     assert not any("hunter2" in one or "password" in one for one in as_sets(settings))
 
 
@@ -48,6 +47,6 @@ def test_settings_that_are_the_default_are_not_repeated() -> None:
 
 def test_two_runs_have_topics_and_groups_of_their_own() -> None:
     chance = random.Random(0)
-    first, second = (demo_settings(SECURED, prefix_for(chance), Path("model")) for _ in range(2))
+    first, second = (demo_settings(SECURED, prefix_for(chance), "model") for _ in range(2))
     assert first.topics.names().requests != second.topics.names().requests
     assert first.worker.group != second.worker.group

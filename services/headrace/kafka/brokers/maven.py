@@ -16,6 +16,8 @@ KAFKA_VERSION = "4.3.1"
 LEAST_JAVA = 17
 RESOLVE_LIMIT_S = 600
 
+_WITHOUT = "use the embedded broker (`headrace broker --kind embedded`, `headrace demo --learning --embedded`)"
+
 
 def cache_directory() -> Path:
     """Return where the jars are kept: headrace/kafka-VERSION in the user's cache."""
@@ -36,7 +38,8 @@ def kafka_jars(directory: Path) -> Path:
     if mvn is None:
         raise BrokerStartError(
             f"Apache Kafka's jars are not in {directory} yet, and Maven, which fetches them once, is not installed. "
-            "Install it (Debian and Ubuntu: apt install maven; macOS: brew install maven), or use --kind embedded."
+            "Install it (Debian and Ubuntu: apt install maven; macOS: brew install maven), "
+            f"or {_WITHOUT}."
         )
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jars-", dir=directory.parent) as work:
@@ -59,7 +62,7 @@ def java_binary() -> str:
         raise BrokerStartError(
             f"Apache Kafka needs Java {LEAST_JAVA} or later, and there is none ({java or 'java is not on the PATH'}). "
             "Install one (Debian and Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk), "
-            "or use --kind embedded."
+            f"or {_WITHOUT}."
         )
     printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
     major = java_major(printed.stderr)

@@ -1,0 +1,66 @@
+"""Labelled texts with ids, published to be learnt from and erased again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+
+import msgspec
+
+from headrace.kafka.interface import Cluster, Outgoing
+from headrace.model.artifact import Artifact
+from headrace.training.dataset import Rows
+from headrace.training.splitting import Part, part_of
+from headrace.training.text_keys import text_keys
+from headrace_schemas.codec import encode_label
+from headrace_schemas.records import LabelledText
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """A text with its true label. ``key`` is what makes two texts the same to training."""
+
+    id: str
+    text: str
+    label: str
+    key: bytes
+
+
+def in_two_parts(rows: Rows, share: float, random: Random) -> tuple[list[Labelled], list[Labelled]]:
+    """Give each of ``rows`` an id and divide them by chance: the first part is ``share`` of all."""
+    columns = zip(rows.texts, rows.labels, text_keys(rows.texts), strict=True)
+    labelled = [Labelled(f"text-{number}", *columns) for number, columns in enumerate(columns)]
+    random.shuffle(labelled)
+    first = round(share * len(labelled))
+    return labelled[:first], labelled[first:]
+
+
+def to_forget(learnt: Sequence[Labelled], coming: Sequence[Labelled], version: Artifact) -> list[Labelled]:
+    """Texts whose erasure shows most: one that ``version`` was trained on, and one that it quotes to test itself.
+
+    With each go all that are the same text, of those ``learnt`` and of those that are ``coming``.
+    """
+    labelled = [*learnt, *coming]
+    quoted = ({one.key for one in labelled if one.text.startswith(canary.text)} for canary in version.about.canaries)
+    # Where several texts begin alike nobody can say which of them is quoted.
+    forgotten = next((keys for keys in quoted if len(keys) == 1), set[bytes]())
+    forgotten |= {next(one.key for one in learnt if part_of(one.key) is Part.TRAIN)}
+    return [one for one in labelled if one.key in forgotten]
+
+
+def quotes(version: Artifact, texts: Iterable[Labelled]) -> int:
+    """How many canaries of ``version`` are the beginning of one of ``texts``."""
+    return sum(any(one.text.startswith(canary.text) for one in texts) for canary in version.about.canaries)
+
+
+async def publish(
+    cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[Labelled] = ()
+) -> None:
+    """Publish a record for each of ``labels`` and a tombstone for each of ``erased``. Raises a KafkaError."""
+    records = [Outgoing(encode_label(LabelledText(text=one.text, label=one.label)), one.id.encode()) for one in labels]
+    tombstones = [Outgoing(None, one.id.encode()) for one in erased]
+    producer = cluster.producer()
+    await producer.start()
+    try:
+        await producer.send_many(topic, [*records, *tombstones])
+    finally:
+        await producer.stop()
