@@ -11,7 +11,7 @@ from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.patience import RETRY_S, patiently
+from headrace.training.trainer.patience import RETRY_S, started
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
@@ -59,10 +59,9 @@ class DriftWatch:
 
     async def run(self) -> None:
         """Follow until cancelled; a topic that is not there is waited for. Raises KafkaErrors that can't be mended."""
-        consumer = self._cluster.consumer()
+        consumer = await started(self._cluster.consumer, doing="following the answers", clock=self._clock)
         followed = False
         try:
-            await patiently(consumer.start, doing="following the answers", clock=self._clock)
             while True:
                 try:
                     if followed or (followed := await self._seek_ends(consumer)):

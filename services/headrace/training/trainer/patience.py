@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, ProducerDeadError
-from headrace.kafka.interface import Appended, Cluster, Outgoing
+from headrace.kafka.interface import Appended, Cluster, Consumer, Outgoing
 from headrace.logs import event
 
 RETRY_S = 1.0
@@ -26,6 +26,17 @@ async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Cloc
                 raise
             event("trainer.tries_again", level="warning", doing=doing, error=str(error))
         await clock.sleep(RETRY_S)
+
+
+async def started(make: Callable[[], Consumer], *, doing: str, clock: Clock) -> Consumer:
+    """A consumer that is connected. One whose start failed can't be started again, so each try makes its own."""
+
+    async def start() -> Consumer:
+        consumer = make()
+        await consumer.start()
+        return consumer
+
+    return await patiently(start, doing=doing, clock=clock)
 
 
 class PatientSender:

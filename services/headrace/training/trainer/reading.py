@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, UnknownTopicError
-from headrace.kafka.interface import Cluster, Record, TopicPartition
+from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.registry.models_writer import BatchSender
 from headrace.training.trainer.judging import dead_letter, judge
@@ -25,26 +25,25 @@ LOOK_FOR_PARTITIONS_S = 30.0
 
 
 class LabelsReader:
-    """Reads all partitions of ``topic``, by a consumer that belongs to ``group`` only to commit.
+    """Reads all partitions of ``topic`` by ``consumer``, which is started and belongs to a group only to commit.
 
     ``snapshot`` are the ranges of the last training: what is behind their ends is new.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        consumer: Consumer,
         known: KnownLabels,
         *,
         topic: str,
         dead_letters: str,
-        group: str,
         snapshot: Sequence[OffsetRange],
         max_text_bytes: int,
         sender: BatchSender,
         clock: Clock,
         metrics: TrainerMetrics,
     ) -> None:
-        self._consumer = cluster.consumer(group=group, read_committed=True)
+        self._consumer = consumer
         self.known = known
         self._topic = topic
         self._dead_letters = dead_letters
@@ -64,7 +63,6 @@ class LabelsReader:
 
     async def start(self) -> None:
         """Read up to the ends as they are now. Raises UnknownTopicError, and KafkaErrors that can't be mended here."""
-        await self._consumer.start()
         self._letter_partitions = len(await self._consumer.partitions_of(self._dead_letters))
         if not self._letter_partitions:
             raise UnknownTopicError(f"There is no topic {self._dead_letters} for labels that can't be used.")

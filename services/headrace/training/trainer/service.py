@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
-from headrace.kafka.interface import Cluster
+from headrace.kafka.interface import Cluster, Consumer
 from headrace.logs import event
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
@@ -21,7 +21,7 @@ from headrace.training.trainer.drift_watch import DriftWatch
 from headrace.training.trainer.election import Election, NotLeadingError
 from headrace.training.trainer.known_labels import KnownLabels
 from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.patience import PatientSender
+from headrace.training.trainer.patience import PatientSender, started
 from headrace.training.trainer.reading import LabelsReader
 from headrace.training.trainer.store import TrainingStore
 from headrace.training.trainer.term import Term
@@ -184,13 +184,15 @@ class Trainer:
             clock=self._clock,
         )
 
-    def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:
+    async def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:
+        def consumer() -> Consumer:
+            return self._cluster.consumer(group=self._settings.group, read_committed=True)
+
         return LabelsReader(
-            self._cluster,
+            await started(consumer, doing="connecting to read labels", clock=self._clock),
             KnownLabels(self._settings.labels),
             topic=self._topics.labels,
             dead_letters=self._topics.dead_letters,
-            group=self._settings.group,
             snapshot=snapshot,
             max_text_bytes=self._settings.max_text_bytes,
             sender=self._sender,

@@ -26,7 +26,7 @@ ONCE = "once, by hand"
 
 T = TypeVar("T")
 
-MakeReader = Callable[[tuple[OffsetRange, ...]], LabelsReader]
+MakeReader = Callable[[tuple[OffsetRange, ...]], Awaitable[LabelsReader]]
 """A reader of the labels, to which what lies behind these ranges is new."""
 
 
@@ -65,7 +65,7 @@ class Term:
         """
         await self._patiently(self._log.refresh, "reading the models topic")
         last = self._log.trainings.get(self._name)
-        reader = self._make_reader(() if last is None else last.offsets)
+        reader = await self._make_reader(() if last is None else last.offsets)
         try:
             if self._drift is not None:
                 self._watching = asyncio.create_task(self._drift.run())
