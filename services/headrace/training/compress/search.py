@@ -134,11 +134,11 @@ def _path(network: Network, counts: Counts, whole: Score, tools: Tools) -> Seque
 
 
 def _thinned(network: Network, path: Sequence[Plan]) -> Sequence[Plan]:
-    """Of ``path`` the plans that are each smaller than the one before by a good part."""
+    """Of ``path`` the plans that are each smaller than the one before by a good part, and the last."""
     kept = []
     size = float(artifact_bytes(network, whole_plan(network)))
     for plan in path:
-        if artifact_bytes(network, plan) <= _SHRINK * size:
+        if artifact_bytes(network, plan) <= _SHRINK * size or plan is path[-1]:
             kept.append(plan)
             size = artifact_bytes(network, plan)
     return kept
