@@ -14,8 +14,10 @@ from headrace import cli
 from headrace.commands.models import opening
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
+from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.memory.producer import MemoryProducer
 from headrace.model.artifact import About, Artifact, ArtifactError, assemble, save
 from headrace.model.quantizing import quantize
 from headrace.registry.models_log import ModelsLog
@@ -169,6 +171,19 @@ def test_a_pin_holds_until_it_is_taken_off(site: Site, three: list[str]) -> None
     assert not site.log().aliases["default", "champion"].pinned
     with pytest.raises(UserError, match=r"no alias 'nobody' \(there: champion\)"):
         site.run("pin", "nobody")
+
+
+def test_who_only_looks_needs_no_right_to_write(site: Site, three: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: MemoryProducer) -> None:
+        raise NotAuthorizedError("This user may not write to classify.models.")
+
+    monkeypatch.setattr(MemoryProducer, "start", refuse)
+    assert three[0] in site.run("list")
+    assert three[2] in site.run("show", "champion")
+    site.run("diff", three[0], three[1])
+    site.run("prune", "--keep", "1", "--dry-run")
+    with pytest.raises(NotAuthorizedError):
+        site.run("rollback")
 
 
 def verdict(version: str, *, promoted: bool) -> Verdict:
