@@ -173,6 +173,7 @@ def a_point(size: int, *, tuning: Tuning = Tuning.NONE, within: bool = True) -> 
 
 
 CURVE = Curve(
+    budget=Budget(),
     original=Score(macro_f1=0.82, cross_entropy=0.48, size=5_000_000),
     chosen=a_point(80_000, tuning=Tuning.WIDE),
     points=(a_point(1_200_000), a_point(80_000, tuning=Tuning.WIDE), a_point(40_000, tuning=Tuning.BOTH, within=False)),

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.model.network import Network
 from headrace.training.compress.measure import Score, float_bytes
-from headrace.training.compress.plan import Plan
+from headrace.training.compress.plan import Budget, Plan
 
 
 class Tuning(enum.Enum):
@@ -29,8 +29,11 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """``original``: the score of the network as it was trained; ``chosen``: the point taken, one of ``points``."""
+    """``original``: the score of the network as it was trained; ``chosen``: the point taken, one of ``points``, the
+    smallest that ``budget`` allows.
+    """
 
+    budget: Budget
     original: Score
     chosen: Point
     points: tuple[Point, ...]
@@ -39,10 +42,11 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 def figures(curve: Curve, original: Network, network: Network, size: int) -> dict[str, float]:
     """What a version's record says of its compression: from ``original`` to ``network``, an artifact of ``size`` bytes.
 
-    Bytes, what was kept, bits of a value, and macro-F1 in [0, 1] on the validation rows, where the plan was chosen.
+    The budget, bytes, what was kept, bits of a value, and macro-F1 in [0, 1] on the validation rows, where the plan was chosen.
     """
     before = float_bytes(original)
     return {
+        "budget_points": curve.budget.points,
         "bytes_fp32": float(before),
         "bytes": float(size),
         "ratio": before / size,

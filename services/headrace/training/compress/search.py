@@ -90,7 +90,7 @@ def search(
             chosen, best, first = point, candidate, middle + 1
         else:
             last = middle
-    return Compressed(network=best, curve=Curve(original=original, chosen=chosen, points=tuple(points)))
+    return Compressed(network=best, curve=Curve(budget=budget, original=original, chosen=chosen, points=tuple(points)))
 
 
 def follow(chosen: Point, network: Network, counts: Counts, tools: Tools) -> Network:
