@@ -13,8 +13,8 @@ from headrace.core.gate import Comparison, Evidence, Replayed, Unmeasured, judge
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
-from headrace.model.artifact import load
 from headrace.model.backends.interface import open_backend
+from headrace.registry.loading import load_version
 from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
 from headrace.training.gate.settings import GateSettings
@@ -81,7 +81,7 @@ def answer_by(version: ModelVersion) -> Answer:
 
     Raises ArtifactError, BoundsError or FoldingError when it can't be answered from.
     """
-    artifact = load(version.uri, version.sha256, version.size)
+    artifact = load_version(version)
     backend = open_backend("cpu", artifact)
     labels, least = artifact.labels, artifact.about.threshold or 0.0
 
@@ -132,7 +132,7 @@ async def _replay(
             champion=theirs,
             offload=offload,
         )
-    except (KafkaError, UserError, OSError) as error:
+    except (KafkaError, UserError) as error:
         event("replay.failed", level="error", version=candidate.version, champion=champion.version, error=str(error))
         return Unmeasured(str(error))
     finally:
