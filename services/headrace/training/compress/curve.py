@@ -42,7 +42,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 def figures(curve: Curve, original: Network, network: Network, size: int) -> dict[str, float]:
     """What a version's record says of its compression: from ``original`` to ``network``, an artifact of ``size`` bytes.
 
-    The budget, bytes, what was kept, bits of a value, and macro-F1 in [0, 1] on the validation rows, where the plan was chosen.
+    The budget in points, bytes, what was kept, bits of a value, and macro-F1 in [0, 1] on the validation rows, where
+    the plan was chosen.
     """
     before = float_bytes(original)
     return {
