@@ -14,7 +14,7 @@ from headrace.model import store
 from headrace.model.artifact_format import MAX_FILE_BYTES, About, ArtifactError, Canary, decode, encode
 from headrace.model.integers import QuantizedNetwork
 
-__all__ = ["About", "Artifact", "ArtifactError", "Canary", "assemble", "library_versions", "load", "save"]
+__all__ = ["About", "Artifact", "ArtifactError", "Canary", "assemble", "beside", "library_versions", "load", "save"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,11 @@ def load(uri: str, sha256: str | None = None, size: int | None = None) -> Artifa
         raise ArtifactError(f"{uri} has the SHA-256 {digest}, its record says {sha256}: altered, or another file")
     network, about = decode(data, uri)
     return Artifact(network, about, digest, len(data))
+
+
+def beside(uri: str) -> tuple[str, str]:
+    """Where the curve of the compression lies beside the artifact at ``uri``: as JSON and as a picture."""
+    return f"{uri}.curve.json", f"{uri}.curve.svg"
 
 
 def library_versions() -> dict[str, str]:

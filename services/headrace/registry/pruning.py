@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from headrace.model.artifact import beside
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.records import ModelsRecord, ModelVersion
@@ -49,7 +50,11 @@ async def prune(
         await log.refresh()
         if in_use(log, version):
             continue
-        freed = version.size if not shared(log, version) and await remove(version.uri) else 0
+        freed = 0
+        if not shared(log, version):
+            for uri in beside(version.uri):
+                await remove(uri)
+            freed = version.size if await remove(version.uri) else 0
         verdict = log.verdicts.get((version.name, version.version))
         gone: list[ModelsRecord] = [version] if verdict is None else [verdict, version]
         await writer.forget(gone)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.kafka.interface import TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.model.artifact import beside
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.pruning import in_use, prunable, prune
@@ -47,7 +48,7 @@ def story(play: Callable[[ModelsLog, ModelsWriter], Coroutine[Any, Any, None]]) 
 
 
 @story
-async def test_the_oldest_go_first_file_before_record(log: ModelsLog, writer: ModelsWriter) -> None:
+async def test_the_oldest_go_first_files_before_record(log: ModelsLog, writer: ModelsWriter) -> None:
     await writer.publish(
         [Verdict(name="m", version="v0", promoted=False, reason="", decided_at_ms=0)],
     )
@@ -60,7 +61,8 @@ async def test_the_oldest_go_first_file_before_record(log: ModelsLog, writer: Mo
 
     freed = [(version.version, size) async for version, size in prune(log, writer, "m", 1, remove=remove)]
     assert freed == [("v0", 1000), ("v1", 1000)]
-    assert steps == [("memory://v0", 5), ("memory://v1", 4)]
+    files = {f"memory://v{number}": left for number, left in ((0, 5), (1, 4))}
+    assert steps == [(uri, left) for file, left in files.items() for uri in (*beside(file), file)]
     await log.refresh()
     assert [version for _, version in log.versions] == ["v2", "v3", "v4"]
     assert log.verdicts == {}
@@ -107,7 +109,7 @@ async def test_a_file_that_another_version_needs_stays(log: ModelsLog, writer: M
 
     freed = [(version.version, size) async for version, size in prune(log, writer, "m", 1, remove=remove)]
     assert freed == [("v0", 1000), ("v1", 0)]
-    assert uris == ["memory://v0"]
+    assert uris == [*beside("memory://v0"), "memory://v0"]
 
 
 @given(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any, Protocol
 
-import fsspec
 import torch
 
+from headrace.model import store
 from headrace.training.ranks.exchange import Exchange
 
 
@@ -33,7 +33,7 @@ class StoredCheckpoints:
     """Files in the folder ``uri``. Rank 0 writes and reads, so only its machine needs to reach it."""
 
     def __init__(self, uri: str, exchange: Exchange) -> None:
-        self._files, self._folder = fsspec.url_to_fs(uri)
+        self._folder = uri.rstrip("/")
         self._exchange = exchange
 
     def save(self, name: str, state: dict[str, Any]) -> None:
@@ -41,21 +41,18 @@ class StoredCheckpoints:
             return
         data = io.BytesIO()
         torch.save(state, data)
-        path = self._path(name)
-        self._files.makedirs(self._folder, exist_ok=True)
         # Whoever dies while writing leaves the checkpoint before.
-        self._files.pipe_file(f"{path}.partial", data.getvalue())
-        self._files.mv(f"{path}.partial", path)
+        store.write(self._uri(name), data.getvalue(), name)
 
     def load(self, name: str) -> dict[str, Any] | None:
         own = None
-        if self._exchange.rank == 0 and self._files.exists(self._path(name)):
-            own = self._files.cat_file(self._path(name))
+        if self._exchange.rank == 0 and store.size_of(self._uri(name)) is not None:
+            own = store.read(self._uri(name))
         data = self._exchange.gather(own)[0]
         if data is None:
             return None
         state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
         return state
 
-    def _path(self, name: str) -> str:
+    def _uri(self, name: str) -> str:
         return f"{self._folder}/{name}.pt"

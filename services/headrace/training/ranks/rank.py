@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fsspec
 import msgspec
 
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
-from headrace.model.artifact import load, save
+from headrace.model import store
+from headrace.model.artifact import beside, load, save
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
@@ -71,10 +71,11 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
         outcome = _outcome(job, trained, packed, parts, champion)
         outcome = msgspec.structs.replace(outcome, seconds=time.monotonic() - begun)
         save(packed.artifact, outcome.uri)
-        if trained.curve is not None and job.budget is not None:
-            _write(f"{outcome.uri}.curve.json", msgspec.json.encode(trained.curve))
-            _write(f"{outcome.uri}.curve.svg", draw(trained.curve, outcome.version, job.budget.points))
-        _write(outcome_uri(job), msgspec.json.encode(outcome))
+        if trained.curve is not None:
+            table, picture = beside(outcome.uri)
+            store.write(table, msgspec.json.encode(trained.curve), job.id)
+            store.write(picture, draw(trained.curve, outcome.version, trained.curve.budget.points), job.id)
+        store.write(outcome_uri(job), msgspec.json.encode(outcome), job.id)
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
     exchange.gather(None)
@@ -122,9 +123,3 @@ def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion:
         epochs=trained.chosen.number,
         seconds=0.0,
     )
-
-
-def _write(uri: str, data: bytes) -> None:
-    files, path = fsspec.url_to_fs(uri)
-    files.makedirs(files._parent(path), exist_ok=True)  # noqa: SLF001 - fsspec has no public name for it
-    files.pipe_file(path, data)
