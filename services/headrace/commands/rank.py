@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,10 @@ def rank(ctx: typer.Context, job: Annotated[Path, typer.Argument(help="The job a
         # What a restart may mend: most often another rank has died, and the exchange with it.
         logs.event(RANK_FAILED, level="error", error=repr(error), lasting=False, exception=error)
         raise typer.Exit(1) from error
+    # All is written and every rank knows it. What gloo's threads do at a usual end aborts the process now and then,
+    # which torchrun would take for a death, and train again.
+    logging.shutdown()
+    os._exit(0)
 
 
 @contextmanager
@@ -60,4 +65,3 @@ def _joined(environ: Mapping[str, str]) -> Iterator[Exchange]:
         return
     distributed.init_process_group("gloo")
     yield Collective()
-    distributed.destroy_process_group()
