@@ -1,4 +1,4 @@
-"""Artifacts' bytes on any fsspec URI: written so that no reader sees a part of them, read whole, removed.
+"""Files of artifacts and trainings on any fsspec URI: written so that no reader sees a part, read whole, removed.
 
 A file is written under a temporary name and then moved. An object store has no move, only a copy and a removal, and
 needs none: an object is not there before all of it is. So there it is written in its place. A folder is made where
@@ -70,6 +70,24 @@ def remove(uri: str) -> bool:
             return False
         files.rm_file(path)
         return True
+
+
+def folders(uri: str) -> list[str]:
+    """The names of the folders in the folder ``uri``, none when there is no such folder. Raises StoreError."""
+    with _naming(uri, "listed"):
+        files, path = _open(uri)
+        try:
+            found = files.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(one["name"].rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory")
+
+
+def remove_folder(uri: str) -> None:
+    """Remove the folder ``uri`` and all that is in it. Raises StoreError when the store refuses."""
+    with _naming(uri, "removed"):
+        files, path = _open(uri)
+        files.rm(path, recursive=True)
 
 
 def _open(uri: str) -> tuple[Any, str]:
