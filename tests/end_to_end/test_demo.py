@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import random
 import re
 import signal
 import sys
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,56 +15,33 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
+from tests.support.demos import COLUMNS, audit, write_texts
+from tests.support.marked import Mark
 from tests.support.waiting import until
 
 LIMIT_S = 120.0
 RATE, SECONDS = 100, 3
-WORDS = {
-    "sport": ["goal", "match", "team", "player", "score", "win", "league", "cup", "coach", "ball"],
-    "money": ["bank", "rate", "tax", "market", "share", "profit", "firm", "price", "stock", "trade"],
-}
-COMMON = ["the", "a", "of", "and", "in", "to", "on", "with", "for", "by", "after", "new", "old", "big"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """300 short texts of two classes, each of two paragraphs and of its own."""
-    chance = random.Random(1)
-
-    def body(number: int, label: str) -> str:
-        words = [chance.choice(WORDS[label] if chance.random() < 0.5 else COMMON) for _ in range(20)]
-        return f"{' '.join(words)}\n{chance.choice(WORDS[label])} {number}"
-
-    labels = [("sport", "money")[number % 2] for number in range(300)]
     path = tmp_path / "texts.jsonl"
-    rows = [{"body": body(number, label), "kind": label} for number, label in enumerate(labels)]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_texts(path, 300)
     return path
 
 
 class Demo:
-    """A running demo; a variable in the environment of all that it starts tells which processes are its own."""
+    """A running demo; ``processes`` finds those that it has started, and itself."""
 
-    def __init__(self, process: asyncio.subprocess.Process, mark: bytes, output: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, mark: Mark, output: Path) -> None:
         self.process = process
-        self._mark = mark
+        self.processes = mark.processes
         self._output = output
 
     def printed(self) -> str:
         return self._output.read_text()
-
-    def processes(self) -> dict[int, str]:
-        """The command lines of the processes that live, by their ids."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # it has ended, or is another user's
-                continue
-        return found
 
     async def reached(self, moment: Callable[[Demo], bool]) -> None:
         await until(lambda: moment(self) or self.process.returncode is not None, LIMIT_S)
@@ -80,26 +54,25 @@ class Demo:
 @pytest.fixture
 async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
     """Start a demo on the small data set; what a failed test leaves of it is killed."""
-    mark = f"DEMO_UNDER_TEST={uuid.uuid4()}"
-    name, _, value = mark.partition("=")
+    mark = Mark()
     folder = tmp_path / "temporary"
     folder.mkdir()
 
     @asynccontextmanager
     async def started(*settings: str, options: tuple[str, ...] = ()) -> AsyncIterator[Demo]:
         output = tmp_path / "output"
-        own = ("--data", str(data), "--text-column", "body", "--label-column", "kind")
+        own = ("--data", str(data), *COLUMNS)
         speed = ("--seconds", str(SECONDS), "--rate", str(RATE))
         with output.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "headrace", *settings, "demo", *own, *speed, *options),
-                env={**os.environ, name: value, "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(folder)},
+                env=mark.environ(XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(folder)),
                 stdout=written,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
             )
         try:
-            yield Demo(process, mark.encode(), output)
+            yield Demo(process, mark, output)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -110,14 +83,6 @@ async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
 
 def starts(part: str) -> Callable[[Demo], bool]:
     return lambda demo: any(part in command for command in demo.processes().values())
-
-
-def audit(printed: str) -> tuple[int, ...]:
-    found = re.search(
-        r"^audit: published ([\d,]+), answered ([\d,]+), lost ([\d,]+), repeated ([\d,]+)$", printed, re.MULTILINE
-    )
-    assert found, printed
-    return tuple(int(number.replace(",", "")) for number in found.groups())
 
 
 async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
@@ -151,6 +116,17 @@ async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment):
     async with start() as demo:
         await demo.reached(moment)
         # A terminal sends it to all processes in the foreground.
+        os.killpg(demo.process.pid, signal.SIGINT)
+        assert await demo.ended() == 130, demo.printed()
+        assert demo.processes() == {}
+    assert demo.printed().endswith("Stopped. Nothing is left running.\n")
+    assert "Traceback" not in demo.printed()
+    assert list((tmp_path / "temporary").glob("headrace-*")) == []
+
+
+async def test_ctrl_c_while_ranks_train_leaves_nothing_running(start, tmp_path):
+    async with start(options=("--learning", "--embedded")) as demo:
+        await demo.reached(starts(" rank "))
         os.killpg(demo.process.pid, signal.SIGINT)
         assert await demo.ended() == 130, demo.printed()
         assert demo.processes() == {}

@@ -31,7 +31,7 @@ class Broker(enum.Enum):
     """What to start where no cluster is given."""
 
     EMBEDDED = "embedded broker, all in memory"
-    APACHE = "Apache Kafka in Java, whose jars Maven fetches once"
+    APACHE = "Apache Kafka, started for this"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

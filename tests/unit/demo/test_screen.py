@@ -11,6 +11,7 @@ from headrace_schemas.records import Status
 
 def snapshot(elapsed_s: float = 4.0, **fields: object) -> Snapshot:
     given = {
+        "seconds": 20.0,
         "answered": 200,
         "labels": (("sport", 150), ("money", 50)),
         "rate": 49.6,
@@ -19,7 +20,7 @@ def snapshot(elapsed_s: float = 4.0, **fields: object) -> Snapshot:
         "lag": 3,
         **fields,
     }
-    return Snapshot(elapsed_s=elapsed_s, seconds=20.0, **given)
+    return Snapshot(elapsed_s=elapsed_s, **given)
 
 
 def console(*, terminal: bool) -> Console:
@@ -49,6 +50,13 @@ def test_the_table_has_a_row_for_each_label_and_the_figures() -> None:
     assert "[red]sport │     150 │   75%" in shown, "a label is no markup"
     assert "money" in shown
     assert line(snapshot()) in shown
+
+
+def test_a_stream_without_an_end_shows_how_long_it_goes_on() -> None:
+    on = console(terminal=False)
+    on.print(table(snapshot(61.2, seconds=None)))
+    assert "61 s" in printed(on)
+    assert " of " not in printed(on).splitlines()[0]
 
 
 def test_of_many_labels_the_most_frequent_are_shown_and_the_others_added_up() -> None:

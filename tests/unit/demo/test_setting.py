@@ -1,9 +1,11 @@
 import random
+from pathlib import Path
 
 import msgspec
 
 from headrace.config import Settings, load_settings
 from headrace.core.secret import Secret
+from headrace.demo.learning.processes import learning_settings
 from headrace.demo.setting import as_sets, child_environment, demo_settings, prefix_for
 from headrace.kafka.brokers.embedded import embedded_settings
 from headrace.kafka.settings import KafkaSettings
@@ -25,6 +27,12 @@ def test_a_child_has_the_settings_that_it_was_given() -> None:
     for kafka in (embedded_settings("127.0.0.1:5"), SECURED):
         settings = demo_settings(kafka, "demo-1-", "a model.safetensors")
         assert loaded_by_a_child(settings, {}) == settings
+
+
+def test_a_trainer_and_workers_that_follow_it_have_the_settings_that_they_were_given() -> None:
+    settings = learning_settings(SECURED, "demo-1-", Path("a store"))
+    assert loaded_by_a_child(settings, {}) == settings
+    assert (settings.worker.model, settings.trainer.group) == ("champion", "demo-1-trainer")
 
 
 def test_what_the_user_set_for_real_work_does_not_reach_a_child() -> None:

@@ -22,7 +22,7 @@ def made_lines(of: Made) -> list[str]:
     """How a version was trained, and the gate's verdict."""
     version, lineage = of.version, of.version.lineage
     took_s = ((of.training.ended_at_ms or 0) - of.training.begun_at_ms) / 1000
-    lines = [f"{version.version}: {version.size / 1e6:.1f} MB, {len(version.labels)} labels, after {took_s:.0f} s"]
+    lines = [f"{version.version}: {version.size / 1e6:.2f} MB, {len(version.labels)} labels, after {took_s:.0f} s"]
     if lineage is not None:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in lineage.dropped.items() if count)
         lines.append(
@@ -39,7 +39,7 @@ def made_lines(of: Made) -> list[str]:
 def swaps_table(swaps: Sequence[tuple[str, Swap]]) -> Table:
     """A row for each swap, after what it was for. Times are from the alias's record on."""
     table = Table("to version", title="Swaps under the running stream", title_justify="left")
-    for title in ("first answer", "in all partitions", "worst wait beside", "of requests"):
+    for title in ("first answer", "all partitions", "worst beside", "of requests"):
         table.add_column(title, justify="right")
     for what, swap in swaps:
         times = (milliseconds(swap.first), milliseconds(swap.everywhere), milliseconds(swap.worst))

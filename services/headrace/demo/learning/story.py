@@ -19,7 +19,7 @@ from headrace.demo.learning.screen import erasure, order_of_versions, swaps_tabl
 from headrace.demo.learning.swaps import in_order, swap
 from headrace.demo.learning.versions import Made
 from headrace.demo.screen import audit
-from headrace.demo.setting import Order, child_environment, create_topics, kafka_for, prefix_for
+from headrace.demo.setting import Broker, Order, child_environment, create_topics, kafka_for, prefix_for
 from headrace.demo.workers import workers
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.registry.loading import load_version
@@ -37,8 +37,8 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
-        if order.kafka is None:
-            console.print(f"Starting: {order.broker.value}")
+        if order.kafka is None and order.broker is Broker.APACHE:
+            console.print("Starting Apache Kafka, which is written in Java; the first time Maven fetches its jars")
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         prefix = prefix_for(random)
         broker = order.broker.value if order.kafka is None else "your cluster"
@@ -49,7 +49,8 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         log = ModelsLog(AioKafkaCluster(kafka), settings.topics.names().models)
         stack.push_async_callback(log.stop)
         await log.start()
-        environ = child_environment(order.environ, kafka)
+        # The trainer keeps the logs of its ranks among the temporary files; these shall end with the demo.
+        environ = child_environment(order.environ, kafka) | {"TMPDIR": str(folder)}
         loop = Loop(settings, environ=environ, folder=folder, log=log, console=console, clock=clock)
         loop.say("Kafka", f"at {kafka.bootstrap} ({broker}); topics {prefix}classify.*")
 
@@ -67,10 +68,10 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
                 await loop.swapped("2, trained")
                 await clock.sleep(order.seconds)
                 await loop.by_hand("rollback")
-                await loop.swapped("1, rolled back to")
+                await loop.swapped("1, rollback")
                 await clock.sleep(order.seconds)
                 await loop.by_hand("promote", new.version.version)
-                await loop.swapped("2, promoted again")
+                await loop.swapped("2, promoted")
                 await clock.sleep(order.seconds)
         if order.kafka is not None:
             loop.say("Kafka", f"the topics {prefix}classify.* stay there, and their artifacts in {store}")
