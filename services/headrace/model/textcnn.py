@@ -20,6 +20,22 @@ from torch import Tensor, nn
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
 
 
+class WordParts(NamedTuple):
+    """What words have in common: row r of ``words`` has the parts ``parts[starts[r]:starts[r + 1]]``.
+
+    ``parts`` int64[entries], each below ``different``; ``starts`` int64[V + 3].
+    """
+
+    parts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    different: int
+
+
+def no_parts(kept: int) -> WordParts:
+    """Of ``kept`` words that have nothing in common."""
+    return WordParts(np.empty(0, np.int64), np.zeros(kept + FIRST_WORD_ROW + 1, np.int64), 0)
+
+
 class FlatBatch(NamedTuple):
     """Texts end to end: ``rows`` of the words int64[words], ``starts`` int64[texts], ``lengths`` int64[texts].
 
@@ -124,15 +140,31 @@ class _MaxOverTime(torch.autograd.Function):
 
 
 class TextCNN(nn.Module):
-    """``forward(FlatBatch) -> float32[texts, C]`` logits. V kept words, D dimensions, F filters a width, C labels."""
+    """``forward(FlatBatch) -> float32[texts, C]`` logits. V kept words, D dimensions, F filters a width, C labels.
+
+    With ``parts`` a word is its own vector and those of its n parts, each times 1 / sqrt(n). That is for training,
+    where a rare word learns from others that are spelled alike; :meth:`word_vectors` gives the sums, and a network of
+    plain words answers alike. Source: Bojanowski et al., Enriching Word Vectors with Subword Information, TACL 2017.
+    """
 
     def __init__(
-        self, kept: int, labels: int, *, dimensions: int, filters: int, widths: Sequence[int], dropout: float
+        self,
+        kept: int,
+        labels: int,
+        *,
+        dimensions: int,
+        filters: int,
+        widths: Sequence[int],
+        dropout: float,
+        parts: WordParts | None = None,
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        # Sparse gradients: a step touches the rows of its own batch only, however many words are kept.
-        self.words = nn.Embedding(kept + FIRST_WORD_ROW, dimensions, padding_idx=PADDING_ROW, sparse=True)
+        self.parts = parts or no_parts(kept)
+        # Words, then parts. Sparse gradients: a step touches the rows of its own batch only, however many are kept.
+        self.words = nn.Embedding(
+            kept + FIRST_WORD_ROW + self.parts.different, dimensions, padding_idx=PADDING_ROW, sparse=True
+        )
         self.filters = nn.ParameterList(
             nn.Parameter(torch.randn(filters, width, dimensions) / (width * dimensions) ** 0.5) for width in self.widths
         )
@@ -142,7 +174,7 @@ class TextCNN(nn.Module):
 
     def forward(self, batch: FlatBatch) -> Tensor:
         rows, places = np.unique(batch.rows, return_inverse=True)
-        words = self.words(torch.from_numpy(rows))
+        words = self._vectors(rows)
         pooled = [
             _MaxOverTime.apply(words, filters, places, batch.starts, np.maximum(batch.lengths, width) - width + 1)
             for width, filters in zip(self.widths, self.filters, strict=True)
@@ -150,3 +182,37 @@ class TextCNN(nn.Module):
         features = torch.relu(torch.cat(pooled, dim=1) + self.filter_bias)
         logits: Tensor = self.head(self.dropout(features))
         return logits
+
+    def word_vectors(self) -> Tensor:
+        """``float32[V + 2, D]``: the rows of all words with their parts added, without gradient."""
+        with torch.no_grad():
+            return self._vectors(np.arange(len(self.parts.starts) - 1))
+
+    def table_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The different rows of the table that the words at ``rows`` are made of."""
+        return np.unique(np.concatenate([rows, self._entries(np.unique(rows))[0]]))
+
+    def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The table's rows of the parts of the words at ``rows``, end to end, and how many each word has."""
+        lengths = self.parts.starts[rows + 1] - self.parts.starts[rows]
+        ends = np.cumsum(lengths)
+        places = np.arange(ends[-1] if len(rows) else 0) + np.repeat(self.parts.starts[rows] - ends + lengths, lengths)
+        return self.parts.parts[places] + len(self.parts.starts) - 1, lengths
+
+    def _vectors(self, rows: NDArray[np.int64]) -> Tensor:
+        entries, lengths = self._entries(rows)
+        if not len(entries):
+            vectors: Tensor = self.words(torch.from_numpy(rows))
+            return vectors
+        # Each different part once, and summed as dense rows: its gradient is then as long as the parts are many.
+        parts, places = np.unique(entries, return_inverse=True)
+        read = self.words(torch.from_numpy(np.concatenate([rows, parts])))
+        scales = (1 / np.sqrt(np.maximum(lengths, 1))).astype(np.float32)
+        sums = nn.functional.embedding_bag(
+            torch.from_numpy(places),
+            read[len(rows) :],
+            torch.from_numpy(np.cumsum(lengths) - lengths),
+            mode="sum",
+        )
+        whole: Tensor = read[: len(rows)] + sums * torch.from_numpy(scales)[:, None]
+        return whole

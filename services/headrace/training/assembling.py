@@ -29,7 +29,7 @@ def assemble_network(
         max_tokens=max_tokens,
         widths=convolution.widths,
         word_hashes=vocabulary.words,
-        words=arrays["words.weight"],
+        words=convolution.word_vectors().numpy().copy(),
         filters=tuple(arrays[f"filters.{place}"] for place in range(len(convolution.widths))),
         filter_bias=arrays["filter_bias"],
         head=arrays["head.weight"] * total,

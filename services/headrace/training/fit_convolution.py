@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.model.network import PADDING_ROW, UNKNOWN_ROW
-from headrace.model.textcnn import TextCNN, flatten
+from headrace.model.textcnn import TextCNN, WordParts, flatten
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.recipe import ConvolutionRecipe
 
@@ -105,7 +105,7 @@ class ConvolutionFit:
         """Train on the texts ``chosen`` and return the sum of their losses."""
         batch = flatten([self._texts[i] for i in chosen], max(self._recipe.widths))
         _drop_words(batch.rows, self._recipe.word_dropout, randomness)
-        touched[batch.rows] = 1
+        touched[self.network.table_rows(batch.rows)] = 1
         loss = torch.nn.functional.cross_entropy(self.network(batch), torch.from_numpy(self._targets[chosen]))
         for optimizer in self._optimizers:
             optimizer.zero_grad()
@@ -156,8 +156,10 @@ class ConvolutionFit:
         table[rows] = mean[first:].view(len(rows), -1)
 
 
-def fresh_network(kept: int, labels: int, recipe: ConvolutionRecipe, seed: int) -> TextCNN:
-    """An untrained network of ``kept`` words and so many ``labels``: the same on every rank."""
+def fresh_network(
+    kept: int, labels: int, recipe: ConvolutionRecipe, seed: int, *, parts: WordParts | None = None
+) -> TextCNN:
+    """An untrained network of ``kept`` words, which have ``parts``, and so many ``labels``: the same on every rank."""
     torch.manual_seed(seed)
     network = TextCNN(
         kept,
@@ -166,6 +168,7 @@ def fresh_network(kept: int, labels: int, recipe: ConvolutionRecipe, seed: int) 
         filters=recipe.filters,
         widths=recipe.widths,
         dropout=recipe.dropout,
+        parts=parts,
     )
     with torch.no_grad():
         network.words.weight *= recipe.word_scale

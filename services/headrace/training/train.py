@@ -23,7 +23,7 @@ from headrace.training.calibration import threshold_for
 from headrace.training.compress.compress import Compressor
 from headrace.training.compress.curve import Curve, Point
 from headrace.training.compress.plan import Budget
-from headrace.training.dataset import DatasetError
+from headrace.training.dataset import DatasetError, Rows
 from headrace.training.fit_convolution import ConvolutionFit, fresh_network
 from headrace.training.material import Material, fit_wide_part, prepare
 from headrace.training.ranks.checkpoint import Checkpoints
@@ -31,6 +31,7 @@ from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
 from headrace.training.search import Epoch, Validation, best_epoch, goes_on, judge
+from headrace.training.spelling import spelled, word_parts
 
 _WHOLE = Bits()
 
@@ -108,9 +109,10 @@ def train(
         chosen = best_epoch(searched.epochs)
         compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
         settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
-        material = prepare(parts.split.train + parts.split.valid, parts.labels, recipe, exchange)
+        rows = parts.split.train + parts.split.valid
+        material = prepare(rows, parts.labels, recipe, exchange)
         wide = fit_wide_part(material, recipe, exchange)
-        convolution = _refit(material, recipe, exchange, checkpoints, chosen.number, steps)
+        convolution = _refit(rows, material, recipe, exchange, checkpoints, chosen.number, steps)
         original = assemble_network(
             parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
         )
@@ -134,7 +136,7 @@ def _search(parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Check
     wide = fit_wide_part(material, recipe, exchange)
     valid = prepare(parts.split.valid, parts.labels, recipe, exchange, material.vocabulary)
     rows = Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets))
-    fit = _fit(material, recipe, exchange)
+    fit = _fit(parts.split.train, material, recipe, exchange)
     epochs: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     if (kept := checkpoints.load("search")) is not None:
@@ -185,9 +187,15 @@ def _settle(
 
 
 def _refit(
-    material: Material, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, epochs: int, steps: Steps
+    rows: Rows,
+    material: Material,
+    recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    epochs: int,
+    steps: Steps,
 ) -> TextCNN:
-    fit = _fit(material, recipe, exchange)
+    fit = _fit(rows, material, recipe, exchange)
     if (kept := checkpoints.load("refit")) is not None:
         fit.restore(kept)
     while fit.done < epochs:
@@ -197,9 +205,11 @@ def _refit(
     return fit.network
 
 
-def _fit(material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
+def _fit(rows: Rows, material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
+    words = spelled(rows.texts, material.texts, material.vocabulary.words, exchange)
+    parts = word_parts(words, least=recipe.convolution.least_part, most=recipe.convolution.most_part)
     return ConvolutionFit(
-        fresh_network(len(material.vocabulary.words), len(material.labels), recipe.convolution, recipe.seed),
+        fresh_network(len(words), len(material.labels), recipe.convolution, recipe.seed, parts=parts),
         material.rows(),
         material.targets,
         recipe=recipe.convolution,
