@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace.model.network import PADDING_ROW, UNKNOWN_ROW
+from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW
 from headrace.model.textcnn import TextCNN, WordParts, flatten
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.recipe import ConvolutionRecipe
@@ -157,9 +157,18 @@ class ConvolutionFit:
 
 
 def fresh_network(
-    kept: int, labels: int, recipe: ConvolutionRecipe, seed: int, *, parts: WordParts | None = None
+    kept: int,
+    labels: int,
+    recipe: ConvolutionRecipe,
+    seed: int,
+    *,
+    parts: WordParts | None = None,
+    known: NDArray[np.float32] | None = None,
 ) -> TextCNN:
-    """An untrained network of ``kept`` words, which have ``parts``, and so many ``labels``: the same on every rank."""
+    """An untrained network of ``kept`` words, which have ``parts``, and so many ``labels``: the same on every rank.
+
+    ``known`` float32[V, D]: what is known of each kept word, added to its random beginning.
+    """
     torch.manual_seed(seed)
     network = TextCNN(
         kept,
@@ -172,6 +181,8 @@ def fresh_network(
     )
     with torch.no_grad():
         network.words.weight *= recipe.word_scale
+        if known is not None:
+            network.words.weight[FIRST_WORD_ROW : FIRST_WORD_ROW + len(known)] += torch.from_numpy(known)
     return network
 
 

@@ -32,6 +32,7 @@ from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
 from headrace.training.search import Epoch, Validation, best_epoch, goes_on, judge
 from headrace.training.spelling import spelled, word_parts
+from headrace.training.word_vectors import known_vectors
 
 _WHOLE = Bits()
 
@@ -208,8 +209,9 @@ def _refit(
 def _fit(rows: Rows, material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
     words = spelled(rows.texts, material.texts, material.vocabulary.words, exchange)
     parts = word_parts(words, least=recipe.convolution.least_part, most=recipe.convolution.most_part)
+    known = known_vectors(material.vocabulary.words, recipe.convolution, recipe.seed)
     return ConvolutionFit(
-        fresh_network(len(words), len(material.labels), recipe.convolution, recipe.seed, parts=parts),
+        fresh_network(len(words), len(material.labels), recipe.convolution, recipe.seed, parts=parts, known=known),
         material.rows(),
         material.targets,
         recipe=recipe.convolution,

@@ -123,3 +123,15 @@ def test_the_assembled_network_answers_like_the_parts_it_was_trained_with():
 
     assert network.words.shape == (len(ALIKE) + 2, SMALL.dimensions)
     np.testing.assert_allclose(float_logits(network, texts), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_known_of_a_word_is_where_it_begins():
+    known = np.arange(len(ALIKE) * SMALL.dimensions, dtype=np.float32).reshape(len(ALIKE), -1)
+    parts = word_parts(ALIKE, least=3, most=5)
+    plain, informed = (
+        fresh_network(len(ALIKE), 3, SMALL, 5, parts=parts, known=begin).words.weight.detach().numpy()
+        for begin in (None, known)
+    )
+
+    np.testing.assert_allclose(informed[2 : 2 + len(ALIKE)] - plain[2 : 2 + len(ALIKE)], known, atol=1e-5)
+    np.testing.assert_array_equal(informed[2 + len(ALIKE) :], plain[2 + len(ALIKE) :])
