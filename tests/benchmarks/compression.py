@@ -95,7 +95,7 @@ def main() -> None:
         console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / f"{name}.svg").write_bytes(draw(curve, name, budget.points))
+            (options.out / f"{name}.svg").write_bytes(draw(curve, name))
         if not table.row_count:
             for column in row:
                 table.add_column(column, justify="right")

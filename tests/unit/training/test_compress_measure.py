@@ -185,8 +185,8 @@ def test_a_curve_reads_back_from_json() -> None:
 
 
 def test_the_picture_is_svg_with_all_its_words_and_the_same_each_time() -> None:
-    picture = draw(CURVE, "version 1", 0.5)
-    assert picture == draw(CURVE, "version 1", 0.5)
+    picture = draw(CURVE, "version 1")
+    assert picture == draw(CURVE, "version 1")
     text = " ".join(ET.fromstring(picture).itertext())  # noqa: S314 - written here
     for word in ("version 1", "artifact, kB", "fp32", "taken", "budget", "convolution tuned"):
         assert word in text

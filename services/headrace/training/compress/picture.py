@@ -18,8 +18,8 @@ _STYLES = {
 }
 
 
-def draw(curve: Curve, title: str, points: float) -> bytes:
-    """Macro-F1 against size, and against the time of a text; a line at the budget of ``points`` (of a hundred)."""
+def draw(curve: Curve, title: str) -> bytes:
+    """Macro-F1 against size, and against the time of a text; a line where the budget ends."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -29,7 +29,8 @@ def draw(curve: Curve, title: str, points: float) -> bytes:
     _draw_points(right, curve, lambda point: point.score.latency_us or 0.0)
     right.set(xlabel="a text on one thread, µs")
     for axes in (left, right):
-        axes.axhline(100 * curve.original.macro_f1 - points, color="k", linewidth=0.8, linestyle=":", label="budget")
+        least = 100 * curve.original.macro_f1 - curve.budget.points
+        axes.axhline(least, color="k", linewidth=0.8, linestyle=":", label="budget")
         axes.grid(alpha=0.3)
     left.legend()
     written = BytesIO()

@@ -27,7 +27,9 @@ _SHRINK = 0.85
 _BEYOND = 6.0
 # What part of the rise in cross entropy that goes with the budget is used up. The network taken is the smallest that
 # passes on the validation rows, so it passes on other rows by less.
-_USED = 0.5
+_USED = 1 / 3
+# The errors are taken to be at least this: of a handful, the share by which a budget lets them grow says nothing.
+_LEAST_ERRORS = 1 / 30
 
 
 class Compressed(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,9 +114,8 @@ def allows(budget: Budget, original: Score, score: Score) -> bool:
 
 
 def allowed_rise(budget: Budget, original: Score) -> float:
-    """The share by which cross entropy may rise: half of that by which the budget lets errors grow, 1 - macro-F1."""
-    points = budget.points / 100
-    return _USED * points / max(1 - original.macro_f1, points) if points else 0.0
+    """The share by which cross entropy may rise: a part of that by which the budget lets errors, 1 - macro-F1, grow."""
+    return _USED * budget.points / 100 / max(1 - original.macro_f1, _LEAST_ERRORS)
 
 
 def _rise(original: Score, score: Score) -> float:

@@ -74,7 +74,7 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
         if trained.curve is not None:
             table, picture = beside(outcome.uri)
             store.write(table, msgspec.json.encode(trained.curve), job.id)
-            store.write(picture, draw(trained.curve, outcome.version, trained.curve.budget.points), job.id)
+            store.write(picture, draw(trained.curve, outcome.version), job.id)
         store.write(outcome_uri(job), msgspec.json.encode(outcome), job.id)
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
