@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.client.dead_letters import read_dead_letters
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings
@@ -78,5 +79,5 @@ async def test_a_killed_trainers_training_ends_as_a_champion_by_the_next_trainer
     assert champion.lineage.offsets == training.offsets
     assert sum(one.end - one.first for one in training.offsets) == 301
     assert load(champion.uri, champion.sha256, champion.size).version == champion.version
-    letters = await headrace(*at, "dead-letters", "list")
-    assert letters.count("bad-bytes") == 1
+    letters = [found.letter async for found in read_dead_letters(cluster, f"{prefix}classify.dead-letters")]
+    assert [(letter.key, letter.error) for letter in letters] == [(b"rubbish", "bad-bytes")]
