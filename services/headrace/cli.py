@@ -33,7 +33,7 @@ COMMANDS = {
     "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
     "trainer": Mounted("headrace.commands.trainer:trainer", "Turn labels into versions: train, judge, publish."),
-    "models": Mounted("headrace.commands.models:app", "Versions and aliases: publish, show, compare, promote, roll back."),
+    "models": Mounted("headrace.commands.models:app", "Versions, aliases: publish, show, compare, promote, roll back."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
     "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
     "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),

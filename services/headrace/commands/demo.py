@@ -47,7 +47,7 @@ def demo(
 ) -> None:
     """See it all at work: train on real text, start two workers, publish, watch the answers, and audit them.
 
-    With --learning two thirds of the labels become a first version; while it answers a stream the others become a
+    With --learning 60 % of the labels become a first version; while it answers a stream the others become a
     second one, which is judged, swapped in, rolled back and promoted again, and the waits beside each swap are shown.
 
     A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
