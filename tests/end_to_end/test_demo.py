@@ -103,30 +103,20 @@ async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "moment",
+    ("moment", "options"),
     [
-        pytest.param(starts("tansu broker"), id="the broker starts"),
-        pytest.param(lambda demo: "training on" in demo.printed(), id="training"),
-        pytest.param(starts("worker --processes"), id="the workers' parent starts"),
-        pytest.param(starts("--slot 1"), id="the workers start"),
-        pytest.param(lambda demo: "Streaming" in demo.printed(), id="streaming"),
+        pytest.param(starts("tansu broker"), (), id="the broker starts"),
+        pytest.param(lambda demo: "training on" in demo.printed(), (), id="training"),
+        pytest.param(starts("worker --processes"), (), id="the workers' parent starts"),
+        pytest.param(starts("--slot 1"), (), id="the workers start"),
+        pytest.param(lambda demo: "Streaming" in demo.printed(), (), id="streaming"),
+        pytest.param(starts(" rank "), ("--learning", "--embedded"), id="ranks train"),
     ],
 )
-async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment):
-    async with start() as demo:
+async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment, options):
+    async with start(options=options) as demo:
         await demo.reached(moment)
         # A terminal sends it to all processes in the foreground.
-        os.killpg(demo.process.pid, signal.SIGINT)
-        assert await demo.ended() == 130, demo.printed()
-        assert demo.processes() == {}
-    assert demo.printed().endswith("Stopped. Nothing is left running.\n")
-    assert "Traceback" not in demo.printed()
-    assert list((tmp_path / "temporary").glob("headrace-*")) == []
-
-
-async def test_ctrl_c_while_ranks_train_leaves_nothing_running(start, tmp_path):
-    async with start(options=("--learning", "--embedded")) as demo:
-        await demo.reached(starts(" rank "))
         os.killpg(demo.process.pid, signal.SIGINT)
         assert await demo.ended() == 130, demo.printed()
         assert demo.processes() == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -23,7 +23,7 @@ from headrace.demo.learning.swaps import Observed
 from headrace.demo.learning.versions import CHAMPION, Made, made_by, training_begun
 from headrace.demo.ledger import Ledger
 from headrace.demo.screen import keep_shown
-from headrace.demo.stream import all_answered, follow, publish_steadily, read_answers
+from headrace.demo.stream import Snapshot, all_answered, follow, publish_steadily, read_answers
 from headrace.demo.texts import endless_paragraphs
 from headrace.demo.workers import Workers
 from headrace.kafka.aio import AioKafkaCluster
@@ -89,11 +89,14 @@ class Loop:
         self.say("Workers", f"{number} processes share {self._settings.topics.partitions} partitions and answer")
 
     @asynccontextmanager
-    async def stream(self, texts: Sequence[str], rate: float, random: Random) -> AsyncIterator[None]:
-        """Publish paragraphs of ``texts`` while the block runs, read their answers to the end, and show it all."""
+    async def stream(self, texts: Sequence[str], rate: float, random: Random) -> AsyncIterator[Callable[[], Snapshot]]:
+        """Publish paragraphs of ``texts`` while the block runs, read their answers to the end, and show it all.
+
+        What it gives says how far the stream is.
+        """
         stop, published = asyncio.Event(), asyncio.Event()
         paragraphs = takewhile(lambda _: not stop.is_set(), endless_paragraphs(texts, random))
-        self.now = follow(self.ledger, seconds=None, clock=self._clock)
+        now = follow(self.ledger, seconds=None, clock=self._clock)
 
         async def publish_all() -> None:
             await publish_steadily(connection, self.ledger, paragraphs, rate=rate, clock=self._clock)
@@ -106,11 +109,11 @@ class Loop:
             connection.reader("beginning") as reader,
             beside(
                 read_answers(reader, self.ledger, self._clock),
-                keep_shown(self._console, self.now, self._clock),
+                keep_shown(self._console, now, self._clock),
                 publish_all(),
             ),
         ):
-            yield
+            yield now
             stop.set()
             await published.wait()
             await all_answered(self.ledger, NO_ANSWER_LIMIT_S, self._clock)

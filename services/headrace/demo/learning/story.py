@@ -20,6 +20,7 @@ from headrace.demo.learning.swaps import in_order, swap
 from headrace.demo.learning.versions import Made
 from headrace.demo.screen import audit
 from headrace.demo.setting import Broker, Order, child_environment, create_topics, kafka_for, prefix_for
+from headrace.demo.stream import Snapshot
 from headrace.demo.workers import workers
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.registry.loading import load_version
@@ -38,7 +39,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
         if order.kafka is None and order.broker is Broker.APACHE:
-            console.print("Starting Apache Kafka, which is written in Java; the first time Maven fetches its jars")
+            console.print("Starting Apache Kafka, whose jars Maven fetches the first time", soft_wrap=True)
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         prefix = prefix_for(random)
         broker = order.broker.value if order.kafka is None else "your cluster"
@@ -62,7 +63,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
             old = await loop.learn(first, f"{FIRST_SHARE:.0%} of {order.texts.name}")
             await loop.take_up(members, MEMBERS)
             erased = to_forget(first, rest, load_version(old.version))
-            async with loop.stream(order.texts.held_out.texts, order.rate, random):
+            async with loop.stream(order.texts.held_out.texts, order.rate, random) as now:
                 await clock.sleep(order.seconds)
                 new = await loop.learn(rest, "the others", erased)
                 await loop.swapped("2, trained")
@@ -75,10 +76,10 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
                 await clock.sleep(order.seconds)
         if order.kafka is not None:
             loop.say("Kafka", f"the topics {prefix}classify.* stay there, and their artifacts in {store}")
-        return _close(loop, old, new, erased, console)
+        return _close(loop, now(), old, new, erased, console)
 
 
-def _close(loop: Loop, old: Made, new: Made, erased: Sequence[Labelled], console: Console) -> bool:
+def _close(loop: Loop, end: Snapshot, old: Made, new: Made, erased: Sequence[Labelled], console: Console) -> bool:
     """Print the result; whether it is as it should be."""
     champions = [old.version.version, *(move.alias.version for _, move in loop.swaps)]
     kept = in_order(loop.observed.runs.values(), champions)
@@ -87,7 +88,7 @@ def _close(loop: Loop, old: Made, new: Made, erased: Sequence[Labelled], console
     console.print()
     console.print(swaps_table([(what, swap(loop.observed.waits, move)) for what, move in loop.swaps]))
     for line in (
-        *whole_stream(loop.now()),
+        *whole_stream(end),
         erasure(len(erased), left_out, quoted, still),
         order_of_versions(kept=kept),
         audit(loop.ledger),
