@@ -19,6 +19,7 @@ from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW
 from headrace.model.textcnn import TextCNN, WordParts, flatten
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.recipe import ConvolutionRecipe
+from headrace.training.row_adam import RowAdam
 
 Texts = Sequence[NDArray[np.int64]]
 State = dict[str, Any]
@@ -52,7 +53,7 @@ class ConvolutionFit:
         self._dense = [parameter for parameter in network.parameters() if parameter is not self._words]
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.AdamW(self._dense, lr=recipe.rate, weight_decay=recipe.weight_decay),
-            torch.optim.SparseAdam([self._words], lr=recipe.word_rate),
+            RowAdam([self._words], lr=recipe.word_rate),
         )
         self._total = sum(exchange.gather(len(texts)))
         # The same number of steps on every rank, however uneven their rows.
