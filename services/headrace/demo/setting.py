@@ -106,14 +106,21 @@ def as_sets(settings: Settings) -> list[str]:
     ]
 
 
-def child_environment(environ: Mapping[str, str], kafka: KafkaSettings) -> dict[str, str]:
-    """``environ`` for a child that gets its settings by :func:`as_sets`: none of the user's, but the secrets."""
+def child_environment(environ: Mapping[str, str], kafka: KafkaSettings, temporary: Path) -> dict[str, str]:
+    """``environ`` for a child that gets its settings by :func:`as_sets`: none of the user's, but the secrets.
+
+    What a child that is ended leaves behind, such as the logs of its ranks, is in the folder ``temporary``.
+    """
     secrets = {
         f"{PREFIX}KAFKA__{field.upper()}": value.reveal()
         for field, value in msgspec.structs.asdict(kafka).items()
         if isinstance(value, Secret)
     }
-    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)} | secrets
+    return (
+        {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+        | secrets
+        | {"TMPDIR": str(temporary)}
+    )
 
 
 async def create_topics(settings: Settings) -> None:

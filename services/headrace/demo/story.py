@@ -43,7 +43,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         broker = order.broker.value if order.kafka is None else "your cluster"
         prefix = settings.topics.prefix
         console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*", soft_wrap=True)
-        environ = child_environment(order.environ, kafka)
+        environ = child_environment(order.environ, kafka, folder)
 
         console.print(f"[bold]Training[/bold] on {escape(texts.name)}, by `headrace train`")
         await train_model(texts.rows, model, environ=environ)

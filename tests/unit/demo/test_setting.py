@@ -20,7 +20,7 @@ SECURED = KafkaSettings(
 
 
 def loaded_by_a_child(settings: Settings, environ: dict[str, str]) -> Settings:
-    return load_settings(None, child_environment(environ, settings.kafka), as_sets(settings)).settings
+    return load_settings(None, child_environment(environ, settings.kafka, Path("t")), as_sets(settings)).settings
 
 
 def test_a_child_has_the_settings_that_it_was_given() -> None:
@@ -39,7 +39,7 @@ def test_what_the_user_set_for_real_work_does_not_reach_a_child() -> None:
     settings = demo_settings(embedded_settings("127.0.0.1:5"), "demo-1-", "model.safetensors")
     environ = {"HEADRACE_TOPICS__REQUESTS": "orders", "HEADRACE_KAFKA__SASL_PASSWORD": "hunter2", "PATH": "/bin"}
     assert loaded_by_a_child(settings, environ) == settings
-    assert child_environment(environ, settings.kafka) == {"PATH": "/bin"}
+    assert child_environment(environ, settings.kafka, Path("t")) == {"PATH": "/bin", "TMPDIR": "t"}
 
 
 def test_no_secret_is_among_the_arguments() -> None:

@@ -50,8 +50,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         log = ModelsLog(AioKafkaCluster(kafka), settings.topics.names().models)
         stack.push_async_callback(log.stop)
         await log.start()
-        # The trainer keeps the logs of its ranks among the temporary files; these shall end with the demo.
-        environ = child_environment(order.environ, kafka) | {"TMPDIR": str(folder)}
+        environ = child_environment(order.environ, kafka, folder)
         loop = Loop(settings, environ=environ, folder=folder, log=log, console=console, clock=clock)
         loop.say("Kafka", f"at {kafka.bootstrap} ({broker}); topics {prefix}classify.*")
 
