@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -68,6 +70,8 @@ def train(
     from headrace.training.ranks.job import FileSource, Job
 
     console = Console()
+    # An end by signal, too, leaves no folder and no ranks behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
         job = Job(

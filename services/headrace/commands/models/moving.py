@@ -97,13 +97,18 @@ def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
 
 
 def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide) -> None:
+    import msgspec
+
     from headrace.core.clock import SystemClock
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
 
     async def run() -> ModelAlias:
         async with open_models(settings) as models:
-            pointer = await decide(models, settings.worker.model_name, SystemClock().now_ms())
+            clock = SystemClock()
+            decided = await decide(models, settings.worker.model_name, clock.now_ms())
+            # Looking at the artifact took its time, and the alias moves only now.
+            pointer = msgspec.structs.replace(decided, moved_at_ms=clock.now_ms())
             await models.writer.publish([pointer])
             return pointer
 

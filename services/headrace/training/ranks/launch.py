@@ -66,10 +66,11 @@ async def launch(
 ) -> Outcome:
     """Train ``job`` with ``ranks`` processes on this machine and return the outcome.
 
-    ``program`` is a module with its arguments, to which ``rank JOBFILE`` is added: ``headrace --set ...``. ``environ``
-    is what the ranks get of the environment. ``folder`` gets the job's file and the ranks' log. A rank that dies makes
-    all start again, ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A call that is
-    cancelled ends the ranks, in GRACE_S seconds at the latest. Raises TrainingFailedError.
+    ``program`` is a module with its arguments, to which ``rank JOBFILE`` is added: ``headrace --set ...``.
+    ``environ`` is what the ranks get of the environment. ``folder`` gets the job's file and the ranks' log, which
+    are left there only when they fail. A rank that dies makes all start again, ``restarts`` times at most.
+    ``on_event`` is told of each event that a rank logs. A call that is cancelled ends the ranks, in GRACE_S seconds
+    at the latest. Raises TrainingFailedError.
     """
     job_file, log = folder / f"{job.id}.json", folder / f"{job.id}.log"
     await asyncio.to_thread(_write, job_file, msgspec.json.encode(job))
@@ -93,7 +94,11 @@ async def launch(
         await _end(process)
     if process.returncode != 0:
         raise TrainingFailedError(f"Training {job.id} failed: {why}\nThe log of its ranks is {log}")
-    return await asyncio.to_thread(_outcome, job)
+    outcome = await asyncio.to_thread(_outcome, job)
+    # Of a training that went well there is nothing to look up in them.
+    for file in (job_file, log):
+        await asyncio.to_thread(file.unlink, missing_ok=True)
+    return outcome
 
 
 def _write(path: Path, data: bytes) -> None:
