@@ -32,6 +32,7 @@ COMMANDS = {
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
     "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
+    "labels": Mounted("headrace.commands.labels:app", "Publish labelled texts to learn from; erase them."),
     "trainer": Mounted("headrace.commands.trainer:trainer", "Turn labels into versions: train, judge, publish."),
     "models": Mounted("headrace.commands.models:app", "Versions, aliases: publish, show, compare, promote, roll back."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),

@@ -1,4 +1,4 @@
-"""Accuracy of the default recipe on every data set, in float32 and as the int8 artifact answers on the cpu backend.
+"""Accuracy of the default recipe on every data set: in float32, in int8, and as the pruned artifact answers.
 
     python tests/benchmarks/accuracy.py [FOLDER] [--sets trec6,mr] [--seed 0] [--threads 1]
 
@@ -21,6 +21,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from headrace.model.artifact import About, assemble
+from headrace.model.backends.interface import open_backend
+from headrace.model.quantizing import quantize
+from headrace.training.answering import answer
 from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
 from headrace.training.compress.plan import Budget
@@ -30,6 +34,7 @@ from headrace.training.ranks.checkpoint import NoCheckpoints
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.parts import whole as parts_of
 from headrace.training.recipe import Recipe
+from headrace.training.report import compare
 from headrace.training.splitting import Split, split
 from headrace.training.train import Trained, train
 
@@ -82,10 +87,14 @@ def columns(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "rows", f"{len(outcome.parts.train) + len(outcome.parts.valid):,}"
     yield "tested", f"{report.rows:,}"
     yield "fp32 %", f"{100 * outcome.packed.float_report.accuracy:.2f}"
-    yield "int8 %", f"{100 * report.accuracy:.2f}"
+    whole = open_backend("cpu", assemble(quantize(outcome.trained.original), About()))
+    truth = outcome.packed.examined.truth
+    yield "int8 %", f"{100 * compare(truth, answer(whole, outcome.parts.test.texts)).accuracy:.2f}"
+    yield "artifact %", f"{100 * report.accuracy:.2f}"
     yield "equal %", f"{100 * outcome.packed.agreement:.2f}"
     yield "macro-F1 %", f"{100 * report.macro_f1:.2f}"
     yield "conv.", f"{outcome.trained.network.blend:.2f}"
+    yield "ECE %", f"{100 * outcome.packed.artifact.about.metrics['test_calibration_error']:.2f}"
     yield "epochs", f"{outcome.trained.chosen.number}"
     yield "seconds", f"{outcome.seconds:.0f}"
     yield "CPU s", f"{outcome.computed:.0f}"

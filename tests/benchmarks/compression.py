@@ -34,6 +34,7 @@ from headrace.training.examining import latency_us
 from headrace.training.recipe import Recipe
 from headrace.training.report import compare
 from tests.benchmarks.accuracy import SETS, Outcome, measure, read_set
+from tests.benchmarks.accuracy import columns as accuracy_columns
 
 
 def columns(outcome: Outcome, curve: Curve) -> Iterator[tuple[str, str]]:
@@ -91,6 +92,7 @@ def main() -> None:
         curve = outcome.trained.curve
         assert curve is not None
         row = dict(columns(outcome, curve))
+        console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in accuracy_columns(outcome)))
         ratios.append(float(row["ratio"]))
         console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if options.out is not None:

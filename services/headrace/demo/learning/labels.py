@@ -7,13 +7,13 @@ from random import Random
 
 import msgspec
 
-from headrace.kafka.interface import Cluster, Outgoing
+from headrace.kafka.interface import Cluster
 from headrace.model.artifact import Artifact
+from headrace.training import labelling
 from headrace.training.dataset import Rows
+from headrace.training.labelling import publish_labels
 from headrace.training.splitting import Part, part_of
 from headrace.training.text_keys import text_keys
-from headrace_schemas.codec import encode_label
-from headrace_schemas.records import LabelledText
 
 
 class Labelled(msgspec.Struct, frozen=True):
@@ -56,11 +56,9 @@ async def publish(
     cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[Labelled] = ()
 ) -> None:
     """Publish a record for each of ``labels`` and a tombstone for each of ``erased``. Raises a KafkaError."""
-    records = [Outgoing(encode_label(LabelledText(text=one.text, label=one.label)), one.id.encode()) for one in labels]
-    tombstones = [Outgoing(None, one.id.encode()) for one in erased]
-    producer = cluster.producer()
-    await producer.start()
-    try:
-        await producer.send_many(topic, [*records, *tombstones])
-    finally:
-        await producer.stop()
+    await publish_labels(
+        cluster,
+        topic,
+        labels=(labelling.Labelled(one.id, one.text, one.label) for one in labels),
+        erased=(one.id for one in erased),
+    )

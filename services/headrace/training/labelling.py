@@ -1,0 +1,80 @@
+"""Labelled texts onto the labels topic, and tombstones that erase them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from headrace.kafka.interface import Cluster, Outgoing
+from headrace.training.dataset import DatasetError, Rows
+from headrace.training.text_keys import NO_WORDS, text_keys
+from headrace_schemas.codec import encode_label
+from headrace_schemas.errors import WireError
+from headrace_schemas.records import LabelledText
+
+_ID_BYTES = 16
+_CHUNK = 10_000
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """A text with its true label, and the id under which both can be replaced or erased."""
+
+    id: str
+    text: str
+    label: str
+
+
+def text_ids(texts: Sequence[str]) -> list[str]:
+    """An id for each text that has none: the same for texts that are the same to training, so that a label which is
+    published again replaces the first. A text without words gets an empty id.
+    """
+    return [key[:_ID_BYTES].hex() if key != NO_WORDS else "" for key in text_keys(texts)]
+
+
+def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]:
+    """``rows`` with ``ids``, or with those of :func:`text_ids`. Raises DatasetError for a row that has no id."""
+    for number, (text, label, id_) in enumerate(zip(rows.texts, rows.labels, ids or text_ids(rows.texts), strict=True)):
+        if not id_:
+            why = "its id is empty" if ids else "its text has no words"
+            raise DatasetError(f"row {number + 1} can't be published: {why}, so that nothing could replace or erase it")
+        yield Labelled(id_, text, label)
+
+
+async def publish_labels(
+    cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[str] = ()
+) -> int:
+    """Publish a record for each of ``labels`` and a tombstone for each id of ``erased``; how many there were.
+
+    Raises DatasetError for a label that the wire does not take, and a KafkaError.
+    """
+    total = 0
+    producer = cluster.producer()
+    await producer.start()
+    try:
+        for records in _chunks(labels, erased):
+            total += len(await producer.send_many(topic, records))
+    finally:
+        await producer.stop()
+    return total
+
+
+def _chunks(labels: Iterable[Labelled], erased: Iterable[str]) -> Iterator[list[Outgoing]]:
+    def records() -> Iterator[Outgoing]:
+        for one in labels:
+            try:
+                value = encode_label(LabelledText(text=one.text, label=one.label))
+            except WireError as error:
+                raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error
+            yield Outgoing(value, one.id.encode())
+        for id_ in erased:
+            yield Outgoing(None, id_.encode())
+
+    waiting: list[Outgoing] = []
+    for record in records():
+        waiting.append(record)
+        if len(waiting) == _CHUNK:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

@@ -1,0 +1,120 @@
+"""Time and accuracy of a training by one rank and by two, of one thread each, on this machine.
+
+    python -m tests.benchmarks.ranks FOLDER/ag_news [--seeds 0,1] [--ranks 1,2] [--budget 0.5]
+
+FOLDER/ag_news has train.jsonl, test.jsonl and perhaps train_extra.jsonl, which is trained on too. Ranks are started as
+the trainer starts them, by torchrun; contenders alternate. Seconds are those of rank 0 from reading to the end; the
+validation rows end a search when they no longer gain by it, so a training has more or fewer epochs, and the seconds an
+epoch compare without that luck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from headrace.training.compress.plan import Budget
+from headrace.training.ranks.job import FileSource, Job
+from headrace.training.ranks.launch import launch
+from headrace.training.recipe import Recipe
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One training: accuracy in [0, 1] of the artifact and of the fp32 original on the test rows."""
+
+    seconds: float
+    epochs: int
+    accuracy: float
+    float_accuracy: float
+
+
+async def train(ranks: int, source: FileSource, seed: int, budget: Budget | None) -> Run:
+    seen: Counter[str] = Counter()
+
+    def count(said: Mapping[str, Any]) -> None:
+        seen[said["event"]] += 1
+
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            id=f"ranks-{ranks}-seed-{seed}",
+            source=source,
+            recipe=Recipe(seed=seed),
+            budget=budget,
+            checkpoints=folder,
+            out=folder,
+        )
+        outcome = await launch(
+            job, ranks=ranks, program=["headrace"], environ=os.environ, folder=Path(folder), on_event=count
+        )
+    return Run(
+        seconds=outcome.seconds,
+        epochs=seen["training.epoch"] + seen["training.refit"],
+        accuracy=outcome.report.accuracy,
+        float_accuracy=outcome.float_report.accuracy,
+    )
+
+
+def joined(place: Path, folder: Path) -> FileSource:
+    """All training rows in one file."""
+    parts = [place / "train.jsonl", place / "train_extra.jsonl"]
+    data = folder / "train.jsonl"
+    data.write_bytes(b"".join(part.read_bytes() for part in parts if part.exists()))
+    valid = place / "dev.jsonl"
+    return FileSource(data=str(data), valid=str(valid) if valid.exists() else None, test=str(place / "test.jsonl"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", type=Path)
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--ranks", default="1,2")
+    parser.add_argument("--budget", type=float, default=0.0, help="of compression; 0 trains only")
+    options = parser.parse_args()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    worlds = [int(ranks) for ranks in options.ranks.split(",")]
+    runs: dict[int, list[Run]] = {world: [] for world in worlds}
+    budget = Budget(points=options.budget) if options.budget else None
+    with tempfile.TemporaryDirectory() as folder:
+        source = joined(options.place, Path(folder))
+        for seed in map(int, options.seeds.split(",")):
+            for world in worlds:
+                run = asyncio.run(train(world, source, seed, budget))
+                console.print(f"seed {seed}, {world} ranks: {run}", soft_wrap=True)
+                runs[world].append(run)
+    table = Table("ranks", title=f"{options.place.name}, {len(runs[worlds[0]])} seeds, means")
+    for name in ("seconds", "epochs", "s an epoch", "times faster", "an epoch", "int8 %", "fp32 %"):
+        table.add_column(name, justify="right")
+
+    def mean(world: int, field: str) -> float:
+        return statistics.fmean(getattr(run, field) for run in runs[world])
+
+    first = worlds[0]
+    for world in worlds:
+        pace = mean(world, "seconds") / mean(world, "epochs")
+        table.add_row(
+            str(world),
+            f"{mean(world, 'seconds'):.1f}",
+            f"{mean(world, 'epochs'):.1f}",
+            f"{pace:.2f}",
+            f"{mean(first, 'seconds') / mean(world, 'seconds'):.2f}",
+            f"{mean(first, 'seconds') / mean(first, 'epochs') / pace:.2f}",
+            f"{100 * mean(world, 'accuracy'):.2f}",
+            f"{100 * mean(world, 'float_accuracy'):.2f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+import asyncio
+
+import pytest
+
+from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+from headrace.training.dataset import DatasetError, Rows
+from headrace.training.labelling import labelled, publish_labels, text_ids
+from headrace_schemas import decode_label
+from tests.support.turned_loop import TurnedClock
+
+TOPIC = "labels"
+
+
+def published(*, labels=(), erased=()) -> list[tuple[bytes | None, bytes | None]]:
+    async def run() -> list[tuple[bytes | None, bytes | None]]:
+        cluster = MemoryCluster(TurnedClock())
+        admin, consumer = cluster.admin(), cluster.consumer()
+        await admin.create_topic(TopicSpec(name=TOPIC, partitions=1))
+        assert await publish_labels(cluster, TOPIC, labels=labels, erased=erased) == len([*labels, *erased])
+        await consumer.start()
+        consumer.assign([TopicPartition(TOPIC, 0)])
+        consumer.seek(TopicPartition(TOPIC, 0), 0)
+        records = await consumer.fetch(max_records=100, timeout_s=0)
+        await consumer.stop()
+        await cluster.close()
+        return [(record.key, record.value) for record in records.get(TopicPartition(TOPIC, 0), ())]
+
+    return asyncio.run(run())
+
+
+def test_a_row_becomes_a_record_under_its_id_and_an_erasure_a_tombstone():
+    rows = Rows(("good film", "bad film"), ("pos", "neg"))
+    (first, value), _, tombstone = published(labels=list(labelled(rows, ["1", "2"])), erased=["1"])
+
+    assert first == b"1"
+    assert (decode_label(value).text, decode_label(value).label) == ("good film", "pos")
+    assert tombstone == (b"1", None)
+
+
+def test_a_text_without_an_id_is_replaced_and_erased_by_any_text_of_its_words():
+    first, again, other = text_ids(["Good  film!", "good film !", "bad film"])
+
+    assert first == again != other
+
+
+def test_a_row_that_nothing_could_erase_is_refused():
+    with pytest.raises(DatasetError, match="row 2 can't be published: its text has no words"):
+        list(labelled(Rows(("good", " "), ("a", "a"))))
+    with pytest.raises(DatasetError, match="row 1 can't be published: its id is empty"):
+        list(labelled(Rows(("good",), ("a",)), [""]))
