@@ -38,7 +38,9 @@ COMMANDS = {
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
     "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
     "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),
-    "dead-letters": Mounted("headrace.commands.dead_letters:app", "Look at requests that failed; replay them."),
+    "dead-letters": Mounted(
+        "headrace.commands.dead_letters:app", "Look at requests and labels that failed; replay them."
+    ),
     "config": Mounted("headrace.commands.config:app", "Show what is set, and where it came from."),
     "rank": Mounted("headrace.commands.rank:rank", "Take part in a training, as torchrun starts it.", hidden=True),
 }

@@ -45,12 +45,15 @@ def train(
         str | None, typer.Option(help="Pretrained vectors that words begin from, if installed: glove-6b-50d.")
     ] = None,
     accept: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Answers abstain below the score that this share reaches.")
+        float | None, typer.Option(min=0.01, max=0.99, help="Answers abstain below the score that this share reaches.")
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of the training on this machine.")] = 1,
     nnodes: Annotated[int, typer.Option(min=1, help="Machines of the training, each of which runs this command.")] = 1,
     node_rank: Annotated[int, typer.Option(min=0, help="Which of the machines this is, from 0.")] = 0,
     rdzv_endpoint: Annotated[str | None, typer.Option(help="HOST:PORT at which machine 0 awaits the others.")] = None,
+    shared: Annotated[
+        str | None, typer.Option(help="With --nnodes, an empty folder or fsspec URI that all machines reach.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="This machine's own IP address.")] = None,
 ) -> None:
     """Train a classifier on a file of labelled texts and write it as one artifact.
@@ -72,7 +75,7 @@ def train(
     console = Console()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address)
+    nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
         job = Job(
             id="train",
@@ -84,8 +87,8 @@ def train(
                 label_column=label_column,
             ),
             recipe=_recipe(epochs, seed, threads, vectors),
-            checkpoints=folder,
-            out=folder,
+            checkpoints=shared or folder,
+            out=shared or folder,
             budget=Budget(points=budget) if budget else None,
             accept=accept,
         )
@@ -112,15 +115,16 @@ def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: 
     return asyncio.run(training)
 
 
-def _nodes(count: int, number: int, endpoint: str | None, address: str | None) -> Nodes | None:
+def _nodes(count: int, number: int, endpoint: str | None, address: str | None, shared: str | None) -> Nodes | None:
     from headrace.core.errors import UserError
     from headrace.training.ranks.launch import Nodes
 
     if count == 1:
         return None
-    if endpoint is None or address is None:
+    if endpoint is None or address is None or shared is None:
         raise UserError(
-            f"--nnodes {count} needs --rdzv-endpoint HOST:PORT and --address, this machine's own IP address"
+            f"--nnodes {count} needs --rdzv-endpoint HOST:PORT, --address, this machine's own IP address, and --shared,"
+            " where all machines see the checkpoints and what comes of them"
         )
     return Nodes(count=count, number=number, endpoint=endpoint, address=address)
 

@@ -23,7 +23,7 @@ from headrace.model.integers import MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.words import HASHING
 from headrace_schemas.records import Lineage, Profile
 
-FORMAT = "headrace/1"
+FORMAT = "headrace/2"
 # What one worker may be asked to read; see also headrace.model.artifact_arrays.
 MAX_FILE_BYTES = 2 * 2**30
 

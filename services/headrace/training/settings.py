@@ -53,7 +53,7 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_restarts: Annotated[int, Meta(ge=0)] = 3
     """How often ranks that died are started again, from the last checkpoint."""
     budget_points: Annotated[float, Meta(ge=0)] = 0.5
-    """Points of validation macro-F1 that compression may cost."""
+    """Points of validation macro-F1 that compression may cost; 0 leaves it out."""
     accept: Share | None = None
     """Share of texts of known classes that the abstention threshold lets through; without it no answer abstains."""
     epochs: Positive | None = None

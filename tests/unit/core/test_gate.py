@@ -65,7 +65,7 @@ def test_a_version_without_a_test_row_is_not_promoted() -> None:
     ("changes", "failed", "said"),
     [
         ({"macro_f1": 0.1}, "chance", "without reading the text"),
-        ({"agreement": 0.94}, "agreement", "94.00% of the test rows"),
+        ({"agreement": 0.89}, "agreement", "89.00% of the test rows"),
         ({"size": 65 << 20}, "size", "68.16 MB"),
         ({"latency_us": 1001.0, "champion_latency_us": 1000.0}, "latency", "1001.0 us"),
         ({"latency_us": 19.1}, "latency-against-champion", "the champion 9.0 us"),
@@ -83,19 +83,20 @@ def test_each_check_can_refuse_alone_and_says_why(changes: dict[str, object], fa
 
 
 @pytest.mark.parametrize(
-    ("difference", "low", "failed"),
+    ("difference", "low", "high", "failed"),
     [
-        (-0.009, -0.03, []),
-        (-0.011, -0.03, ["macro-f1"]),
-        (0.0, -0.049, []),
-        (0.0, -0.051, ["macro-f1-interval"]),
-        (-0.02, -0.06, ["macro-f1", "macro-f1-interval"]),
+        (-0.009, -0.03, -0.001, []),
+        (-0.011, -0.03, -0.001, ["macro-f1"]),
+        (-0.011, -0.03, 0.001, []),
+        (0.0, -0.049, 0.049, []),
+        (0.0, -0.051, 0.051, ["macro-f1-interval"]),
+        (-0.02, -0.06, -0.001, ["macro-f1", "macro-f1-interval"]),
     ],
 )
 def test_a_loss_that_was_seen_and_one_that_cannot_be_excluded_are_limited_apart(
-    difference: float, low: float, failed: list[str]
+    difference: float, low: float, high: float, failed: list[str]
 ) -> None:
-    comparison = Comparison(macro_f1=0.9 + difference, champion_macro_f1=0.9, low=low, high=0.02)
+    comparison = Comparison(macro_f1=0.9 + difference, champion_macro_f1=0.9, low=low, high=high)
     assert failures(judged(comparison=comparison)) == failed
 
 

@@ -110,7 +110,8 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         print(line)
     if not rows.equal:
         return False
-    ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks)
+    # Other machines only help with the training that runs, so all its ranks train here.
+    ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
     return await _train_again(version, source, launcher(ctx, bootstrap, ranks))
 
 

@@ -1,7 +1,7 @@
 """From each rank's labels to one data set: last label of an id, erasure, cleaning and the split, as all ranks see it.
 
 Every rank is told a few numbers about every record, decides for all of them alike, and keeps its own rows. So the
-set of rows is the same however many ranks there are, and no text leaves the rank that read it.
+set of rows is the same however many ranks there are, and to agree on it no text leaves the rank that read it.
 """
 
 from __future__ import annotations

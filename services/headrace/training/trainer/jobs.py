@@ -27,7 +27,7 @@ def job_of(
             topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
         ),
         recipe=recipe_of(settings),
-        budget=Budget(points=settings.budget_points),
+        budget=Budget(points=settings.budget_points) if settings.budget_points else None,
         checkpoints=store.training(training.id),
         out=store.versions,
         created_at_ms=training.begun_at_ms,
