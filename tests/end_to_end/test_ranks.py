@@ -138,7 +138,8 @@ async def test_an_error_that_lasts_ends_the_training_at_once_in_the_words_of_the
     run = Run(tmp_path, FileSource(data=str(tmp_path / "absent.csv")), "127.0.0.1:1")
     with pytest.raises(TrainingFailedError, match=r"failed: .*absent\.csv: can't be read: No such file"):
         await run.outcome()
-    assert len(run.pids()) == RANKS
+    # One may be ended before it says that it started; none is started again.
+    assert len(run.pids()) <= RANKS
 
 
 async def test_a_cancelled_training_leaves_no_rank_behind(source, embedded_bootstrap, tmp_path):
