@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
@@ -86,3 +87,12 @@ def held(broker: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
             yield started
         finally:
             runner.run(broker.__aexit__(None, None, None))
+
+
+@pytest.fixture(autouse=True)
+def aiokafka_speaks_again_afterwards() -> Iterator[None]:
+    """A command quiets aiokafka's log for its process, and that of the tests goes on."""
+    logger = logging.getLogger("aiokafka")
+    before = logger.level
+    yield
+    logger.setLevel(before)
