@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,7 +35,8 @@ from headrace_schemas.records import (
 )
 from headrace_schemas.topics import models_key
 from tests.support.networks import random_network
-from tests.support.turned_loop import TurnedClock, run_turned
+from tests.support.story import after_a_moment, story_in
+from tests.support.turned_loop import TurnedClock
 
 TOPICS = TrainerTopics(labels="labels", dead_letters="dead-letters", models="models", results="results")
 NAME = "default"
@@ -82,7 +83,7 @@ class TrainingWorld:
             store=TrainingStore(self.store, NAME),
             launch=self.launch,
             decide=self.decide,
-            offload=offload,
+            offload=after_a_moment,
             clock=self.clock,
             metrics=TrainerMetrics(self.registry),
             once=once,
@@ -206,23 +207,4 @@ class TrainingWorld:
         await self.cluster.close()
 
 
-async def offload(work: Callable[[], Any]) -> Any:
-    await asyncio.sleep(0.01)
-    return work()
-
-
-def story(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Decorate ``async def test(world)``: it runs in a fresh world on a turned clock."""
-
-    def test() -> None:
-        async def main() -> None:
-            world = TrainingWorld()
-            try:
-                await play(world)
-            finally:
-                await world.close()
-
-        run_turned(main())
-
-    test.__name__, test.__module__ = play.__name__, play.__module__
-    return test
+story = story_in(TrainingWorld)

@@ -20,7 +20,8 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import METRICS, SETTINGS, TOPICS
-from tests.support.turned_loop import TurnedClock, run_turned
+from tests.support.story import after_a_moment, story_in
+from tests.support.turned_loop import TurnedClock
 
 
 class World:
@@ -133,23 +134,4 @@ class World:
         await self.cluster.close()
 
 
-async def after_a_moment(work: Callable[[], Any]) -> Any:
-    await asyncio.sleep(0.01)
-    return work()
-
-
-def story(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Decorate ``async def test(world)``: it runs in a fresh world on a turned clock."""
-
-    def test() -> None:
-        async def main() -> None:
-            world = World()
-            try:
-                await play(world)
-            finally:
-                await world.close()
-
-        run_turned(main())
-
-    test.__name__, test.__module__ = play.__name__, play.__module__
-    return test
+story = story_in(World)

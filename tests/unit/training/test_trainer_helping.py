@@ -11,7 +11,8 @@ from headrace.core.errors import UserError
 from headrace.training.ranks.job import Job, outcome_uri
 from headrace.training.trainer.helping import Helper
 from headrace.training.trainer.store import TrainingStore
-from tests.support.training_world import NAME, TOPICS, TrainingWorld, offload, story
+from tests.support.story import after_a_moment
+from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
 
 
 class Shares:
@@ -35,7 +36,7 @@ def help_with(world: TrainingWorld, shares: Shares) -> asyncio.Event:
         models=TOPICS.models,
         store=TrainingStore(world.store, NAME),
         launch=shares.launch,
-        offload=offload,
+        offload=after_a_moment,
         clock=world.clock,
     )
     world.runs["helper"], world.stops["helper"] = asyncio.create_task(helper.run(stop)), stop
