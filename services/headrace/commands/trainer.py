@@ -99,21 +99,23 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     registry = CollectorRegistry()
     with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool:
         offload = _offload(pool)
-        running = Trainer(
-            name=name,
-            cluster=cluster,
-            topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
-            settings=settings.trainer,
-            times=GroupTimes(settings.kafka.session_timeout_ms / 1000, settings.kafka.rebalance_timeout_ms / 1000),
-            store=TrainingStore(settings.trainer.store, name),
-            launch=launch,
-            decide=_gate(settings, cluster, offload),
-            offload=offload,
-            clock=SystemClock(),
-            metrics=TrainerMetrics(registry),
-            once=once,
-        )
-        async with _admin(settings, registry, lambda: None if running.ready else NOT_READY):
+        running: Trainer | None = None
+        async with _admin(settings, registry, lambda: None if running is not None and running.ready else NOT_READY):
+            # Made only now: a port that is taken leaves nothing behind.
+            running = Trainer(
+                name=name,
+                cluster=cluster,
+                topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
+                settings=settings.trainer,
+                times=GroupTimes(settings.kafka.session_timeout_ms / 1000, settings.kafka.rebalance_timeout_ms / 1000),
+                store=TrainingStore(settings.trainer.store, name),
+                launch=launch,
+                decide=_gate(settings, cluster, offload),
+                offload=offload,
+                clock=SystemClock(),
+                metrics=TrainerMetrics(registry),
+                once=once,
+            )
             return await running.run(stop)
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Text = str | None
 
 
+STARTING = "starting"
+
+
 def worker(
     ctx: typer.Context,
     *,
@@ -95,27 +98,29 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
         ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool,
         _membership(settings) as member,
     ):
-        running = Worker(
-            cluster=AioKafkaCluster(settings.kafka),
-            topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
-            settings=settings.worker,
-            shape=settings.requests,
-            model=_model(settings.worker.model, settings.worker.backend),
-            clock=SystemClock(),
-            offload=lambda work: loop.run_in_executor(pool, work),
-            metrics=WorkerMetrics(registry),
-            process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            member=member,
-            before_answering=_freeze,
-        )
+        running: Worker | None = None
         async with admin_server(
             settings.admin.host,
             settings.admin.port_of(slot),
             health=lambda: None,
-            ready=lambda: running.unready,
+            ready=lambda: STARTING if running is None else running.unready,
             registry=registry,
         ) as port:
             event("admin.listening", host=settings.admin.host, port=port)
+            # Made only now: a port that is taken leaves nothing behind.
+            running = Worker(
+                cluster=AioKafkaCluster(settings.kafka),
+                topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
+                settings=settings.worker,
+                shape=settings.requests,
+                model=_model(settings.worker.model, settings.worker.backend),
+                clock=SystemClock(),
+                offload=lambda work: loop.run_in_executor(pool, work),
+                metrics=WorkerMetrics(registry),
+                process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                member=member,
+                before_answering=_freeze,
+            )
             await running.run(stop)
 
 
