@@ -108,13 +108,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     parser.add_argument("--threads", type=int, default=Recipe().threads)
     parser.add_argument("--budget", type=float, default=Budget().points, help="of compression; 0 prunes nothing")
+    parser.add_argument("--vectors", help="pretrained vectors that words begin from, such as glove-6b-50d")
     options = parser.parse_args()
-    recipe = msgspec.structs.replace(Recipe(), seed=options.seed, threads=options.threads)
+    convolution = msgspec.structs.replace(Recipe().convolution, vectors=options.vectors)
+    recipe = Recipe(seed=options.seed, threads=options.threads, convolution=convolution)
 
     budget = Budget(points=options.budget) if options.budget else None
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    table = Table("set", title=f"The default recipe, seed {recipe.seed}, {recipe.threads} threads")
+    table = Table("set", title=f"Seed {recipe.seed}, {recipe.threads} threads, vectors {options.vectors}")
     for name in options.sets.split(","):
         try:
             parts = read_set(name, options.folder)
