@@ -11,6 +11,7 @@ DATA ?= $(HEADRACE_DATA)
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev-s3]'
 	touch $@
 
 demo: $(VENV)/.installed
