@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from headrace.commands.common import Invocation
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
-    from headrace.training.recipe import Recipe
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -71,6 +69,7 @@ def train(
     from headrace.model.artifact import load, save
     from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
+    from headrace.training.recipe import adapted
 
     console = Console()
     # An end by signal, too, leaves no folder and no ranks behind.
@@ -86,7 +85,7 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
             ),
-            recipe=_recipe(epochs, seed, threads, vectors),
+            recipe=adapted(epochs=epochs, seed=seed, threads=threads, vectors=vectors),
             checkpoints=shared or folder,
             out=shared or folder,
             budget=Budget(points=budget) if budget else None,
@@ -101,13 +100,15 @@ def train(
 def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: Path, on_event: OnEvent) -> Outcome:
     """One rank trains in this process; more are started as processes."""
     from headrace.training.ranks.exchange import Alone
-    from headrace.training.ranks.job import Outcome, outcome_uri
+    from headrace.training.ranks.job import read_outcome
     from headrace.training.ranks.launch import launch
     from headrace.training.ranks.rank import run
 
     if ranks == 1 and nodes is None:
         run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}))
-        return msgspec.json.decode(Path(outcome_uri(job)).read_bytes(), type=Outcome)
+        outcome = read_outcome(job)
+        assert outcome is not None  # noqa: S101 - the rank has just written it
+        return outcome
     environ = ctx.ensure_object(Invocation).environ
     training = launch(
         job, ranks=ranks, program=["headrace"], environ=environ, folder=folder, nodes=nodes, on_event=on_event
@@ -127,20 +128,6 @@ def _nodes(count: int, number: int, endpoint: str | None, address: str | None, s
             " where all machines see the checkpoints and what comes of them"
         )
     return Nodes(count=count, number=number, endpoint=endpoint, address=address)
-
-
-def _recipe(epochs: int | None, seed: int, threads: int | None, vectors: str | None) -> Recipe:
-    from headrace.training.recipe import Recipe
-
-    default = Recipe()
-    return msgspec.structs.replace(
-        default,
-        seed=seed,
-        threads=threads or default.threads,
-        convolution=msgspec.structs.replace(
-            default.convolution, epochs=epochs or default.convolution.epochs, vectors=vectors
-        ),
-    )
 
 
 @contextmanager
@@ -177,6 +164,7 @@ def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:
     from headrace.training.compress.table import curve_table
+    from headrace.training.report import agreement
     from headrace.training.tables import report_tables
 
     if outcome.curve is not None:
@@ -184,7 +172,7 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
     console.print("\n[bold]Test rows, answered by the int8 artifact on the cpu backend[/bold]")
     for table in report_tables(outcome.report):
         console.print(table)
-    equal = sum(a == b for a, b in zip(outcome.answers, outcome.float_answers, strict=True)) / len(outcome.answers)
+    equal = agreement(outcome.answers, outcome.float_answers)
     console.print(
         f"fp32 beside it: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
         f" {outcome.float_report.macro_f1:.2%}; equal answers {equal:.2%}"

@@ -62,6 +62,11 @@ def read(uri: str) -> bytes:
         return data
 
 
+def read_if_there(uri: str) -> bytes | None:
+    """All bytes at ``uri``, None when there is nothing. Raises StoreError when the store can't say."""
+    return None if size_of(uri) is None else read(uri)
+
+
 def remove(uri: str) -> bool:
     """Remove what is at ``uri``; whether something was there. Raises StoreError when the store refuses."""
     with _naming(uri, "removed"):

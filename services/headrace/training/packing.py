@@ -17,7 +17,7 @@ from headrace.training.examining import Examined, examine
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.parts import Parts
 from headrace.training.recipe import Recipe
-from headrace.training.report import Report, compare
+from headrace.training.report import Report, agreement, compare
 from headrace.training.train import Trained
 from headrace_schemas.records import Lineage, OffsetRange
 
@@ -60,7 +60,7 @@ def pack(
     examined = examine(backend, trained.original, champion, test, exchange)
     truth, answers = examined.truth, examined.answers
     report, float_report = compare(truth, answers.labels), compare(truth, examined.float_answers)
-    agreement = sum(a == b for a, b in zip(answers.labels, examined.float_answers, strict=True)) / len(truth)
+    equal = agreement(answers.labels, examined.float_answers)
     right = [label == given for label, given in zip(truth, answers.labels, strict=True)]
     about = About(
         created_at_ms=created_at_ms,
@@ -73,7 +73,7 @@ def pack(
             "test_accuracy_fp32": float_report.accuracy,
             "test_macro_f1_fp32": float_report.macro_f1,
             "test_calibration_error": calibration_error(answers.scores, right),
-            "agreement_fp32": agreement,
+            "agreement_fp32": equal,
         },
         compression={}
         if trained.curve is None
@@ -87,7 +87,7 @@ def pack(
         artifact=assemble(quantized, about),
         report=report,
         float_report=float_report,
-        agreement=agreement,
+        agreement=equal,
         examined=examined,
     )
 

@@ -59,3 +59,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     convolution: ConvolutionRecipe = ConvolutionRecipe()
     seed: int = 0
     threads: int = 1
+
+
+def adapted(*, seed: int, epochs: int | None = None, vectors: str | None = None, threads: int | None = None) -> Recipe:
+    """The recipe that all data sets share, with what somebody wants otherwise; None is as the recipe has it."""
+    recipe = Recipe()
+    return msgspec.structs.replace(
+        recipe,
+        seed=seed,
+        threads=threads or recipe.threads,
+        convolution=msgspec.structs.replace(
+            recipe.convolution,
+            epochs=epochs or recipe.convolution.epochs,
+            vectors=vectors or recipe.convolution.vectors,
+        ),
+    )

@@ -63,6 +63,13 @@ def compare(truth: Sequence[str], answers: Sequence[str], *, most_confusions: in
     )
 
 
+def agreement(answers: Sequence[str], others: Sequence[str]) -> float:
+    """The share of rows with equal answers, 0 without rows. Raises ValueError for unequal lengths."""
+    if not answers and not others:
+        return 0.0
+    return sum(one == other for one, other in zip(answers, others, strict=True)) / len(answers)
+
+
 def _class_report(label: str, right: int, support: int, predicted: int) -> ClassReport:
     return ClassReport(
         label=label,

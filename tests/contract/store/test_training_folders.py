@@ -1,7 +1,7 @@
 """The trainer's folders on every store: a job is kept whole, and old trainings go with all that they wrote."""
 
 from headrace.model import store
-from headrace.training.ranks.job import FileSource, Job
+from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.recipe import Recipe
 from headrace.training.trainer.store import TrainingStore
 
@@ -22,7 +22,7 @@ def test_a_job_is_read_back_and_absent_before(folder: str) -> None:
     assert kept.read_job("1") is None
     kept.write_job(job)
     assert kept.read_job("1") == job
-    assert kept.read_outcome(job) is None
+    assert read_outcome(job) is None
 
 
 def test_the_folders_of_other_trainings_go_and_those_of_another_model_stay(folder: str) -> None:

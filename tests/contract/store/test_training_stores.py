@@ -7,7 +7,7 @@ import torch
 
 from headrace.training.ranks.checkpoint import StoredCheckpoints
 from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.job import FileSource, Job
+from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.recipe import Recipe
 from headrace.training.trainer.store import TrainingStore
 
@@ -29,7 +29,7 @@ def test_a_job_is_read_by_who_goes_on_with_it_and_old_ones_are_removed(folder: s
         job = job_of(folder, training)
         trainer.write_job(job)
         assert successor.read_job(training) == job
-        assert successor.read_outcome(job) is None
+        assert read_outcome(job) is None
     successor.remove_trainings_but("two")
     assert trainer.read_job("one") is None
     assert trainer.read_job("two") is not None

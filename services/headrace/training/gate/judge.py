@@ -19,6 +19,7 @@ from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
 from headrace.training.gate.settings import GateSettings
 from headrace.training.ranks.job import Outcome
+from headrace.training.report import agreement
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ModelVersion, Verdict
 
@@ -52,7 +53,7 @@ async def decide(
         rows=len(outcome.truth),
         classes=len(set(outcome.truth)),
         macro_f1=outcome.report.macro_f1,
-        agreement=_agreement(outcome.answers, outcome.float_answers),
+        agreement=agreement(outcome.answers, outcome.float_answers),
         size=candidate.size,
         latency_us=outcome.latency_us,
     )
@@ -93,12 +94,6 @@ def answer_by(version: ModelVersion) -> Answer:
         ]
 
     return answer
-
-
-def _agreement(answers: Sequence[str], others: Sequence[str]) -> float:
-    if not answers:
-        return 0.0
-    return sum(one == other for one, other in zip(answers, others, strict=True)) / len(answers)
 
 
 def _compare(outcome: Outcome, resamples: int, randomness: np.random.Generator) -> Comparison | Unmeasured:

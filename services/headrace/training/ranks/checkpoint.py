@@ -45,9 +45,7 @@ class StoredCheckpoints:
         store.write(self._uri(name), data.getvalue(), name)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        own = None
-        if self._exchange.rank == 0 and store.size_of(self._uri(name)) is not None:
-            own = store.read(self._uri(name))
+        own = store.read_if_there(self._uri(name)) if self._exchange.rank == 0 else None
         data = self._exchange.gather(own)[0]
         if data is None:
             return None

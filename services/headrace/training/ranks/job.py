@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.model import store
 from headrace.training.compress.curve import Curve
 from headrace.training.compress.plan import Budget
 from headrace.training.recipe import Recipe
@@ -80,3 +81,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome_uri(job: Job) -> str:
     """Where the outcome of ``job`` is written."""
     return f"{job.checkpoints.rstrip('/')}/outcome.json"
+
+
+def read_outcome(job: Job) -> Outcome | None:
+    """What came of ``job``, None when its ranks are not done. Blocks; raises StoreError when the store can't be
+    reached, and msgspec.DecodeError for what is no outcome.
+    """
+    data = store.read_if_there(outcome_uri(job))
+    return None if data is None else msgspec.json.decode(data, type=Outcome)

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import msgspec
 import psutil
 
 from headrace.core.errors import UserError
 from headrace.lifecycle import die_with_parent
 from headrace.logs import event
-from headrace.training.ranks.job import Job, Outcome, outcome_uri
+from headrace.training.ranks.job import Job, Outcome, outcome_uri, read_outcome
 from headrace.training.ranks.output import Output, lines
 
 GRACE_S = 10.0
@@ -162,9 +161,9 @@ async def _end(process: Process) -> None:
 def _outcome(job: Job) -> Outcome:
     uri = outcome_uri(job)
     try:
-        with fsspec.open(uri, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Outcome)
-    except FileNotFoundError as error:
-        raise TrainingFailedError(f"Training {job.id} ended without its outcome, {uri}") from error
+        outcome = read_outcome(job)
     except msgspec.DecodeError as error:
         raise TrainingFailedError(f"Training {job.id}: {uri} is no outcome of a training ({error})") from error
+    if outcome is None:
+        raise TrainingFailedError(f"Training {job.id} ended without its outcome, {uri}")
+    return outcome

@@ -19,7 +19,7 @@ from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.moving import PinnedAliasError, move
 from headrace.registry.versions import version_record
-from headrace.training.ranks.job import Job, Outcome
+from headrace.training.ranks.job import Job, Outcome, read_outcome
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.election import NotLeadingError
 from headrace.training.trainer.jobs import job_of
@@ -138,7 +138,7 @@ class Conductor:
 
     async def _train(self, training: Training) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
         job = await self._job(training)
-        outcome = await self._offload(lambda: self._store.read_outcome(job))
+        outcome = await self._offload(lambda: read_outcome(job))
         if outcome is None:
             outcome = await self._launch(job)
         version = await self._version(outcome)

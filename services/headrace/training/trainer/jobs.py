@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from headrace.training.compress.plan import Budget
 from headrace.training.ranks.job import Job, TopicSource
-from headrace.training.recipe import Recipe
+from headrace.training.recipe import adapted
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.records import ModelVersion, Training
@@ -26,7 +24,7 @@ def job_of(
         source=TopicSource(
             topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
         ),
-        recipe=recipe_of(settings),
+        recipe=adapted(seed=settings.seed, epochs=settings.epochs, vectors=settings.vectors),
         budget=Budget(points=settings.budget_points) if settings.budget_points else None,
         checkpoints=store.training(training.id),
         out=store.versions,
@@ -35,12 +33,3 @@ def job_of(
         champion=None if champion is None else champion.uri,
         accept=settings.accept,
     )
-
-
-def recipe_of(settings: TrainerSettings) -> Recipe:
-    """The recipe that all data sets share, with what the settings change of it."""
-    recipe = Recipe(seed=settings.seed)
-    convolution = msgspec.structs.replace(
-        recipe.convolution, epochs=settings.epochs or recipe.convolution.epochs, vectors=settings.vectors
-    )
-    return msgspec.structs.replace(recipe, convolution=convolution)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.model import store
-from headrace.training.ranks.job import Job, Outcome, outcome_uri
+from headrace.training.ranks.job import Job
 
 
 class TrainingStore:
@@ -40,13 +40,8 @@ class TrainingStore:
 
     def read_job(self, training_id: str) -> Job | None:
         """What the ranks of a training were told, None when its trainer died before it could keep that."""
-        uri = self._job(training_id)
-        return None if store.size_of(uri) is None else msgspec.json.decode(store.read(uri), type=Job)
-
-    def read_outcome(self, job: Job) -> Outcome | None:
-        """What came of a training whose ranks are done, None when they are not."""
-        uri = outcome_uri(job)
-        return None if store.size_of(uri) is None else msgspec.json.decode(store.read(uri), type=Outcome)
+        data = store.read_if_there(self._job(training_id))
+        return None if data is None else msgspec.json.decode(data, type=Job)
 
     def remove_trainings_but(self, training_id: str) -> None:
         """Remove the folders of all other trainings of this model."""
