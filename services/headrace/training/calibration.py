@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace.core.drift import TENTHS, tenths
 from headrace.training.answering import Answered
 from headrace_schemas.records import Profile
 
 _BINS = 15
-_TENTHS = 10
 
 
 def calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
@@ -23,7 +22,7 @@ def calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
     if not scores:
         raise ValueError("no scores to judge")
     given, hits = np.asarray(scores, np.float64), np.asarray(right, np.float64)
-    bins = _bins(given, _BINS)
+    bins = np.minimum((given * _BINS).astype(np.int64), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
     distance = np.abs(np.bincount(bins, hits, _BINS) - np.bincount(bins, given, _BINS))
     return float(distance.sum() / counts.sum())
@@ -38,10 +37,6 @@ def profile_of(answers: Answered, labels: Sequence[str]) -> Profile:
     """How ``answers`` share out among ``labels`` and over the tenths of the score."""
     places = {label: place for place, label in enumerate(labels)}
     counts = np.bincount([places[label] for label in answers.labels], minlength=len(labels))
-    tenths = np.bincount(_bins(np.asarray(answers.scores), _TENTHS), minlength=_TENTHS)
+    by_score = tenths(answers.scores)
     rows = len(answers.labels)
-    return Profile(tuple((counts / rows).tolist()), tuple((tenths / rows).tolist()))
-
-
-def _bins(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    return np.minimum((scores * count).astype(np.int64), count - 1)
+    return Profile(tuple((counts / rows).tolist()), tuple(by_score[tenth] / rows for tenth in range(TENTHS)))

@@ -28,7 +28,7 @@ _CANARY_CHARACTERS = 200
 class Packed(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact, the test report of its int8 answers and of the fp32 original, and the share of equal answers.
 
-    ``examined`` has the answers themselves.
+    ``examined`` has the answers themselves; ``backend`` gave them, and answers as one of the artifact would.
     """
 
     artifact: Artifact
@@ -36,6 +36,7 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     float_report: Report
     agreement: float
     examined: Examined
+    backend: Backend
 
 
 def pack(
@@ -89,6 +90,7 @@ def pack(
         float_report=float_report,
         agreement=equal,
         examined=examined,
+        backend=backend,
     )
 
 

@@ -150,7 +150,7 @@ def test_a_broker_that_sends_nothing_more_ends_the_reading():
                 consumer.fetch = self.fetch
                 return consumer
 
-            async def fetch(self, *, max_records, timeout_s):
+            async def fetch(self, *, max_records, timeout_s, partitions):
                 await cluster.clock.sleep(timeout_s)
                 return {}
 

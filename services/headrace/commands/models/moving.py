@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +22,7 @@ Check = Annotated[
     typer.Option(help="Read the artifact first, as a worker will; --no-check where only workers reach the store."),
 ]
 
-Decide = Callable[[Models, str, int], Awaitable["ModelAlias"]]
+Decide = Callable[[Models, str, int], "ModelAlias"]
 """From the topic, the model's name and the time to the record to publish."""
 
 
@@ -39,12 +39,11 @@ def promote(
     from headrace.registry.finding import find_version
     from headrace.registry.moving import move
 
-    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+    def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
         found = find_version(models.log, name, version)
-        pointer = move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True)
-        return await _checked(models, pointer) if check else pointer
+        return move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True)
 
-    _move(ctx, bootstrap, decide)
+    _move(ctx, bootstrap, decide, check=check)
 
 
 def rollback(
@@ -58,11 +57,10 @@ def rollback(
     """Point an alias at the version that it pointed at before. A second rollback goes forward again."""
     from headrace.registry.moving import roll_back
 
-    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
-        pointer = roll_back(models.log, name, alias, reason=reason, now_ms=now_ms)
-        return await _checked(models, pointer) if check else pointer
+    def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+        return roll_back(models.log, name, alias, reason=reason, now_ms=now_ms)
 
-    _move(ctx, bootstrap, decide)
+    _move(ctx, bootstrap, decide, check=check)
 
 
 def pin(
@@ -90,23 +88,27 @@ def unpin(
 def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
     from headrace.registry.moving import set_pin
 
-    async def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
+    def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
         return set_pin(models.log, name, alias, pinned=pinned, reason=reason, now_ms=now_ms)
 
     return decide
 
 
-def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide) -> None:
+def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: bool = False) -> None:
+    """Publish what ``decide`` gives; with ``check`` its artifact has to be readable, or nothing is moved."""
     import msgspec
 
     from headrace.core.clock import SystemClock
+    from headrace.registry.loading import load_version
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
 
     async def run() -> ModelAlias:
         async with open_models(settings) as models:
             clock = SystemClock()
-            decided = await decide(models, settings.worker.model_name, clock.now_ms())
+            decided = decide(models, settings.worker.model_name, clock.now_ms())
+            if check:
+                await asyncio.to_thread(load_version, models.log.versions[decided.name, decided.version])
             # Looking at the artifact took its time, and the alias moves only now.
             pointer = msgspec.structs.replace(decided, moved_at_ms=clock.now_ms())
             await models.writer.publish([pointer])
@@ -116,11 +118,3 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide) -> None:
     before = f", before {pointer.previous}" if pointer.previous else ""
     pinned = ", pinned" if pointer.pinned else ""
     print(f"{pointer.name}: {pointer.alias} -> {pointer.version}{before}{pinned}")
-
-
-async def _checked(models: Models, pointer: ModelAlias) -> ModelAlias:
-    """``pointer``, when its artifact can be read; raises ArtifactError before anything is moved."""
-    from headrace.registry.loading import load_version
-
-    await asyncio.to_thread(load_version, models.log.versions[pointer.name, pointer.version])
-    return pointer

@@ -9,6 +9,7 @@ import torch
 
 from headrace.model.network import Network
 from headrace.model.textcnn import TextCNN
+from headrace.training.assembling import convolution_arrays
 
 
 def module_of(network: Network, *, scale: float = 1.0, dropout: float = 0.0) -> TextCNN:
@@ -34,12 +35,4 @@ def module_of(network: Network, *, scale: float = 1.0, dropout: float = 0.0) -> 
 
 def with_module(network: Network, module: TextCNN, *, scale: float = 1.0) -> Network:
     """``network`` with the weights of ``module``, its logits multiplied by ``scale``."""
-    arrays = {name: value.numpy().copy() for name, value in module.state_dict().items()}
-    return replace(
-        network,
-        words=arrays["words.weight"],
-        filters=tuple(arrays[f"filters.{place}"] for place in range(len(network.widths))),
-        filter_bias=arrays["filter_bias"],
-        head=arrays["head.weight"] * np.float32(scale),
-        head_bias=arrays["head.bias"] * np.float32(scale),
-    )
+    return replace(network, **convolution_arrays(module, scale))

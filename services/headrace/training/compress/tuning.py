@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 
-from headrace.model.network import FIRST_WORD_ROW, Network
+from headrace.model.network import Network
+from headrace.training.assembling import wide_arrays
 from headrace.training.blend import Shares
 from headrace.training.compress.module import module_of, with_module
 from headrace.training.fit_convolution import ConvolutionFit
@@ -34,9 +34,7 @@ class Tuner:
     def refit_wide(self, network: Network) -> Network:
         """Fit the wide part afresh to the words and bigrams that are left."""
         wide = fit_wide_part(self._kept(network), self._recipe, self._exchange)
-        weights, bias = (value.numpy() * np.float32(self._scale) for value in wide)
-        rows = FIRST_WORD_ROW + len(network.word_hashes)
-        return replace(network, wide_words=weights[:rows], wide_bigrams=weights[rows:], wide_bias=bias)
+        return replace(network, **wide_arrays(wide, len(network.word_hashes), self._scale))
 
     def tune_convolution(self, network: Network) -> Network:
         """Train the convolution on for some epochs."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from headrace.kafka.stretches import read_stretches
 from headrace.logs import event
 from headrace.training.dataset import DatasetError
 from headrace.training.ranks.job import TopicSource
@@ -19,11 +19,6 @@ from headrace_schemas.records import LabelledText, OffsetRange
 
 UNKNOWN_LABEL = "unknown-label"
 """Why a label is left out that is none of those allowed."""
-
-FETCH_RECORDS = 2000
-FETCH_S = 0.5
-EMPTY_FETCHES = 120
-"""So many fetches in a row that bring nothing, a minute of them, end the reading."""
 
 
 class LastRecord(msgspec.Struct, frozen=True):
@@ -74,12 +69,13 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
             if lost := start - ranges[name].first:
                 event("labels.lost", level="warning", topic=name.topic, partition=name.partition, offsets=lost)
                 dropped["retention"] += lost
-        async for record in _records(consumer, starts, {name: one.end for name, one in ranges.items()}):
-            if record.key:
-                before = last.get((record.partition, record.key))
-                last[record.partition, record.key] = _last(record, before, source)
-            else:
-                dropped[BadKeyError.code] += 1
+        async for chunk in read_stretches(consumer, starts, {name: one.end for name, one in ranges.items()}):
+            for record in chunk:
+                if record.key:
+                    before = last.get((record.partition, record.key))
+                    last[record.partition, record.key] = _last(record, before, source)
+                else:
+                    dropped[BadKeyError.code] += 1
     finally:
         await consumer.stop()
     return Shard(
@@ -100,31 +96,6 @@ async def _starts(consumer: Consumer, ranges: Mapping[TopicPartition, OffsetRang
             )
     beginnings = await consumer.beginning_offsets(ranges)
     return {name: min(max(one.first, beginnings[name]), one.end) for name, one in ranges.items()}
-
-
-async def _records(
-    consumer: Consumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[Record]:
-    """Yield what lies from ``starts`` up to ``ends`` (not included), in the order of offsets within a partition."""
-    reading = {name for name, start in starts.items() if start < ends[name]}
-    consumer.assign(reading)
-    for name in reading:
-        consumer.seek(name, starts[name])
-    empty = 0
-    while reading:
-        chunks = await consumer.fetch(max_records=FETCH_RECORDS, timeout_s=FETCH_S)
-        empty = 0 if chunks else empty + 1
-        for name, chunk in chunks.items():
-            for record in chunk:
-                if record.offset < ends[name]:
-                    yield record
-        # The position, and not the last record's offset, since the last offsets of a range may hold no record.
-        read = {name for name in reading if await consumer.position(name) >= ends[name]}
-        consumer.pause(read)
-        reading -= read
-        if empty == EMPTY_FETCHES and reading:
-            waiting = ", ".join(f"{name.topic}[{name.partition}]" for name in sorted(reading))
-            raise BrokerUnavailableError(f"Nothing more came of {waiting} for {EMPTY_FETCHES * FETCH_S:.0f} s")
 
 
 def _last(record: Record, before: LastRecord | None, source: TopicSource) -> LastRecord:

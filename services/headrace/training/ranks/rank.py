@@ -68,8 +68,7 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
         parent=job.parent,
     )
     if exchange.rank == 0:
-        outcome = _outcome(job, trained, packed, parts, champion)
-        outcome = msgspec.structs.replace(outcome, seconds=time.monotonic() - begun)
+        outcome = _outcome(job, trained, packed, parts, champion, begun)
         save(packed.artifact, outcome.uri)
         if trained.curve is not None:
             table, picture = beside(outcome.uri)
@@ -99,10 +98,11 @@ def _offsets(source: FileSource | TopicSource) -> tuple[OffsetRange, ...]:
     return source.ranges if isinstance(source, TopicSource) else ()
 
 
-def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion: Backend | None) -> Outcome:
+def _outcome(
+    job: Job, trained: Trained, packed: Packed, parts: Parts, champion: Backend | None, begun: float
+) -> Outcome:
     artifact, examined = packed.artifact, packed.examined
     texts = parts.split.test.texts or parts.split.train.texts
-    backend = open_backend("cpu", artifact)
     assert artifact.about.lineage is not None  # noqa: S101 - it was given one above
     return Outcome(
         uri=f"{job.out.rstrip('/')}/{artifact.version}.safetensors",
@@ -118,8 +118,9 @@ def _outcome(job: Job, trained: Trained, packed: Packed, parts: Parts, champion:
         float_answers=examined.float_answers,
         champion_answers=examined.champion_answers,
         curve=trained.curve,
-        latency_us=latency_us(backend, texts, time.perf_counter),
+        latency_us=latency_us(packed.backend, texts, time.perf_counter),
         champion_latency_us=None if champion is None else latency_us(champion, texts, time.perf_counter),
         epochs=trained.chosen.number,
-        seconds=0.0,
+        # Evaluated last, so that the measuring above counts too.
+        seconds=time.monotonic() - begun,
     )
