@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from tests.support.turned_loop import run_turned
+from headrace.kafka.memory import MemoryCluster
+from tests.support.turned_loop import TurnedClock, run_turned
 
 
 class World(Protocol):
@@ -37,6 +38,31 @@ def story_in(make: Callable[[], W]) -> Callable[[Play[W]], Callable[[], None]]:
         return test
 
     return story
+
+
+class TwinWorld:
+    """Services that run over ``cluster``, by name, on the turned ``clock``."""
+
+    clock: TurnedClock
+    cluster: MemoryCluster
+    runs: dict[str, asyncio.Task[Any]]
+    patience_s = 60.0
+
+    async def until(self, condition: Callable[[], Any], limit: float | None = None) -> None:
+        """Wait until ``condition`` is true, for ``patience_s`` at most; what ends a service meanwhile is raised."""
+        end = self.clock.monotonic() + (self.patience_s if limit is None else limit)
+        while not condition():
+            for run in self.runs.values():
+                if run.done():
+                    run.result()
+            assert self.clock.monotonic() < end, "the condition did not come true"
+            await self.clock.sleep(0.05)
+
+    async def close(self) -> None:
+        for run in self.runs.values():
+            run.cancel()
+        await asyncio.gather(*self.runs.values(), return_exceptions=True)
+        await self.cluster.close()
 
 
 async def after_a_moment(work: Callable[[], Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,7 +34,7 @@ from headrace_schemas.records import (
 )
 from headrace_schemas.topics import models_key
 from tests.support.networks import random_network
-from tests.support.story import after_a_moment, story_in
+from tests.support.story import TwinWorld, after_a_moment, story_in
 from tests.support.turned_loop import TurnedClock
 
 TOPICS = TrainerTopics(labels="labels", dead_letters="dead-letters", models="models", results="results")
@@ -47,11 +46,13 @@ NETWORK = quantize(random_network(1))
 stores = itertools.count()
 
 
-class TrainingWorld:
+class TrainingWorld(TwinWorld):
     """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
 
     A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``verdict`` is what the gate says.
     """
+
+    patience_s = 300.0
 
     def __init__(self, partitions: int = 2) -> None:
         self.clock = TurnedClock()
@@ -180,15 +181,6 @@ class TrainingWorld:
         await self.until(lambda: len(self.trainings(state)) >= count)
         return self.trainings(state)
 
-    async def until(self, condition: Callable[[], Any], limit: float = 300.0) -> None:
-        end = self.clock.monotonic() + limit
-        while not condition():
-            for run in self.runs.values():
-                if run.done():
-                    run.result()
-            assert self.clock.monotonic() < end, "the condition did not come true"
-            await self.clock.sleep(0.05)
-
     async def stop(self, name: str = "t0") -> None:
         self.stops[name].set()
         await asyncio.wait_for(self.runs.pop(name), 60)
@@ -199,12 +191,6 @@ class TrainingWorld:
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"headrace_trainer_{name}", labels)
-
-    async def close(self) -> None:
-        for run in self.runs.values():
-            run.cancel()
-        await asyncio.gather(*self.runs.values(), return_exceptions=True)
-        await self.cluster.close()
 
 
 story = story_in(TrainingWorld)

@@ -20,11 +20,11 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import METRICS, SETTINGS, TOPICS
-from tests.support.story import after_a_moment, story_in
+from tests.support.story import TwinWorld, after_a_moment, story_in
 from tests.support.turned_loop import TurnedClock
 
 
-class World:
+class World(TwinWorld):
     """Workers are named; ``faults`` is called at every point of every call of theirs."""
 
     def __init__(self, partitions: int = 1) -> None:
@@ -117,21 +117,6 @@ class World:
     async def running(self, name: str = "w0") -> None:
         """Wait until the worker owns partitions and knows where to go on in each."""
         await self.until(lambda: self.workers[name].unready is None)
-
-    async def until(self, condition: Callable[[], bool], limit: float = 60.0) -> None:
-        end = self.clock.monotonic() + limit
-        while not condition():
-            for run in self.runs.values():
-                if run.done():
-                    run.result()
-            assert self.clock.monotonic() < end, "the condition did not come true"
-            await self.clock.sleep(0.05)
-
-    async def close(self) -> None:
-        for run in self.runs.values():
-            run.cancel()
-        await asyncio.gather(*self.runs.values(), return_exceptions=True)
-        await self.cluster.close()
 
 
 story = story_in(World)

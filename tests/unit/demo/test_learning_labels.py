@@ -1,11 +1,12 @@
 import random
 
-from headrace.demo.learning.labels import Labelled, in_two_parts, publish, quotes, to_forget
+from headrace.demo.learning.labels import Keyed, in_two_parts, quotes, to_forget
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import About, Canary, assemble
 from headrace.model.quantizing import quantize
 from headrace.training.dataset import Rows
+from headrace.training.labelling import publish_labels
 from headrace.training.splitting import Part, part_of
 from headrace_schemas.codec import decode_label
 from headrace_schemas.records import LabelledText
@@ -19,7 +20,7 @@ def version(*quoted: str):
     return assemble(quantize(random_network(3)), About(canaries=tuple(Canary(text, label) for text in quoted)))
 
 
-def divided() -> tuple[list[Labelled], list[Labelled]]:
+def divided() -> tuple[list[Keyed], list[Keyed]]:
     return in_two_parts(ROWS, 0.6, random.Random(1))
 
 
@@ -45,7 +46,7 @@ def test_what_is_forgotten_was_trained_on_or_is_quoted() -> None:
 def test_the_same_text_of_another_id_is_forgotten_too() -> None:
     first, rest = divided()
     before = to_forget(first, rest, version())
-    again = Labelled("another", before[0].text.upper(), before[0].label, before[0].key)
+    again = Keyed("another", before[0].text.upper(), before[0].label, before[0].key)
     assert to_forget(first, [*rest, again], version()) == [*before, again]
 
 
@@ -64,7 +65,7 @@ def test_the_quotations_of_some_texts_are_counted() -> None:
 async def test_labels_are_published_by_id_and_erased_by_tombstones(memory_cluster: MemoryCluster) -> None:
     memory_cluster.create_topic(TopicSpec(name="labels", partitions=1))
     one, other = divided()[0][:2]
-    await publish(memory_cluster, "labels", labels=[one, other], erased=[one])
+    await publish_labels(memory_cluster, "labels", labels=[one, other], erased=[one.id])
     records = memory_cluster.log(TopicPartition("labels", 0)).records
     assert [record.key.decode() for record in records] == [one.id, other.id, one.id]
     assert decode_label(records[1].value) == LabelledText(text=other.text, label=other.label)

@@ -61,16 +61,22 @@ async def answered_by(world: Any, version: str) -> None:
     assert all(answer.label == f"{label_of('text')} by {answer.version}" for answer in world.answers())
 
 
+async def answering_v1(world: Any) -> Store:
+    """A worker answers by v1, which it loaded from the store."""
+    store = Store(world)
+    await versions("v1")(world)
+    world.start(answering=store.load)
+    await answered_by(world, "v1")
+    return store
+
+
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[Any]:
     return [record for record in caplog.records if record.getMessage() == name]
 
 
 @story
 async def test_a_moved_alias_is_followed_and_every_answer_is_of_one_version(world):
-    store = Store(world)
-    await versions("v1")(world)
-    world.start(answering=store.load)
-    await answered_by(world, "v1")
+    store = await answering_v1(world)
     await world.point_alias("v2", previous="v1")
     await answered_by(world, "v2")
     assert {answer.version for answer in world.answers()} == {"v1", "v2"}
@@ -80,10 +86,7 @@ async def test_a_moved_alias_is_followed_and_every_answer_is_of_one_version(worl
 
 @story
 async def test_requests_are_answered_by_the_old_version_while_the_next_is_loaded(world):
-    store = Store(world)
-    await versions("v1")(world)
-    world.start(answering=store.load)
-    await answered_by(world, "v1")
+    store = await answering_v1(world)
     store.seconds = 100.0
     await world.point_alias("v2")
     await world.clock.sleep(50)
@@ -116,10 +119,7 @@ async def test_a_batch_that_is_being_computed_ends_on_the_version_that_it_began_
 
 @story
 async def test_a_rollback_needs_no_loading(world):
-    store = Store(world)
-    await versions("v1")(world)
-    world.start(answering=store.load)
-    await answered_by(world, "v1")
+    store = await answering_v1(world)
     await world.point_alias("v2", previous="v1")
     await answered_by(world, "v2")
     for version, previous in (("v1", "v2"), ("v2", "v1"), ("v1", "v2")):
@@ -158,10 +158,7 @@ async def test_a_worker_that_keeps_no_previous_version_loads_it_again(world):
 
 @story
 async def test_of_an_alias_that_moves_fast_only_the_newest_version_is_loaded_and_a_hanging_load_holds_nothing_up(world):
-    store = Store(world)
-    await versions("v1")(world)
-    world.start(answering=store.load)
-    await answered_by(world, "v1")
+    store = await answering_v1(world)
     store.seconds = 100.0
     await world.point_alias("v2")
     await world.until(lambda: store.loads == ["v1", "v2"])

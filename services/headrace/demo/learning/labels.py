@@ -5,36 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from random import Random
 
-import msgspec
-
-from headrace.kafka.interface import Cluster
 from headrace.model.artifact import Artifact
-from headrace.training import labelling
 from headrace.training.dataset import Rows
-from headrace.training.labelling import publish_labels
+from headrace.training.labelling import Labelled
 from headrace.training.splitting import Part, part_of
 from headrace.training.text_keys import text_keys
 
 
-class Labelled(msgspec.Struct, frozen=True):
-    """A text with its true label. ``key`` is what makes two texts the same to training."""
+class Keyed(Labelled, frozen=True):
+    """A labelled text with its ``key``, which makes two texts the same to training."""
 
-    id: str
-    text: str
-    label: str
     key: bytes
 
 
-def in_two_parts(rows: Rows, share: float, random: Random) -> tuple[list[Labelled], list[Labelled]]:
+def in_two_parts(rows: Rows, share: float, random: Random) -> tuple[list[Keyed], list[Keyed]]:
     """Give each of ``rows`` an id and divide them by chance: the first part is ``share`` of all."""
     columns = zip(rows.texts, rows.labels, text_keys(rows.texts), strict=True)
-    labelled = [Labelled(f"text-{number}", *columns) for number, columns in enumerate(columns)]
+    labelled = [Keyed(f"text-{number}", *columns) for number, columns in enumerate(columns)]
     random.shuffle(labelled)
     first = round(share * len(labelled))
     return labelled[:first], labelled[first:]
 
 
-def to_forget(learnt: Sequence[Labelled], coming: Sequence[Labelled], version: Artifact) -> list[Labelled]:
+def to_forget(learnt: Sequence[Keyed], coming: Sequence[Keyed], version: Artifact) -> list[Keyed]:
     """Texts whose erasure shows most: one that ``version`` was trained on, and one that it quotes to test itself.
 
     With each go all that are the same text, of those ``learnt`` and of those that are ``coming``.
@@ -50,15 +43,3 @@ def to_forget(learnt: Sequence[Labelled], coming: Sequence[Labelled], version: A
 def quotes(version: Artifact, texts: Iterable[Labelled]) -> int:
     """How many canaries of ``version`` are the beginning of one of ``texts``."""
     return sum(any(one.text.startswith(canary.text) for one in texts) for canary in version.about.canaries)
-
-
-async def publish(
-    cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[Labelled] = ()
-) -> None:
-    """Publish a record for each of ``labels`` and a tombstone for each of ``erased``. Raises a KafkaError."""
-    await publish_labels(
-        cluster,
-        topic,
-        labels=(labelling.Labelled(one.id, one.text, one.label) for one in labels),
-        erased=(one.id for one in erased),
-    )

@@ -16,7 +16,7 @@ from headrace import client
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo.children import ChildEndedError, beside
-from headrace.demo.learning.labels import Labelled, publish
+from headrace.demo.learning.labels import Keyed
 from headrace.demo.learning.processes import EPOCHS, by_hand
 from headrace.demo.learning.screen import made_lines
 from headrace.demo.learning.swaps import Observed
@@ -29,6 +29,7 @@ from headrace.demo.workers import Workers
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.registry.history import Move, alias_moves
 from headrace.registry.models_log import ModelsLog
+from headrace.training.labelling import publish_labels
 from headrace.training.recipe import ConvolutionRecipe
 
 POLL_S = 0.05
@@ -63,13 +64,13 @@ class Loop:
         self.swaps: list[tuple[str, Move]] = []
         """The moves of the alias that the workers have followed, each with what it was for."""
 
-    async def learn(self, labels: Sequence[Labelled], what: str, erased: Sequence[Labelled] = ()) -> Made:
+    async def learn(self, labels: Sequence[Keyed], what: str, erased: Sequence[Keyed] = ()) -> Made:
         """Publish ``labels`` and erase ``erased``; what the trainer makes of it, promoted by hand if the gate does not.
 
         Raises TrainingEndedError.
         """
         before = self._log.trainings.get(self._model)
-        await publish(self._cluster, self._names.labels, labels=labels, erased=erased)
+        await publish_labels(self._cluster, self._names.labels, labels=labels, erased=(one.id for one in erased))
         also = f", and {len(erased):,} erased by tombstones" if erased else ""
         self.say("Labels", f"{len(labels):,} published to {self._names.labels}: {escape(what)}{also}")
         training = await training_begun(self._log, self._model, None if before is None else before.id, self._clock)

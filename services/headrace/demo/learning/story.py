@@ -12,7 +12,7 @@ from rich.console import Console
 
 from headrace.core.clock import Clock
 from headrace.demo.children import beside
-from headrace.demo.learning.labels import Labelled, in_two_parts, quotes, to_forget
+from headrace.demo.learning.labels import Keyed, in_two_parts, quotes, to_forget
 from headrace.demo.learning.loop import Loop
 from headrace.demo.learning.processes import learning_settings, trainer
 from headrace.demo.learning.screen import erasure, order_of_versions, swaps_table, whole_stream
@@ -78,7 +78,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         return _close(loop, now(), old, new, erased, console)
 
 
-def _close(loop: Loop, end: Snapshot, old: Made, new: Made, erased: Sequence[Labelled], console: Console) -> bool:
+def _close(loop: Loop, end: Snapshot, old: Made, new: Made, erased: Sequence[Keyed], console: Console) -> bool:
     """Print the result; whether it is as it should be."""
     champions = [old.version.version, *(move.alias.version for _, move in loop.swaps)]
     kept = in_order(loop.observed.runs.values(), champions)
