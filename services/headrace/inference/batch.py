@@ -12,7 +12,7 @@ from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
 from headrace.inference.partition import Partition, Queued, Request
-from headrace.kafka.errors import KafkaError, ProducerDeadError
+from headrace.kafka.errors import KafkaError, passes
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace_schemas.records import Attempt, Loss
@@ -104,7 +104,7 @@ class Batcher:
                 if new:
                     await self._write_attempts([p.attempt for p in new if p.attempt is not None])
             except KafkaError as error:
-                if not error.retriable and not isinstance(error, ProducerDeadError):
+                if not passes(error):
                     raise
                 event("attempt.failed", level="warning", error=str(error))
                 await self._clock.sleep(RETRY_S)

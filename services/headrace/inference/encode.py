@@ -11,13 +11,13 @@ import msgspec
 from headrace.inference.batch import Slice
 from headrace.inference.decode import Decoded, Failure
 from headrace.inference.infer import Inferred, Model
+from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import Outgoing, Record
 from headrace_schemas.codec import encode_result
-from headrace_schemas.dead_letters import dead_letter_headers
-from headrace_schemas.errors import BadHeaderError, UnknownContentTypeError
-from headrace_schemas.headers import CONTENT_TYPE, JSON, Headers, content_type, read_attempt
+from headrace_schemas.errors import UnknownContentTypeError
+from headrace_schemas.headers import CONTENT_TYPE, JSON, Headers, content_type
 from headrace_schemas.paths import Copy
-from headrace_schemas.records import ClassifyResult, DeadLetter, Score, Status
+from headrace_schemas.records import ClassifyResult, Score, Status
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -87,7 +87,8 @@ def _encode_slice(
                 offset=offset, after=after, crc=crc, status=Status.EXPIRED, version=version, lost=lost
             )
         elif isinstance(label, Failure):
-            dead_letters.append(_dead_letter(record, label, version))
+            letter = dead_letter(record, stage=label.stage, error=label.code, message=label.message, version=version)
+            dead_letters.append(letter)
             errors[label.code] += 1
             result = ClassifyResult(
                 offset=offset,
@@ -138,23 +139,3 @@ def _ranking(inferred: Inferred, text: int, labels: Sequence[str]) -> tuple[Scor
 
 def _id(source: int | Failure | None, decoded: Decoded) -> str | None:
     return decoded.ids[source] if isinstance(source, int) else None
-
-
-def _dead_letter(record: Record, failure: Failure, version: str) -> Outgoing:
-    try:
-        attempt = read_attempt(record.headers)
-    except BadHeaderError:
-        attempt = 1
-    letter = DeadLetter(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        stage=failure.stage,
-        error=failure.code,
-        message=failure.message,
-        attempt=attempt,
-        version=version,
-        headers=tuple(record.headers),
-    )
-    return Outgoing(record.value, record.key, dead_letter_headers(letter))

@@ -13,7 +13,7 @@ from headrace.core.clock import Clock
 from headrace.inference.assignment import Assignment
 from headrace.inference.encode import Encoded
 from headrace.inference.partition import Partition
-from headrace.kafka.errors import KafkaError, ProducerDeadError
+from headrace.kafka.errors import KafkaError, ProducerDeadError, passes
 from headrace.kafka.interface import Appended, Outgoing, Producer
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
@@ -115,7 +115,7 @@ class Publisher:
                 await asyncio.wait([partition.sending])
                 partition.sending.result()
         except KafkaError as error:
-            if not error.retriable and not isinstance(error, ProducerDeadError):
+            if not passes(error):
                 raise
             if partition.alive:
                 self._assignment.again(partition.name, f"publishing failed: {error}")

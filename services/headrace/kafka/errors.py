@@ -63,3 +63,8 @@ class NotAuthorizedError(KafkaError):
 
 class UnsupportedError(KafkaError):
     """The broker does not offer this (the embedded one refuses some admin calls)."""
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether trying again may mend ``error``; a dead producer is made anew by whoever tries again."""
+    return error.retriable or isinstance(error, ProducerDeadError)

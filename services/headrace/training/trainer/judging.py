@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import Outgoing, Record
 from headrace.training.text_keys import text_keys
 from headrace.training.trainer.known_labels import Fault, KnownLabels
 from headrace_schemas.codec import decode_label
-from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.errors import BadKeyError, WireError, place
-from headrace_schemas.headers import content_type, read_attempt
-from headrace_schemas.records import DeadLetter, LabelledText
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import LabelledText
 
 STAGE = "label"
 
@@ -37,26 +37,10 @@ def judge(
     return faults
 
 
-def dead_letter(record: Record, fault: Fault) -> Outgoing:
+def refusal(record: Record, fault: Fault) -> Outgoing:
     """The record for the dead-letters topic: the label as it was, and why it was refused."""
-    try:
-        attempt = read_attempt(record.headers)
-    except WireError:
-        attempt = 1
-    letter = DeadLetter(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        stage=STAGE,
-        error=fault.code,
-        message=f"{place(record.topic, record.partition, record.offset)}: {fault.message}",
-        attempt=attempt,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
-    )
-    return Outgoing(letter.value, letter.key, dead_letter_headers(letter))
+    message = f"{place(record.topic, record.partition, record.offset)}: {fault.message}"
+    return dead_letter(record, stage=STAGE, error=fault.code, message=message)
 
 
 def _decode(record: Record, max_text_bytes: int) -> LabelledText | Fault | None:

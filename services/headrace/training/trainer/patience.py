@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.kafka.errors import KafkaError, ProducerDeadError
+from headrace.kafka.errors import KafkaError, passes
 from headrace.kafka.interface import Appended, Cluster, Consumer, Outgoing
 from headrace.logs import event
 
@@ -21,8 +21,7 @@ async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Cloc
         try:
             return await call()
         except KafkaError as error:
-            # A dead producer is made anew by the next try.
-            if not error.retriable and not isinstance(error, ProducerDeadError):
+            if not passes(error):
                 raise
             event("trainer.tries_again", level="warning", doing=doing, error=str(error))
         await clock.sleep(RETRY_S)

@@ -15,7 +15,7 @@ from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.registry.models_writer import BatchSender
-from headrace.training.trainer.judging import dead_letter, judge
+from headrace.training.trainer.judging import judge, refusal
 from headrace.training.trainer.known_labels import KnownLabels
 from headrace.training.trainer.metrics import TrainerMetrics
 from headrace_schemas.records import OffsetRange
@@ -151,7 +151,7 @@ class LabelsReader:
             if fault is not None and record.offset >= self._judged[name]
         ]
         if refused:
-            letters = [dead_letter(record, fault) for record, fault in refused]
+            letters = [refusal(record, fault) for record, fault in refused]
             await self._sender.send_batch(self._dead_letters, name.partition % self._letter_partitions, letters)
             self._metrics.refused(Counter(fault.code for _, fault in refused))
             event("labels.refused", level="warning", partition=name.partition, refused=len(refused))

@@ -1,0 +1,33 @@
+"""A record that could not be used, as its dead letter."""
+
+from __future__ import annotations
+
+from headrace.kafka.interface import Outgoing, Record
+from headrace_schemas.dead_letters import dead_letter_headers
+from headrace_schemas.errors import BadHeaderError
+from headrace_schemas.headers import read_attempt
+from headrace_schemas.records import DeadLetter
+
+
+def dead_letter(record: Record, *, stage: str, error: str, message: str, version: str | None = None) -> Outgoing:
+    """``record`` as it was, with headers that say where it lay, in which ``stage`` it failed and why.
+
+    An attempt header that can't be read counts as a first attempt.
+    """
+    try:
+        attempt = read_attempt(record.headers)
+    except BadHeaderError:
+        attempt = 1
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        stage=stage,
+        error=error,
+        message=message,
+        attempt=attempt,
+        version=version,
+        headers=tuple(record.headers),
+    )
+    return Outgoing(record.value, record.key, dead_letter_headers(letter))
