@@ -12,8 +12,8 @@ from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import TopicSource
 from headrace.training.ranks.labels import read_partitions
+from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
-from load.processes import headrace
 
 pytestmark = [
     pytest.mark.apache,

@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 from headrace.client import Published
-from load.audit import audit
+from headrace_load.audit import audit
 from tests.support import demos
 
 pytestmark = [

@@ -19,10 +19,10 @@ from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
+from headrace_load.audit import audit
+from headrace_load.drain import answered
+from headrace_load.steady import publish_steadily, waits
 from headrace_schemas.records import ModelAlias
-from load.audit import audit
-from load.drain import answered
-from load.steady import publish_steadily, waits
 from tests.support.networks import TEXT, random_network
 from tests.support.place import Place
 

@@ -16,9 +16,9 @@ from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import load
 from headrace.registry.models_log import ModelsLog
+from headrace_load.processes import headrace, running
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, TrainingState
-from load.processes import headrace, running
 from tests.support.waiting import until
 
 LIMIT_S = 90.0

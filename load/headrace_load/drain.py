@@ -1,6 +1,6 @@
 """Drain a backlog on real Apache Kafka: a worker with its model, and the same stages without, in turn.
 
-    python -m load.drain --model MODEL --texts FILE.jsonl [--requests 100000] [--rounds 3] [--kill]
+    python -m headrace_load.drain --model MODEL --texts FILE.jsonl [--requests 100000] [--rounds 3] [--kill]
 
 The rate is between the append of the first answer and of the last, so the start of the process is not in it. A first
 round warms the broker (its compiler doubles its speed) and does not count. ``--kill`` ends the worker by SIGKILL when
@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from headrace.client import Client, Published, connect
-from load.audit import Audit, audit
-from load.processes import apache_kafka, headrace, running
+from headrace_load.audit import Audit, audit
+from headrace_load.processes import apache_kafka, headrace, running
 
 LIMIT_S = 300.0
 POLL_S = 0.2
@@ -50,11 +50,21 @@ async def drain(
     """Fill a requests topic of its own, start the worker and wait until all is answered."""
     at = ("--bootstrap", bootstrap, "--set", f"topics.prefix={prefix}")
     await headrace(*at, "topics", "apply")
-    names = {"requests": f"{prefix}classify.requests", "results": f"{prefix}classify.results"}
-    command = (*at, "--set", "admin.port=0", "worker", "--model", str(model), "--backend", backend, "--group", prefix)
+    command: tuple[str, ...] = (
+        *at,
+        "--set",
+        "admin.port=0",
+        "worker",
+        "--model",
+        str(model),
+        "--backend",
+        backend,
+        "--group",
+        prefix,
+    )
     if processes > 1:
         command = (*command, "--processes", str(processes))
-    async with connect(bootstrap, **names) as client:
+    async with connect(bootstrap, requests=f"{prefix}classify.requests", results=f"{prefix}classify.results") as client:
         published = await client.publish_many(texts)
         async with running(*command, log=folder / f"{prefix}worker.log") as worker:
             await answered(client, len(texts) // 3 if kill else len(texts))
@@ -116,7 +126,7 @@ async def main(options: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m load.drain", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m headrace_load.drain", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", type=Path, required=True, help="an artifact of `headrace train`")
     parser.add_argument("--texts", type=Path, required=True, help="JSON lines with a field text")
     parser.add_argument("--requests", type=int, default=100_000)

@@ -1,6 +1,6 @@
 """Swap versions under a steady load on real Apache Kafka, and look at the longest waits beside each swap.
 
-    python -m load.swap --models A B --texts FILE.jsonl [--rate 500] [--swaps 6] [--every 5]
+    python -m headrace_load.swap --models A B --texts FILE.jsonl [--rate 500] [--swaps 6] [--every 5]
 
 The alias is moved between two artifacts, ``--every`` seconds apart. It runs twice: a worker that holds the previous
 version in memory, whose later swaps need no loading, and one that does not, which loads at every swap. A wait goes from
@@ -24,13 +24,13 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from headrace.client import Published, connect
+from headrace_load.audit import Audit, audit
+from headrace_load.drain import answered
+from headrace_load.processes import apache_kafka, headrace, running
+from headrace_load.steady import Waited, publish_steadily, waits
 from headrace_schemas.codec import encode_models_record
 from headrace_schemas.records import ModelAlias
 from headrace_schemas.topics import models_key
-from load.audit import Audit, audit
-from load.drain import answered
-from load.processes import apache_kafka, headrace, running
-from load.steady import Waited, publish_steadily, waits
 
 BESIDE_MS = 1000
 MODEL, ALIAS = "default", "champion"  # what a worker follows by its defaults
@@ -116,9 +116,11 @@ async def measure(
     ]
     keep = ("--set", f"worker.keep_previous={json.dumps(keep_previous)}")
     command = (*at, *keep, "--set", "admin.port=0", "worker", "--group", prefix)
-    names = {"requests": f"{prefix}classify.requests", "results": f"{prefix}classify.results"}
     log = folder / f"{prefix}worker.log"
-    async with connect(bootstrap, **names) as client, running(*command, log=log):
+    async with (
+        connect(bootstrap, requests=f"{prefix}classify.requests", results=f"{prefix}classify.results") as client,
+        running(*command, log=log),
+    ):
         first_request = await client.publish(texts[0])
         await answered(client, 1)
         stop = asyncio.Event()
@@ -152,7 +154,7 @@ async def main(options: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m load.swap", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m headrace_load.swap", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--models", type=Path, nargs=2, required=True, help="two artifacts of `headrace train`")
     parser.add_argument("--texts", type=Path, required=True, help="JSON lines with a field text")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second")

@@ -1,0 +1,1 @@
+"""Workloads as data: what is published, when, and with what beside it."""

