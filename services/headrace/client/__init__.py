@@ -10,12 +10,14 @@ from headrace.client.connection import Client, connect
 from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
+from headrace.kafka.settings import KafkaSettings
 
 __all__ = [
     "Answer",
     "AnswerLogError",
     "AnswerReader",
     "Client",
+    "KafkaSettings",
     "LostAnswerError",
     "NoAnswerError",
     "Published",

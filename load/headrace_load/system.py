@@ -1,0 +1,105 @@
+"""What is loaded: a cluster, the names of its topics, and the processes that may be looked at beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from headrace.client import KafkaSettings
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
+
+ENVIRONMENT = "HEADRACE_KAFKA__"
+_TOPICS = ("requests", "results", "dead_letters", "labels", "models")
+
+
+class KafkaSettingsError(ValueError):
+    """A setting of the section `kafka` can't be used; the message names it and says what is allowed."""
+
+
+class Running(Struct, frozen=True, kw_only=True):
+    """A contender that was started. ``pids`` are the roots of its process trees, ``metrics`` the URLs of /metrics."""
+
+    pids: tuple[int, ...]
+    metrics: tuple[str, ...] = ()
+
+
+Start: TypeAlias = Callable[[], AbstractAsyncContextManager[Running]]
+"""Starts the contender. When the block begins it is ready, where that can be known; behind the block it has ended."""
+
+
+class System(Struct, frozen=True, kw_only=True):
+    """Where requests are published and answers read.
+
+    ``kafka`` holds further settings by their names in headrace's section `kafka`, as texts. ``metrics`` and
+    ``worker_pids`` are of workers that somebody else runs, ``broker_pids`` of a broker on this machine; pids are the
+    roots of process trees. A password may be in ``kafka``, so a file that holds a System is for its owner alone.
+    """
+
+    bootstrap: str
+    requests: str
+    results: str
+    dead_letters: str
+    labels: str
+    models: str
+    kafka: dict[str, str] = {}
+    metrics: tuple[str, ...] = ()
+    worker_pids: tuple[int, ...] = ()
+    broker_pids: tuple[int, ...] = ()
+
+    def kafka_settings(self) -> KafkaSettings:
+        """What headrace.client.connect takes. Raises KafkaSettingsError."""
+        return kafka_settings({**self.kafka, "bootstrap": self.bootstrap})
+
+    def environment(self) -> dict[str, str]:
+        """The same, and the topics, as the `headrace` command reads it: no password is seen in a list of processes."""
+        kafka = {f"{ENVIRONMENT}{name.upper()}": value for name, value in self.kafka.items()}
+        topics = {f"HEADRACE_TOPICS__{name.upper()}": getattr(self, name) for name in _TOPICS}
+        return {**kafka, f"{ENVIRONMENT}BOOTSTRAP": self.bootstrap, **topics}
+
+
+def prefixed(bootstrap: str, prefix: str, **more: Any) -> System:
+    """The system whose topics have their own names behind ``prefix``."""
+    names = zip(_TOPICS, (REQUESTS, RESULTS, DEAD_LETTERS, LABELS, MODELS), strict=True)
+    return System(bootstrap=bootstrap, **{name: prefix + topic for name, topic in names}, **more)
+
+
+def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:
+    """Settings of the section `kafka` from texts. Raises KafkaSettingsError."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(KafkaSettings)}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise KafkaSettingsError(f"kafka.{name}: no such setting. Known: {', '.join(fields)}.")
+        try:
+            found[name] = msgspec.convert(value, fields[name], strict=False, dec_hook=lambda kind, text: kind(text))
+        except msgspec.ValidationError as error:
+            # The value itself is not said: it may be a secret.
+            raise KafkaSettingsError(f"kafka.{name}: {error}") from error
+    try:
+        return KafkaSettings(**found)
+    except ValueError as error:
+        raise KafkaSettingsError(f"kafka: {error}") from error
+
+
+def kafka_values(environ: Mapping[str, str], sets: tuple[str, ...]) -> dict[str, str]:
+    """The settings of `kafka` that HEADRACE_KAFKA__… and ``kafka.name=value`` give; the last one counts.
+
+    Raises KafkaSettingsError.
+    """
+    found = {
+        name.removeprefix(ENVIRONMENT).lower(): value for name, value in environ.items() if name.startswith(ENVIRONMENT)
+    }
+    for assignment in sets:
+        key, equals, value = assignment.partition("=")
+        section, _, name = key.partition(".")
+        if not equals or section != "kafka":
+            raise KafkaSettingsError(
+                f"--set {key}: write it as kafka.name=value. A worker's settings are in its contender's file."
+            )
+        found[name] = value
+    kafka_settings(found)
+    return found
