@@ -63,8 +63,15 @@ class System(Struct, frozen=True, kw_only=True):
 
 def prefixed(bootstrap: str, prefix: str, **more: Any) -> System:
     """The system whose topics have their own names behind ``prefix``."""
-    names = zip(_TOPICS, (REQUESTS, RESULTS, DEAD_LETTERS, LABELS, MODELS), strict=True)
-    return System(bootstrap=bootstrap, **{name: prefix + topic for name, topic in names}, **more)
+    return System(
+        bootstrap=bootstrap,
+        requests=prefix + REQUESTS,
+        results=prefix + RESULTS,
+        dead_letters=prefix + DEAD_LETTERS,
+        labels=prefix + LABELS,
+        models=prefix + MODELS,
+        **more,
+    )
 
 
 def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:
