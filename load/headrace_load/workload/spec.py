@@ -20,10 +20,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace_schemas.codec import MAX_TEXT_BYTES
+from headrace_schemas.headers import MAX_TIMEOUT_MS
+
 Rate = Annotated[float, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(gt=0)]
+TextBytes = Annotated[int, Meta(gt=0, le=MAX_TEXT_BYTES)]
 
 
 class WorkloadError(ValueError):
@@ -43,12 +47,16 @@ class Poisson(Struct, frozen=True, kw_only=True, tag="poisson", tag_field="kind"
 
 
 class Burst(Struct, frozen=True, kw_only=True, tag="burst", tag_field="kind", forbid_unknown_fields=True):
-    """Poisson at ``rate``, and for ``burst_seconds`` of every ``every`` seconds at ``burst_rate``."""
+    """Poisson at ``rate``, and for ``burst_seconds`` in the middle of every ``every`` seconds at ``burst_rate``."""
 
     rate: Rate
     burst_rate: Rate
     burst_seconds: Seconds
     every: Seconds
+
+    def __post_init__(self) -> None:
+        if self.burst_seconds >= self.every:
+            raise ValueError(f"burst_seconds is {self.burst_seconds:g}, but has to be less than every ({self.every:g})")
 
 
 class Ramp(Struct, frozen=True, kw_only=True, tag="ramp", tag_field="kind", forbid_unknown_fields=True):
@@ -70,6 +78,10 @@ class Diurnal(Struct, frozen=True, kw_only=True, tag="diurnal", tag_field="kind"
     lowest: Rate
     highest: Rate
     period: Seconds
+
+    def __post_init__(self) -> None:
+        if self.lowest > self.highest:
+            raise ValueError(f"lowest is {self.lowest:g}, but may be at most highest ({self.highest:g})")
 
 
 class Recorded(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kind", forbid_unknown_fields=True):
@@ -102,7 +114,7 @@ class PackageTexts(Struct, frozen=True, kw_only=True, tag="package", tag_field="
 
 
 class TopicTexts(Struct, frozen=True, kw_only=True, tag="topic", tag_field="kind", forbid_unknown_fields=True):
-    """The last ``most`` texts of a requests topic on the cluster that is loaded."""
+    """The last ``most`` texts of a requests topic on the cluster that is loaded, an equal share of each partition."""
 
     topic: str
     most: Count = 10_000
@@ -114,7 +126,7 @@ class MadeTexts(Struct, frozen=True, kw_only=True, tag="made", tag_field="kind",
     words: Count = 30_000
     distinct: Count = 10_000
     """How many different texts."""
-    bytes: Count = 200
+    bytes: TextBytes = 200
     """Their length where ``lengths`` says nothing else."""
 
 
@@ -128,15 +140,15 @@ class AsTheyAre(Struct, frozen=True, tag="as-they-are", tag_field="kind", forbid
 class FixedLength(Struct, frozen=True, kw_only=True, tag="fixed", tag_field="kind", forbid_unknown_fields=True):
     """Every text is cut, or repeated and cut, to ``bytes`` (at most; no character is split)."""
 
-    bytes: Count
+    bytes: TextBytes
 
 
 class LogNormalLength(Struct, frozen=True, kw_only=True, tag="lognormal", tag_field="kind", forbid_unknown_fields=True):
     """Lengths with this ``median``; ``sigma`` is of their natural logarithm; at most ``most``."""
 
-    median: Count
+    median: TextBytes
     sigma: Annotated[float, Meta(ge=0)]
-    most: Count = 8192
+    most: TextBytes = 8192
 
 
 class RecordedLength(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kind", forbid_unknown_fields=True):
@@ -163,13 +175,19 @@ class ZipfKeys(Struct, frozen=True, kw_only=True, tag="zipf", tag_field="kind", 
     exponent: Annotated[float, Meta(ge=0)] = 1.0
 
 
-Keys = NoKeys | UniqueKeys | ZipfKeys
+class RecordedKeys(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kind", forbid_unknown_fields=True):
+    """The keys of a recording, as hashes, each beside its own arrival when the arrivals are of the same recording."""
+
+    path: str
+
+
+Keys = NoKeys | UniqueKeys | ZipfKeys | RecordedKeys
 
 
 class Deadlines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``share`` of the requests carry ``timeout-ms``."""
 
-    timeout_ms: Annotated[int, Meta(gt=0)]
+    timeout_ms: Annotated[int, Meta(gt=0, le=MAX_TIMEOUT_MS)]
     share: Share = 1.0
 
 
@@ -177,14 +195,17 @@ Badness = Literal["not-json", "no-text", "bad-utf8", "too-large", "bad-header", 
 
 
 class Bad(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``share`` of the records are rubbish, of the ``kinds`` named, in turn by the seed."""
+    """``share`` of the records are rubbish, each of one of ``kinds``, drawn by the seed."""
 
     share: Share
     kinds: Annotated[tuple[Badness, ...], Meta(min_length=1)] = ("not-json", "no-text", "bad-utf8", "bad-header")
 
 
 class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of a workload file. ``warm_up`` seconds run before ``seconds`` and don't count."""
+    """All of a workload file. ``warm_up`` seconds run before ``seconds`` and don't count.
+
+    A rate that varies keeps its first value through the warm-up; a recording plays from the warm-up's beginning.
+    """
 
     arrivals: Arrivals
     texts: Texts
@@ -220,7 +241,7 @@ def anchored(workload: Workload, folder: Path) -> Workload:
     """``workload`` with its relative paths taken from ``folder``."""
     replaced = {
         name: msgspec.structs.replace(part, path=str(folder / part.path))
-        for name in ("arrivals", "texts", "lengths")
-        if isinstance(part := getattr(workload, name), Recorded | FileTexts | RecordedLength)
+        for name in ("arrivals", "texts", "lengths", "keys")
+        if isinstance(part := getattr(workload, name), Recorded | FileTexts | RecordedLength | RecordedKeys)
     }
     return msgspec.structs.replace(workload, **replaced)
