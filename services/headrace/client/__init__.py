@@ -10,7 +10,8 @@ from headrace.client.connection import Client, connect
 from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
-from headrace.kafka.settings import KafkaSettings
+from headrace.kafka.interface import Outgoing
+from headrace.kafka.settings import KafkaSettings, client_options
 
 __all__ = [
     "Answer",
@@ -20,7 +21,9 @@ __all__ = [
     "KafkaSettings",
     "LostAnswerError",
     "NoAnswerError",
+    "Outgoing",
     "Published",
+    "client_options",
     "connect",
     "prepare",
 ]

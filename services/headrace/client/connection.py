@@ -95,14 +95,21 @@ class Client:
         record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         return await self._publisher.publish(record, partition)
 
-    async def publish_many(self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing]) -> list[Published]:
+    async def publish_many(
+        self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
+    ) -> list[Published]:
         """Publish many, batched; with key, timeout or headers make them by :func:`prepare`. Order as given.
 
-        An iterable is taken as it is needed, so it may be a generator over a large file.
+        An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
+        there, whatever their keys; a few at a time are cheapest so.
         """
         return await self._publisher.publish_many(
-            request if isinstance(request, Outgoing) else prepare(request) for request in requests
+            (request if isinstance(request, Outgoing) else prepare(request) for request in requests), partition
         )
+
+    async def request_partitions(self) -> frozenset[int]:
+        """The partition numbers of the requests topic, empty when there is none."""
+        return await self._publisher.partitions()
 
     async def classify(
         self,

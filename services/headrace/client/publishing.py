@@ -83,8 +83,8 @@ class Publisher:
             raise
         return _published(record, appended)
 
-    async def publish_many(self, records: Iterable[Outgoing]) -> list[Published]:
-        """Append ``records`` by :data:`BATCH`, keyless ones spread; results in the order given.
+    async def publish_many(self, records: Iterable[Outgoing], partition: int | None = None) -> list[Published]:
+        """Append ``records`` by :data:`BATCH`, to ``partition`` or by key, keyless ones spread; in the order given.
 
         Raises a KafkaError; then some prefix of them was appended, and perhaps more of the batch behind it.
         """
@@ -92,12 +92,20 @@ class Publisher:
         for batch in _batches(records):
             producer = await self._alive()
             try:
-                places = await producer.send_many(self._topic, batch)
+                if partition is None:
+                    places = await producer.send_many(self._topic, batch)
+                else:
+                    first = await producer.send_batch(self._topic, partition, batch)
+                    places = [Appended(partition, first.offset + index) for index in range(len(batch))]
             except ProducerDeadError:
                 await self.stop()
                 raise
             published.extend(map(_published, batch, places))
         return published
+
+    async def partitions(self) -> frozenset[int]:
+        """The partition numbers of the topic, empty when there is none. Raises a KafkaError."""
+        return await (await self._alive()).partitions_of(self._topic)
 
     async def _alive(self) -> Producer:
         if self._producer is None:

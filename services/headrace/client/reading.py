@@ -105,6 +105,11 @@ class AnswerReader:
                 self._positions[name] = records[-1].offset + 1
         return answers
 
+    async def ends(self) -> dict[int, int]:
+        """Behind the last answer that each partition holds now, read or not. Raises a KafkaError."""
+        ends = await self._consumer.end_offsets(self._positions)
+        return {name.partition: end for name, end in ends.items()}
+
     async def commit(self) -> None:
         """Keep the positions as the group's. Raises a KafkaError."""
         await self._consumer.commit(self._positions)
