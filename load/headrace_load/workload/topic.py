@@ -1,0 +1,75 @@
+"""Requests that are on a topic already: its last texts, and its records as they come.
+
+Both read by an aiokafka consumer that is started, without a group and without automatic commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from headrace_load.workload.rubbish import judge
+from headrace_load.workload.spec import TopicTexts, WorkloadError
+from headrace_schemas.records import ClassifyRequest
+
+PATIENCE_S = 30.0
+"""Longest wait for records that the log holds."""
+
+_POLL_MS = 200
+
+
+async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str]:
+    """Return the texts of the topic's last records, those that can't be read left out.
+
+    Raises WorkloadError when there is none, and for a topic that does not exist; TimeoutError when the log's records
+    do not come.
+    """
+    partitions = await _assigned(consumer, texts.topic)
+    ends = await consumer.end_offsets(partitions)
+    firsts = await consumer.beginning_offsets(partitions)
+    share = -(-texts.most // len(partitions))
+    for partition in partitions:
+        consumer.seek(partition, max(firsts[partition], ends[partition] - share))
+    found: list[str] = []
+    async with asyncio.timeout(PATIENCE_S) as patience:
+        while partitions := [p for p in partitions if await consumer.position(p) < ends[p]]:
+            records = await consumer.getmany(*partitions, timeout_ms=_POLL_MS)
+            found += [
+                request.text
+                for partition, part in records.items()
+                for record in part
+                if record.offset < ends[partition]
+                and isinstance(request := judge(record.value, record.headers), ClassifyRequest)
+                and request.text
+            ]
+            if records:
+                patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
+    if not found:
+        raise WorkloadError(f"{texts.topic}: its last {texts.most} records hold no text; publish some, or take others")
+    return found[: texts.most]
+
+
+async def followed(consumer: AIOKafkaConsumer, topic: str) -> AsyncGenerator[list[ConsumerRecord], None]:
+    """Yield the records that come to ``topic`` from now on, and an empty list about five times a second when none does.
+
+    The first list comes when the consumer has taken its place. Raises WorkloadError for a topic that does not exist.
+    """
+    partitions = await _assigned(consumer, topic)
+    ends = await consumer.end_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, ends[partition])
+    yield []
+    while True:
+        records = await consumer.getmany(timeout_ms=_POLL_MS)
+        yield [record for part in records.values() for record in part]
+
+
+async def _assigned(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    known = await consumer.topics()  # asks for all of them, so none is made by the asking
+    if topic not in known:
+        raise WorkloadError(f"{topic}: there is no such topic on this cluster")
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    consumer.assign(partitions)
+    return partitions
