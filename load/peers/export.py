@@ -37,25 +37,29 @@ def export(model: Path, texts: Sequence[str], folder: Path) -> dict[str, float]:
     Raises ArtifactError for a file that is none, ValueError when an engine agrees on fewer than 95 in a hundred.
     """
     artifact = load(str(model))
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = _shape(artifact.network)
-    network = module(artifact.network)
-    torch.save(network.state_dict(), folder / "network.pt")
-    _write_onnx(network, folder / "network.onnx")
-    about = {
-        "version": artifact.version,
-        "labels": artifact.labels,
-        "max_tokens": artifact.network.max_tokens,
-        "shape": shape,
-    }
-    (folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    words = json.dumps(vocabulary(artifact.network, texts), ensure_ascii=False)
-    (folder / "words.json").write_text(words, encoding="utf-8")
+    write(artifact, texts, folder)
+    _write_onnx(module(artifact.network), folder / "network.onnx")
     agreement = {engine: _agreement(artifact, folder, engine, texts[:CHECKED]) for engine in ENGINES}
     for engine, share in agreement.items():
         if share < LEAST_AGREEMENT:
             raise ValueError(f"{engine} agrees with {model} on {share:.1%} of the texts: the export is wrong")
     return agreement
+
+
+def write(artifact: Artifact, texts: Sequence[str], folder: Path) -> None:
+    """Write network.pt, words.json and about.json, which eager PyTorch needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = artifact.network
+    torch.save(module(network).state_dict(), folder / "network.pt")
+    words = json.dumps(vocabulary(network, texts), ensure_ascii=False)
+    (folder / "words.json").write_text(words, encoding="utf-8")
+    about = {
+        "version": artifact.version,
+        "labels": network.labels,
+        "max_tokens": network.max_tokens,
+        "shape": _shape(network),
+    }
+    (folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def vocabulary(network: QuantizedNetwork, texts: Sequence[str]) -> dict[str, int]:
