@@ -1,98 +1,132 @@
-"""The real programs as child processes: started, measured, killed by their own handle."""
+"""Programs as child processes: they end with their handle, and on Linux with the harness, even if that is killed."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
-STOP_S = 20.0
-START_S = 120.0
-_TICKS = os.sysconf("SC_CLK_TCK")
+STOP_S = 40.0
+"""Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""
+LOG_TAIL_LINES = 15
+_PR_SET_PDEATHSIG = 1
+
+
+class ProgramError(RuntimeError):
+    """A program did not start or ended by itself; the message has the end of what it printed."""
 
 
 class Child:
-    """One `headrace` command."""
+    """One program in a session of its own, so that the terminal's Ctrl-C reaches it only through us."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self.process = process
+        self.log = log
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far, its own and that of the members it started (Linux)."""
-        return sum(_cpu_ticks(pid) for pid in _family(self.process.pid)) / _TICKS
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> None:
+        """Raises ProgramError when it has ended."""
+        if self.process.returncode is not None:
+            raise self.error(f"It ended with {self.process.returncode}.")
+
+    def error(self, reason: str) -> ProgramError:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return ProgramError("\n".join([f"{reason} The end of its log ({self.log}):", *lines]))
 
     async def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            self.process.kill()
         await self.process.wait()
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL when it does not end."""
+        """SIGTERM, then SIGKILL when it does not end; what it left of its own session is killed too."""
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), STOP_S)
-            except TimeoutError:
-                await self.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
 
 
-def _family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(member for child in children for member in _family(int(child)))]
+@asynccontextmanager
+async def child(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    orphaned: signal.Signals = signal.SIGKILL,
+) -> AsyncIterator[Child]:
+    """Keep ``command`` running while the block runs; what it prints goes to ``log``.
+
+    ``environment`` is laid over ours; ``orphaned`` is what it is sent when we are gone. Raises ProgramError.
+    """
+    with log.open("ab") as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                preexec_fn=_with_parent(orphaned),
+            )
+        except OSError as error:
+            raise ProgramError(f"{command[0]} can't be run: {error}") from error
+    running = Child(process, log)
+    try:
+        yield running
+    finally:
+        await running.stop()
 
 
-def _cpu_ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+def running(
+    *arguments: str, log: Path, environment: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[Child]:
+    """Keep a `headrace` command running; when we are gone it is asked to stop, so that it ends its own children."""
+    return child(
+        (sys.executable, "-m", "headrace", *arguments), log=log, environment=environment, orphaned=signal.SIGTERM
+    )
 
 
-async def headrace(*arguments: str) -> str:
-    """Run a command to its end and return what it printed. Raises RuntimeError with its output when it fails."""
+async def headrace(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed. Raises ProgramError with its output when it fails."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "headrace",
         *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **(environment or {})},
+        preexec_fn=_with_parent(signal.SIGKILL),
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
-        raise RuntimeError(f"headrace {' '.join(arguments)} ended with {process.returncode}: {output.decode()}")
+        raise ProgramError(f"headrace {' '.join(arguments)} ended with {process.returncode}:\n{output.decode()}")
     return output.decode()
 
 
-@asynccontextmanager
-async def running(*arguments: str, log: Path) -> AsyncIterator[Child]:
-    """Keep a command running while the block runs; what it prints goes to ``log``."""
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace", *arguments, stdout=output, stderr=output
-        )
-    child = Child(process)
-    try:
-        yield child
-    finally:
-        with suppress(ProcessLookupError):
-            await child.stop()
-
-
-@asynccontextmanager
-async def apache_kafka() -> AsyncIterator[str]:
-    """A one-node Apache Kafka; yields its bootstrap address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "headrace", "broker", "--kind", "apache", stdout=asyncio.subprocess.PIPE
-    )
-    child = Child(process)
-    try:
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        if not line:
-            raise RuntimeError("the broker did not start; `headrace broker --kind apache` says why")
-        yield line.decode().split()[-1]
-    finally:
-        await child.stop()
+def _with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """What the child does before it becomes the program: ask Linux for ``number`` when its parent is gone."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after the fork only the call itself is safe
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from headrace.client import KafkaSettings
+from headrace.client import KafkaSettings, client_options
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
 
 ENVIRONMENT = "HEADRACE_KAFKA__"
@@ -53,6 +53,10 @@ class System(Struct, frozen=True, kw_only=True):
     def kafka_settings(self) -> KafkaSettings:
         """What headrace.client.connect takes. Raises KafkaSettingsError."""
         return kafka_settings({**self.kafka, "bootstrap": self.bootstrap})
+
+    def client_options(self) -> dict[str, Any]:
+        """Arguments for a client of aiokafka itself. Raises KafkaSettingsError."""
+        return client_options(self.kafka_settings())
 
     def environment(self) -> dict[str, str]:
         """The same, and the topics, as the `headrace` command reads it: no password is seen in a list of processes."""

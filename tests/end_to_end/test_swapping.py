@@ -20,11 +20,10 @@ from headrace.model.quantizing import quantize
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
-from headrace_load.drain import answered
-from headrace_load.steady import publish_steadily, waits
 from headrace_schemas.records import ModelAlias
 from tests.support.networks import TEXT, random_network
 from tests.support.place import Place
+from tests.support.streams import answered, publish_steadily, waits
 
 TEXTS = TEXT.split()
 

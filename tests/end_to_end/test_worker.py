@@ -19,12 +19,12 @@ from headrace.model.artifact import About, Canary, assemble, save
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
 from headrace_load.audit import audit
-from headrace_load.drain import answered
 from headrace_load.processes import running
 from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status
 from tests.support.networks import TEXT, random_network
 from tests.support.place import LIMIT_S, Place
+from tests.support.streams import answered
 from tests.support.waiting import until
 
 TEXTS = TEXT.split()

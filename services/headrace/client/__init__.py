@@ -10,7 +10,9 @@ from headrace.client.connection import Client, connect
 from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
+from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Outgoing
+from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings, client_options
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "AnswerLogError",
     "AnswerReader",
     "Client",
+    "KafkaError",
+    "KafkaError",
     "KafkaSettings",
     "LostAnswerError",
     "NoAnswerError",

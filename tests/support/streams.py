@@ -1,4 +1,4 @@
-"""A steady open-loop stream, and how long each of its requests waited for its answer."""
+"""A steady stream of requests, and waiting for its answers, over the client alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import msgspec
 
 from headrace.client import Client, Published
 
+LIMIT_S = 300.0
+POLL_S = 0.2
 TICK_S = 0.01
 QUIET_S = 5.0
 
@@ -22,18 +24,21 @@ class Waited(msgspec.Struct, frozen=True):
     answered_ms: int
     version: str
 
-    @property
-    def ms(self) -> float:
-        return self.answered_ms - self.due_ms
+
+async def answered(client: Client, count: int) -> None:
+    """Wait until the results topic holds ``count`` answers. Raises TimeoutError."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            async with client.reader("latest") as reader:
+                if sum(reader.positions.values()) >= count:
+                    return
+            await asyncio.sleep(POLL_S)
 
 
 async def publish_steadily(
     client: Client, texts: Sequence[str], *, rate: float, stop: asyncio.Event
 ) -> dict[Published, float]:
-    """Publish ``rate`` texts a second until ``stop``, waiting for no answer; returns when each was due.
-
-    A request counts from when it was due, so a publish that is late makes no figure better.
-    """
+    """Publish ``rate`` texts a second until ``stop``, waiting for no answer; returns when each was due."""
     begun_ms, begun = time.time() * 1000, time.monotonic()
     due: dict[Published, float] = {}
     count = 0
@@ -48,10 +53,7 @@ async def publish_steadily(
 
 
 async def waits(client: Client, due: dict[Published, float]) -> list[Waited]:
-    """Read the answers and match them with what was due; by the time at which the worker handed each to Kafka.
-
-    It ends when every request has its answer, or none comes for QUIET_S.
-    """
+    """Read the answers and match them with what was due; until each has its answer, or none comes for QUIET_S."""
     places = {(place.partition, place.offset): due_ms for place, due_ms in due.items()}
     found: list[Waited] = []
     async with client.reader("beginning") as reader:

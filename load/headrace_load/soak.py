@@ -1,0 +1,91 @@
+"""What a long run tells beside its figures: whether memory grows and latency drifts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from msgspec import Struct
+from scipy import stats
+
+from headrace_load.intervals import CONFIDENCE
+from headrace_load.result import Result, Second
+
+FORMAT = "headrace-load/soak/1"
+TENTHS = 10
+
+
+class Slope(Struct, frozen=True, kw_only=True):
+    """MB an hour by least squares, with its confidence interval by Student's t.
+
+    Neighbouring seconds resemble each other, so the interval is of the means of minutes.
+    """
+
+    mb_per_hour: float
+    low: float
+    high: float
+
+
+class Soak(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
+    """``memory`` of each of workers, broker and harness, without the first tenth, in which caches fill.
+
+    ``first_p99`` and ``last_p99`` (ms) are medians over the seconds of the first and the last tenth of the run.
+    """
+
+    memory: dict[str, Slope]
+    first_p99: float | None
+    last_p99: float | None
+
+    def lines(self) -> list[str]:
+        """The figures in plain lines."""
+        lines = [
+            f"memory of {who}: {slope.mb_per_hour:+.2f} MB an hour ({slope.low:+.2f} to {slope.high:+.2f})"
+            for who, slope in self.memory.items()
+        ]
+        if self.first_p99 and self.last_p99 is not None:
+            change = self.last_p99 / self.first_p99 - 1
+            lines.append(
+                f"p99 of a second: {self.first_p99:,.1f} ms in the first tenth, {self.last_p99:,.1f} ms in the last "
+                f"({change:+.0%})"
+            )
+        return lines
+
+
+def soaked(result: Result) -> Soak:
+    """What the seconds of ``result`` say."""
+    timeline = result.timeline
+    tenth = len(timeline) // TENTHS
+    return Soak(
+        memory=_memory(timeline[tenth:]),
+        first_p99=_p99(timeline[:tenth]),
+        last_p99=_p99(timeline[len(timeline) - tenth :]),
+    )
+
+
+def slope(seconds: Sequence[float], megabytes: Sequence[float]) -> Slope | None:
+    """The slope through the means of minutes; None where there are fewer than three minutes."""
+    minutes: dict[int, list[tuple[float, float]]] = {}
+    for second, value in zip(seconds, megabytes, strict=True):
+        minutes.setdefault(int(second // 60), []).append((second, value))
+    if len(minutes) < 3:
+        return None
+    hours = [statistics.fmean(second for second, _ in part) / 3600 for part in minutes.values()]
+    values = [statistics.fmean(value for _, value in part) for part in minutes.values()]
+    line = stats.linregress(hours, values)
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(hours) - 2)) * float(line.stderr)
+    found = float(line.slope)
+    return Slope(mb_per_hour=found, low=found - margin, high=found + margin)
+
+
+def _memory(timeline: Sequence[Second]) -> dict[str, Slope]:
+    found = {}
+    for who in dict.fromkeys(name for one in timeline for name in one.rss_mb):
+        points = [(float(one.second), one.rss_mb[who]) for one in timeline if who in one.rss_mb]
+        if (line := slope(*zip(*points, strict=True))) is not None:
+            found[who] = line
+    return found
+
+
+def _p99(timeline: Sequence[Second]) -> float | None:
+    known = [one.p99 for one in timeline if one.p99 is not None]
+    return statistics.median(known) if known else None
