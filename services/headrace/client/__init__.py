@@ -12,7 +12,6 @@ from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Outgoing
-from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings, client_options
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "AnswerLogError",
     "AnswerReader",
     "Client",
-    "KafkaError",
     "KafkaError",
     "KafkaSettings",
     "LostAnswerError",
