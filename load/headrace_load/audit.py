@@ -1,13 +1,16 @@
-"""The audit of a run: what was acknowledged against what a reader of the answer log accepts."""
+"""The audit of a run: what was acknowledged against what a reader of the answers accepts."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.client import Client, Published
+from headrace_load.measure.columns import ANSWERED, SENT, STATUSES
+from headrace_load.measure.joined import Answers, Rows, join, keys
 
 QUIET_S = 5.0
 
@@ -15,7 +18,9 @@ QUIET_S = 5.0
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one run. ``repeated`` were seen twice by the reader, ``dropped`` it dropped before anybody saw them.
 
-    ``seconds`` lie between the append of the first answer and of the last.
+    ``answered`` are requests of this run; answers to others are no part of the audit. ``seconds`` lie between the
+    append of the first answer and of the last. ``holes``, ``wrong`` and ``out_of_order`` are of the answer log: in
+    answers that are known by id nobody can see them.
     """
 
     published: int
@@ -27,10 +32,11 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int
     by_status: dict[str, int]
     seconds: float
+    out_of_order: int = 0
 
     @property
     def kept(self) -> bool:
-        return not (self.lost or self.repeated or self.holes or self.wrong)
+        return not (self.lost or self.repeated or self.holes or self.wrong or self.out_of_order)
 
     def line(self) -> str:
         """The audit in one line."""
@@ -38,8 +44,50 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         return (
             f"published {self.published:,}, answered {self.answered:,} ({statuses}), lost {self.lost:,}, "
             f"repeated {self.repeated:,}, raw repeats dropped {self.dropped:,}, holes {self.holes:,}, "
-            f"answers to other texts {self.wrong:,}"
+            f"answers to other texts {self.wrong:,}, out of order {self.out_of_order:,}"
         )
+
+
+def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Audit:
+    """Audit rows of columns.SENT against rows of columns.ANSWERED, of which the log held ``records``.
+
+    Every acknowledged request must be answered; one that is rubbish only where the answers are headrace's, which
+    answers `failed`.
+    """
+    acknowledged = sent["acked_us"] >= 0
+    first = join(sent, answered, answers)
+    has = first >= 0
+    expected = acknowledged if answers == "log" else acknowledged & sent["good"]
+    of_ours = answered[np.isin(keys(answered, answers), keys(sent, answers)[_placed(sent, answers)])]
+    by_log = answers == "log"
+    times = answered["appended_us"][first[has]]
+    counts = np.bincount(answered["status"][first[has]], minlength=len(STATUSES))
+    return Audit(
+        published=int(acknowledged.sum()),
+        answered=int(has.sum()),
+        lost=int((expected & ~has).sum()),
+        repeated=len(of_ours) - int(has.sum()),
+        dropped=records - len(answered),
+        holes=int(answered["hole"].sum()),
+        wrong=int((sent["crc"][has] != answered["crc"][first[has]]).sum()) if by_log else 0,
+        by_status={status: int(count) for status, count in zip(STATUSES, counts, strict=True) if count},
+        seconds=float(times.max() - times.min()) / 1e6 if len(times) else 0.0,
+        out_of_order=_out_of_order(answered) if by_log else 0,
+    )
+
+
+def _placed(sent: Rows, answers: Answers) -> NDArray[np.bool_]:
+    return keys(sent, answers) >= 0
+
+
+def _out_of_order(answered: Rows) -> int:
+    """Answers that stand behind one to a later request of their partition."""
+    count = 0
+    for partition in np.unique(answered["partition"]):
+        rows = answered[answered["partition"] == partition]
+        offsets = rows["offset"][np.argsort(rows["position"], kind="stable")]
+        count += int((offsets < np.maximum.accumulate(offsets)).sum())
+    return count
 
 
 async def audit(client: Client, published: Sequence[Published], *, quiet_s: float = QUIET_S) -> Audit:
@@ -47,30 +95,27 @@ async def audit(client: Client, published: Sequence[Published], *, quiet_s: floa
 
     It ends when no answer comes for ``quiet_s`` seconds.
     """
-    expected = {(request.partition, request.offset): request.crc for request in published}
-    seen: Counter[tuple[int, int]] = Counter()
-    statuses: Counter[str] = Counter()
-    times: list[int] = []
-    holes = wrong = 0
+    sent = np.zeros(len(published), SENT)
+    sent["good"] = True
+    for name in ("partition", "offset", "crc"):
+        sent[name] = [getattr(place, name) for place in published]
+    rows: list[tuple[int, ...]] = []
     async with client.reader("beginning") as reader:
         begins = sum(reader.positions.values())
         while answers := await reader.read(timeout_s=quiet_s):
-            for answer in answers:
-                place = (answer.partition, answer.result.offset)
-                seen[place] += 1
-                statuses[answer.result.status] += 1
-                holes += answer.hole is not None
-                wrong += expected.get(place, answer.result.crc) != answer.result.crc
-            times += (answer.timestamp_ms for answer in answers)
+            rows += [
+                (
+                    -1,
+                    answer.partition,
+                    answer.result.offset,
+                    answer.position,
+                    answer.result.crc,
+                    STATUSES.index(answer.result.status),
+                    answer.hole is not None,
+                    answer.timestamp_ms * 1000,
+                    -1,
+                )
+                for answer in answers
+            ]
         records = sum(reader.positions.values()) - begins
-    return Audit(
-        published=len(expected),
-        answered=len(seen),
-        lost=len(expected.keys() - seen.keys()),
-        repeated=sum(count - 1 for count in seen.values()),
-        dropped=records - seen.total(),
-        holes=holes,
-        wrong=wrong,
-        by_status=dict(statuses),
-        seconds=(max(times) - min(times)) / 1000 if times else 0.0,
-    )
+    return audited(sent, np.array(rows, ANSWERED), "log", records=records)

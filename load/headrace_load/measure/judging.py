@@ -1,0 +1,105 @@
+"""From what a run left behind to its result."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_load.audit import Audit, audited
+from headrace_load.contender import Contender
+from headrace_load.measure.columns import STATUSES
+from headrace_load.measure.gathered import Gathered
+from headrace_load.measure.joined import join
+from headrace_load.measure.latency import latency
+from headrace_load.measure.lateness import lateness, too_late
+from headrace_load.measure.machine import machine
+from headrace_load.measure.stages import batch_sizes, stages
+from headrace_load.measure.timeline import timeline
+from headrace_load.result import Lateness, Result, Stage
+from headrace_load.workload.spec import Backlog, Workload
+
+HALF_MS_US = 500
+"""A record's timestamp is cut to whole milliseconds, so the append was half a millisecond later in the mean."""
+_OK = STATUSES.index("ok")
+
+
+def judged(workload: Workload, contender: Contender | None, name: str, found: Gathered) -> Result:
+    """The result of a run. Requests of the warm-up are in the audit and in nothing else."""
+    backlog = isinstance(workload.arrivals, Backlog)
+    sent, answered = found.sent, found.answered
+    first = join(sent, answered, found.answers)
+    audit = audited(sent, answered, found.answers, records=found.records)
+    counts = np.ones(len(sent), dtype=np.bool_) if backlog else sent["due_us"] >= found.begin_us
+    has = counts & (first >= 0)
+    due_us, place = sent["due_us"][has], first[has]
+    appended_us, arrived_us = answered["appended_us"][place] + HALF_MS_US, answered["arrived_us"][place]
+    read_live = bool(len(arrived_us)) and not backlog and bool((arrived_us >= 0).all())
+    to_append = appended_us - due_us
+    seconds = audit.seconds if backlog else workload.seconds
+    in_time = _in_time(answered[first[first >= 0]], found.begin_us, seconds, backlog=backlog)
+    late = None if backlog else lateness(_late(sent, counts), workload.lateness_ms)
+    return Result(
+        name=name,
+        contender=contender,
+        workload=workload,
+        machine=machine(),
+        begun_at=datetime.fromtimestamp(found.begin_us / 1e6, UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        published=int((counts & (sent["acked_us"] >= 0)).sum()),
+        answered=int(has.sum()),
+        rate=len(in_time) / seconds if seconds else 0.0,
+        goodput=int((in_time["status"] == _OK).sum()) / seconds if seconds else 0.0,
+        refused=_refused(late, audit, workload, complete=found.complete),
+        append_clock=found.append_clock,
+        to_append=None if backlog else latency(to_append),
+        to_reader=latency(arrived_us - due_us) if read_live else None,
+        lateness=late,
+        stages=_stages(found, has, to_append, appended_us, arrived_us if read_live else None, backlog=backlog),
+        batch_sizes=batch_sizes(found.metrics),
+        timeline=timeline(sent[counts], first[counts], answered, to_append, found.begin_us, found.samples),
+        used=found.used,
+        audit=audit,
+        notes=found.notes,
+    )
+
+
+def _late(sent: NDArray[np.void], counts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    late: NDArray[np.int64] = (sent["sent_us"] - sent["due_us"])[counts]
+    return late
+
+
+def _in_time(answers: NDArray[np.void], begin_us: int, seconds: float, *, backlog: bool) -> NDArray[np.void]:
+    """The answers that were appended in the measured part, whenever their requests were due."""
+    appended_us = answers["appended_us"]
+    within = (appended_us >= begin_us) & (appended_us < begin_us + int(seconds * 1e6))
+    return answers if backlog else answers[within]
+
+
+def _refused(late: Lateness | None, audit: Audit, workload: Workload, *, complete: bool) -> str | None:
+    reasons = [
+        None if audit.kept else f"the audit failed: {audit.line()}",
+        too_late(late, workload.lateness_ms, complete=complete),
+        None if audit.answered else "nothing was answered.",
+    ]
+    return " ".join(filter(None, reasons)) or None
+
+
+def _stages(
+    found: Gathered,
+    has: NDArray[np.bool_],
+    to_append: NDArray[np.int64],
+    appended_us: NDArray[np.int64],
+    arrived_us: NDArray[np.int64] | None,
+    *,
+    backlog: bool,
+) -> tuple[Stage, ...]:
+    """Of a backlog, whose requests wait for the contender's start, there is no whole to share."""
+    if backlog or not len(to_append):
+        return ()
+    sent = found.sent[has]
+    producing = float((sent["sent_us"] - sent["due_us"]).mean()) / 1000
+    whole = float(to_append.mean()) / 1000
+    reading = None if arrived_us is None else float((arrived_us - appended_us).mean()) / 1000
+    return stages(whole + (reading or 0.0), producing, reading, found.metrics)

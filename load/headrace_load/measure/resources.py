@@ -1,0 +1,71 @@
+"""CPU seconds and memory of trees of processes, sampled."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import psutil
+
+from headrace_load.measure.timeline import Sample
+from headrace_load.result import Used
+
+HARNESS = "harness"
+
+
+class Sampler:
+    """Looks at trees of processes by their roots; "harness" is this process and all below it that is in no other."""
+
+    def __init__(self, roots: Mapping[str, Sequence[int]]) -> None:
+        self._roots = roots
+        # By pid and start, so that what a process used still counts when it has ended.
+        self._cpu_s: dict[str, dict[tuple[int, float], float]] = {name: {} for name in (*roots, HARNESS)}
+        self._used_before: dict[str, float] = dict.fromkeys(self._cpu_s, 0.0)
+        self.samples: list[Sample] = []
+
+    def sample(self) -> None:
+        """Look once."""
+        seen: set[int] = set()
+        memory: dict[str, float] = {}
+        for name, roots in (*self._roots.items(), (HARNESS, (os.getpid(),))):
+            rss = 0
+            for process in _trees(roots):
+                if process.pid in seen:
+                    continue
+                seen.add(process.pid)
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied), process.oneshot():
+                    times = process.cpu_times()
+                    self._cpu_s[name][process.pid, process.create_time()] = times.user + times.system
+                    rss += process.memory_info().rss
+            if rss:
+                memory[name] = rss / 1e6
+        self.samples.append((time.time_ns() // 1000, memory))
+
+    def begin(self) -> None:
+        """Count CPU from now on; without it, it counts from each process's start."""
+        self.sample()
+        self._used_before = {name: self.cpu_s(name) for name in self._cpu_s}
+
+    def cpu_s(self, name: str) -> float:
+        """CPU seconds of a tree up to the last sample, since :meth:`begin`."""
+        return sum(self._cpu_s[name].values()) - self._used_before[name]
+
+    def used(self, answers: int) -> dict[str, Used]:
+        """What each tree used up to the last sample; ``answers`` were given meanwhile."""
+        found: dict[str, Used] = {}
+        for name in self._cpu_s:
+            cpu_s = self.cpu_s(name)
+            rss = [memory[name] for _, memory in self.samples if name in memory] or [0.0]
+            per_100k = cpu_s * 1e5 / answers if answers else 0.0
+            found[name] = Used(cpu_s=cpu_s, cpu_s_per_100k=per_100k, rss_mb=rss[-1], rss_mb_most=max(rss))
+        return found
+
+
+def _trees(roots: Sequence[int]) -> Iterator[psutil.Process]:
+    for pid in roots:
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            yield root
+            yield from root.children(recursive=True)
