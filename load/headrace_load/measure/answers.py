@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.client import AnswerReader, connect
 from headrace_load.measure.children import Measuring, measuring
-from headrace_load.measure.job import Read, ReaderJob, Stop
+from headrace_load.measure.job import Read, ReaderJob
 from headrace_load.measure.joined import Answers
 from headrace_load.system import System
 
@@ -58,9 +58,7 @@ async def reading(
 
 
 async def rows(reader: Measuring, folder: Path) -> tuple[NDArray[np.void], Read]:
-    """The rows of a reader, which a live one is told to write, and what it said of them. Raises MeasuringError."""
-    if not reader.ended:
-        reader.order(Stop())
+    """The rows of a reader that ends, and what it said of them. Raises MeasuringError."""
     await reader.end()
     assert isinstance(reader.last, Read)  # noqa: S101 - the last thing a reader says before it ends well
     return np.load(folder / "answered.npy"), reader.last

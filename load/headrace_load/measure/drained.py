@@ -36,8 +36,10 @@ async def drained(setting: Setting) -> Gathered:
             await asyncio.sleep(TICK_S)
         sent = await producers.rows()
         expected = int(to_be_answered(sent, setting.answers).sum())
+        sampler = Sampler({"broker": system.broker_pids})
+        sampler.begin()
         running = await stack.enter_async_context(setting.contender())
-        sampler = Sampler({"workers": running.pids, "broker": system.broker_pids})
+        sampler.watch("workers", running.pids)
 
         def tick(answered: int) -> None:
             sampler.sample()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -19,11 +20,15 @@ class Sampler:
     """Looks at trees of processes by their roots; "harness" is this process and all below it that is in no other."""
 
     def __init__(self, roots: Mapping[str, Sequence[int]]) -> None:
-        self._roots = roots
+        self._roots = dict(roots)
         # By pid and start, so that what a process used still counts when it has ended.
-        self._cpu_s: dict[str, dict[tuple[int, float], float]] = {name: {} for name in (*roots, HARNESS)}
-        self._used_before: dict[str, float] = dict.fromkeys(self._cpu_s, 0.0)
+        self._cpu_s: defaultdict[str, dict[tuple[int, float], float]] = defaultdict(dict)
+        self._used_before: dict[str, float] = {}
         self.samples: list[Sample] = []
+
+    def watch(self, name: str, roots: Sequence[int]) -> None:
+        """Look at ``roots`` too, and count all that they have used since they were started."""
+        self._roots[name] = roots
 
     def sample(self) -> None:
         """Look once."""
@@ -44,18 +49,18 @@ class Sampler:
         self.samples.append((time.time_ns() // 1000, memory))
 
     def begin(self) -> None:
-        """Count CPU from now on; without it, it counts from each process's start."""
+        """Count CPU from now on."""
         self.sample()
-        self._used_before = {name: self.cpu_s(name) for name in self._cpu_s}
+        self._used_before = {name: sum(used.values()) for name, used in self._cpu_s.items()}
 
     def cpu_s(self, name: str) -> float:
         """CPU seconds of a tree up to the last sample, since :meth:`begin`."""
-        return sum(self._cpu_s[name].values()) - self._used_before[name]
+        return sum(self._cpu_s[name].values()) - self._used_before.get(name, 0.0)
 
     def used(self, answers: int) -> dict[str, Used]:
         """What each tree used up to the last sample; ``answers`` were given meanwhile."""
         found: dict[str, Used] = {}
-        for name in self._cpu_s:
+        for name in (*self._roots, HARNESS):
             cpu_s = self.cpu_s(name)
             rss = [memory[name] for _, memory in self.samples if name in memory] or [0.0]
             per_100k = cpu_s * 1e5 / answers if answers else 0.0

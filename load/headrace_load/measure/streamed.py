@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from headrace_load.measure.answers import append_clock, reading, rows, tail
 from headrace_load.measure.gathered import Gathered, to_be_answered
-from headrace_load.measure.job import Read
+from headrace_load.measure.job import Read, Stop
 from headrace_load.measure.producers import producing
 from headrace_load.measure.resources import Sampler
 from headrace_load.measure.setting import TICK_S, Setting, quiet, settled
@@ -63,8 +63,11 @@ async def streamed(setting: Setting) -> Gathered:
         ends = await quiet(end)
         if reader is None:
             await show("reading")
-            reader = await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends))
-        answered, read = await rows(reader, folder)
+            later = await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends))
+        else:
+            reader.order(Stop())
+            later = reader
+        answered, read = await rows(later, folder)
         told = producers.told()
         return Gathered(
             sent=sent,
