@@ -14,14 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where `load.peers` is found."""
 
 ECHO = "echo, aiokafka"
-HEADRACE = "headrace, two processes"
+HEADRACE = "headrace, 2 processes"
 FASTSTREAM = "FastStream, PyTorch"
-ONNX = "hand loop, ONNX Runtime, 2 threads"
-ECHO_MODULE = ("load.peers.echo",)
+ONNX = "hand loop, ONNX, 2 threads"
 
 
 class Drained(Struct, frozen=True):
-    """A contender, and the requests of a backlog that take it three to six seconds on two cores."""
+    """A contender, and the requests of a backlog that take it about three seconds on two cores."""
 
     contender: Contender
     requests: int
@@ -30,22 +29,22 @@ class Drained(Struct, frozen=True):
 def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
     """All of them by artifacts and the export of ``full``; the first is the one that the others are compared with."""
     return (
-        Drained(peer(FASTSTREAM, _FASTSTREAM, exported), 9_000),
-        Drained(peer(ECHO, ECHO_MODULE), 300_000),
+        Drained(faststream(exported), 9_000),
+        Drained(echo(), 300_000),
         Drained(peer("echo, confluent-kafka", ("load.peers.echo_confluent",)), 300_000),
-        Drained(peer("hand loop, one at a time, PyTorch", ("load.peers.hand_one",), exported), 6_000),
+        Drained(peer("hand loop, one by one, PyTorch", ("load.peers.hand_one",), exported), 6_000),
         Drained(peer("hand loop, PyTorch, 1 thread", _BATCH, exported), 9_000),
         Drained(peer("hand loop, PyTorch, 2 threads", _BATCH, exported, threads=2), 9_000),
-        Drained(peer("hand loop, ONNX Runtime, 1 thread", _BATCH, exported, engine="onnx"), 12_000),
+        Drained(peer("hand loop, ONNX, 1 thread", _BATCH, exported, engine="onnx"), 12_000),
         Drained(peer(ONNX, _BATCH, exported, engine="onnx", threads=2), 12_000),
-        Drained(peer("FastStream, ONNX Runtime", _FASTSTREAM, exported, engine="onnx"), 12_000),
+        Drained(peer("FastStream, ONNX", _FASTSTREAM, exported, engine="onnx"), 12_000),
         Drained(peer("Quix Streams, PyTorch", ("load.peers.quix_sink",), exported), 9_000),
         Drained(peer("bytewax, PyTorch", ("bytewax.run", "load.peers.bytewax_flow:flow"), exported), 9_000),
         Drained(peer("Pathway, PyTorch", ("load.peers.pathway_flow",), exported), 9_000),
-        Drained(headrace("headrace, one process", full, processes=1), 200_000),
+        Drained(headrace("headrace, 1 process", full, processes=1), 200_000),
         Drained(headrace(HEADRACE, full), 300_000),
-        Drained(headrace("headrace, two processes, champion", champion), 300_000),
-        Drained(headrace("headrace, two processes, no model", full, backend="constant"), 300_000),
+        Drained(headrace("headrace, 2 processes, champion", champion), 300_000),
+        Drained(headrace("headrace, 2 processes, no model", full, backend="constant"), 300_000),
     )
 
 
@@ -53,6 +52,16 @@ def headrace(name: str, model: Path, *, processes: int = 2, backend: Literal["cp
     """Workers of headrace as they are set by default."""
     worker = WorkerProgram(model=str(model.resolve()), processes=processes, backend=backend)
     return Contender(name=name, worker=worker)
+
+
+def echo() -> Contender:
+    """No model: the limit of the client that headrace uses."""
+    return peer(ECHO, ("load.peers.echo",))
+
+
+def faststream(exported: Path) -> Contender:
+    """FastStream by the batch with eager PyTorch."""
+    return peer(FASTSTREAM, _FASTSTREAM, exported)
 
 
 def peer(

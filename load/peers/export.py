@@ -122,7 +122,7 @@ def _agreement(artifact: Artifact, folder: Path, engine: str, texts: Sequence[st
     answers = CpuBackend(alone).classify([text.encode() for text in texts])
     expected = [artifact.labels[label] for label in answers.labels]
     found = [label for label, _ in Model(str(folder), engine, 1).label(texts)]
-    return sum(a == b for a, b in zip(expected, found, strict=True)) / len(texts)
+    return float(np.mean([a == b for a, b in zip(expected, found, strict=True)]))
 
 
 def read_texts(path: Path) -> list[str]:

@@ -30,7 +30,8 @@ class TextCNN(nn.Module):
         """Logits."""
         embedded = self.embedding(rows).transpose(1, 2)
         pooled = [torch.relu(convolution(embedded)).amax(dim=2) for convolution in self.convolutions]
-        return self.head(torch.cat(pooled, dim=1))
+        logits: torch.Tensor = self.head(torch.cat(pooled, dim=1))
+        return logits
 
 
 def split(text: str) -> list[str]:
