@@ -146,14 +146,18 @@ class Comparison(Struct, frozen=True, kw_only=True, tag="headrace-load/compariso
     differences: dict[str, tuple[Difference, ...]]
 
 
-def write(result: Result | Comparison, path: Path) -> None:
-    """Write as indented JSON."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+class ResultError(ValueError):
+    """A file is no result; the message names it and says what it is instead."""
+
+
+def write(document: Struct, path: Path) -> None:
+    """Write a result, or what a command makes of several, as indented JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
 
 
 def read(path: Path) -> Result | Comparison:
-    """Read what :func:`write` wrote. Raises ValueError naming the file."""
+    """Read what :func:`write` wrote. Raises ResultError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Result | Comparison)
     except (OSError, msgspec.DecodeError) as error:
-        raise ValueError(f"{path} is no result of headrace-load: {error}") from error
+        raise ResultError(f"{path} is no result of headrace-load: {error}") from error

@@ -28,6 +28,12 @@ class Try(Struct, frozen=True, kw_only=True):
     lag_growth: float | None
     kept: bool
 
+    def line(self) -> str:
+        """The try in one line."""
+        p50, p99 = (("none" if one is None else f"{one:,.1f} ms") for one in (self.p50, self.p99))
+        outcome = "borne" if self.fault is None else f"not borne: {self.fault}"
+        return f"{self.rate:,.0f}/s: p50 {p50}, p99 {p99}; {outcome}"
+
 
 class Sweep(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     """All tries in their order, and what they came to.

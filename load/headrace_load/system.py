@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
@@ -12,8 +12,7 @@ from msgspec import Struct
 from headrace.client import KafkaSettings, client_options
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
 
-ENVIRONMENT = "HEADRACE_KAFKA__"
-_TOPICS = ("requests", "results", "dead_letters", "labels", "models")
+TOPICS = ("requests", "results", "dead_letters", "labels", "models")
 
 
 class KafkaSettingsError(ValueError):
@@ -60,9 +59,9 @@ class System(Struct, frozen=True, kw_only=True):
 
     def environment(self) -> dict[str, str]:
         """The same, and the topics, as the `headrace` command reads it: no password is seen in a list of processes."""
-        kafka = {f"{ENVIRONMENT}{name.upper()}": value for name, value in self.kafka.items()}
-        topics = {f"HEADRACE_TOPICS__{name.upper()}": getattr(self, name) for name in _TOPICS}
-        return {**kafka, f"{ENVIRONMENT}BOOTSTRAP": self.bootstrap, **topics}
+        kafka = {f"HEADRACE_KAFKA__{name.upper()}": value for name, value in self.kafka.items()}
+        topics = {f"HEADRACE_TOPICS__{name.upper()}": getattr(self, name) for name in TOPICS}
+        return {**kafka, "HEADRACE_KAFKA__BOOTSTRAP": self.bootstrap, **topics}
 
 
 def prefixed(bootstrap: str, prefix: str, **more: Any) -> System:
@@ -96,21 +95,12 @@ def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:
         raise KafkaSettingsError(f"kafka: {error}") from error
 
 
-def kafka_values(environ: Mapping[str, str], sets: tuple[str, ...]) -> dict[str, str]:
-    """The settings of `kafka` that HEADRACE_KAFKA__… and ``kafka.name=value`` give; the last one counts.
-
-    Raises KafkaSettingsError.
-    """
-    found = {
-        name.removeprefix(ENVIRONMENT).lower(): value for name, value in environ.items() if name.startswith(ENVIRONMENT)
-    }
+def settings_of(section: str, environ: Mapping[str, str], sets: Sequence[str]) -> dict[str, str]:
+    """What HEADRACE_SECTION__NAME and ``section.name=value`` give for a section, by name; the last one counts."""
+    prefix = f"HEADRACE_{section.upper()}__"
+    found = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
     for assignment in sets:
-        key, equals, value = assignment.partition("=")
-        section, _, name = key.partition(".")
-        if not equals or section != "kafka":
-            raise KafkaSettingsError(
-                f"--set {key}: write it as kafka.name=value. A worker's settings are in its contender's file."
-            )
-        found[name] = value
-    kafka_settings(found)
+        key, _, value = assignment.partition("=")
+        if key.startswith(f"{section}."):
+            found[key.removeprefix(f"{section}.")] = value
     return found

@@ -1,0 +1,1 @@
+"""The commands of `headrace-load`; each module is imported when its command runs."""

@@ -1,0 +1,57 @@
+"""`headrace-load record`: a workload from a live topic."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aiokafka import AIOKafkaConsumer
+
+from headrace_load.commands import options
+from headrace_load.place import Asked, place
+from headrace_load.workload.recording import record as follow
+
+
+def record(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.toml and OUT.jsonl are written.")],
+    *,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to follow the topic.")] = 60.0,
+    most: Annotated[int, typer.Option(min=1, help="Requests to record at most.")] = 1_000_000,
+    keep_texts: Annotated[
+        bool, typer.Option("--keep-texts", help="Keep the texts themselves; else their lengths alone.")
+    ] = False,
+    bootstrap: options.Bootstrap = None,
+    prefix: options.Prefix = None,
+    sets: options.Sets = None,
+) -> None:
+    """Follow the requests topic and make a workload of what comes: times, lengths, keys as hashes, deadlines, rubbish.
+
+    The topic is that of --prefix, or --set topics.requests=NAME.
+    """
+    asked = Asked(bootstrap=bootstrap, prefix=prefix, sets=tuple(sets or ()))
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    async def work() -> bool:
+        async with place(asked, os.environ, out.parent) as found:
+            system = found.existing
+        consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False)
+        await consumer.start()
+        try:
+            written = await follow(
+                consumer,
+                system.requests,
+                out,
+                seconds=seconds,
+                most=most,
+                keep_texts=keep_texts,
+                salt=secrets.token_bytes(32),
+            )
+        finally:
+            await consumer.stop()
+        print(f"`headrace-load run {written}` plays what was recorded.")
+        return True
+
+    options.ended(work)

@@ -1,0 +1,25 @@
+"""Which errors are for who runs a command, and the exit code of each; any other is a fault of the harness itself."""
+
+from __future__ import annotations
+
+from aiokafka.errors import KafkaError as AioKafkaError
+
+from headrace.client import KafkaError
+from headrace_load.contender import ContenderError
+from headrace_load.measure.children import MeasuringError
+from headrace_load.place import PlaceError
+from headrace_load.processes import ProgramError
+from headrace_load.result import ResultError
+from headrace_load.system import KafkaSettingsError
+from headrace_load.workload.recording import RecordingError
+from headrace_load.workload.spec import WorkloadError
+
+USAGE = (ContenderError, WorkloadError, PlaceError, KafkaSettingsError, ResultError, FileExistsError)
+FAILED = (ProgramError, MeasuringError, RecordingError, KafkaError, AioKafkaError, OSError, TimeoutError)
+
+
+def code_of(error: Exception) -> int | None:
+    """2 for what was asked for, 1 for what failed, None for what nobody expects."""
+    if isinstance(error, USAGE):
+        return 2
+    return 1 if isinstance(error, FAILED) else None
