@@ -124,8 +124,11 @@ def memory_over_time(result: Result) -> Figure | None:
     columns = {name: _column(seconds, lambda s, name=name: s.rss_mb.get(name)) for name in names}  # type: ignore[misc]
     with drawn(2.8) as figure:
         axes = figure.subplots()
+        times = np.array(_times(seconds))
         for index, (name, column) in enumerate(columns.items()):
-            axes.plot(_times(seconds), column, label=name, **drawing.series(index))
+            # Samples are about a second apart, so now and then one of the seconds has none.
+            known = np.isfinite(column)
+            axes.plot(times[known], column[known], label=name, **drawing.series(index))
         found = np.concatenate(list(columns.values()))
         drawing.scaled(axes, "y", logarithmic=drawing.wide(found[np.isfinite(found)]))
         axes.set(title="Resident memory", ylabel="MB", xlabel="s")

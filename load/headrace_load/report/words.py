@@ -75,6 +75,9 @@ def verdict(result: Result) -> tuple[bool, str]:
     if not result.audit.kept:
         return False, f"The audit failed: {result.audit.line()}."
     audited = f"Every one of {result.audit.published:,} acknowledged requests has exactly one answer."
+    if result.audit.answered < result.audit.published:  # rubbish, which only headrace has to answer
+        rest = result.audit.published - result.audit.answered
+        audited = f"Every request has exactly one answer but for {rest:,}, rubbish that this contender need not answer."
     if isinstance(result.workload.arrivals, Backlog) or result.lateness is None:
         return True, audited
     late = percent(result.lateness.late)
