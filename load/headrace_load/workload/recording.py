@@ -69,9 +69,10 @@ async def record(
     ``keep_texts`` only lengths are kept. Raises RecordingError, and WorkloadError for a topic that does not exist.
     """
     loop = asyncio.get_running_loop()
-    begun = loop.time()
     seen: list[Seen] = []
     async with aclosing(followed(consumer, topic)) as chunks:
+        await anext(chunks)  # it has its place
+        begun = loop.time()
         async for chunk in chunks:
             seen += [_seen(each, salt, keep_text=keep_texts) for each in chunk[: most - len(seen)]]
             if len(seen) >= most or loop.time() - begun >= seconds:

@@ -27,7 +27,7 @@ async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str
     do not come.
     """
     partitions = await _assigned(consumer, texts.topic)
-    ends = await consumer.end_offsets(partitions)
+    ends = await _at_its_ends(consumer, partitions)
     firsts = await consumer.beginning_offsets(partitions)
     share = -(-texts.most // len(partitions))
     for partition in partitions:
@@ -57,9 +57,7 @@ async def followed(consumer: AIOKafkaConsumer, topic: str) -> AsyncGenerator[lis
     The first list comes when the consumer has taken its place. Raises WorkloadError for a topic that does not exist.
     """
     partitions = await _assigned(consumer, topic)
-    ends = await consumer.end_offsets(partitions)
-    for partition in partitions:
-        consumer.seek(partition, ends[partition])
+    await _at_its_ends(consumer, partitions)
     yield []
     while True:
         records = await consumer.getmany(timeout_ms=_POLL_MS)
@@ -70,6 +68,20 @@ async def _assigned(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartiti
     known = await consumer.topics()  # asks for all of them, so none is made by the asking
     if topic not in known:
         raise WorkloadError(f"{topic}: there is no such topic on this cluster")
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    # aiokafka knows the partitions of a topic that it is assigned to, once it had to ask for something of it.
+    one = [TopicPartition(topic, 0)]
+    consumer.assign(one)
+    await consumer.end_offsets(one)
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
     consumer.assign(partitions)
     return partitions
+
+
+async def _at_its_ends(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Place ``consumer`` where the log ends now, as a fetch says: the embedded broker lists an end that is too low."""
+    for partition, end in (await consumer.end_offsets(partitions)).items():
+        consumer.seek(partition, end)
+    async with asyncio.timeout(PATIENCE_S):
+        while None in (ends := {partition: consumer.highwater(partition) for partition in partitions}).values():
+            await consumer.getmany(timeout_ms=_POLL_MS)
+    return ends
