@@ -178,7 +178,8 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitioning="the partition number of the request, in the order of its offsets",
             writers=("worker",),
             readers=("consumers", "worker", "gateway"),
-            config={"max.message.bytes": str(MAX_ANSWER_BYTES)},
+            # By the broker's clock, as requests are: what lies between the two is how long an answer took.
+            config={"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_ANSWER_BYTES)},
         ),
         Topic(
             name=DEAD_LETTERS,

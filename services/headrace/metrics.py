@@ -103,6 +103,9 @@ class WorkerMetrics:
         self._batches = counter("batches", "Batches by why they took no more.", "closed")
         self._texts = counter("texts", "Texts that reached the model.")
         self._stage = histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
+        self._request_seconds = counter(
+            "request_seconds", "Seconds spent in a stage, added up over the requests, not over the batches.", "stage"
+        )
         self._answers = counter("answers", "Answers acknowledged, by status.", "status")
         self._abstained = counter("answers_abstained", "Answers that are ok without a label: the score was too low.")
         self._dead_letters = counter("dead_letters", "Requests dead-lettered, by error.", "error")
@@ -146,6 +149,10 @@ class WorkerMetrics:
     def stage(self, stage: str, seconds: float) -> None:
         """A batch spent ``seconds`` in ``stage``."""
         self._stage.labels(stage).observe(seconds)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Requests spent ``seconds`` together in ``stage``: gathering, model or publishing."""
+        self._request_seconds.labels(stage).inc(seconds)
 
     def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
         """Answers were acknowledged after ``seconds``, so many of each status, and of them so many without a label."""

@@ -138,9 +138,12 @@ class Batcher:
 
     def _batch(self, slices: list[Slice], ready_ms: float, closed: Closed) -> Batch:
         batch = Batch(slices, ready_ms)
+        now_s = self._clock.monotonic()
         oldest_s = min(piece.requests[0].came_s for piece in slices)
         self._metrics.batch(batch.size, closed)
-        self._metrics.stage("batch", self._clock.monotonic() - oldest_s)
+        self._metrics.stage("batch", now_s - oldest_s)
+        came_s = sum(request.came_s for piece in slices for request in piece.requests)
+        self._metrics.spent("gathering", batch.size * now_s - came_s)
         self._watch_clock(batch)
         return batch
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from headrace.core.drift import tenths
+from headrace.core.drift import TENTHS
 from headrace.inference.batch import Batch
-from headrace.inference.decode import DecodeValue, Failure, decode
+from headrace.inference.decode import DecodeValue, decode
 from headrace.inference.encode import Encoded, Style, encode
 from headrace.inference.infer import Inferred, infer
+from headrace.inference.plain_answers import MICROS
 from headrace.inference.serving import Served
 
 
@@ -24,8 +27,8 @@ class Computed(msgspec.Struct, frozen=True, eq=False):
 
     encoded: list[Encoded]
     texts: int
-    labels: Counter[int]
-    tenths: Counter[int]
+    labels: dict[int, int]
+    tenths: dict[int, int]
     decode_s: float
     infer_s: float
     encode_s: float
@@ -48,7 +51,7 @@ def compute(
     inferred = infer(model, decoded.texts, served.breaker, ranking=ranking)
     inferred_at = monotonic()
     encoded = encode(batch.slices, decoded, inferred, model=model, style=style)
-    labels, scores = _counts(inferred) if served.drift is not None else (Counter[int](), Counter[int]())
+    labels, scores = _counts(inferred) if served.drift is not None else ({}, {})
     return Computed(
         encoded,
         len(decoded.texts),
@@ -60,10 +63,12 @@ def compute(
     )
 
 
-def _counts(inferred: Inferred) -> tuple[Counter[int], Counter[int]]:
-    """The answered texts by label's index and by tenth of their score."""
-    labels = [label for label in inferred.labels if not isinstance(label, Failure)]
-    scores = inferred.scores
-    if len(labels) < len(scores):
-        scores = [score for label, score in zip(inferred.labels, scores, strict=True) if not isinstance(label, Failure)]
-    return Counter(labels), tenths(scores)
+def _counts(inferred: Inferred) -> tuple[dict[int, int], dict[int, int]]:
+    """The answered texts by label's index and by tenth of their score; 1.0 is in the last."""
+    answered = inferred.labels >= 0
+    tenths = np.minimum(inferred.micros[answered] * TENTHS // MICROS, TENTHS - 1)
+    return _counted(inferred.labels[answered]), _counted(tenths)
+
+
+def _counted(values: NDArray[np.integer[Any]]) -> dict[int, int]:
+    return {value: count for value, count in enumerate(np.bincount(values).tolist()) if count}

@@ -28,14 +28,27 @@ class Failure(msgspec.Struct, frozen=True):
 KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this record, in a batch and alone")
 
 
-class Decoded(msgspec.Struct, frozen=True):
-    """The texts of a batch in UTF-8 with their ids, and for every request of every slice where its answer comes from:
-    the index of its text, a failure, or None when it has expired.
+EXPIRED = -1
+FAILED = -2
+"""Instead of the index of a request's text."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """Where the answers of one slice come from: for each request the index of its text, EXPIRED or FAILED.
+
+    ``failures`` are by place in the slice.
     """
+
+    texts: list[int]
+    failures: dict[int, Failure]
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """The texts of a batch in UTF-8 with their ids, and a column for each slice."""
 
     texts: list[bytes]
     ids: list[str | None]
-    sources: list[list[int | Failure | None]]
+    columns: list[Column]
 
 
 def admit(record: Record, came_s: float) -> Request:
@@ -53,28 +66,30 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
     """Decode what can be answered by ``ready_ms`` (milliseconds since the Unix epoch)."""
     texts: list[bytes] = []
     ids: list[str | None] = []
-    sources: list[list[int | Failure | None]] = []
+    columns: list[Column] = []
     for piece in slices:
-        column: list[int | Failure | None] = []
+        column = Column([], {})
         for request in piece.requests:
             record = request.record
-            if request.late(ready_ms):
-                column.append(None)
+            if request.expires_ms < ready_ms:
+                column.texts.append(EXPIRED)
                 continue
             if record.offset == piece.condemned:
-                column.append(KILLS_PROCESS)
+                column.failures[len(column.texts)] = KILLS_PROCESS
+                column.texts.append(FAILED)
                 continue
             try:
                 decoded = _decode_one(record, decode_value)
             except WireError as error:
                 where = place(record.topic, record.partition, record.offset)
-                column.append(Failure("decode", error.code, str(error.at(where))))
+                column.failures[len(column.texts)] = Failure("decode", error.code, str(error.at(where)))
+                column.texts.append(FAILED)
                 continue
-            column.append(len(texts))
+            column.texts.append(len(texts))
             texts.append(decoded.text.encode())
             ids.append(decoded.id)
-        sources.append(column)
-    return Decoded(texts, ids, sources)
+        columns.append(column)
+    return Decoded(texts, ids, columns)
 
 
 def _decode_one(record: Record, decode_value: DecodeValue) -> ClassifyRequest:

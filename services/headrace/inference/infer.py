@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.breaker import Breaker, Suspect
-from headrace.inference.decode import Failure
+from headrace.inference.decode import FAILED, Failure
+from headrace.inference.plain_answers import MICROS, in_micros
 from headrace.logs import event
 from headrace.model.backends.interface import Answers, Backend
 from headrace_schemas.records import Profile
@@ -41,14 +44,16 @@ class Model(msgspec.Struct, frozen=True, eq=False):
         return given == [label for _, label in self.canaries]
 
 
-class Inferred(msgspec.Struct, frozen=True):
-    """For every text its label's index, or why it has none, its score, and its best (label, score) pairs.
+class Inferred(msgspec.Struct, frozen=True, eq=False):
+    """For every text the index of its label ``int32[n]`` (FAILED: see ``failures``), its score in millionths
+    ``int64[n]``, and its best (label, score) pairs.
 
-    ``rankings`` is empty when none was asked for.
+    ``failures`` are by index of the text; ``rankings`` is empty when none was asked for.
     """
 
-    labels: list[int | Failure]
-    scores: list[float]
+    labels: NDArray[np.int32]
+    micros: NDArray[np.int64]
+    failures: dict[int, Failure]
     rankings: list[list[tuple[int, float]]]
 
 
@@ -58,7 +63,7 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
     Raises ModelBrokenError when the canaries fail too.
     """
     if not texts:
-        return Inferred([], [], [])
+        return Inferred(np.empty(0, np.int32), np.empty(0, np.int64), {}, [])
     try:
         inferred = _columns(model.backend.classify(texts, ranking))
     except Exception as error:
@@ -72,27 +77,29 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
 def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int) -> Inferred:
     if len(texts) == 1:
         failure = Failure("infer", "model-failed", f"the model failed on this text alone: {error!r}")
-        return Inferred([failure], [0.0], [[]] if ranking else [])
-    labels: list[int | Failure] = []
-    scores: list[float] = []
-    rankings: list[list[tuple[int, float]]] = []
+        return Inferred(np.array([FAILED], np.int32), np.zeros(1, np.int64), {0: failure}, [[]] if ranking else [])
     middle = len(texts) // 2
+    parts: list[Inferred] = []
     for half in (texts[:middle], texts[middle:]):
         try:
-            part = _columns(model.backend.classify(half, ranking))
+            parts.append(_columns(model.backend.classify(half, ranking)))
         except Exception as again:  # noqa: BLE001 - whatever a model raises on one text must not reach its neighbours
-            part = _halve(model, half, again, ranking)
-        labels += part.labels
-        scores += part.scores
-        rankings += part.rankings
-    return Inferred(labels, scores, rankings)
+            parts.append(_halve(model, half, again, ranking))
+    first, second = parts
+    return Inferred(
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.micros, second.micros]),
+        first.failures | {middle + place: failure for place, failure in second.failures.items()},
+        first.rankings + second.rankings,
+    )
 
 
 def _columns(answers: Answers) -> Inferred:
+    micros = in_micros(answers.scores)
     if answers.ranking.shape[1] == 0:
-        return Inferred(answers.labels.tolist(), answers.scores.tolist(), [])
+        return Inferred(answers.labels, micros, {}, [])
+    scores = (in_micros(answers.ranking_scores) / MICROS).tolist()
     rankings = [
-        list(zip(labels, scores, strict=True))
-        for labels, scores in zip(answers.ranking.tolist(), answers.ranking_scores.tolist(), strict=True)
+        list(zip(labels, row, strict=True)) for labels, row in zip(answers.ranking.tolist(), scores, strict=True)
     ]
-    return Inferred(answers.labels.tolist(), answers.scores.tolist(), rankings)
+    return Inferred(answers.labels, micros, {}, rankings)

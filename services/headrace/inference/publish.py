@@ -94,8 +94,9 @@ class Publisher:
 
     def publish(self, batch: Collection[Encoded]) -> None:
         """Begin to publish every slice. Bounded by the slices in work that the batcher allows a partition."""
+        handed_over = self._clock.monotonic()
         for encoded in batch:
-            task = asyncio.create_task(self._in_turn(encoded))
+            task = asyncio.create_task(self._in_turn(encoded, handed_over))
             self._tasks.add(task)
             task.add_done_callback(self._published)
 
@@ -104,7 +105,7 @@ class Publisher:
         if not task.cancelled() and (error := task.exception()) is not None and not self._assignment.broken.done():
             self._assignment.broken.set_exception(error)
 
-    async def _in_turn(self, encoded: Encoded) -> None:
+    async def _in_turn(self, encoded: Encoded, handed_over: float) -> None:
         piece = encoded.slice
         partition = piece.partition
         try:
@@ -114,6 +115,8 @@ class Publisher:
                 partition.sending = asyncio.create_task(self._send(partition, encoded))
                 await asyncio.wait([partition.sending])
                 partition.sending.result()
+                waited = self._clock.monotonic() - handed_over
+                self._metrics.spent("publishing", waited * len(encoded.answers))
         except KafkaError as error:
             if not passes(error):
                 raise

@@ -78,7 +78,8 @@ class Worker:
         self._offload = offload
         self._metrics = metrics
         self._decode_value = compile_shape(shape)
-        self._style = Style(JSON if settings.results_format == "json" else MSGPACK, compile_copy(shape))
+        form = JSON if settings.results_format == "json" else MSGPACK
+        self._style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields))
         self._before_answering = before_answering
         self._service_time = ServiceTime()
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
@@ -267,7 +268,9 @@ class Worker:
         self._metrics.breaker(is_open=self._serving.broken)
         if served.drift is not None:
             served.drift.add(computed.labels, computed.tenths, begun)
-        self._service_time.observe(batch.size, self._clock.monotonic() - begun)
+        took = self._clock.monotonic() - begun
+        self._service_time.observe(batch.size, took)
+        self._metrics.spent("model", batch.size * took)
         self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
         self._publisher.publish(computed.encoded)
 

@@ -24,7 +24,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Longest wait for a version to be loaded; past it the load has failed, and is tried again."""
     start_from: str = "earliest"
     """Where a new group begins: earliest, latest, or a time as ISO 8601."""
-    backend: Literal["cpu", "reference", "constant"] = "cpu"
+    backend: Literal["cpu", "cuda", "reference", "constant"] = "cpu"
     """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
     max_batch: Annotated[int, Meta(gt=0, le=4096)] = 512

@@ -43,7 +43,7 @@ class Record(Protocol):
     def headers(self) -> Headers: ...
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A record to produce. ``timestamp_ms`` None lets the client take its clock's."""
 
     value: bytes | None

@@ -11,6 +11,7 @@ from aiokafka import TopicPartition as TheirPartition
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from headrace.kafka.aio.errors import translating
+from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
@@ -59,6 +60,7 @@ class AioConsumer:
             try:
                 async with asyncio.timeout(self._request_timeout_s):
                     await self._inner.start()
+                make_lean(self._inner)
             except BaseException:
                 await self.stop()
                 raise

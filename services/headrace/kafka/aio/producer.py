@@ -148,16 +148,15 @@ class AioProducer:
     def _fill(self, connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
         """Return a closed batch of as many records from ``start`` on as fit in it, at least one, and their number."""
         batch = connection.inner.create_batch()
+        # Past the batch's own append, which costs as much again as the builder under it.
+        append = batch._builder.append  # noqa: SLF001
         taken = 0
         for record in itertools.islice(records, start, None):
-            if (
-                batch.append(
-                    timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
-                )
-                is None
-            ):
+            headers = list(record.headers) if record.headers else []
+            if append(taken, record.timestamp_ms, record.key, record.value, headers) is None:
                 break
             taken += 1
+        batch._relative_offset = taken  # noqa: SLF001
         batch.close()
         if taken == 1 and batch.size() > self._settings.max_request_size:
             raise RecordTooLargeError(
