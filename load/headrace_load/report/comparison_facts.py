@@ -37,7 +37,14 @@ def side_by_side(comparison: Comparison) -> Table:
         "contender", "runs", "answers/s", "times the first", "CPU s a 100,000", "p50", "p99", "memory, MB",
     )  # fmt: skip
     note = "Medians of the runs that stand. The ratio is of the paired runs' rates; its interval is below."
-    return Table(title="Side by side", columns=columns, rows=rows, note=note)
+    # A backlog has no latencies, and programs elsewhere no CPU: such columns are left out.
+    known = [index for index in range(len(columns)) if any(row[index] != NONE for row in rows)]
+    return Table(
+        title="Side by side",
+        columns=tuple(columns[index] for index in known),
+        rows=tuple(tuple(row[index] for index in known) for row in rows),
+        note=note,
+    )
 
 
 def differences(comparison: Comparison) -> Table:

@@ -65,7 +65,7 @@ def latency_over_time(result: Result) -> Figure | None:
         drawing.scaled(axes, "y", logarithmic=drawing.wide(found[np.isfinite(found)]))
         axes.set(title="Latency to the append, by the second a request was due in", ylabel="ms", xlabel="s")
         _beside(axes)
-        _from_to(axes, result)
+        _from_to(axes, seconds)
     return figure
 
 
@@ -81,7 +81,8 @@ def rates_over_time(result: Result) -> Figure | None:
             ("sent", [s.sent for s in seconds], {"color": ORANGE}),
             ("answered", [s.answered for s in seconds], {"color": BLUE, "linestyle": (0, (5, 1.5))}),
         ):
-            rates.plot(_times(seconds), column, label=name, **style)
+            if any(column):  # of a backlog nothing was due or sent in the measured part
+                rates.plot(_times(seconds), column, label=name, **style)
         drawing.scaled(rates, "y", logarithmic=False)
         rates.set(title="Requests and answers a second", ylabel="a second")
         _beside(rates)
@@ -89,8 +90,7 @@ def rates_over_time(result: Result) -> Figure | None:
         lag.plot(_times(seconds), [s.lag for s in seconds], color=GREEN, linewidth=1.2)
         drawing.scaled(lag, "y", logarithmic=False)
         lag.set(title="Acknowledged and not answered yet", ylabel="requests", xlabel="s")
-        for axes in (rates, lag):
-            _from_to(axes, result)
+        _from_to(lag, seconds)
     return figure
 
 
@@ -133,7 +133,7 @@ def memory_over_time(result: Result) -> Figure | None:
         drawing.scaled(axes, "y", logarithmic=drawing.wide(found[np.isfinite(found)]))
         axes.set(title="Resident memory", ylabel="MB", xlabel="s")
         _beside(axes)
-        _from_to(axes, result)
+        _from_to(axes, seconds)
     return figure
 
 
@@ -161,10 +161,7 @@ def _beside(axes: Axes) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _from_to(axes: Axes, result: Result) -> None:
-    """Time from the first to the last second, and a line where the warm-up ended."""
-    seconds = result.timeline
+def _from_to(axes: Axes, seconds: tuple[Second, ...]) -> None:
+    """Time from the first to the last second of the measured part."""
     first, last = seconds[0].second, seconds[-1].second
     axes.set_xlim(first, max(last, first + 1))
-    if first < result.workload.warm_up <= last:
-        axes.axvline(result.workload.warm_up, color=GREY, linewidth=0.8, linestyle=":")

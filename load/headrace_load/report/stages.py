@@ -51,8 +51,9 @@ def draw_stages(bars: Mapping[str, Sequence[Stage]], title: str) -> Figure | Non
                             at[bar] + width / 2, row, text, ha="center", va="center", fontsize=8.5, color="#000000"
                         )
                     at[bar] += width
-        for row, end in enumerate(at.values()):
-            axes.text(end + 0.01 * longest, row, milliseconds(end), va="center", fontsize=8.5)
+        for row, (bar, stages) in enumerate(found.items()):
+            whole = milliseconds(sum(stage.mean for stage in stages))
+            axes.text(at[bar] + 0.01 * longest, row, whole, va="center", fontsize=8.5)
         lone = next(iter(found.values())) if len(found) == 1 else ()
         times = {stage.name: f" {milliseconds(stage.mean)}" for stage in lone}
         axes.set_yticks(range(len(found)), [short(name) if name else "" for name in found])

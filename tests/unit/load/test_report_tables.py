@@ -99,3 +99,13 @@ def test_figures_read_like_figures():
         "43.2 s",
     ]
     assert [number(value) for value in (0.76, 12.34, 5.0, 103_456.7)] == ["0.76", "12.3", "5", "103,457"]
+
+
+def test_a_column_that_no_contender_has_is_left_out():
+    comparison = comparison_of({"a": 1000.0, "b": 1010.0})
+    drained = {
+        name: tuple(msgspec.structs.replace(result, to_append=None, to_reader=None, used={}) for result in results)
+        for name, results in comparison.results.items()
+    }
+    columns = tables(msgspec.structs.replace(comparison, results=drained))[0].columns
+    assert columns == ("contender", "runs", "answers/s", "times the first")
