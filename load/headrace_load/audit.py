@@ -19,8 +19,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one run. ``repeated`` were seen twice by the reader, ``dropped`` it dropped before anybody saw them.
 
     ``answered`` are requests of this run; answers to others are no part of the audit. ``seconds`` lie between the
-    append of the first answer and of the last. ``holes``, ``wrong`` and ``out_of_order`` are of the answer log: in
-    answers that are known by id nobody can see them.
+    append of the first answer and of the last. ``dropped``, ``holes``, ``wrong`` and ``out_of_order`` are of the answer
+    log: in answers that are known by id nobody can see them.
     """
 
     published: int
@@ -67,7 +67,7 @@ def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Au
         answered=int(has.sum()),
         lost=int((expected & ~has).sum()),
         repeated=len(of_ours) - int(has.sum()),
-        dropped=records - len(answered),
+        dropped=records - len(answered) if by_log else 0,
         holes=int(answered["hole"].sum()),
         wrong=int((sent["crc"][has] != answered["crc"][first[has]]).sum()) if by_log else 0,
         by_status={status: int(count) for status, count in zip(STATUSES, counts, strict=True) if count},
