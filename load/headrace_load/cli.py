@@ -27,6 +27,7 @@ TABLE = {
     "sweep": Mounted("sweep:sweep", "The highest rate that keeps p99 under a bound."),
     "soak": Mounted("soak:soak", "One long run: does memory grow, does latency drift?"),
     "compare": Mounted("comparing:compare", "Contenders in turn, and how sure their differences are."),
+    "swap": Mounted("swap:swap", "Move an alias under load, and look at the waits beside it."),
     "record": Mounted("record:record", "Make a workload from a live topic."),
     "report": Mounted("report:report", "Make the page and the pictures of a result again."),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aiokafka.errors import KafkaError as AioKafkaError
@@ -33,10 +33,19 @@ class Runner(Struct, frozen=True, kw_only=True):
     folder: Path
     console: Console
 
-    async def run(self, workload: Workload, contender: Contender | None, *, name: str, number: int = 0) -> Result:
+    async def run(
+        self,
+        workload: Workload,
+        contender: Contender | None,
+        *,
+        name: str,
+        number: int = 0,
+        around: Callable[[Start, System], Start] | None = None,
+    ) -> Result:
         """One run against ``contender``, or against what answers already.
 
-        Its result.json and its logs are in ``folder``, and of one among several in a folder NUMBER there. Raises what
+        Its result.json and its logs are in ``folder``, and of one among several in a folder NUMBER there. ``around``
+        is given the contender's start, to do something more while it runs. Raises what
         :func:`headrace_load.run.run` and starting the contender raise.
         """
         folder = self.folder / f"{number:02}" if number else self.folder
@@ -53,6 +62,8 @@ class Runner(Struct, frozen=True, kw_only=True):
                 folder=folder,
                 wait=not isinstance(workload.arrivals, Backlog),
             )
+            if around is not None:
+                start = around(start, system)
             try:
                 result = await self._shown(workload, contender, system, start, name)
             except BaseException:

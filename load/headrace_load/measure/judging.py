@@ -45,7 +45,7 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
         contender=contender,
         workload=workload,
         machine=machine(),
-        begun_at=datetime.fromtimestamp(found.begin_us / 1e6, UTC).isoformat(timespec="seconds"),
+        begun_at=datetime.fromtimestamp(found.begin_us / 1e6, UTC).isoformat(timespec="milliseconds"),
         seconds=seconds,
         published=int((counts & (sent["acked_us"] >= 0)).sum()),
         answered=int(has.sum()),

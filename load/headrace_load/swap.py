@@ -1,0 +1,188 @@
+"""An alias that is moved while a run goes on, and the waits beside each swap."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer
+from msgspec import Struct
+
+from headrace.client import connect
+from headrace_load.contender import Contender, WorkerProgram
+from headrace_load.processes import ProgramError, headrace
+from headrace_load.result import Result, Second
+from headrace_load.system import Running, Start, System
+from headrace_schemas.codec import encode_models_record
+from headrace_schemas.records import ModelAlias
+from headrace_schemas.topics import models_key
+
+FORMAT = "headrace-load/swaps/1"
+MODEL, ALIAS = "default", "champion"  # what a worker follows by its defaults
+BESIDE_MS = 1000
+QUIET_S = 2.0
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """The alias was moved to ``version``; milliseconds since the Unix epoch. ``first_ms``: its first answer behind."""
+
+    version: str
+    moved_ms: int
+    first_ms: int | None = None
+
+
+class Waits(Struct, frozen=True, kw_only=True):
+    """Waits in milliseconds over some seconds of a run: medians of the seconds' p50 and p99, and the worst of all."""
+
+    seconds: int
+    p50: float | None
+    p99: float | None
+    worst: float | None
+
+    def line(self) -> str:
+        """The figures in words."""
+        figures = zip(("p50", "p99", "worst"), (self.p50, self.p99, self.worst), strict=True)
+        return f"{', '.join(f'{name} {ms:.1f} ms' for name, ms in figures if ms is not None)} of {self.seconds} s"
+
+
+class Swaps(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
+    """A run with swaps. ``beside`` is from a second before a move to a second behind its version's first answer."""
+
+    keep_previous: bool
+    moves: tuple[Move, ...]
+    apart: Waits
+    beside: Waits
+
+    def lines(self) -> list[str]:
+        """The figures in plain lines."""
+        took = [f"{one.first_ms - one.moved_ms} ms" if one.first_ms is not None else "never" for one in self.moves]
+        return [
+            "the previous version was held in memory" if self.keep_previous else "every swap loaded its version",
+            f"first answer of the new version after {', '.join(took)}",
+            f"waits beside swaps: {self.beside.line()}; apart from them: {self.apart.line()}",
+        ]
+
+
+def follower(*, keep_previous: bool) -> Contender:
+    """A worker that follows the alias which is moved."""
+    settings = {"worker.keep_previous": str(keep_previous).lower()}
+    name = "previous version in memory" if keep_previous else "every swap loads"
+    return Contender(name=name, worker=WorkerProgram(model=ALIAS, settings=settings))
+
+
+def swapping(
+    start: Start,
+    system: System,
+    models: tuple[Path, Path],
+    *,
+    delay_s: float,
+    every_s: float,
+    moves: list[Move],
+    swaps: int,
+) -> Start:
+    """``start`` with both artifacts published before it, and the alias moved ``swaps`` times while it runs.
+
+    The first move is ``delay_s`` seconds behind the start. When the block ends, ``moves`` has been filled. Entering
+    raises ProgramError, and leaving raises it when the run was over before the last move.
+    """
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[Running]:
+        # The other first, so that it is the first that answers at the beginning.
+        second, first = [await _published(system, model) for model in reversed(models)]
+        async with start() as running:
+            mover = asyncio.create_task(_move(system, (first, second), delay_s, every_s, swaps))
+            try:
+                yield running
+                if not mover.done():
+                    raise ProgramError("the run ended before the last swap: it has to be longer")
+                moves.extend(await _answered(system, mover.result()))
+            finally:
+                mover.cancel()
+
+    return started
+
+
+async def _published(system: System, model: Path) -> str:
+    """Publish an artifact, point the alias at it, and return its version."""
+    said = await headrace("models", "publish", str(model), "--alias", ALIAS, environment=system.environment())
+    found = re.search(r"-> (\S+)", said)
+    if found is None:
+        raise ProgramError(f"`headrace models publish` named no version: {said}")
+    return found[1]
+
+
+async def _move(system: System, versions: tuple[str, str], delay_s: float, every_s: float, swaps: int) -> list[Move]:
+    """Move the alias by a record alone: starting the command would itself take the cores for a second."""
+    moves: list[Move] = []
+    async with AIOKafkaProducer(**system.client_options()) as producer:
+        await asyncio.sleep(delay_s)
+        for number in range(1, swaps + 1):
+            now_ms = time.time_ns() // 1_000_000
+            record = ModelAlias(
+                name=MODEL,
+                alias=ALIAS,
+                version=versions[number % 2],
+                previous=versions[(number + 1) % 2],
+                moved_at_ms=now_ms,
+                reason="headrace-load swap",
+            )
+            await producer.send_and_wait(system.models, encode_models_record(record), key=models_key(record))
+            moves.append(Move(version=record.version, moved_ms=now_ms))
+            await asyncio.sleep(every_s)
+    return moves
+
+
+async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
+    """``moves`` with the time of the first answer behind each by the version moved to."""
+    times: dict[str, list[int]] = {}
+    async with (
+        connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
+        client.reader("beginning") as reader,
+    ):
+        while answers := await reader.read(timeout_s=QUIET_S):
+            for answer in answers:
+                times.setdefault(answer.result.version or "", []).append(answer.timestamp_ms)
+    return [
+        Move(
+            version=move.version,
+            moved_ms=move.moved_ms,
+            first_ms=min((at for at in times.get(move.version, ()) if at >= move.moved_ms), default=None),
+        )
+        for move in moves
+    ]
+
+
+def swapped(result: Result, moves: Sequence[Move], *, keep_previous: bool) -> Swaps:
+    """The waits of ``result`` beside ``moves`` and apart from them, by the second in which requests were due."""
+    begun_ms = datetime.fromisoformat(result.begun_at).timestamp() * 1000
+    apart: list[Second] = []
+    beside: list[Second] = []
+    for one in result.timeline:
+        second_ms = begun_ms + 1000 * one.second
+        near = any(
+            second_ms + 1000 >= move.moved_ms - BESIDE_MS
+            and second_ms <= (move.moved_ms if move.first_ms is None else move.first_ms) + BESIDE_MS
+            for move in moves
+        )
+        (beside if near else apart).append(one)
+    return Swaps(keep_previous=keep_previous, moves=tuple(moves), apart=_waits(apart), beside=_waits(beside))
+
+
+def _waits(seconds: Sequence[Second]) -> Waits:
+    def known(figure: str) -> list[float]:
+        return [value for one in seconds if (value := getattr(one, figure)) is not None]
+
+    p50, p99, worst = known("p50"), known("p99"), known("max")
+    return Waits(
+        seconds=len(seconds),
+        p50=statistics.median(p50) if p50 else None,
+        p99=statistics.median(p99) if p99 else None,
+        worst=max(worst, default=None),
+    )
