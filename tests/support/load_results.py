@@ -118,7 +118,7 @@ def result_of(
 ) -> Result:
     """A run's result; without ``measured`` nothing was answered, so there is no latency, stage or batch."""
     requests = int(rate * seconds)
-    to_append = latencies(min(requests, 5_000), middle_ms, seed)
+    to_append = latencies(min(requests, 2_000), middle_ms, seed)
     means = {stage: SHARES[stage] * middle_ms for stage in stages}
     whole = sum(means.values()) / 0.98
     means["other"] = whole - sum(means.values())

@@ -56,7 +56,7 @@ DOCUMENTS = {
     "run": lambda: result_of(rate=1234.0),
     "refused": lambda: result_of(refused="the producers were late", measured=False),
     "nothing answered": lambda: result_of(measured=False),
-    "hostile": lambda: result_of(name=HOSTILE, refused=HOSTILE),
+    "hostile": lambda: result_of(name=HOSTILE, refused=HOSTILE, measured=False),
     "comparison": lambda: comparison_of({"first": 900.0, HOSTILE: 250_000.0}, rounds=2),
 }
 
