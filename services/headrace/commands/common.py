@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,14 @@ NO_LABEL = "(no label)"
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")
 ]
+
+
+class BackendName(enum.StrEnum):
+    """The backends that can answer; all give the same labels."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    REFERENCE = "reference"
 
 
 class Invocation(msgspec.Struct, frozen=True):

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-
-class BackendName(enum.StrEnum):
-    """The backends that can answer; all give the same labels."""
-
-    CPU = "cpu"
-    REFERENCE = "reference"
+from headrace.commands.common import BackendName
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="The artifact: a path or any fsspec URI.")],
     file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="reference needs torch and is slow.")] = BackendName.CPU,
+    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
 ) -> None:

@@ -38,7 +38,7 @@ def worker(
     start_from: Annotated[
         Text, typer.Option("--from", metavar="earliest|latest|TIME", help="Where a new group begins.")
     ] = None,
-    backend: Annotated[Text, typer.Option(metavar="cpu|reference", help="What computes.")] = None,
+    backend: Annotated[Text, typer.Option(metavar="cpu|cuda|reference", help="What computes.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Members of the group under one parent.")] = 1,
     slot: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -134,6 +134,11 @@ def _model(model: str, backend: str) -> Model | Load:
     if is_location(model):
         artifact = load(model)
         return open_model(artifact, backend, artifact.version)
+    if backend == "cuda":
+        from headrace.model.backends.cuda import find_device
+
+        # Said now, not when the first version comes: it can't be mended by trying again.
+        find_device()
     background = Background()
 
     async def open_beside(record: ModelVersion) -> Model:

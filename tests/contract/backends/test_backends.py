@@ -1,4 +1,8 @@
-"""One suite for all backends: whatever they compute with, the integers are those of ``reference``."""
+"""One suite for all backends: whatever they compute with, the integers are those of ``reference``.
+
+``cuda`` is tested where there is a GPU, and everywhere under Triton's interpreter, as ``cuda-interpreted``. That one
+takes 20 ms a text, so what does not add to it is left to the slow tests.
+"""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +21,7 @@ from headrace.model.backends import Backend, open_backend
 from headrace.model.backends.interface import BACKENDS
 from headrace.model.network import float_logits
 from headrace.model.quantizing import Bits, quantize
+from tests.support.interpreted import Interpreted
 from tests.support.networks import TEXT, VOCABULARY, random_artifact, random_network
 
 SHAPES = {
@@ -61,7 +67,13 @@ TEXTS = [
 
 
 # A benchmark's stand-in, which computes nothing, is no backend in the sense of this suite.
-EXACT = tuple(name for name in BACKENDS if name != "constant")
+HERE = tuple(name for name in BACKENDS if name != "constant" and (name != "cuda" or torch.cuda.is_available()))
+INTERPRETED = "cuda-interpreted"
+EXACT = (*HERE, INTERPRETED)
+
+
+def opening(name: str, artifact: Artifact) -> Backend:
+    return Interpreted(artifact) if name == INTERPRETED else open_backend(name, artifact)
 
 
 @cache
@@ -71,26 +83,28 @@ def artifact_of(shape: str) -> Artifact:
 
 @cache
 def opened(name: str, shape: str) -> Backend:
-    return open_backend(name, artifact_of(shape))
+    return opening(name, artifact_of(shape))
 
 
-@pytest.fixture(params=sorted(SHAPES))
-def shape(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pairs(*quick: str) -> list[object]:
+    """Every backend with every shape; the interpreted one with others than ``quick`` is slow."""
+    return [
+        pytest.param(name, shape, marks=pytest.mark.slow if name == INTERPRETED and shape not in quick else ())
+        for name in EXACT
+        for shape in sorted(SHAPES)
+    ]
 
 
-@pytest.fixture(params=EXACT)
-def backend(request: pytest.FixtureRequest, shape: str) -> Backend:
-    return opened(request.param, shape)
-
-
-def test_logits_are_the_references_integers(backend: Backend, shape: str) -> None:
+@pytest.mark.parametrize(("name", "shape"), pairs(*SHAPES))
+def test_logits_are_the_references_integers(name: str, shape: str) -> None:
     expected = opened("reference", shape).logits(TEXTS)
     assert expected.dtype == np.int64
-    assert np.array_equal(backend.logits(TEXTS), expected)
+    assert np.array_equal(opened(name, shape).logits(TEXTS), expected)
 
 
-def test_no_answer_depends_on_batch_size_order_or_neighbours(backend: Backend) -> None:
+@pytest.mark.parametrize(("name", "shape"), pairs("default"))
+def test_no_answer_depends_on_batch_size_order_or_neighbours(name: str, shape: str) -> None:
+    backend = opened(name, shape)
     together = backend.logits(TEXTS)
     for size in (1, 2, 5):
         parts = [backend.logits(TEXTS[first : first + size]) for first in range(0, len(TEXTS), size)]
@@ -99,7 +113,9 @@ def test_no_answer_depends_on_batch_size_order_or_neighbours(backend: Backend) -
     assert np.array_equal(backend.logits([TEXTS[place] for place in order]), together[order])
 
 
-def test_classify_gives_label_and_share_of_the_largest_logit(backend: Backend) -> None:
+@pytest.mark.parametrize(("name", "shape"), pairs("four bits"))
+def test_classify_gives_label_and_share_of_the_largest_logit(name: str, shape: str) -> None:
+    backend = opened(name, shape)
     logits = backend.logits(TEXTS)
     shown = logits * backend.artifact.network.unit
     shares = np.exp(shown - shown.max(axis=1, keepdims=True))
@@ -113,12 +129,16 @@ def test_classify_gives_label_and_share_of_the_largest_logit(backend: Backend) -
     np.testing.assert_allclose(answers.ranking_scores, np.take_along_axis(shares, ranking, 1), rtol=1e-5, atol=1e-30)
 
 
-def test_a_batch_without_texts_has_no_answers(backend: Backend) -> None:
+@pytest.mark.parametrize(("name", "shape"), pairs("default"))
+def test_a_batch_without_texts_has_no_answers(name: str, shape: str) -> None:
+    backend = opened(name, shape)
     assert backend.logits([]).shape == (0, len(backend.artifact.labels))
     assert len(backend.classify([]).labels) == 0
 
 
-def test_a_ranking_is_no_longer_than_there_are_labels(backend: Backend) -> None:
+@pytest.mark.parametrize(("name", "shape"), pairs("default"))
+def test_a_ranking_is_no_longer_than_there_are_labels(name: str, shape: str) -> None:
+    backend = opened(name, shape)
     labels = len(backend.artifact.labels)
     answers = backend.classify(TEXTS[:3], ranking=labels + 5)
     assert answers.ranking.shape == answers.ranking_scores.shape == (3, labels)
@@ -135,7 +155,7 @@ def test_a_tie_goes_to_the_lowest_label(name: str) -> None:
     }
     bias = np.array([0, 1e6, 0, 1e6, 0], np.float32)
     tied = replace(network, **twins, head_bias=bias, wide_bias=bias)
-    backend = open_backend(name, assemble(quantize(tied), About()))
+    backend = opening(name, assemble(quantize(tied), About()))
     answers = backend.classify(TEXTS, ranking=5)
     assert set(answers.labels.tolist()) == {1}
     assert answers.ranking.tolist() == [[1, 3, 0, 2, 4]] * len(TEXTS)
@@ -151,34 +171,42 @@ def test_words_beyond_max_tokens_change_nothing(name: str) -> None:
     assert np.array_equal(logits[0], logits[2])
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    texts=st.lists(st.text(max_size=30) | st.lists(st.sampled_from(VOCABULARY)).map(" ".join), max_size=6),
-    shape=st.sampled_from(["default", "other widths", "one token", "many labels, more than a register"]),
-)
-def test_any_text_has_the_references_integers(texts: list[str], shape: str) -> None:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    expected = opened("reference", shape).logits(encoded)
-    for name in EXACT:
-        assert np.array_equal(opened(name, shape).logits(encoded), expected), name
+@pytest.mark.parametrize(("names", "examples"), [(HERE, 60), ((INTERPRETED,), 6)])
+def test_any_text_has_the_references_integers(names: tuple[str, ...], examples: int) -> None:
+    @settings(deadline=None, max_examples=examples)
+    @given(
+        texts=st.lists(st.text(max_size=30) | st.lists(st.sampled_from(VOCABULARY)).map(" ".join), max_size=6),
+        shape=st.sampled_from(["default", "other widths", "one token", "many labels, more than a register"]),
+    )
+    def check(texts: list[str], shape: str) -> None:
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        expected = opened("reference", shape).logits(encoded)
+        for name in names:
+            assert np.array_equal(opened(name, shape).logits(encoded), expected), name
+
+    check()
 
 
-@settings(deadline=None, max_examples=25)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    labels=st.integers(1, 20),
-    filters=st.integers(1, 40),
-    widths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
-    max_tokens=st.integers(1, 30),
-    blend=st.floats(0, 1),
-    scale=st.floats(1e-3, 1e3),
-    bits=st.builds(Bits, st.sampled_from([4, 8]), st.sampled_from([4, 8])),
-)
-def test_any_network_has_the_references_integers(seed: int, **shape: object) -> None:
-    artifact = random_artifact(seed, **shape)
-    expected = open_backend("reference", artifact).logits(TEXTS)
-    for name in EXACT:
-        assert np.array_equal(open_backend(name, artifact).logits(TEXTS), expected), name
+@pytest.mark.parametrize(("names", "examples"), [(HERE, 25), ((INTERPRETED,), 5)])
+def test_any_network_has_the_references_integers(names: tuple[str, ...], examples: int) -> None:
+    @settings(deadline=None, max_examples=examples)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        labels=st.integers(1, 20),
+        filters=st.integers(1, 40),
+        widths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+        max_tokens=st.integers(1, 30),
+        blend=st.floats(0, 1),
+        scale=st.floats(1e-3, 1e3),
+        bits=st.builds(Bits, st.sampled_from([4, 8]), st.sampled_from([4, 8])),
+    )
+    def check(seed: int, **shape: object) -> None:
+        artifact = random_artifact(seed, **shape)
+        expected = open_backend("reference", artifact).logits(TEXTS)
+        for name in names:
+            assert np.array_equal(opening(name, artifact).logits(TEXTS), expected), name
+
+    check()
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -186,7 +214,7 @@ def test_integers_stay_near_the_float_network(name: str) -> None:
     network = random_network(11, dimensions=64, filters=32, labels=4)
     artifact = assemble(quantize(network), About())
     expected = float_logits(network, [text.decode() for text in TEXTS])
-    found = open_backend(name, artifact).logits(TEXTS) * artifact.network.unit
+    found = opening(name, artifact).logits(TEXTS) * artifact.network.unit
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
@@ -212,7 +240,7 @@ def test_the_integers_are_equal_on_every_shared_data_set() -> None:
     for path in sorted(Path(os.environ["HEADRACE_DATA"]).glob("*/test.jsonl")):
         texts = [line.encode() for line in path.read_text("utf-8").splitlines()[:300]]
         expected = opened("reference", "default").logits(texts)
-        for name in EXACT:
+        for name in HERE:
             assert np.array_equal(opened(name, "default").logits(texts), expected), (name, path)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 from headrace.model import characters
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import Answers
-from headrace.model.backends.kernels import FILTER_LANES, WIDE_LANES, answer_texts
+from headrace.model.backends.kernels import WIDE_LANES, answer_texts
+from headrace.model.backends.padding import FILTER_LANES, by_width, padded, shares
 from headrace.model.folding import fold
 from headrace.model.hashing import join_texts
 from headrace.model.integers import inverse_roots, stepped
 from headrace.model.lookup import build_lookup
 from headrace.model.network import FIRST_WORD_ROW
-
-_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 class CpuBackend:
@@ -35,7 +33,7 @@ class CpuBackend:
         self.artifact = artifact
         network = artifact.network
         filters = network.filters_a_width
-        tables = _padded(fold(network), 2, FILTER_LANES)
+        tables = padded(fold(network), 2, FILTER_LANES)
         wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
@@ -48,11 +46,11 @@ class CpuBackend:
             *build_lookup(network.bigram_keys, 1),
             np.array(network.widths, np.int64),
             tables.reshape(-1),
-            _by_width(network.filter_bias, len(network.widths), filters),
-            _by_width(stepped(network.head, network.head_steps), len(network.widths), filters),
-            _padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES),
+            by_width(network.filter_bias, len(network.widths), filters),
+            by_width(stepped(network.head, network.head_steps), len(network.widths), filters),
+            padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES),
             # Row 0 is what a bigram without a weight adds.
-            _padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES),
+            padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES),
             network.bias.copy(),
             inverse_roots(network.max_tokens),
             network.convolution_factor,
@@ -92,22 +90,6 @@ class CpuBackend:
         if self._pool is None or count < self._threads:
             run(0, count)
         else:
-            # Split by bytes, not by texts: a long one costs more.
-            cuts = np.searchsorted(offsets, np.linspace(0, offsets[-1], self._threads + 1)[1:-1])
-            bounds = [0, *map(int, cuts), count]
+            bounds = shares(offsets, self._threads)
             list(self._pool.map(run, bounds[:-1], bounds[1:]))
         return logits, answers
-
-
-def _padded(array: NDArray[_Kind], axis: int, multiple: int) -> NDArray[_Kind]:
-    """``array`` with zeros appended along ``axis`` up to a multiple of ``multiple``, contiguous."""
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, -array.shape[axis] % multiple)
-    return np.ascontiguousarray(np.pad(array, widths))
-
-
-def _by_width(array: NDArray[_Kind], widths: int, filters: int) -> NDArray[_Kind]:
-    """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
-    split = array.reshape(*array.shape[:-1], widths, filters)
-    padded = _padded(split, split.ndim - 1, FILTER_LANES)
-    return padded.reshape(*array.shape[:-1], -1)

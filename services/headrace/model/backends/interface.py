@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from headrace.model.artifact import Artifact
 
-# name -> (module, class); imported when opened, because reference needs torch and a worker has none.
+# name -> (module, class); imported when opened, because reference and cuda need torch and a worker has none.
 _BACKENDS = {
     "cpu": ("headrace.model.backends.cpu", "CpuBackend"),
     "constant": ("headrace.model.backends.constant", "ConstantBackend"),
+    "cuda": ("headrace.model.backends.cuda", "CudaBackend"),
     "reference": ("headrace.model.backends.reference", "ReferenceBackend"),
 }
 BACKENDS = tuple(_BACKENDS)
@@ -59,8 +60,8 @@ class Backend(Protocol):
 def open_backend(name: str, artifact: Artifact, threads: int = 1) -> Backend:
     """Fold an artifact's tables and make the backend ``name`` (one of BACKENDS) ready for it.
 
-    ``threads`` share a batch. Raises ValueError for an unknown name, and BoundsError or FoldingError when the artifact
-    can't be answered from on this machine.
+    ``threads`` share a batch. Raises ValueError for an unknown name, BoundsError or FoldingError when the artifact
+    can't be answered from on this machine, and UserError when this machine has not what the backend computes on.
     """
     if name not in _BACKENDS:
         raise ValueError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")

@@ -16,8 +16,6 @@ from headrace.model.compiling import kernel
 from headrace.model.hashing import bigram, hash_text
 from headrace.model.lookup import find, home_slot
 
-# int16 values in the widest SIMD register (AVX-512); F is padded to a multiple, which suits narrower ones too.
-FILTER_LANES = 32
 # The wide part's 32-bit sums in an AVX2 register; C is padded to a multiple there.
 WIDE_LANES = 8
 
