@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -10,7 +11,7 @@ from headrace.inference.batch import Slice
 from headrace.inference.partition import NEVER, Request
 from headrace.kafka.interface import Record
 from headrace_schemas.errors import BadHeaderError, WireError, place
-from headrace_schemas.headers import content_type, read_timeout_ms
+from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
 
 DecodeValue = Callable[[bytes | None, str], ClassifyRequest]
@@ -51,12 +52,17 @@ class Decoded(msgspec.Struct, frozen=True):
     columns: list[Column]
 
 
+# Most requests of a topic have the same headers, so what they say is looked up. Few are kept: they may be large.
+_timeout_ms = lru_cache(maxsize=64)(read_timeout_ms)
+_content_type = lru_cache(maxsize=64)(content_type)
+
+
 def admit(record: Record, came_s: float) -> Request:
     """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded."""
     if not record.headers:
         return Request(record, came_s)
     try:
-        timeout_ms = read_timeout_ms(record.headers)
+        timeout_ms = _timeout_ms(tuple(record.headers))
     except BadHeaderError:
         return Request(record, came_s)
     return Request(record, came_s, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
@@ -93,7 +99,8 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
 
 
 def _decode_one(record: Record, decode_value: DecodeValue) -> ClassifyRequest:
-    headers = record.headers
-    if headers:
-        read_timeout_ms(headers)
-    return decode_value(record.value, content_type(headers))
+    headers = tuple(record.headers)
+    if not headers:
+        return decode_value(record.value, JSON)
+    _timeout_ms(headers)
+    return decode_value(record.value, _content_type(headers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -23,24 +24,29 @@ from headrace_schemas.paths import Copy
 from headrace_schemas.records import ClassifyResult, Score, Status
 
 
-class Style(msgspec.Struct, frozen=True):
+class Style:
     """How answers look: their content type, and what they repeat of the request in headers.
 
     ``copies_values`` says whether ``copy`` looks into a request's value too.
     """
 
-    content_type: str
-    copy: Copy
-    copies_values: bool
+    def __init__(self, content_type: str, copy: Copy, *, copies_values: bool) -> None:
+        self.content_type = content_type
+        self._copy = copy
+        self._copies_values = copies_values
+        # Most requests of a topic have the same headers. Few are kept: they may be large.
+        self._of_headers = lru_cache(maxsize=64)(self._headers)
 
     def headers(self, record: Record) -> Headers:
         """The headers of the answer to ``record``. JSON is what a record without a content type is."""
-        if not record.headers and not self.copies_values and self.content_type == JSON:
-            return ()
+        headers = tuple(record.headers)
+        return self._headers(headers, record.value) if self._copies_values else self._of_headers(headers)
+
+    def _headers(self, headers: Headers, value: bytes | None = None) -> Headers:
         try:
-            copied = self.copy(record.value, content_type(record.headers), record.headers)
+            copied = self._copy(value, content_type(headers), headers)
         except UnknownContentTypeError:
-            copied = self.copy(None, JSON, record.headers)
+            copied = self._copy(None, JSON, headers)
         if self.content_type == JSON:
             return copied
         return ((CONTENT_TYPE, self.content_type.encode()), *copied)
