@@ -92,6 +92,13 @@ def test_another_seed_is_another_workload():
     assert [each.due_s for each in first] != [each.due_s for each in second]
 
 
+def test_producers_draw_independently_of_each_other():
+    of = workload(arrivals=Poisson(rate=500), keys=ZipfKeys(keys=50), producers=2)
+    first, second = (list(requests(of, producer, TEXTS, ids=False)) for producer in (0, 1))
+    assert not {each.due_s for each in first} & {each.due_s for each in second}
+    assert [each.key for each in first][:100] != [each.key for each in second][:100]
+
+
 def test_a_change_of_one_part_leaves_the_others():
     of = workload(arrivals=Poisson(rate=500), keys=ZipfKeys(keys=50))
     before, after = all_of(of), all_of(msgspec.structs.replace(of, deadlines=Deadlines(timeout_ms=9, share=0.3)))
