@@ -57,12 +57,16 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Used(Struct, frozen=True, kw_only=True):
-    """What one of workers, broker and harness used while requests were answered. Without processes: zeros."""
+    """What one of workers, broker and harness used while requests were answered. Without processes: zeros.
+
+    ``start_cpu_s`` of a drain's workers is what of ``cpu_s`` they had used when their first answer was seen.
+    """
 
     cpu_s: float
     cpu_s_per_100k: float
     rss_mb: float
     rss_mb_most: float
+    start_cpu_s: float = 0.0
 
 
 class Lateness(Struct, frozen=True, kw_only=True):

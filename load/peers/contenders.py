@@ -40,7 +40,7 @@ def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
         Drained(peer("FastStream, ONNX", _FASTSTREAM, exported, engine="onnx"), 12_000),
         Drained(peer("Quix Streams, PyTorch", ("load.peers.quix_sink",), exported), 9_000),
         Drained(peer("bytewax, PyTorch", ("bytewax.run", "load.peers.bytewax_flow:flow"), exported), 9_000),
-        Drained(peer("Pathway, PyTorch", ("load.peers.pathway_flow",), exported), 9_000),
+        Drained(peer("Pathway, PyTorch", ("load.peers.pathway_flow",), exported), 15_000),
         Drained(headrace("headrace, 1 process", full, processes=1), 200_000),
         Drained(headrace(HEADRACE, full), 300_000),
         Drained(headrace("headrace, 2 processes, champion", champion), 300_000),

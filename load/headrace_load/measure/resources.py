@@ -57,14 +57,20 @@ class Sampler:
         """CPU seconds of a tree up to the last sample, since :meth:`begin`."""
         return sum(self._cpu_s[name].values()) - self._used_before.get(name, 0.0)
 
-    def used(self, answers: int) -> dict[str, Used]:
-        """What each tree used up to the last sample; ``answers`` were given meanwhile."""
+    def used(self, answers: int, start_s: Mapping[str, float] | None = None) -> dict[str, Used]:
+        """What each tree used up to the last sample; ``answers`` were given meanwhile. ``start_s`` is of Used."""
         found: dict[str, Used] = {}
         for name in (*self._roots, HARNESS):
             cpu_s = self.cpu_s(name)
             rss = [memory[name] for _, memory in self.samples if name in memory] or [0.0]
             per_100k = cpu_s * 1e5 / answers if answers else 0.0
-            found[name] = Used(cpu_s=cpu_s, cpu_s_per_100k=per_100k, rss_mb=rss[-1], rss_mb_most=max(rss))
+            found[name] = Used(
+                cpu_s=cpu_s,
+                cpu_s_per_100k=per_100k,
+                rss_mb=rss[-1],
+                rss_mb_most=max(rss),
+                start_cpu_s=(start_s or {}).get(name, 0.0),
+            )
         return found
 
 
