@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 from aiokafka.errors import KafkaError as AioKafkaError
 from msgspec import Struct
@@ -24,6 +25,8 @@ from headrace_load.workload.spec import Backlog, Workload
 RESULT = "result.json"
 COMPARISON = "comparison.json"
 REPORT = "report.html"
+Around: TypeAlias = Callable[[Start, System], Start]
+"""Does something more while a contender runs."""
 
 
 class Runner(Struct, frozen=True, kw_only=True):
@@ -40,12 +43,12 @@ class Runner(Struct, frozen=True, kw_only=True):
         *,
         name: str,
         number: int = 0,
-        around: Callable[[Start, System], Start] | None = None,
+        around: Around | None = None,
     ) -> Result:
         """One run against ``contender``, or against what answers already.
 
         Its result.json and its logs are in ``folder``, and of one among several in a folder NUMBER there. ``around``
-        is given the contender's start, to do something more while it runs. Raises what
+        is given the contender's start. Raises what
         :func:`headrace_load.run.run` and starting the contender raise.
         """
         folder = self.folder / f"{number:02}" if number else self.folder

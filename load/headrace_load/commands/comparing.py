@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ from headrace_load.alternating import alternating
 from headrace_load.commands import options
 from headrace_load.contender import Contender
 from headrace_load.intervals import differences
+from headrace_load.killing import check_killable, killed
 from headrace_load.place import Asked
 from headrace_load.result import Comparison, Result, write
-from headrace_load.runs import COMPARISON, report, stand
+from headrace_load.runs import COMPARISON, Around, report, stand
 from headrace_load.workload.spec import Backlog, FileTexts, MadeTexts, Workload, read_workload
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up. An interval needs two.")]
@@ -36,6 +38,9 @@ def drain(
     ] = None,
     rounds: Rounds = 3,
     producers: Annotated[int, typer.Option(min=1, max=64, help="Processes that publish the backlog.")] = 1,
+    kill: Annotated[
+        bool, typer.Option("--kill", help="End the members by SIGKILL when a third is answered; their parent goes on.")
+    ] = False,
     bootstrap: options.Bootstrap = None,
     broker: options.Broker = None,
     prefix: options.Prefix = None,
@@ -55,7 +60,11 @@ def drain(
         producers=producers,
         read="after",
     )
-    _in_turn(workload, options.several(contenders), rounds, asked, out, "drain")
+    answering = options.several(contenders)
+    if kill:
+        check_killable(answering)
+    around = functools.partial(killed, after=requests // 3) if kill else None
+    _in_turn(workload, answering, rounds, asked, out, "drain", around)
 
 
 def compare(
@@ -86,7 +95,13 @@ def compare(
 
 
 def _in_turn(
-    workload: Workload, contenders: dict[str, Contender], rounds: int, asked: Asked, out: Path | None, name: str
+    workload: Workload,
+    contenders: dict[str, Contender],
+    rounds: int,
+    asked: Asked,
+    out: Path | None,
+    name: str,
+    around: Around | None = None,
 ) -> None:
     folder, to = options.folder_for(out, name), options.console()
 
@@ -96,7 +111,9 @@ def _in_turn(
 
             async def one(number: int, contender: str) -> Result:
                 what = f"{contender}, {f'round {number}' if number else 'warm-up'}"
-                result = await runner.run(workload, contenders[contender], name=what, number=len(runs) + 1)
+                result = await runner.run(
+                    workload, contenders[contender], name=what, number=len(runs) + 1, around=around
+                )
                 runs.append(result)
                 to.print(f"{what}: {result.rate:,.0f} answers/s; {result.audit.line()}", markup=False, soft_wrap=True)
                 return result
