@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.client import Client, Published
 from headrace_load.measure.columns import ANSWERED, SENT, STATUSES
@@ -58,7 +57,8 @@ def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Au
     first = join(sent, answered, answers)
     has = first >= 0
     expected = acknowledged if answers == "log" else acknowledged & sent["good"]
-    of_ours = answered[np.isin(keys(answered, answers), keys(sent, answers)[_placed(sent, answers)])]
+    known = keys(sent, answers)
+    of_ours = np.isin(keys(answered, answers), known[known >= 0])
     by_log = answers == "log"
     times = answered["appended_us"][first[has]]
     counts = np.bincount(answered["status"][first[has]], minlength=len(STATUSES))
@@ -66,7 +66,7 @@ def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Au
         published=int(acknowledged.sum()),
         answered=int(has.sum()),
         lost=int((expected & ~has).sum()),
-        repeated=len(of_ours) - int(has.sum()),
+        repeated=int(of_ours.sum()) - int(has.sum()),
         dropped=records - len(answered) if by_log else 0,
         holes=int(answered["hole"].sum()),
         wrong=int((sent["crc"][has] != answered["crc"][first[has]]).sum()) if by_log else 0,
@@ -74,10 +74,6 @@ def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Au
         seconds=float(times.max() - times.min()) / 1e6 if len(times) else 0.0,
         out_of_order=_out_of_order(answered) if by_log else 0,
     )
-
-
-def _placed(sent: Rows, answers: Answers) -> NDArray[np.bool_]:
-    return keys(sent, answers) >= 0
 
 
 def _out_of_order(answered: Rows) -> int:

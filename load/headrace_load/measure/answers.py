@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from headrace.client import AnswerReader, connect
 from headrace_load.measure.children import Measuring, measuring
+from headrace_load.measure.columns import ANSWERED
 from headrace_load.measure.job import Read, ReaderJob
 from headrace_load.measure.joined import Answers
+from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
 
 CLOCK_S = 10.0
+ROWS = "answered.rows"
 _CLOCKS = {0: "create", 1: "append"}  # Kafka's numbers of what a record's timestamp is
 
 
@@ -51,7 +54,7 @@ async def reading(
     system: System, answers: Answers, folder: Path, begins: dict[int, int], ends: dict[int, int] | None
 ) -> AsyncIterator[Measuring]:
     """Keep a reader from ``begins`` to ``ends``, or live; it is ready when the block begins."""
-    job = ReaderJob(system=system, answers=answers, positions=begins, ends=ends, rows=str(folder / "answered.npy"))
+    job = ReaderJob(system=system, answers=answers, positions=begins, ends=ends, rows=str(folder / ROWS))
     async with measuring(job, folder, "reader") as child:
         await child.prepared()
         yield child
@@ -61,7 +64,7 @@ async def rows(reader: Measuring, folder: Path) -> tuple[NDArray[np.void], Read]
     """The rows of a reader that ends, and what it said of them. Raises MeasuringError."""
     await reader.end()
     assert isinstance(reader.last, Read)  # noqa: S101 - the last thing a reader says before it ends well
-    return np.load(folder / "answered.npy"), reader.last
+    return read_rows([folder / ROWS], ANSWERED), reader.last
 
 
 async def append_clock(system: System, ends: dict[int, int], begins: dict[int, int]) -> str:

@@ -48,11 +48,16 @@ class Measuring:
     def ended(self) -> bool:
         return self._reading.done()
 
+    def check(self) -> None:
+        """Raises MeasuringError when it has failed."""
+        if self.process.returncode:
+            raise self._error(f"ended with {self.process.returncode}")
+
     async def end(self) -> None:
         """Wait for its end. Raises MeasuringError when it failed."""
         await self._reading
-        if await self.process.wait():
-            raise self._error(f"ended with {self.process.returncode}")
+        await self.process.wait()
+        self.check()
 
     async def stop(self) -> None:
         """Close its input, which ends it, and kill it when it stays."""

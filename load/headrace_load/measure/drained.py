@@ -12,7 +12,7 @@ from headrace_load.measure.answers import append_clock, reading, rows, tail
 from headrace_load.measure.gathered import Gathered, to_be_answered
 from headrace_load.measure.producers import producing
 from headrace_load.measure.resources import Sampler
-from headrace_load.measure.setting import TICK_S, Setting, quiet, settled
+from headrace_load.measure.setting import TICK_S, Setting, given_up, quiet, settled
 from headrace_load.measure.stages import scrape
 from headrace_load.workload.spec import WorkloadError
 
@@ -32,6 +32,7 @@ async def drained(setting: Setting) -> Gathered:
         )
         begun_us = producers.begin()
         while not producers.ended:
+            producers.check()
             setting.show("publishing", begun_us, producers, None)
             await asyncio.sleep(TICK_S)
         sent = await producers.rows()
@@ -45,11 +46,11 @@ async def drained(setting: Setting) -> Gathered:
             sampler.sample()
             setting.show("measuring", begun_us, producers, answered)
 
-        begun = await settled(end.records, min(expected, 1), max(FIRST_ANSWER_S, workload.settle), tick)
+        complete = await settled(end.records, min(expected, 1), max(FIRST_ANSWER_S, workload.settle), tick)
         sampler.sample()
         start_s = sampler.cpu_s("workers")
-        if begun:
-            await settled(end.records, expected, workload.settle, tick)
+        if complete:
+            complete = await settled(end.records, expected, workload.settle, tick)
         sampler.sample()
         metrics = await scrape(running.metrics)
         ends = await quiet(end)
@@ -58,7 +59,6 @@ async def drained(setting: Setting) -> Gathered:
             await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends)), folder
         )
         told = producers.told()
-        started = f"The workers had used {start_s:.2f} CPU seconds when their first answer was seen."
         return Gathered(
             sent=sent,
             answered=answered,
@@ -68,7 +68,7 @@ async def drained(setting: Setting) -> Gathered:
             complete=told.complete,
             append_clock=await append_clock(system, ends, end.begins),
             metrics=metrics,
-            used=sampler.used(len(answered)),
+            used=sampler.used(len(answered), {"workers": start_s}),
             samples=sampler.samples,
-            notes=tuple(filter(None, (started if begun else None, told.error, read.error))),
+            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
         )

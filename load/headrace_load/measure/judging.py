@@ -32,13 +32,14 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
     first = join(sent, answered, found.answers)
     audit = audited(sent, answered, found.answers, records=found.records)
     counts = np.ones(len(sent), dtype=np.bool_) if backlog else sent["due_us"] >= found.begin_us
-    has = counts & (first >= 0)
-    due_us, place = sent["due_us"][has], first[has]
-    appended_us, arrived_us = answered["appended_us"][place] + HALF_MS_US, answered["arrived_us"][place]
+    has, place = first >= 0, first[first >= 0]
+    waits_us = answered["appended_us"][place] + HALF_MS_US - sent["due_us"][has]
+    measured, place = has & counts, first[has & counts]
+    due_us, appended_us = sent["due_us"][measured], answered["appended_us"][place] + HALF_MS_US
+    arrived_us, to_append = answered["arrived_us"][place], waits_us[counts[has]]
     read_live = bool(len(arrived_us)) and not backlog and bool((arrived_us >= 0).all())
-    to_append = appended_us - due_us
     seconds = audit.seconds if backlog else workload.seconds
-    in_time = _in_time(answered[first[first >= 0]], found.begin_us, seconds, backlog=backlog)
+    in_time = _in_time(answered[first[has]], found.begin_us, seconds, backlog=backlog)
     late = None if backlog else lateness(_late(sent, counts), workload.lateness_ms)
     return Result(
         name=name,
@@ -48,7 +49,7 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
         begun_at=datetime.fromtimestamp(found.begin_us / 1e6, UTC).isoformat(timespec="milliseconds"),
         seconds=seconds,
         published=int((counts & (sent["acked_us"] >= 0)).sum()),
-        answered=int(has.sum()),
+        answered=int(measured.sum()),
         rate=len(in_time) / seconds if seconds else 0.0,
         goodput=int((in_time["status"] == _OK).sum()) / seconds if seconds else 0.0,
         refused=_refused(late, audit, workload, complete=found.complete),
@@ -56,9 +57,9 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
         to_append=None if backlog else latency(to_append),
         to_reader=latency(arrived_us - due_us) if read_live else None,
         lateness=late,
-        stages=_stages(found, has, to_append, appended_us, arrived_us if read_live else None, backlog=backlog),
+        stages=_stages(found, measured, to_append, appended_us, arrived_us if read_live else None, backlog=backlog),
         batch_sizes=batch_sizes(found.metrics),
-        timeline=timeline(sent[counts], first[counts], answered, to_append, found.begin_us, found.samples),
+        timeline=timeline(sent, first, answered, waits_us, found.begin_us, found.samples),
         used=found.used,
         audit=audit,
         notes=found.notes,

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_load.measure.children import Measuring, measuring
+from headrace_load.measure.columns import SENT
 from headrace_load.measure.job import Begin, ProducerJob, Told
+from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
 from headrace_load.workload.spec import Workload
 
@@ -33,6 +35,11 @@ class Producers:
         for child in self._children:
             child.order(Begin(at_us))
         return at_us
+
+    def check(self) -> None:
+        """Raises MeasuringError when one has failed."""
+        for child in self._children:
+            child.check()
 
     @property
     def ended(self) -> bool:
@@ -55,7 +62,7 @@ class Producers:
         """The rows of all, once they have ended. Raises MeasuringError when one failed."""
         for child in self._children:
             await child.end()
-        return np.concatenate([np.load(file) for file in self._files])
+        return read_rows(self._files, SENT)
 
 
 @asynccontextmanager
@@ -67,7 +74,7 @@ async def producing(
         children: list[Measuring] = []
         files: list[Path] = []
         for number in range(workload.producers):
-            rows = folder / f"sent-{number}.npy"
+            rows = folder / f"sent-{number}.rows"
             job = ProducerJob(
                 workload=workload, producer=number, system=system, texts=str(texts), ids=ids, rows=str(rows)
             )

@@ -10,6 +10,7 @@ import gc
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -49,21 +50,32 @@ async def main(job: ProducerJob, parent: Parent) -> None:
         if not isinstance(begin, Begin):
             return
         producing = Producing(job, Lanes(client, partitions, begin.at_us), ahead, begin.at_us)
-        telling = asyncio.create_task(producing.tell(parent))
-        gone = asyncio.create_task(parent.order())
-        run = asyncio.create_task(producing.run())
-        try:
-            await asyncio.wait((run, gone, telling), return_when=asyncio.FIRST_COMPLETED)
-            if not run.done():
-                return
-        finally:
-            for task in (telling, gone, run):
-                task.cancel()
-            await asyncio.wait((run,))
-            await producing.lanes.stop()
-        run.result()
-        np.save(job.rows, producing.lanes.rows.written())
-        parent.say(producing.told(None))
+        with _rows(job) as file:
+            if await _produced(producing, parent, file):
+                producing.flush(file)
+                parent.say(producing.told(None))
+
+
+async def _produced(producing: Producing, parent: Parent, file: BinaryIO) -> bool:
+    """Run to the end; False when the parent has ended."""
+    telling = asyncio.create_task(producing.tell(parent, file))
+    gone = asyncio.create_task(parent.order())
+    run = asyncio.create_task(producing.run())
+    try:
+        await asyncio.wait((run, gone, telling), return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            return False
+    finally:
+        for task in (telling, gone, run):
+            task.cancel()
+        await asyncio.wait((run,))
+        await producing.lanes.stop()
+    run.result()
+    return True
+
+
+def _rows(job: ProducerJob) -> BinaryIO:
+    return Path(job.rows).open("wb")
 
 
 def _texts(job: ProducerJob) -> list[str]:
@@ -92,14 +104,16 @@ class Producing:
         finally:
             self._ahead.stop()
 
-    async def tell(self, parent: Parent) -> None:
+    async def tell(self, parent: Parent, file: BinaryIO) -> None:
         """Say about once a second how far it is."""
-        rows = 0
         while True:
             await asyncio.sleep(TELL_S)
-            late = self.lanes.rows.column("sent_us", rows) - self.lanes.rows.column("due_us", rows)
-            rows += len(late)
-            parent.say(self.told(float(np.percentile(late, 99)) if len(late) else None))
+            parent.say(self.told(self.flush(file)))
+
+    def flush(self, file: BinaryIO) -> float | None:
+        """Write the rows since the last time; returns the 99th percentile of their lateness in microseconds."""
+        rows = self.lanes.rows.flush(file)
+        return float(np.percentile(rows["sent_us"] - rows["due_us"], 99)) if len(rows) else None
 
     def told(self, late_p99_us: float | None) -> Told:
         lanes = self.lanes

@@ -9,9 +9,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from headrace.client import KafkaError, connect
@@ -43,6 +44,7 @@ async def main(job: ReaderJob, parent: Parent) -> None:
     """Read until told to stop, or up to the ends, and write the rows down."""
     rows = Rows(ANSWERED)
     opened = by_log(job, rows) if job.answers == "log" else by_id(job, rows)
+    file = _opened(job)
     async with opened as fetch:
         parent.say(Ready())
         stopping = asyncio.create_task(parent.order())
@@ -60,12 +62,18 @@ async def main(job: ReaderJob, parent: Parent) -> None:
                 break
             if now - told >= TELL_S:
                 told = now
+                rows.flush(file)
                 parent.say(Read(records=sum(positions.values()) - begins, answers=len(rows)))
         if stopping.done():
             stopping.result()
         stopping.cancel()
-    np.save(job.rows, rows.written())
+    rows.flush(file)
+    file.close()
     parent.say(Read(records=sum(positions.values()) - begins, answers=len(rows), error=error))
+
+
+def _opened(job: ReaderJob) -> BinaryIO:
+    return Path(job.rows).open("wb")
 
 
 @asynccontextmanager

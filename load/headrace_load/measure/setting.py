@@ -85,6 +85,11 @@ async def settled(
     return True
 
 
+def given_up(workload: Workload) -> str:
+    """What a result notes when the last answers were not waited for any longer."""
+    return f"Requests were left without an answer when none had come for {workload.settle:g} s."
+
+
 async def quiet(end: Tail) -> dict[int, int]:
     """Wait until no answers come any more, not for ever, and return where the results end.
 

@@ -11,7 +11,7 @@ from headrace_load.measure.gathered import Gathered, to_be_answered
 from headrace_load.measure.job import Read, Stop
 from headrace_load.measure.producers import producing
 from headrace_load.measure.resources import Sampler
-from headrace_load.measure.setting import TICK_S, Setting, quiet, settled
+from headrace_load.measure.setting import TICK_S, Setting, given_up, quiet, settled
 from headrace_load.measure.stages import grown, scrape
 
 
@@ -34,9 +34,11 @@ async def streamed(setting: Setting) -> Gathered:
         async def answered_so_far() -> int:
             if reader is None:
                 return await end.records()
+            reader.check()
             return reader.last.answers if isinstance(reader.last, Read) else 0
 
         async def show(phase: str) -> None:
+            producers.check()
             setting.show(phase, begun_us, producers, await answered_so_far() if live else None)
 
         sampler = Sampler({"workers": running.pids, "broker": system.broker_pids})
@@ -57,7 +59,8 @@ async def streamed(setting: Setting) -> Gathered:
             sampler.sample()
             setting.show("settling", begun_us, producers, answered)
 
-        await settled(answered_so_far, int(to_be_answered(sent, setting.answers).sum()), workload.settle, tick)
+        expected = int(to_be_answered(sent, setting.answers).sum())
+        complete = await settled(answered_so_far, expected, workload.settle, tick)
         sampler.sample()
         metrics = grown(before, await scrape(running.metrics))
         ends = await quiet(end)
@@ -80,5 +83,5 @@ async def streamed(setting: Setting) -> Gathered:
             metrics=metrics,
             used=sampler.used(int((answered["appended_us"] >= measured_us).sum())),
             samples=sampler.samples,
-            notes=tuple(filter(None, (told.error, read.error))),
+            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
         )

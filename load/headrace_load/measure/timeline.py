@@ -27,7 +27,7 @@ def timeline(
     """Rows for each second from ``begin_us`` to the last answer or request.
 
     ``first`` is each request's answer in ``answered``, -1 where there is none, and ``waits_us`` the wait of those that
-    have one.
+    have one. Requests from before ``begin_us`` count where they are still on their way, or answered, behind it.
     """
     has = first >= 0
     appended = answered["appended_us"][first[has]]

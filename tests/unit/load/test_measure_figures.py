@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from headrace_load.measure.columns import ANSWERED, SENT
 from headrace_load.measure.latency import DIGITS, HIGHEST_US, latency
 from headrace_load.measure.lateness import lateness, too_late
-from headrace_load.measure.rows import Rows
+from headrace_load.measure.rows import Rows, read_rows
 from headrace_load.measure.stages import batch_sizes, grown, stages
 from headrace_load.measure.timeline import timeline
 
@@ -125,14 +125,25 @@ def test_batch_sizes_are_counted_by_their_own_bound():
     assert batch_sizes(cumulative) == {"1": 3, "inf": 2}
 
 
-def test_rows_are_written_as_they_were_added():
+def test_rows_are_written_as_they_were_added(tmp_path):
     rows = Rows(ANSWERED)
     columns = {name: [0, 1] for name in ANSWERED.names}
-    rows.add(**columns | {"crc": [2**32 - 1, 0], "hole": [True, False], "appended_us": [2**60, -1]})
-    written = rows.written()
-    assert written.dtype == ANSWERED
-    assert written["crc"].tolist() == [2**32 - 1, 0]
-    assert written["hole"].tolist() == [True, False]
-    assert written["appended_us"].tolist() == [2**60, -1]
-    assert len(rows) == 2
-    assert rows.column("appended_us", 1).tolist() == [-1]
+    first, second, empty = (tmp_path / name for name in ("first", "second", "empty"))
+    with first.open("wb") as file:
+        rows.add(**columns | {"crc": [2**32 - 1, 0], "hole": [True, False], "appended_us": [2**60, -1]})
+        assert rows.flush(file)["crc"].tolist() == [2**32 - 1, 0]
+        rows.add(**columns)
+        assert len(rows) == 4
+        assert len(rows.flush(file)) == 2
+        assert len(rows.flush(file)) == 0
+    with second.open("wb") as file:
+        rows.add(**columns | {"crc": [7, 8]})
+        rows.flush(file)
+    empty.touch()
+    assert len(rows) == 6
+    assert read_rows([empty], ANSWERED).tolist() == []
+    assert read_rows([first], ANSWERED)["crc"].tolist() == [2**32 - 1, 0, 0, 1]
+    read = read_rows([first, empty, second], ANSWERED)
+    assert read["crc"].tolist() == [2**32 - 1, 0, 0, 1, 7, 8]
+    assert read["hole"].tolist() == [True, False, False, True, False, True]
+    assert read["appended_us"].tolist() == [2**60, -1, 0, 1, 0, 1]

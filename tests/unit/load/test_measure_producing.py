@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
@@ -103,7 +104,7 @@ async def test_what_is_sent_while_a_batch_is_under_way_goes_together_behind_it()
     await until(lambda: lanes.empty)
     await lanes.stop()
     assert [list(map(len, batches)) for batches in broker.batches] == [[1, 2]] * PARTITIONS
-    rows = lanes.rows.written()
+    rows = lanes.rows.flush(BytesIO())
     rows.sort(order="number")
     assert rows["number"].tolist() == list(range(12))
     assert rows["due_us"].tolist() == [BEGIN_US + number * 1000 for number in range(12)]
@@ -171,7 +172,7 @@ async def test_what_kafka_refuses_and_what_is_given_up_counts_as_not_acknowledge
     await until(lambda: broker.under_way[0])
     lanes.send([planned(3)], now_us=BEGIN_US)
     await lanes.stop()
-    rows = lanes.rows.written()
+    rows = lanes.rows.flush(BytesIO())
     assert rows["number"].tolist() == [0, 1, 2, 3]
     assert rows["offset"].tolist() == rows["acked_us"].tolist() == [-1] * 4
     assert lanes.failed == 4
