@@ -35,7 +35,6 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
     has, place = first >= 0, first[first >= 0]
     waits_us = answered["appended_us"][place] + HALF_MS_US - sent["due_us"][has]
     measured, place = has & counts, first[has & counts]
-    due_us, appended_us = sent["due_us"][measured], answered["appended_us"][place] + HALF_MS_US
     arrived_us, to_append = answered["arrived_us"][place], waits_us[counts[has]]
     read_live = bool(len(arrived_us)) and not backlog and bool((arrived_us >= 0).all())
     seconds = audit.seconds if backlog else workload.seconds
@@ -55,9 +54,10 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
         refused=_refused(late, audit, workload, complete=found.complete),
         append_clock=found.append_clock,
         to_append=None if backlog else latency(to_append),
-        to_reader=latency(arrived_us - due_us) if read_live else None,
+        to_reader=latency(arrived_us - sent["due_us"][measured]) if read_live else None,
         lateness=late,
-        stages=_stages(found, measured, to_append, appended_us, arrived_us if read_live else None, backlog=backlog),
+        # Requests of a backlog wait for the contender's start: there is no whole to share.
+        stages=() if backlog else _stages(found, first, waits_us),
         batch_sizes=batch_sizes(found.metrics),
         timeline=timeline(sent, first, answered, waits_us, found.begin_us, found.samples),
         used=found.used,
@@ -87,20 +87,18 @@ def _refused(late: Lateness | None, audit: Audit, workload: Workload, *, complet
     return " ".join(filter(None, reasons)) or None
 
 
-def _stages(
-    found: Gathered,
-    has: NDArray[np.bool_],
-    to_append: NDArray[np.int64],
-    appended_us: NDArray[np.int64],
-    arrived_us: NDArray[np.int64] | None,
-    *,
-    backlog: bool,
-) -> tuple[Stage, ...]:
-    """Of a backlog, whose requests wait for the contender's start, there is no whole to share."""
-    if backlog or not len(to_append):
+def _stages(found: Gathered, first: NDArray[np.int64], waits_us: NDArray[np.int64]) -> tuple[Stage, ...]:
+    """The stages of all that was answered in the measured part, whenever it was due, as the workers count them.
+
+    ``waits_us`` is of the requests that have an answer, to its append.
+    """
+    has, place = first >= 0, first[first >= 0]
+    within = found.answered["appended_us"][place] >= found.begin_us
+    sent, answered, waits_us = found.sent[has][within], found.answered[place[within]], waits_us[within]
+    if not len(answered):
         return ()
-    sent = found.sent[has]
     producing = float((sent["sent_us"] - sent["due_us"]).mean()) / 1000
-    whole = float(to_append.mean()) / 1000
-    reading = None if arrived_us is None else float((arrived_us - appended_us).mean()) / 1000
+    whole, reading = float(waits_us.mean()) / 1000, None
+    if (answered["arrived_us"] >= 0).all():
+        reading = float((answered["arrived_us"] - answered["appended_us"] - HALF_MS_US).mean()) / 1000
     return stages(whole + (reading or 0.0), producing, reading, found.metrics)

@@ -1,7 +1,8 @@
 """Where the time of a request goes: the worker's own sums from its /metrics beside what the harness sees from outside.
 
 The record's timestamp is when the harness sent it, so the stages follow each other: "producing" ends where "kafka"
-begins, which is the way to the broker, the wait there and the fetch.
+begins, which is the way to the broker, the wait there and the fetch. "publishing" ends when the worker knows of the
+append, a little behind the append itself, so what the stages leave of the whole can be a little below zero.
 """
 
 from __future__ import annotations

@@ -105,6 +105,16 @@ async def test_many_are_published_in_order_and_each_is_known(stage: Scene) -> No
 
 
 @scene
+async def test_many_can_go_to_one_partition_whatever_their_keys(stage: Scene) -> None:
+    assert await stage.client.request_partitions() == {0, 1}
+    requests = [prepare(f"text {number}", key=f"key {number % 7}") for number in range(5000)]
+    published = await stage.client.publish_many(iter(requests), partition=1)
+    assert [(place.partition, place.offset) for place in published] == [(1, offset) for offset in range(5000)]
+    assert [record.value for record in stage.records(partition=1)] == [request.value for request in requests]
+    assert not stage.records(partition=0)
+
+
+@scene
 async def test_a_text_is_classified_by_its_place_alone(stage: Scene) -> None:
     stage.writer.start()
     await stage.client.publish_many(["others", "come", "before"])

@@ -127,6 +127,15 @@ async def test_chosen_partitions_are_the_only_ones_read(log: Log) -> None:
         await log.reader(partitions=[5])
 
 
+@on_a_log(2)
+async def test_the_logs_ends_are_told_without_reading(log: Log) -> None:
+    reader = await log.reader("latest")
+    log.append(*chain(0), *chain(1), partition=0)
+    log.append(*chain(8), partition=1)
+    assert await reader.ends() == {0: len(chain(0)) + len(chain(1)), 1: len(chain(8))}
+    assert reader.positions == {0: 0, 1: 0}
+
+
 @on_a_log()
 async def test_a_partition_that_is_added_is_read_from_its_beginning(log: Log) -> None:
     log.append(*chain(0))
