@@ -18,7 +18,7 @@ from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 from headrace_schemas.topics import REQUESTS, RESULTS
 
-MAX_BATCH = 512
+MAX_BATCH = 1024
 """The workers' default of worker.max_batch; a reader that starts again looks back by it, as they do."""
 
 COMMIT_S = 1.0

@@ -27,7 +27,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backend: Literal["cpu", "cuda", "reference", "constant"] = "cpu"
     """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
-    max_batch: Annotated[int, Meta(gt=0, le=4096)] = 512
+    max_batch: Annotated[int, Meta(gt=0, le=4096)] = 1024
     max_batch_bytes: Positive = 1 << 20
     waiting_per_partition: Positive = 4096
     """Fetched requests held of one partition before its fetching pauses."""
