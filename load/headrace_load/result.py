@@ -126,6 +126,10 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     audit: Audit
     notes: tuple[str, ...] = ()
 
+    def measured(self) -> tuple[Second, ...]:
+        """The timeline without the seconds behind the run, in which its last answers were waited for."""
+        return tuple(one for one in self.timeline if one.second < self.seconds)
+
 
 class Difference(Struct, frozen=True, kw_only=True):
     """How a figure of ``b`` differs from that of ``a``: the ratio b / a with its confidence interval.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ class Soak(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
 
 def soaked(result: Result) -> Soak:
     """What the seconds of ``result`` say."""
-    timeline = result.timeline
+    timeline = result.measured()
     tenth = len(timeline) // TENTHS
     return Soak(
         memory=_memory(timeline[tenth:]),
@@ -71,9 +72,11 @@ def slope(seconds: Sequence[float], megabytes: Sequence[float]) -> Slope | None:
         return None
     hours = [statistics.fmean(second for second, _ in part) / 3600 for part in minutes.values()]
     values = [statistics.fmean(value for _, value in part) for part in minutes.values()]
-    line = stats.linregress(hours, values)
-    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(hours) - 2)) * float(line.stderr)
-    found = float(line.slope)
+    found, begin = statistics.linear_regression(hours, values)
+    middle = statistics.fmean(hours)
+    beside = sum((value - begin - found * hour) ** 2 for hour, value in zip(hours, values, strict=True))
+    error = math.sqrt(beside / (len(hours) - 2) / sum((hour - middle) ** 2 for hour in hours))
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(hours) - 2)) * error
     return Slope(mb_per_hour=found, low=found - margin, high=found + margin)
 
 

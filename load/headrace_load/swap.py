@@ -164,7 +164,7 @@ def swapped(result: Result, moves: Sequence[Move], *, keep_previous: bool) -> Sw
     begun_ms = datetime.fromisoformat(result.begun_at).timestamp() * 1000
     apart: list[Second] = []
     beside: list[Second] = []
-    for one in result.timeline:
+    for one in result.measured():
         second_ms = begun_ms + 1000 * one.second
         near = any(
             second_ms + 1000 >= move.moved_ms - BESIDE_MS

@@ -85,7 +85,7 @@ async def bisect(
 
 def tried(rate: float, result: Result, p99_ms: float) -> Try:
     """Judge a run of ``rate`` requests a second: p99 to the append, the lag's trend, the audit, the producers."""
-    latency, growth = result.to_append, lag_growth(result.timeline)
+    latency, growth = result.to_append, lag_growth(result.measured())
     fault, harness = None, False
     if not result.audit.kept:
         fault = f"the audit failed: {result.audit.line()}"
@@ -95,7 +95,7 @@ def tried(rate: float, result: Result, p99_ms: float) -> Try:
         fault = "nothing was answered"
     elif latency.p99 > p99_ms:
         fault = f"p99 was {latency.p99:,.1f} ms"
-    elif growth is not None and growth * len(result.timeline) > rate * p99_ms / 1000:
+    elif growth is not None and growth * result.seconds > rate * p99_ms / 1000:
         # At its p99 a run that holds still has at most rate x p99 requests on the way.
         fault = f"the lag grew by {growth:,.0f} requests a second"
     return Try(
