@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,3 @@ def join(sent: Rows, answered: Rows, answers: Answers) -> NDArray[np.int64]:
     ordered = found[order]
     at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
     return np.where((ordered[at] == wanted) & (wanted >= 0), order[at], -1)
-
-
-def taken(rows: Rows, name: str, places: NDArray[np.int64]) -> NDArray[Any]:
-    """``rows[name]`` at ``places``, of which those without an answer are left out."""
-    column: NDArray[Any] = rows[name][places[places >= 0]]
-    return column
