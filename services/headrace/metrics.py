@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
@@ -82,6 +82,18 @@ class DriftGauge(Collector):
         yield gauge
 
 
+class Children(dict[str, Any]):
+    """The children of a metric with one label, by its value."""
+
+    def __init__(self, parent: Counter | Histogram) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def __missing__(self, value: str) -> Any:
+        self[value] = child = self._parent.labels(value)
+        return child
+
+
 class WorkerMetrics:
     """The metrics of one worker in ``registry``."""
 
@@ -122,6 +134,11 @@ class WorkerMetrics:
         self._refetches = counter("refetches", "Chunks that did not begin as expected and were fetched again.")
         self._breaker = gauge("breaker_open", "1 while the model fails on its own canary texts.")
 
+        # prometheus-client takes a lock and checks the names at each look-up of a label.
+        self._of_stage = Children(self._stage)
+        self._spent_in = Children(self._request_seconds)
+        self._answers_with = Children(self._answers)
+
     def fetched(self, records: Sequence[Stamped], now_ms: int) -> None:
         """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka."""
         self._fetched.inc(len(records))
@@ -148,18 +165,18 @@ class WorkerMetrics:
 
     def stage(self, stage: str, seconds: float) -> None:
         """A batch spent ``seconds`` in ``stage``."""
-        self._stage.labels(stage).observe(seconds)
+        self._of_stage[stage].observe(seconds)
 
     def spent(self, stage: str, seconds: float) -> None:
         """Requests spent ``seconds`` together in ``stage``: gathering, model or publishing."""
-        self._request_seconds.labels(stage).inc(seconds)
+        self._spent_in[stage].inc(seconds)
 
     def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
         """Answers were acknowledged after ``seconds``, so many of each status, and of them so many without a label."""
         self._abstained.inc(abstained)
         self.stage("publish", seconds)
         for status, count in statuses.items():
-            self._answers.labels(str(status)).inc(count)
+            self._answers_with[str(status)].inc(count)
 
     def dead_lettered(self, errors: Mapping[str, int]) -> None:
         """Dead letters were acknowledged, so many of each error code."""

@@ -37,6 +37,9 @@ from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
+SHORT_S = 0.0005
+"""A batch that takes less by prediction is computed on the event loop: it holds up nothing that long."""
+
 Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
 """Runs a function off the event loop, on one of as many threads as the worker has."""
 
@@ -256,8 +259,11 @@ class Worker:
         while True:
             begun = self._clock.monotonic()
             served = self._serving.now
+            work = functools.partial(self._compute, batch, served)
+            # A thread would cost more than a small batch itself. Before the first is timed nothing is known of any.
+            short = 0 < self._service_time.predict(batch.size) < SHORT_S
             try:
-                computed = await self._offload(functools.partial(self._compute, batch, served))
+                computed = work() if short else await self._offload(work)
             except ModelBrokenError as error:
                 await self._wait_for_model(served, error)
                 if not batch.wanted:
