@@ -7,7 +7,7 @@ import pytest
 
 from headrace_load import cli
 from headrace_load.commands.options import folder_for
-from headrace_load.contender import Contender, ContenderError, Program, WorkerProgram
+from headrace_load.contender import Contender, ContenderError, Program, WorkerProgram, read_contender
 from headrace_load.killing import check_killable
 from headrace_load.place import Asked, PlaceError, place
 from headrace_load.result import Comparison, write
@@ -15,6 +15,7 @@ from headrace_load.runs import stand
 from headrace_load.system import KafkaSettingsError, kafka_settings, prefixed
 from tests.support.load_results import audit_of, result_of
 
+ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"numpy", "scipy", "matplotlib", "aiokafka", "psutil", "uvloop"}
 WORKLOAD = '[arrivals]\nkind = "poisson"\nrate = 10\n[texts]\nkind = "made"\n'
 WORKER = 'name = "one"\n[worker]\nmodel = "model.safetensors"\n'
@@ -169,3 +170,8 @@ def test_figures_stand_when_every_audit_is_kept_and_nothing_was_refused():
     assert stand([fine])
     assert not stand([fine, result_of(refused="the producers were late")])
     assert not stand([fine, msgspec.structs.replace(fine, audit=audit_of(10, lost=1))])
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "load" / "contenders").glob("*.toml")), ids=lambda file: file.stem)
+def test_the_contenders_that_are_shipped_can_be_read(file):
+    assert read_contender(file).worker.model == "model.safetensors"
