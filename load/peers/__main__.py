@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ from load.peers.contenders import HEADRACE, drained, echo, faststream, headrace
 from load.peers.export import export, read_texts
 from load.peers.table import drained_table, markdown, steady_table
 
+WIDTH = 140
+"""Columns of a file or a pipe, where nobody says how many there are."""
 STEADY_S = 110.0
 """What the runs at steady rates take, which the drains have to leave over."""
 
@@ -104,4 +107,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if asyncio.run(main(parse(), Console())) else 1)
+    raise SystemExit(0 if asyncio.run(main(parse(), Console(width=None if sys.stdout.isatty() else WIDTH))) else 1)
