@@ -5,7 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= $(HEADRACE_DATA)
 
-.PHONY: demo demo-learning test test-s3 lint bench bench-accuracy format clean
+PEERS ?= .venv-peers
+
+.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -36,9 +38,32 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
 
-# Model throughput on one thread. DATA (or HEADRACE_DATA) is a folder of NAME/*.jsonl (fields text and label).
-bench: $(VENV)/.installed
+# What others would write has packages of its own. It sees those of the first environment, so torch is there once.
+$(PEERS)/.installed: load/peers/requirements.txt $(VENV)/.installed
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		"$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/headrace.pth"
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement load/peers/requirements.txt
+	touch $@
+
+peers: $(PEERS)/.installed
+
+# DATA (or HEADRACE_DATA) is a folder of NAME/*.jsonl (fields text and label); the benches need its ag_news.
+.bench/champion.safetensors: $(VENV)/.installed
+	$(BIN)/python -m load.peers.artifacts --data $(DATA)/ag_news --out .bench
+
+# headrace beside its peers on real Apache Kafka: drains and latencies, tables, a page and pictures in load-results/.
+bench: $(PEERS)/.installed .bench/champion.safetensors
+	$(PEERS)/bin/python -m load.peers --model .bench/full.safetensors --champion .bench/champion.safetensors \
+		--texts $(DATA)/ag_news/test.jsonl
+
+# Model throughput on one thread.
+bench-model: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/backends.py $(DATA)/ag_news
+
+# How a drain grows with partitions, lengths, classes, words, batches and formats; it needs no data.
+bench-growth: $(VENV)/.installed
+	$(BIN)/python -m load.growth --idle --out load-results/growth
 
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
@@ -49,4 +74,4 @@ format: $(VENV)/.installed
 
 clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
