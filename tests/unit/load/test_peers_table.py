@@ -1,4 +1,4 @@
-"""The peers' tables: medians of what stands, ratios to FastStream and the faster ONNX Runtime, CPU without the start."""
+"""The tables of the peers: medians that stand, ratios to FastStream and ONNX Runtime, CPU without the start."""
 
 import msgspec
 
