@@ -37,7 +37,7 @@ from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
-SHORT_S = 0.0005
+SHORT_S = 0.01
 """A batch that takes less by prediction is computed on the event loop: it holds up nothing that long."""
 
 Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
