@@ -68,10 +68,9 @@ class CommitsFirst(ResumesFromCommit):
 
 
 class _NoTurns(Publisher):
-    async def _in_turn(self, encoded: Encoded) -> None:
-        await super()._in_turn(
-            msgspec.structs.replace(encoded, slice=msgspec.structs.replace(encoded.slice, turn=None))
-        )
+    async def _in_turn(self, encoded: Encoded, handed_over: float) -> None:
+        early = msgspec.structs.replace(encoded, slice=msgspec.structs.replace(encoded.slice, turn=None))
+        await super()._in_turn(early, handed_over)
 
 
 class TwoInFlight(Worker):

@@ -112,9 +112,8 @@ class Publisher:
             if piece.turn is not None:
                 await piece.turn
             if partition.alive:
-                partition.sending = asyncio.create_task(self._send(partition, encoded))
-                await asyncio.wait([partition.sending])
-                partition.sending.result()
+                partition.sending = asyncio.current_task()
+                await self._send(partition, encoded)
                 waited = self._clock.monotonic() - handed_over
                 self._metrics.spent("publishing", waited * len(encoded.answers))
         except KafkaError as error:
