@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,8 @@ def test_wrong_usage_ends_with_2(arguments, files, monkeypatch, capsys):
 
 
 def test_a_cluster_that_is_away_is_said_in_words_and_ends_with_1(files, monkeypatch, capsys):
+    # Other tests configure logging to a stream that is closed by now.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert run(monkeypatch, "run", "w.toml", "--bootstrap", "127.0.0.1:1") == 1
     error = capsys.readouterr().err
     assert "127.0.0.1:1" in error
