@@ -10,7 +10,7 @@ import typer
 from headrace_load.commands import options
 from headrace_load.place import Asked
 from headrace_load.result import write
-from headrace_load.runs import report, stand
+from headrace_load.runs import RESULT, report, stand
 from headrace_load.soak import soaked
 from headrace_load.workload.spec import read_workload
 
@@ -55,7 +55,10 @@ def soak(
             result = await runner.run(load, answering, name=f"{workload.stem}, {minutes:g} minutes")
         found = soaked(result)
         write(found, folder / SOAK)
-        report(msgspec.structs.replace(result, notes=(*result.notes, *found.lines())), folder, to)
+        # So that a report that is made again says it too.
+        result = msgspec.structs.replace(result, notes=(*result.notes, *found.lines()))
+        write(result, folder / RESULT)
+        report(result, folder, to)
         return stand([result])
 
     options.ended(work)
