@@ -36,7 +36,6 @@ from headrace_load.workload.texts import load_texts
 DIMENSIONS, FILTERS, WIDTHS, MAX_TOKENS = 128, 96, (2, 3, 4), 256
 BIGRAMS = 60_000
 REQUESTS = 150_000
-ROUNDS = 2
 IDLE_RATE = 1_500.0
 
 
@@ -163,7 +162,7 @@ async def main(options: argparse.Namespace, console: Console) -> None:
         for axis in options.axis:
             say(f"\n| {axis} | texts/s | CPU s per 100,000, worker | broker |\n|---|---|---|---|")
             for point in AXES[axis]:
-                results = [await drained(runner, point, model(point), numbers) for _ in range(ROUNDS)]
+                results = [await drained(runner, point, model(point), numbers) for _ in range(options.rounds)]
                 rate, worker, broker = (
                     statistics.median(figure(result) for result in results)
                     for figure in (
@@ -190,6 +189,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load.growth", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--axis", nargs="*", choices=tuple(AXES), default=tuple(AXES))
+    parser.add_argument("--rounds", type=int, default=2, help="drains a point; the median counts")
     parser.add_argument("--idle", action="store_true", help="measure mostly idle partitions too")
     return parser.parse_args()
 

@@ -13,6 +13,10 @@ from typing import Protocol
 
 import msgspec
 
+SHARERS = 8
+"""Queues that share a full batch at most. What it costs to publish one queue's requests hardly depends on how many they
+are, so many deep queues take turns instead of sharing every batch."""
+
 
 class Closed(enum.StrEnum):
     """Why a batch took no more."""
@@ -42,15 +46,17 @@ class Cut(msgspec.Struct, frozen=True):
 def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int = 0) -> Cut:
     """Share ``max_records`` over the queues, equal parts first, what is left over then to those with more.
 
-    ``first`` is the queue to begin with; who calls turns it, so that none is always served last. A request larger
-    than ``max_bytes`` is taken when it is the first, alone: otherwise it would wait for ever.
+    A part is at least an eighth, where so many wait: then not every queue gets one, and :func:`next_first` begins with
+    those that got none. ``first`` is the queue to begin with. A request larger than ``max_bytes`` is taken when it
+    is the first, alone: otherwise it would wait for ever.
     """
     taken = [0] * len(queues)
     order = [(first + step) % len(queues) for step in range(len(queues))] if queues else []
     walks = {index: queues[index].sizes() for index in order if len(queues[index])}
     records, bytes_left = max_records, max_bytes
+    least = -(-max_records // SHARERS)
     while walks and records:
-        share = max(1, records // len(walks))
+        share = max(least, records // len(walks))
         for index in list(walks):
             for _ in range(min(share, records)):
                 size = next(walks[index], None)
@@ -66,3 +72,12 @@ def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int
                 break
     drained = sum(taken) == sum(len(queue) for queue in queues)
     return Cut(tuple(taken), Closed.DRAINED if drained else Closed.FULL)
+
+
+def next_first(taken: Sequence[int], first: int) -> int:
+    """The queue that the next cut begins with, so that none waits longer than one round of all.
+
+    Behind those that were served; when all were, one further, so that none is always served last.
+    """
+    served = sum(count > 0 for count in taken)
+    return first + (served if 0 < served < len(taken) else 1)

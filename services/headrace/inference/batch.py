@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from headrace.core.batching import Closed, cut
+from headrace.core.batching import Closed, cut, next_first
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
@@ -126,13 +126,14 @@ class Batcher:
         trusted = [p for p in ready if p not in suspected] if suspected else ready
         if not trusted:
             return None
-        self._turn += 1
+        first = self._turn % len(trusted)
         plan = cut(
             [Queued(partition, ready_ms) for partition in trusted],
             max_records=self._max_batch,
             max_bytes=self._max_batch_bytes,
-            first=self._turn % len(trusted),
+            first=first,
         )
+        self._turn = next_first(plan.taken, first)
         slices = [self._take(p, count) for p, count in zip(trusted, plan.taken, strict=True) if count]
         return self._batch(slices, ready_ms, plan.closed)
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.batching import Closed, Cut, cut
+from headrace.core.batching import SHARERS, Closed, Cut, cut, next_first
 
 
 class Sizes(list):
@@ -62,3 +62,21 @@ def test_no_partition_gets_more_than_one_above_another_that_still_waits(lengths,
     short = [taken for taken, length in zip(plan.taken, lengths, strict=True) if taken < length]
     if short:
         assert max(plan.taken) - min(short) <= max(1, max_records // len(lengths))
+
+
+@given(st.integers(1, 60), st.integers(1, 64), st.integers(0, 100))
+def test_deep_queues_take_turns_and_none_waits_longer_than_one_round(count, max_records, first):
+    deep = [Sizes([1] * 100) for _ in range(count)]
+    served: list[int] = []
+    for _ in range(count):
+        plan = cut(deep, max_records=max_records, max_bytes=10_000, first=first % count)
+        taking = [place for place, taken in enumerate(plan.taken) if taken]
+        assert len(taking) <= SHARERS
+        assert sum(plan.taken) == max_records
+        served += taking
+        if len(set(served)) == count:
+            break
+        first = next_first(plan.taken, first % count)
+    assert set(served) == set(range(count))
+    # Nobody was served a third time before everybody was served once.
+    assert max(served.count(place) for place in range(count)) <= 2
