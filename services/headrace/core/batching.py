@@ -46,15 +46,15 @@ class Cut(msgspec.Struct, frozen=True):
 def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int = 0) -> Cut:
     """Share ``max_records`` over the queues, equal parts first, what is left over then to those with more.
 
-    A part is at least an eighth, where so many wait: then not every queue gets one, and :func:`next_first` begins with
-    those that got none. ``first`` is the queue to begin with. A request larger than ``max_bytes`` is taken when it
+    Of more than SHARERS queues not every one gets a part of a full batch; :func:`next_first` begins with those that got
+    none. ``first`` is the queue to begin with. A request larger than ``max_bytes`` is taken when it
     is the first, alone: otherwise it would wait for ever.
     """
     taken = [0] * len(queues)
     order = [(first + step) % len(queues) for step in range(len(queues))] if queues else []
     walks = {index: queues[index].sizes() for index in order if len(queues[index])}
     records, bytes_left = max_records, max_bytes
-    least = -(-max_records // SHARERS)
+    least = -(-max_records // SHARERS) if len(walks) > SHARERS else 1
     while walks and records:
         share = max(least, records // len(walks))
         for index in list(walks):
