@@ -92,11 +92,7 @@ class Publisher:
         for batch in _batches(records):
             producer = await self._alive()
             try:
-                if partition is None:
-                    places = await producer.send_many(self._topic, batch)
-                else:
-                    first = await producer.send_batch(self._topic, partition, batch)
-                    places = [Appended(partition, first.offset + index) for index in range(len(batch))]
+                places = await producer.send_many(self._topic, batch, partition=partition)
             except ProducerDeadError:
                 await self.stop()
                 raise

@@ -130,8 +130,13 @@ class Producer(Protocol):
     async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
         """Append one record; without ``partition`` Kafka's default partitioner takes it from the key."""
 
-    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
-        """Append records by key, batched as well as the client can; results in the order given."""
+    async def send_many(
+        self, topic: str, records: Sequence[Outgoing], *, partition: int | None = None
+    ) -> list[Appended]:
+        """Append records by key, or all to ``partition``, batched as well as the client can.
+
+        Returns where each went, in the order given.
+        """
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Append records to one partition, in order and as few batches as they fit in, and wait for all of them.

@@ -94,6 +94,27 @@ async def test_send_many_returns_places_in_the_order_given(new_topic, producer, 
         assert record.value == value
 
 
+async def test_two_producers_in_one_partition_each_learn_their_own_places(new_topic, cluster, producer, consumer):
+    topic = await new_topic()
+    other = cluster.producer()
+    await other.start()
+    # Each two megabytes, so that a real client needs several of its batches, and those of the two mix.
+    values = [[f"{who}{number:04}".encode() * 400 for number in range(1000)] for who in "ab"]
+    try:
+        both = await asyncio.gather(
+            *(
+                sender.send_many(topic, [Outgoing(value) for value in of_sender], partition=0)
+                for sender, of_sender in zip((producer, other), values, strict=True)
+            )
+        )
+    finally:
+        await other.stop()
+    records = await read_from(consumer, TopicPartition(topic, 0), 0, 2000)
+    at = {record.offset: record.value for record in records}
+    for places, of_sender in zip(both, values, strict=True):
+        assert [at[place.offset] for place in places] == of_sender
+
+
 async def test_a_batch_lies_in_one_partition_without_a_gap_and_in_order(new_topic, producer, consumer):
     topic = await new_topic(partitions=2)
     await producer.send(topic, Outgoing(b"before"), partition=1)

@@ -67,14 +67,17 @@ class AioProducer:
             # It may be another record of the same batch, or the batch itself: alone it will show.
             return await self.send_batch(topic, partition, [record])
 
-    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
+    async def send_many(
+        self, topic: str, records: Sequence[Outgoing], *, partition: int | None = None
+    ) -> list[Appended]:
         count = await self._partition_count(topic) if records else 0
         places: dict[int, list[int]] = {}
         for place, record in enumerate(records):
-            places.setdefault(self._partition(record, count), []).append(place)
+            number = self._partition(record, count) if partition is None else partition
+            places.setdefault(number, []).append(place)
         # Waited for as a whole, so that nothing is still being sent when an error is raised.
         outcomes = await asyncio.gather(
-            *(self._send_places(topic, partition, records, of_it) for partition, of_it in places.items()),
+            *(self._send_places(topic, number, records, of_it) for number, of_it in places.items()),
             return_exceptions=True,
         )
         appended: dict[int, Appended] = {}
@@ -87,17 +90,17 @@ class AioProducer:
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         if not records:
             raise ValueError(f"send_batch to {topic}[{partition}] was given no records.")
+        return Appended(partition, (await self._send_in_order(topic, partition, records))[0])
+
+    async def _send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
+        """The offset of each record: between two batches those of other producers may lie."""
         if partition not in range(await self._partition_count(topic, partition)):
             raise UnknownTopicError(f"There is no partition {partition} of topic {topic}.")
-        first: int | None = None
-        at = 0
-        while at < len(records):
+        offsets: list[int] = []
+        while (at := len(offsets)) < len(records):
             batch, taken = self._fill(await self._connected(), records, at)
-            offset = await self._append(TopicPartition(topic, partition), batch, records[at : at + taken], at)
-            first = offset if first is None else first
-            at += taken
-        assert first is not None  # noqa: S101 - there was a record, so there was a batch
-        return Appended(partition, first)
+            offsets += await self._append(TopicPartition(topic, partition), batch, records[at : at + taken], at)
+        return offsets
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         connection = await self._connected()
@@ -108,27 +111,32 @@ class AioProducer:
         self, topic: str, partition: int, records: Sequence[Outgoing], places: list[int]
     ) -> dict[int, Appended]:
         try:
-            first = await self.send_batch(topic, partition, [records[place] for place in places])
+            offsets = await self._send_in_order(topic, partition, [records[place] for place in places])
         except RecordTooLargeError as error:
             raise RecordTooLargeError(str(error), places[error.index]) from error
-        return {place: Appended(partition, first.offset + index) for index, place in enumerate(places)}
+        return {place: Appended(partition, offset) for place, offset in zip(places, offsets, strict=True)}
 
-    async def _append(self, where: TopicPartition, batch: Any, records: Sequence[Outgoing], at: int) -> int:
-        """Append one batch; one that the topic finds too large is halved until the record that it is stands alone."""
+    async def _append(self, where: TopicPartition, batch: Any, records: Sequence[Outgoing], at: int) -> list[int]:
+        """Append one batch and return each record's offset.
+
+        One that the topic finds too large is halved until the record that it is stands alone.
+        """
         try:
-            return await self._sent_anew(
+            first = await self._sent_anew(
                 lambda connection: connection.append(where, batch),
                 lambda connection: connection.append(where, self._fill(connection, records, 0)[0]),
             )
         except RecordTooLargeError as error:
             if len(records) == 1:
                 raise RecordTooLargeError(f"Record {at} is too large for its topic. {error}", at) from error
+        else:
+            return list(range(first, first + len(records)))
         half = len(records) // 2
-        first, _ = self._fill(await self._connected(), records[:half], 0)
-        offset = await self._append(where, first, records[:half], at)
-        second, _ = self._fill(await self._connected(), records[half:], 0)
-        await self._append(where, second, records[half:], at + half)
-        return offset
+        offsets: list[int] = []
+        for part in (records[:half], records[half:]):
+            batch, _ = self._fill(await self._connected(), part, 0)
+            offsets += await self._append(where, batch, part, at + len(offsets))
+        return offsets
 
     async def _sent_anew(self, first: Delivery, again: Delivery) -> int:
         """Deliver by ``first``, and by ``again`` when others beside it broke the connection's sequence of batches."""

@@ -33,14 +33,17 @@ class MemoryProducer:
             partition = self._partition(topic, record)
         return await self._append(topic, partition, [record])
 
-    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
+    async def send_many(
+        self, topic: str, records: Sequence[Outgoing], *, partition: int | None = None
+    ) -> list[Appended]:
         places: dict[int, list[int]] = {}
         for place, record in enumerate(records):
-            places.setdefault(self._partition(topic, record), []).append(place)
+            number = self._partition(topic, record) if partition is None else partition
+            places.setdefault(number, []).append(place)
         appended: dict[int, Appended] = {}
-        for partition, of_partition in places.items():
-            first = await self.send_batch(topic, partition, [records[place] for place in of_partition])
-            appended |= {place: Appended(partition, first.offset + index) for index, place in enumerate(of_partition)}
+        for number, of_number in places.items():
+            first = await self.send_batch(topic, number, [records[place] for place in of_number])
+            appended |= {place: Appended(number, first.offset + index) for index, place in enumerate(of_number)}
         return [appended[place] for place in range(len(records))]
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
