@@ -48,7 +48,9 @@ SENT = Workload(
 )
 
 
-@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
+@pytest.fixture(
+    params=[pytest.param("embedded", marks=pytest.mark.slow), pytest.param("apache", marks=pytest.mark.apache)]
+)
 def bootstrap(request) -> str:
     """Both: they differ in what they say of a topic's end, and of a topic that was just made."""
     found: str = request.getfixturevalue(f"{request.param}_bootstrap")

@@ -14,6 +14,7 @@ values = st.floats(0.01, 1e6)
 pairs = st.lists(st.tuples(values, values), min_size=2, max_size=12)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss occurred")
 @given(pairs)
 def test_the_interval_is_scipys_paired_one_over_logarithms(rounds):
     a, b = zip(*rounds, strict=True)
