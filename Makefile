@@ -38,10 +38,11 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
 
-# What others would write has packages of its own. It sees those of the first environment, so torch is there once.
+# What others would write has packages of its own. It sees the first environment as a site, so torch is there once and
+# headrace is this checkout.
 $(PEERS)/.installed: load/peers/requirements.txt $(VENV)/.installed
 	$(PYTHON) -m venv $(PEERS)
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" > \
 		"$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/headrace.pth"
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement load/peers/requirements.txt
 	touch $@
