@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
 
 from headrace.commands.common import Bootstrap, Invocation
 from headrace.core.errors import UserError
-
-
-class Mounted(NamedTuple):
-    """Where a command is (a function or a typer app) and what the overview says of it, unless it is hidden there."""
-
-    target: str
-    summary: str
-    hidden: bool = False
-
+from headrace.lazy_commands import Mounted, lazy_group
 
 COMMANDS = {
     "demo": Mounted("headrace.commands.demo:demo", "See it all at work: broker, training, two workers, live figures."),
@@ -56,34 +44,7 @@ EXTRAS = {
 }
 
 
-class LazyGroup(TyperGroup):
-    """Lists commands from the table; imports one when it is about to run."""
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
-        mounted = COMMANDS.get(cmd_name)
-        return None if mounted is None else TyperCommand(cmd_name, help=mounted.summary, hidden=mounted.hidden)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, n=1)):
-            ctx.fail(f"There is no command {args[0]!r}. Did you mean {near[0]!r}?")
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, None if command is None else mount(str(name)), rest
-
-
-def mount(name: str) -> Any:
-    """Import the command ``name`` of the table."""
-    module, _, attribute = COMMANDS[name].target.partition(":")
-    found = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False)
-        found.command(name)(function)
-    return get_command(found)
-
-
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()

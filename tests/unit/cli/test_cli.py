@@ -10,6 +10,7 @@ from headrace import cli
 from headrace.commands.common import settings_from
 from headrace.core.errors import UserError
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
+from headrace.lazy_commands import Mounted, mount
 
 HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop"}
 
@@ -52,7 +53,7 @@ def client_id(ctx: typer.Context, name: str | None = None) -> None:
 @pytest.fixture
 def mounted(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (unreachable, without_topic, refused, without_torch, without_ours, client_id):
-        target = cli.Mounted(f"{__name__}:{function.__name__}", "For a test.")
+        target = Mounted(f"{__name__}:{function.__name__}", "For a test.")
         monkeypatch.setitem(cli.COMMANDS, function.__name__, target)
 
 
@@ -71,7 +72,7 @@ def test_the_overview_names_every_command_and_imports_none() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_of_the_table_is_there_and_explains_itself(name: str) -> None:
-    assert cli.mount(name).help
+    assert mount(cli.COMMANDS, name).help
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
