@@ -16,7 +16,7 @@ from headrace_load.killing import check_killable, killed
 from headrace_load.place import Asked
 from headrace_load.result import Comparison, Result, write
 from headrace_load.runs import COMPARISON, Around, report, stand
-from headrace_load.workload.spec import Backlog, FileTexts, MadeTexts, Workload, read_workload
+from headrace_load.workload.spec import Backlog, Workload, read_workload
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up. An interval needs two.")]
 
@@ -30,12 +30,7 @@ def drain(
         ),
     ],
     requests: Annotated[int, typer.Option(min=1, help="Requests of a backlog.")] = 100_000,
-    texts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", exists=True, dir_okay=False, help="JSON lines with a field text. By default they are made."
-        ),
-    ] = None,
+    texts: options.TextsFile = None,
     rounds: Rounds = 3,
     producers: Annotated[int, typer.Option(min=1, max=64, help="Processes that publish the backlog.")] = 1,
     kill: Annotated[
@@ -53,10 +48,10 @@ def drain(
     The rate is between the append of the first answer and of the last, so no start is in it. A first round warms the
     broker and does not count. Ends with 1 when an audit failed.
     """
-    asked = Asked(bootstrap=bootstrap, broker=broker, prefix=prefix, sets=tuple(sets or ()), partitions=partitions)
+    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     workload = Workload(
         arrivals=Backlog(requests=requests),
-        texts=MadeTexts() if texts is None else FileTexts(path=str(texts.resolve())),
+        texts=options.texts_of(texts),
         producers=producers,
         read="after",
     )
@@ -88,7 +83,7 @@ def compare(
 
     A first round warms the broker and does not count. Ends with 1 when an audit failed or a verdict was refused.
     """
-    asked = Asked(bootstrap=bootstrap, broker=broker, prefix=prefix, sets=tuple(sets or ()), partitions=partitions)
+    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     if len(contenders) < 2:
         raise typer.BadParameter("a comparison needs two contenders or more", param_hint="CONTENDER")
     _in_turn(read_workload(workload), options.several(contenders), rounds, asked, out, f"compare-{workload.stem}")

@@ -19,6 +19,7 @@ from headrace_load.contender import Contender, ContenderError, read_contender
 from headrace_load.place import Asked, place
 from headrace_load.runs import Runner
 from headrace_load.started import BrokerKind
+from headrace_load.workload.spec import FileTexts, MadeTexts
 
 RESULTS = Path("load-results")
 PIPE_WIDTH = 160
@@ -62,6 +63,43 @@ BrokerPids = Annotated[
 WorkloadFile = Annotated[
     Path, typer.Argument(metavar="WORKLOAD", exists=True, dir_okay=False, help="A workload's TOML file.")
 ]
+
+
+TextsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", exists=True, dir_okay=False, help="JSON lines with a field text. By default they are made."
+    ),
+]
+
+
+def asked(
+    bootstrap: str | None,
+    prefix: str | None,
+    sets: list[str] | None,
+    *,
+    broker: BrokerKind | None = None,
+    metrics: list[str] | None = None,
+    worker_pids: list[int] | None = None,
+    broker_pids: list[int] | None = None,
+    partitions: int = 4,
+) -> Asked:
+    """Where to run, of a command's options as typer gives them."""
+    return Asked(
+        bootstrap=bootstrap,
+        broker=broker,
+        prefix=prefix,
+        sets=tuple(sets or ()),
+        metrics=tuple(metrics or ()),
+        worker_pids=tuple(worker_pids or ()),
+        broker_pids=tuple(broker_pids or ()),
+        partitions=partitions,
+    )
+
+
+def texts_of(path: Path | None) -> FileTexts | MadeTexts:
+    """The texts of a file, or made ones."""
+    return MadeTexts() if path is None else FileTexts(path=str(path.resolve()))
 
 
 def console() -> Console:

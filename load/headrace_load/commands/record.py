@@ -11,7 +11,7 @@ import typer
 from aiokafka import AIOKafkaConsumer
 
 from headrace_load.commands import options
-from headrace_load.place import Asked, place
+from headrace_load.place import place
 from headrace_load.workload.recording import record as follow
 
 
@@ -31,7 +31,7 @@ def record(
 
     The topic is that of --prefix, or --set topics.requests=NAME.
     """
-    asked = Asked(bootstrap=bootstrap, prefix=prefix, sets=tuple(sets or ()))
+    asked = options.asked(bootstrap, prefix, sets)
     out.parent.mkdir(parents=True, exist_ok=True)
 
     async def work() -> bool:

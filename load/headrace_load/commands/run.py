@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headrace_load.commands import options
-from headrace_load.place import Asked
 from headrace_load.runs import report, stand
 from headrace_load.workload.spec import read_workload
 
@@ -26,14 +25,14 @@ def run(
 
     Ends with 1 when the audit failed or the figures don't stand.
     """
-    asked = Asked(
-        bootstrap=bootstrap,
+    asked = options.asked(
+        bootstrap,
+        prefix,
+        sets,
         broker=broker,
-        prefix=prefix,
-        sets=tuple(sets or ()),
-        metrics=tuple(metrics or ()),
-        worker_pids=tuple(worker_pids or ()),
-        broker_pids=tuple(broker_pids or ()),
+        metrics=metrics,
+        worker_pids=worker_pids,
+        broker_pids=broker_pids,
         partitions=partitions,
     )
     load, answering = read_workload(workload), options.contender_of(contender, asked)

@@ -8,7 +8,6 @@ import msgspec
 import typer
 
 from headrace_load.commands import options
-from headrace_load.place import Asked
 from headrace_load.result import write
 from headrace_load.runs import RESULT, report, stand
 from headrace_load.soak import soaked
@@ -36,14 +35,14 @@ def soak(
 
     Ends with 1 when the audit failed or the figures don't stand.
     """
-    asked = Asked(
-        bootstrap=bootstrap,
+    asked = options.asked(
+        bootstrap,
+        prefix,
+        sets,
         broker=broker,
-        prefix=prefix,
-        sets=tuple(sets or ()),
-        metrics=tuple(metrics or ()),
-        worker_pids=tuple(worker_pids or ()),
-        broker_pids=tuple(broker_pids or ()),
+        metrics=metrics,
+        worker_pids=worker_pids,
+        broker_pids=broker_pids,
         partitions=partitions,
     )
     load = msgspec.structs.replace(read_workload(workload), seconds=60 * minutes)

@@ -9,12 +9,11 @@ import msgspec
 import typer
 
 from headrace_load.commands import options
-from headrace_load.place import Asked
 from headrace_load.result import Result, write
 from headrace_load.runs import Runner, report, stand
 from headrace_load.swap import Move, follower, swapped, swapping
 from headrace_load.system import Start, System
-from headrace_load.workload.spec import Constant, FileTexts, MadeTexts, Workload
+from headrace_load.workload.spec import Constant, Workload
 
 SWAPS = "swaps.json"
 BEFORE_S = 2.0
@@ -27,10 +26,7 @@ def swap(
         Path, typer.Argument(metavar="B", exists=True, dir_okay=False, help="Another of the same labels.")
     ],
     *,
-    texts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON lines. By default they are made."),
-    ] = None,
+    texts: options.TextsFile = None,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,
     swaps: Annotated[int, typer.Option(min=1, help="How often the alias is moved.")] = 6,
     every: Annotated[float, typer.Option(min=0.5, help="Seconds between two moves.")] = 5.0,
@@ -46,10 +42,10 @@ def swap(
     It runs twice: with a worker that loads at every swap, and with one that holds the previous version in memory. Ends
     with 1 when an audit failed or the figures don't stand.
     """
-    asked = Asked(bootstrap=bootstrap, broker=broker, prefix=prefix, sets=tuple(sets or ()), partitions=partitions)
+    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     workload = Workload(
         arrivals=Constant(rate=rate),
-        texts=MadeTexts() if texts is None else FileTexts(path=str(texts.resolve())),
+        texts=options.texts_of(texts),
         seconds=BEFORE_S + every * (swaps + 2),
     )
     folder, to = options.folder_for(out, "swap"), options.console()

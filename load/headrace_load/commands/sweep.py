@@ -8,7 +8,6 @@ import msgspec
 import typer
 
 from headrace_load.commands import options
-from headrace_load.place import Asked
 from headrace_load.result import Result, write
 from headrace_load.runs import report
 from headrace_load.sweep import Sweep, Try, bisect, tried
@@ -41,14 +40,14 @@ def sweep(
     A try is a whole run, after one at the lowest rate that warms up. Ends with 1 when an audit failed, or nothing was
     borne.
     """
-    asked = Asked(
-        bootstrap=bootstrap,
+    asked = options.asked(
+        bootstrap,
+        prefix,
+        sets,
         broker=broker,
-        prefix=prefix,
-        sets=tuple(sets or ()),
-        metrics=tuple(metrics or ()),
-        worker_pids=tuple(worker_pids or ()),
-        broker_pids=tuple(broker_pids or ()),
+        metrics=metrics,
+        worker_pids=worker_pids,
+        broker_pids=broker_pids,
         partitions=partitions,
     )
     if low >= high:
