@@ -77,7 +77,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
         column = Column([], {})
         for request in piece.requests:
             record = request.record
-            if request.expires_ms < ready_ms:
+            if request.late(ready_ms):
                 column.texts.append(EXPIRED)
                 continue
             if record.offset == piece.condemned:

@@ -1,4 +1,4 @@
-"""Infer: texts through the model, off the event loop; a record that breaks its batch is found and set apart."""
+"""Infer: texts through the model; a record that breaks its batch is found and set apart."""
 
 from __future__ import annotations
 

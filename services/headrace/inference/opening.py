@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.core.errors import UserError
 from headrace.inference.infer import Model
+from headrace.inference.plain_answers import plain_answers
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
 from headrace.registry.loading import load_version
@@ -30,6 +31,7 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
     # The worker's own threads each take a batch; within a batch the backend needs none.
     opened = open_backend(backend, artifact, 1)
     opened.warm()
+    plain_answers(version, artifact.labels).warm()
     about = artifact.about
     if about.profile is not None and len(about.profile.labels) != len(artifact.labels):
         raise UnfitError(

@@ -14,14 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.inference.decode import EXPIRED
+from headrace.inference.decode import EXPIRED, FAILED
 from headrace.model.compiling import kernel
 from headrace_schemas.records import Status
 
 MICROS = 1_000_000
 """Scores are written with six decimals."""
-OTHER = -2
-"""Instead of a label's index: not plain. EXPIRED is the other one."""
+OTHER = FAILED
+"""Instead of a label's index: not plain, as a failed answer never is. EXPIRED is the other one."""
 
 _FRAME = 120
 """More bytes than everything of an answer takes but its fragment and its id."""
@@ -40,6 +40,11 @@ class PlainAnswers:
         self._ends = np.cumsum([0, *map(len, parts)])
         self._fragments = np.frombuffer(b"".join(parts), np.uint8)
         self._longest = _FRAME + max(map(len, parts))
+
+    def warm(self) -> None:
+        """Load the kernel from numba's cache, or compile it."""
+        nothing = np.zeros(1, np.int64)
+        self.write(nothing, -1, nothing.astype(np.uint32), nothing.astype(np.int32), nothing, [])
 
     def write(
         self,
@@ -122,11 +127,11 @@ def _number(value, out, at):  # type: ignore[no-untyped-def]
 @kernel
 def _score(micros, out, at):  # type: ignore[no-untyped-def]
     """Write millionths as the shortest decimal fraction: 1.0, 0.5, 0.981234."""
-    at = _number(micros // 1_000_000, out, at)
+    at = _number(micros // MICROS, out, at)
     out[at] = 46
     at += 1
-    rest = micros % 1_000_000
-    place = 100_000
+    rest = micros % MICROS
+    place = MICROS // 10
     while True:
         out[at] = 48 + rest // place
         at += 1
