@@ -60,6 +60,28 @@ def pool(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 
 
 @triton.jit
+def _widened(  # type: ignore[no-untyped-def]
+    weights,
+    rows,
+    count,
+    labels,
+    LABELS: tl.constexpr,  # noqa: N803
+    LABEL_BLOCK: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+):
+    """The sum int32[LABEL_BLOCK] of the ``count`` rows of ``weights`` that ``rows`` names, for a block of labels."""
+    real = labels < LABELS
+    sums = tl.zeros([LABEL_BLOCK], tl.int32)
+    for begin in range(0, count, ROWS):
+        places = begin + tl.arange(0, ROWS)
+        row = tl.load(rows + places, mask=places < count, other=0).to(tl.int64)
+        mask = (places < count)[:, None] & real[None, :]
+        found = tl.load(weights + row[:, None] * LABELS + labels[None, :], mask=mask, other=0)
+        sums += tl.sum(found.to(tl.int32), axis=0)
+    return sums
+
+
+@triton.jit
 def add_up(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     at,
     counts,
@@ -95,21 +117,10 @@ def add_up(  # type: ignore[no-untyped-def]  # noqa: PLR0917
 
     first = tl.load(at + text)
     count = tl.load(counts + text)
-    wide = tl.zeros([LABEL_BLOCK], tl.int32)
-    for begin in range(0, count, ROWS):
-        places = begin + tl.arange(0, ROWS)
-        row = tl.load(rows + first + places, mask=places < count, other=0).to(tl.int64)
-        mask = (places < count)[:, None] & real[None, :]
-        weights = tl.load(wide_words + row[:, None] * LABELS + labels[None, :], mask=mask, other=0)
-        wide += tl.sum(weights.to(tl.int32), axis=0)
+    words = _widened(wide_words, rows + first, count, labels, LABELS, LABEL_BLOCK, ROWS)
     first += count
     kept = tl.load(at + text + 1) - first
-    for begin in range(0, kept, ROWS):
-        places = begin + tl.arange(0, ROWS)
-        row = tl.load(rows + first + places, mask=places < kept, other=0).to(tl.int64)
-        mask = (places < kept)[:, None] & real[None, :]
-        weights = tl.load(wide_bigrams + row[:, None] * LABELS + labels[None, :], mask=mask, other=0)
-        wide += tl.sum(weights.to(tl.int32), axis=0)
+    wide = words + _widened(wide_bigrams, rows + first, kept, labels, LABELS, LABEL_BLOCK, ROWS)
 
     total = convolution.to(tl.int64) * tl.load(factors)
     total += wide.to(tl.int64) * tl.load(roots + count) * tl.load(factors + 1)

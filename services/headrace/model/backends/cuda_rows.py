@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.model.backends.prefetching import prefetch
+from headrace.model.backends.kernels import read_text
 from headrace.model.compiling import kernel
-from headrace.model.hashing import bigram, hash_text
-from headrace.model.lookup import find, home_slot
 
 
 @kernel
@@ -34,25 +32,32 @@ def fill_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """
     hashes = np.empty(max_tokens, np.uint64)
     pairs = np.empty(max_tokens, np.uint64)
+    bigram_rows = np.empty(max_tokens, np.uint64)
+    no_tables = np.empty(0, np.int8)
     place = np.int64(0)
     taken = 0
     at[0] = 0
     while first + taken < end and taken < len(counts) and place + 2 * max_tokens <= len(rows):
         text = first + taken
-        count = hash_text(data, offsets[text], offsets[text + 1], characters, hashes, 0, max_tokens)
-        for p in range(count):
-            prefetch(word_slots, home_slot(hashes[p], word_shift))
-        for p in range(count - 1):
-            pairs[p] = bigram(hashes[p], hashes[p + 1])
-            prefetch(bigram_slots, home_slot(pairs[p], bigram_shift))
-        for p in range(count):
-            rows[place + p] = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
+        count, kept = read_text(
+            data,
+            offsets[text],
+            offsets[text + 1],
+            characters,
+            word_slots,
+            word_shift,
+            bigram_slots,
+            bigram_shift,
+            no_tables,
+            np.uint64(0),
+            hashes,
+            pairs,
+            rows[place:],
+            bigram_rows,
+        )
         place += count
-        for p in range(count - 1):
-            # Written always and counted when found: whether a bigram is kept can't be foreseen.
-            row = find(bigram_slots, bigram_shift, pairs[p])
-            rows[place] = row
-            place += np.int64(row != np.uint64(0))
+        rows[place : place + kept] = bigram_rows[:kept]
+        place += kept
         counts[taken] = count
         taken += 1
         at[taken] = place

@@ -149,7 +149,7 @@ def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     data,
     start,
     end,
@@ -168,7 +168,8 @@ def _read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Hash a text and look its words and bigrams up; returns ``(words, kept bigrams)``.
 
     What the next steps read, here and in answering, is asked for as soon as its place is known: the tables are larger
-    than the caches, and their rows come in no order that a processor could foresee.
+    than the caches, and their rows come in no order that a processor could foresee. A ``stride`` of 0 asks for none of
+    ``tables``: then somebody else reads them.
     """
     count = hash_text(data, start, end, characters, hashes, 0, len(hashes))
     for p in range(count):
@@ -236,7 +237,7 @@ def answer_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     label_sums = np.empty(len(bias), np.int32)
     wide_sums = np.empty(wide_words.shape[1], np.int32)
     for text in range(first, end):
-        count, kept = _read_text(
+        count, kept = read_text(
             data,
             offsets[text],
             offsets[text + 1],
