@@ -23,7 +23,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(Protocol):
-    """A consumed record. aiokafka's ConsumerRecord fits as it is, so nothing is copied on the hot path."""
+    """A consumed record."""
 
     @property
     def topic(self) -> str: ...
@@ -41,6 +41,18 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Headers: ...
+
+
+class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
+    """A :class:`Record` as small as it can be."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

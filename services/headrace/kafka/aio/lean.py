@@ -9,20 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer
 
-
-class LeanRecord(msgspec.Struct, frozen=True, gc=False):
-    """Fulfils :class:`headrace.kafka.interface.Record`."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+from headrace.kafka.interface import FetchedRecord
 
 
 def make_lean(consumer: AIOKafkaConsumer) -> None:
@@ -41,9 +30,9 @@ class _Fetched(OrderedDict[Any, Any]):
         super().__setitem__(name, fetched)
 
 
-def _lean(name: Any, record: Any) -> LeanRecord:
+def _lean(name: Any, record: Any) -> FetchedRecord:
     headers = record.headers
-    return LeanRecord(
+    return FetchedRecord(
         name.topic,
         name.partition,
         record.offset,

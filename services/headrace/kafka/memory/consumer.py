@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.kafka.errors import ConsumerDeadError, KafkaError, OffsetOutOfRangeError, RebalancedError
-from headrace.kafka.interface import RebalanceListener, TopicPartition
+from headrace.kafka.interface import FetchedRecord, RebalanceListener, TopicPartition
 from headrace.kafka.memory.group import Member
-from headrace.kafka.memory.log import PartitionLog, StoredRecord
+from headrace.kafka.memory.log import PartitionLog
 from headrace.kafka.memory.membership import Membership
 
 if TYPE_CHECKING:
     from headrace.kafka.memory.node import MemoryNode
 
-Chunks = dict[TopicPartition, list[StoredRecord]]
+Chunks = dict[TopicPartition, list[FetchedRecord]]
 
 
 class MemoryConsumer:
@@ -95,7 +95,7 @@ class MemoryConsumer:
 
     async def fetch(
         self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
-    ) -> Mapping[TopicPartition, Sequence[StoredRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[FetchedRecord]]:
         await self._node.point("fetch.before")
         deadline = self._cluster.clock.monotonic() + timeout_s
         epoch = self._epoch

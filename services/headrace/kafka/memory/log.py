@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from headrace.kafka.errors import RecordTooLargeError
-from headrace.kafka.interface import Headers, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
 
 # Kafka's own defaults, reported by describe_topics for topics that do not say otherwise.
 DEFAULT_CONFIG = {
@@ -22,18 +21,6 @@ DEFAULT_CONFIG = {
 RECORD_OVERHEAD_BYTES = 21  # what Kafka's batch format adds to a record's own bytes, at most
 
 
-class StoredRecord(NamedTuple):
-    """A record as a fetch returns it."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
 class PartitionLog:
     """One partition. ``start`` and ``end`` are offsets; an offset between them may hold no record."""
 
@@ -42,7 +29,7 @@ class PartitionLog:
         self._config = config  # the topic's own, so a change of it takes effect at once
         self.start = 0
         self.end = 0
-        self.records: list[StoredRecord] = []
+        self.records: list[FetchedRecord] = []
         self._watchers: dict[Callable[[], None], None] = {}  # a dict, because its order does not depend on addresses
 
     def watch(self, wake: Callable[[], None]) -> None:
@@ -68,7 +55,7 @@ class PartitionLog:
         for record in records:
             timestamp = now_ms if stamped or record.timestamp_ms is None else record.timestamp_ms
             self.records.append(
-                StoredRecord(*self.partition, self.end, timestamp, record.key, record.value, tuple(record.headers))
+                FetchedRecord(*self.partition, self.end, timestamp, record.key, record.value, tuple(record.headers))
             )
             self.end += 1
         self.wake()
@@ -78,7 +65,7 @@ class PartitionLog:
         for watcher in tuple(self._watchers):
             watcher()
 
-    def read(self, position: int, limit: int) -> list[StoredRecord]:
+    def read(self, position: int, limit: int) -> list[FetchedRecord]:
         """At most ``limit`` records at or behind ``position``."""
         at = bisect_left(self.records, position, key=_offset)
         return self.records[at : at + limit]
@@ -140,5 +127,5 @@ def record_bytes(record: Outgoing) -> int:
     return RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 
-def _offset(record: StoredRecord) -> int:
+def _offset(record: FetchedRecord) -> int:
     return record.offset
