@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
@@ -57,12 +57,13 @@ async def apache_broker(
     *,
     port: int | None = None,
     config: Mapping[str, str] | None = None,
+    of_node: Callable[[int, Mapping[str, str]], Mapping[str, str]] | None = None,
     log_dir: Path | None = None,
 ) -> AsyncIterator[ApacheBrokers]:
     """Run Apache Kafka on 127.0.0.1 and give its handle.
 
     ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
-    server settings. ``log_dir`` keeps the data for the next start; without it the data ends with the brokers. Raises
+    server settings, and ``of_node`` does so for a node by its number and its settings. ``log_dir`` keeps the data for the next start; without it the data ends with the brokers. Raises
     BrokerStartError when Java, Maven or the jars are missing, or a node does not come up.
     """
     if nodes not in (1, 3):
@@ -78,7 +79,9 @@ async def apache_broker(
             node_settings(node, addresses[node], voters, nodes, base / f"node-{node}") | dict(config or {})
             for node in range(nodes)
         ]
-        files = [write_settings(node, of_node, base) for node, of_node in enumerate(settings)]
+        if of_node is not None:
+            settings = [one | dict(of_node(node, one)) for node, one in enumerate(settings)]
+        files = [write_settings(node, one, base) for node, one in enumerate(settings)]
         cluster = cluster_id(base)
         await asyncio.gather(*(_format(java, jars, cluster, file) for file in files if not _formatted(file)))
         processes = [
