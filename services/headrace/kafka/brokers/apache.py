@@ -63,8 +63,9 @@ async def apache_broker(
     """Run Apache Kafka on 127.0.0.1 and give its handle.
 
     ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
-    server settings, and ``of_node`` does so for a node by its number and its settings. ``log_dir`` keeps the data for the next start; without it the data ends with the brokers. Raises
-    BrokerStartError when Java, Maven or the jars are missing, or a node does not come up.
+    server settings, and ``of_node`` does so for a node, by its number and its settings. ``log_dir`` keeps the data for
+    the next start; without it the data ends with the brokers. Raises BrokerStartError when Java, Maven or the jars are
+    missing, or a node does not come up.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
