@@ -83,7 +83,7 @@ class Begin(Struct, frozen=True, tag="begin"):
 
 
 class Stop(Struct, frozen=True, tag="stop"):
-    """Write down what there is, and end."""
+    """Send or read no more, write down what there is, and end."""
 
 
 Line = Ready | Told | Read

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace_load.measure.children import Measuring, measuring
 from headrace_load.measure.columns import SENT
-from headrace_load.measure.job import Begin, ProducerJob, Told
+from headrace_load.measure.job import Begin, ProducerJob, Stop, Told
 from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
 from headrace_load.workload.spec import Workload
@@ -35,6 +35,11 @@ class Producers:
         for child in self._children:
             child.order(Begin(at_us))
         return at_us
+
+    def stop(self) -> None:
+        """Let them send no more; they end when what they sent has its outcome."""
+        for child in self._children:
+            child.order(Stop())
 
     def check(self) -> None:
         """Raises MeasuringError when one has failed."""

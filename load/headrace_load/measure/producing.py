@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.client import connect
 from headrace_load.measure.ahead import Ahead
-from headrace_load.measure.job import Begin, Parent, ProducerJob, Ready, Told, serve
+from headrace_load.measure.job import Begin, Parent, ProducerJob, Ready, Stop, Told, serve
 from headrace_load.measure.lanes import Lanes
 from headrace_load.workload.requests import requests
 from headrace_load.workload.spec import Backlog
@@ -59,14 +59,17 @@ async def main(job: ProducerJob, parent: Parent) -> None:
 async def _produced(producing: Producing, parent: Parent, file: BinaryIO) -> bool:
     """Run to the end; False when the parent has ended."""
     telling = asyncio.create_task(producing.tell(parent, file))
-    gone = asyncio.create_task(parent.order())
+    order = asyncio.create_task(parent.order())
     run = asyncio.create_task(producing.run())
     try:
-        await asyncio.wait((run, gone, telling), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((run, order, telling), return_when=asyncio.FIRST_COMPLETED)
+        if order.done() and order.exception() is None and isinstance(order.result(), Stop):
+            producing.send_no_more()
+            await asyncio.wait((run, telling), return_when=asyncio.FIRST_COMPLETED)
         if not run.done():
             return False
     finally:
-        for task in (telling, gone, run):
+        for task in (telling, order, run):
             task.cancel()
         await asyncio.wait((run,))
         await producing.lanes.stop()
@@ -103,6 +106,10 @@ class Producing:
                 pass
         finally:
             self._ahead.stop()
+
+    def send_no_more(self) -> None:
+        """What is not sent yet never is; the outcomes of what was are still waited for."""
+        self._end_s = 0.0
 
     async def tell(self, parent: Parent, file: BinaryIO) -> None:
         """Say about once a second how far it is."""

@@ -1,0 +1,108 @@
+"""Apache Kafka of one node or three, each with a second listener behind a proxy: the way that workers take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
+from headrace.kafka.brokers.process import free_port
+from load.chaos.proxy import Proxy, proxied
+
+SETTINGS = {
+    # A node that is away is out of the replicas in sync, and no broker, after seconds: a run need not wait.
+    "replica.lag.time.max.ms": "3000",
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "group.min.session.timeout.ms": "1000",
+    "log.retention.check.interval.ms": "1000",
+    "log.segment.delete.delay.ms": "1000",
+    "log.initial.task.delay.ms": "1000",
+}
+
+
+class Cluster:
+    """``bootstrap`` is the direct way; ``behind`` leads through ``proxies``, of which there is one a node."""
+
+    def __init__(self, brokers: ApacheBrokers, proxies: list[Proxy], folder: Path) -> None:
+        self.brokers = brokers
+        self.proxies = proxies
+        self.folder = folder
+        """Where the nodes keep their logs, each in node-NUMBER."""
+        self.bootstrap = brokers.bootstrap
+        self.behind = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+
+    @property
+    def nodes(self) -> int:
+        return len(self.proxies)
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """An admin client of aiokafka on the direct way."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+    async def leaders(self, topic: str) -> dict[int, int]:
+        """The node that leads each partition of ``topic``; -1 where none does."""
+        async with self.admin() as admin:
+            (found,) = await admin.describe_topics([topic])
+        return {partition["partition"]: partition["leader"] for partition in found["partitions"]}
+
+    async def controller(self) -> int:
+        """The node that is the active controller of the quorum, by what nodes tell of the newest epoch."""
+        found = await asyncio.to_thread(self._quorum_state)
+        return max(found)[1]
+
+    def _quorum_state(self) -> list[tuple[int, int]]:
+        """(epoch, leader) as each node has written it down."""
+        states = [
+            json.loads(file.read_text())
+            for file in self.folder.glob("node-*/__cluster_metadata-0/quorum-state")
+            if file.is_file()
+        ]
+        return [(int(state["leaderEpoch"]), int(state["leaderId"])) for state in states]
+
+    def heal(self) -> None:
+        """All ways are open again."""
+        for proxy in self.proxies:
+            proxy.delay_s, proxy.swallows, proxy.refuses, proxy.hook = 0.0, False, False, None
+
+    async def whole(self) -> None:
+        """Every node runs: paused ones go on, ended ones are started."""
+        self.heal()
+        for node, process in enumerate(self.brokers.processes):
+            self.brokers.resume(node)
+            if not process.running:
+                await self.brokers.start(node)
+
+
+@asynccontextmanager
+async def cluster(nodes: int, folder: Path, config: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
+    """Run a cluster while the block runs, its logs in ``folder``, which is there; ``config`` are further settings.
+
+    Raises BrokerStartError.
+    """
+    async with AsyncExitStack() as stack:
+        second = [free_port() for _ in range(nodes)]
+        proxies = [await stack.enter_async_context(proxied(port)) for port in second]
+
+        def of_node(node: int, settings: Mapping[str, str]) -> Mapping[str, str]:
+            return {
+                "listeners": f"{settings['listeners']},WORKERS://127.0.0.1:{second[node]}",
+                "advertised.listeners": f"{settings['advertised.listeners']},WORKERS://127.0.0.1:{proxies[node].port}",
+                "listener.security.protocol.map": f"{settings['listener.security.protocol.map']},WORKERS:PLAINTEXT",
+            }
+
+        brokers = await stack.enter_async_context(
+            apache_broker(nodes, config={**SETTINGS, **(config or {})}, of_node=of_node, log_dir=folder)
+        )
+        yield Cluster(brokers, proxies, folder)

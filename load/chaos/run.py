@@ -1,0 +1,125 @@
+"""One run: topics of its own, workers, a stream, the fault, and the checker's judgement of what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from headrace_load.started import make_topics
+from headrace_load.system import prefixed
+from headrace_load.workload.texts import load_texts
+from load.chaos.checker import Checked, check
+from load.chaos.cluster import Cluster
+from load.chaos.fault import Fault
+from load.chaos.history import History, read_answers, read_requests
+from load.chaos.stream import streaming, workload
+from load.chaos.workers import Workers
+from load.chaos.world import World
+
+PARTITIONS = 4
+WARM = 400
+"""Answers before the fault begins."""
+AFTER_S = 2.0
+STRIKE_S = 180.0
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """A run as the table needs it. ``error`` is why it counts as failed, None when all held; ``seconds`` it took."""
+
+    fault: str
+    seed: int
+    checked: Checked | None
+    notes: tuple[str, ...]
+    error: str | None
+    seconds: float
+
+
+async def run(fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder: Path) -> Outcome:
+    """Run ``fault`` once. Files of the run are in ``folder``, which is there; ``model`` is an artifact's file.
+
+    Afterwards the cluster is whole again. What goes wrong is in the outcome, not raised.
+    """
+    begun = time.monotonic()
+    notes: list[str] = []
+    checked: Checked | None = None
+    try:
+        checked = await _run(fault, seed, cluster, model, folder, notes)
+        error = _broken(fault, checked)
+    except Exception as failure:  # noqa: BLE001 - one run that fails must not end the others
+        error = f"{type(failure).__name__}: {failure}"
+    finally:
+        await cluster.whole()
+    return Outcome(
+        fault=fault.name,
+        seed=seed,
+        checked=checked,
+        notes=tuple(notes),
+        error=error,
+        seconds=time.monotonic() - begun,
+    )
+
+
+async def _run(fault: Fault, seed: int, cluster: Cluster, model: Path, folder: Path, notes: list[str]) -> Checked:
+    name = f"{fault.name}-{seed}"
+    system = prefixed(cluster.bootstrap, f"{name}.")
+    await make_topics(system, PARTITIONS)
+    load = workload(fault.rate, seed)
+    texts = folder / "texts.json"
+    texts.write_bytes(msgspec.json.encode(load_texts(load.texts, seed)))  # type: ignore[arg-type]
+    workers = Workers(
+        msgspec.structs.replace(system, bootstrap=cluster.behind),
+        folder,
+        group=name,
+        model=str(model),
+        sets=fault.sets,
+        program=fault.program,
+    )
+    try:
+        await asyncio.gather(*(workers.start(f"w{number}") for number in range(fault.workers)))
+        async with streaming(load, system, folder, texts) as stream:
+            world = World(
+                cluster=cluster,
+                system=system,
+                workers=workers,
+                stream=stream,
+                rng=random.Random(f"{fault.name} {seed}"),
+                folder=folder,
+                texts=texts,
+            )
+            await world.until(lambda: stream.answered >= WARM)
+            await world.moment()
+            world.begins()
+            try:
+                async with asyncio.timeout(STRIKE_S):
+                    await fault.strike(world)
+            finally:
+                notes += world.notes
+            await world.wait(AFTER_S)
+            sent = await stream.end()
+            await stream.settle()
+            seen, stopped = await stream.seen()
+        if stopped is not None:
+            notes.append("the reader stopped and said why")
+            if fault.expect == "kept":
+                raise AssertionError(stopped)
+    finally:
+        cluster.heal()
+        await workers.end()
+    log, said = await read_answers(system)
+    history = History(
+        sent=sent, requests=await read_requests(system), log=log, seen=seen, said=said, began_us=world.began_us
+    )
+    return check(history)
+
+
+def _broken(fault: Fault, checked: Checked) -> str | None:
+    if not (checked.kept if fault.expect == "kept" else checked.told):
+        return f"the promise was broken: {checked.line()}"
+    if fault.stall_s is not None and checked.stall_s > fault.stall_s:
+        return f"a partition stood still for {checked.stall_s:.2f} s, more than {fault.stall_s:g} s"
+    return None

@@ -1,0 +1,101 @@
+"""The stream of a run: an open loop of requests, and a reader of the answers that uses the client's helper."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_load.measure.answers import ROWS, reading, tail
+from headrace_load.measure.children import Measuring, MeasuringError
+from headrace_load.measure.columns import ANSWERED
+from headrace_load.measure.job import Read, Stop
+from headrace_load.measure.producers import Producers, producing
+from headrace_load.measure.rows import read_rows
+from headrace_load.system import System
+from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
+
+LONGEST_S = 600.0
+"""No run takes so long: a stream ends when it is told to."""
+OUTCOMES_S = 60.0
+ANSWERS_S = 60.0
+POLL_S = 0.1
+
+
+def workload(rate: float, seed: int) -> Workload:
+    """Keyed requests at ``rate`` a second by Poisson; one in fifty is rubbish, one in twenty may expire."""
+    return Workload(
+        arrivals=Poisson(rate=rate),
+        texts=MadeTexts(words=2_000, distinct=1_000, bytes=120),
+        seed=seed,
+        seconds=LONGEST_S,
+        warm_up=0.0,
+        keys=ZipfKeys(keys=1_000, exponent=0.5),
+        deadlines=Deadlines(timeout_ms=5_000, share=0.05),
+        bad=Bad(share=0.02),
+        settle=OUTCOMES_S,
+    )
+
+
+class Stream:
+    """Producers and a reader that have begun. The reader goes on behind the producers' end."""
+
+    def __init__(self, producers: Producers, reader: Measuring, folder: Path) -> None:
+        self._producers = producers
+        self._reader = reader
+        self._folder = folder
+        self._sent: NDArray[np.void] | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many answers the reader has accepted, as far as it has told."""
+        return self._reader.last.answers if isinstance(self._reader.last, Read) else 0
+
+    @property
+    def acknowledged(self) -> int:
+        """How many requests Kafka has acknowledged, as far as the producers have told."""
+        return self._producers.told().acked
+
+    async def end(self) -> NDArray[np.void]:
+        """Send no more; rows of columns.SENT once all outcomes are known. Raises MeasuringError."""
+        if self._sent is None:
+            self._producers.stop()
+            self._sent = await self._producers.rows()
+        return self._sent
+
+    async def settle(self) -> None:
+        """Wait until the reader has an answer to each request, or none comes for :data:`ANSWERS_S`."""
+        expected = int((await self.end())["acked_us"].__ge__(0).sum())
+        best, moved = -1, time.monotonic()
+        while self.answered < expected and not self._reader.ended and time.monotonic() - moved < ANSWERS_S:
+            if self.answered > best:
+                best, moved = self.answered, time.monotonic()
+            await asyncio.sleep(POLL_S)
+
+    async def seen(self) -> tuple[NDArray[np.void], str | None]:
+        """Rows of columns.ANSWERED that the reader accepted, and why it ended before it was told, if it did."""
+        error = None
+        if not self._reader.ended:
+            self._reader.order(Stop())
+        try:
+            await self._reader.end()
+        except MeasuringError as ended:
+            error = str(ended)
+        return read_rows([self._folder / ROWS], ANSWERED), error
+
+
+@asynccontextmanager
+async def streaming(load: Workload, system: System, folder: Path, texts: Path) -> AsyncIterator[Stream]:
+    """Begin to stream ``load``; what is still running ends with the block."""
+    async with (
+        tail(system) as end,
+        reading(system, "log", folder, end.begins, None) as reader,
+        producing(load, system, folder, texts=texts, ids=False) as producers,
+    ):
+        producers.begin()
+        yield Stream(producers, reader, folder)

@@ -1,0 +1,144 @@
+"""The workers of a run: real `headrace worker` processes, each known by its name, which is also its Kafka client id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from headrace_load.processes import Child, child
+from headrace_load.system import System
+
+READY_S = 60.0
+POLL_S = 0.05
+
+
+class Worker:
+    """One process. Its ``log`` is JSON lines, of this start and of those before under the same name."""
+
+    def __init__(self, name: str, running: Child, stack: AsyncExitStack, begins: int) -> None:
+        self.name = name
+        self.pid = running.pid
+        self.log = running.log
+        self._running = running
+        self._stack = stack
+        self._begins = begins
+
+    @property
+    def code(self) -> int | None:
+        """What it ended with, None while it runs."""
+        return self._running.process.returncode
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self.code is None:
+            os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """SIGKILL, as an out-of-memory killer would."""
+        await self._running.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait until it has drained and ended."""
+        await self._stack.aclose()
+
+    async def ended(self, limit_s: float) -> int:
+        """Wait until it ends by itself. Raises TimeoutError."""
+        return await asyncio.wait_for(self._running.process.wait(), limit_s)
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """The events of this start, of that name."""
+        return [event for event in self._events() if event.get("event") == name]
+
+    def said(self) -> str:
+        """All that this start has written."""
+        return self.log.read_bytes()[self._begins :].decode(errors="replace")
+
+    def check(self) -> None:
+        """Raises ProgramError when it has ended."""
+        self._running.check()
+
+    def _events(self) -> list[dict[str, object]]:
+        found = []
+        for line in self.said().splitlines():
+            try:
+                found.append(msgspec.json.decode(line, type=dict[str, object]))
+            except msgspec.DecodeError:
+                continue  # not an event, or not whole yet
+        return found
+
+
+class Workers:
+    """Starts and keeps them. ``program`` is the command in place of `python -m headrace`."""
+
+    def __init__(
+        self,
+        system: System,
+        folder: Path,
+        *,
+        group: str,
+        model: str,
+        sets: Mapping[str, str],
+        program: Sequence[str] = (),
+    ) -> None:
+        self.system = system
+        self.group = group
+        self.running: dict[str, Worker] = {}
+        self._folder = folder
+        self._model = model
+        self._sets = dict(sets)
+        self._program = tuple(program) or (sys.executable, "-m", "headrace")
+
+    async def start(
+        self,
+        name: str,
+        *,
+        sets: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = (),
+        ready: bool = True,
+    ) -> Worker:
+        """Start a worker; with ``ready`` wait until its partitions are resumed. Raises ProgramError."""
+        given = {**self._sets, "kafka.client_id": name, "admin.port": "0", "log.format": "json", **(sets or {})}
+        assigned = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+        command = (*(program or self._program), *assigned, "worker", "--model", self._model, "--group", self.group)
+        log = self._folder / f"{name}.log"
+        begins = log.stat().st_size if log.exists() else 0
+        stack = AsyncExitStack()
+        started = await stack.enter_async_context(
+            child(
+                (*command, *options),
+                log=log,
+                environment={**self.system.environment(), **(environment or {})},
+                orphaned=signal.SIGTERM,
+            )
+        )
+        worker = Worker(name, started, stack, begins)
+        self.running[name] = worker
+        if ready:
+            await until(lambda: bool(worker.events("partition.resumed")), READY_S, worker.check)
+        return worker
+
+    async def end(self) -> None:
+        """End all: paused ones go on first, so that they can."""
+        for worker in self.running.values():
+            worker.signal(signal.SIGCONT)
+        await asyncio.gather(*(worker.stop() for worker in self.running.values()))
+
+
+async def until(true: Callable[[], bool], limit_s: float, check: Callable[[], None] = lambda: None) -> None:
+    """Wait until ``true`` says so; ``check`` raises when it never will. Raises TimeoutError."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{limit_s:g} s were not enough")
+        await asyncio.sleep(POLL_S)

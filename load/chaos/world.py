@@ -1,0 +1,67 @@
+"""What a fault can reach while it happens: the cluster, the workers, the stream, a seeded source of chance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace_load.system import System
+from load.chaos.cluster import Cluster
+from load.chaos.stream import Stream
+from load.chaos.workers import Worker, Workers
+
+
+class World:
+    """One run. ``system`` goes the direct way and the workers' the way through the proxies."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        system: System,
+        workers: Workers,
+        stream: Stream,
+        rng: random.Random,
+        folder: Path,
+        texts: Path,
+    ) -> None:
+        self.cluster = cluster
+        self.system = system
+        self.workers = workers
+        self.stream = stream
+        self.rng = rng
+        self.folder = folder
+        """Files of this run."""
+        self.texts = texts
+        """The texts that are streamed, as a JSON list."""
+        self.notes: list[str] = []
+        """What the table says beside the figures, such as who said that something was lost."""
+        self.began_us = 0
+        """When the fault began, microseconds since the Unix epoch."""
+
+    def any_worker(self) -> Worker:
+        """One of the running workers, by chance."""
+        return self.rng.choice([worker for worker in self.workers.running.values() if worker.code is None])
+
+    def begins(self) -> None:
+        """Now the fault begins: stalls and recovery are counted from here."""
+        self.began_us = time.time_ns() // 1000
+
+    async def wait(self, seconds: float) -> None:
+        """Let the stream go on for a while: part of the fault itself, never a wait for something to be true."""
+        await asyncio.sleep(seconds)
+
+    async def moment(self, most_s: float = 1.0) -> None:
+        """A random moment."""
+        await asyncio.sleep(self.rng.uniform(0.0, most_s))
+
+    async def until(self, true: Callable[[], bool], limit_s: float = 60.0) -> None:
+        """Wait for a condition. Raises TimeoutError."""
+        deadline = time.monotonic() + limit_s
+        while not true():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not happen within {limit_s:g} s")
+            await asyncio.sleep(0.05)
