@@ -14,6 +14,7 @@ from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends
+from headrace.kafka.aio.tolerant import read_tolerantly
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -39,6 +40,7 @@ class AioConsumer:
         self._request_timeout_s = settings.request_timeout_ms / 1000
         self._sought: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
+        self._unreadable: dict[TheirPartition, int] = {}
         self._inner = AIOKafkaConsumer(
             **client_options(settings),
             group_id=group,
@@ -60,7 +62,7 @@ class AioConsumer:
             try:
                 async with asyncio.timeout(self._request_timeout_s):
                     await self._inner.start()
-                make_lean(self._inner)
+                self._unreadable = make_lean(self._inner)
             except BaseException:
                 await self.stop()
                 raise
@@ -188,6 +190,11 @@ class AioConsumer:
         if partitions and not wanted:
             await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
             return {}
+        for name in self._unreadable.keys() & (wanted or self._inner.assignment()):
+            if records := await self._read_tolerantly(TopicPartition(*name), self._unreadable.pop(name)):
+                taken = records[:max_records]
+                self.seek(TopicPartition(*name), taken[-1].offset + 1)
+                return {TopicPartition(*name): taken}
         try:
             with translating("Fetching"):
                 async with asyncio.timeout(timeout_s + REBALANCE_CHECK_S):
@@ -201,6 +208,21 @@ class AioConsumer:
                 return {}
             raise
         return {TopicPartition(*partition): records for partition, records in chunks.items()}
+
+    async def _read_tolerantly(self, partition: TopicPartition, offset: int) -> Sequence[Record]:
+        """What stands at ``offset``, where aiokafka could not go on; nothing when it is not the position any more."""
+        if partition in self._paused or not await self._still_at({partition: offset}):
+            return ()
+        with translating(f"Fetching {partition.topic}[{partition.partition}]"):
+            async with asyncio.timeout(self._request_timeout_s):
+                records = await read_tolerantly(
+                    self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
+                    partition,
+                    offset,
+                    read_committed=self._read_committed,
+                    max_bytes=self._settings.max_partition_fetch_bytes,
+                )
+        return records if await self._still_at({partition: offset}) else ()
 
     async def _still_at(self, positions: Mapping[tuple[str, int], int]) -> bool:
         """Whether an error about ``positions`` is not from before a seek."""
