@@ -17,7 +17,7 @@ from rich.console import Console
 
 from headrace_load.workload.texts import load_texts
 from load.chaos.cluster import cluster
-from load.chaos.faults.worker import FAULTS
+from load.chaos.faults import ALL
 from load.chaos.run import run
 from load.chaos.stream import workload
 from load.growth import Point, made_artifact
@@ -30,7 +30,7 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
     ok = True
     async with AsyncExitStack() as stack:
         clusters = {}
-        for fault in FAULTS:
+        for fault in ALL:
             if options.fault and fault.name not in options.fault:
                 continue
             for seed in range(options.seeds):

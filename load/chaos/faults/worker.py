@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import signal
+import sys
 
-from load.chaos.fault import Fault
+import psutil
+
+from load.chaos.fault import Fault, Strike
+from load.chaos.faults.points import at
+from load.chaos.frames import FETCH, PRODUCE
+from load.chaos.programs.held_loop import HELD_S
+from load.chaos.proxy import Way
 from load.chaos.world import World
 
 SESSION_S = 6.0
 """kafka.session_timeout_ms."""
 TAKEN_OVER_S = SESSION_S + 3.0
+REBALANCED_S = 3.0
+WITH_RECORDS = 1_000
+"""Bytes of a fetch's reply that certainly holds records."""
 
 
 async def killed(world: World) -> None:
@@ -25,6 +37,31 @@ async def killed_for_good(world: World) -> None:
     await world.wait(TAKEN_OVER_S)
 
 
+async def killed_again_and_again(world: World) -> None:
+    """Five kills, each while the one before is perhaps still being resumed."""
+    for _ in range(5):
+        worker = world.any_worker()
+        await worker.kill()
+        await world.workers.start(worker.name, ready=False)
+        await world.moment(2.0)
+
+
+def killed_at(way: Way, api: int, *, forward: bool, least: int = 0) -> Strike:
+    """SIGKILL when a frame passes, before it is forwarded, if it is; then a new process."""
+
+    async def strike(world: World) -> None:
+        worker = world.any_worker()
+
+        async def act() -> bool:
+            await worker.kill()
+            return forward
+
+        await at(world, worker, way, api, act, least=least)
+        await world.workers.start(worker.name)
+
+    return strike
+
+
 async def zombie(world: World) -> None:
     """SIGSTOP past the session timeout, and SIGCONT while others answer in its place."""
     worker = world.any_worker()
@@ -34,26 +71,216 @@ async def zombie(world: World) -> None:
     await world.wait(3.0)
 
 
+async def zombies_flush(world: World) -> None:
+    """Its answers hang on the way while it is stopped, and are appended behind those of who took over."""
+    worker = world.any_worker()
+
+    async def act() -> bool:
+        worker.signal(signal.SIGSTOP)
+        await world.wait(SESSION_S + 2.0)
+        return True
+
+    await at(world, worker, Way.TO_BROKER, PRODUCE, act)
+    worker.signal(signal.SIGCONT)
+    await world.wait(3.0)
+
+
+async def terminated(world: World) -> None:
+    """SIGTERM: it drains and leaves. Then it is started again."""
+    worker = world.any_worker()
+    await worker.stop()
+    assert worker.code == 0, f"a worker ended with {worker.code} at SIGTERM"
+    await world.workers.start(worker.name)
+
+
+async def rolled(world: World) -> None:
+    """Each worker in turn is stopped and started."""
+    for name in tuple(world.workers.running):
+        await world.workers.running[name].stop()
+        await world.workers.start(name)
+
+
+async def scaled(world: World) -> None:
+    """Three more join, then three leave."""
+    more = [f"w{number}" for number in (1, 2, 3)]
+    await asyncio.gather(*(world.workers.start(name) for name in more))
+    await world.wait(2.0)
+    await asyncio.gather(*(world.workers.running[name].stop() for name in more))
+
+
+async def storm(world: World) -> None:
+    """A worker joins or leaves every three seconds: twenty rebalances a minute."""
+    for _ in range(4):
+        await world.workers.start("guest")
+        await world.wait(1.5)
+        await world.workers.running["guest"].stop()
+        await world.wait(1.5)
+
+
+async def out_of_memory(world: World) -> None:
+    """No more memory for it, from one moment to the next; what it ends with, a supervisor starts again."""
+    worker = world.any_worker()
+    process = psutil.Process(worker.pid)
+    used = process.memory_info().vms
+    process.rlimit(psutil.RLIMIT_AS, (used, used))
+    await world.wait(5.0)
+    if worker.code is None:
+        world.notes.append("it went on with what memory it had")
+        unlimited = resource.RLIM_INFINITY
+        process.rlimit(psutil.RLIMIT_AS, (unlimited, unlimited))
+    else:
+        world.notes.append(f"it ended with {worker.code}")
+        await world.workers.start(worker.name)
+
+
+async def full_disk(world: World) -> None:
+    """A worker is started that can keep nothing on disk; when it answers, the others leave."""
+    others = tuple(world.workers.running.values())
+    await world.workers.start("full", program=(sys.executable, "-m", "load.chaos.programs.full_disk"))
+    for other in others:
+        await other.stop()
+    before = world.stream.answered
+    await world.until(lambda: world.stream.answered > before + 400)
+
+
+async def held(world: World) -> None:
+    """Its event loop does nothing for longer than the session."""
+    world.any_worker().signal(signal.SIGUSR1)
+    await world.wait(HELD_S + 2.0)
+
+
+async def clock_ahead(world: World) -> None:
+    """Its clock jumps an hour ahead: what has a deadline expires, and it says that a clock is wrong."""
+    worker = world.any_worker()
+    worker.signal(signal.SIGUSR1)
+    await world.wait(5.0)
+    worker.signal(signal.SIGUSR2)
+    await world.wait(3.0)
+
+
 FAULTS = (
     Fault(
         name="worker-killed",
-        title="worker killed (SIGKILL), started again",
+        title="killed (SIGKILL), started again",
         about="worker",
         strike=killed,
         stall_s=TAKEN_OVER_S,
     ),
     Fault(
         name="worker-killed-for-good",
-        title="worker killed, the other takes over",
+        title="killed, the other takes over",
         about="worker",
         strike=killed_for_good,
         stall_s=TAKEN_OVER_S,
     ),
     Fault(
+        name="worker-killed-in-a-row",
+        title="killed five times",
+        about="worker",
+        strike=killed_again_and_again,
+    ),
+    Fault(
+        name="worker-killed-after-fetch",
+        title="killed when records have come",
+        about="worker",
+        strike=killed_at(Way.FROM_BROKER, FETCH, forward=True, least=WITH_RECORDS),
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-killed-before-publish",
+        title="killed as its answers leave, which don't arrive",
+        about="worker",
+        strike=killed_at(Way.TO_BROKER, PRODUCE, forward=False),
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-killed-while-publishing",
+        title="killed as its answers leave, which arrive",
+        about="worker",
+        strike=killed_at(Way.TO_BROKER, PRODUCE, forward=True),
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-killed-before-commit",
+        title="killed between the acknowledgement and the commit",
+        about="worker",
+        strike=killed_at(Way.FROM_BROKER, PRODUCE, forward=False),
+        sets={"worker.commit_every": "5"},
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
         name="worker-zombie",
-        title="worker stopped past its session (SIGSTOP), then woken",
+        title="stopped past its session (SIGSTOP), then woken",
         about="worker",
         strike=zombie,
         stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-zombie-flush",
+        title="stopped while its answers hang on the way, which arrive after others'",
+        about="worker",
+        strike=zombies_flush,
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-terminated",
+        title="stopped (SIGTERM), started again",
+        about="worker",
+        strike=terminated,
+        stall_s=REBALANCED_S,
+    ),
+    Fault(
+        name="worker-rolling-restart",
+        title="rolling restart of two",
+        about="worker",
+        strike=rolled,
+        stall_s=REBALANCED_S,
+    ),
+    Fault(
+        name="worker-scaled",
+        title="scaled 1, 4, 1 under load",
+        about="worker",
+        strike=scaled,
+        workers=1,
+        stall_s=REBALANCED_S,
+    ),
+    Fault(
+        name="worker-rebalances",
+        title="twenty rebalances a minute",
+        about="worker",
+        strike=storm,
+        workers=1,
+        stall_s=REBALANCED_S,
+    ),
+    Fault(
+        name="worker-out-of-memory",
+        title="no more memory (RLIMIT_AS)",
+        about="worker",
+        strike=out_of_memory,
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-full-disk",
+        title="no file can be written",
+        about="worker",
+        strike=full_disk,
+        stall_s=TAKEN_OVER_S,
+    ),
+    Fault(
+        name="worker-held-loop",
+        title=f"event loop held for {HELD_S:g} s",
+        about="worker",
+        strike=held,
+        program=(sys.executable, "-m", "load.chaos.programs.held_loop"),
+        sequence=False,
+        stall_s=TAKEN_OVER_S + 3.0,
+    ),
+    Fault(
+        name="worker-clock-jumps",
+        title="its clock jumps an hour ahead, then two back",
+        about="worker",
+        strike=clock_ahead,
+        program=(sys.executable, "-m", "load.chaos.programs.jumping_clock"),
+        sequence=False,
     ),
 )

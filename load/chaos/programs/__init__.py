@@ -1,0 +1,1 @@
+"""`headrace` with one thing wrong in its process, in place of `python -m headrace`."""
