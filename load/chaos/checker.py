@@ -68,8 +68,9 @@ class Checked(Struct, frozen=True, kw_only=True):
     def line(self) -> str:
         """All of it in one line."""
         return (
-            f"acknowledged {self.acknowledged:,}, answered {self.answered:,}, lost {self.lost:,}, said to be lost "
-            f"{self.said:,}, seen twice {self.seen_twice:,}, raw repeats {self.raw}, no longer in the log {self.unlogged:,}, "
+            f"acknowledged {self.acknowledged:,}, answered {self.answered:,}, lost {self.lost:,}, "
+            f"said to be lost {self.said:,}, seen twice {self.seen_twice:,}, raw repeats {self.raw}, "
+            f"no longer in the log {self.unlogged:,}, "
             f"invented {self.invented:,}, wrong {self.wrong:,}, out of order {self.out_of_order:,}, "
             f"holes {self.holes:,}, "
             f"stall {self.stall_s:.2f} s, recovery {self.recovery_s:.2f} s"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from load.chaos.world import World
 
-Strike: TypeAlias = "Callable[[World], Awaitable[None]]"
+Strike: TypeAlias = "Callable[[World], Coroutine[Any, Any, None]]"
 """Does the fault to a running world and mends what it broke, as an operator or a supervisor would.
 
 It may draw from ``world.rng``. What it awaits is bounded. It raises what goes wrong beside the fault itself, and
@@ -30,7 +30,7 @@ class Fault(Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    about: Literal["worker", "network", "broker", "log", "trainer", "client"]
+    about: Literal["worker", "network", "broker", "log", "trainer", "client", "sequence"]
     strike: Strike
     nodes: Literal[1, 3] = 1
     expect: Literal["kept", "said"] = "kept"

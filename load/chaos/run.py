@@ -17,7 +17,7 @@ from load.chaos.checker import Checked, check
 from load.chaos.cluster import Cluster
 from load.chaos.fault import Fault
 from load.chaos.history import History, read_answers, read_requests
-from load.chaos.stream import streaming, workload
+from load.chaos.stream import TEXTS, streaming, workload
 from load.chaos.workers import Workers
 from load.chaos.world import World
 
@@ -70,7 +70,7 @@ async def _run(fault: Fault, seed: int, cluster: Cluster, model: Path, folder: P
     await make_topics(system, PARTITIONS)
     load = workload(fault.rate, seed)
     texts = folder / "texts.json"
-    texts.write_bytes(msgspec.json.encode(load_texts(load.texts, seed)))  # type: ignore[arg-type]
+    texts.write_bytes(msgspec.json.encode(load_texts(TEXTS, seed)))
     workers = Workers(
         msgspec.structs.replace(system, bootstrap=cluster.behind),
         folder,

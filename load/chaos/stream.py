@@ -20,6 +20,7 @@ from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
 
+TEXTS = MadeTexts(words=2_000, distinct=1_000, bytes=120)
 LONGEST_S = 600.0
 """No run takes so long: a stream ends when it is told to."""
 OUTCOMES_S = 60.0
@@ -31,7 +32,7 @@ def workload(rate: float, seed: int) -> Workload:
     """Keyed requests at ``rate`` a second by Poisson; one in fifty is rubbish, one in twenty may expire."""
     return Workload(
         arrivals=Poisson(rate=rate),
-        texts=MadeTexts(words=2_000, distinct=1_000, bytes=120),
+        texts=TEXTS,
         seed=seed,
         seconds=LONGEST_S,
         warm_up=0.0,

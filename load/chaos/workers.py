@@ -127,6 +127,10 @@ class Workers:
             await until(lambda: bool(worker.events("partition.resumed")), READY_S, worker.check)
         return worker
 
+    async def leave(self, name: str) -> None:
+        """One is stopped for good (SIGTERM)."""
+        await self.running.pop(name).stop()
+
     async def end(self) -> None:
         """End all: paused ones go on first, so that they can."""
         for worker in self.running.values():

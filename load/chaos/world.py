@@ -46,6 +46,11 @@ class World:
         """One of the running workers, by chance."""
         return self.rng.choice([worker for worker in self.workers.running.values() if worker.code is None])
 
+    async def staffed(self) -> None:
+        """Workers that have ended are started again."""
+        gone = [name for name, worker in self.workers.running.items() if worker.code is not None]
+        await asyncio.gather(*(self.workers.start(name) for name in gone))
+
     def begins(self) -> None:
         """Now the fault begins: stalls and recovery are counted from here."""
         self.began_us = time.time_ns() // 1000

@@ -20,7 +20,7 @@ SESSION_S = 6.0
 """kafka.session_timeout_ms."""
 TAKEN_OVER_S = SESSION_S + 3.0
 REBALANCED_S = 3.0
-WITH_RECORDS = 1_000
+WITH_RECORDS = 350
 """Bytes of a fetch's reply that certainly holds records."""
 
 
@@ -102,10 +102,10 @@ async def rolled(world: World) -> None:
 
 async def scaled(world: World) -> None:
     """Three more join, then three leave."""
-    more = [f"w{number}" for number in (1, 2, 3)]
+    more = ("second", "third", "fourth")
     await asyncio.gather(*(world.workers.start(name) for name in more))
     await world.wait(2.0)
-    await asyncio.gather(*(world.workers.running[name].stop() for name in more))
+    await asyncio.gather(*(world.workers.leave(name) for name in more))
 
 
 async def storm(world: World) -> None:
@@ -113,7 +113,7 @@ async def storm(world: World) -> None:
     for _ in range(4):
         await world.workers.start("guest")
         await world.wait(1.5)
-        await world.workers.running["guest"].stop()
+        await world.workers.leave("guest")
         await world.wait(1.5)
 
 
@@ -135,12 +135,15 @@ async def out_of_memory(world: World) -> None:
 
 async def full_disk(world: World) -> None:
     """A worker is started that can keep nothing on disk; when it answers, the others leave."""
-    others = tuple(world.workers.running.values())
+    others = tuple(world.workers.running)
     await world.workers.start("full", program=(sys.executable, "-m", "load.chaos.programs.full_disk"))
-    for other in others:
-        await other.stop()
+    for name in others:
+        await world.workers.leave(name)
     before = world.stream.answered
     await world.until(lambda: world.stream.answered > before + 400)
+    for name in others:
+        await world.workers.start(name)
+    await world.workers.leave("full")
 
 
 async def held(world: World) -> None:
