@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from load.chaos.proxy import Passing, Way
 from load.chaos.workers import Worker
@@ -13,39 +14,29 @@ LIMIT_S = 30.0
 
 
 async def at(
-    world: World, worker: Worker, way: Way, api: int, act: Callable[[], Awaitable[bool]], *, least: int = 0
+    world: World, worker: Worker, way: Way, api: int, act: Callable[[], Coroutine[Any, Any, bool]], *, least: int = 0
 ) -> None:
     """Call ``act`` once, when a frame of ``worker`` passes of that kind and of at least ``least`` bytes.
 
     What ``act`` returns says whether the frame goes on. Raises TimeoutError when none passes, and what ``act`` raises.
     """
-    met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    begun = False
+    begun = asyncio.Event()
+    acting: list[asyncio.Task[bool]] = []
 
     async def hook(passing: Passing) -> bool:
-        nonlocal begun
-        request = passing.request
-        if (
-            begun
-            or passing.way is not way
-            or request.api != api
-            or request.client != worker.name
-            or passing.size < least
-        ):
+        meant = passing.way is way and (passing.request.api, passing.request.client) == (api, worker.name)
+        if begun.is_set() or not meant or passing.size < least:
             return True
-        begun = True
-        try:
-            forward = await act()
-        except Exception as error:
-            met.set_exception(error)
-            raise
-        met.set_result(None)
-        return forward
+        # A task of its own: what it does may end this very connection, and the forwarding with it.
+        acting.append(asyncio.create_task(act()))
+        begun.set()
+        return await asyncio.shield(acting[0])
 
     for proxy in world.cluster.proxies:
         proxy.hook = hook
     try:
-        await asyncio.wait_for(met, LIMIT_S)
+        await asyncio.wait_for(begun.wait(), LIMIT_S)
+        await acting[0]
     finally:
         for proxy in world.cluster.proxies:
             proxy.hook = None
