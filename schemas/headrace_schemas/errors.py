@@ -77,6 +77,12 @@ class IdTooLargeError(WireError):
     code = "id-too-large"
 
 
+class RequestTooLargeError(WireError):
+    """Key, value and headers together have more bytes than the topic of requests takes uncompressed."""
+
+    code = "request-too-large"
+
+
 class UnknownContentTypeError(WireError):
     """The content type is none of those that this record may have."""
 

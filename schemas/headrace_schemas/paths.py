@@ -25,6 +25,9 @@ from headrace_schemas.records import ClassifyRequest
 Decode = Callable[[bytes | None, str], ClassifyRequest]
 Copy = Callable[[bytes | None, str, Headers], Headers]
 
+MAX_COPIED_BYTES: Final = 4096
+"""Of one copied field. As JSON a value can be longer than it was, and an answer must not become too large."""
+
 _ABSENT: Final = object()
 _NAMES: Final = {str: "str", bool: "bool", int: "int", float: "float", dict: "map", list: "list", type(None): "null"}
 
@@ -77,8 +80,9 @@ def compile_copy(shape: RequestShape) -> Copy:
     """Return the function that takes a request's value, content type and headers to the headers of its answer.
 
     ``copy_fields`` cost a second, generic decoding; without them the value is not touched. A string is copied as
-    UTF-8, anything else as JSON; an absent path, null, and a value that can't be decoded or shown give no header,
-    because an answer must not fail for what it only carries along. Raises ValueError for a path that is none.
+    UTF-8, anything else as JSON; an absent path, null, a value of more than :data:`MAX_COPIED_BYTES` and one that
+    can't be decoded or shown give no header, because an answer must not fail for what it only carries along. Raises
+    ValueError for a path that is none.
     """
     names = frozenset(shape.copy_headers)
     fields = {name: parse_path(path) for name, path in shape.copy_fields.items()}
@@ -156,12 +160,11 @@ def _id_at(document: object, path: tuple[str, ...]) -> str | None:
 def _shown(value: object) -> bytes | None:
     if value is _ABSENT or value is None:
         return None
-    if isinstance(value, str):
-        return value.encode()
     try:
-        return msgspec.json.encode(value)
+        shown = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError):  # MessagePack's extensions and odd map keys have no JSON
         return None
+    return shown if len(shown) <= MAX_COPIED_BYTES else None
 
 
 def _type_name(value: object) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import msgspec
 
 from headrace.inference.batch import Slice
-from headrace.inference.partition import NEVER, Request
-from headrace.kafka.interface import Record
-from headrace_schemas.errors import BadHeaderError, WireError, place
+from headrace.inference.partition import NEVER, Cut, Request
+from headrace.kafka.interface import FetchedRecord, Record
+from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
+from headrace_schemas.topics import MAX_REQUEST_BYTES
 
 DecodeValue = Callable[[bytes | None, str], ClassifyRequest]
 """(value, content type) to request; raises WireError."""
@@ -58,14 +60,26 @@ _content_type = lru_cache(maxsize=64)(content_type)
 
 
 def admit(record: Record, came_s: float) -> Request:
-    """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded."""
+    """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded.
+
+    A record that is larger than any request may be was compressed: neither an answer with its key nor a dead letter
+    could be published, and a queue of such would fill the memory. So no more than its size is kept.
+    """
+    if (size := _size(record)) > MAX_REQUEST_BYTES:
+        kept = FetchedRecord(record.topic, record.partition, record.offset, record.timestamp, None, None, ())
+        return Request(kept, came_s, 0, cut=Cut(size, zlib.crc32(record.value or b"")))
     if not record.headers:
-        return Request(record, came_s)
+        return Request(record, came_s, size)
     try:
         timeout_ms = _timeout_ms(tuple(record.headers))
     except BadHeaderError:
-        return Request(record, came_s)
-    return Request(record, came_s, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+        return Request(record, came_s, size)
+    return Request(record, came_s, size, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+
+
+def _size(record: Record) -> int:
+    size = len(record.value or b"") + len(record.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
 
 
 def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:
@@ -85,7 +99,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
                 column.texts.append(FAILED)
                 continue
             try:
-                decoded = _decode_one(record, decode_value)
+                decoded = _decode_one(request, decode_value)
             except WireError as error:
                 where = place(record.topic, record.partition, record.offset)
                 column.failures[len(column.texts)] = Failure("decode", error.code, str(error.at(where)))
@@ -98,7 +112,11 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
     return Decoded(texts, ids, columns)
 
 
-def _decode_one(record: Record, decode_value: DecodeValue) -> ClassifyRequest:
+def _decode_one(request: Request, decode_value: DecodeValue) -> ClassifyRequest:
+    record = request.record
+    if request.cut is not None:
+        size = f"has {request.cut.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; none of them is kept"
+        raise RequestTooLargeError("record", size)
     headers = tuple(record.headers)
     if not headers:
         return decode_value(record.value, JSON)

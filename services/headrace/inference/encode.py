@@ -91,7 +91,10 @@ def _encode_slice(
     piece: Slice, column: Column, decoded: Decoded, inferred: Inferred, model: Model, style: Style
 ) -> Encoded:
     records = [request.record for request in piece.requests]
-    crcs = [zlib.crc32(record.value or b"") for record in records]
+    crcs = [
+        zlib.crc32(request.record.value or b"") if (cut := request.cut) is None else cut.crc
+        for request in piece.requests
+    ]
     ids = [decoded.ids[text] if text >= 0 else None for text in column.texts] if _any(decoded.ids) else []
     outcome = _outcome(column, inferred, model.threshold)
     values: list[bytes | None] = [None] * len(records)

@@ -21,6 +21,8 @@ from headrace.metrics import WorkerMetrics
 
 FETCH_WAIT_S = 0.2
 RETRY_S = 0.1
+WAITING_BYTES = 16 << 20
+"""Of one partition's waiting requests, whose number is limited too. A few thousand of the largest are gigabytes."""
 
 
 class Fetcher:
@@ -68,16 +70,20 @@ class Fetcher:
             return
         partition.gap = None
         came_s = self._clock.monotonic()
-        partition.waiting.extend([admit(record, came_s) for record in records])
+        requests = [admit(record, came_s) for record in records]
+        partition.waiting.extend(requests)
+        partition.waiting_bytes += sum([request.size for request in requests])
         partition.expected = records[-1].offset + 1
         self._metrics.fetched(records, self._clock.now_ms())
-        if not partition.paused and len(partition.waiting) >= self._limit:
+        full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
+        if full and not partition.paused:
             partition.paused = True
             self._consumer.pause([partition.name])
         self._assignment.wake.set()
 
     def let_in(self, partition: Partition) -> None:
         """Fetch a paused partition again once half of its queue is free."""
-        if partition.paused and partition.alive and len(partition.waiting) <= self._limit // 2:
+        half = len(partition.waiting) <= self._limit // 2 and partition.waiting_bytes <= WAITING_BYTES // 2
+        if half and partition.paused and partition.alive:
             partition.paused = False
             self._consumer.resume([partition.name])

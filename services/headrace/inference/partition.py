@@ -14,14 +14,25 @@ from headrace_schemas.records import Attempt, Loss
 NEVER = float("inf")
 
 
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a record that was too large: its bytes, and the CRC-32 of its value."""
+
+    size: int
+    crc: int
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A fetched record, when it came (the clock's monotonic seconds), and when it expires (milliseconds since the
-    Unix epoch).
+    """A fetched record, when it came (the clock's monotonic seconds), its bytes, and when it expires (milliseconds
+    since the Unix epoch).
+
+    Of a record that is too large to be kept only ``cut`` is: the ``record`` here has neither key, value nor headers.
     """
 
     record: Record
     came_s: float
+    size: int
     expires_ms: float = NEVER
+    cut: Cut | None = None
 
     def late(self, ready_ms: float) -> bool:
         """Whether an answer that is ready at ``ready_ms`` comes too late."""
@@ -44,6 +55,8 @@ class Partition:
         self.lost: Loss | None = None
         """Said on the next answer."""
         self.waiting: deque[Request] = deque()
+        self.waiting_bytes = 0
+        """Of their keys, values and headers."""
         self.paused = False
         self.gap: tuple[int, int] | None = None
         """(expected, first offset fetched) of a gap seen once."""
@@ -87,7 +100,9 @@ class Partition:
 
     def take(self, count: int) -> list[Request]:
         """Remove the ``count`` oldest waiting requests."""
-        return [self.waiting.popleft() for _ in range(count)]
+        taken = [self.waiting.popleft() for _ in range(count)]
+        self.waiting_bytes -= sum(request.size for request in taken)
+        return taken
 
 
 class Queued(msgspec.Struct, frozen=True):

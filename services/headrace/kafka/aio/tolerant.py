@@ -62,6 +62,8 @@ def unpacked(raw: bytes, partition: TopicPartition, offset: int) -> list[Fetched
 class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka has no types
     """Reads a record as aiokafka does, all but the names of headers."""
 
+    _pos: int
+
     def __init__(self, buffer: bytearray, partition: TopicPartition) -> None:
         super().__init__(buffer)
         self._partition = partition
