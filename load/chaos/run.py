@@ -26,6 +26,7 @@ WARM = 400
 """Answers before the fault begins."""
 AFTER_S = 2.0
 STRIKE_S = 180.0
+ANSWERS_S = 60.0
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -39,8 +40,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-async def run(fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder: Path) -> Outcome:
-    """Run ``fault`` once. Files of the run are in ``folder``, which is there; ``model`` is an artifact's file.
+async def run(
+    fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder: Path, patience_s: float = ANSWERS_S
+) -> Outcome:
+    """Run ``fault`` once. Files of the run are in ``folder``, which is there; ``model`` is an artifact's file;
+    answers that are missing are waited for as long as none has come for ``patience_s``.
 
     Afterwards the cluster is whole again. What goes wrong is in the outcome, not raised.
     """
@@ -48,7 +52,7 @@ async def run(fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder:
     notes: list[str] = []
     checked: Checked | None = None
     try:
-        checked = await _run(fault, seed, cluster, model, folder, notes)
+        checked = await _run(fault, seed, cluster, model, folder, notes, patience_s)
         error = _broken(fault, checked)
     except Exception as failure:  # noqa: BLE001 - one run that fails must not end the others
         error = f"{type(failure).__name__}: {failure}"
@@ -64,7 +68,9 @@ async def run(fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder:
     )
 
 
-async def _run(fault: Fault, seed: int, cluster: Cluster, model: Path, folder: Path, notes: list[str]) -> Checked:
+async def _run(
+    fault: Fault, seed: int, cluster: Cluster, model: Path, folder: Path, notes: list[str], patience_s: float
+) -> Checked:
     name = f"{fault.name}-{seed}"
     system = prefixed(cluster.bootstrap, f"{name}.")
     await make_topics(system, PARTITIONS)
@@ -101,7 +107,7 @@ async def _run(fault: Fault, seed: int, cluster: Cluster, model: Path, folder: P
                 notes += world.notes
             await world.wait(AFTER_S)
             sent = await stream.end()
-            await stream.settle()
+            await stream.settle(patience_s)
             seen, stopped = await stream.seen()
         if stopped is not None:
             notes.append("the reader stopped and said why")

@@ -24,7 +24,6 @@ TEXTS = MadeTexts(words=2_000, distinct=1_000, bytes=120)
 LONGEST_S = 600.0
 """No run takes so long: a stream ends when it is told to."""
 OUTCOMES_S = 60.0
-ANSWERS_S = 60.0
 POLL_S = 0.1
 
 
@@ -69,11 +68,11 @@ class Stream:
             self._sent = await self._producers.rows()
         return self._sent
 
-    async def settle(self) -> None:
-        """Wait until the reader has an answer to each request, or none comes for :data:`ANSWERS_S`."""
+    async def settle(self, patience_s: float) -> None:
+        """Wait until the reader has an answer to each request, or none comes for ``patience_s`` seconds."""
         expected = int((await self.end())["acked_us"].__ge__(0).sum())
         best, moved = -1, time.monotonic()
-        while self.answered < expected and not self._reader.ended and time.monotonic() - moved < ANSWERS_S:
+        while self.answered < expected and not self._reader.ended and time.monotonic() - moved < patience_s:
             if self.answered > best:
                 best, moved = self.answered, time.monotonic()
             await asyncio.sleep(POLL_S)

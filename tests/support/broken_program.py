@@ -1,0 +1,16 @@
+"""`headrace` with a worker that breaks one rule, in place of `python -m headrace`.
+
+$ python -m tests.support.broken_program DropsABatch worker --model FILE
+"""
+
+from __future__ import annotations
+
+import sys
+
+from headrace.cli import main
+from headrace.inference import service
+from tests.support import broken_workers
+
+if __name__ == "__main__":
+    service.Worker = getattr(broken_workers, sys.argv.pop(1))
+    main()
