@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
 import sys
 
@@ -118,16 +117,18 @@ async def storm(world: World) -> None:
 
 
 async def out_of_memory(world: World) -> None:
-    """No more memory for it, from one moment to the next; what it ends with, a supervisor starts again."""
+    """It gets no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
     worker = world.any_worker()
     process = psutil.Process(worker.pid)
-    used = process.memory_info().vms
-    process.rlimit(psutil.RLIMIT_AS, (used, used))
+    worker.signal(signal.SIGSTOP)
+    _, most = process.rlimit(psutil.RLIMIT_AS)
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms, most))
+    await world.wait(SESSION_S / 2)
+    worker.signal(signal.SIGCONT)
     await world.wait(5.0)
     if worker.code is None:
-        world.notes.append("it went on with what memory it had")
-        unlimited = resource.RLIM_INFINITY
-        process.rlimit(psutil.RLIMIT_AS, (unlimited, unlimited))
+        process.rlimit(psutil.RLIMIT_AS, (most, most))
+        world.notes.append("it went on in the memory that it had")
     else:
         world.notes.append(f"it ended with {worker.code}")
         await world.workers.start(worker.name)
@@ -156,7 +157,8 @@ async def clock_ahead(world: World) -> None:
     """Its clock jumps an hour ahead: what has a deadline expires, and it says that a clock is wrong."""
     worker = world.any_worker()
     worker.signal(signal.SIGUSR1)
-    await world.wait(5.0)
+    await world.until(lambda: bool(worker.events("clock.suspect")))
+    world.notes.append("requests with a deadline expired, and it said that a clock is wrong")
     worker.signal(signal.SIGUSR2)
     await world.wait(3.0)
 

@@ -44,7 +44,7 @@ class ClockAlarm(msgspec.Struct):
     """Says when requests expire although nothing waits: then a clock is wrong, not the load.
 
     ``after`` expired requests in a row, each of them new in its partition's log when it was cut, raise it once; one
-    request that is in time ends the row, and so does a queue.
+    request with a deadline that is in time ends the row, and so does a queue.
     """
 
     after: int = 100

@@ -11,7 +11,7 @@ from headrace.core.batching import Closed, cut, next_first
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ClockAlarm, ServiceTime
 from headrace.inference.assignment import Assignment
-from headrace.inference.partition import Partition, Queued, Request
+from headrace.inference.partition import NEVER, Partition, Queued, Request
 from headrace.kafka.errors import KafkaError, passes
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
@@ -159,14 +159,17 @@ class Batcher:
         return piece
 
     def _watch_clock(self, batch: Batch) -> None:
-        late = [[request.late(batch.ready_ms) for request in piece.requests] for piece in batch.slices]
-        in_time = batch.size - sum(map(sum, late))
-        # Of a backlog that has expired nothing is new, also where the last of it leaves nothing waiting.
-        expired = sum(
-            is_late and piece.partition.is_new(request.record.offset)
-            for piece, column in zip(batch.slices, late, strict=True)
-            for request, is_late in zip(piece.requests, column, strict=True)
-        )
+        # Requests without a deadline tell nothing of clocks. Of a backlog that has expired nothing is new, also where
+        # the last of it leaves nothing waiting.
+        expired = in_time = 0
+        for piece in batch.slices:
+            for request in piece.requests:
+                if request.expires_ms == NEVER:
+                    continue
+                if not request.late(batch.ready_ms):
+                    in_time += 1
+                elif piece.partition.is_new(request.record.offset):
+                    expired += 1
         waited, self._left_waiting = self._left_waiting, any(piece.partition.waiting for piece in batch.slices)
         if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
             event(

@@ -16,6 +16,8 @@ from typing import Any
 import numba
 from numba.core import config as numba_config
 
+from headrace.logs import event
+
 _PACKAGE = Path(__file__).parent
 # numba fills this module from its environment variables when it is imported, so its names have no types.
 _config: Any = numba_config
@@ -34,13 +36,29 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) 
     """Compile ``function`` at its first call, or take it from the cache; ``inline`` puts it into its callers.
 
     The cache lies in ``__pycache__`` beside the sources, or in NUMBA_CACHE_DIR. Where neither can be written numba
-    takes the user's cache, which is right as long as the sources can't be written either.
+    takes the user's cache, which is right as long as the sources can't be written either. What can't be kept, as on a
+    full disk, is compiled again by the next process.
     """
     if function is None:
         return lambda later: kernel(later, inline=inline)
     chosen = _config.CACHE_DIR
     _config.CACHE_DIR = str(Path(chosen or _PACKAGE / "__pycache__") / f"kernels-{sources_digest()}")
     try:
-        return numba.njit(nogil=True, cache=True, inline="always" if inline else "never")(function)
+        dispatcher = numba.njit(nogil=True, cache=True, inline="always" if inline else "never")(function)
     finally:
         _config.CACHE_DIR = chosen
+    cached = dispatcher._cache  # noqa: SLF001 - numba has no public way to go on without its cache
+    cached.save_overload = _tolerant(cached.save_overload)
+    return dispatcher
+
+
+def _tolerant(save: Callable[..., None]) -> Callable[..., None]:
+    """``save``, and a disk that is full costs the next start its compiling time, not this one its life."""
+
+    def saved(signature: object, data: object) -> None:
+        try:
+            save(signature, data)
+        except OSError as error:
+            event("kernels.not_kept", level="warning", error=str(error))
+
+    return saved

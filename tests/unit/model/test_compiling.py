@@ -1,5 +1,7 @@
 """Kernels on disk are taken only while every source is what they were compiled from."""
 
+import errno
+import os
 from pathlib import Path
 
 import numba
@@ -40,6 +42,22 @@ def test_the_users_choice_of_numbas_cache_is_kept(tmp_path: Path, monkeypatch: p
     assert double(21) == 42
     assert str(tmp_path) == numba.core.config.CACHE_DIR
     assert list(tmp_path.glob("kernels-*/*/*.nbi"))
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", full)
+
+    @compiling.kernel
+    def triple(value):  # type: ignore[no-untyped-def]
+        return 3 * value
+
+    assert triple(14) == 42
+    assert not list(tmp_path.rglob("*.nbi"))
 
 
 def test_an_artifact_from_a_file_and_one_from_memory_share_what_is_compiled(tmp_path: Path) -> None:
