@@ -44,7 +44,7 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) 
     chosen = _config.CACHE_DIR
     _config.CACHE_DIR = str(Path(chosen or _PACKAGE / "__pycache__") / f"kernels-{sources_digest()}")
     try:
-        dispatcher = numba.njit(nogil=True, cache=True, inline="always" if inline else "never")(function)
+        dispatcher: Any = numba.njit(nogil=True, cache=True, inline="always" if inline else "never")(function)
     finally:
         _config.CACHE_DIR = chosen
     cached = dispatcher._cache  # noqa: SLF001 - numba has no public way to go on without its cache
