@@ -58,22 +58,25 @@ class _Admin:
         self._health = health
         self._ready = ready
         self._registry = registry
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # in the order in which they came
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one more; of too many the oldest is cut, so that those who say nothing keep no probe out."""
         if len(self._open) >= MOST_CONNECTIONS:
-            writer.close()
-            return
+            oldest = next(iter(self._open))
+            self._open.pop(oldest).transport.abort()
+            oldest.cancel()
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open[task] = writer
+        task.add_done_callback(lambda _: self._open.pop(task, None))
 
     async def finish(self) -> None:
         """Cut what is still open."""
-        tasks = list(self._open)
-        for task in tasks:
+        still_open = dict(self._open)
+        for task, writer in still_open.items():
+            writer.transport.abort()
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*still_open, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
