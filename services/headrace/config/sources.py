@@ -40,7 +40,10 @@ def from_file(path: Path) -> Iterator[Given]:
         document = tomllib.loads(source)
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror or error}).") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise SettingsError(f"{path}: not a TOML file of ours (nested too deeply).") from error
+    # Also bytes that are no UTF-8, and a number of more digits than Python reads.
+    except ValueError as error:
         raise SettingsError(f"{path}: not a TOML file ({error}).") from error
     lines = _lines(source)
     for section, fields in document.items():
