@@ -24,7 +24,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     ``expect`` "kept": all that was acknowledged is answered, in order, once. "said": what can't be answered is lost to
     something outside, and workers or readers have said so; ``strike`` checks that they did, and ends the stream
     itself where it can't go on. ``workers`` run when it begins, with the settings ``sets``, as the command ``program``
-    in place of `headrace`. ``stall_s`` bounds the longest time without progress. One with ``server`` settings has a
+    in place of `headrace`; with ``follows`` they follow the alias `champion`, which points at the run's model then.
+    ``stall_s`` bounds the longest time without progress. One with ``server`` settings has a
     cluster of its own. ``sequence`` says whether it can happen in the middle of others.
     """
 
@@ -37,6 +38,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     workers: int = 2
     sets: Mapping[str, str] = {}
     program: tuple[str, ...] = ()
+    follows: bool = False
     server: Mapping[str, str] | None = None
     stall_s: float | None = None
     rate: float = 400.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from headrace_load.processes import headrace
 from headrace_load.started import make_topics
 from headrace_load.system import prefixed
 from headrace_load.workload.texts import load_texts
@@ -55,7 +56,7 @@ async def run(
         checked = await _run(fault, seed, cluster, model, folder, notes, patience_s)
         error = _broken(fault, checked)
     except Exception as failure:  # noqa: BLE001 - one run that fails must not end the others
-        error = f"{type(failure).__name__}: {failure}"
+        error = _told(failure)
     finally:
         await cluster.whole()
     return Outcome(
@@ -74,6 +75,8 @@ async def _run(
     name = f"{fault.name}-{seed}"
     system = prefixed(cluster.bootstrap, f"{name}.")
     await make_topics(system, PARTITIONS)
+    if fault.follows:
+        await headrace("models", "publish", str(model), environment=system.environment())
     load = workload(fault.rate, seed)
     texts = folder / "texts.json"
     texts.write_bytes(msgspec.json.encode(load_texts(TEXTS, seed)))
@@ -81,7 +84,7 @@ async def _run(
         msgspec.structs.replace(system, bootstrap=cluster.behind),
         folder,
         group=name,
-        model=str(model),
+        model="champion" if fault.follows else str(model),
         sets=fault.sets,
         program=fault.program,
     )
@@ -96,6 +99,7 @@ async def _run(
                 rng=random.Random(f"{fault.name} {seed}"),
                 folder=folder,
                 texts=texts,
+                model=model,
             )
             await world.until(lambda: stream.answered >= WARM)
             await world.moment()
@@ -121,6 +125,13 @@ async def _run(
         sent=sent, requests=await read_requests(system), log=log, seen=seen, said=said, began_us=world.began_us
     )
     return check(history)
+
+
+def _told(failure: BaseException) -> str:
+    """What went wrong, of a group the first."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return f"{type(failure).__name__}: {failure}"
 
 
 def _broken(fault: Fault, checked: Checked) -> str | None:

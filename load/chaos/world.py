@@ -27,6 +27,7 @@ class World:
         rng: random.Random,
         folder: Path,
         texts: Path,
+        model: Path,
     ) -> None:
         self.cluster = cluster
         self.system = system
@@ -37,6 +38,8 @@ class World:
         """Files of this run."""
         self.texts = texts
         """The texts that are streamed, as a JSON list."""
+        self.model = model
+        """The artifact that the workers answer by when the fault begins."""
         self.notes: list[str] = []
         """What the table says beside the figures, such as who said that something was lost."""
         self.began_us = 0
