@@ -10,7 +10,7 @@ from load.chaos.proxy import Passing, Way
 from load.chaos.workers import Worker
 from load.chaos.world import World
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 async def at(

@@ -6,8 +6,7 @@ import asyncio
 import signal
 import sys
 
-import psutil
-
+from headrace.client import connect
 from load.chaos.fault import Fault, Strike
 from load.chaos.faults.points import at
 from load.chaos.frames import FETCH, PRODUCE
@@ -19,6 +18,8 @@ SESSION_S = 6.0
 """kafka.session_timeout_ms."""
 TAKEN_OVER_S = SESSION_S + 3.0
 REBALANCED_S = 3.0
+BURST = 20_000
+OUT_OF_MEMORY_S = 30.0
 WITH_RECORDS = 350
 """Bytes of a fetch's reply that certainly holds records."""
 
@@ -117,21 +118,15 @@ async def storm(world: World) -> None:
 
 
 async def out_of_memory(world: World) -> None:
-    """It gets no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
+    """It has no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
     worker = world.any_worker()
-    process = psutil.Process(worker.pid)
-    worker.signal(signal.SIGSTOP)
-    _, most = process.rlimit(psutil.RLIMIT_AS)
-    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms, most))
-    await world.wait(SESSION_S / 2)
-    worker.signal(signal.SIGCONT)
-    await world.wait(5.0)
-    if worker.code is None:
-        process.rlimit(psutil.RLIMIT_AS, (most, most))
-        world.notes.append("it went on in the memory that it had")
-    else:
-        world.notes.append(f"it ended with {worker.code}")
-        await world.workers.start(worker.name)
+    worker.signal(signal.SIGUSR1)
+    async with connect(world.system.bootstrap, requests=world.system.requests, results=world.system.results) as client:
+        await client.publish_many(f"{'much to do at once ' * 100}{number}" for number in range(BURST))
+    code = await worker.ended(OUT_OF_MEMORY_S)
+    assert code != 0, "a worker without memory must not seem to have done its work"
+    world.notes.append(f"it ended with {code}")
+    await world.workers.start(worker.name)
 
 
 async def full_disk(world: World) -> None:
@@ -259,9 +254,11 @@ FAULTS = (
     ),
     Fault(
         name="worker-out-of-memory",
-        title="no more memory (RLIMIT_AS)",
+        title="no more memory",
         about="worker",
         strike=out_of_memory,
+        program=(sys.executable, "-m", "load.chaos.programs.no_memory"),
+        sequence=False,
         stall_s=TAKEN_OVER_S,
     ),
     Fault(
