@@ -14,6 +14,11 @@ PREFIX: Final = "__headrace.errors."
 
 MAX_MESSAGE_BYTES: Final = 2048
 
+_TOPIC, _PARTITION, _OFFSET, _TIMESTAMP, _STAGE, _CODE, _MESSAGE, _ATTEMPT, _VERSION = (
+    PREFIX + name
+    for name in ("topic", "partition", "offset", "timestamp", "stage", "code", "message", "attempt", "version")
+)
+
 _INTEGER = re.compile(rb"-?[0-9]{1,19}")
 
 
@@ -22,21 +27,24 @@ def dead_letter_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], .
 
     A message longer than :data:`MAX_MESSAGE_BYTES` is cut, so that the record fits where the request fitted.
     """
-    message = letter.message.encode("utf-8", "backslashreplace")[:MAX_MESSAGE_BYTES]
-    ours: dict[str, bytes] = {
-        "topic": letter.topic.encode(),
-        "partition": b"%d" % letter.partition,
-        "offset": b"%d" % letter.offset,
-        "timestamp": b"%d" % letter.timestamp_ms,
-        "stage": letter.stage.encode(),
-        "code": letter.error.encode(),
-        # Cutting may have split a character.
-        "message": message.decode("utf-8", "ignore").encode(),
-        "attempt": b"%d" % letter.attempt,
-    }
+    message = letter.message.encode("utf-8", "backslashreplace")
+    if len(message) > MAX_MESSAGE_BYTES:
+        # Cutting may split a character.
+        message = message[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore").encode()
+    # A flood of rubbish makes one for every record, so the names are not put together each time.
+    ours: tuple[tuple[str, bytes], ...] = (
+        (_TOPIC, letter.topic.encode()),
+        (_PARTITION, b"%d" % letter.partition),
+        (_OFFSET, b"%d" % letter.offset),
+        (_TIMESTAMP, b"%d" % letter.timestamp_ms),
+        (_STAGE, letter.stage.encode()),
+        (_CODE, letter.error.encode()),
+        (_MESSAGE, message),
+        (_ATTEMPT, b"%d" % letter.attempt),
+    )
     if letter.version is not None:
-        ours["version"] = letter.version.encode()
-    return (*_own(letter.headers), *((PREFIX + name, value) for name, value in ours.items()))
+        ours = (*ours, (_VERSION, letter.version.encode()))
+    return (*_own(letter.headers), *ours) if letter.headers else ours
 
 
 def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Headers, *, where: str = "") -> DeadLetter:

@@ -102,7 +102,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
                 decoded = _decode_one(request, decode_value)
             except WireError as error:
                 where = place(record.topic, record.partition, record.offset)
-                column.failures[len(column.texts)] = Failure("decode", error.code, str(error.at(where)))
+                column.failures[len(column.texts)] = Failure("decode", error.code, f"{where}: {error}")
                 column.texts.append(FAILED)
                 continue
             column.texts.append(len(texts))

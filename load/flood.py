@@ -1,0 +1,316 @@
+"""A flood of rubbish through a live worker on a real Apache Kafka, beside the same good requests without it.
+
+    python -m load.flood --out FOLDER [--requests 1000000]
+
+As many records that are no requests as good ones, mixed, are drained by one process; then the good ones alone. Every
+good one has to be answered `ok`, every other `failed`, and exactly these have to be on the dead-letters topic with
+their reason. It needs no data, and Java 17. It ends with 1 when anything was otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec import Struct
+from rich.console import Console
+
+from headrace_load.audit import Audit, audited
+from headrace_load.contender import Contender, WorkerProgram
+from headrace_load.measure.columns import STATUSES
+from headrace_load.measure.drained import drained
+from headrace_load.measure.gathered import Gathered
+from headrace_load.measure.joined import Rows, join, keys
+from headrace_load.measure.machine import machine
+from headrace_load.measure.setting import Setting
+from headrace_load.place import Asked, Place, place
+from headrace_load.progress import Progress
+from headrace_load.started import make_topics, remove_topics, starter
+from headrace_load.system import System
+from headrace_load.workload.rubbish import judge
+from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
+from headrace_load.workload.texts import load_texts
+from headrace_schemas.dead_letters import PREFIX
+from load.growth import Point, made_artifact
+
+# One in a thousand is too large: more of these 64 KB would measure the disk.
+SMALL = ("not-json", "no-text", "bad-utf8", "bad-header", "null")
+KINDS = (*(SMALL * 200), "too-large")
+WARM_UP = 60_000
+FETCH_BYTES = 8 << 20
+QUIET_MS = 5_000
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """The worker's megabytes in the second and the last quarter of a drain, and their slope by least squares."""
+
+    second_quarter: float
+    last_quarter: float
+    most: float
+    mb_per_100k: float
+    samples: int
+
+
+class Drain(Struct, frozen=True, kw_only=True):
+    """One drain. ``wrong`` are good requests that were not answered `ok`, and others that were not `failed`."""
+
+    records: int
+    good: int
+    rate: float
+    """Records a second."""
+    good_rate: float
+    audit: Audit
+    wrong: int
+    memory: Memory
+    worker_cpu_s: float
+
+
+class Letters(Struct, frozen=True, kw_only=True):
+    """The dead letters of a drain by reason. ``missing`` were failed and have none, ``stray`` are of no failed request,
+    ``repeated`` were there before, ``sound`` would be good requests, ``silent`` have no message.
+    """
+
+    by_reason: dict[str, int]
+    missing: int
+    stray: int
+    repeated: int
+    sound: int
+    silent: int
+
+
+class Flood(Struct, frozen=True, kw_only=True):
+    """The result: what was asked of it is in :meth:`faults`."""
+
+    machine: object
+    alone: Drain
+    mixed: Drain
+    letters: Letters
+
+    @property
+    def ratio(self) -> float:
+        """Records a second with rubbish among them to without."""
+        return self.mixed.rate / self.alone.rate
+
+    @property
+    def good_ratio(self) -> float:
+        """Good ones a second with rubbish among them to without."""
+        return self.mixed.good_rate / self.alone.good_rate
+
+    def faults(self) -> list[str]:
+        """What was not as it has to be."""
+        letters, mixed = self.letters, self.mixed
+        checks = (
+            (mixed.audit.kept and self.alone.audit.kept, "an audit failed"),
+            (mixed.wrong == self.alone.wrong == 0, "requests were answered otherwise than they have to be"),
+            (letters.missing == letters.stray == 0, "the dead letters are not those of the failed requests"),
+            (letters.sound == 0, "good requests are on the dead-letters topic"),
+            (letters.silent == 0, "dead letters have no message"),
+            (self.ratio >= 0.5, f"the throughput is {self.ratio:.2f} of that without rubbish"),
+        )
+        return [fault for kept, fault in checks if not kept]
+
+    def lines(self) -> list[str]:
+        """The figures in Markdown."""
+        rows = [
+            f"| {name} | {one.records:,} | {one.audit.by_status.get('ok', 0):,} | "
+            f"{one.audit.by_status.get('failed', 0):,} | {one.audit.lost:,} | {one.rate:,.0f} | {one.good_rate:,.0f} | "
+            f"{one.memory.second_quarter:.0f} / {one.memory.last_quarter:.0f} | {one.memory.mb_per_100k:+.2f} |"
+            for name, one in (("good alone", self.alone), ("mixed 1:1", self.mixed))
+        ]
+        letters = self.letters
+        return [
+            "| drain | records | ok | failed | lost | records/s | good ones/s | MB, 2nd, 4th quarter | MB a 100,000 |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "| reason | dead letters |",
+            "|---|---|",
+            *(f"| {reason} | {count:,} |" for reason, count in sorted(letters.by_reason.items())),
+            "",
+            f"Records/s with rubbish to without: {self.ratio:.2f}; good ones/s: {self.good_ratio:.2f}.",
+            f"Failed without a dead letter: {letters.missing}; dead letters of none that failed: {letters.stray}.",
+            f"Letters of good ones: {letters.sound}, without a message: {letters.silent}, twice: {letters.repeated}.",
+        ]
+
+
+async def drain(
+    at: Place, model: Path, out: Path, name: str, requests: int, share_bad: float
+) -> tuple[Drain, Letters | None]:
+    """Publish ``requests`` records and let one process answer them; of rubbish its dead letters too."""
+    workload = Workload(
+        arrivals=Backlog(requests=requests),
+        texts=MadeTexts(),
+        bad=Bad(share=share_bad, kinds=KINDS) if share_bad else None,  # type: ignore[arg-type]
+        read="after",
+        producers=2,
+    )
+    system = at.own(name)
+    await make_topics(system, at.partitions)
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    contender = Contender(name="headrace", worker=WorkerProgram(model=str(model)))
+    start = starter(contender, system, group=f"{at.prefix}{name}", folder=folder, wait=False)
+    with tempfile.TemporaryDirectory(prefix="headrace-flood-") as made:
+        texts = Path(made) / "texts.json"
+        texts.write_bytes(msgspec.json.encode(load_texts(workload.texts, workload.seed)))
+        setting = Setting(
+            workload=workload,
+            system=system,
+            answers="log",
+            start=start,
+            folder=Path(made),
+            texts=texts,
+            progress=_quiet,
+        )
+        found = await drained(setting)
+    letters = await dead_letters(system, at.partitions, _failed(found)) if share_bad else None
+    if not at.transient:
+        await remove_topics(system)
+    return _judged(found), letters
+
+
+async def dead_letters(system: System, numbers: int, failed: Rows) -> Letters:
+    """Read the dead letters of ``numbers`` partitions, and hold them against the places of the ``failed`` requests."""
+    by_reason: Counter[str] = Counter()
+    places: list[tuple[int, int]] = []
+    sound = silent = 0
+    consumer = AIOKafkaConsumer(
+        **system.client_options(),
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=FETCH_BYTES,
+        fetch_max_bytes=4 * FETCH_BYTES,
+    )
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(system.dead_letters, number) for number in range(numbers)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        left = sum(ends.values())
+        while left > 0 and (chunks := await consumer.getmany(timeout_ms=QUIET_MS)):
+            for record in (record for chunk in chunks.values() for record in chunk):
+                left -= 1
+                ours = {header.removeprefix(PREFIX): value for header, value in record.headers}
+                by_reason[ours["code"].decode()] += 1
+                places.append((int(ours["partition"]), int(ours["offset"])))
+                silent += not ours["message"]
+                own = tuple(header for header in record.headers if not header[0].startswith(PREFIX))
+                sound += not isinstance(judge(record.value, own), str)
+    finally:
+        await consumer.stop()
+    of_letters = np.zeros(len(places), failed.dtype)
+    of_letters["partition"], of_letters["offset"] = np.array(places, np.int64).reshape(-1, 2).T
+    seen = np.unique(keys(of_letters, "log"))
+    expected = keys(failed, "log")
+    return Letters(
+        by_reason=dict(by_reason),
+        missing=int((~np.isin(expected, seen)).sum()),
+        stray=int((~np.isin(seen, expected)).sum()),
+        repeated=len(places) - len(seen),
+        sound=sound,
+        silent=silent,
+    )
+
+
+def _quiet(_: Progress) -> None:
+    """A flood shows nothing while it goes on."""
+
+
+def _statuses(found: Gathered) -> np.ndarray:
+    """The index of each request's status; -1 where there is no answer."""
+    first = join(found.sent, found.answered, "log")
+    return np.where(first >= 0, found.answered["status"][np.maximum(first, 0)], -1)
+
+
+def _failed(found: Gathered) -> Rows:
+    failed: Rows = found.sent[_statuses(found) == STATUSES.index("failed")]
+    return failed
+
+
+def _judged(found: Gathered) -> Drain:
+    sent, good = found.sent, found.sent["good"]
+    audit = audited(sent, found.answered, "log", records=found.records)
+    expected = np.where(good, STATUSES.index("ok"), STATUSES.index("failed"))
+    used = found.used["workers"]
+    return Drain(
+        records=len(sent),
+        good=int(good.sum()),
+        rate=audit.answered / audit.seconds,
+        good_rate=float(good.sum()) / audit.seconds,
+        audit=audit,
+        wrong=int((_statuses(found) != expected).sum()),
+        memory=_memory(found, audit.answered / audit.seconds),
+        worker_cpu_s=used.cpu_s - used.start_cpu_s,
+    )
+
+
+def _memory(found: Gathered, rate: float) -> Memory:
+    """Of the seconds between the first answer and the last."""
+    begin_us = int(found.answered["appended_us"].min())
+    end_us = int(found.answered["appended_us"].max())
+    points = [
+        ((at_us - begin_us) / 1e6, used["workers"])
+        for at_us, used in found.samples
+        if begin_us <= at_us <= end_us and "workers" in used
+    ]
+    quarter = len(points) // 4
+    steady = points[quarter:]
+    slope = 0.0
+    if len(steady) > 1:
+        slope = statistics.linear_regression(*zip(*steady, strict=True)).slope
+    return Memory(
+        second_quarter=_mean(points[quarter : 2 * quarter]),
+        last_quarter=_mean(points[len(points) - quarter :]),
+        most=max((used for _, used in points), default=0.0),
+        mb_per_100k=slope / rate * 1e5,
+        samples=len(points),
+    )
+
+
+def _mean(points: Sequence[tuple[float, float]]) -> float:
+    return statistics.fmean(used for _, used in points) if points else 0.0
+
+
+async def main(options: argparse.Namespace, console: Console) -> int:
+    """Run, print and write the figures; 1 when something was not as it has to be."""
+    out: Path = options.out
+    model = out / "model.safetensors"
+    made_artifact(load_texts(MadeTexts(), 0), Point(), model)
+    async with place(Asked(broker="apache"), os.environ, out) as found:
+        at = msgspec.structs.replace(found, transient=False)
+        # The broker's first seconds are slow.
+        await drain(at, model, out, "warm-up", min(WARM_UP, options.requests), 0.5)
+        mixed, letters = await drain(at, model, out, "mixed", 2 * options.requests, 0.5)
+        alone, _ = await drain(at, model, out, "alone", options.requests, 0.0)
+    assert letters is not None  # noqa: S101 - half of that drain was rubbish
+    flood = Flood(machine=machine(), alone=alone, mixed=mixed, letters=letters)
+    (out / "flood.json").write_bytes(msgspec.json.format(msgspec.json.encode(flood), indent=1))
+    lines = [*flood.lines(), *(f"FAULT: {fault}." for fault in flood.faults())]
+    (out / "flood.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for line in (*lines, alone.audit.line(), mixed.audit.line()):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return 1 if flood.faults() else 0
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m load.flood", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--requests", type=int, default=1_000_000, help="good ones, and about as many others")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asked = parse()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    sys.exit(asyncio.run(main(asked, Console())))
