@@ -14,6 +14,11 @@ PREFIX: Final = "__headrace.errors."
 
 MAX_MESSAGE_BYTES: Final = 2048
 
+REPLAYED: Final = f"{PREFIX}replayed"
+"""The only header of a mark: a record without key and value behind a letter that was published again, with the
+letter's offset in the same partition of the topic.
+"""
+
 _TOPIC, _PARTITION, _OFFSET, _TIMESTAMP, _STAGE, _CODE, _MESSAGE, _ATTEMPT, _VERSION = (
     PREFIX + name
     for name in ("topic", "partition", "offset", "timestamp", "stage", "code", "message", "attempt", "version")
@@ -64,6 +69,18 @@ def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Hea
         value=value,
         headers=_own(headers),
     )
+
+
+def replayed_mark(offset: int) -> tuple[tuple[str, bytes | None], ...]:
+    """Return the headers of the mark that says that the letter at ``offset`` of its partition was published again."""
+    return ((REPLAYED, b"%d" % offset),)
+
+
+def replayed_offset(headers: Headers) -> int | None:
+    """Return which letter a mark is about; None for the headers of anything else."""
+    if len(headers) == 1 and headers[0][0] == REPLAYED and _INTEGER.fullmatch(headers[0][1] or b""):
+        return int(headers[0][1] or b"")
+    return None
 
 
 def replay_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], ...]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
 from headrace.client.publishing import Published, Publisher
 from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster, Outgoing, TopicPartition
+from headrace.kafka.interface import Cluster, Outgoing, Record, TopicPartition
 from headrace.kafka.stretches import read_stretches
 from headrace.logs import event
-from headrace_schemas.dead_letters import dead_letter_from_record, replay_headers
+from headrace_schemas.dead_letters import dead_letter_from_record, replay_headers, replayed_mark, replayed_offset
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.records import DeadLetter
 
@@ -28,35 +28,59 @@ class Found(msgspec.Struct, frozen=True):
 async def read_dead_letters(
     cluster: Cluster, topic: str, *, places: Sequence[tuple[int, int]] = ()
 ) -> AsyncIterator[Found]:
-    """Iterate over what the topic holds now, or only what is at ``places`` (partition, offset); then end.
+    """Iterate over the letters that the topic holds now, or only those at ``places`` (partition, offset); then end.
 
     What is written meanwhile is not read, so a replay never sees what it causes. Raises a KafkaError.
     """
+    async for record in _records(cluster, topic, {number for number, _ in places}):
+        if (places and (record.partition, record.offset) not in places) or replayed_offset(record.headers) is not None:
+            continue
+        where = place(record.topic, record.partition, record.offset)
+        try:
+            letter = dead_letter_from_record(record.key, record.value, record.headers, where=where)
+        except WireError as error:
+            event("dead_letter.unreadable", level="warning", error=str(error))
+            continue
+        yield Found(record.partition, record.offset, record.timestamp, letter)
+
+
+async def read_replayed(cluster: Cluster, topic: str) -> frozenset[tuple[int, int]]:
+    """The places (partition, offset) of the letters that were published again, by :func:`replay`.
+
+    Without them a second run over all letters would publish each of them once more. Raises a KafkaError.
+    """
+    return frozenset(
+        [
+            (record.partition, offset)
+            async for record in _records(cluster, topic)
+            if (offset := replayed_offset(record.headers)) is not None
+        ]
+    )
+
+
+async def _records(cluster: Cluster, topic: str, only: Collection[int] = ()) -> AsyncIterator[Record]:
     consumer = cluster.consumer()
     try:
         await consumer.start()
         numbers = await consumer.partitions_of(topic)
         if not numbers:
             raise UnknownTopicError(f"There is no topic {topic} to read dead letters from.")
-        wanted = {number for number, _ in places} or numbers
-        names = [TopicPartition(topic, number) for number in sorted(numbers & wanted)]
+        names = [TopicPartition(topic, number) for number in sorted(numbers) if not only or number in only]
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
         async for records in read_stretches(consumer, begins, ends):
             for record in records:
-                if places and (record.partition, record.offset) not in places:
-                    continue
-                where = place(record.topic, record.partition, record.offset)
-                try:
-                    letter = dead_letter_from_record(record.key, record.value, record.headers, where=where)
-                except WireError as error:
-                    event("dead_letter.unreadable", level="warning", error=str(error))
-                    continue
-                yield Found(record.partition, record.offset, record.timestamp, letter)
+                yield record
     finally:
         await consumer.stop()
 
 
-async def replay(publisher: Publisher, letter: DeadLetter) -> Published:
-    """Publish the request as it was, with its attempt counter raised, to the partition that it was in."""
+async def replay(publisher: Publisher, marks: Publisher, found: Found) -> Published:
+    """Publish the request as it was, with its attempt counter raised, to the partition that it was in.
+
+    ``publisher`` is of the topic that it came from. ``marks`` is of the dead letters' own, where a mark is left then.
+    """
+    letter = found.letter
     record = Outgoing(letter.value, letter.key, replay_headers(letter))
-    return await publisher.publish(record, letter.partition)
+    published = await publisher.publish(record, letter.partition)
+    await marks.publish(Outgoing(None, None, replayed_mark(found.offset)), found.partition)
+    return published

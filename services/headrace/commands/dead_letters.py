@@ -75,21 +75,24 @@ def replay(
     ctx: typer.Context,
     places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Places.")] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All there are now.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
     error: ErrorCode = None,
     max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish records again as they were, to the topic they came from, with their attempt counter raised.
 
-    Each run publishes what it is told once; a record that fails again is a new dead letter with a higher attempt. A
-    label takes the place of a later one of its id, so look first.
+    A record that fails again is a new dead letter with a higher attempt. What was replayed is marked on the topic, and
+    --all leaves it out; name its place to do it again. A label takes the place of a later one of its id, so look first.
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    replayed, left = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts))
-    print(f"replayed {replayed}, left {left} that were tried {max_attempts} times or more")
+    replayed, left, before = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts))
+    print(
+        f"replayed {replayed}, left {left} that were tried {max_attempts} times or more or are not kept whole, "
+        f"and {before} that were replayed before"
+    )
 
 
 def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -132,25 +135,32 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
 
 async def _replay(
     settings: Settings, places: Sequence[tuple[int, int]], error: str | None, max_attempts: int
-) -> tuple[int, int]:
-    from headrace.client.dead_letters import replay
+) -> tuple[int, int, int]:
+    """How many were replayed, left for good, and left because they were replayed before."""
+    from headrace.client.dead_letters import read_replayed, replay
     from headrace.client.publishing import Publisher
+    from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
-    publishers: dict[str, Publisher] = {}
-    replayed = left = 0
+    letters = settings.topics.names().dead_letters
+    publishers = {letters: Publisher(cluster.producer, letters)}
+    done = frozenset() if places else await read_replayed(cluster, letters)
+    replayed = left = before = 0
     try:
         async for found in _letters(settings, places, error):
-            if found.letter.attempt >= max_attempts:
+            if (found.partition, found.offset) in done:
+                before += 1
+                continue
+            if found.letter.attempt >= max_attempts or found.letter.error == RequestTooLargeError.code:
                 left += 1
                 continue
             # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
             topic = found.letter.topic
             if topic not in publishers:
                 publishers[topic] = Publisher(cluster.producer, topic)
-            await replay(publishers[topic], found.letter)
+            await replay(publishers[topic], publishers[letters], found)
             replayed += 1
     finally:
         for publisher in publishers.values():
             await publisher.stop()
-    return replayed, left
+    return replayed, left, before

@@ -21,9 +21,13 @@ def test_a_replayed_label_goes_back_to_the_labels_and_a_request_to_the_requests(
             )
             log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
             log.append_batch([Outgoing(topic.encode(), letter.key, dead_letter_headers(letter))], 0)
-        assert await dead_letters._replay(Settings(), (), None, 3) == (2, 0)
+        assert await dead_letters._replay(Settings(), (), None, 3) == (2, 0, 0)
         for topic in (NAMES.requests, NAMES.labels):
             (record,) = cluster.log(TopicPartition(topic, 1)).records
             assert (record.key, record.value) == (b"k", topic.encode())
+        # Once more it finds them marked, until their places are named.
+        assert await dead_letters._replay(Settings(), (), None, 3) == (0, 0, 2)
+        assert await dead_letters._replay(Settings(), ((1, 0),), None, 3) == (1, 0, 0)
+        assert len(await dead_letters._collect(Settings(), (), None)) == 2
 
     run_turned(main())

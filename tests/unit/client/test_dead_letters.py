@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headrace.client.dead_letters import Found, read_dead_letters, replay
+from headrace.client.dead_letters import Found, read_dead_letters, read_replayed, replay
 from headrace.client.publishing import Publisher
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
@@ -89,13 +89,15 @@ def test_an_absent_topic_is_named() -> None:
 def test_a_replay_is_the_request_as_it_was_with_its_attempt_raised() -> None:
     async def main() -> None:
         cluster = cluster_with(letter(7, partition=1, attempt=2), letter(8, value=None))
-        publisher = Publisher(cluster.producer, REQUESTS)
+        publisher, marks = Publisher(cluster.producer, REQUESTS), Publisher(cluster.producer, LETTERS)
         for found in await collected(cluster):
-            await replay(publisher, found.letter)
+            await replay(publisher, marks, found)
         record = cluster.log(TopicPartition(REQUESTS, 1)).records[0]
         assert (record.key, record.value, record.headers[0]) == (b"k", b"\xff\x00", ("tenant", b"a"))
         assert read_attempt(record.headers) == 3
         assert cluster.log(TopicPartition(REQUESTS, 0)).records[0].value is None
+        assert await read_replayed(cluster, LETTERS) == {(0, 0), (1, 0)}
+        assert len(await collected(cluster)) == 2
 
     run_turned(asyncio.wait_for(main(), 60))
 
