@@ -1,14 +1,13 @@
 """Workers, crashes, zombies and rebalances over the in-memory twin, on a turned clock, judged by the answer log.
 
-One run is one interleaving, chosen by its seed. The judge is the reader that users have: it looks at every request
-that was acknowledged to its producer.
+One run is one interleaving, chosen by its seed. The judge is the checker of the chaos runs, over what the reader
+accepts that users have: it looks at every request that was acknowledged to its producer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +26,8 @@ from headrace.registry.models_writer import ModelsWriter
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ModelAlias, ModelVersion, Status
+from load.chaos.checker import Checked, check
+from tests.support.histories import history_of
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.turned_loop import TurnedClock, run_turned
 
@@ -58,20 +59,17 @@ class Plan:
 
 @dataclass
 class Verdict:
-    """What the reader saw. ``holes`` were reported to it; ``lost`` have no answer at all."""
+    """What the checker found, and beside it ``wrong``: answers that are not what the model gives."""
 
-    acknowledged: int = 0
-    lost: list[tuple[int, int]] = field(default_factory=list)
-    holes: list[tuple[int, int, int]] = field(default_factory=list)
+    checked: Checked
     wrong: list[tuple[int, int]] = field(default_factory=list)
-    repeats: int = 0
     condemned: int = 0
     versions: set[str] = field(default_factory=set)
     stuck: str = ""
 
     @property
     def kept(self) -> bool:
-        return not (self.lost or self.holes or self.wrong or self.stuck)
+        return self.checked.kept and not (self.wrong or self.stuck)
 
 
 MakeWorker = Callable[..., Worker]
@@ -254,26 +252,26 @@ class Simulation:
         limit = self.clock.monotonic() + 120.0
         while self.missing() and self.clock.monotonic() < limit:
             await self.clock.sleep(1.0)
-        verdict = Verdict(acknowledged=len(self.sent), lost=self.missing())
-        if verdict.lost and self.failures:
+        history = history_of(
+            self.cluster,
+            requests=TOPICS.requests,
+            results=TOPICS.results,
+            partitions=range(self.plan.partitions),
+            acknowledged={place: value for place, (value, _) in self.sent.items()},
+        )
+        verdict = Verdict(check(history))
+        if verdict.checked.lost and self.failures:
             verdict.stuck = repr(self.failures[-1])
         for partition in range(self.plan.partitions):
-            reader = PartitionReader(-1)
-            for _, answer in self.answers(partition):
-                reading = reader.read(answer.offset, answer.after)
-                if not reading.accepted:
-                    verdict.repeats += 1
-                    continue
-                if reading.hole is not None:
-                    verdict.holes.append((partition, reading.hole.first, reading.hole.last))
+            for _, answer in self.accepted(partition):
                 verdict.versions.add(answer.version)
-                value, text = self.sent[partition, answer.offset]
+                _, text = self.sent.get((partition, answer.offset), (b"", ""))
                 right = answer.status is Status.OK and answer.label == label_of(text)
                 if answer.reason == "kills-process" and self.deaths > DEATHS_ALLOWED:
                     # Chance ended the process at one record that often; a record that kills it looks the same.
                     verdict.condemned += 1
                     right = True
-                if not right or answer.crc != zlib.crc32(value):
+                if not right:
                     verdict.wrong.append((partition, answer.offset))
         return verdict
 
