@@ -13,11 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from headrace_load.processes import Child, child
+from headrace_load.processes import Child, ProgramError, child
 from headrace_load.system import System
 
 READY_S = 60.0
 POLL_S = 0.05
+RESTART_S = 0.2
+FINAL = frozenset({0, 2, 3})
+"""Exit codes with which a new process would end too: done, wrong settings, refused."""
 
 
 class Worker:
@@ -65,6 +68,10 @@ class Worker:
         """Raises ProgramError when it has ended."""
         self._running.check()
 
+    def error(self, reason: str) -> ProgramError:
+        """An error with the end of its log."""
+        return self._running.error(reason)
+
     def _events(self) -> list[dict[str, object]]:
         found = []
         for line in self.said().splitlines():
@@ -106,26 +113,31 @@ class Workers:
         program: Sequence[str] = (),
         ready: bool = True,
     ) -> Worker:
-        """Start a worker; with ``ready`` wait until its partitions are resumed. Raises ProgramError."""
+        """Start a worker; with ``ready`` wait until its partitions are resumed.
+
+        One that ends before that is started again, as a supervisor does, unless it says that it can't go on. Raises
+        ProgramError.
+        """
         given = {**self._sets, "kafka.client_id": name, "admin.port": "0", "log.format": "json", **(sets or {})}
         assigned = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
         command = (*(program or self._program), *assigned, "worker", "--model", self._model, "--group", self.group)
         log = self._folder / f"{name}.log"
         begins = log.stat().st_size if log.exists() else 0
-        stack = AsyncExitStack()
-        started = await stack.enter_async_context(
-            child(
-                (*command, *options),
-                log=log,
-                environment={**self.system.environment(), **(environment or {})},
-                orphaned=signal.SIGTERM,
+        deadline = time.monotonic() + READY_S
+        while True:
+            stack = AsyncExitStack()
+            started = await stack.enter_async_context(
+                child(
+                    (*command, *options),
+                    log=log,
+                    environment={**self.system.environment(), **(environment or {})},
+                    orphaned=signal.SIGTERM,
+                )
             )
-        )
-        worker = Worker(name, started, stack, begins)
-        self.running[name] = worker
-        if ready:
-            await until(lambda: bool(worker.events("partition.resumed")), READY_S, worker.check)
-        return worker
+            worker = Worker(name, started, stack, begins)
+            self.running[name] = worker
+            if not ready or await _resumed(worker, deadline):
+                return worker
 
     async def leave(self, name: str) -> None:
         """One is stopped for good (SIGTERM)."""
@@ -138,11 +150,23 @@ class Workers:
         await asyncio.gather(*(worker.stop() for worker in self.running.values()))
 
 
+async def _resumed(worker: Worker, deadline: float) -> bool:
+    """Wait until it has partitions; false when it ended before and may be started again. Raises ProgramError."""
+    while not worker.events("partition.resumed"):
+        if worker.code in FINAL or time.monotonic() > deadline:
+            raise worker.error(f"it was not ready in {READY_S:g} s (its exit code: {worker.code})")
+        if worker.code is not None:
+            await asyncio.sleep(RESTART_S)
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
+
+
 async def until(true: Callable[[], bool], limit_s: float, check: Callable[[], None] = lambda: None) -> None:
     """Wait until ``true`` says so; ``check`` raises when it never will. Raises TimeoutError."""
     deadline = time.monotonic() + limit_s
     while not true():
         check()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{limit_s:g} s were not enough")
+            raise TimeoutError(f"it did not happen within {limit_s:g} s")
         await asyncio.sleep(POLL_S)

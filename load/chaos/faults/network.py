@@ -42,7 +42,8 @@ async def delayed(world: World) -> None:
     for proxy in world.cluster.proxies:
         proxy.delay_s = 0.2
     await world.wait(10.0)
-    world.cluster.heal()
+    for proxy in world.cluster.proxies:
+        proxy.delay_s = 0.0
 
 
 async def swallowed(world: World) -> None:
@@ -50,7 +51,8 @@ async def swallowed(world: World) -> None:
     for proxy in world.cluster.proxies:
         proxy.swallows = True
     await world.wait(10.0)
-    world.cluster.heal()
+    for proxy in world.cluster.proxies:
+        proxy.swallows = False
 
 
 async def refused(world: World) -> None:
@@ -59,7 +61,8 @@ async def refused(world: World) -> None:
         proxy.refuses = True
         proxy.cut()
     await world.wait(10.0)
-    world.cluster.heal()
+    for proxy in world.cluster.proxies:
+        proxy.refuses = False
 
 
 FAULTS = (
