@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError as TheirKafkaError
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
+from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
 from headrace.kafka.brokers.process import free_port
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.settings import KafkaSettings
 from load.chaos.proxy import Proxy, proxied
 
 SETTINGS = {
@@ -23,7 +29,12 @@ SETTINGS = {
     "log.retention.check.interval.ms": "1000",
     "log.segment.delete.delay.ms": "1000",
     "log.initial.task.delay.ms": "1000",
+    # A transaction that nobody ends is aborted when its time is over, not ten seconds later.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
+WHOLE_S = 60.0
+POLL_S = 0.2
+ADMIN_MS = 30_000
 
 
 class Cluster:
@@ -57,6 +68,55 @@ class Cluster:
             (found,) = await admin.describe_topics([topic])
         return {partition["partition"]: partition["leader"] for partition in found["partitions"]}
 
+    @asynccontextmanager
+    async def topics(self) -> AsyncIterator[AioAdmin]:
+        """The admin client of headrace itself, which waits until what it did is seen, on the direct way."""
+        admin = AioAdmin(KafkaSettings(bootstrap=self.bootstrap))
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.stop()
+
+    async def alter(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set settings of a topic; its others stay."""
+        async with self.topics() as topics:
+            await topics.alter_config(topic, config)
+
+    async def delete_records(self, topic: str, before: Mapping[int, int]) -> dict[int, int]:
+        """Delete what stands before an offset of each partition, -1 for all, as retention does; its new beginnings."""
+        wanted = {TopicPartition(topic, number): RecordsToDelete(offset) for number, offset in before.items()}
+        async with self.admin() as admin:
+            found = await admin.delete_records(wanted)
+        return {name.partition: offset for name, offset in found.items()}
+
+    async def reassign(self, topic: str, replicas: Mapping[int, Sequence[int]]) -> None:
+        """Put each partition on other nodes, the first of them to lead. They need not be in sync yet."""
+        no_tags: dict[int, bytes] = {}
+        wanted = [(partition, list(nodes), no_tags) for partition, nodes in replicas.items()]
+        request = AlterPartitionReassignmentsRequest(ADMIN_MS, [(topic, wanted, no_tags)], no_tags)
+        async with self.admin() as admin:
+            reply = await admin._client.send(await self.controller(), request)  # noqa: SLF001 - it offers no other way
+        for _, partitions, _ in reply.responses:
+            for partition, code, message, _ in partitions:
+                if code:
+                    raise AssertionError(f"{topic}[{partition}] was not put elsewhere: {message or code}")
+
+    async def in_sync(self, topics: Collection[str]) -> None:
+        """Wait until every replica of ``topics`` is in sync. Raises TimeoutError."""
+        async with asyncio.timeout(WHOLE_S):
+            while not await self._in_sync(topics):  # noqa: ASYNC110 - brokers offer nothing to await
+                await asyncio.sleep(POLL_S)
+
+    async def _in_sync(self, topics: Collection[str]) -> bool:
+        try:
+            async with self.admin() as admin:
+                found = await admin.describe_topics(list(topics))
+        except TheirKafkaError:
+            return False  # no broker answers yet
+        partitions = [partition for topic in found for partition in topic["partitions"]]
+        return all(sorted(one["isr"]) == sorted(one["replicas"]) for one in partitions)
+
     async def controller(self) -> int:
         """The node that is the active controller of the quorum, by what nodes tell of the newest epoch."""
         found = await asyncio.to_thread(self._quorum_state)
@@ -83,6 +143,17 @@ class Cluster:
             self.brokers.resume(node)
             if not process.running:
                 await self.brokers.start(node)
+        async with asyncio.timeout(WHOLE_S):
+            while await self._count() < self.nodes:  # noqa: ASYNC110 - brokers offer nothing to await
+                await asyncio.sleep(POLL_S)
+
+    async def _count(self) -> int:
+        """How many nodes the cluster counts as there; one that has just come back is not at once."""
+        try:
+            async with self.topics() as topics:
+                return await topics.broker_count()
+        except KafkaError:
+            return 0
 
 
 @asynccontextmanager

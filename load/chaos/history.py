@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -84,6 +84,13 @@ async def read_answers(system: System) -> tuple[NDArray[np.void], NDArray[np.voi
         if result.lost is not None:
             lost.append((record.partition, result.lost.first, result.lost.last))
     return np.array(rows, LOGGED), np.array(lost, LOST)
+
+
+def together(place: str, logs: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """One log of what was read at several times; where two hold something at one ``place``, what was read first."""
+    rows = np.concatenate(logs)
+    _, first = np.unique(rows[["partition", place]], return_index=True)
+    return rows[np.sort(first)] if len(logs) > 1 else rows
 
 
 async def _records(system: System, topic: str) -> AsyncIterator[ConsumerRecord]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from headrace_load.processes import headrace
@@ -17,17 +18,18 @@ from headrace_load.workload.texts import load_texts
 from load.chaos.checker import Checked, check
 from load.chaos.cluster import Cluster
 from load.chaos.fault import Fault
-from load.chaos.history import History, read_answers, read_requests
-from load.chaos.stream import TEXTS, streaming, workload
+from load.chaos.history import LOST, History, read_answers, read_requests, together
+from load.chaos.stream import PARTITIONS, TEXTS, streaming, workload
 from load.chaos.workers import Workers
 from load.chaos.world import World
 
-PARTITIONS = 4
 WARM = 400
 """Answers before the fault begins."""
 AFTER_S = 2.0
 STRIKE_S = 180.0
 ANSWERS_S = 60.0
+SAID_S = 15.0
+"""Where some are said to be lost, not all can come."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -109,9 +111,11 @@ async def _run(
                     await fault.strike(world)
             finally:
                 notes += world.notes
+            if fault.expect == "kept":
+                await world.staffed()
             await world.wait(AFTER_S)
             sent = await stream.end()
-            await stream.settle(patience_s)
+            await stream.settle(patience_s if fault.expect == "kept" else SAID_S)
             seen, stopped = await stream.seen()
         if stopped is not None:
             notes.append("the reader stopped and said why")
@@ -122,7 +126,12 @@ async def _run(
         await workers.end()
     log, said = await read_answers(system)
     history = History(
-        sent=sent, requests=await read_requests(system), log=log, seen=seen, said=said, began_us=world.began_us
+        sent=sent,
+        requests=together("offset", [*(requests for requests, _ in world.kept), await read_requests(system)]),
+        log=together("position", [*(answers for _, answers in world.kept), log]),
+        seen=seen,
+        said=np.concatenate([said, np.array(world.said, LOST)]),
+        began_us=world.began_us,
     )
     return check(history)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
 
+PARTITIONS = 4
 TEXTS = MadeTexts(words=2_000, distinct=1_000, bytes=120)
 LONGEST_S = 600.0
 """No run takes so long: a stream ends when it is told to."""
@@ -47,10 +48,22 @@ def workload(rate: float, seed: int) -> Workload:
 class Stream:
     """Producers and a reader that have begun. The reader goes on behind the producers' end."""
 
-    def __init__(self, producers: Producers, reader: Measuring, folder: Path) -> None:
+    def __init__(
+        self,
+        producers: Producers,
+        reader: Measuring,
+        folder: Path,
+        *,
+        system: System,
+        begins: dict[int, int],
+        stack: AsyncExitStack,
+    ) -> None:
         self._producers = producers
         self._reader = reader
-        self._folder = folder
+        self._folders = [folder]
+        self._system = system
+        self._begins = begins
+        self._stack = stack
         self._sent: NDArray[np.void] | None = None
 
     @property
@@ -84,6 +97,27 @@ class Stream:
                 return
             await asyncio.sleep(POLL_S)
 
+    async def refused(self, limit_s: float) -> str:
+        """Wait until the reader refuses to go on, and return why. Raises TimeoutError, AssertionError when it is well.
+
+        :meth:`read_again` then does what it says.
+        """
+        deadline = time.monotonic() + limit_s
+        while not self._reader.ended and time.monotonic() < deadline:  # noqa: ASYNC110 - a process is looked at
+            await asyncio.sleep(POLL_S)
+        try:
+            await asyncio.wait_for(self._reader.end(), POLL_S)
+        except MeasuringError as ended:
+            return str(ended)
+        raise AssertionError("the reader ended well")
+
+    async def read_again(self) -> None:
+        """Another reader begins at the beginning; of what it accepts counts what the ones before had not accepted."""
+        folder = self._folders[0] / f"reader-{len(self._folders)}"
+        folder.mkdir()
+        self._folders.append(folder)
+        self._reader = await self._stack.enter_async_context(reading(self._system, "log", folder, self._begins, None))
+
     async def seen(self) -> tuple[NDArray[np.void], str | None]:
         """Rows of columns.ANSWERED that the reader accepted, and why it ended before it was told, if it did."""
         error = None
@@ -93,7 +127,16 @@ class Stream:
             await self._reader.end()
         except MeasuringError as ended:
             error = str(ended)
-        return read_rows([self._folder / ROWS], ANSWERED), error
+        return self._together([read_rows([folder / ROWS], ANSWERED) for folder in self._folders]), error
+
+    def _together(self, readers: list[NDArray[np.void]]) -> NDArray[np.void]:
+        """What each reader accepted behind the highest that those before it had accepted of the partition."""
+        rows, *others = readers
+        for more in others:
+            highest = {int(p): int(rows["offset"][rows["partition"] == p].max()) for p in np.unique(rows["partition"])}
+            known = np.array([highest.get(int(partition), -1) for partition in more["partition"]], np.int64)
+            rows = np.concatenate([rows, more[more["offset"] > known]])
+        return rows
 
 
 @asynccontextmanager
@@ -101,8 +144,9 @@ async def streaming(load: Workload, system: System, folder: Path, texts: Path) -
     """Begin to stream ``load``; what is still running ends with the block."""
     async with (
         tail(system) as end,
-        reading(system, "log", folder, end.begins, None) as reader,
+        AsyncExitStack() as stack,
         producing(load, system, folder, texts=texts, ids=False) as producers,
     ):
+        reader = await stack.enter_async_context(reading(system, "log", folder, end.begins, None))
         producers.begin()
-        yield Stream(producers, reader, folder)
+        yield Stream(producers, reader, folder, system=system, begins=end.begins, stack=stack)

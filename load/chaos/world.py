@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace_load.system import System
 from load.chaos.cluster import Cluster
+from load.chaos.history import read_answers, read_requests
 from load.chaos.stream import Stream
 from load.chaos.workers import Worker, Workers
 
@@ -44,6 +48,10 @@ class World:
         """What the table says beside the figures, such as who said that something was lost."""
         self.began_us = 0
         """When the fault began, microseconds since the Unix epoch."""
+        self.kept: list[tuple[NDArray[np.void], NDArray[np.void]]] = []
+        """Rows of requests and of answers that were in the logs before something was deleted, for the checker."""
+        self.said: list[tuple[int, int, int]] = []
+        """Ranges of requests of which somebody other than an answer said that they can't be answered, as of LOST."""
 
     def any_worker(self) -> Worker:
         """One of the running workers, by chance."""
@@ -57,6 +65,10 @@ class World:
     def begins(self) -> None:
         """Now the fault begins: stalls and recovery are counted from here."""
         self.began_us = time.time_ns() // 1000
+
+    async def keep(self) -> None:
+        """Remember what both logs hold, before some of it is deleted."""
+        self.kept.append((await read_requests(self.system), (await read_answers(self.system))[0]))
 
     async def wait(self, seconds: float) -> None:
         """Let the stream go on for a while: part of the fault itself, never a wait for something to be true."""

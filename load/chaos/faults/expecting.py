@@ -1,0 +1,78 @@
+"""What a strike expects to see: answers to requests of its own, and workers that refuse to go on and say why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from headrace.client import Published, connect
+from headrace_load.started import make_topics
+from headrace_load.system import System
+from headrace_schemas.records import ClassifyResult
+from load.chaos.workers import Worker
+from load.chaos.world import World
+
+ANSWERED_S = 60.0
+REFUSED_S = 60.0
+REFUSED = 3
+"""The exit code of who needs a person."""
+
+
+async def refused(workers: Iterable[Worker], *words: str) -> str:
+    """Wait until each worker ended because it refuses to go on; each must have said all ``words``. Returns a message.
+
+    Raises TimeoutError, and AssertionError when one ended otherwise or said something else.
+    """
+    message = ""
+    for worker in workers:
+        code = await worker.ended(REFUSED_S)
+        lines = worker.said().splitlines()
+        message = " ".join(line for line in lines if line.startswith("headrace: "))
+        assert code == REFUSED, f"{worker.name} ended with {code} and not with {REFUSED}: {message}"
+        for word in words:
+            assert word in message, f"{worker.name} refused without saying {word!r}: {message}"
+    return message
+
+
+async def published(world: World, texts: Iterable[str], *, partition: int | None = None) -> list[Published]:
+    """Publish requests beside the stream."""
+    system = world.system
+    async with connect(system.bootstrap, requests=system.requests, results=system.results) as client:
+        return await client.publish_many(texts, partition=partition)
+
+
+async def answered(
+    system: System, requests: Iterable[Published], *, limit_s: float = ANSWERED_S
+) -> list[ClassifyResult]:
+    """Wait for the answers to ``requests`` in the results of ``system``, as a reader that begins at the beginning.
+
+    Raises AssertionError when there is none to one of them, or one to something else.
+    """
+    missing = {(request.partition, request.offset): request.crc for request in requests}
+    found: list[ClassifyResult] = []
+    deadline = time.monotonic() + limit_s
+    async with (
+        connect(system.bootstrap, requests=system.requests, results=system.results) as client,
+        client.reader("beginning") as reader,
+    ):
+        while missing and time.monotonic() < deadline:
+            for answer in await reader.read():
+                crc = missing.pop((answer.partition, answer.result.offset), None)
+                if crc is not None:
+                    assert crc == answer.result.crc, f"{answer.result} answers another request"
+                    found.append(answer.result)
+    assert not missing, f"within {limit_s:g} s nobody answered the requests at {sorted(missing)[:5]}"
+    return found
+
+
+async def begun_anew(world: World, texts: Iterable[str]) -> None:
+    """Do what a refusal asks for, a new group with results of its own, and see that it answers."""
+    system = msgspec.structs.replace(world.system, results=f"{world.system.results}-anew")
+    await make_topics(system, len(await world.cluster.leaders(world.system.requests)))
+    await world.workers.start(
+        "anew",
+        options=("--group", f"{world.workers.group}-anew", "--results", system.results),
+    )
+    await answered(system, await published(world, texts))
