@@ -24,7 +24,7 @@ names = st.one_of(
 values = st.one_of(st.text(max_size=20), st.binary(max_size=12).map(lambda raw: raw.decode("utf-8", "surrogateescape")))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.one_of(damaged(FILES), st.binary(max_size=60)))
 @example(b"a = " + b"[" * 100_000)
 @example(b"[kafka]\nbootstrap = " + b"{a=" * 100_000)
@@ -44,7 +44,7 @@ def test_a_file_of_any_bytes_is_taken_or_refused_by_its_name(tmp_path_factory, w
     said.encode("utf-8", "backslashreplace")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(names, values, max_size=5))
 def test_an_environment_of_any_content_is_taken_or_refused_by_its_variables(environ):
     said = ""

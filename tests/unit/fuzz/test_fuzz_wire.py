@@ -68,7 +68,7 @@ headers = st.lists(st.tuples(names, values), max_size=6).map(tuple)
 
 
 T = TypeVar("T")
-THOROUGH = settings(max_examples=400, deadline=None)
+THOROUGH = settings(max_examples=200, deadline=None)
 
 
 def refused(call: Callable[[], T], taken: Callable[[T], object] = lambda _: None) -> str | None:

@@ -57,7 +57,7 @@ def backend() -> Backend:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     given=st.lists(records, min_size=1, max_size=12), form=st.sampled_from([JSON, MSGPACK]), ranking=st.integers(0, 2)
 )
@@ -102,7 +102,7 @@ def test_each_of_any_records_gets_its_answer_and_each_failure_its_dead_letter(ba
         assert len(answer.value or b"") + sum(len(value or b"") for _, value in answer.headers) < MAX_ANSWER_BYTES
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(st.one_of(st.none(), st.binary(max_size=30)), st.one_of(st.none(), hostile(MODELS)), headers),
