@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
+from headrace.config.secret_files import SecretFileError, name_secrets, read_secret, refuse_argument
 from headrace.config.settings import Settings
 from headrace.config.sources import (
     Given,
@@ -19,7 +21,7 @@ from headrace.config.sources import (
     from_sets,
     last_of_each,
 )
-from headrace.config.values import ValueRefusedError, shown, to_type
+from headrace.config.values import ValueRefusedError, is_secret, shown, to_type
 
 DEFAULT = "default"
 
@@ -44,19 +46,24 @@ def load_settings(
 ) -> Loaded:
     """Load settings: defaults, then ``file``, ``environ``, a command's ``options`` and ``sets``; the last one counts.
 
-    ``options`` maps an option's name to the key that it stands for and its value (None: not given).
+    ``options`` maps an option's name to the key that it stands for and its value (None: not given). Secrets may be in
+    files (:mod:`headrace.config.secret_files`) and never in ``sets``.
     Raises SettingsError with a line for every unknown key, wrong type and impossible combination.
     """
-    given = last_of_each(
-        [
-            *(from_file(file) if file is not None else ()),
-            *from_environment(environ),
-            *from_options(options or {}),
-            *from_sets(sets),
-        ]
-    )
-    faults: list[str] = []
     types = {section.name: _field_types(section.type) for section in msgspec.structs.fields(Settings)}
+    secrets = _secrets(types)
+    arguments = tuple(from_sets(sets))
+    sources = (
+        from_file(file) if file is not None else (),
+        from_environment(environ),
+        from_options(options or {}),
+        arguments,
+    )
+    faults = [refuse_argument(one.key) for one in arguments if one.key in secrets]
+    try:
+        given = last_of_each(one for source in sources for one in name_secrets(source, secrets))
+    except SecretFileError as fault:
+        raise SettingsError(str(fault)) from fault
     values: dict[str, dict[str, object]] = {section: {} for section in types}
     for one in given.values():
         section, _, field = one.key.partition(".")
@@ -65,14 +72,17 @@ def load_settings(
             faults.append(f"{one.key} ({one.origin}): no such setting. {_nearest(section, field, types)}")
             continue
         try:
-            values[section][field] = to_type(one.value, wanted, is_text=one.is_text)
+            value = read_secret(one) if one.in_file else one.value
+            values[section][field] = to_type(value, wanted, is_text=one.is_text)
+        except SecretFileError as fault:
+            faults.append(str(fault))
         except ValueRefusedError as fault:
             faults.append(f"{one.key} ({one.origin}): {fault}.")
     if faults:
         raise SettingsError("\n".join(faults))
     settings = _build(values, given)
     keys = [f"{section}.{field}" for section, fields in types.items() for field in fields]
-    return Loaded(settings, {key: given[key].origin if key in given else DEFAULT for key in keys})
+    return Loaded(settings, {key: _origin(given[key]) if key in given else DEFAULT for key in keys})
 
 
 def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given]) -> Settings:
@@ -91,6 +101,19 @@ def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given
         named_first = str(error).partition(":")[0]
         named = [named_first] if named_first in sections else [key for key in given if key in str(error)]
         raise SettingsError(f"{error}.{_origins(given, named)}") from error
+
+
+def _origin(given: Given) -> str:
+    return f"file {given.value}, named by {given.origin}" if given.in_file else given.origin
+
+
+def _secrets(types: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(
+        f"{section}.{field}"
+        for section, fields in types.items()
+        for field, wanted in fields.items()
+        if is_secret(inspect.type_info(wanted))
+    )
 
 
 def _origins(given: Mapping[str, Given], of: Sequence[str]) -> str:

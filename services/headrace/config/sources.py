@@ -25,12 +25,16 @@ class SettingsError(UserError):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as it was given. ``is_text`` is true where the source has no types (environment, options)."""
+    """A value as it was given. ``is_text`` is true where the source has no types (environment, options).
+
+    ``in_file`` is true where the value names the file of a secret.
+    """
 
     key: str
     value: object
     origin: str
     is_text: bool
+    in_file: bool = False
 
 
 def from_file(path: Path) -> Iterator[Given]:

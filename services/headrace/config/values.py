@@ -94,8 +94,8 @@ def _parse(text: str, info: inspect.Type) -> object:
 
 
 def _secret(wanted: type, value: object) -> object:
-    if wanted is Secret and isinstance(value, str):
-        return Secret(value)
+    if wanted is Secret and isinstance(value, Secret):
+        return value
     raise ValueError("a secret is a text")
 
 
