@@ -220,6 +220,7 @@ async def test_a_version_that_breaks_stops_its_worker_and_a_rollback_lets_it_go_
     assert found.by_status == {"ok": 3_000}
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_fetches_are_never_answered_ends_itself_and_is_started_again_ever_later(tmp_path):
     artifact(3, tmp_path / "model.safetensors")
     (tmp_path / "kafka").mkdir()

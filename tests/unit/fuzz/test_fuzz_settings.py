@@ -28,7 +28,7 @@ values = st.one_of(st.text(max_size=20), st.binary(max_size=12).map(lambda raw: 
 @given(st.one_of(damaged(FILES), st.binary(max_size=60)))
 @example(b"a = " + b"[" * 100_000)
 @example(b"[kafka]\nbootstrap = " + b"{a=" * 100_000)
-@example(b"[" + b"a." * 50_000 + b"a]")
+@example(b"[" + b"a." * 2_000 + b"a]")
 @example(b"[worker]\nthreads = " + b"9" * 5000)
 @example(b'"\\ud800" = 1')
 @example(b"[worker]\nstart_from = 1979-05-27\n")

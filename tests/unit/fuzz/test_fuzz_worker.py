@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 
 import msgspec
@@ -10,14 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.core.breaker import Breaker
-from headrace.inference.batch import Batch, Slice
-from headrace.inference.compute import compute
-from headrace.inference.decode import admit
-from headrace.inference.encode import Style
-from headrace.inference.infer import Model
-from headrace.inference.partition import Partition
-from headrace.inference.serving import Served
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.backends.interface import Backend, open_backend
@@ -25,11 +16,12 @@ from headrace.registry.models_log import ModelsLog
 from headrace_schemas.codec import decode_result, encode_models_record
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.headers import JSON, MSGPACK, TIMEOUT_MS
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyResult, ModelVersion, Status
 from headrace_schemas.topics import MAX_ANSWER_BYTES, version_key
 from tests.support.mutations import examples, hostile
 from tests.support.networks import TEXT, random_artifact
+from tests.support.stages import AFTER, staged
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.unit.fuzz.test_fuzz_wire import CODES, DOCUMENTS, MODELS, headers
 
@@ -67,25 +59,10 @@ def test_each_of_any_records_gets_its_answer_and_each_failure_its_dead_letter(ba
         for place, (key, value, found, timestamp) in enumerate(given)
     ]
 
-    async def computed():
-        partition = Partition(TopicPartition("requests", 0))
-        done = asyncio.get_running_loop().create_future()
-        piece = Slice(partition, [admit(record, 0.0) for record in fetched], 4, None, None, None, done)
-        served = Served(Model("v", ("a", "b", "c"), backend), Breaker(), None, asyncio.Event())
-        style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields))
-        return compute(
-            Batch([piece], 1000.0),
-            served,
-            decode_value=compile_shape(shape),
-            style=style,
-            ranking=ranking,
-            monotonic=lambda: 0.0,
-        )
-
-    (encoded,) = run_turned(computed()).encoded
+    (encoded,) = staged(fetched, backend, shape=shape, form=form, ranking=ranking).encoded
     answers: list[ClassifyResult] = [decode_result(answer.value, form) for answer in encoded.answers]
     assert [answer.offset for answer in answers] == [record.offset for record in fetched]
-    assert [answer.after for answer in answers] == [4, *(record.offset for record in fetched[:-1])]
+    assert [answer.after for answer in answers] == [AFTER, *(record.offset for record in fetched[:-1])]
     assert [answer.crc for answer in answers] == [zlib.crc32(record.value or b"") for record in fetched]
     assert [answer.key for answer in encoded.answers] == [record.key for record in fetched]
     failed = [record for record, answer in zip(fetched, answers, strict=True) if answer.status is Status.FAILED]

@@ -1,0 +1,50 @@
+"""Records through the stages of a worker that do no I/O, as one batch of one partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from headrace.core.breaker import Breaker
+from headrace.inference.batch import Batch, Slice
+from headrace.inference.compute import Computed, compute
+from headrace.inference.decode import admit
+from headrace.inference.encode import Style
+from headrace.inference.infer import Model
+from headrace.inference.partition import Partition
+from headrace.inference.serving import Served
+from headrace.kafka.interface import Record, TopicPartition
+from headrace.model.backends.interface import Backend
+from headrace_schemas.headers import JSON
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+
+NOW_MS = 1000.0
+AFTER = 4
+LABELS = ("a", "b", "c")
+
+
+def staged(
+    records: Sequence[Record],
+    backend: Backend,
+    *,
+    shape: RequestShape,
+    form: str = JSON,
+    ranking: int = 0,
+    monotonic: Callable[[], float] = lambda: 0.0,
+) -> Computed:
+    """Answer ``records``, which follow the request at :data:`AFTER`, at :data:`NOW_MS`."""
+    partition = Partition(TopicPartition(records[0].topic, records[0].partition))
+    loop = asyncio.new_event_loop()
+    try:
+        done = loop.create_future()
+        piece = Slice(partition, [admit(record, 0.0) for record in records], AFTER, None, None, None, done)
+        return compute(
+            Batch([piece], NOW_MS),
+            Served(Model("v", LABELS, backend), Breaker(), None, asyncio.Event()),
+            decode_value=compile_shape(shape),
+            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields)),
+            ranking=ranking,
+            monotonic=monotonic,
+        )
+    finally:
+        loop.close()
