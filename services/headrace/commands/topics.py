@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.commands.common import Bootstrap, settings_from
+from headrace.kafka.acls import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from headrace.config import Settings, TopicsSettings
+    from headrace.kafka.acls import Names
     from headrace.kafka.interface import Admin, TopicState
     from headrace.kafka.topics import Plan, WantedTopic
 
@@ -92,6 +94,69 @@ def describe(
     found, plan = asyncio.run(run())
     _print_topics(wanted, found)
     _report(plan, growth_offered=False)
+
+
+@app.command()
+def acl(
+    ctx: typer.Context,
+    *,
+    roles: Annotated[
+        list[Role] | None, typer.Option("--role", help="Whose rights; may be repeated. Every role by default.")
+    ] = None,
+    principal: Annotated[
+        str | None, typer.Option(metavar="User:NAME", help="Who gets them. By default a user named as the role.")
+    ] = None,
+    groups: Annotated[
+        list[str] | None, typer.Option("--group", metavar="NAME", help="A group that readers share; may be repeated.")
+    ] = None,
+    command_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The file with the administrator's own login, for kafka-acls.sh.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, instead of commands.")] = False,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    results: Results = None,
+) -> None:
+    """Print the least rights that each role needs, as commands of Kafka's kafka-acls.sh. Nothing is changed."""
+    import msgspec
+
+    from headrace.kafka.acls import commands, rights_of
+
+    if principal is not None and not all(principal.partition(":")):
+        raise typer.BadParameter(
+            f"a principal has a kind and a name, such as User:{principal}", param_hint="--principal"
+        )
+    settings = _settings(ctx, bootstrap, prefix, None, results)
+    names = acl_names(settings, groups or ())
+    for role in roles or Role:
+        rights, whose = rights_of(role, names), principal or f"User:{role}"
+        if as_json:
+            for right in rights:
+                line = {"role": role, "principal": whose, **msgspec.to_builtins(right)}
+                print(msgspec.json.encode(line).decode())
+            continue
+        print(f"# {role}")
+        for command in commands(
+            rights, principal=whose, bootstrap=settings.kafka.bootstrap, command_config=command_config
+        ):
+            print(command)
+
+
+def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
+    """Return the names that rights are given on, as the settings have them."""
+    from headrace.kafka.acls import Names
+
+    names = settings.topics.names()
+    return Names(
+        requests=names.requests,
+        results=names.results,
+        dead_letters=names.dead_letters,
+        labels=names.labels,
+        models=names.models,
+        worker_group=settings.worker.group,
+        trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
+        reader_groups=tuple(reader_groups),
+    )
 
 
 def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:

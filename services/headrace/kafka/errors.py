@@ -61,6 +61,10 @@ class NotAuthorizedError(KafkaError):
     """The cluster refuses this to the user that we are."""
 
 
+class NotTrustedError(KafkaError):
+    """TLS came to nothing: one side does not accept the other's certificate."""
+
+
 class UnsupportedError(KafkaError):
     """The broker does not offer this (the embedded one refuses some admin calls)."""
 

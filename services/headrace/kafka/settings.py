@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.core.errors import UserError
 from headrace.core.secret import Secret
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -21,6 +22,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     producer's own retry repeats, ``static_members`` lets a restarted member keep its partitions; the embedded broker
     can do neither. A dead member is found after the session timeout, and a revoke callback has the rebalance timeout.
     ``delivery_timeout_ms`` bounds every produce.
+
+    OAUTHBEARER takes its token from ``sasl_oauth_token_file``, or from ``sasl_oauth_token_provider``, a function named
+    as ``package.module:function`` that takes nothing and returns the token. Either is asked at each connection.
     """
 
     bootstrap: str = "127.0.0.1:9092"
@@ -29,9 +33,12 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    ssl_key_password: Secret | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: Secret | None = None
+    sasl_oauth_token_file: str | None = None
+    sasl_oauth_token_provider: str | None = None
     request_timeout_ms: Positive = 20_000
     retry_backoff_ms: Positive = 100
     metadata_max_age_ms: Positive = 30_000
@@ -61,14 +68,27 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f"request_timeout_ms is {self.request_timeout_ms}, but has to exceed rebalance_timeout_ms "
                 f"({self.rebalance_timeout_ms}): joining a group is one request that waits for the whole rebalance"
             )
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        if self.security_protocol.startswith("SASL"):
+            self._check_login()
         if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
             raise ValueError("ssl_certfile and ssl_keyfile go together; only one of them is set")
 
+    def _check_login(self) -> None:
+        if self.sasl_mechanism != "OAUTHBEARER":
+            if not (self.sasl_username and self.sasl_password):
+                raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        elif bool(self.sasl_oauth_token_file) == bool(self.sasl_oauth_token_provider):
+            raise ValueError(
+                "sasl_mechanism OAUTHBEARER needs sasl_oauth_token_file or sasl_oauth_token_provider, and not both"
+            )
+
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the arguments that every aiokafka client takes. Raises ValueError when a certificate file is missing."""
+    """Return the arguments that every aiokafka client takes.
+
+    Raises UserError when a certificate or key can't be used, or the function that gives tokens can't be imported.
+    """
+    sasl = settings.security_protocol.startswith("SASL")
     return {
         "bootstrap_servers": settings.bootstrap,
         "client_id": settings.client_id,
@@ -80,6 +100,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.sasl_password.reveal() if settings.sasl_password else None,
+        "sasl_oauth_token_provider": _tokens(settings) if sasl and settings.sasl_mechanism == "OAUTHBEARER" else None,
     }
 
 
@@ -87,8 +108,28 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         file = getattr(settings, name)
         if file is not None and not Path(file).is_file():
-            raise ValueError(f"{name} is {file}, but there is no such file")
-    context = ssl.create_default_context(cafile=settings.ssl_cafile)
+            raise UserError(f"kafka.{name} is {file}, but there is no such file.")
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except ssl.SSLError as error:
+        raise UserError(f"kafka.ssl_cafile {settings.ssl_cafile} holds no certificates as PEM: {error}.") from error
     if settings.ssl_certfile:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+        # Without a password OpenSSL would ask for one on the terminal.
+        password = settings.ssl_key_password.reveal() if settings.ssl_key_password else ""
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+        except (ssl.SSLError, ValueError) as error:
+            raise UserError(
+                f"kafka.ssl_certfile {settings.ssl_certfile} and kafka.ssl_keyfile {settings.ssl_keyfile} can't be "
+                f"used: {error}. Both have to be PEM and belong together; is kafka.ssl_key_password right?"
+            ) from error
     return context
+
+
+def _tokens(settings: KafkaSettings) -> Any:
+    # aiokafka loads when a client is made, not with the settings.
+    from headrace.kafka.aio.tokens import Tokens, file_tokens, provided_tokens  # noqa: PLC0415
+
+    if settings.sasl_oauth_token_file is not None:
+        return Tokens(file_tokens(settings.sasl_oauth_token_file))
+    return Tokens(provided_tokens(settings.sasl_oauth_token_provider or ""))

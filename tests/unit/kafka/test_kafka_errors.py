@@ -45,7 +45,10 @@ from headrace.kafka.errors import (
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_each_error_of_the_client_becomes_the_one_that_callers_handle(raised, expected, retriable):
-    with pytest.raises(KafkaError, match="Reading the news failed") as caught, translating("Reading the news"):
+    with (
+        pytest.raises(KafkaError, match=r"Reading the news (failed|was refused)") as caught,
+        translating("Reading the news"),
+    ):
         raise raised
     assert type(caught.value) is expected
     assert caught.value.retriable is retriable
@@ -68,3 +71,20 @@ def test_an_error_of_ours_passes_as_it_is():
 def test_a_fault_in_our_own_code_is_not_hidden():
     with pytest.raises(ZeroDivisionError), translating("Dividing"):
         _ = 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "right"),
+    [
+        (errors.TopicAuthorizationFailedError("news"), "Read on the topic news"),
+        (errors.TopicAuthorizationFailedError({"news", "letters"}), "Read on the topic letters, news"),
+        (errors.TopicAuthorizationFailedError("Authorization failed."), r"Read on the topic\."),
+        (errors.GroupAuthorizationFailedError("readers"), "Read on the group readers"),
+        (errors.ClusterAuthorizationFailedError(), "Write on the topic that it is to write to"),
+    ],
+    ids=str,
+)
+def test_a_right_that_is_missing_is_named(raised, right):
+    expected = pytest.raises(NotAuthorizedError, match=f"no right to {right}.*headrace topics acl")
+    with expected, translating("Fetching", needs="Read"):
+        raise raised

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
+from headrace.kafka.aio.connecting import connecting
 from headrace.kafka.aio.errors import translated, translating
 from headrace.kafka.aio.metadata import send_to_any, topics_metadata
 from headrace.kafka.errors import BrokerUnavailableError
@@ -36,7 +37,7 @@ class AioAdmin:
         return self._inner._client  # noqa: SLF001 - for requests that the admin client does not offer
 
     async def start(self) -> None:
-        with translating(f"Connecting to Kafka at {self._settings.bootstrap}"):
+        async with connecting(self._settings, f"Connecting to Kafka at {self._settings.bootstrap}"):
             try:
                 async with asyncio.timeout(self._limit_s):
                     await self._inner.start()
@@ -75,15 +76,15 @@ class AioAdmin:
     async def create_topic(self, spec: TopicSpec) -> None:
         doing = f"Creating topic {spec.name}"
         new = NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=dict(spec.config))
-        with translating(doing):
+        with translating(doing, needs="Create"):
             response = await self._inner.create_topics([new])
         for _, code, *message in response.topic_errors:
-            _check(code, doing, message)
+            _check(code, doing, message, needs="Create")
         await self._wait_for_partitions(spec.name, spec.partitions, doing)
 
     async def add_partitions(self, topic: str, total: int) -> None:
         doing = f"Growing {topic} to {total} partitions"
-        with translating(doing):
+        with translating(doing, needs="Alter"):
             await self._inner.create_partitions({topic: NewPartitions(total)})
         await self._wait_for_partitions(topic, total, doing)
 
@@ -96,14 +97,14 @@ class AioAdmin:
             responses = await self._inner.alter_configs([resource])
         for response in responses:
             for code, *message in response.resources:
-                _check(code, doing, message[:1])
+                _check(code, doing, message[:1], needs="AlterConfigs")
 
     async def delete_topic(self, topic: str) -> None:
         doing = f"Deleting topic {topic}"
         with translating(doing):
             response = await self._inner.delete_topics([topic])
         for _, code, *message in response.topic_error_codes:
-            _check(code, doing, message)
+            _check(code, doing, message, needs="Delete")
         await self._wait_for_partitions(topic, 0, doing)
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
@@ -130,7 +131,7 @@ class AioAdmin:
         configs: dict[str, dict[str, str]] = {}
         for response in await self._inner.describe_configs(resources):
             for code, message, _, name, entries in response.resources:
-                _check(code, f"Describing topic {name}", [message])
+                _check(code, f"Describing topic {name}", [message], needs="DescribeConfigs")
                 configs[name] = {
                     entry[0]: entry[1]
                     for entry in entries
@@ -166,7 +167,7 @@ def _set_on_topic(entry: tuple[Any, ...], version: int) -> bool:
     return bool(entry[3] == TOPIC_SOURCE) if version > 0 else not entry[3]
 
 
-def _check(code: int, doing: str, message: Sequence[str | None]) -> None:
+def _check(code: int, doing: str, message: Sequence[str | None], *, needs: str = "Describe") -> None:
     error = for_code(code)
     if error is not NoError:
-        raise translated(error(*[part for part in message if part]), doing)
+        raise translated(error(*[part for part in message if part]), doing, needs=needs)

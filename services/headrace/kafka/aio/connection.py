@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError, UnsupportedError
+from headrace.kafka.aio.connecting import connecting
+from headrace.kafka.aio.errors import translated
+from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, ProducerDeadError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
 
@@ -52,11 +53,13 @@ class ProducerConnection:
         """Connect. Raises UnsupportedError when the broker can't give an idempotent producer its id."""
         limit_s = self._settings.request_timeout_ms / 1000
         try:
-            with translating(f"Connecting a producer to Kafka at {self._settings.bootstrap}"):
+            async with connecting(self._settings, f"Connecting a producer to Kafka at {self._settings.bootstrap}"):
                 async with asyncio.timeout(limit_s):
                     await self.inner.start()
         except BaseException as error:
             await self.discard()
+            if isinstance(error, NotAuthorizedError):
+                raise
             # Connected but without an id: the broker refused InitProducerId, or kept closing the connection over it.
             if self._settings.idempotent and isinstance(error, Exception) and self.inner.client.cluster.brokers():
                 raise UnsupportedError(
@@ -163,7 +166,7 @@ class ProducerConnection:
 
     def _judged(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
         """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
-        ours = translated(error, doing)
+        ours = translated(error, doing, needs="Write")
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
         if isinstance(error, OutOfOrderSequenceNumber) and partition in self._broken:
             ours = NotAppendedError(str(ours))

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from headrace.kafka.aio.connecting import connecting
 from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.metadata import partitions_of
@@ -58,7 +59,7 @@ class AioConsumer:
         )
 
     async def start(self) -> None:
-        with translating(f"Connecting to Kafka at {self._settings.bootstrap}"):
+        async with connecting(self._settings, f"Connecting to Kafka at {self._settings.bootstrap}"):
             try:
                 async with asyncio.timeout(self._request_timeout_s):
                     await self._inner.start()
@@ -143,7 +144,7 @@ class AioConsumer:
                 return chunks
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        with translating(f"Committing {len(offsets)} offsets of group {self._group}"):
+        with translating(f"Committing {len(offsets)} offsets of group {self._group}", needs="Read"):
             async with asyncio.timeout(self._request_timeout_s):
                 await self._inner.commit({TheirPartition(*partition): offset for partition, offset in offsets.items()})
 
@@ -196,7 +197,7 @@ class AioConsumer:
                 self.seek(TopicPartition(*name), taken[-1].offset + 1)
                 return {TopicPartition(*name): taken}
         try:
-            with translating("Fetching"):
+            with translating("Fetching", needs="Read"):
                 async with asyncio.timeout(timeout_s + REBALANCE_CHECK_S):
                     chunks = await self._inner.getmany(
                         *wanted, timeout_ms=int(timeout_s * 1000), max_records=max_records

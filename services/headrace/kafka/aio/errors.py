@@ -21,6 +21,12 @@ from headrace.kafka.errors import (
     UnsupportedError,
 )
 
+REFUSALS = (
+    theirs.TopicAuthorizationFailedError,
+    theirs.GroupAuthorizationFailedError,
+    theirs.ClusterAuthorizationFailedError,
+)
+
 # The first row that fits decides. What fits none is retriable or not as aiokafka says.
 TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] = (
     ((theirs.UnknownTopicOrPartitionError, theirs.InvalidTopicError), UnknownTopicError),
@@ -53,9 +59,6 @@ TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] =
     ),
     (
         (
-            theirs.TopicAuthorizationFailedError,
-            theirs.GroupAuthorizationFailedError,
-            theirs.ClusterAuthorizationFailedError,
             theirs.SaslAuthenticationFailed,
             theirs.AuthenticationFailedError,
             theirs.UnsupportedSaslMechanismError,
@@ -78,10 +81,15 @@ TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] =
 )
 
 
-def translated(error: Exception, doing: str) -> KafkaError:
-    """Return ``error`` as one of ours, its message beginning with what was being done."""
+def translated(error: Exception, doing: str, *, needs: str = "Describe") -> KafkaError:
+    """Return ``error`` as one of ours, its message beginning with what was being done.
+
+    ``needs`` is the operation, in Kafka's words, that the user has to be allowed on the topic.
+    """
     if isinstance(error, theirs.OffsetOutOfRangeError) and error.args and isinstance(error.args[0], dict):
         return OffsetOutOfRangeError({(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()})
+    if isinstance(error, REFUSALS):
+        return NotAuthorizedError(f"{doing} was refused: {_refused(error, needs)}")
     message = f"{doing} failed: {error or type(error).__name__}"
     for kinds, ours in TRANSLATIONS:
         if isinstance(error, kinds):
@@ -90,11 +98,28 @@ def translated(error: Exception, doing: str) -> KafkaError:
 
 
 @contextlib.contextmanager
-def translating(doing: str) -> Iterator[None]:
-    """Raise aiokafka's errors, and time-outs, as ours."""
+def translating(doing: str, *, needs: str = "Describe") -> Iterator[None]:
+    """Raise aiokafka's errors, and time-outs, as ours; ``needs`` as :func:`translated` takes it."""
     try:
         yield
     except KafkaError:
         raise
     except (theirs.KafkaError, theirs.ConsumerStoppedError, theirs.IllegalOperation, TimeoutError, OSError) as error:
-        raise translated(error, doing) from error
+        raise translated(error, doing, needs=needs) from error
+
+
+def _refused(error: Exception, needs: str) -> str:
+    """Which right is missing. A topic or group that the error itself names is named; ``doing`` names others."""
+    of = error.args[0] if error.args else ""
+    # A broker's own words are no name.
+    names = sorted(of) if isinstance(of, set) else [of] if " " not in of else []
+    name = f" {', '.join(names)}" if any(names) else ""
+    match error:
+        case theirs.GroupAuthorizationFailedError():
+            right = f"Read on the group{name}"
+        case theirs.ClusterAuthorizationFailedError():
+            # All that headrace asks of the cluster itself is an idempotent producer's id.
+            right = "Write on the topic that it is to write to"
+        case _:
+            right = f"{needs} on the topic{name}"
+    return f"this user has no right to {right}. `headrace topics acl` prints the rights of each role."

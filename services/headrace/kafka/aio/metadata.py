@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from headrace.kafka.errors import BrokerUnavailableError
 
 
 async def topics_metadata(client: AIOKafkaClient, names: list[str] | None) -> list[dict[str, Any]]:
-    """Return the broker's description of the topics named (None: all), those in error included."""
+    """Return the broker's description of the topics named (None: all), those in error included.
+
+    Raises TopicAuthorizationFailedError for topics that the user may not know of.
+    """
     response = await send_to_any(client, MetadataRequest(names, allow_auto_topic_creation=False))
     topics: list[dict[str, Any]] = response.to_object()["topics"]
+    refused = {topic["topic"] for topic in topics if topic["error_code"] == TopicAuthorizationFailedError.errno}
+    if refused:
+        raise TopicAuthorizationFailedError(refused)
     return topics
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
@@ -58,14 +58,16 @@ async def apache_broker(
     port: int | None = None,
     config: Mapping[str, str] | None = None,
     of_node: Callable[[int, Mapping[str, str]], Mapping[str, str]] | None = None,
+    scram: Mapping[str, str] | None = None,
     log_dir: Path | None = None,
 ) -> AsyncIterator[ApacheBrokers]:
     """Run Apache Kafka on 127.0.0.1 and give its handle.
 
     ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
-    server settings, and ``of_node`` does so for a node, by its number and its settings. ``log_dir`` keeps the data for
-    the next start; without it the data ends with the brokers. Raises BrokerStartError when Java, Maven or the jars are
-    missing, or a node does not come up.
+    server settings, and ``of_node`` does so for a node, by its number and its settings. ``scram`` maps the users that a
+    fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start; without it
+    the data ends with the brokers. Raises BrokerStartError when Java, Maven or the jars are missing, or a node does not
+    come up.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
@@ -84,7 +86,8 @@ async def apache_broker(
             settings = [one | dict(of_node(node, one)) for node, one in enumerate(settings)]
         files = [write_settings(node, one, base) for node, one in enumerate(settings)]
         cluster = cluster_id(base)
-        await asyncio.gather(*(_format(java, jars, cluster, file) for file in files if not _formatted(file)))
+        users = _scram_options(scram or {})
+        await asyncio.gather(*(_format(java, jars, cluster, file, users) for file in files if not _formatted(file)))
         processes = [
             BrokerProcess([*_java(java, jars, HEAP), "kafka.Kafka", str(file)], base / f"node-{node}.log")
             for node, file in enumerate(files)
@@ -148,10 +151,18 @@ def _formatted(settings_file: Path) -> bool:
     return (settings_file.with_suffix("") / "meta.properties").is_file()
 
 
-async def _format(java: str, jars: Path, cluster: str, settings_file: Path) -> None:
+def _scram_options(users: Mapping[str, str]) -> list[str]:
+    return [
+        part
+        for name, password in users.items()
+        for part in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
+    ]
+
+
+async def _format(java: str, jars: Path, cluster: str, settings_file: Path, more: Sequence[str]) -> None:
     command = [
         *_java(java, jars, ("-Xmx128m", "-XX:TieredStopAtLevel=1")),
-        *("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings_file)),
+        *("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings_file), *more),
     ]
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, check=False, timeout=FORMAT_LIMIT_S

@@ -1,0 +1,116 @@
+"""The least rights that each role needs on a cluster with ACLs, as data, and as commands of Kafka's own tool.
+
+A right that includes another is given alone: in Kafka Read, Write and Alter include Describe, and whoever may write to
+one topic may have an idempotent producer (from Kafka 2.8 on), so nobody needs a right on the cluster itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+READ = "Read"
+WRITE = "Write"
+CREATE = "Create"
+ALTER = "Alter"
+DESCRIBE_CONFIGS = "DescribeConfigs"
+
+
+class Role(enum.StrEnum):
+    """Who reaches for Kafka. One user may have several roles: who awaits answers is a producer and a reader."""
+
+    PRODUCER = "producer"
+    WORKER = "worker"
+    TRAINER = "trainer"
+    READER = "reader"
+    LABELLER = "labeller"
+    OPERATOR = "operator"
+
+
+class Names(msgspec.Struct, frozen=True, kw_only=True):
+    """Topics and groups as they are named on the cluster. ``reader_groups`` are those that readers share work in."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    labels: str
+    models: str
+    worker_group: str
+    trainer_groups: tuple[str, ...]
+    reader_groups: tuple[str, ...] = ()
+
+
+class Right(msgspec.Struct, frozen=True):
+    """``operations``, in Kafka's words, on one topic or group of exactly this name."""
+
+    resource: Literal["topic", "group"]
+    name: str
+    operations: tuple[str, ...]
+
+
+def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
+    """Return what ``role`` needs, and nothing more."""
+    match role:
+        case Role.PRODUCER:
+            return (_topic(names.requests, WRITE),)
+        case Role.WORKER:
+            return (
+                _topic(names.requests, READ),
+                _topic(names.results, READ, WRITE),  # a worker finds its place by the answers that are there
+                _topic(names.dead_letters, WRITE),
+                _topic(names.models, READ, WRITE),  # its claim to the results, and what it is about to try
+                _group(names.worker_group),
+            )
+        case Role.TRAINER:
+            return (
+                _topic(names.labels, READ),
+                _topic(names.models, READ, WRITE),
+                _topic(names.dead_letters, WRITE),
+                _topic(names.results, READ),  # drift
+                _topic(names.requests, READ),  # the gate replays the last ones
+                *map(_group, names.trainer_groups),
+            )
+        case Role.READER:
+            return (_topic(names.results, READ), *map(_group, names.reader_groups))
+        case Role.LABELLER:
+            return (_topic(names.labels, WRITE),)
+        case Role.OPERATOR:
+            made = (CREATE, DESCRIBE_CONFIGS)
+            return (
+                # Replaying dead letters writes where they came from; comparing versions reads requests and answers.
+                _topic(names.requests, *made, ALTER, READ, WRITE),
+                _topic(names.results, *made, ALTER, READ),
+                _topic(names.dead_letters, *made, ALTER, READ),
+                _topic(names.labels, *made, WRITE),  # never grown, so no Alter
+                _topic(names.models, *made, READ, WRITE),
+            )
+
+
+def commands(
+    rights: Sequence[Right], *, principal: str, bootstrap: str, command_config: str | None = None
+) -> list[str]:
+    """Return a line of ``kafka-acls.sh`` for each right; ``command_config`` is the file of the admin's own login."""
+    login = () if command_config is None else ("--command-config", command_config)
+    return [
+        shlex.join(
+            [
+                *("kafka-acls.sh", "--bootstrap-server", bootstrap, *login),
+                *("--add", "--allow-principal", principal),
+                *(part for operation in right.operations for part in ("--operation", operation)),
+                *(f"--{right.resource}", right.name),
+            ]
+        )
+        for right in rights
+    ]
+
+
+def _topic(name: str, *operations: str) -> Right:
+    return Right("topic", name, operations)
+
+
+def _group(name: str) -> Right:
+    return Right("group", name, (READ,))

@@ -1,0 +1,162 @@
+"""Why a cluster can't be reached, in words that name the setting to mend.
+
+aiokafka says of every failure only that it was "unable to bootstrap". So when it did, one more connection is made to
+each address, and what that raises is explained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+
+from aiokafka import errors as theirs
+from aiokafka.client import collect_hosts
+from aiokafka.conn import create_conn
+from aiokafka.protocol.metadata import MetadataRequest
+
+from headrace.kafka.aio.errors import translated, translating
+from headrace.kafka.aio.tokens import NoTokenError
+from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
+from headrace.kafka.settings import KafkaSettings, client_options
+
+LOOK_LIMIT_S = 5.0
+
+# OpenSSL's X509_V_ERR_ numbers.
+EXPIRED = 10
+NOT_YET_VALID = 9
+OTHER_NAME = frozenset({62, 64})  # a host's, an IP address's
+UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
+
+
+@contextlib.asynccontextmanager
+async def connecting(settings: KafkaSettings, doing: str) -> AsyncIterator[None]:
+    """Raise what fails inside as ours; where no broker could be reached, with the reason."""
+    try:
+        with translating(doing):
+            yield
+    except BrokerUnavailableError as error:
+        bootstrapped = not isinstance(error.__cause__, theirs.KafkaConnectionError)
+        reason = None if bootstrapped else await why_unreachable(settings)
+        if reason is None:
+            raise
+        raise type(reason)(f"{doing} failed. {reason}") from error
+
+
+async def why_unreachable(settings: KafkaSettings) -> KafkaError | None:
+    """Connect once to each address of kafka.bootstrap; None when one answers, or none says why not."""
+    options = client_options(settings)
+    bootstrap, more = options.pop("bootstrap_servers"), ("retry_backoff_ms", "metadata_max_age_ms")
+    reason: KafkaError | None = None
+    for host, port, _ in collect_hosts(bootstrap, randomize=False):
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                connection = await create_conn(
+                    host, port, **{name: value for name, value in options.items() if name not in more}
+                )
+                try:
+                    await connection.send(MetadataRequest([]))
+                finally:
+                    connection.close()
+        except (theirs.KafkaError, OSError, TimeoutError) as error:
+            found = explained(error, settings, f"{host}:{port}")
+            # Of several brokers that are away or refuse us, the one that says what to mend is worth telling.
+            if reason is None or (reason.retriable and not found.retriable):
+                reason = found
+        else:
+            return None
+    return reason
+
+
+def explained(error: Exception, settings: KafkaSettings, address: str) -> KafkaError:
+    """Return ``error``, raised by a connection to ``address`` of kafka.bootstrap, as one of ours."""
+    return (
+        _without_trust(error, settings, address)
+        or _without_login(error, settings, address)
+        or _without_answer(error, settings, address)
+        or translated(error, f"Connecting to {address}, which kafka.bootstrap names,")
+    )
+
+
+def _without_trust(error: Exception, settings: KafkaSettings, address: str) -> KafkaError | None:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return NotTrustedError(_untrusted(error, settings, address))
+        case ssl.SSLError(reason=str(reason)) if "ALERT" in reason and "VERSION" not in reason:
+            return NotTrustedError(
+                f"The broker at {address} refuses this client's certificate ({reason}): "
+                f"kafka.ssl_certfile is {settings.ssl_certfile or 'not set'}."
+            )
+    return None
+
+
+def _without_login(error: Exception, settings: KafkaSettings, address: str) -> KafkaError | None:
+    match error:
+        case NoTokenError():
+            return NotAuthorizedError(str(error))
+        case theirs.UnsupportedSaslMechanismError() | theirs.IllegalSaslStateError():
+            return NotAuthorizedError(
+                f"The broker at {address} takes no login by {settings.sasl_mechanism}: {error}. kafka.sasl_mechanism "
+                f"or kafka.security_protocol ({settings.security_protocol}) is not what this port is for."
+            )
+        case theirs.SaslAuthenticationFailed() | theirs.AuthenticationFailedError():
+            return NotAuthorizedError(f"The broker at {address} refuses the login: {error}. {_login(settings)}")
+    return None
+
+
+def _without_answer(error: Exception, settings: KafkaSettings, address: str) -> KafkaError | None:
+    protocol = settings.security_protocol
+    match error:
+        case ConnectionRefusedError():
+            return BrokerUnavailableError(f"Nothing listens at {address}, which kafka.bootstrap names: {error}.")
+        case ssl.SSLError() | ConnectionResetError() if protocol.endswith("SSL"):
+            return BrokerUnavailableError(
+                f"{address} does not speak TLS ({error}). kafka.security_protocol is {protocol}: is the port in "
+                "kafka.bootstrap one for TLS?"
+            )
+        case theirs.KafkaConnectionError() | ConnectionResetError():
+            return BrokerUnavailableError(
+                f"{address} ended the connection at the first request. kafka.security_protocol is {protocol}: "
+                f"{_wanted(settings)}"
+            )
+        case TimeoutError():
+            return BrokerUnavailableError(
+                f"{address}, which kafka.bootstrap names, did not answer within {LOOK_LIMIT_S:g} s. Where it runs, "
+                f"kafka.security_protocol ({protocol}) may not be what this port is for."
+            )
+    return None
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, settings: KafkaSettings, address: str) -> str:
+    begin = f"The certificate of the broker at {address}"
+    if error.verify_code in OTHER_NAME:
+        return (
+            f"{begin} is for another name ({error.verify_message}). kafka.bootstrap has to name the broker as its "
+            "certificate does, or the broker needs a certificate for that name."
+        )
+    if error.verify_code in UNKNOWN_AUTHORITY:
+        trusted = settings.ssl_cafile or "not set, so the authorities of this machine count"
+        return (
+            f"{begin} is signed by nobody whom we trust ({error.verify_message}). kafka.ssl_cafile is {trusted}; it "
+            "has to hold the certificate of the authority that signed the broker's."
+        )
+    if error.verify_code in (EXPIRED, NOT_YET_VALID):
+        return f"{begin} is out of date ({error.verify_message}): the broker needs a new one, or a clock is wrong."
+    return f"{begin} is not accepted: {error.verify_message}. The authorities are those of kafka.ssl_cafile."
+
+
+def _login(settings: KafkaSettings) -> str:
+    if settings.sasl_mechanism == "OAUTHBEARER":
+        source = settings.sasl_oauth_token_file or settings.sasl_oauth_token_provider
+        return f"The token came from {source}; is it expired, or for another cluster?"
+    return (
+        f"Are kafka.sasl_username ({settings.sasl_username}) and kafka.sasl_password right, and does the cluster know "
+        f"them by kafka.sasl_mechanism {settings.sasl_mechanism}?"
+    )
+
+
+def _wanted(settings: KafkaSettings) -> str:
+    if settings.security_protocol == "SSL":
+        return "it may want a certificate (kafka.ssl_certfile, kafka.ssl_keyfile) or a login (SASL_SSL)."
+    return "the port in kafka.bootstrap may be one for TLS (SSL, SASL_SSL) or for a login (SASL_PLAINTEXT)."

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import shlex
+
+import msgspec
+import pytest
+
+from headrace.kafka.acls import Names, Role, commands, rights_of
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
+
+NAMES = Names(
+    requests=REQUESTS,
+    results=RESULTS,
+    dead_letters=DEAD_LETTERS,
+    labels=LABELS,
+    models=MODELS,
+    worker_group="answering",
+    trainer_groups=("training", "training-election"),
+    reader_groups=("billing",),
+)
+# What the topics' own descriptions call them.
+CALLED = {
+    "producers": Role.PRODUCER,
+    "consumers": Role.READER,
+    "worker": Role.WORKER,
+    "trainer": Role.TRAINER,
+    "labellers": Role.LABELLER,
+    "operators": Role.OPERATOR,
+}
+
+
+def may(role, operation):
+    """The topics on which ``role`` may do ``operation``."""
+    return {
+        right.name for right in rights_of(role, NAMES) if right.resource == "topic" and operation in right.operations
+    }
+
+
+@pytest.mark.parametrize("topic", topics("", 1), ids=lambda topic: topic.name)
+def test_whoever_a_topic_says_writes_or_reads_it_may(topic):
+    for called in topic.writers:
+        assert called not in CALLED or topic.name in may(CALLED[called], "Write")
+    for called in topic.readers:
+        assert called not in CALLED or topic.name in may(CALLED[called], "Read")
+
+
+def test_only_operators_make_topics_and_nobody_deletes_one_or_has_a_right_on_the_cluster():
+    for role in Role:
+        given = {operation for right in rights_of(role, NAMES) for operation in right.operations}
+        assert given <= {"Read", "Write", "Create", "Alter", "DescribeConfigs"}
+        assert role is Role.OPERATOR or given <= {"Read", "Write"}
+        assert {right.resource for right in rights_of(role, NAMES)} <= {"topic", "group"}
+
+
+def test_nobody_but_the_trainer_reads_labels_and_no_reader_sees_requests():
+    assert {role for role in Role if LABELS in may(role, "Read")} == {Role.TRAINER}
+    assert may(Role.READER, "Read") == {RESULTS}
+    assert may(Role.PRODUCER, "Read") == set()
+
+
+def test_a_reader_without_a_group_gets_no_group():
+    alone = rights_of(Role.READER, msgspec.structs.replace(NAMES, reader_groups=()))
+    assert [right.resource for right in alone] == ["topic"]
+
+
+def test_commands_are_kafkas_own_and_safe_for_a_shell():
+    lines = commands(
+        rights_of(Role.WORKER, NAMES),
+        principal="User:CN=worker 1,O=x",
+        bootstrap="kafka:9093",
+        command_config="admin.properties",
+    )
+    assert shlex.split(lines[1]) == [
+        "kafka-acls.sh",
+        *("--bootstrap-server", "kafka:9093", "--command-config", "admin.properties"),
+        *("--add", "--allow-principal", "User:CN=worker 1,O=x"),
+        *("--operation", "Read", "--operation", "Write", "--topic", "classify.results"),
+    ]
+    assert shlex.split(lines[-1])[-4:] == ["--operation", "Read", "--group", "answering"]
