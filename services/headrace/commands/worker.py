@@ -84,6 +84,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
 
     from prometheus_client import CollectorRegistry
 
+    from headrace import lifecycle
     from headrace.admin import admin_server
     from headrace.core.clock import SystemClock
     from headrace.inference.service import Worker, WorkerTopics
@@ -121,7 +122,8 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
                 member=member,
                 before_answering=_freeze,
             )
-            await running.run(stop)
+            async with lifecycle.ends_when_held(settings.worker.watchdog):
+                await running.run(stop)
 
 
 def _model(model: str, backend: str) -> Model | Load:
@@ -142,7 +144,7 @@ def _model(model: str, backend: str) -> Model | Load:
     background = Background()
 
     async def open_beside(record: ModelVersion) -> Model:
-        return await background.run(lambda: open_version(record, backend))
+        return await background.run(record.version, lambda: open_version(record, backend))
 
     return open_beside
 

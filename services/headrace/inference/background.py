@@ -8,30 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
-MOST_THREADS = 2
-"""One that hangs on a store must not keep the next version from being loaded."""
+MOST_THREADS = 8
+THREADS_EACH = 2
+"""A version that hangs on its store, and is tried again and again, must not keep another from being loaded."""
 
 
 class Background:
-    """Starts a daemon thread for each piece of work, at most MOST_THREADS at once; a cancelled one runs on unheard."""
+    """Starts a daemon thread for each piece of work; a cancelled one runs on unheard.
+
+    At most THREADS_EACH run at once for the same ``thing``, and MOST_THREADS in all; more work waits.
+    """
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(MOST_THREADS)
+        self._running: Counter[str] = Counter()
+        self._ended = asyncio.Event()
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, thing: str, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, or raise what it raises."""
-        await self._free.acquire()
+        while self._running[thing] >= THREADS_EACH or self._running.total() >= MOST_THREADS:
+            self._ended.clear()
+            await self._ended.wait()
+        self._running[thing] += 1
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
         def finish(result: T | None, error: BaseException | None) -> None:
-            self._free.release()
+            self._running[thing] -= 1
+            self._running += Counter()  # forgets what has none
+            self._ended.set()
             if done.cancelled():
                 return
             if error is not None:

@@ -81,6 +81,8 @@ class Follower:
         """The way back: the version that answered before."""
         self._no_way_back: ModelAlias | None = None
         """The alias as it was when its previous version could not be loaded; it is not tried again before a move."""
+        self._stray: ModelAlias | None = None
+        """The alias as it was when it was said that it points at a version of which there is no record."""
         self._said_at = float("-inf")
         self.waiting_for = ""
         """What the first version waits for, in words; it says nothing once there is one."""
@@ -112,6 +114,8 @@ class Follower:
         if self._loading is not None and self._loading.task.done():
             self._collect(self._loading, target)
         self._aim(target)
+        if target is None:
+            self._say_stray()
         if self._serving.version is None:
             self._say(target)
         await self._clock.sleep(POLL_S)
@@ -190,8 +194,10 @@ class Follower:
     def _say(self, target: ModelVersion | None) -> None:
         """Say why nothing is answered, at once and every SAY_AGAIN_S."""
         if target is None:
+            pointer = self._log.aliases.get((self._name, self._alias))
+            where = "no version yet" if pointer is None else f"{pointer.version}, of which there is no record"
             self.waiting_for = (
-                f"alias {self._alias!r} of model {self._name!r} points at no version yet: publish one with `headrace "
+                f"alias {self._alias!r} of model {self._name!r} points at {where}: publish one with `headrace "
                 f"models publish FILE --alias {self._alias}`, or let a trainer do it"
             )
         elif self._retry.version != target.version:
@@ -200,3 +206,13 @@ class Follower:
         if target is None and now - self._said_at >= SAY_AGAIN_S:
             self._said_at = now
             event("model.awaited", level="warning", why=self.waiting_for)
+
+    def _say_stray(self) -> None:
+        """Say, once a move, that the alias points at a version of which there is no record; the old one answers on."""
+        pointer = self._log.aliases.get((self._name, self._alias))
+        if pointer is None or pointer == self._stray:
+            return
+        self._stray = pointer
+        event(
+            "model.unknown", level="warning", alias=self._alias, version=pointer.version, answers=self._serving.version
+        )

@@ -250,6 +250,21 @@ def test_a_load_that_hangs_has_failed_when_its_time_is_over(caplog):
     play()
 
 
+def test_an_alias_that_points_at_a_version_without_a_record_is_named_and_the_old_version_answers_on(caplog):
+    @story
+    async def play(world):
+        await answering_v1(world)
+        await world.point_alias("never-published", previous="v1")
+        await world.clock.sleep(60)
+        (said,) = events(caplog, "model.unknown")
+        assert (said.fields["version"], said.fields["answers"]) == ("never-published", "v1")
+        await answered_by(world, "v1")
+        await world.point_alias("v2", previous="v1")
+        await answered_by(world, "v2")
+
+    play()
+
+
 def test_without_a_version_a_worker_waits_says_so_and_owns_no_partition(caplog):
     @story
     async def play(world):

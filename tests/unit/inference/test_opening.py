@@ -70,21 +70,29 @@ def test_an_artifact_that_is_not_the_one_recorded_is_refused(wrong: dict[str, ob
 
 async def test_work_beside_the_loop_gives_its_result_or_its_error() -> None:
     background = Background()
-    assert await background.run(threading.current_thread) is not threading.current_thread()
+    assert await background.run("it", threading.current_thread) is not threading.current_thread()
     with pytest.raises(ZeroDivisionError):
-        await background.run(lambda: 1 // 0)
+        await background.run("it", lambda: 1 // 0)
 
 
-async def test_work_that_hangs_and_was_given_up_leaves_a_thread_for_the_next_and_no_more_than_that() -> None:
+async def test_work_that_hangs_however_often_it_is_tried_leaves_threads_for_other_work() -> None:
     background, hanging = Background(), threading.Event()
-    running = [asyncio.create_task(background.run(hanging.wait)) for _ in range(MOST_THREADS - 1)]
+    running = [asyncio.create_task(background.run("hangs", hanging.wait)) for _ in range(MOST_THREADS)]
     await asyncio.sleep(0)
     running[0].cancel()
-    assert await background.run(lambda: "next") == "next"
-    running += [asyncio.create_task(background.run(hanging.wait)) for _ in range(2)]
-    await asyncio.sleep(0)
-    assert sum(thread.name == "background" for thread in threading.enumerate()) <= MOST_THREADS
+    assert await background.run("other", lambda: "loaded") == "loaded"
     hanging.set()
     results = await asyncio.gather(*running, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert results[1:] == [True] * (len(results) - 1)
+
+
+async def test_however_many_things_hang_there_are_no_more_threads_than_allowed() -> None:
+    background, hanging = Background(), threading.Event()
+    running = [
+        asyncio.create_task(background.run(f"version {number}", hanging.wait)) for number in range(2 * MOST_THREADS)
+    ]
+    await asyncio.sleep(0)
+    assert sum(thread.name == "background" for thread in threading.enumerate()) <= MOST_THREADS
+    hanging.set()
+    assert await asyncio.gather(*running) == [True] * len(running)
