@@ -83,10 +83,11 @@ class Assignment:
         self._begin([name], [] if old.sending is None else [old.sending])
 
     def _begin(self, names: Collection[TopicPartition], sending: Collection[asyncio.Task[None]] = ()) -> None:
-        for name in names:
-            if name in self.partitions:
-                self.partitions[name].end()
         begun = [Partition(name) for name in sorted(names)]
+        for partition in begun:
+            if (old := self.partitions.get(partition.name)) is not None:
+                old.end()
+                partition.follow(old)
         self.partitions.update((partition.name, partition) for partition in begun)
         self._consumer.pause(names)
         task = asyncio.create_task(self._resume_until_known(begun, sending), name="resume")

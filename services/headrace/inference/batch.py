@@ -99,7 +99,7 @@ class Batcher:
     async def _announce(self, batch: Batch) -> bool:
         """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
         while batch.wanted:
-            new = [p for piece in batch.slices if not (p := piece.partition).attempt_written and p.alive]
+            new = [p for piece in batch.slices if (p := piece.partition).stands != p.attempt and p.alive]
             try:
                 if new:
                     await self._write_attempts([p.attempt for p in new if p.attempt is not None])
@@ -110,7 +110,7 @@ class Batcher:
                 await self._clock.sleep(RETRY_S)
             else:
                 for partition in new:
-                    partition.attempt_written = True
+                    partition.stands = partition.attempt
                 return True
         return False
 

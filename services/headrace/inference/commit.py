@@ -58,11 +58,9 @@ class Committer:
     async def release(self, partitions: Collection[Partition]) -> None:
         """Say that the partitions were given up cleanly: no process died over what was being tried."""
         attempts = [
-            partition.attempt
+            partition.stands
             for partition in partitions
-            if partition.attempt is not None
-            and partition.attempt_written
-            and partition.position <= partition.attempt.through
+            if partition.stands is not None and partition.position <= partition.stands.through
         ]
         if attempts:
             await self._models.forget(attempts)

@@ -71,7 +71,8 @@ class Partition:
         self.condemned: int | None = None
         self.attempt: Attempt | None = None
         """To be written to the log before the first batch is tried."""
-        self.attempt_written = False
+        self.stands: Attempt | None = None
+        """What this process has written of its attempts, to be taken back when the partition is given up cleanly."""
         self.committed = -1
         self.end_seen: int | None = None
         """Where the log ended within about the last second; None when that is not known."""
@@ -79,6 +80,10 @@ class Partition:
     def is_new(self, offset: int) -> bool:
         """Whether the request came since the end of the log was last looked at, as far as that is known."""
         return self.end_seen is not None and offset >= self.end_seen
+
+    def follow(self, old: Partition) -> None:
+        """Take the place of ``old``, whose partition this process still owns."""
+        self.stands, self.position = old.stands, old.position
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""

@@ -236,6 +236,34 @@ async def test_rule_7_a_record_that_kills_the_process_is_tried_alone_and_then_fa
 
 
 @story
+async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_accuse_no_record(world):
+    def attempts():
+        return sum(record.key.startswith(b"attempt/") for record in world.log(TOPICS.models))
+
+    async def fault(member, name):
+        if name == "produce.before" and not refusing.is_set() and attempts() > before:
+            refusing.set()
+            raise BrokerUnavailableError("not enough replicas")
+        if name == "offsets.before" and refusing.is_set():
+            raise BrokerUnavailableError("the new leader knows no end yet")
+
+    refusing = asyncio.Event()
+    await world.publish(*texts(3))
+    world.fault = fault
+    for generation in range(4):
+        refusing.clear()
+        before = attempts()
+        world.start(f"w{generation}")
+        await world.until(refusing.is_set)
+        await world.clock.sleep(1)
+        await world.stop(f"w{generation}")
+    world.fault = None
+    world.start("last")
+    answers = await world.answered(3)
+    assert {answer.status for answer in answers} == {Status.OK}
+
+
+@story
 async def test_commits_follow_the_acknowledgements_for_the_tools_that_show_lag(world):
     await world.publish(*texts(7))
     world.start()
