@@ -87,7 +87,12 @@ def main() -> None:
 
 
 def _advice(error: Exception) -> str:
-    from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
+    from headrace.kafka.errors import (
+        BrokerUnavailableError,
+        NotAuthorizedError,
+        RecordTooLargeError,
+        UnknownTopicError,
+    )
 
     match error:
         case BrokerUnavailableError():
@@ -97,6 +102,11 @@ def _advice(error: Exception) -> str:
             )
         case UnknownTopicError():
             return "`headrace topics apply` creates the topics."
+        case RecordTooLargeError():
+            return (
+                "How large a record may be is max.message.bytes of its topic; `headrace topics describe` shows what "
+                "the topics of headrace have and should have."
+            )
         case NotAuthorizedError():
             return "The user is kafka.sasl_username; the cluster's administrator grants what it may do."
         case _:

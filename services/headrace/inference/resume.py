@@ -113,7 +113,7 @@ class Resumer:
             if name.partition not in there:
                 raise RefusedError(
                     f"{self._results} has no partition {name.partition} though {name.topic} has: "
-                    f"add partitions to {self._results} first (`headrace topics apply`)."
+                    f"add partitions to {self._results} first (`headrace topics apply --grow`)."
                 )
         both = (*requests, *results.values())
         starts = await self._reader.beginning_offsets(both)
