@@ -1,10 +1,12 @@
 """Faults, by what they happen to."""
 
 from load.chaos.fault import Fault
-from load.chaos.faults import network, trainer, worker
+from load.chaos.faults import broker, log, network, topics, worker
 
 ALL: tuple[Fault, ...] = (
     *worker.FAULTS,
     *network.FAULTS,
-    *trainer.FAULTS,
+    *broker.FAULTS,
+    *topics.FAULTS,
+    *log.FAULTS,
 )
