@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import importlib.util
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from headrace.logs import event
@@ -30,6 +32,27 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: flo
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_drained(main, drain_s))
+
+
+@asynccontextmanager
+async def ends_when_held(limit_s: float) -> AsyncIterator[None]:
+    """While the block runs, end the process with 1 when its event loop does nothing for ``limit_s`` seconds.
+
+    A loop that is held can't look at itself. The interpreter's own timer needs neither the loop nor Python's lock, and
+    writes to stderr where every thread stood. A process that was stopped for longer ends when it goes on.
+    """
+
+    async def put_off() -> None:
+        while True:
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+            await asyncio.sleep(min(1.0, limit_s / 4))
+
+    task = asyncio.create_task(put_off(), name="held loop")
+    try:
+        yield
+    finally:
+        task.cancel()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def die_with_parent() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -33,6 +34,7 @@ from headrace_schemas.records import ModelAlias, Status
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 from load.chaos.cluster import cluster
 from load.chaos.frames import FETCH
+from load.chaos.programs.held_loop import HELD_S
 from load.chaos.proxy import Passing, Way
 from tests.support.networks import TEXT, random_network
 from tests.support.place import LIMIT_S, Place
@@ -166,7 +168,7 @@ async def test_a_hopeless_dead_letter_is_tried_three_times_and_a_mended_one_is_a
             # Between two runs the worker has answered, and dead-lettered again what is still bad.
             told = []
             for answers in (4, 5, 5):
-                told.append((await headrace(place, "dead-letters", "replay", "--all")).strip())
+                told.append((await headrace(place, "dead-letters", "replay", "--all")).splitlines()[0])
                 found = await outcomes(client, answers)
     assert [re.findall(r"\d+", line) for line in told] == [
         ["2", "0", "3", "0"],
@@ -246,6 +248,17 @@ async def test_a_worker_whose_fetches_are_never_answered_ends_itself_and_is_star
     assert re.search(
         r"classify\.requests\[\d\] has stood at \d+ for [2-9] s although it ends at", place.log.read_text()
     )
+
+
+async def test_a_worker_whose_event_loop_is_held_ends_and_says_where_it_stood(place):
+    command = (sys.executable, "-m", "load.chaos.programs.held_loop", "--set", "worker.watchdog=1", *place.command)
+    async with place.client() as client, child(command, log=place.log) as worker:
+        await client.classify(text(1), timeout=LIMIT_S)
+        worker.process.send_signal(signal.SIGUSR1)
+        assert await asyncio.wait_for(worker.process.wait(), HELD_S) == 1
+    log = place.log.read_text()
+    assert "Timeout (0:00:01)!" in log
+    assert "held_loop.py" in log
 
 
 async def swallow_records(passing: Passing) -> bool:
