@@ -19,6 +19,16 @@ REPLAYED: Final = f"{PREFIX}replayed"
 letter's offset in the same partition of the topic.
 """
 
+# What a letter keeps of its record, where that is not the whole: the values of the header KEPT.
+CUT: Final = "cut"
+ENCRYPTED: Final = "encrypted"
+NOTHING: Final = "nothing"
+KEPT: Final = f"{PREFIX}kept"
+SEALED_TO: Final = f"{PREFIX}sealed-to"
+"""Of an encrypted letter: which public key it is sealed to."""
+VALUE_BYTES: Final = f"{PREFIX}value-bytes"
+"""Of a letter that keeps a beginning or nothing: how many bytes the value had."""
+
 _TOPIC, _PARTITION, _OFFSET, _TIMESTAMP, _STAGE, _CODE, _MESSAGE, _ATTEMPT, _VERSION = (
     PREFIX + name
     for name in ("topic", "partition", "offset", "timestamp", "stage", "code", "message", "attempt", "version")
@@ -71,6 +81,16 @@ def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Hea
     )
 
 
+def kept(headers: Headers) -> str | None:
+    """Return what a dead letter with these ``headers`` keeps of its record: CUT, ENCRYPTED or NOTHING; None: all."""
+    return _last(headers, KEPT)
+
+
+def sealed_to(headers: Headers) -> str | None:
+    """Return the id of the key that an encrypted letter is sealed to."""
+    return _last(headers, SEALED_TO)
+
+
 def replayed_mark(offset: int) -> tuple[tuple[str, bytes | None], ...]:
     """Return the headers of the mark that says that the letter at ``offset`` of its partition was published again."""
     return ((REPLAYED, b"%d" % offset),)
@@ -87,6 +107,13 @@ def replay_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], ...]:
     """Return the headers for publishing the request again: its own, and the attempt counter raised by one."""
     own = (header for header in _own(letter.headers) if header[0] != ATTEMPT)
     return (*own, (ATTEMPT, b"%d" % (letter.attempt + 1)))
+
+
+def _last(headers: Headers, wanted: str) -> str | None:
+    for name, value in reversed(headers):
+        if name == wanted and value is not None:
+            return value.decode("utf-8", "backslashreplace")
+    return None
 
 
 def _own(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:

@@ -7,22 +7,43 @@ from collections.abc import AsyncIterator, Collection, Sequence
 import msgspec
 
 from headrace.client.publishing import Published, Publisher
+from headrace.core.errors import UserError
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Cluster, Outgoing, Record, TopicPartition
+from headrace.kafka.keeping import open_letter
+from headrace.kafka.sealing import PrivateKey, key_id
 from headrace.kafka.stretches import read_stretches
 from headrace.logs import event
-from headrace_schemas.dead_letters import dead_letter_from_record, replay_headers, replayed_mark, replayed_offset
+from headrace_schemas.dead_letters import (
+    CUT,
+    ENCRYPTED,
+    dead_letter_from_record,
+    kept,
+    replay_headers,
+    replayed_mark,
+    replayed_offset,
+    sealed_to,
+)
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.records import DeadLetter
 
 
+class NotWholeError(UserError):
+    """A dead letter that does not hold its record, or not readably; the message says what to do."""
+
+
 class Found(msgspec.Struct, frozen=True):
-    """A dead letter and its own place, ``partition`` and ``offset`` of the dead-letters topic."""
+    """A dead letter and its own place, ``partition`` and ``offset`` of the dead-letters topic.
+
+    ``kept`` says what it keeps of its record where that is not all: CUT, NOTHING, or ENCRYPTED to ``sealed_to``.
+    """
 
     partition: int
     offset: int
     timestamp_ms: int
     letter: DeadLetter
+    kept: str | None = None
+    sealed_to: str | None = None
 
 
 async def read_dead_letters(
@@ -41,7 +62,24 @@ async def read_dead_letters(
         except WireError as error:
             event("dead_letter.unreadable", level="warning", error=str(error))
             continue
-        yield Found(record.partition, record.offset, record.timestamp, letter)
+        said = kept(record.headers), sealed_to(record.headers)
+        yield Found(record.partition, record.offset, record.timestamp, letter, *said)
+
+
+def opened(found: Found, key: PrivateKey | None) -> Found:
+    """``found``, opened by ``key`` if it is sealed to it, otherwise as it is. Raises SealError when it was changed."""
+    if found.kept != ENCRYPTED or key is None or found.sealed_to != key_id(key.public()):
+        return found
+    return msgspec.structs.replace(found, letter=open_letter(found.letter, key), kept=None, sealed_to=None)
+
+
+def lacking(found: Found) -> str | None:
+    """Why ``found`` can't be replayed, for people; None when it can."""
+    if found.kept is None:
+        return None
+    if found.kept == ENCRYPTED:
+        return f"encrypted to the key {found.sealed_to}; --key-file names the private key that opens it"
+    return "cut" if found.kept == CUT else "without its record"
 
 
 async def read_replayed(cluster: Cluster, topic: str) -> frozenset[tuple[int, int]]:
@@ -78,8 +116,12 @@ async def replay(publisher: Publisher, marks: Publisher, found: Found) -> Publis
     """Publish the request as it was, with its attempt counter raised, to the partition that it was in.
 
     ``publisher`` is of the topic that it came from. ``marks`` is of the dead letters' own, where a mark is left then.
+    Raises NotWholeError.
     """
     letter = found.letter
+    if (why := lacking(found)) is not None:
+        where = place(letter.topic, letter.partition, letter.offset)
+        raise NotWholeError(f"The dead letter of {where} is {why}.")
     record = Outgoing(letter.value, letter.key, replay_headers(letter))
     published = await publisher.publish(record, letter.partition)
     await marks.publish(Outgoing(None, None, replayed_mark(found.offset)), found.partition)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -15,11 +17,16 @@ if TYPE_CHECKING:
 
     from headrace.client.dead_letters import Found
     from headrace.config import Settings
+    from headrace.kafka.sealing import PrivateKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Places = Annotated[list[str], typer.Argument(metavar="PARTITION@OFFSET...", help="Places, as `list` shows them.")]
 ErrorCode = Annotated[str | None, typer.Option("--error", help="Only those with this error, such as bad-bytes.")]
+
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", metavar="FILE", help="The private key that opens encrypted ones.")
+]
 
 
 class PlaceError(UserError):
@@ -61,13 +68,36 @@ def list_letters(
 
 
 @app.command()
-def show(ctx: typer.Context, places: Places, *, bootstrap: Bootstrap = None) -> None:
-    """Show dead letters whole, each as JSON; key, value and headers in Base64, for they may be anything."""
+def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootstrap: Bootstrap = None) -> None:
+    """Show dead letters whole, each as JSON; key, value and headers in Base64, for they may be anything.
+
+    One that does not hold its whole record says so in "kept", and one that is encrypted to which key in "sealed_to".
+    """
     import msgspec
 
+    from headrace.client.dead_letters import opened
+
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    for one in asyncio.run(_collect(settings, parse_places(places), None)):
-        print(msgspec.json.format(msgspec.json.encode(one.letter)).decode())
+    key = _key(key_file)
+    for found in asyncio.run(_collect(settings, parse_places(places), None)):
+        one = opened(found, key)
+        held = {name: said for name, said in (("kept", one.kept), ("sealed_to", one.sealed_to)) if said is not None}
+        print(msgspec.json.format(msgspec.json.encode({**msgspec.to_builtins(one.letter), **held})).decode())
+
+
+@app.command()
+def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the private key goes.")]) -> None:
+    """Make a key pair for dead letters that only operators can read; print what workers and trainers are to be set to.
+
+    The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
+    """
+    import base64
+
+    from headrace.kafka.sealing import key_id, make_key
+
+    public = make_key(out)
+    print(f"# the private key is in {out}; key {key_id(public)}")
+    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{base64.b64encode(public).decode()}"')
 
 
 @app.command()
@@ -78,6 +108,7 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
     error: ErrorCode = None,
     max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
+    key_file: KeyFile = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish records again as they were, to the topic they came from, with their attempt counter raised.
@@ -88,11 +119,13 @@ def replay(
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    replayed, left, before = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts))
+    done = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts, _key(key_file)))
     print(
-        f"replayed {replayed}, left {left} that were tried {max_attempts} times or more or are not kept whole, "
-        f"and {before} that were replayed before"
+        f"replayed {done.replayed}, left {done.left.total()} that were tried {max_attempts} times or more or are not "
+        f"kept whole, and {done.before} that were replayed before"
     )
+    for why, count in done.left.items():
+        print(f"left {count}: {why}")
 
 
 def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -133,34 +166,55 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
     return [found async for found in _letters(settings, places, error)]
 
 
+class _Done(NamedTuple):
+    """How many were replayed, left for good, by why, and left because they were replayed before."""
+
+    replayed: int
+    left: Counter[str]
+    before: int
+
+
 async def _replay(
-    settings: Settings, places: Sequence[tuple[int, int]], error: str | None, max_attempts: int
-) -> tuple[int, int, int]:
-    """How many were replayed, left for good, and left because they were replayed before."""
-    from headrace.client.dead_letters import read_replayed, replay
+    settings: Settings,
+    places: Sequence[tuple[int, int]],
+    error: str | None,
+    max_attempts: int,
+    key: PrivateKey | None = None,
+) -> _Done:
+    from headrace.client.dead_letters import lacking, opened, read_replayed, replay
     from headrace.client.publishing import Publisher
     from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
     letters = settings.topics.names().dead_letters
     publishers = {letters: Publisher(cluster.producer, letters)}
-    done = frozenset() if places else await read_replayed(cluster, letters)
-    replayed = left = before = 0
+    marked = frozenset() if places else await read_replayed(cluster, letters)
+    replayed, left, before = 0, Counter[str](), 0
     try:
-        async for found in _letters(settings, places, error):
-            if (found.partition, found.offset) in done:
+        async for sealed in _letters(settings, places, error):
+            found = opened(sealed, key)
+            if (found.partition, found.offset) in marked:
                 before += 1
-                continue
-            if found.letter.attempt >= max_attempts or found.letter.error == RequestTooLargeError.code:
-                left += 1
-                continue
-            # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
-            topic = found.letter.topic
-            if topic not in publishers:
-                publishers[topic] = Publisher(cluster.producer, topic)
-            await replay(publishers[topic], publishers[letters], found)
-            replayed += 1
+            elif found.letter.attempt >= max_attempts:
+                left["tried too often"] += 1
+            elif found.letter.error == RequestTooLargeError.code:
+                left["too large to be kept at all"] += 1
+            elif (why := lacking(found)) is not None:
+                left[why] += 1
+            else:
+                # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
+                topic = found.letter.topic
+                if topic not in publishers:
+                    publishers[topic] = Publisher(cluster.producer, topic)
+                await replay(publishers[topic], publishers[letters], found)
+                replayed += 1
     finally:
         for publisher in publishers.values():
             await publisher.stop()
-    return replayed, left, before
+    return _Done(replayed, left, before)
+
+
+def _key(file: Path | None) -> PrivateKey | None:
+    from headrace.kafka.sealing import read_key
+
+    return None if file is None else read_key(file)

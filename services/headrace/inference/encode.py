@@ -17,6 +17,7 @@ from headrace.inference.infer import Inferred, Model
 from headrace.inference.plain_answers import MICROS, OTHER, plain_answers
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import Outgoing, Record
+from headrace.kafka.keeping import Keep, keep_whole
 from headrace_schemas.codec import encode_result
 from headrace_schemas.errors import UnknownContentTypeError
 from headrace_schemas.headers import CONTENT_TYPE, JSON, Headers, content_type
@@ -25,13 +26,14 @@ from headrace_schemas.records import ClassifyResult, Score, Status
 
 
 class Style:
-    """How answers look: their content type, and what they repeat of the request in headers.
+    """How answers look: their content type, and what they repeat of the request in headers; and what dead letters keep.
 
     ``copies_values`` says whether ``copy`` looks into a request's value too.
     """
 
-    def __init__(self, content_type: str, copy: Copy, *, copies_values: bool) -> None:
+    def __init__(self, content_type: str, copy: Copy, *, copies_values: bool, keep: Keep = keep_whole) -> None:
         self.content_type = content_type
+        self.keep = keep
         self._copy = copy
         self._copies_values = copies_values
         # Most requests of a topic have the same headers. Few are kept: they may be large.
@@ -108,7 +110,12 @@ def _encode_slice(
         answers.append(Outgoing(value, record.key, style.headers(record)))
     letters = [
         dead_letter(
-            records[place], stage=failure.stage, error=failure.code, message=failure.message, version=model.version
+            records[place],
+            stage=failure.stage,
+            error=failure.code,
+            message=failure.message,
+            version=model.version,
+            keep=style.keep,
         )
         for place, failure in outcome.failures.items()
     ]

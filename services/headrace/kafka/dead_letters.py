@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from headrace.kafka.interface import Outgoing, Record
+from headrace.kafka.keeping import Keep, keep_whole
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.errors import BadHeaderError
 from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import DeadLetter
 
 
-def dead_letter(record: Record, *, stage: str, error: str, message: str, version: str | None = None) -> Outgoing:
-    """``record`` as it was, with headers that say where it lay, in which ``stage`` it failed and why.
+def dead_letter(
+    record: Record, *, stage: str, error: str, message: str, version: str | None = None, keep: Keep = keep_whole
+) -> Outgoing:
+    """What ``keep`` keeps of ``record``, with headers that say where it lay, in which ``stage`` it failed and why.
 
     An attempt header that can't be read counts as a first attempt.
     """
+    kept = keep(record)
     try:
         attempt = read_attempt(record.headers)
     except BadHeaderError:
@@ -28,6 +32,6 @@ def dead_letter(record: Record, *, stage: str, error: str, message: str, version
         message=message,
         attempt=attempt,
         version=version,
-        headers=tuple(record.headers),
+        headers=tuple(kept.headers),
     )
-    return Outgoing(record.value, record.key, dead_letter_headers(letter))
+    return Outgoing(kept.value, kept.key, (*dead_letter_headers(letter), *kept.said))

@@ -1,7 +1,19 @@
+import base64
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
 from headrace.commands import dead_letters
 from headrace.config import Settings
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.keeping import DeadLetterSettings, keeping
 from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.sealing import make_key, read_key
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.records import DeadLetter
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -9,25 +21,75 @@ from tests.support.turned_loop import TurnedClock, run_turned
 NAMES = Settings().topics.names()
 
 
+def cluster_in_place_of_kafka(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
+    cluster = MemoryCluster(TurnedClock())
+    monkeypatch.setattr(dead_letters, "cluster_of", lambda _: cluster)
+    for name in (NAMES.requests, NAMES.labels, NAMES.dead_letters):
+        cluster.create_topic(TopicSpec(name=name, partitions=2))
+    return cluster
+
+
 def test_a_replayed_label_goes_back_to_the_labels_and_a_request_to_the_requests(monkeypatch) -> None:
     async def main() -> None:
-        cluster = MemoryCluster(TurnedClock())
-        monkeypatch.setattr(dead_letters, "cluster_of", lambda _: cluster)
-        for name in (NAMES.requests, NAMES.labels, NAMES.dead_letters):
-            cluster.create_topic(TopicSpec(name=name, partitions=2))
+        cluster = cluster_in_place_of_kafka(monkeypatch)
         for topic in (NAMES.requests, NAMES.labels):
             letter = DeadLetter(
                 topic=topic, partition=1, offset=3, timestamp_ms=0, stage="s", error="e", message="m", key=b"k"
             )
             log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
             log.append_batch([Outgoing(topic.encode(), letter.key, dead_letter_headers(letter))], 0)
-        assert await dead_letters._replay(Settings(), (), None, 3) == (2, 0, 0)
+        assert await dead_letters._replay(Settings(), (), None, 3) == (2, Counter(), 0)
         for topic in (NAMES.requests, NAMES.labels):
             (record,) = cluster.log(TopicPartition(topic, 1)).records
             assert (record.key, record.value) == (b"k", topic.encode())
         # Once more it finds them marked, until their places are named.
-        assert await dead_letters._replay(Settings(), (), None, 3) == (0, 0, 2)
-        assert await dead_letters._replay(Settings(), ((1, 0),), None, 3) == (1, 0, 0)
+        assert await dead_letters._replay(Settings(), (), None, 3) == (0, Counter(), 2)
+        assert await dead_letters._replay(Settings(), ((1, 0),), None, 3) == (1, Counter(), 0)
         assert len(await dead_letters._collect(Settings(), (), None)) == 2
 
     run_turned(main())
+
+
+def test_only_what_is_whole_is_replayed_and_the_private_key_makes_a_sealed_letter_whole(monkeypatch, tmp_path) -> None:
+    public = base64.b64encode(make_key(tmp_path / "key.pem")).decode()
+    make_key(tmp_path / "other.pem")
+    keys = {name: read_key(tmp_path / f"{name}.pem") for name in ("key", "other")}
+
+    def letter(offset: int, **settings: Any) -> Outgoing:
+        record = FetchedRecord(NAMES.requests, 1, offset, 5, b"k", b"a long value", (("tenant", b"shop"),))
+        keep = keeping(DeadLetterSettings(**settings))
+        return dead_letter(record, stage="decode", error="bad-bytes", message="no JSON", keep=keep)
+
+    async def main() -> None:
+        cluster = cluster_in_place_of_kafka(monkeypatch)
+        log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
+        log.append_batch(
+            [
+                letter(0, keep="encrypted", public_key=public),
+                letter(1, keep="cut", cut_bytes=3),
+                letter(2, keep="nothing"),
+            ],
+            0,
+        )
+        for key in (None, keys["other"]):
+            done = await dead_letters._replay(Settings(), (), None, 3, key)
+            assert (done.replayed, sorted(done.left.values())) == (0, [1, 1, 1])
+            assert any("--key-file" in why for why in done.left)
+        assert cluster.log(TopicPartition(NAMES.requests, 1)).records == []
+        done = await dead_letters._replay(Settings(), (), None, 3, keys["key"])
+        assert done == (1, Counter({"cut": 1, "without its record": 1}), 0)
+        (record,) = cluster.log(TopicPartition(NAMES.requests, 1)).records
+        assert (record.key, record.value) == (b"k", b"a long value")
+        assert list(record.headers) == [("tenant", b"shop"), ("headrace-attempt", b"2")]
+
+    run_turned(main())
+
+
+def test_keygen_prints_settings_that_can_be_used_and_no_private_key(tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    done = CliRunner().invoke(dead_letters.app, ["keygen", "--out", str(file)])
+    assert done.exit_code == 0
+    settings = DeadLetterSettings(**tomllib.loads(done.stdout)["dead_letters"])
+    assert settings.public_key == base64.b64encode(read_key(file).public()).decode()
+    assert "PRIVATE" not in done.stdout
+    assert read_key(file).raw.hex() not in done.stdout

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import Outgoing, Record
+from headrace.kafka.keeping import Keep
 from headrace.training.text_keys import text_keys
 from headrace.training.trainer.known_labels import Fault, KnownLabels
 from headrace_schemas.codec import decode_label
@@ -37,10 +38,10 @@ def judge(
     return faults
 
 
-def refusal(record: Record, fault: Fault) -> Outgoing:
-    """The record for the dead-letters topic: the label as it was, and why it was refused."""
+def refusal(record: Record, fault: Fault, keep: Keep) -> Outgoing:
+    """The record for the dead-letters topic: what ``keep`` keeps of the label, and why it was refused."""
     message = f"{place(record.topic, record.partition, record.offset)}: {fault.message}"
-    return dead_letter(record, stage=STAGE, error=fault.code, message=message)
+    return dead_letter(record, stage=STAGE, error=fault.code, message=message, keep=keep)
 
 
 def _decode(record: Record, max_text_bytes: int) -> LabelledText | Fault | None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.keeping import Keep, keep_whole
 from headrace.logs import event
 from headrace.registry.models_writer import BatchSender
 from headrace.training.trainer.judging import judge, refusal
@@ -27,7 +28,8 @@ LOOK_FOR_PARTITIONS_S = 30.0
 class LabelsReader:
     """Reads all partitions of ``topic`` by ``consumer``, which is started and belongs to a group only to commit.
 
-    ``snapshot`` are the ranges of the last training: what is behind their ends is new.
+    ``snapshot`` are the ranges of the last training: what is behind their ends is new. ``keep`` is what
+    dead letters keep of a label.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LabelsReader:
         sender: BatchSender,
         clock: Clock,
         metrics: TrainerMetrics,
+        keep: Keep = keep_whole,
     ) -> None:
         self._consumer = consumer
         self.known = known
@@ -51,6 +54,7 @@ class LabelsReader:
         self._sender = sender
         self._clock = clock
         self._metrics = metrics
+        self._keep = keep
         self._snapped = {TopicPartition(topic, one.partition): one.end for one in snapshot}
         self._positions: dict[TopicPartition, int] = {}
         self._judged: dict[TopicPartition, int] = {}
@@ -151,7 +155,7 @@ class LabelsReader:
             if fault is not None and record.offset >= self._judged[name]
         ]
         if refused:
-            letters = [refusal(record, fault) for record, fault in refused]
+            letters = [refusal(record, fault, self._keep) for record, fault in refused]
             await self._sender.send_batch(self._dead_letters, name.partition % self._letter_partitions, letters)
             self._metrics.refused(Counter(fault.code for _, fault in refused))
             event("labels.refused", level="warning", partition=name.partition, refused=len(refused))
