@@ -8,6 +8,7 @@
 
 from headrace.client.connection import Client, connect
 from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
+from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
 from headrace.kafka.errors import KafkaError
@@ -19,6 +20,7 @@ __all__ = [
     "AnswerLogError",
     "AnswerReader",
     "Client",
+    "GroupReader",
     "KafkaError",
     "KafkaSettings",
     "LostAnswerError",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
 from headrace.client.awaiting import Awaiter
 from headrace.client.errors import NoAnswerError
+from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, Publisher, prepare
-from headrace.client.reading import Answer, AnswerReader, From
+from headrace.client.reading import Answer, AnswerReader, From, Start
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.resume import look_back
 from headrace.kafka.interface import Cluster, Headers, Outgoing
@@ -139,15 +140,34 @@ class Client:
 
     @asynccontextmanager
     async def reader(
-        self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
+        self, from_: From = "latest", *, partitions: Collection[int] | None = None
     ) -> AsyncIterator[AnswerReader]:
-        """Read answers by chunks; see :meth:`answers`. Commits are the caller's."""
+        """Read answers by chunks; see :meth:`answers`."""
         reader = AnswerReader(
-            self._cluster.consumer(group=group),
+            self._cluster.consumer(),
             self._results,
             from_=from_,
             partitions=partitions,
-            resume_group=group is not None,
+            look_back=self._look_back,
+            clock=self._clock,
+        )
+        try:
+            await reader.start()
+            yield reader
+        finally:
+            await reader.stop()
+
+    @asynccontextmanager
+    async def group_reader(self, group: str, from_: Start = "latest") -> AsyncIterator[GroupReader]:
+        """Read answers by chunks as one of the members of ``group``, who share the partitions.
+
+        Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
+        """
+        reader = GroupReader(
+            self._cluster.consumer(group=group),
+            self._cluster.consumer(),
+            self._results,
+            from_=from_,
             look_back=self._look_back,
             clock=self._clock,
         )
@@ -162,18 +182,26 @@ class Client:
     ) -> AsyncGenerator[Answer, None]:
         """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
 
-        ``from_`` is "latest", "beginning" or a position for each results partition. With ``group`` the place is kept
-        in Kafka under that name, about once a second, and a later run goes on there: an answer may come again, none
-        is skipped. The partitions are not shared among several readers of one group.
+        ``from_`` is "latest", "beginning" or a position for each results partition. Who names the same ``group``
+        shares the partitions, and the group's place is kept in Kafka about once a second: an answer counts as
+        processed when the next one is asked for, none is skipped, and after a kill some come again. A group
+        begins at "latest" or "beginning" and reads all partitions.
         """
-        async with self.reader(from_, partitions=partitions, group=group) as reader:
-            committed_at = self._clock.monotonic()
+        if group is None:
+            async with self.reader(from_, partitions=partitions) as reader:
+                while True:
+                    for answer in await reader.read():
+                        yield answer
+        if partitions is not None or isinstance(from_, Mapping):
+            raise TypeError('the group shares out partitions and keeps their places: from_ is "latest" or "beginning"')
+        async with self.group_reader(group, from_) as member:
             while True:
-                for answer in await reader.read():
-                    yield answer
-                if group is not None and self._clock.monotonic() - committed_at >= COMMIT_S:
-                    await reader.commit()
-                    committed_at = self._clock.monotonic()
+                for answer in await member.read():
+                    if member.owns(answer):
+                        yield answer
+                        member.mark(answer)
+                        await member.commit(every_s=COMMIT_S)
+                await member.commit(every_s=COMMIT_S)
 
     async def _started_awaiter(self) -> Awaiter:
         async with self._awaiter_starts:

@@ -18,18 +18,21 @@ from headrace_schemas.errors import WireError, place
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import ClassifyResult
 
-From = Literal["latest", "beginning"] | Mapping[int, int]
+Start = Literal["latest", "beginning"]
+From = Start | Mapping[int, int]
 """The end, the beginning, or the position in each results partition (one that is not named: its beginning)."""
 
 LOOK_FOR_PARTITIONS_S = 5.0
 LOOK_BACK_LIMIT_S = 30.0
-_CHUNK = 1000
+CHUNK = 1000
+"""Records fetched at once."""
 
 
 class Answer(msgspec.Struct, frozen=True):
     """An accepted answer. ``position`` is the place of the answer itself in results partition ``partition``.
 
     ``hole`` says which requests before this one have no answer that a reader accepts; nearly always None.
+    ``assignment`` is for the reader of a group: by which of its assignments, counted from 1, the answer came.
     """
 
     partition: int
@@ -39,13 +42,13 @@ class Answer(msgspec.Struct, frozen=True):
     headers: Headers
     result: ClassifyResult
     hole: Hole | None = None
+    assignment: int = 0
 
 
 class AnswerReader:
     """Reads results partitions, all of them unless ``partitions`` names some; new ones from their beginning.
 
-    In front of its position it looks back over ``look_back`` answers to know what it has seen already. With
-    ``resume_group`` it begins where that group committed, if it did, and :meth:`commit` keeps the place there.
+    In front of its position it looks back over ``look_back`` answers to know what it has seen already.
     """
 
     def __init__(
@@ -55,7 +58,6 @@ class AnswerReader:
         *,
         from_: From = "latest",
         partitions: Collection[int] | None = None,
-        resume_group: bool = False,
         look_back: int,
         clock: Clock,
     ) -> None:
@@ -63,7 +65,6 @@ class AnswerReader:
         self._topic = topic
         self._from = from_
         self._only = None if partitions is None else frozenset(partitions)
-        self._resume_group = resume_group
         self._look_back = look_back
         self._clock = clock
         self._readers: dict[TopicPartition, PartitionReader] = {}
@@ -93,15 +94,17 @@ class AnswerReader:
         """
         await self._look_for_partitions()
         try:
-            chunks = await self._consumer.fetch(max_records=_CHUNK, timeout_s=timeout_s)
+            chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
         except OffsetOutOfRangeError as error:
-            await self._back_into_the_log(error)
+            for name, begin in (await begins_after_retention(self._consumer, error)).items():
+                self._positions[name] = begin
+                self._consumer.seek(name, begin)
             return []
         answers: list[Answer] = []
         for name, records in chunks.items():
             if records:
                 reader = self._readers[name]
-                answers += [answer for record in records if (answer := _read(reader, record)) is not None]
+                answers += [answer for record in records if (answer := read_answer(reader, record)) is not None]
                 self._positions[name] = records[-1].offset + 1
         return answers
 
@@ -109,10 +112,6 @@ class AnswerReader:
         """Behind the last answer that each partition holds now, read or not. Raises a KafkaError."""
         ends = await self._consumer.end_offsets(self._positions)
         return {name.partition: end for name, end in ends.items()}
-
-    async def commit(self) -> None:
-        """Keep the positions as the group's. Raises a KafkaError."""
-        await self._consumer.commit(self._positions)
 
     async def _wanted(self) -> frozenset[int]:
         self._looked_at = self._clock.monotonic()
@@ -133,71 +132,88 @@ class AnswerReader:
         new = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         begins = await self._consumer.beginning_offsets(new)
         ends = await self._consumer.end_offsets(new)
-        starts = {name: await self._start(name, from_, begins[name], ends[name]) for name in new}
-        self._readers |= await self._recover(starts, begins)
+        starts = {
+            name: start_in_log(name, _start(name.partition, from_, begins[name], ends[name]), begins[name], ends[name])
+            for name in new
+        }
+        self._readers |= await look_behind(self._consumer, starts, begins, look_back=self._look_back, clock=self._clock)
         self._positions |= starts
         self._consumer.assign(self._positions)
         for name, position in self._positions.items():
             self._consumer.seek(name, position)
 
-    async def _start(self, name: TopicPartition, from_: From, begin: int, end: int) -> int:
-        committed = await self._consumer.committed(name) if self._resume_group else None
-        if committed is not None:
-            start = committed
-        elif isinstance(from_, Mapping):
-            start = from_.get(name.partition, begin)
-        else:
-            start = end if from_ == "latest" else begin
-        if start > end:
+
+def _start(partition: int, from_: From, begin: int, end: int) -> int:
+    if isinstance(from_, Mapping):
+        return from_.get(partition, begin)
+    return end if from_ == "latest" else begin
+
+
+def start_in_log(name: TopicPartition, start: int, begin: int, end: int) -> int:
+    """Where to begin when ``start`` is where to go on: later if retention took that place.
+
+    Raises AnswerLogError when it is beyond the end.
+    """
+    if start > end:
+        raise AnswerLogError(
+            f"{name.topic}[{name.partition}] ends at {end}, before the position {start} to go on from: the topic "
+            "was cut or made anew. Begin again from its beginning or its end."
+        )
+    if start < begin:
+        event("answers.deleted", level="warning", partition=name.partition, first=start, next=begin)
+    return max(start, begin)
+
+
+async def look_behind(
+    consumer: Consumer,
+    starts: Mapping[TopicPartition, int],
+    begins: Mapping[TopicPartition, int],
+    *,
+    look_back: int,
+    clock: Clock,
+) -> dict[TopicPartition, PartitionReader]:
+    """Readers that know the ``look_back`` answers just before each of ``starts``. ``consumer`` is assigned to what it
+    reads and stays so. Raises a KafkaError.
+    """
+    seen: dict[TopicPartition, list[int]] = {name: [] for name in starts}
+    waiting = {name for name, start in starts.items() if look_back and start > begins[name]}
+    if waiting:
+        consumer.assign(waiting)
+        for name in waiting:
+            consumer.seek(name, max(begins[name], starts[name] - look_back))
+    until = clock.monotonic() + LOOK_BACK_LIMIT_S
+    while waiting:
+        chunks = await consumer.fetch(max_records=CHUNK, timeout_s=0.5, partitions=waiting)
+        for name, records in chunks.items():
+            results = (_decoded(record) for record in records if record.offset < starts[name])
+            seen[name] += [result.offset for result in results if result is not None]
+        # By position, not by records: the last offsets before it may hold none.
+        waiting = {name for name in waiting if await consumer.position(name) < starts[name]}
+        if waiting and clock.monotonic() > until:
+            topics = ", ".join(sorted({name.topic for name in waiting}))
+            raise BrokerUnavailableError(f"The last answers of {topics} could not be read in {LOOK_BACK_LIMIT_S:g} s.")
+    return {name: recover(offsets) for name, offsets in seen.items()}
+
+
+async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeError) -> dict[TopicPartition, int]:
+    """Retention overtook a reader: where it goes on. Its next answer shows the hole.
+
+    Raises AnswerLogError when it is not that and the log was cut, and a KafkaError.
+    """
+    names = [TopicPartition(*name) for name in error.positions]
+    begins = await consumer.beginning_offsets(names)
+    for name in names:
+        position = error.positions[name]
+        if position > begins[name]:
             raise AnswerLogError(
-                f"{self._topic}[{name.partition}] ends at {end}, before the position {start} to go on from: the topic "
-                "was cut or made anew. Begin again from its beginning or its end."
-            )
-        if start < begin:
-            event("answers.deleted", level="warning", partition=name.partition, first=start, next=begin)
-        return max(start, begin)
-
-    async def _recover(
-        self, starts: Mapping[TopicPartition, int], begins: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, PartitionReader]:
-        """Look at the answers just before each position."""
-        seen: dict[TopicPartition, list[int]] = {name: [] for name in starts}
-        waiting = {name for name, start in starts.items() if self._look_back and start > begins[name]}
-        if waiting:
-            self._consumer.assign(waiting)
-            for name in waiting:
-                self._consumer.seek(name, max(begins[name], starts[name] - self._look_back))
-        until = self._clock.monotonic() + LOOK_BACK_LIMIT_S
-        while waiting:
-            chunks = await self._consumer.fetch(max_records=_CHUNK, timeout_s=0.5, partitions=waiting)
-            for name, records in chunks.items():
-                results = (_decoded(record) for record in records if record.offset < starts[name])
-                seen[name] += [result.offset for result in results if result is not None]
-            # By position, not by records: the last offsets before it may hold none.
-            waiting = {name for name in waiting if await self._consumer.position(name) < starts[name]}
-            if waiting and self._clock.monotonic() > until:
-                raise BrokerUnavailableError(
-                    f"The last answers of {self._topic} could not be read in {LOOK_BACK_LIMIT_S:g} s."
-                )
-        return {name: recover(offsets) for name, offsets in seen.items()}
-
-    async def _back_into_the_log(self, error: OffsetOutOfRangeError) -> None:
-        """Retention overtook the reader: go on at the log's beginning. The next answer shows the hole."""
-        names = [TopicPartition(*name) for name in error.positions]
-        begins = await self._consumer.beginning_offsets(names)
-        for name in names:
-            position = error.positions[name]
-            if position > begins[name]:
-                raise AnswerLogError(
-                    f"{name.topic}[{name.partition}] has no position {position} any more: the topic was cut or made "
-                    "anew. Begin again from its beginning or its end."
-                ) from error
-            event("answers.deleted", level="warning", partition=name.partition, first=position, next=begins[name])
-            self._positions[name] = begins[name]
-            self._consumer.seek(name, begins[name])
+                f"{name.topic}[{name.partition}] has no position {position} any more: the topic was cut or made "
+                "anew. Begin again from its beginning or its end."
+            ) from error
+        event("answers.deleted", level="warning", partition=name.partition, first=position, next=begins[name])
+    return begins
 
 
-def _read(reader: PartitionReader, record: Record) -> Answer | None:
+def read_answer(reader: PartitionReader, record: Record, assignment: int = 0) -> Answer | None:
     """Return the answer in ``record``, None for a repeat and for what is no answer."""
     result = _decoded(record)
     if result is None:
@@ -206,7 +222,7 @@ def _read(reader: PartitionReader, record: Record) -> Answer | None:
     if not reading.accepted:
         return None
     return Answer(
-        record.partition, record.offset, record.timestamp, record.key, record.headers, result, hole=reading.hole
+        record.partition, record.offset, record.timestamp, record.key, record.headers, result, reading.hole, assignment
     )
 
 

@@ -33,9 +33,7 @@ class Log:
 
     async def reader(self, from_: Any = "beginning", **settings: Any) -> AnswerReader:
         settings = {"look_back": 20, "clock": self.clock, **settings}
-        reader = AnswerReader(
-            self.cluster.consumer(group=settings.pop("group", None)), RESULTS, from_=from_, **settings
-        )
+        reader = AnswerReader(self.cluster.consumer(), RESULTS, from_=from_, **settings)
         await reader.start()
         return reader
 
@@ -153,18 +151,6 @@ async def test_a_partition_that_is_added_is_read_from_its_beginning(log: Log) ->
 async def test_what_is_no_answer_is_passed_over(log: Log) -> None:
     log.append(answer(0, -1), Outgoing(b"not json"), Outgoing(None), answer(1, 0))
     assert await offsets(await log.reader()) == [0, 1]
-
-
-@on_a_log()
-async def test_a_group_goes_on_where_it_committed(log: Log) -> None:
-    log.append(*chain(0, 1, 2))
-    reader = await log.reader(group="billing", resume_group=True)
-    assert await offsets(reader) == [0, 1, 2]
-    await reader.commit()
-    await reader.stop()
-    log.append(*chain(1, 2), *chain(3, 4))
-    assert await offsets(await log.reader(group="billing", resume_group=True)) == [3, 4]
-    assert await offsets(await log.reader(group="audit", resume_group=True)) == [0, 1, 2, 3, 4]
 
 
 @on_a_log()
