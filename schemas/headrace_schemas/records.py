@@ -104,7 +104,11 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="version", tag_field="kind"):
-    """An immutable version: an artifact with its proof (size, SHA-256) and its history."""
+    """An immutable version: an artifact with its proof (size, SHA-256) and its history.
+
+    ``signature`` is ed25519 in base64, over the JSON array, in UTF-8 and without spaces, of "headrace/version/1", name,
+    version, sha256, size and labels. ``signed_by`` names the key: 16 hexadecimal digits of its SHA-256.
+    """
 
     name: str
     version: str
@@ -123,6 +127,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     profile: Profile | None = None
     threshold: float | None = None
     """An answer with a lower score is ``ok`` without a label."""
+    signature: str | None = None
+    signed_by: str | None = None
 
 
 class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="alias", tag_field="kind"):

@@ -13,6 +13,7 @@ from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
+from headrace.model.signing import Sign, signer
 from headrace.training.ranks.job import Job, Outcome, TopicSource
 from headrace.training.report import compare
 from headrace.training.settings import TrainerSettings
@@ -49,7 +50,8 @@ stores = itertools.count()
 class TrainingWorld(TwinWorld):
     """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
 
-    A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``verdict`` is what the gate says.
+    A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``verdict`` is what the gate says. ``sign`` and
+    ``trusted`` are those of trainers started from then on.
     """
 
     patience_s = 300.0
@@ -62,6 +64,8 @@ class TrainingWorld(TwinWorld):
         self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
         self.producer = self.cluster.producer()
         self.store = f"memory://trainer-{next(stores)}"
+        self.sign: Sign = signer(None, ())
+        self.trusted: tuple[str, ...] = ()
         self.trainers: dict[str, Trainer] = {}
         self.runs: dict[str, asyncio.Task[Training | None]] = {}
         self.stops: dict[str, asyncio.Event] = {}
@@ -84,6 +88,8 @@ class TrainingWorld(TwinWorld):
             store=TrainingStore(self.store, NAME),
             launch=self.launch,
             decide=self.decide,
+            sign=self.sign,
+            trusted=self.trusted,
             offload=after_a_moment,
             clock=self.clock,
             metrics=TrainerMetrics(self.registry),

@@ -38,7 +38,7 @@ def rank(ctx: typer.Context, job: Annotated[Path, typer.Argument(help="The job a
     try:
         with _joined(ctx.ensure_object(Invocation).environ) as exchange:
             logs.event("rank.started", rank=exchange.rank, world=exchange.world, pid=os.getpid())
-            run(told, cluster, exchange)
+            run(told, cluster, exchange, trusted=settings.signing.trusted)
     except (UserError, KafkaError) as error:
         lasting = not (isinstance(error, KafkaError) and error.retriable)
         logs.event(RANK_FAILED, level="error", error=str(error), lasting=lasting)

@@ -105,7 +105,7 @@ def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: 
     from headrace.training.ranks.rank import run
 
     if ranks == 1 and nodes is None:
-        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}))
+        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}), trusted=())
         outcome = read_outcome(job)
         assert outcome is not None  # noqa: S101 - the rank has just written it
         return outcome

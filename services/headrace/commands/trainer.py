@@ -86,6 +86,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster
+    from headrace.model.signing import signer
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
     from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
@@ -93,6 +94,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
 
     # Compiled now: later it would hold up the heartbeats.
     text_keys(["warm"])
+    sign = signer(settings.signing.key_file, settings.signing.trusted)
     names = settings.topics.names()
     name = settings.worker.model_name
     cluster = AioKafkaCluster(settings.kafka)
@@ -111,6 +113,8 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 store=TrainingStore(settings.trainer.store, name),
                 launch=launch,
                 decide=_gate(settings, cluster, offload),
+                sign=sign,
+                trusted=settings.signing.trusted,
                 offload=offload,
                 clock=SystemClock(),
                 metrics=TrainerMetrics(registry),
@@ -178,6 +182,7 @@ def _gate(settings: Settings, cluster: Cluster, offload: Offload) -> Decide:
         decide,
         traffic=Traffic(cluster, settings.topics.names().requests, settings.requests),
         settings=settings.gate,
+        trusted=settings.signing.trusted,
         clock=SystemClock(),
         offload=offload,
         randomness=np.random.default_rng(settings.trainer.seed),

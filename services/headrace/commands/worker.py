@@ -114,7 +114,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
                 topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
                 settings=settings.worker,
                 shape=settings.requests,
-                model=_model(settings.worker.model, settings.worker.backend),
+                model=_model(settings),
                 clock=SystemClock(),
                 offload=lambda work: loop.run_in_executor(pool, work),
                 metrics=WorkerMetrics(registry),
@@ -126,14 +126,19 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
                 await running.run(stop)
 
 
-def _model(model: str, backend: str) -> Model | Load:
+def _model(settings: Settings) -> Model | Load:
     """The artifact at a path or URI, opened for good; of an alias, how its versions are opened beside the answering."""
     from headrace.inference.background import Background
     from headrace.inference.opening import open_model, open_version
+    from headrace.logs import event
     from headrace.model.artifact import load
     from headrace.registry.loading import is_location
 
+    model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
     if is_location(model):
+        if trusted:
+            why = "a file that worker.model names is the operator's own choice: its signature is not asked for"
+            event("model.not_verified", level="warning", uri=model, why=why)
         artifact = load(model)
         return open_model(artifact, backend, artifact.version)
     if backend == "cuda":
@@ -144,7 +149,7 @@ def _model(model: str, backend: str) -> Model | Load:
     background = Background()
 
     async def open_beside(record: ModelVersion) -> Model:
-        return await background.run(record.version, lambda: open_version(record, backend))
+        return await background.run(record.version, lambda: open_version(record, backend, trusted))
 
     return open_beside
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.core.public_keys import public_key_bytes
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
 
 
@@ -67,3 +68,18 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+
+
+class SigningSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who signs versions, by the private key in ``key_file``, and whose signatures are asked for.
+
+    ``trusted`` are public keys as `headrace models keygen` prints them; where there is one, a worker and a trainer
+    refuse every version that none of them signed. Raises ValueError for what is no such key.
+    """
+
+    key_file: str | None = None
+    trusted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in self.trusted:
+            public_key_bytes(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.config.sections import AdminSettings, LogSettings, TopicsSettings
+from headrace.config.sections import AdminSettings, LogSettings, SigningSettings, TopicsSettings
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.settings import KafkaSettings
 from headrace.training.gate.settings import GateSettings
@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
     gate: GateSettings = GateSettings()
+    signing: SigningSettings = SigningSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
 

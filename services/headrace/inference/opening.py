@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from headrace.core.errors import UserError
 from headrace.inference.infer import Model
 from headrace.inference.plain_answers import plain_answers
@@ -15,12 +17,13 @@ class UnfitError(UserError):
     """A version loads, but does not answer as it did where it was made."""
 
 
-def open_version(record: ModelVersion, backend: str) -> Model:
+def open_version(record: ModelVersion, backend: str, trusted: Collection[str]) -> Model:
     """Load the version of ``record``, check it and make it ready. It blocks: for a thread of its own.
 
-    Raises ArtifactError, BoundsError, FoldingError, UnfitError, and whatever the store's driver raises.
+    ``trusted`` are the public keys of which one has to have signed it, if there are any. Raises ArtifactError,
+    BoundsError, FoldingError and UnfitError.
     """
-    return open_model(load_version(record), backend, record.version)
+    return open_model(load_version(record, trusted), backend, record.version)
 
 
 def open_model(artifact: Artifact, backend: str, version: str) -> Model:

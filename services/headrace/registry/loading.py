@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from headrace.model.artifact import Artifact, ArtifactError, load
+from headrace.model.signing import verify
 from headrace_schemas.records import ModelVersion
 
 
@@ -13,11 +15,13 @@ def is_location(model: str) -> bool:
     return "/" in model or "." in model or Path(model).is_file()
 
 
-def load_version(record: ModelVersion) -> Artifact:
-    """Load the artifact of a version, checked against its record.
+def load_version(record: ModelVersion, trusted: Collection[str]) -> Artifact:
+    """Load the artifact of a version, checked against its record, and before that the record's signature.
 
-    Raises ArtifactError when the file is absent, or not the one recorded, and whatever the store's driver raises.
+    ``trusted`` as in :func:`headrace.model.signing.verify`. Raises SignatureError, which is an ArtifactError, before
+    anything is read, and ArtifactError when the file is absent, or not the one recorded.
     """
+    verify(record, trusted)
     artifact = load(record.uri, record.sha256, record.size)
     if artifact.labels != record.labels:
         raise ArtifactError(f"{record.uri} has the labels {artifact.labels}, the record of {record.version} others")

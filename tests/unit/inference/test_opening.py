@@ -63,9 +63,9 @@ def test_an_artifact_that_is_not_the_one_recorded_is_refused(wrong: dict[str, ob
     artifact, uri = with_canary(right=True), "memory://opening/a.safetensors"
     save(artifact, uri)
     record = version_record(artifact, name="default", uri=uri, now_ms=1)
-    assert open_version(record, "cpu").version == artifact.version
+    assert open_version(record, "cpu", ()).version == artifact.version
     with pytest.raises(ArtifactError, match=said):
-        open_version(msgspec.structs.replace(record, **wrong), "cpu")
+        open_version(msgspec.structs.replace(record, **wrong), "cpu", ())
 
 
 async def test_work_beside_the_loop_gives_its_result_or_its_error() -> None:

@@ -77,6 +77,7 @@ def decided(
     *,
     requests: Sequence[str] = TEXTS,
     faults: Away | None = None,
+    trusted: Sequence[str] = (),
 ) -> Verdict:
     async def main() -> Verdict:
         clock = TurnedClock()
@@ -92,6 +93,7 @@ def decided(
                 outcome,
                 traffic=Traffic(cluster, "requests", RequestShape()),
                 settings=settings,
+                trusted=trusted,
                 clock=clock,
                 offload=after_a_moment,
                 randomness=np.random.default_rng(1),

@@ -6,6 +6,7 @@ import typer
 
 from headrace.commands.models.comparing import compare
 from headrace.commands.models.differing import diff
+from headrace.commands.models.keygen import keygen
 from headrace.commands.models.listing import list_
 from headrace.commands.models.moving import pin, promote, rollback, unpin
 from headrace.commands.models.pruning import prune
@@ -33,3 +34,4 @@ app.command()(unpin)
 app.command()(prune)
 app.command()(train)
 app.command()(reproduce)
+app.command()(keygen)

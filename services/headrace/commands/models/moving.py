@@ -94,11 +94,14 @@ def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
     return decide
 
 
-def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: bool = False) -> None:
-    """Publish what ``decide`` gives; with ``check`` its artifact has to be readable, or nothing is moved."""
+def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: bool | None = None) -> None:
+    """Publish what ``decide`` gives. Its version has to be signed as the settings ask, and with ``check`` its artifact
+    has to be readable too, or nothing is moved. None: the alias stays at its version, so nothing is looked at.
+    """
     import msgspec
 
     from headrace.core.clock import SystemClock
+    from headrace.model.signing import verify
     from headrace.registry.loading import load_version
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
@@ -107,8 +110,11 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: b
         async with open_models(settings) as models:
             clock = SystemClock()
             decided = decide(models, settings.worker.model_name, clock.now_ms())
-            if check:
-                await asyncio.to_thread(load_version, models.log.versions[decided.name, decided.version])
+            if check is not None:
+                version = models.log.versions[decided.name, decided.version]
+                verify(version, settings.signing.trusted)
+                if check:
+                    await asyncio.to_thread(load_version, version, settings.signing.trusted)
             # Looking at the artifact took its time, and the alias moves only now.
             pointer = msgspec.structs.replace(decided, moved_at_ms=clock.now_ms())
             await models.writer.publish([pointer])

@@ -23,13 +23,19 @@ def publish(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Record the artifact at URI as a version, and point an alias at it."""
+    """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
+
+    Publish a version again to have it signed by another key.
+    """
     from headrace.core.clock import SystemClock
     from headrace.model.artifact import load
+    from headrace.model.signing import signer
     from headrace.registry.versions import version_record
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    version = version_record(load(uri), name=settings.worker.model_name, uri=_whole(uri), now_ms=SystemClock().now_ms())
+    sign = signer(settings.signing.key_file, settings.signing.trusted)
+    name, now_ms = settings.worker.model_name, SystemClock().now_ms()
+    version = sign(version_record(load(uri), name=name, uri=_whole(uri), now_ms=now_ms))
     pointer = asyncio.run(_publish(settings, version, alias, reason))
     print(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
 

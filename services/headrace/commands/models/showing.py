@@ -90,6 +90,7 @@ def _about(shown: Shown) -> list[tuple[str, str]]:
         ("size", f"{version.size:,} bytes"),
         ("sha256", version.sha256),
         ("weights sha256", version.weights_sha256),
+        ("signed by", version.signed_by),
         ("parent", version.parent),
         ("abstains below", None if version.threshold is None else number(version.threshold)),
     ]

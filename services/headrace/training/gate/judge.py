@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ async def decide(
     *,
     traffic: Traffic,
     settings: GateSettings,
+    trusted: Collection[str],
     clock: Clock,
     offload: Offload,
     randomness: np.random.Generator,
@@ -47,7 +48,8 @@ async def decide(
 
     ``champion`` is the version whose answers the outcome holds beside the new ones, None for a first version. What
     can't be measured (the store or Kafka away, an artifact damaged) fails its check, so that nothing is promoted that
-    was not looked at; the reason is in the verdict. ``offload`` runs the computing off the event loop.
+    was not looked at; the reason is in the verdict. ``trusted`` are the public keys of which one has to have signed a
+    version that is loaded, if there are any. ``offload`` runs the computing off the event loop.
     """
     evidence = Evidence(
         rows=len(outcome.truth),
@@ -63,7 +65,7 @@ async def decide(
             champion=champion.version,
             comparison=await offload(lambda: _compare(outcome, settings.resamples, randomness)),
             champion_latency_us=outcome.champion_latency_us,
-            replay=await _replay(candidate, champion, traffic, settings, offload) if settings.replay else None,
+            replay=await _replay(candidate, champion, traffic, settings, trusted, offload) if settings.replay else None,
         )
     judgement = judge(evidence, settings)
     return Verdict(
@@ -77,12 +79,12 @@ async def decide(
     )
 
 
-def answer_by(version: ModelVersion) -> Answer:
+def answer_by(version: ModelVersion, trusted: Collection[str]) -> Answer:
     """Load the artifact of ``version`` and make it ready to answer as a worker does, threshold included.
 
     Raises ArtifactError, BoundsError or FoldingError when it can't be answered from.
     """
-    artifact = load_version(version)
+    artifact = load_version(version, trusted)
     backend = open_backend("cpu", artifact)
     labels, least = artifact.labels, artifact.about.threshold or 0.0
 
@@ -111,12 +113,13 @@ async def _replay(
     champion: ModelVersion,
     traffic: Traffic,
     settings: GateSettings,
+    trusted: Collection[str],
     offload: Offload,
 ) -> Replayed | Unmeasured:
     consumer = traffic.cluster.consumer()
     try:
-        ours = await offload(lambda: answer_by(candidate))
-        theirs = await offload(lambda: answer_by(champion))
+        ours = await offload(lambda: answer_by(candidate, trusted))
+        theirs = await offload(lambda: answer_by(champion, trusted))
         await consumer.start()
         return await replay(
             consumer,

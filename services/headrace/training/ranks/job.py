@@ -9,7 +9,7 @@ from headrace.training.compress.curve import Curve
 from headrace.training.compress.plan import Budget
 from headrace.training.recipe import Recipe
 from headrace.training.report import Report
-from headrace_schemas.records import Lineage, OffsetRange
+from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
@@ -33,8 +33,8 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` is the URI of the artifact
-    whose answers to the test rows are wanted beside the new one's; ``created_at_ms`` goes into the version's name.
+    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` is the version whose answers
+    to the test rows are wanted beside the new one's; ``created_at_ms`` goes into the version's name.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
     created_at_ms: int | None = None
     parent: str | None = None
-    champion: str | None = None
+    champion: ModelVersion | None = None
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 

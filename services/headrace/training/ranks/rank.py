@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -12,8 +12,9 @@ import msgspec
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model import store
-from headrace.model.artifact import beside, load, save
+from headrace.model.artifact import beside, save
 from headrace.model.backends.interface import Backend, open_backend
+from headrace.registry.loading import load_version
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
 from headrace.training.examining import latency_us
@@ -29,11 +30,19 @@ from headrace.training.train import Steps, Trained, train
 from headrace_schemas.records import OffsetRange
 
 
-def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callable[..., None] = event) -> None:
+def run(
+    job: Job,
+    cluster: Cluster | None,
+    exchange: Exchange,
+    on_event: Callable[..., None] = event,
+    *,
+    trusted: Collection[str],
+) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
-    A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained
-    on, and a KafkaError.
+    ``trusted`` are the public keys of which one has to have signed the champion, if there are any. A rank that is
+    started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained on, ArtifactError
+    for a champion that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
     parts = read_parts(job.source, cluster, exchange)
@@ -57,7 +66,7 @@ def run(job: Job, cluster: Cluster | None, exchange: Exchange, on_event: Callabl
             refit=lambda number, total: tell("training.refit", number=number, total=total),
         ),
     )
-    champion = open_backend("cpu", load(job.champion)) if job.champion is not None else None
+    champion = None if job.champion is None else open_backend("cpu", load_version(job.champion, trusted))
     packed = pack(
         trained,
         parts,

@@ -6,7 +6,7 @@ running training with its frozen offsets, the job, the ranks' checkpoints, their
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.model.artifact import load
+from headrace.model.signing import Sign, verify
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.moving import PinnedAliasError, move
@@ -56,7 +57,11 @@ class Offload(Protocol):
 
 
 class Conductor:
-    """Conducts the trainings of model ``name``. ``confirm`` raises NotLeadingError unless this trainer still leads."""
+    """Conducts the trainings of model ``name``. ``confirm`` raises NotLeadingError unless this trainer still leads.
+
+    ``sign`` signs what is published, and of ``trusted`` public keys, if there are any, one has to have signed the
+    champion that it is compared with.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class Conductor:
         store: TrainingStore,
         launch: Launch,
         decide: Decide,
+        sign: Sign,
+        trusted: Collection[str],
         confirm: Callable[[], Awaitable[None]],
         offload: Offload,
         clock: Clock,
@@ -82,6 +89,8 @@ class Conductor:
         self._store = store
         self._launch = launch
         self._decide = decide
+        self._sign = sign
+        self._trusted = trusted
         self._confirm = confirm
         self._offload = offload
         self._clock = clock
@@ -142,7 +151,8 @@ class Conductor:
         if outcome is None:
             outcome = await self._launch(job)
         version = await self._version(outcome)
-        if (version.name, version.version) not in self._log.versions:
+        # Also over a record of that name that is not ours to the last letter, its signature included.
+        if self._log.versions.get((version.name, version.version)) != version:
             await self._publish([version])
             event("version.published", model=self._name, version=version.version, uri=version.uri)
         return outcome, version, self._known(job.parent)
@@ -151,10 +161,14 @@ class Conductor:
         job = await self._offload(lambda: self._store.read_job(training.id))
         if job is not None:
             return job
+        champion = self._log.resolve(self._name, CHAMPION)
+        if champion is not None:
+            # The ranks look too, but only after the training, when they load it.
+            verify(champion, self._trusted)
         fresh = job_of(
             training,
             topic=self._topic,
-            champion=self._log.resolve(self._name, CHAMPION),
+            champion=champion,
             settings=self._settings,
             store=self._store,
         )
@@ -164,7 +178,7 @@ class Conductor:
 
     async def _version(self, outcome: Outcome) -> ModelVersion:
         artifact = await self._offload(lambda: load(outcome.uri, outcome.sha256, outcome.size))
-        return version_record(artifact, name=self._name, uri=outcome.uri, now_ms=self._clock.now_ms())
+        return self._sign(version_record(artifact, name=self._name, uri=outcome.uri, now_ms=self._clock.now_ms()))
 
     async def _judge(self, version: ModelVersion, champion: ModelVersion | None, outcome: Outcome) -> Verdict:
         verdict = await self._decide(version, champion, outcome)

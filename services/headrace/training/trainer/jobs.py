@@ -30,6 +30,6 @@ def job_of(
         out=store.versions,
         created_at_ms=training.begun_at_ms,
         parent=None if champion is None else champion.version,
-        champion=None if champion is None else champion.uri,
+        champion=champion,
         accept=settings.accept,
     )

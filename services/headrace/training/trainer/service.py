@@ -6,6 +6,7 @@ Everything that touches the world is passed in, so a test runs the same trainer 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 
@@ -13,6 +14,7 @@ from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer
 from headrace.logs import event
+from headrace.model.signing import Sign
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.training.settings import TrainerSettings
@@ -60,6 +62,8 @@ class Trainer:
         store: TrainingStore,
         launch: Launch,
         decide: Decide,
+        sign: Sign,
+        trusted: Collection[str],
         offload: Offload,
         clock: Clock,
         metrics: TrainerMetrics,
@@ -101,6 +105,8 @@ class Trainer:
             store=store,
             launch=launch,
             decide=decide,
+            sign=sign,
+            trusted=trusted,
             confirm=self._election.confirm,
             offload=offload,
             clock=clock,

@@ -1,0 +1,142 @@
+"""Signatures of versions: ed25519 (RFC 8032) over what a version's record says of its artifact.
+
+Signed are the model's name, the version, and the artifact's SHA-256, size and labels: a signed file can't be published
+again under another name or with its labels swapped. What else the file holds is bound by the SHA-256. Where it lies is
+not signed, so that it may be moved; nor are aliases, so who may write the models topic may go back to any signed
+version.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from headrace.core.errors import UserError
+from headrace.core.public_keys import key_id, public_key_bytes, public_key_text
+from headrace.model.artifact_format import ArtifactError
+from headrace_schemas.records import ModelVersion
+
+CONTEXT = "headrace/version/1"
+"""What a signature is for: one made for anything else never fits a version."""
+
+Sign = Callable[[ModelVersion], ModelVersion]
+"""From a version's record to the same record, signed."""
+
+
+class SignatureError(ArtifactError):
+    """A version is not signed by a key that is trusted here, so its file is not even read."""
+
+
+class SigningKeyError(UserError):
+    """There is no private key to sign with, or none that can be used."""
+
+
+def signed_bytes(record: ModelVersion) -> bytes:
+    """What a signature covers: a JSON array, in UTF-8 and without spaces, of :data:`CONTEXT`, the model's name, the
+    version, the SHA-256, the size and the array of labels.
+    """
+    return msgspec.json.encode(
+        (CONTEXT, record.name, record.version, record.sha256, record.size, record.labels),
+    )
+
+
+def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
+    """What signs by the private key in ``key_file``; without one, what leaves a record unsigned.
+
+    Raises SigningKeyError when the file can't be used, and when the ``trusted`` public keys would refuse what is made.
+    """
+    if key_file is None:
+        if trusted:
+            raise SigningKeyError(
+                "signing.trusted is set, so a version that is not signed would be refused. Set signing.key_file to the "
+                "private key to sign with; `headrace models keygen --out FILE` makes one."
+            )
+        return lambda record: record
+    key = _read_key(Path(key_file))
+    public = key.public_key().public_bytes_raw()
+    if trusted and public_key_text(public) not in trusted:
+        raise SigningKeyError(
+            f"signing.key_file {key_file} holds the key {key_id(public)}, which signing.trusted has not, so what it "
+            f"signs would be refused. Add {public_key_text(public)} to signing.trusted, here and of every worker."
+        )
+
+    def sign(record: ModelVersion) -> ModelVersion:
+        signature = base64.b64encode(key.sign(signed_bytes(record))).decode()
+        return msgspec.structs.replace(record, signature=signature, signed_by=key_id(public))
+
+    return sign
+
+
+def verify(record: ModelVersion, trusted: Collection[str]) -> None:
+    """Check a record's signature against ``trusted``, public keys as settings write them; without any, check nothing.
+
+    Raises SignatureError when it is not signed, signed by another key, or altered since.
+    """
+    if not trusted:
+        return
+    what = f"Version {record.version} of model {record.name!r}"
+    if record.signature is None or record.signed_by is None:
+        raise SignatureError(
+            f"{what} is not signed, and signing.trusted asks for a signature. If it is yours, sign it: `headrace "
+            "models publish URI` with signing.key_file set"
+        )
+    keys = {key_id(key): key for key in map(public_key_bytes, trusted)}
+    if record.signed_by not in keys:
+        raise SignatureError(
+            f"{what} is signed by the key {record.signed_by!r}, which is not trusted here (signing.trusted: "
+            f"{', '.join(keys)})"
+        )
+    try:
+        signature = base64.b64decode(record.signature, validate=True)
+        Ed25519PublicKey.from_public_bytes(keys[record.signed_by]).verify(signature, signed_bytes(record))
+    # OverflowError: a size beyond 64 bits.
+    except (InvalidSignature, ValueError, OverflowError) as error:
+        raise SignatureError(
+            f"{what}: its signature by the key {record.signed_by} does not fit its record, so its name, version, "
+            "SHA-256, size or labels were altered after it was signed"
+        ) from error
+
+
+def write_new_key(path: Path) -> str:
+    """Make a private key, write it to ``path`` as PEM for its owner's eyes alone, and give the public key as a setting.
+
+    Raises SigningKeyError when there is a file already, or it can't be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    try:
+        # In one step: neither is a key of others overwritten, nor this one ever readable by them.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except FileExistsError as error:
+        raise SigningKeyError(f"{path} is there already, and a key is never overwritten. Name a new file.") from error
+    except OSError as error:
+        raise SigningKeyError(f"{path} can't be written: {error.strerror or error}.") from error
+    return public_key_text(key.public_key().public_bytes_raw())
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise SigningKeyError(f"signing.key_file {path} can't be read: {error.strerror or error}.") from error
+    # Without its cause, which could hold what is in the file.
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SigningKeyError(
+            f"signing.key_file {path} is no private key in PEM without a password; `headrace models keygen --out FILE` "
+            "makes one."
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SigningKeyError(f"signing.key_file {path} holds a key of another kind; an ed25519 key is wanted.")
+    return key
