@@ -39,7 +39,7 @@ def staged(
         done = loop.create_future()
         piece = Slice(partition, [admit(record, 0.0) for record in records], AFTER, None, None, None, done)
         return compute(
-            Batch([piece], NOW_MS),
+            Batch([piece], NOW_MS, len(records)),
             Served(Model("v", LABELS, backend), Breaker(), None, asyncio.Event()),
             decode_value=compile_shape(shape),
             style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields)),

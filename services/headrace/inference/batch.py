@@ -38,10 +38,14 @@ class Slice(msgspec.Struct, frozen=True, eq=False):
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
-    """What goes through the model together. Requests that expire before ``ready_ms`` are answered ``expired``."""
+    """What goes through the model together. Requests that expire before ``ready_ms`` are answered ``expired``.
+
+    ``weight`` is how many requests of a full batch it takes as long as: more than it has where they are large.
+    """
 
     slices: list[Slice]
     ready_ms: float
+    weight: int
 
     @property
     def size(self) -> int:
@@ -138,7 +142,7 @@ class Batcher:
         return self._batch(slices, ready_ms, plan.closed)
 
     def _batch(self, slices: list[Slice], ready_ms: float, closed: Closed) -> Batch:
-        batch = Batch(slices, ready_ms)
+        batch = Batch(slices, ready_ms, self._weight(slices))
         now_s = self._clock.monotonic()
         oldest_s = min(piece.requests[0].came_s for piece in slices)
         self._metrics.batch(batch.size, closed)
@@ -147,6 +151,14 @@ class Batcher:
         self._metrics.spent("gathering", batch.size * now_s - came_s)
         self._watch_clock(batch)
         return batch
+
+    def _weight(self, slices: Sequence[Slice]) -> int:
+        """A batch that is full by its bytes counts as full. As the one request that it may be it would say that a full
+        one takes a thousand times as long, and a flood of large rubbish would let good requests expire.
+        """
+        size = sum(len(piece.requests) for piece in slices)
+        total_bytes = sum([request.size for piece in slices for request in piece.requests])
+        return max(size, min(self._max_batch, self._max_batch * total_bytes // self._max_batch_bytes))
 
     def _take(self, partition: Partition, count: int) -> Slice:
         requests = partition.take(count)

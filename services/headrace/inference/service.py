@@ -255,7 +255,7 @@ class Worker:
                 await slots.acquire()
                 batch = await self._batcher.next()
                 # Before the first is timed nothing is known of any.
-                if 0 < self._service_time.predict(batch.size) < SHORT_S:
+                if 0 < self._service_time.predict(batch.weight) < SHORT_S:
                     await self._answer(batch, short=True)
                     slots.release()
                 else:
@@ -279,7 +279,7 @@ class Worker:
         if served.drift is not None:
             served.drift.add(computed.labels, computed.tenths, begun)
         took = self._clock.monotonic() - begun
-        self._service_time.observe(batch.size, took)
+        self._service_time.observe(batch.weight, took)
         self._metrics.spent("model", batch.size * took)
         self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
         self._publisher.publish(computed.encoded)
