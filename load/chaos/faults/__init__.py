@@ -1,7 +1,7 @@
 """Faults, by what they happen to."""
 
 from load.chaos.fault import Fault
-from load.chaos.faults import broker, log, network, topics, worker
+from load.chaos.faults import broker, log, network, registry, topics, trainer, worker
 
 ALL: tuple[Fault, ...] = (
     *worker.FAULTS,
@@ -9,4 +9,6 @@ ALL: tuple[Fault, ...] = (
     *broker.FAULTS,
     *topics.FAULTS,
     *log.FAULTS,
+    *trainer.FAULTS,
+    *registry.FAULTS,
 )
