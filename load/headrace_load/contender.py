@@ -9,12 +9,19 @@ settings = {"worker.max_batch" = "256"}
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+MASK = "***"
+# A value is masked for its name, or because it is an address with a password in it.
+_SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[._-])key|api_?key|private", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 
 
 class ContenderError(ValueError):
@@ -65,3 +72,23 @@ def read_contender(path: Path) -> Contender:
         return contender
     model = str((path.parent / worker.model).resolve())
     return msgspec.structs.replace(contender, worker=msgspec.structs.replace(worker, model=model))
+
+
+def masked(contender: Contender) -> Contender:
+    """What may be published of ``contender``: values that look like secrets are masked, by their name or as an address
+    with a password. Results are shared and kept. A secret that stands in ``command`` is not seen for one.
+    """
+    if contender.program is not None:
+        program = msgspec.structs.replace(contender.program, environment=_masked(contender.program.environment))
+        return msgspec.structs.replace(contender, program=program)
+    if contender.worker is not None:
+        worker = msgspec.structs.replace(contender.worker, settings=_masked(contender.worker.settings))
+        return msgspec.structs.replace(contender, worker=worker)
+    return contender
+
+
+def _masked(values: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: MASK if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value) else value
+        for name, value in values.items()
+    }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_load.audit import Audit, audited
-from headrace_load.contender import Contender
+from headrace_load.contender import Contender, masked
 from headrace_load.measure.columns import STATUSES
 from headrace_load.measure.gathered import Gathered
 from headrace_load.measure.joined import join
@@ -42,7 +42,7 @@ def judged(workload: Workload, contender: Contender | None, name: str, found: Ga
     late = None if backlog else lateness(_late(sent, counts), workload.lateness_ms)
     return Result(
         name=name,
-        contender=contender,
+        contender=None if contender is None else masked(contender),
         workload=workload,
         machine=machine(),
         begun_at=datetime.fromtimestamp(found.begin_us / 1e6, UTC).isoformat(timespec="milliseconds"),

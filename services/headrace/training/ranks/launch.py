@@ -7,11 +7,12 @@ then go on from the last checkpoint. It runs in the same way for one rank as for
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import psutil
@@ -67,8 +68,8 @@ async def launch(
 
     ``program`` is a module with its arguments, to which ``rank JOBFILE`` is added: ``headrace --set ...``.
     ``environ`` is what the ranks get of the environment. ``folder`` gets the job's file and the ranks' log, which
-    are left there only when they fail. A rank that dies makes all start again, ``restarts`` times at most.
-    ``on_event`` is told of each event that a rank logs. A call that is cancelled ends the ranks, in GRACE_S seconds
+    only their owner can read and which are left there only when they fail. A rank that dies makes all start again,
+    ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A call that is cancelled ends the ranks, in GRACE_S seconds
     at the latest. Raises TrainingFailedError.
     """
     job_file, log = folder / f"{job.id}.json", folder / f"{job.id}.log"
@@ -102,7 +103,17 @@ async def launch(
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with open(path, "wb", opener=_for_its_owner) as file:
+        file.write(data)
+
+
+def _appended(path: Path) -> BinaryIO:
+    return open(path, "ab", opener=_for_its_owner)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Open without following a link: who guesses the name in a shared folder must not choose what is written to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _meeting(nodes: Nodes | None) -> list[str]:
@@ -133,7 +144,7 @@ async def _follow(
     """
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     output = Output()
-    with log.open("ab") as file:
+    with await asyncio.to_thread(_appended, log) as file:
         async for line in lines(process.stdout):
             file.write(line + b"\n")
             said = output.take(line)
