@@ -14,7 +14,8 @@ from headrace.inference.partition import Partition
 from headrace.inference.publish import Publisher
 from headrace.inference.resume import Resumer
 from headrace.inference.service import Worker
-from headrace.kafka.interface import Record, TopicPartition
+from headrace.kafka.interface import Outgoing, Record, TopicPartition
+from headrace_schemas.codec import decode_result, encode_result
 
 
 class _FromCommit(Resumer):
@@ -118,4 +119,50 @@ class DropsABatch(Worker):
         self._publisher.publish = publish_most
 
 
-BROKEN = (ResumesFromCommit, AfterFromTail, CommitsFirst, TwoInFlight, CarriesOn, KeepsWhatItFetched, DropsABatch)
+class _Altering(Worker):
+    """Publishes what ``alter`` makes of the answers of each slice."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        publish = self._publisher.publish
+
+        def publish_altered(batch: Sequence[Encoded]) -> None:
+            publish([msgspec.structs.replace(e, answers=self.alter(e.answers)) for e in batch])
+
+        self._publisher.publish = publish_altered
+
+    def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
+        raise NotImplementedError
+
+
+class Reorders(_Altering):
+    """Exchanges the first two answers of a slice, each with the other's ``offset`` and ``after``: no reader sees it."""
+
+    def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
+        if len(answers) < 2:
+            return answers
+        one, two = (decode_result(answer.value) for answer in answers[:2])
+        return [
+            _pretending(answers[1], offset=one.offset, after=one.after),
+            _pretending(answers[0], offset=two.offset, after=two.after),
+            *answers[2:],
+        ]
+
+
+class AnswersTwice(_Altering):
+    """Answers the last request of a slice again under the next offset, so that a reader takes it for news."""
+
+    def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
+        last = decode_result(answers[-1].value)
+        return [*answers, _pretending(answers[-1], offset=last.offset + 1, after=last.offset)]
+
+
+def _pretending(answer: Outgoing, **fields: int) -> Outgoing:
+    result = msgspec.structs.replace(decode_result(answer.value), **fields)
+    return msgspec.structs.replace(answer, value=encode_result(result))
+
+
+BROKEN = (
+    ResumesFromCommit, AfterFromTail, CommitsFirst, TwoInFlight, CarriesOn, KeepsWhatItFetched, DropsABatch, Reorders,
+    AnswersTwice,
+)  # fmt: skip
