@@ -81,10 +81,10 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
         case Role.OPERATOR:
             made = (CREATE, DESCRIBE_CONFIGS)
             return (
-                # Replaying dead letters writes where they came from; comparing versions reads requests and answers.
+                # A replayed dead letter is written where it came from, and a mark beside it; comparing reads answers.
                 _topic(names.requests, *made, ALTER, READ, WRITE),
                 _topic(names.results, *made, ALTER, READ),
-                _topic(names.dead_letters, *made, ALTER, READ),
+                _topic(names.dead_letters, *made, ALTER, READ, WRITE),
                 _topic(names.labels, *made, WRITE),  # never grown, so no Alter
                 _topic(names.models, *made, READ, WRITE),
             )

@@ -80,7 +80,7 @@ def test_a_fault_in_our_own_code_is_not_hidden():
         (errors.TopicAuthorizationFailedError({"news", "letters"}), "Read on the topic letters, news"),
         (errors.TopicAuthorizationFailedError("Authorization failed."), r"Read on the topic\."),
         (errors.GroupAuthorizationFailedError("readers"), "Read on the group readers"),
-        (errors.ClusterAuthorizationFailedError(), "Write on the topic that it is to write to"),
+        (errors.ClusterAuthorizationFailedError(), "Write on any topic"),
     ],
     ids=str,
 )

@@ -76,15 +76,15 @@ class AioAdmin:
     async def create_topic(self, spec: TopicSpec) -> None:
         doing = f"Creating topic {spec.name}"
         new = NewTopic(spec.name, spec.partitions, spec.replication, topic_configs=dict(spec.config))
-        with translating(doing, needs="Create"):
+        with translating(doing, needs="Create", topic=spec.name):
             response = await self._inner.create_topics([new])
         for _, code, *message in response.topic_errors:
-            _check(code, doing, message, needs="Create")
+            _check(code, doing, message, needs="Create", topic=spec.name)
         await self._wait_for_partitions(spec.name, spec.partitions, doing)
 
     async def add_partitions(self, topic: str, total: int) -> None:
         doing = f"Growing {topic} to {total} partitions"
-        with translating(doing, needs="Alter"):
+        with translating(doing, needs="Alter", topic=topic):
             await self._inner.create_partitions({topic: NewPartitions(total)})
         await self._wait_for_partitions(topic, total, doing)
 
@@ -97,14 +97,14 @@ class AioAdmin:
             responses = await self._inner.alter_configs([resource])
         for response in responses:
             for code, *message in response.resources:
-                _check(code, doing, message[:1], needs="AlterConfigs")
+                _check(code, doing, message[:1], needs="AlterConfigs", topic=topic)
 
     async def delete_topic(self, topic: str) -> None:
         doing = f"Deleting topic {topic}"
         with translating(doing):
             response = await self._inner.delete_topics([topic])
         for _, code, *message in response.topic_error_codes:
-            _check(code, doing, message, needs="Delete")
+            _check(code, doing, message, needs="Delete", topic=topic)
         await self._wait_for_partitions(topic, 0, doing)
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
@@ -131,7 +131,7 @@ class AioAdmin:
         configs: dict[str, dict[str, str]] = {}
         for response in await self._inner.describe_configs(resources):
             for code, message, _, name, entries in response.resources:
-                _check(code, f"Describing topic {name}", [message], needs="DescribeConfigs")
+                _check(code, f"Describing topic {name}", [message], needs="DescribeConfigs", topic=name)
                 configs[name] = {
                     entry[0]: entry[1]
                     for entry in entries
@@ -167,7 +167,9 @@ def _set_on_topic(entry: tuple[Any, ...], version: int) -> bool:
     return bool(entry[3] == TOPIC_SOURCE) if version > 0 else not entry[3]
 
 
-def _check(code: int, doing: str, message: Sequence[str | None], *, needs: str = "Describe") -> None:
+def _check(
+    code: int, doing: str, message: Sequence[str | None], *, needs: str = "Describe", topic: str | None = None
+) -> None:
     error = for_code(code)
     if error is not NoError:
-        raise translated(error(*[part for part in message if part]), doing, needs=needs)
+        raise translated(error(*[part for part in message if part]), doing, needs=needs, topic=topic)

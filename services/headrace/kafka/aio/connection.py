@@ -166,7 +166,7 @@ class ProducerConnection:
 
     def _judged(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
         """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
-        ours = translated(error, doing, needs="Write")
+        ours = translated(error, doing, needs="Write", topic=partition.topic)
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
         if isinstance(error, OutOfOrderSequenceNumber) and partition in self._broken:
             ours = NotAppendedError(str(ours))

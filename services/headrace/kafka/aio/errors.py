@@ -81,15 +81,16 @@ TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] =
 )
 
 
-def translated(error: Exception, doing: str, *, needs: str = "Describe") -> KafkaError:
+def translated(error: Exception, doing: str, *, needs: str = "Describe", topic: str | None = None) -> KafkaError:
     """Return ``error`` as one of ours, its message beginning with what was being done.
 
-    ``needs`` is the operation, in Kafka's words, that the user has to be allowed on the topic.
+    ``needs`` is the operation, in Kafka's words, that the user has to be allowed on ``topic``, or on the one that the
+    error names.
     """
     if isinstance(error, theirs.OffsetOutOfRangeError) and error.args and isinstance(error.args[0], dict):
         return OffsetOutOfRangeError({(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()})
     if isinstance(error, REFUSALS):
-        return NotAuthorizedError(f"{doing} was refused: {_refused(error, needs)}")
+        return NotAuthorizedError(f"{doing} was refused: {_refused(error, needs, topic)}")
     message = f"{doing} failed: {error or type(error).__name__}"
     for kinds, ours in TRANSLATIONS:
         if isinstance(error, kinds):
@@ -98,19 +99,19 @@ def translated(error: Exception, doing: str, *, needs: str = "Describe") -> Kafk
 
 
 @contextlib.contextmanager
-def translating(doing: str, *, needs: str = "Describe") -> Iterator[None]:
-    """Raise aiokafka's errors, and time-outs, as ours; ``needs`` as :func:`translated` takes it."""
+def translating(doing: str, *, needs: str = "Describe", topic: str | None = None) -> Iterator[None]:
+    """Raise aiokafka's errors, and time-outs, as ours; ``needs`` and ``topic`` as :func:`translated` takes them."""
     try:
         yield
     except KafkaError:
         raise
     except (theirs.KafkaError, theirs.ConsumerStoppedError, theirs.IllegalOperation, TimeoutError, OSError) as error:
-        raise translated(error, doing, needs=needs) from error
+        raise translated(error, doing, needs=needs, topic=topic) from error
 
 
-def _refused(error: Exception, needs: str) -> str:
-    """Which right is missing. A topic or group that the error itself names is named; ``doing`` names others."""
-    of = error.args[0] if error.args else ""
+def _refused(error: Exception, needs: str, topic: str | None) -> str:
+    """Which right is missing."""
+    of = topic or (error.args[0] if error.args else "")
     # A broker's own words are no name.
     names = sorted(of) if isinstance(of, set) else [of] if " " not in of else []
     name = f" {', '.join(names)}" if any(names) else ""
@@ -119,7 +120,7 @@ def _refused(error: Exception, needs: str) -> str:
             right = f"Read on the group{name}"
         case theirs.ClusterAuthorizationFailedError():
             # All that headrace asks of the cluster itself is an idempotent producer's id.
-            right = "Write on the topic that it is to write to"
+            right = "Write on any topic"
         case _:
             right = f"{needs} on the topic{name}"
     return f"this user has no right to {right}. `headrace topics acl` prints the rights of each role."

@@ -1,0 +1,277 @@
+"""Each right of each role taken away alone, on Apache Kafka: something fails, and says which right is missing.
+
+A user for each right that is missing, all made beforehand, logs in by a token that names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from prometheus_client import CollectorRegistry
+
+from headrace.client import Client
+from headrace.commands.topics import acl_names
+from headrace.config import Settings, TopicsSettings
+from headrace.core.clock import SystemClock
+from headrace.inference.infer import Model
+from headrace.inference.service import Worker, WorkerTopics
+from headrace.kafka.acls import Names, Right, Role, rights_of
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.errors import KafkaError, NotAuthorizedError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.settings import KafkaSettings, client_options
+from headrace.metrics import WorkerMetrics
+from headrace.model.signing import signer
+from headrace.training.gate.replay import replay
+from headrace.training.labelling import Labelled, publish_labels
+from headrace.training.settings import TrainerSettings
+from headrace.training.trainer.metrics import TrainerMetrics
+from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
+from headrace.training.trainer.store import TrainingStore
+from headrace_schemas.codec import encode_label, encode_request, encode_result
+from headrace_schemas.paths import RequestShape, compile_shape
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, LabelledText, Status
+from tests.contract.security.guarded import Guarded, allow
+from tests.support.models import LABELS, SumModel
+from tests.support.simulation import SETTINGS
+
+pytestmark = pytest.mark.apache
+
+LIMIT_S = 60.0
+GROUP = "billing"
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A user with the rights of ``role`` but one, on topics of its own."""
+
+    role: Role
+    kind: str
+    what: str
+    operation: str
+    number: int
+
+    @property
+    def user(self) -> str:
+        return f"lacking-{self.number}"
+
+    @property
+    def names(self) -> Names:
+        settings = Settings(topics=TopicsSettings(prefix=f"{self.user}-"))
+        names = acl_names(settings, [f"{self.user}-{GROUP}"])
+        return msgspec.structs.replace(
+            names,
+            worker_group=f"{self.user}-workers",
+            trainer_groups=(f"{self.user}-trainer", f"{self.user}-trainer-election"),
+        )
+
+    @property
+    def name(self) -> str:
+        """The topic or group that it may not do ``operation`` on."""
+        return f"{self.user}-{self.what}"
+
+    def rights(self) -> list[Right]:
+        return [
+            Right(right.resource, right.name, tuple(op for op in right.operations if not self.lacks(right, op)))
+            for right in rights_of(self.role, self.names)
+        ]
+
+    def lacks(self, right: Right, operation: str) -> bool:
+        return (right.resource, right.name, operation) == (self.kind, self.name, self.operation)
+
+
+def cases() -> Iterator[Case]:
+    template = Case(Role.WORKER, "", "", "", 0)
+    number = 0
+    for role in Role:
+        for right in rights_of(role, template.names):
+            for operation in right.operations:
+                what = right.name.removeprefix(f"{template.user}-")
+                yield Case(role, right.resource, what, operation, number)
+                number += 1
+
+
+CASES = tuple(cases())
+
+
+async def _prepare(guarded: Guarded) -> None:
+    everything = AioKafkaCluster(KafkaSettings(bootstrap=guarded.plain))
+    admin = AIOKafkaAdminClient(**client_options(everything.settings))
+    await admin.start()
+    topics = {
+        right.name
+        for case in CASES
+        for right in rights_of(case.role, case.names)
+        if right.resource == "topic" and (case.role is not Role.OPERATOR or right.name == case.name)
+        if case.operation != "Create"
+    }
+    try:
+        made = await admin.create_topics([NewTopic(name, 1, 1) for name in sorted(topics)])
+    finally:
+        await admin.close()
+    assert not [error for error in made.topic_errors if error[1]]
+    await allow(guarded, {case.user: case.rights() for case in CASES})
+    producer = everything.producer()
+    await producer.start()
+    for case in CASES:
+        names = case.names
+        if case.role is Role.WORKER:
+            first = encode_request(ClassifyRequest(text="answered before"))
+            await producer.send_batch(names.requests, 0, [Outgoing(first), Outgoing(b"{rubbish")])
+            answer = ClassifyResult(
+                offset=0, after=-1, crc=zlib.crc32(first), status=Status.OK, version="v1", label=LABELS[0], score=1.0
+            )
+            await producer.send_batch(names.results, 0, [Outgoing(encode_result(answer))])
+        if case.role is Role.TRAINER:
+            label = encode_label(LabelledText(text="a text", label="a label"))
+            await producer.send_batch(names.labels, 0, [Outgoing(label, b"1"), Outgoing(b"{rubbish", b"2")])
+            await producer.send_batch(names.requests, 0, [Outgoing(encode_request(ClassifyRequest(text="a text")))])
+    await producer.stop()
+
+
+async def worker(cluster: AioKafkaCluster, names: Names) -> None:
+    """Answer what is there, for as long as it goes well."""
+
+    async def at_once(work):
+        return work()
+
+    running = Worker(
+        cluster=cluster,
+        topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
+        settings=msgspec.structs.replace(SETTINGS, group=names.worker_group),
+        shape=RequestShape(),
+        model=Model("v1", LABELS, SumModel(), ()),
+        clock=SystemClock(),
+        offload=at_once,
+        metrics=WorkerMetrics(CollectorRegistry()),
+        process="one",
+    )
+    await running.run(asyncio.Event())
+
+
+async def trainer(cluster: AioKafkaCluster, names: Names) -> None:
+    """Replay requests as the gate does, then lead and begin a training, for as long as it goes well."""
+
+    async def at_once(work):
+        return work()
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    consumer = cluster.consumer()
+    await consumer.start()
+    try:
+        same = dict.fromkeys(("candidate", "champion"), lambda texts: [None] * len(texts))
+        await replay(consumer, names.requests, 1, decode=compile_shape(RequestShape()), offload=at_once, **same)
+    finally:
+        await consumer.stop()
+    running = Trainer(
+        name="default",
+        cluster=cluster,
+        topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
+        settings=TrainerSettings(group=names.trainer_groups[0], least_rows=1, new_labels=1, settle=0.0),
+        times=GroupTimes(6.0, 10.0),
+        store=TrainingStore(f"memory://{names.models}", "default"),
+        sign=signer(None, ()),
+        trusted=(),
+        launch=never,
+        decide=never,
+        offload=at_once,
+        clock=SystemClock(),
+        metrics=TrainerMetrics(CollectorRegistry()),
+    )
+    await running.run(asyncio.Event())
+
+
+async def producer(cluster: AioKafkaCluster, names: Names) -> None:
+    async with Client(cluster, requests=names.requests, results=names.results) as client:
+        await client.publish("a text")
+
+
+async def reader(cluster: AioKafkaCluster, names: Names) -> None:
+    """Read alone, then in a group."""
+    client = Client(cluster, requests=names.requests, results=names.results)
+    async with client.reader("beginning") as alone:
+        await alone.read(timeout_s=0.1)
+    async with client.group_reader(names.reader_groups[0], "beginning") as member:
+        while True:
+            await member.read(timeout_s=0.5)
+
+
+async def labeller(cluster: AioKafkaCluster, names: Names) -> None:
+    await publish_labels(cluster, names.labels, labels=[Labelled("1", "a text", "a label")])
+
+
+async def operator(cluster: AioKafkaCluster, names: Names, case: Case) -> None:
+    """What operators' commands do to one topic: apply makes, compares and grows, others read and write."""
+    admin, consumer, writer, topic = cluster.admin(), cluster.consumer(), cluster.producer(), case.name
+    match case.operation:
+        case "Create" | "DescribeConfigs" | "Alter":
+            await admin.start()
+            try:
+                if not await admin.describe_topics([topic]):
+                    await admin.create_topic(TopicSpec(name=topic, partitions=1))
+                await admin.add_partitions(topic, 2)
+            finally:
+                await admin.stop()
+        case "Read":
+            await consumer.start()
+            try:
+                consumer.assign([TopicPartition(topic, 0)])
+                consumer.seek(TopicPartition(topic, 0), 0)
+                while True:
+                    await consumer.partitions_of(topic)
+                    await consumer.fetch(max_records=1, timeout_s=0.5)
+            finally:
+                await consumer.stop()
+        case "Write":
+            await writer.start()
+            try:
+                await writer.send_batch(topic, 0, [Outgoing(b"{}")])
+            finally:
+                await writer.stop()
+
+
+DOES = {
+    Role.WORKER: worker,
+    Role.TRAINER: trainer,
+    Role.PRODUCER: producer,
+    Role.READER: reader,
+    Role.LABELLER: labeller,
+}
+
+
+@pytest.fixture(scope="module")
+def ends(guarded: Guarded) -> dict[int, BaseException | None]:
+    """How the work of each case ended, all of them at once: most of the time they wait."""
+
+    async def end_of(case: Case) -> BaseException | None:
+        cluster = AioKafkaCluster(guarded.token(case.user))
+        does = DOES[case.role](cluster, case.names) if case.role in DOES else operator(cluster, case.names, case)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await does
+        except (KafkaError, TimeoutError) as error:
+            return error
+        return None
+
+    async def all_of_them() -> dict[int, BaseException | None]:
+        await _prepare(guarded)
+        found = await asyncio.gather(*map(end_of, CASES))
+        return {case.number: error for case, error in zip(CASES, found, strict=True)}
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.role} without {case.operation} on {case.what}")
+def test_a_right_that_is_missing_ends_the_work_and_is_named(ends, case):
+    # Whoever may neither read nor write a topic does not even get to know of it, and who may write to none gets no
+    # producer.
+    right = f"(({case.operation}|Describe) on the {case.kind} {case.name}|Write on any topic)"
+    assert isinstance(ends[case.number], NotAuthorizedError), ends[case.number]
+    assert re.search(f"no right to {right}.*headrace topics acl", str(ends[case.number])), ends[case.number]
