@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, assert_never, get_args
 
 import msgspec
@@ -40,6 +42,8 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 MAX_ANSWER_BYTES: Final = 2 * MAX_REQUEST_BYTES
 
 _DAY_MS = 24 * 3600 * 1000
+KAFKA_SEGMENT_MS: Final = 7 * _DAY_MS
+"""How long Kafka fills a segment of a topic that says nothing else."""
 _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
 # The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
@@ -79,10 +83,13 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def topics(prefix: str = "", partitions: int = 4) -> tuple[Topic, ...]:
+def topics(
+    prefix: str = "", partitions: int = 4, retention_ms: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Topic, ...]:
     """Return every topic, each named ``prefix`` + its own name, the answering path's with ``partitions`` partitions.
 
-    Raises ValueError for a prefix that Kafka would refuse, or fewer than one partition.
+    ``retention_ms`` is how long topics, by their own names, keep a record, where that is not as usual; see
+    :func:`keeping`. Raises ValueError for a prefix that Kafka would refuse, or fewer than one partition.
     """
     if not _LEGAL.fullmatch(prefix) or len(prefix) + len(DEAD_LETTERS) > _LONGEST_NAME:
         most = _LONGEST_NAME - len(DEAD_LETTERS)
@@ -91,7 +98,25 @@ def topics(prefix: str = "", partitions: int = 4) -> tuple[Topic, ...]:
         )
     if partitions < 1:
         raise ValueError(f"{partitions} partitions: a topic has at least one")
-    return tuple(msgspec.structs.replace(topic, name=prefix + topic.name) for topic in _unprefixed(partitions))
+    return tuple(
+        msgspec.structs.replace(
+            keeping(topic, retention_ms[topic.name]) if topic.name in retention_ms else topic, name=prefix + topic.name
+        )
+        for topic in _unprefixed(partitions)
+    )
+
+
+def keeping(topic: Topic, retention_ms: int) -> Topic:
+    """Return ``topic`` with records kept for ``retention_ms`` milliseconds, and for no more than twice as long.
+
+    Kafka deletes whole segments, once the last record of one is old enough. By its default a segment is filled for a
+    week, so what comes in slowly would stay for a week longer; here for no longer than the retention itself.
+    Raises ValueError for a compacted topic, which keeps the last record of each key.
+    """
+    if topic.retention_ms is None:
+        raise ValueError(f"{topic.name} keeps the last record of each key, so it has no retention")
+    segment = {"segment.ms": str(min(retention_ms, KAFKA_SEGMENT_MS))}
+    return msgspec.structs.replace(topic, retention_ms=retention_ms, config={**topic.config, **segment})
 
 
 def version_key(name: str, version: str) -> bytes:

@@ -69,8 +69,8 @@ async def launch(
     ``program`` is a module with its arguments, to which ``rank JOBFILE`` is added: ``headrace --set ...``.
     ``environ`` is what the ranks get of the environment. ``folder`` gets the job's file and the ranks' log, which
     only their owner can read and which are left there only when they fail. A rank that dies makes all start again,
-    ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A call that is cancelled ends the ranks, in GRACE_S seconds
-    at the latest. Raises TrainingFailedError.
+    ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A call that is cancelled ends the
+    ranks, in GRACE_S seconds at the latest. Raises TrainingFailedError.
     """
     job_file, log = folder / f"{job.id}.json", folder / f"{job.id}.log"
     await asyncio.to_thread(_write, job_file, msgspec.json.encode(job))
