@@ -91,13 +91,11 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
 
     The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
     """
-    import base64
-
-    from headrace.kafka.sealing import key_id, make_key
+    from headrace.kafka.sealing import key_id, make_key, public_key_text
 
     public = make_key(out)
     print(f"# the private key is in {out}; key {key_id(public)}")
-    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{base64.b64encode(public).decode()}"')
+    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{public_key_text(public)}"')
 
 
 @app.command()

@@ -29,6 +29,7 @@ import msgspec
 
 from headrace.core.errors import UserError
 
+SCHEME = "x25519:"
 VERSION = b"\x01"
 KEY_BYTES = 32
 NUMBER_BYTES = 4
@@ -64,14 +65,22 @@ class PrivateKey(msgspec.Struct, frozen=True):
         return X25519PrivateKey.from_private_bytes(self.raw).public_key().public_bytes_raw()
 
 
+def public_key_text(public: bytes) -> str:
+    """The 32 bytes of a public key as a setting has them: ``x25519:`` and Base64."""
+    return SCHEME + base64.b64encode(public).decode()
+
+
 def parse_public_key(text: str) -> bytes:
-    """The 32 bytes of a public key from Base64, as `headrace dead-letters keygen` prints it. Raises ValueError."""
+    """The 32 bytes that :func:`public_key_text` wrote. Raises ValueError for any other text."""
     try:
-        raw = base64.b64decode(text, validate=True)
+        raw = base64.b64decode(text.removeprefix(SCHEME), validate=True)
     except ValueError:
         raw = b""
-    if len(raw) != KEY_BYTES:
-        raise ValueError("a public key is 32 bytes in Base64, as `headrace dead-letters keygen` prints it")
+    if not text.startswith(SCHEME) or len(raw) != KEY_BYTES:
+        raise ValueError(
+            f"{text[:80]!r} is no public key: expected {SCHEME} and {KEY_BYTES} bytes in Base64, as `headrace "
+            "dead-letters keygen` prints it"
+        )
     return raw
 
 

@@ -1,4 +1,3 @@
-import base64
 from typing import Any
 
 import msgspec
@@ -8,12 +7,12 @@ from headrace.client.dead_letters import Found, opened
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import FetchedRecord, Outgoing
 from headrace.kafka.keeping import DeadLetterSettings, keeping
-from headrace.kafka.sealing import PrivateKey, SealError, key_id
+from headrace.kafka.sealing import PrivateKey, SealError, key_id, public_key_text
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING, dead_letter_from_record, kept, sealed_to
 from headrace_schemas.records import DeadLetter
 
 KEY = PrivateKey(bytes(range(32)), "test.pem")
-PUBLIC = base64.b64encode(KEY.public()).decode()
+PUBLIC = public_key_text(KEY.public())
 MARK = b"mark-7f3a"
 HEADERS = (("tenant", MARK), ("token", None), ("headrace-attempt", b"2"))
 RECORD = FetchedRecord("classify.requests", 3, 42, 5, b"key " + MARK, MARK * 100, HEADERS)
@@ -97,7 +96,7 @@ def test_a_letter_that_was_changed_or_claims_another_place_does_not_open() -> No
     [
         ({"keep": "encrypted"}, "there is no public_key"),
         ({"keep": "cut", "public_key": PUBLIC}, "nothing would be encrypted"),
-        ({"keep": "encrypted", "public_key": "abc"}, "public_key: a public key is 32 bytes"),
+        ({"keep": "encrypted", "public_key": "abc"}, "public_key: 'abc' is no public key"),
     ],
 )
 def test_settings_that_would_encrypt_nothing_are_refused(settings: dict[str, Any], said: str) -> None:

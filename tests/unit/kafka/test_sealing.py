@@ -14,6 +14,7 @@ from headrace.kafka.sealing import (
     key_id,
     make_key,
     parse_public_key,
+    public_key_text,
     read_key,
     sealer,
     unseal,
@@ -108,8 +109,10 @@ def test_a_file_that_holds_no_such_key_is_refused_without_its_content(tmp_path: 
     assert refused.value.__cause__ is None
 
 
-@pytest.mark.parametrize("text", ["", "AAAA", "no base64", "A" * 44 + "=", "ä"])
+@pytest.mark.parametrize("text", ["", "AAAA", "no base64", "ed25519:" + "A" * 43 + "=", "A" * 44 + "=", "ä"])
 def test_a_public_key_is_32_bytes_in_base64(text: str) -> None:
-    with pytest.raises(ValueError, match="32 bytes in Base64"):
-        parse_public_key(text)
+    for one in (text, "x25519:" + text):
+        with pytest.raises(ValueError, match="expected x25519: and 32 bytes in Base64"):
+            parse_public_key(one)
+    assert parse_public_key(public_key_text(KEY.public())) == KEY.public()
     assert len(key_id(KEY.public())) == 16
