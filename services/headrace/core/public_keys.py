@@ -22,7 +22,7 @@ def public_key_bytes(text: str) -> bytes:
         key = b""
     if not text.startswith(SCHEME) or len(key) != KEY_BYTES:
         raise ValueError(
-            f"{text[:80]!r} is no public key: expected {SCHEME} and {KEY_BYTES} bytes in base64, as `headrace models "
+            f"{text[:16]!r} is no public key: expected {SCHEME} and {KEY_BYTES} bytes in base64, as `headrace models "
             "keygen` prints it"
         )
     return key

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
-from typer.testing import CliRunner
 
-from headrace import cli
-from headrace.commands.models import opening
-from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.interface import Outgoing
 from headrace.kafka.memory.producer import MemoryProducer
-from headrace.model.artifact import About, Artifact, ArtifactError, assemble, save
-from headrace.model.quantizing import quantize
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.model.artifact import ArtifactError
 from headrace.registry.moving import NoPreviousVersionError
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.records import (
@@ -29,61 +20,12 @@ from headrace_schemas.records import (
     ClassifyRequest,
     ClassifyResult,
     Lineage,
-    ModelsRecord,
     OffsetRange,
     ResultsClaim,
     Status,
     Verdict,
 )
-from tests.support.networks import random_network
-
-MODELS = "classify.models"
-NETWORK = quantize(random_network(1))
-
-
-class Site:
-    """A twin with the models topic, artifacts in a folder, and the command line on both."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.cluster = MemoryCluster(SystemClock())
-        self.cluster.create_topic(TopicSpec(name=MODELS, partitions=1))
-        monkeypatch.setattr(opening, "cluster_of", lambda settings: self.cluster)
-        monkeypatch.chdir(folder)
-
-    def run(self, *arguments: object) -> str:
-        result = CliRunner().invoke(cli.app, ["models", *map(str, arguments)], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    def artifact(self, minute: int, **about: object) -> Artifact:
-        """An artifact of that minute, in a file of its version's name."""
-        artifact = assemble(NETWORK, About(created_at_ms=60_000 * minute, **about))
-        save(artifact, str(self.folder / artifact.version))
-        return artifact
-
-    def publish(self, *records: ModelsRecord) -> None:
-        async def write() -> None:
-            await ModelsWriter(self.cluster.producer(), MODELS).publish(records)
-
-        asyncio.run(write())
-
-    def write(self, topic: str, records: Sequence[Outgoing]) -> None:
-        self.cluster.create_topic(TopicSpec(name=topic, partitions=1))
-
-        async def write() -> None:
-            await self.cluster.producer().send_batch(topic, 0, records)
-
-        asyncio.run(write())
-
-    def log(self) -> ModelsLog:
-        async def read() -> ModelsLog:
-            log = ModelsLog(self.cluster, MODELS)
-            await log.start()
-            await log.stop()
-            return log
-
-        return asyncio.run(read())
+from tests.support.models_site import Site
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersion, Verdict
 from tests.support.networks import VOCABULARY, random_artifact, random_network
+from tests.support.signing import new_key
 from tests.support.story import after_a_moment
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
 
@@ -195,3 +196,18 @@ def test_the_same_training_gets_the_same_verdict(tmp_path: Path) -> None:
     ours, theirs = random_artifact(1), random_artifact(2)
     candidate, champion, outcome = published(tmp_path, ours), published(tmp_path, theirs), outcome_of(ours, theirs)
     assert decided(candidate, champion, outcome) == decided(candidate, champion, outcome)
+
+
+def test_a_champion_that_no_trusted_key_signed_is_not_replayed_so_nothing_is_promoted(tmp_path: Path) -> None:
+    own = new_key(tmp_path / "own.pem")
+    candidate, champion = random_artifact(1), random_artifact(2)
+    signed, unsigned = own.sign(published(tmp_path, candidate)), published(tmp_path, champion)
+    outcome = outcome_of(candidate, champion)
+    refused = decided(signed, unsigned, outcome, trusted=[own.public])
+    assert not refused.promoted
+    assert "is not signed" in check(refused, "replay").detail
+    assert check(decided(signed, own.sign(unsigned), outcome, trusted=[own.public]), "replay").value < 1.0
+    # Nor is a candidate whose record somebody else put in the place of ours.
+    other = new_key(tmp_path / "other.pem")
+    foreign = decided(other.sign(signed), own.sign(unsigned), outcome, trusted=[own.public])
+    assert "which is not trusted here" in check(foreign, "replay").detail

@@ -45,6 +45,8 @@ def run(
     for a champion that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
+    # First of all: what is refused should not cost a training.
+    champion = None if job.champion is None else open_backend("cpu", load_version(job.champion, trusted))
     parts = read_parts(job.source, cluster, exchange)
 
     def tell(name: str, **fields: Any) -> None:
@@ -66,7 +68,6 @@ def run(
             refit=lambda number, total: tell("training.refit", number=number, total=total),
         ),
     )
-    champion = None if job.champion is None else open_backend("cpu", load_version(job.champion, trusted))
     packed = pack(
         trained,
         parts,

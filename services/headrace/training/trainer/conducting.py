@@ -163,7 +163,7 @@ class Conductor:
             return job
         champion = self._log.resolve(self._name, CHAMPION)
         if champion is not None:
-            # The ranks look too, but only after the training, when they load it.
+            # The ranks look too: their job comes from the store. This is before any of them is started.
             verify(champion, self._trusted)
         fresh = job_of(
             training,

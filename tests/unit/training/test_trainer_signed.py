@@ -1,0 +1,115 @@
+"""Trainers where versions are signed: theirs are, and what no trusted key signed is neither compared nor loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.model.artifact import save
+from headrace.model.signing import SignatureError, signer, verify
+from headrace.registry.versions import version_record
+from headrace.training.ranks.exchange import Alone
+from headrace.training.ranks.job import FileSource, Job
+from headrace.training.ranks.rank import run
+from headrace.training.recipe import Recipe
+from headrace_schemas.records import ModelAlias, ModelVersion, TrainingState
+from tests.support.networks import random_artifact
+from tests.support.signing import SigningKey, new_key
+from tests.support.training_world import NAME, TrainingWorld, story
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> SigningKey:
+    return new_key(tmp_path / "own.pem")
+
+
+def trusting(world: TrainingWorld, key: SigningKey) -> None:
+    world.trusted = (key.public,)
+    world.sign = signer(str(key.file), world.trusted)
+
+
+def versions(world: TrainingWorld) -> list[ModelVersion]:
+    return [record for record in world.models() if isinstance(record, ModelVersion)]
+
+
+def champion(world: TrainingWorld) -> ModelVersion:
+    """A version that somebody published, as nobody has signed it."""
+    artifact = random_artifact(4)
+    uri = f"{world.store}/by-hand"
+    save(artifact, uri)
+    return version_record(artifact, name=NAME, uri=uri, now_ms=world.clock.now_ms())
+
+
+def points_at(version: ModelVersion) -> ModelAlias:
+    return ModelAlias(name=NAME, alias="champion", version=version.version, moved_at_ms=1)
+
+
+def test_a_trainer_signs_its_versions(key):
+    @story
+    async def play(world):
+        trusting(world, key)
+        world.start()
+        await world.label("a", "b", "c")
+        await world.trained(1)
+        (version,) = versions(world)
+        verify(version, [key.public])
+        assert world.alias().version == version.version
+        await world.label("a", "b", "c", label="neg")
+        await world.trained(2)
+        assert world.launched[1].champion == version
+
+    play()
+
+
+def test_a_training_beside_an_unsigned_champion_fails_with_the_reason_before_it_is_launched(key):
+    @story
+    async def play(world):
+        unsigned = champion(world)
+        await world.decree(unsigned, points_at(unsigned))
+        trusting(world, key)
+        world.start()
+        await world.label("a", "b", "c")
+        (failed,) = await world.trained(1, TrainingState.FAILED)
+        assert f"Version {unsigned.version} of model 'default' is not signed" in failed.error
+        assert world.launched == []
+        assert world.alias().version == unsigned.version
+        # Signed by hand, it is compared with at the next try.
+        await world.decree(key.sign(unsigned))
+        await world.trained(1)
+        assert world.compared == [unsigned.version]
+
+    play()
+
+
+def test_a_record_that_somebody_put_under_the_name_of_a_trained_version_is_replaced_by_the_signed_one(key):
+    @story
+    async def play(world):
+        trusting(world, key)
+        world.promoted = False
+        world.start()
+        await world.label("a", "b", "c")
+        await world.trained(1)
+        (made,) = versions(world)
+        world.kill()
+        # As if the trainer had died before it published the version, and somebody had been quicker.
+        await world.decree(msgspec.structs.replace(made, signature=None, labels=("x", "y", "z")))
+        await world.decree(next(record for record in world.trainings() if record.state is TrainingState.RUNNING))
+        world.start("t1")
+        await world.trained(2)
+        assert versions(world)[-1] == made
+
+    play()
+
+
+def test_a_rank_does_not_load_a_champion_of_its_job_that_no_trusted_key_signed(key, tmp_path):
+    artifact = random_artifact(4)
+    save(artifact, str(tmp_path / "champion"))
+    record = version_record(artifact, name=NAME, uri=str(tmp_path / "champion"), now_ms=1)
+    job = Job(
+        id="1", source=FileSource(data="nowhere.jsonl"), recipe=Recipe(), checkpoints="memory://none",
+        out="memory://none", champion=record,
+    )  # fmt: skip
+    with pytest.raises(SignatureError, match="is not signed"):
+        run(job, None, Alone(), trusted=[key.public])
