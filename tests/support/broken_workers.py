@@ -136,10 +136,13 @@ class _Altering(Worker):
 
 
 class Reorders(_Altering):
-    """Exchanges the first two answers of a slice, each with the other's ``offset`` and ``after``: no reader sees it."""
+    """Exchanges the first two answers of a slice, each with the other's ``offset`` and ``after``: no reader sees it.
+
+    The last answer stays as it is, because a worker that resumes looks whether it is to the request there.
+    """
 
     def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
-        if len(answers) < 2:
+        if len(answers) < 3:
             return answers
         one, two = (decode_result(answer.value) for answer in answers[:2])
         return [
@@ -150,11 +153,15 @@ class Reorders(_Altering):
 
 
 class AnswersTwice(_Altering):
-    """Answers the last request of a slice again under the next offset, so that a reader takes it for news."""
+    """Answers the first request of a slice again under the next one's offset: a reader takes that for news, and drops
+    the answer that is due there. The last answer of a slice stays as it is, as above.
+    """
 
     def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
-        last = decode_result(answers[-1].value)
-        return [*answers, _pretending(answers[-1], offset=last.offset + 1, after=last.offset)]
+        if len(answers) < 3:
+            return answers
+        two = decode_result(answers[1].value)
+        return [answers[0], _pretending(answers[0], offset=two.offset, after=two.after), *answers[1:]]
 
 
 def _pretending(answer: Outgoing, **fields: int) -> Outgoing:
