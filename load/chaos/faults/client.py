@@ -1,0 +1,243 @@
+"""What happens to those who use the client: publishers, readers and who awaits answers, killed or left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import numpy as np
+
+from headrace.client import Client, NoAnswerError, connect
+from headrace.model.artifact import load
+from headrace.model.backends.interface import open_backend
+from headrace_load.processes import Child, child
+from headrace_schemas.records import Status
+from load.chaos.fault import Fault
+from load.chaos.faults.points import at
+from load.chaos.faults.worker import SESSION_S
+from load.chaos.frames import PRODUCE
+from load.chaos.history import read_answers
+from load.chaos.proxy import Way
+from load.chaos.world import World
+
+KILLS = 4
+CALLERS = 50
+CALLS = 6
+LIMIT_S = 60.0
+TIMEOUTS_S = (1.0, 20.0)
+"""What callers have: shorter and longer than a killed worker's session."""
+Place = tuple[int, int]
+"""Partition and offset of a request."""
+
+
+async def publisher_killed(world: World) -> None:
+    """A publisher is killed again and again: what it knew to be acknowledged is answered once, and is what it sent."""
+    file = world.folder / "acknowledged"
+    program = (world.system.bootstrap, world.system.requests, world.system.results, str(file))
+    for _ in range(KILLS):
+        async with running(world, "publisher", *program) as publisher:
+            await grows(world, file)
+            await world.moment()
+            await publisher.kill()
+    acknowledged = {(partition, offset): crc for partition, offset, crc in rows(file)}
+    answers = await answered(world, acknowledged.keys())
+    assert answers.keys() >= acknowledged.keys(), "acknowledged requests of a killed publisher have no answer"
+    wrong = [place for place, crc in acknowledged.items() if answers[place] != crc]
+    assert not wrong, f"answers to other texts than were published: {wrong}"
+    world.notes.append(f"{len(acknowledged):,} requests that a killed publisher knew of, all answered")
+
+
+async def reader_killed(world: World) -> None:
+    """A reader is killed and goes on behind the last answer that it wrote down; the last time before repeats of what
+    it has read, by a worker that was stopped while its answers hung on the way.
+    """
+    file = world.folder / "read"
+    program = (world.system.bootstrap, world.system.results, str(file))
+    for _ in range(KILLS):
+        async with running(world, "reading", *program) as reader:
+            await grows(world, file)
+            await world.moment()
+            await reader.kill()
+    async with running(world, "reading", *program) as reader:
+        worker = world.any_worker()
+
+        async def act() -> bool:
+            worker.signal(signal.SIGSTOP)
+            await world.wait(SESSION_S + 2.0)
+            await covered(world, [file])
+            await reader.kill()
+            return True
+
+        await at(world, worker, Way.TO_BROKER, PRODUCE, act)
+        worker.signal(signal.SIGCONT)
+    log, _ = await read_answers(world.system)
+    repeats = len(log) - len(np.unique(log[["partition", "offset"]]))
+    assert repeats, "the stopped worker's answers are no repeats"
+    async with running(world, "reading", *program) as reader:
+        await covered(world, [file])
+        await reader.kill()
+    again, holes = twice(file), sum(row[-1] for row in rows(file))
+    assert not again, f"a reader that was started again was handed {again} answers twice"
+    assert not holes, f"a reader that was started again was told of {holes} holes"
+    world.notes.append(f"{len(rows(file)):,} answers, each once over {KILLS + 2} starts of the reader")
+
+
+async def group_rebalances(world: World) -> None:
+    """Members of a group join and leave, and nobody is handed what was marked; then members are killed."""
+    group = f"{world.system.results}-readers"
+    names = ("first", "second", "third")
+    files = {name: world.folder / f"read-{name}" for name in names}
+
+    def member(name: str) -> AbstractAsyncContextManager[Child]:
+        return running(world, "reading", world.system.bootstrap, world.system.results, str(files[name]), group)
+
+    async with member("first"):
+        await grows(world, files["first"])
+        async with member("second"):
+            await grows(world, files["second"])
+            async with member("third"):
+                await grows(world, files["third"])
+            await covered(world, files.values())
+        await covered(world, files.values())
+        again = twice(*files.values())
+        assert not again, f"{again} answers were handed over twice by rebalances in which nobody died"
+        for _ in range(KILLS):
+            async with member("second") as second:
+                await grows(world, files["second"])
+                await world.moment()
+                await second.kill()
+        await covered(world, files.values())
+    again = twice(*files.values())
+    world.notes.append(f"no answer twice where nobody died, {again:,} after {KILLS} kills of a member")
+
+
+async def awaited(world: World) -> None:
+    """Fifty callers await answers while workers are killed: each gets its own, or hears in time that none came."""
+    backend = open_backend("cpu", load(str(world.model)))
+    labels = load(str(world.model)).labels
+    silent = 0
+
+    async def calls(client: Client, caller: int) -> None:
+        nonlocal silent
+        for number in range(CALLS):
+            name = f"caller {caller} call {number}"
+            text = f"word{world.rng.randrange(2000)} of {name}"
+            try:
+                answer = await client.classify(text, id=name, timeout=world.rng.choice(TIMEOUTS_S))
+            except NoAnswerError:
+                silent += 1
+                continue
+            assert answer.id in (name, None), f"{name} was given the answer to {answer.id}"
+            if answer.status is Status.OK:
+                right = labels[int(backend.classify([text.encode()]).labels[0])]
+                assert (answer.id, answer.label) == (name, right), f"{name} was told {answer.label}, and it is {right}"
+            await world.moment(0.5)
+
+    async def kills() -> None:
+        for _ in range(KILLS):
+            worker = world.any_worker()
+            await worker.kill()
+            await world.workers.start(worker.name)
+
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as together, client_of(world) as client:
+        together.create_task(kills())
+        await asyncio.gather(*(calls(client, caller) for caller in range(CALLERS)))
+    world.notes.append(f"{CALLERS * CALLS - silent} calls got their own answers, {silent} heard in time that none came")
+
+
+def running(world: World, program: str, *arguments: str) -> AbstractAsyncContextManager[Child]:
+    """A user's program while the block runs; at its end SIGTERM."""
+    log = world.folder / f"{program}.log"
+    return child((sys.executable, "-m", f"load.chaos.programs.{program}", *arguments), log=log)
+
+
+def client_of(world: World) -> AbstractAsyncContextManager[Client]:
+    """A client on the direct way."""
+    return connect(world.system.bootstrap, requests=world.system.requests, results=world.system.results)
+
+
+def written(file: Path) -> int:
+    """How much a program has written down."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def read(*files: Path) -> Counter[Place]:
+    """How often each answer was handed to those who wrote the files."""
+    return Counter((row[0], row[1]) for file in files for row in rows(file))
+
+
+def rows(file: Path) -> list[list[int]]:
+    """The whole lines of a file that is perhaps being written."""
+    data = file.read_bytes() if file.exists() else b""
+    return [[int(part) for part in line.split()] for line in data[: data.rfind(b"\n") + 1].splitlines()]
+
+
+async def grows(world: World, file: Path) -> None:
+    """Wait until a program writes."""
+    before = written(file)
+    await world.until(lambda: written(file) > before)
+
+
+async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
+    """CRC-32s of the answers that a reader is handed from the beginning up to now, and until ``least`` are there.
+
+    Raises TimeoutError.
+    """
+    found: dict[Place, int] = {}
+    async with asyncio.timeout(LIMIT_S), client_of(world) as client, client.reader("beginning") as reader:
+        ends = await reader.ends()
+        while any(reader.positions[number] < end for number, end in ends.items()) or not found.keys() >= set(least):
+            for answer in await reader.read():
+                place = (answer.partition, answer.result.offset)
+                assert place not in found, f"a reader was handed the answer to {place} twice"
+                assert answer.hole is None, f"a reader was told of a hole before {place}"
+                found[place] = answer.result.crc
+    return found
+
+
+async def covered(world: World, files: Collection[Path]) -> None:
+    """Wait until those who wrote the files were handed all answers that there are now. Raises TimeoutError."""
+    everything = await answered(world, frozenset())
+    await world.until(lambda: read(*files).keys() >= everything.keys())
+
+
+def twice(*files: Path) -> int:
+    """How many answers were handed over more than once, each time counted."""
+    return sum(count - 1 for count in read(*files).values())
+
+
+FAULTS = (
+    Fault(
+        name="client-publisher-killed",
+        title="a publisher is killed four times",
+        about="client",
+        strike=publisher_killed,
+        sequence=False,
+    ),
+    Fault(
+        name="client-reader-killed",
+        title="a reader is killed five times, once before repeats",
+        about="client",
+        strike=reader_killed,
+        sequence=False,
+    ),
+    Fault(
+        name="client-group",
+        title="readers of a group join, leave and are killed",
+        about="client",
+        strike=group_rebalances,
+        sequence=False,
+    ),
+    Fault(
+        name="client-awaiting",
+        title="workers killed under fifty awaiting callers",
+        about="client",
+        strike=awaited,
+        sequence=False,
+    ),
+)
