@@ -51,11 +51,10 @@ port = 0
 """
 
 
-async def granted(config: Path) -> dict[str, list[Right]]:
-    """What `headrace topics acl` prints, by user."""
+def granted(printed: str) -> dict[str, list[Right]]:
+    """What `headrace topics acl --json` printed, by user."""
     rights: dict[str, list[Right]] = {}
-    command = ("--config", str(config), "topics", "acl", "--json", "--group", GROUP)
-    for line in (await headrace(*command, environment=as_user("operator"))).splitlines():
+    for line in printed.splitlines():
         right = json.loads(line)
         kind, _, user = right["principal"].partition(":")
         assert kind == "User"
@@ -79,8 +78,9 @@ async def test_every_role_does_its_work_with_the_rights_that_are_printed_and_no_
         CONFIG.format(bootstrap=guarded.login, authority=guarded.authority, prefix=PREFIX, store=tmp_path / "store")
     )
     save(random_artifact(3), str(model))
-    await allow(guarded, await granted(config))
     command = ("--config", str(config))
+    printed = await headrace(*command, "topics", "acl", "--json", "--group", GROUP, environment=as_user("operator"))
+    await allow(guarded, granted(printed))
     await headrace(*command, "topics", "apply", environment=as_user("operator"))
 
     worker_log, trainer_log = tmp_path / "worker.log", tmp_path / "trainer.log"

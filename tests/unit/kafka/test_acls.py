@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 
 import msgspec
 import pytest
 
+from headrace import cli
 from headrace.kafka.acls import Names, Role, commands, rights_of
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
 
@@ -77,3 +79,32 @@ def test_commands_are_kafkas_own_and_safe_for_a_shell():
         *("--operation", "Read", "--operation", "Write", "--topic", "classify.results"),
     ]
     assert shlex.split(lines[-1])[-4:] == ["--operation", "Read", "--group", "answering"]
+
+
+def printed(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["headrace", "topics", "acl", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0), capsys.readouterr()
+
+
+def test_the_command_prints_the_rights_of_the_roles_asked_for_on_the_topics_of_the_settings(monkeypatch, capsys):
+    asked = ("--role", "reader", "--role", "labeller", "--prefix", "team.", "--group", "billing")
+    code, said = printed(monkeypatch, capsys, *asked, "--bootstrap", "kafka:9093")
+    first = "kafka-acls.sh --bootstrap-server kafka:9093 --add --allow-principal"
+    assert (code, said.out.splitlines()) == (
+        0,
+        [
+            "# reader",
+            f"{first} User:reader --operation Read --topic team.classify.results",
+            f"{first} User:reader --operation Read --group billing",
+            "# labeller",
+            f"{first} User:labeller --operation Write --topic team.classify.labels",
+        ],
+    )
+
+
+def test_a_principal_without_its_kind_is_refused(monkeypatch, capsys):
+    code, said = printed(monkeypatch, capsys, "--principal", "alice")
+    assert code == 2
+    assert "User:alice" in said.err
