@@ -1,17 +1,11 @@
-"""What happens to versions on their way to workers: the store, the artifacts, the models topic.
-
-Workers follow the champion. Whatever is wrong with the next version, they go on answering by the one that they have and
-say why; when it is mended they take it up by themselves.
-"""
+"""What the registry leads workers to: files that are no artifacts, and records that are none or say what can't be."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import pickle
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,139 +13,15 @@ import numpy as np
 from safetensors.numpy import save as save_arrays
 
 from headrace.kafka.interface import Outgoing
-from headrace.model.artifact import About, Canary, assemble, load, save
+from headrace.model.artifact import About, Canary, load
 from headrace.model.artifact_format import encode
 from headrace.registry.versions import version_record
-from headrace_schemas.records import ModelAlias, ModelVersion
 from load.chaos.fault import Fault
+from load.chaos.faults.versions import NAME, alias, goes_on, made, promote, put, refused, taken_up, workers_of
 from load.chaos.registry import publish, publish_bytes
-from load.chaos.workers import Worker
 from load.chaos.world import World
 
-NAME = "default"
-GOES_ON = 400
-"""Answers that show that the version before still answers."""
-FAULTY_STORE = (sys.executable, "-m", "load.chaos.programs.faulty_store")
-LOAD_TIMEOUT_S = 3.0
-TRIES = 2
 TRAP = "unpickled"
-
-
-def made(world: World, name: str, *, scheme: str = "") -> ModelVersion:
-    """A version that answers as the run's own does, with another name; its file is in the run's store."""
-    file = world.folder / "store" / f"{name}.safetensors"
-    file.parent.mkdir(exist_ok=True)
-    artifact = assemble(load(str(world.model)).network, About(parent=name))
-    save(artifact, str(file))
-    return version_record(artifact, name=NAME, uri=f"{scheme}{file.resolve()}", now_ms=time.time_ns() // 1_000_000)
-
-
-async def promote(world: World, version: ModelVersion) -> None:
-    """Publish a version and point the champion at it."""
-    await publish(world.system, version, alias(version.version))
-
-
-def alias(version: str) -> ModelAlias:
-    """The record that moves the champion there."""
-    return ModelAlias(name=NAME, alias="champion", version=version, moved_at_ms=time.time_ns() // 1_000_000)
-
-
-def workers_of(world: World) -> list[Worker]:
-    """The workers that run, all of which have to do what is expected."""
-    return list(world.workers.running.values())
-
-
-async def refused(world: World, version: ModelVersion, why: str) -> None:
-    """Wait until every worker says that it can't load ``version`` and why, and see the one before answer on."""
-
-    def said(worker: Worker) -> bool:
-        failed = [event for event in worker.events("model.load_failed") if event["version"] == version.version]
-        return any(why in str(event["why"]) for event in failed)
-
-    await world.until(lambda: all(said(worker) for worker in workers_of(world)))
-    assert not any(swapped_to(worker, version) for worker in workers_of(world)), "a version that was refused answers"
-    await goes_on(world)
-
-
-async def goes_on(world: World) -> None:
-    """See that requests are answered."""
-    before = world.stream.answered
-    await world.until(lambda: world.stream.answered > before + GOES_ON)
-
-
-async def taken_up(world: World, version: ModelVersion) -> None:
-    """Wait until every worker answers by ``version``."""
-    await world.until(lambda: all(swapped_to(worker, version) for worker in workers_of(world)))
-    await goes_on(world)
-
-
-def swapped_to(worker: Worker, version: ModelVersion) -> bool:
-    """Whether the worker has swapped to ``version``, as it says."""
-    return any(event["version"] == version.version for event in worker.events("model.swapped"))
-
-
-def put(version: ModelVersion, change: Callable[[bytes], bytes]) -> bytes:
-    """Change the bytes of an artifact where it lies; what they were."""
-    file = Path(version.uri)
-    data = file.read_bytes()
-    file.write_bytes(change(data))
-    return data
-
-
-def fault_of(version: ModelVersion) -> Path:
-    """The file that says what is wrong with an artifact of the faulty store."""
-    return Path(f"{version.uri.removeprefix('faulty://')}.fault")
-
-
-async def store_away(world: World) -> None:
-    """The store is gone when the champion moves, and comes back."""
-    version = made(world, "away")
-    store = Path(version.uri).parent
-    away = store.rename(world.folder / "elsewhere")
-    await promote(world, version)
-    await refused(world, version, "there is no such artifact")
-    away.rename(store)
-    await taken_up(world, version)
-    world.notes.append("each worker named the file that is not there, and loaded it when it was")
-
-
-async def half_a_file(world: World) -> None:
-    """The artifact is half of itself when the champion moves; another comes by half from a store that promises all."""
-    short = made(world, "short")
-    whole = put(short, lambda data: data[: len(data) // 2])
-    await promote(world, short)
-    await refused(world, short, "truncated, or another file")
-    put(short, lambda _: whole)
-    await taken_up(world, short)
-
-    cut = made(world, "cut", scheme="faulty://")
-    told = fault_of(cut)
-    told.write_text("half")
-    await promote(world, cut)
-    await refused(world, cut, "altered, or another file")
-    told.write_text("refuses")
-    await refused(world, cut, "access denied")
-    told.unlink()
-    await taken_up(world, cut)
-    world.notes.append("each worker said what was wrong with the file, and loaded it when it was whole")
-
-
-async def store_hangs(world: World) -> None:
-    """Reading the artifact takes longer than a load may."""
-    version = made(world, "slow", scheme="faulty://")
-    told = fault_of(version)
-    told.write_text("hangs")
-    await promote(world, version)
-    await refused(world, version, f"not loaded within {LOAD_TIMEOUT_S:g} s")
-    await world.until(lambda: all(len(worker.events("model.load_failed")) > TRIES for worker in workers_of(world)))
-    other = made(world, "other")
-    await promote(world, other)
-    await taken_up(world, other)
-
-    told.unlink()
-    await publish(world.system, alias(version.version))
-    await taken_up(world, version)
-    world.notes.append("each worker gave the load up when its time was over; another version was loaded meanwhile")
 
 
 def hostile(world: World) -> Iterator[tuple[str, bytes, str]]:
@@ -260,33 +130,6 @@ def no_records(world: World) -> list[bytes]:
 
 
 FAULTS = (
-    Fault(
-        name="store-away",
-        title="store gone while the champion moves",
-        about="trainer",
-        strike=store_away,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="store-half",
-        title="store gives half a file, then refuses",
-        about="trainer",
-        strike=half_a_file,
-        follows=True,
-        program=FAULTY_STORE,
-        sequence=False,
-    ),
-    Fault(
-        name="store-hangs",
-        title="store hangs while a version is read",
-        about="trainer",
-        strike=store_hangs,
-        follows=True,
-        program=FAULTY_STORE,
-        sets={"worker.load_timeout": f"{LOAD_TIMEOUT_S:g}"},
-        sequence=False,
-    ),
     Fault(
         name="artifacts-hostile",
         title="champion moved to eight hostile files",

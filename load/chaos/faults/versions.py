@@ -1,0 +1,79 @@
+"""Versions for workers to follow, good or not, and seeing what the workers do with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.model.artifact import About, assemble, load, save
+from headrace.registry.versions import version_record
+from headrace_schemas.records import ModelAlias, ModelVersion
+from load.chaos.registry import publish
+from load.chaos.workers import Worker
+from load.chaos.world import World
+
+NAME = "default"
+GOES_ON = 400
+"""Answers that show that the version before still answers."""
+
+
+def made(world: World, name: str, *, scheme: str = "") -> ModelVersion:
+    """A version that answers as the run's own does, with another name; its file is in the run's store."""
+    file = world.folder / "store" / f"{name}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    artifact = assemble(load(str(world.model)).network, About(parent=name))
+    save(artifact, str(file))
+    return version_record(artifact, name=NAME, uri=f"{scheme}{file.resolve()}", now_ms=time.time_ns() // 1_000_000)
+
+
+async def promote(world: World, version: ModelVersion) -> None:
+    """Publish a version and point the champion at it."""
+    await publish(world.system, version, alias(version.version))
+
+
+def alias(version: str) -> ModelAlias:
+    """The record that moves the champion there."""
+    return ModelAlias(name=NAME, alias="champion", version=version, moved_at_ms=time.time_ns() // 1_000_000)
+
+
+def workers_of(world: World) -> list[Worker]:
+    """The workers that run, all of which have to do what is expected."""
+    return list(world.workers.running.values())
+
+
+async def refused(world: World, version: ModelVersion, why: str) -> None:
+    """Wait until every worker says that it can't load ``version`` and why, and see the one before answer on."""
+
+    def said(worker: Worker) -> bool:
+        failed = [event for event in worker.events("model.load_failed") if event["version"] == version.version]
+        return any(why in str(event["why"]) for event in failed)
+
+    await world.until(lambda: all(said(worker) for worker in workers_of(world)))
+    assert not any(swapped_to(worker, version) for worker in workers_of(world)), "a version that was refused answers"
+    await goes_on(world)
+
+
+async def goes_on(world: World) -> None:
+    """See that requests are answered."""
+    before = world.stream.answered
+    await world.until(lambda: world.stream.answered > before + GOES_ON)
+
+
+async def taken_up(world: World, version: ModelVersion) -> None:
+    """Wait until every worker answers by ``version``."""
+    await world.until(lambda: all(swapped_to(worker, version) for worker in workers_of(world)))
+    await goes_on(world)
+
+
+def swapped_to(worker: Worker, version: ModelVersion) -> bool:
+    """Whether the worker has swapped to ``version``, as it says."""
+    return any(event["version"] == version.version for event in worker.events("model.swapped"))
+
+
+def put(version: ModelVersion, change: Callable[[bytes], bytes]) -> bytes:
+    """Change the bytes of an artifact where it lies; what they were."""
+    file = Path(version.uri)
+    data = file.read_bytes()
+    file.write_bytes(change(data))
+    return data
