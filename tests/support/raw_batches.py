@@ -11,7 +11,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 
 GZIP = 1
-LZ4 = 3
 _GZIP_WINDOW = 31
 _HEAD = struct.Struct(">hiqqqhii")
 
@@ -27,16 +26,11 @@ def raw_record(delta: int, value: bytes | None, *, key: bytes | None = None, hea
 
 
 def raw_batch(records: Sequence[bytes], *, codec: int = 0) -> bytes:
-    """A batch of what raw_record made; with GZIP it is compressed here."""
-    body = b"".join(records)
+    """A batch of what raw_record made, as it is or compressed by GZIP."""
+    body, count = b"".join(records), len(records)
     if codec == GZIP:
         packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP_WINDOW)
         body = packer.compress(body) + packer.flush()
-    return framed(body, len(records), codec=codec)
-
-
-def framed(body: bytes, count: int, *, codec: int = 0) -> bytes:
-    """A batch whose ``count`` records are in ``body``, compressed as ``codec`` says."""
     now_ms = time.time_ns() // 1_000_000
     rest = _HEAD.pack(codec, count - 1, now_ms, now_ms, -1, -1, -1, count) + body
     # Length, epoch of the leader, format and checksum; the length counts what stands behind it.
