@@ -73,6 +73,8 @@ class Partition:
         """To be written to the log before the first batch is tried."""
         self.stands: Attempt | None = None
         """What this process has written of its attempts, to be taken back when the partition is given up cleanly."""
+        self.answered_to = 0
+        """Behind the last answer that is known to be in the results partition."""
         self.committed = -1
         self.end_seen: int | None = None
         """Where the log ended within about the last second; None when that is not known."""
@@ -83,7 +85,7 @@ class Partition:
 
     def follow(self, old: Partition) -> None:
         """Take the place of ``old``, whose partition this process still owns."""
-        self.stands, self.position = old.stands, old.position
+        self.stands, self.position, self.answered_to = old.stands, old.position, old.answered_to
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""

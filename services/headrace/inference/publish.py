@@ -131,6 +131,17 @@ class Publisher:
         if encoded.dead_letters:
             await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
             self._metrics.dead_lettered(encoded.errors)
-        await self._producer.send_batch(self._results, number, encoded.answers)
+        place = await self._producer.send_batch(self._results, number, encoded.answers)
+        if place.offset < partition.answered_to:
+            event(
+                "results.cut",
+                level="error",
+                partition=number,
+                end=place.offset,
+                was=partition.answered_to,
+                why="acknowledged answers are gone and later ones stand in their place (an unclean election, or the "
+                "topic was made anew): readers that begin again are told of a hole",
+            )
+        partition.answered_to = place.offset + len(encoded.answers)
         partition.position = encoded.slice.requests[-1].record.offset + 1
         self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)

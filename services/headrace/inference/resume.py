@@ -70,7 +70,22 @@ class Resumer:
             await self._models.refresh()
             for name, partition in alive.items():
                 if partition.alive:
+                    self._compare(partition, facts[name].results_end)
                     self._begin(partition, decide(facts[name]))
+
+    def _compare(self, partition: Partition, end: int) -> None:
+        """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
+        if end < partition.answered_to:
+            event(
+                "results.cut",
+                level="error",
+                partition=partition.name.partition,
+                end=end,
+                was=partition.answered_to,
+                why="acknowledged answers are gone (an unclean election, or the topic was made anew): their requests "
+                "are answered again",
+            )
+        partition.answered_to = end
 
     def _begin(self, partition: Partition, decision: Resume | Refusal) -> None:
         number = partition.name.partition

@@ -263,6 +263,51 @@ async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_ac
     assert {answer.status for answer in answers} == {Status.OK}
 
 
+def cut(caplog) -> list[tuple[int, int]]:
+    """(end, end before) of each time that a worker said that answers are gone."""
+    said = [record for record in caplog.records if record.getMessage() == "results.cut"]
+    return [(record.fields["end"], record.fields["was"]) for record in said]
+
+
+def test_a_worker_says_that_acknowledged_answers_are_gone_when_it_appends_in_their_place(caplog):
+    @story
+    async def play(world):
+        world.start()
+        await world.publish(*texts(5))
+        await world.answered(5)
+        world.cluster.drop_tail(RESULTS, 3)
+        assert not cut(caplog)
+        await world.publish("one more")
+        await world.answered(4)
+        assert cut(caplog) == [(3, 5)]
+        await world.publish("and one")
+        await world.answered(5)
+        assert len(cut(caplog)) == 1
+
+    play()
+
+
+def test_a_worker_says_that_acknowledged_answers_are_gone_when_it_resumes_and_answers_again(caplog):
+    @story
+    async def play(world):
+        async def fault(member, name):
+            if name == "produce.before":
+                world.fault = None
+                world.cluster.drop_tail(RESULTS, 3)
+                raise BrokerUnavailableError("no leader")
+
+        world.start()
+        await world.publish(*texts(5))
+        await world.answered(5)
+        world.fault = fault
+        await world.publish("one more")
+        answers = await world.answered(6)
+        assert [answer.offset for answer in answers] == list(range(6))
+        assert cut(caplog) == [(3, 5)]
+
+    play()
+
+
 @story
 async def test_commits_follow_the_acknowledgements_for_the_tools_that_show_lag(world):
     await world.publish(*texts(7))
