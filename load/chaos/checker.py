@@ -34,11 +34,12 @@ class Checked(Struct, frozen=True, kw_only=True):
     """Counts of requests and answers; times in seconds.
 
     ``lost`` were acknowledged, have no answer that a reader accepted, and nobody said so; ``said`` are those of which
-    an answer says that they are lost. ``seen_twice`` were accepted twice. ``unlogged`` were accepted and are not in the
-    results log any more. ``invented`` are accepted answers to requests that are not in the log, ``wrong`` those that
-    repeat another CRC-32 than the request has, ``out_of_order`` those behind one to a later request. ``holes`` were
-    reported to the reader. ``stall_s`` is the longest time in which a request waited and nothing of its partition was
-    answered, ``recovery_s`` how long after the fault's beginning a request still waited more than a second.
+    an answer or a worker says that they are lost. ``seen_twice`` were accepted twice. ``unlogged`` were accepted and
+    are not in the results log any more, which nobody said. ``invented`` are accepted answers to requests that are not
+    in the log, ``wrong`` those that repeat another CRC-32 than the request has, ``out_of_order`` those behind one to a
+    later request. ``holes`` were reported to the reader. ``stall_s`` is the longest time in which a request waited and
+    nothing of its partition was answered, ``recovery_s`` how long after the fault's beginning a request still waited
+    more than a second.
     """
 
     acknowledged: int
@@ -97,7 +98,7 @@ def check(history: History) -> Checked:
         said=int((unanswered & said).sum()),
         seen_twice=len(seen) - len(np.unique(keys(seen, "log"))),
         raw=_repeats(log),
-        unlogged=int((join(seen, log, "log") < 0).sum()),
+        unlogged=int(((join(seen, log, "log") < 0) & ~_inside(seen, history.said)).sum()),
         invented=int((~exists).sum()),
         wrong=int(wrong.sum()),
         out_of_order=_out_of_order(seen),

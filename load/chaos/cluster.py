@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -35,6 +36,8 @@ SETTINGS = {
 WHOLE_S = 60.0
 POLL_S = 0.2
 ADMIN_MS = 30_000
+ASKED_MS = 3_000
+"""A node that is paused takes a connection and never answers."""
 
 
 class Cluster:
@@ -55,7 +58,7 @@ class Cluster:
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         """An admin client of aiokafka on the direct way."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=ASKED_MS)
         await admin.start()
         try:
             yield admin
@@ -64,9 +67,20 @@ class Cluster:
 
     async def leaders(self, topic: str) -> dict[int, int]:
         """The node that leads each partition of ``topic``; -1 where none does."""
-        async with self.admin() as admin:
-            (found,) = await admin.describe_topics([topic])
-        return {partition["partition"]: partition["leader"] for partition in found["partitions"]}
+        return {partition["partition"]: partition["leader"] for partition in await self._described(topic)}
+
+    async def _described(self, topic: str) -> list[dict[str, Any]]:
+        """Partitions of a topic. The node that is asked may be one that is paused or gone: then another is."""
+        async with asyncio.timeout(WHOLE_S):
+            while True:
+                try:
+                    async with self.admin() as admin:
+                        (found,) = await admin.describe_topics([topic])
+                except TheirKafkaError:
+                    await asyncio.sleep(POLL_S)
+                else:
+                    partitions: list[dict[str, Any]] = found["partitions"]
+                    return partitions
 
     @asynccontextmanager
     async def topics(self) -> AsyncIterator[AioAdmin]:
@@ -91,7 +105,7 @@ class Cluster:
         return {name.partition: offset for name, offset in found.items()}
 
     async def reassign(self, topic: str, replicas: Mapping[int, Sequence[int]]) -> None:
-        """Put each partition on other nodes, the first of them to lead. They need not be in sync yet."""
+        """Put each partition on other nodes, and wait until it is there and in sync. Raises TimeoutError."""
         no_tags: dict[int, bytes] = {}
         wanted = [(partition, list(nodes), no_tags) for partition, nodes in replicas.items()]
         request = AlterPartitionReassignmentsRequest(ADMIN_MS, [(topic, wanted, no_tags)], no_tags)
@@ -101,21 +115,15 @@ class Cluster:
             for partition, code, message, _ in partitions:
                 if code:
                     raise AssertionError(f"{topic}[{partition}] was not put elsewhere: {message or code}")
-
-    async def in_sync(self, topics: Collection[str]) -> None:
-        """Wait until every replica of ``topics`` is in sync. Raises TimeoutError."""
         async with asyncio.timeout(WHOLE_S):
-            while not await self._in_sync(topics):  # noqa: ASYNC110 - brokers offer nothing to await
+            while not await self._there(topic, replicas):  # noqa: ASYNC110 - brokers offer nothing to await
                 await asyncio.sleep(POLL_S)
 
-    async def _in_sync(self, topics: Collection[str]) -> bool:
-        try:
-            async with self.admin() as admin:
-                found = await admin.describe_topics(list(topics))
-        except TheirKafkaError:
-            return False  # no broker answers yet
-        partitions = [partition for topic in found for partition in topic["partitions"]]
-        return all(sorted(one["isr"]) == sorted(one["replicas"]) for one in partitions)
+    async def _there(self, topic: str, replicas: Mapping[int, Sequence[int]]) -> bool:
+        return all(
+            sorted(one["isr"]) == sorted(one["replicas"]) == sorted(replicas[one["partition"]])
+            for one in await self._described(topic)
+        )
 
     async def controller(self) -> int:
         """The node that is the active controller of the quorum, by what nodes tell of the newest epoch."""

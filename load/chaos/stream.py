@@ -127,11 +127,14 @@ class Stream:
             await self._reader.end()
         except MeasuringError as ended:
             error = str(ended)
-        return self._together([read_rows([folder / ROWS], ANSWERED) for folder in self._folders]), error
+        return self.accepted(), error
 
-    def _together(self, readers: list[NDArray[np.void]]) -> NDArray[np.void]:
-        """What each reader accepted behind the highest that those before it had accepted of the partition."""
-        rows, *others = readers
+    def accepted(self) -> NDArray[np.void]:
+        """Rows of columns.ANSWERED of what each reader accepted behind the highest that those before it had.
+
+        What a running one accepted last is not written down yet.
+        """
+        rows, *others = (read_rows([folder / ROWS], ANSWERED) for folder in self._folders)
         for more in others:
             highest = {int(p): int(rows["offset"][rows["partition"] == p].max()) for p in np.unique(rows["partition"])}
             known = np.array([highest.get(int(partition), -1) for partition in more["partition"]], np.int64)

@@ -1,4 +1,4 @@
-"""What happens to the logs themselves: a tail lost, answers deleted, offsets reset, odd records and writers."""
+"""What happens to the logs themselves: answers deleted, offsets reset, odd records, odd writers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,21 @@ import asyncio
 import sys
 import zlib
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from headrace.client import Published
 from load.chaos.fault import Fault
 from load.chaos.faults.expecting import answered, published, refused
-from load.chaos.history import read_answers
 from load.chaos.programs.deadly_text import TEXT
 from load.chaos.world import World
 
 TRANSACTION_S = 10.0
 SETTLING_S = 2.0
-TAIL_S = 3.0
-ELECTED_S = 30.0
-READER_S = 10.0
 NEAR_WRAP_S = 12.0
 CONNECTIONS = 3
 TOO_SMALL = "150"
 """Bytes: less than one answer."""
 ENOUGH = str(2 << 20)
-
-
-async def tail_lost(world: World) -> None:
-    """The results' only replica in sync dies, and one that has not its last answers is elected (uncleanly)."""
-    cluster, results = world.cluster, world.system.results
-    leader, behind, _ = world.rng.sample(range(3), 3)
-    await cluster.reassign(results, dict.fromkeys(await cluster.leaders(results), (leader, behind)))
-    await cluster.in_sync([results])
-    await cluster.alter(results, {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"})
-    cluster.brokers.pause(behind)
-    await _led_by(world, leader)
-    await world.wait(TAIL_S)
-    held, _ = await read_answers(world.system)
-    cluster.brokers.kill(leader)
-    cluster.brokers.resume(behind)
-    await _led_by(world, behind)
-    message = await world.stream.refused(READER_S)
-    assert "was cut or made anew" in message, message
-    await world.stream.read_again()
-    await cluster.brokers.start(leader)
-    await cluster.alter(results, {"unclean.leader.election.enable": "false"})
-    await world.wait(SETTLING_S)
-    now, _ = await read_answers(world.system)
-    names = ["partition", "position", "appended_us"]
-    lost = len(np.setdiff1d(held[names], now[names]))
-    assert lost, "no answer was lost, so nothing happened"
-    world.notes.append(f"{lost:,} answers vanished; the reader said that the log was cut, workers answered anew")
-
-
-async def _led_by(world: World, node: int) -> None:
-    async with asyncio.timeout(ELECTED_S):
-        while set((await world.cluster.leaders(world.system.results)).values()) != {node}:
-            await world.wait(0.2)
 
 
 async def emptied(world: World) -> None:
@@ -177,14 +139,6 @@ async def deadly(world: World) -> None:
 
 
 FAULTS = (
-    Fault(
-        name="log-results-lost-tail",
-        title="results lost their tail (an unclean election)",
-        about="log",
-        strike=tail_lost,
-        nodes=3,
-        sequence=False,
-    ),
     Fault(
         name="log-results-emptied",
         title="results emptied by retention while workers were killed",
