@@ -229,7 +229,8 @@ class GroupSimulation:
             waiting += await self.read(member)
 
     async def read(self, member: Member) -> list[Answer]:
-        answers = await member.reader.read(timeout_s=0.3)
+        # Never two that end at the same moment: the turned loop would stand still between them.
+        answers = await member.reader.read(timeout_s=self.rng.uniform(0.2, 0.4))
         for one in answers:
             self.judge_handed(member, one)
         return answers
