@@ -119,11 +119,11 @@ def replay(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     done = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts, _key(key_file)))
     print(
-        f"replayed {done.replayed}, left {done.left.total()} that were tried {max_attempts} times or more or are not "
-        f"kept whole, and {done.before} that were replayed before"
+        f"replayed {done.replayed}, left {done.left + done.not_whole.total()} that were tried {max_attempts} times or "
+        f"more or are not kept whole, and {done.before} that were replayed before"
     )
-    for why, count in done.left.items():
-        print(f"left {count}: {why}")
+    for why, count in done.not_whole.items():
+        print(f"not kept whole: {count} {why}")
 
 
 def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -165,11 +165,12 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
 
 
 class _Done(NamedTuple):
-    """How many were replayed, left for good, by why, and left because they were replayed before."""
+    """How many were replayed, left for good, left because they were replayed before, and not kept whole, by how."""
 
     replayed: int
-    left: Counter[str]
+    left: int
     before: int
+    not_whole: Counter[str]
 
 
 async def _replay(
@@ -187,18 +188,17 @@ async def _replay(
     letters = settings.topics.names().dead_letters
     publishers = {letters: Publisher(cluster.producer, letters)}
     marked = frozenset() if places else await read_replayed(cluster, letters)
-    replayed, left, before = 0, Counter[str](), 0
+    replayed = left = before = 0
+    not_whole = Counter[str]()
     try:
         async for sealed in _letters(settings, places, error):
             found = opened(sealed, key)
             if (found.partition, found.offset) in marked:
                 before += 1
-            elif found.letter.attempt >= max_attempts:
-                left["tried too often"] += 1
-            elif found.letter.error == RequestTooLargeError.code:
-                left["too large to be kept at all"] += 1
+            elif found.letter.attempt >= max_attempts or found.letter.error == RequestTooLargeError.code:
+                left += 1
             elif (why := lacking(found)) is not None:
-                left[why] += 1
+                not_whole[why] += 1
             else:
                 # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
                 topic = found.letter.topic
@@ -209,7 +209,7 @@ async def _replay(
     finally:
         for publisher in publishers.values():
             await publisher.stop()
-    return _Done(replayed, left, before)
+    return _Done(replayed, left, before, not_whole)
 
 
 def _key(file: Path | None) -> PrivateKey | None:

@@ -37,13 +37,13 @@ def test_a_replayed_label_goes_back_to_the_labels_and_a_request_to_the_requests(
             )
             log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
             log.append_batch([Outgoing(topic.encode(), letter.key, dead_letter_headers(letter))], 0)
-        assert await dead_letters._replay(Settings(), (), None, 3) == (2, Counter(), 0)
+        assert await dead_letters._replay(Settings(), (), None, 3) == (2, 0, 0, Counter())
         for topic in (NAMES.requests, NAMES.labels):
             (record,) = cluster.log(TopicPartition(topic, 1)).records
             assert (record.key, record.value) == (b"k", topic.encode())
         # Once more it finds them marked, until their places are named.
-        assert await dead_letters._replay(Settings(), (), None, 3) == (0, Counter(), 2)
-        assert await dead_letters._replay(Settings(), ((1, 0),), None, 3) == (1, Counter(), 0)
+        assert await dead_letters._replay(Settings(), (), None, 3) == (0, 0, 2, Counter())
+        assert await dead_letters._replay(Settings(), ((1, 0),), None, 3) == (1, 0, 0, Counter())
         assert len(await dead_letters._collect(Settings(), (), None)) == 2
 
     run_turned(main())
@@ -72,11 +72,11 @@ def test_only_what_is_whole_is_replayed_and_the_private_key_makes_a_sealed_lette
         )
         for key in (None, keys["other"]):
             done = await dead_letters._replay(Settings(), (), None, 3, key)
-            assert (done.replayed, sorted(done.left.values())) == (0, [1, 1, 1])
-            assert any("--key-file" in why for why in done.left)
+            assert (done.replayed, sorted(done.not_whole.values())) == (0, [1, 1, 1])
+            assert any("--key-file" in why for why in done.not_whole)
         assert cluster.log(TopicPartition(NAMES.requests, 1)).records == []
         done = await dead_letters._replay(Settings(), (), None, 3, keys["key"])
-        assert done == (1, Counter({"cut": 1, "without its record": 1}), 0)
+        assert done == (1, 0, 0, Counter({"cut": 1, "without its record": 1}))
         (record,) = cluster.log(TopicPartition(NAMES.requests, 1)).records
         assert (record.key, record.value) == (b"k", b"a long value")
         assert list(record.headers) == [("tenant", b"shop"), ("headrace-attempt", b"2")]
