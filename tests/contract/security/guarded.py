@@ -29,6 +29,9 @@ from headrace.kafka.settings import KafkaSettings, client_options
 HOST = "localhost"
 """The one name in the certificates: by 127.0.0.1 the broker is reached as somebody else."""
 
+BRIEF_MS = 1500
+"""How long a login lasts at the listener for that."""
+
 LOGIN = "org.apache.kafka.common.security"
 TOPIC, GROUP, LITERAL, ALLOW = 2, 3, 3, 3
 OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Alter": 7, "DescribeConfigs": 10}
@@ -41,6 +44,7 @@ class Guarded(msgspec.Struct, frozen=True, kw_only=True):
     login: str
     mutual: str
     outdated: str
+    brief: str
     folder: Path
 
     @property
@@ -128,9 +132,8 @@ def _write_for_broker(certificate: trustme.LeafCert, file: Path) -> None:
 
 def plan(folder: Path) -> Guarded:
     """Choose ports."""
-    ports = [free_port() for _ in range(3)]
-    login, mutual, outdated = (f"{HOST}:{port}" for port in ports)
-    return Guarded(plain="", login=login, mutual=mutual, outdated=outdated, folder=folder)
+    login, mutual, outdated, brief = (f"{HOST}:{free_port()}" for _ in range(4))
+    return Guarded(plain="", login=login, mutual=mutual, outdated=outdated, brief=brief, folder=folder)
 
 
 def server_settings(guarded: Guarded, own: Mapping[str, str]) -> dict[str, str]:
@@ -138,8 +141,13 @@ def server_settings(guarded: Guarded, own: Mapping[str, str]) -> dict[str, str]:
 
     Its plain listener stays, for the node itself and for the administrator, who may do everything.
     """
-    listeners = {"LOGIN": guarded.login, "MUTUAL": guarded.mutual, "OUTDATED": guarded.outdated}
-    protocols = {"LOGIN": "SASL_SSL", "MUTUAL": "SSL", "OUTDATED": "SSL"}
+    listeners = {
+        "LOGIN": guarded.login,
+        "MUTUAL": guarded.mutual,
+        "OUTDATED": guarded.outdated,
+        "BRIEF": guarded.brief,
+    }
+    protocols = {"LOGIN": "SASL_SSL", "MUTUAL": "SSL", "OUTDATED": "SSL", "BRIEF": "SASL_SSL"}
 
     def joined(first: str) -> str:
         return ",".join([own[first], *(f"{name}://{address}" for name, address in listeners.items())])
@@ -165,15 +173,22 @@ def server_settings(guarded: Guarded, own: Mapping[str, str]) -> dict[str, str]:
             f'{LOGIN}.plain.PlainLoginModule required user_plain="plain-secret";'
         ),
         "listener.name.login.scram-sha-512.sasl.jaas.config": f"{LOGIN}.scram.ScramLoginModule required;",
-        "listener.name.login.oauthbearer.sasl.jaas.config": (
+        "listener.name.brief.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.brief.connections.max.reauth.ms": str(BRIEF_MS),
+        **_oauthbearer("login"),
+        **_oauthbearer("brief"),
+    }
+
+
+def _oauthbearer(listener: str) -> dict[str, str]:
+    here = f"listener.name.{listener}.oauthbearer.sasl"
+    handlers = f"{LOGIN}.oauthbearer.internals.unsecured"
+    return {
+        f"{here}.jaas.config": (
             f'{LOGIN}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
         ),
-        "listener.name.login.oauthbearer.sasl.server.callback.handler.class": (
-            f"{LOGIN}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
-        ),
-        "listener.name.login.oauthbearer.sasl.login.callback.handler.class": (
-            f"{LOGIN}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredLoginCallbackHandler"
-        ),
+        f"{here}.server.callback.handler.class": f"{handlers}.OAuthBearerUnsecuredValidatorCallbackHandler",
+        f"{here}.login.callback.handler.class": f"{handlers}.OAuthBearerUnsecuredLoginCallbackHandler",
     }
 
 

@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from headrace.core.secret import Secret
+from headrace.kafka.acls import Right
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from tests.contract.security.guarded import allow, unsecured_token
 
 pytestmark = pytest.mark.apache
 
@@ -18,9 +21,15 @@ LIMIT_S = 15.0
 
 def token() -> str:
     """What a provider of tokens looks like; named in the settings as module:function."""
-    from tests.contract.security.guarded import unsecured_token
-
     return unsecured_token("provided")
+
+
+def counted_token() -> str:
+    tokens.append(token())
+    return tokens[-1]
+
+
+tokens: list[str] = []
 
 
 def no_token() -> str:
@@ -177,3 +186,36 @@ async def test_no_error_tells_the_password(guarded):
     while error is not None:
         assert "hush" not in repr(error)
         error = error.__cause__ or error.__context__
+
+
+@pytest.mark.slow
+async def test_a_login_that_ends_is_made_again_with_a_fresh_token_and_nothing_is_lost(guarded):
+    """aiokafka never logs in again on a connection, so the broker cuts those whose login is over."""
+    name = "brief-logins"
+    await allow(guarded, {"provided": [Right("topic", name, ("Create", "Read", "Write"))]})
+    settings = changed(
+        guarded.token("unused"),
+        bootstrap=guarded.brief,
+        sasl_oauth_token_file=None,
+        sasl_oauth_token_provider=f"{__name__}:counted_token",
+    )
+    cluster = AioKafkaCluster(settings)
+    admin, producer, consumer = cluster.admin(), cluster.producer(), cluster.consumer()
+    await admin.start()
+    await admin.create_topic(TopicSpec(name=name, partitions=1))
+    await admin.stop()
+    await producer.start()
+    await consumer.start()
+    consumer.assign([TopicPartition(name, 0)])
+    consumer.seek(TopicPartition(name, 0), 0)
+    at_first, sent, read = len(tokens), [], []
+    async with asyncio.timeout(LIMIT_S):
+        while len(tokens) < at_first + 4 or len(read) < len(sent):
+            if len(tokens) < at_first + 4:
+                sent.append(str(len(sent)).encode())
+                await producer.send_batch(name, 0, [Outgoing(sent[-1])])
+            for records in (await consumer.fetch(max_records=100, timeout_s=0.05)).values():
+                read += [record.value for record in records]
+    await producer.stop()
+    await consumer.stop()
+    assert read == sent
