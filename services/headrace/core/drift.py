@@ -46,6 +46,20 @@ def psi(expected: Sequence[float], seen: Sequence[float], count: float) -> float
     return index
 
 
+def check_profile(profile: Profile, labels: int) -> None:
+    """Raises ValueError for what is no profile of a version of so many labels, so that nothing can be measured by it.
+
+    Shares that don't add up to 1 are taken: they drift from whatever is seen.
+    """
+    if len(profile.labels) != labels or len(profile.confidence) != TENTHS:
+        raise ValueError(
+            f"its profile has {len(profile.labels)} labels and {len(profile.confidence)} tenths, expected {labels} and "
+            f"{TENTHS}"
+        )
+    if not all(0 <= share <= 1 for share in (*profile.labels, *profile.confidence)):
+        raise ValueError("its profile holds a share that is not from 0 to 1")
+
+
 def enough(bins: int) -> int:
     """How many answers have to be seen before a PSI over ``bins`` bins is more than the noise of sampling."""
     return math.ceil((bins - 1) / NOISE)

@@ -73,7 +73,9 @@ def load(uri: str, sha256: str | None = None, size: int | None = None) -> Artifa
         raise ArtifactError(f"{uri} has {found} bytes, its record says {size}: truncated, or another file")
     if found > MAX_FILE_BYTES:
         raise ArtifactError(f"{uri} has {found} bytes, allowed are {MAX_FILE_BYTES}")
-    data = store.read(uri)
+    data = store.read(uri, found)
+    if len(data) != found:
+        raise ArtifactError(f"{uri} has {found} bytes, and the store gave {len(data)} of them")
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256:
         raise ArtifactError(f"{uri} has the SHA-256 {digest}, its record says {sha256}: altered, or another file")

@@ -17,7 +17,7 @@ from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
 from headrace.model.nibbles import NIBBLE_LIMIT, pack_nibbles, unpack_nibbles
 
 # What one worker may be asked to hold beside the file: the tables folded from it.
-MAX_TABLE_BYTES = 4 * 2**30
+MAX_TABLE_BYTES = 2**30
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -8,7 +8,7 @@ description are checked before any of it is used.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import math
 
 import msgspec
 import numpy as np
@@ -16,16 +16,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from headrace.core.drift import check_profile
 from headrace.core.errors import UserError
 from headrace.model import characters
 from headrace.model.artifact_arrays import Arrays, arrays_of, fields_of
-from headrace.model.integers import MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
+from headrace.model.integers import MAX_LOGIT, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.words import HASHING
 from headrace_schemas.records import Lineage, Profile
 
 FORMAT = "headrace/2"
 # What one worker may be asked to read; see also headrace.model.artifact_arrays.
 MAX_FILE_BYTES = 2 * 2**30
+# Of the file's JSON, of which one byte can become a hundred in memory.
+MAX_HEADER_BYTES = 16 * 2**20
+# Of what a hostile file says, in an error.
+LONGEST_QUOTED = 300
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999, the last that a version can be named after
 
 _KEY = "headrace"
 
@@ -76,6 +82,22 @@ class _Description(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str = ""
 
 
+class _Metadata(msgspec.Struct, frozen=True):
+    """The free part of a safetensors header; what else somebody put there is not even kept."""
+
+    headrace: str
+
+
+class _Header(msgspec.Struct, frozen=True, rename={"metadata": "__metadata__"}):
+    metadata: _Metadata
+
+
+class _MadeFor(msgspec.Struct, frozen=True):
+    """The format alone: a description of another one has other fields."""
+
+    format: str
+
+
 def encode(network: QuantizedNetwork, about: About) -> bytes:
     """The file's bytes, the same for the same content."""
     arrays = arrays_of(network)
@@ -115,14 +137,16 @@ def decode(data: bytes, source: str) -> tuple[QuantizedNetwork, About]:
     description = _description(data, source)
     try:
         arrays = load_arrays(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ArtifactError(f"{source} is truncated or damaged: {error}") from error
+    # KeyError: a type that numpy has not. OverflowError: a shape beyond its numbers.
+    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{source} is truncated or damaged: {str(error)[:LONGEST_QUOTED]}") from error
     if description.checksum != _checksum(description, arrays):
         raise ArtifactError(f"{source} was altered or damaged: its checksum does not fit its content")
     try:
         network = _network(description, arrays)
+        _check_about(description.about, len(description.labels))
     except ValueError as error:
-        raise ArtifactError(f"{source} can't be used: {error}") from error
+        raise ArtifactError(f"{source} can't be used: {str(error)[:LONGEST_QUOTED]}") from error
     return network, description.about
 
 
@@ -131,21 +155,23 @@ def _description(data: bytes, source: str) -> _Description:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise ArtifactError(f"{source} is truncated, or no safetensors file: {len(data)} bytes")
+    if length > MAX_HEADER_BYTES:
+        raise ArtifactError(f"{source} has a header of {length} bytes, allowed are {MAX_HEADER_BYTES}")
     try:
-        header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, Any])
-        text = header["__metadata__"][_KEY]
-        made_for = msgspec.json.decode(text, type=dict[str, Any]).get("format")
+        text = msgspec.json.decode(data[8 : 8 + length], type=_Header).metadata.headrace
+        made_for = msgspec.json.decode(text, type=_MadeFor).format
         if made_for != FORMAT:
-            raise ArtifactError(f"{source} has the format {made_for}, this headrace reads {FORMAT}")
+            raise ArtifactError(f"{source} has the format {made_for[:LONGEST_QUOTED]!r}, this headrace reads {FORMAT}")
         description = msgspec.json.decode(text, type=_Description)
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{source} is no headrace artifact: {error!r}") from error
     for what, theirs, ours in (
         ("hash", description.hashing, HASHING),
         ("character tables", description.characters_sha256, characters.digest()),
     ):
         if theirs != ours:
-            raise ArtifactError(f"{source} was made with another {what} ({theirs}, here {ours}): train it again")
+            said = theirs[:LONGEST_QUOTED]
+            raise ArtifactError(f"{source} was made with another {what} ({said}, here {ours}): train it again")
     return description
 
 
@@ -171,6 +197,9 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
         raise ValueError(f"window widths {widths}: allowed are 1 to {MAX_WIDTH}")
     if not 1 <= description.max_tokens <= MAX_TOKENS:
         raise ValueError(f"max_tokens {description.max_tokens}: allowed are 1 to {MAX_TOKENS}")
+    for factor in (description.convolution_factor, description.wide_factor):
+        if abs(factor) > MAX_LOGIT:
+            raise ValueError(f"factor {factor}: allowed are {-MAX_LOGIT} to {MAX_LOGIT}")
     for unit in (description.unit, description.word_unit):
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"unit {unit}: must be a positive number")
@@ -186,3 +215,13 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
         tables_sha256=description.tables_sha256,
         **fields,
     )
+
+
+def _check_about(about: About, labels: int) -> None:
+    """What of the history is computed with; raises ValueError."""
+    if about.created_at_ms is not None and not 0 <= about.created_at_ms <= LATEST_MS:
+        raise ValueError(f"its time is {about.created_at_ms} ms, which is no time")
+    if about.threshold is not None and not (math.isfinite(about.threshold) and 0 <= about.threshold <= 1):
+        raise ValueError(f"its threshold is {about.threshold}, and a score is from 0 to 1")
+    if about.profile is not None:
+        check_profile(about.profile, labels)

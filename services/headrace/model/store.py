@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from headrace.model.artifact_format import ArtifactError
+from headrace.model.artifact_format import MAX_FILE_BYTES, ArtifactError
 
 OBJECT_STORES = frozenset({"s3", "s3a"})
 
@@ -54,12 +54,15 @@ def size_of(uri: str) -> int | None:
         return int(found["size"]) if found["type"] == "file" else None
 
 
-def read(uri: str) -> bytes:
-    """All bytes at ``uri``. Raises StoreError when there are none, or they can't be read."""
+def read(uri: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """All bytes at ``uri``. Raises StoreError when there are none, more than ``limit``, or they can't be read."""
     with _naming(uri, "read"):
         files, path = _open(uri)
-        data: bytes = files.cat_file(path)
-        return data
+        # One more than is allowed: a file that grows, or a store that lies about its size, is not read to its end.
+        data: bytes = files.cat_file(path, end=limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{uri} could not be read: the store gives more than {limit} bytes")
+    return data
 
 
 def read_if_there(uri: str) -> bytes | None:

@@ -145,7 +145,7 @@ def test_an_altered_label_is_refused_without_any_record() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("FORMAT", "headrace/99", "has the format headrace/99"),
+        ("FORMAT", "headrace/99", "has the format 'headrace/99'"),
         ("HASHING", "other", "made with another hash"),
     ],
 )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from headrace.core.clock import Clock
-from headrace.core.drift import Drift, DriftWindow, tenths
+from headrace.core.drift import Drift, DriftWindow, check_profile, tenths
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.logs import event
@@ -48,6 +48,12 @@ class DriftWatch:
         self._champion = champion
         self._window = None
         if champion is not None and champion.profile is not None:
+            try:
+                check_profile(champion.profile, len(champion.labels))
+            except ValueError as error:
+                # The record's own, which anybody may have written who may write the topic.
+                event("drift.unmeasurable", level="warning", version=champion.version, why=str(error))
+                return
             self._places = {label: place for place, label in enumerate(champion.labels)}
             self._window = DriftWindow(champion.profile, answers=self._answers, seconds=self._seconds)
 
