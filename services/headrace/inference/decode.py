@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.inference.batch import Slice
 from headrace.inference.partition import NEVER, Cut, Request
-from headrace.kafka.interface import FetchedRecord, Record
+from headrace.kafka.interface import FetchedRecord, Record, size_of
 from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
@@ -65,7 +65,7 @@ def admit(record: Record, came_s: float) -> Request:
     A record that is larger than any request may be was compressed: neither an answer with its key nor a dead letter
     could be published, and a queue of such would fill the memory. So no more than its size is kept.
     """
-    if (size := _size(record)) > MAX_REQUEST_BYTES:
+    if (size := size_of(record)) > MAX_REQUEST_BYTES:
         kept = FetchedRecord(record.topic, record.partition, record.offset, record.timestamp, None, None, ())
         return Request(kept, came_s, 0, cut=Cut(size, zlib.crc32(record.value or b"")))
     if not record.headers:
@@ -75,11 +75,6 @@ def admit(record: Record, came_s: float) -> Request:
     except BadHeaderError:
         return Request(record, came_s, size)
     return Request(record, came_s, size, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
-
-
-def _size(record: Record) -> int:
-    size = len(record.value or b"") + len(record.key or b"")
-    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
 
 
 def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:

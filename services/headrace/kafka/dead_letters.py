@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.kafka.interface import Outgoing, Record
-from headrace.kafka.keeping import Keep, keep_whole
+from headrace.kafka.interface import Outgoing, Record, size_of
+from headrace.kafka.keeping import Keep, keep_nothing, keep_whole
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.errors import BadHeaderError
 from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import DeadLetter
+from headrace_schemas.topics import MAX_REQUEST_BYTES
 
 
 def dead_letter(
@@ -15,9 +16,10 @@ def dead_letter(
 ) -> Outgoing:
     """What ``keep`` keeps of ``record``, with headers that say where it lay, in which ``stage`` it failed and why.
 
-    An attempt header that can't be read counts as a first attempt.
+    Of a record that is larger than any may be, because it was compressed on its way, nothing is kept: its letter could
+    not be published. An attempt header that can't be read counts as a first attempt.
     """
-    kept = keep(record)
+    kept = keep(record) if size_of(record) <= MAX_REQUEST_BYTES else keep_nothing(record)
     try:
         attempt = read_attempt(record.headers)
     except BadHeaderError:

@@ -55,6 +55,14 @@ class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
+def size_of(record: Record) -> int:
+    """The bytes of a record's key, value and headers."""
+    size = len(record.value or b"") + len(record.key or b"")
+    if not record.headers:
+        return size
+    return size + sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+
+
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A record to produce. ``timestamp_ms`` None lets the client take its clock's."""
 

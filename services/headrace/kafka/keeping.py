@@ -67,12 +67,18 @@ def keep_whole(record: Record) -> Kept:
     return Kept(record.value, record.key, record.headers)
 
 
+def keep_nothing(record: Record) -> Kept:
+    """Keep nothing of ``record`` but the size of its value."""
+    size = () if record.value is None else (_size(record.value),)
+    return Kept(None, None, (), ((KEPT, NOTHING.encode()), *size))
+
+
 def keeping(settings: DeadLetterSettings) -> Keep:
     """How ``settings`` want records kept."""
     if settings.keep == CUT:
         return _cut(settings.cut_bytes)
     if settings.keep == NOTHING:
-        return _nothing
+        return keep_nothing
     if settings.keep == ENCRYPTED and settings.public_key is not None:
         return _encrypted(parse_public_key(settings.public_key))
     return keep_whole
@@ -96,11 +102,6 @@ def _cut(most: int) -> Keep:
         return Kept(value[:most], record.key, record.headers, ((KEPT, CUT.encode()), _size(value)))
 
     return keep
-
-
-def _nothing(record: Record) -> Kept:
-    size = () if record.value is None else (_size(record.value),)
-    return Kept(None, None, (), ((KEPT, NOTHING.encode()), *size))
 
 
 def _encrypted(public: bytes) -> Keep:

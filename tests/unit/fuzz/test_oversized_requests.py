@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from headrace.inference import fetch
-from headrace.kafka.interface import TopicPartition
-from headrace_schemas.dead_letters import dead_letter_from_record
+from headrace.kafka.interface import FetchedRecord, TopicPartition
+from headrace.kafka.keeping import keep_whole
+from headrace.training.trainer.judging import refusal
+from headrace.training.trainer.known_labels import Fault
+from headrace_schemas.dead_letters import NOTHING, dead_letter_from_record, kept
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TENANT
 from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape
 from headrace_schemas.records import Status
@@ -33,6 +36,7 @@ def size(record) -> int:
         (b'{"text":"a"}', {"key": HUGE}),
         (b'{"text":"a"}', {"headers": ((TENANT, HUGE),)}),
         (None, {"headers": (("name" * MAX_REQUEST_BYTES, None),)}),
+        (None, {"headers": (("😀" * (MAX_REQUEST_BYTES // 3), None),)}),
     ],
 )
 def test_a_request_that_no_topic_could_carry_on_fails_alone_and_only_its_size_is_kept(value, parts):
@@ -92,3 +96,12 @@ def test_a_queue_of_large_requests_is_bounded_by_their_bytes(monkeypatch):
         assert {answer.reason for answer in world.answers()} == {"text-too-large"}
 
     play()
+
+
+def test_a_label_that_no_topic_could_carry_on_is_refused_without_its_record():
+    record = FetchedRecord("labels", 0, 7, 0, b"id", HUGE, ((TENANT, b"a"),))
+    letter = refusal(record, Fault("bad-bytes", "value: no JSON"), keep_whole)
+    assert size(letter) < 4096
+    assert kept(letter.headers) == NOTHING
+    found = dead_letter_from_record(letter.key, letter.value, letter.headers)
+    assert (found.offset, found.error, found.key, found.value) == (7, "bad-bytes", None, None)
