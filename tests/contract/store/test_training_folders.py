@@ -1,5 +1,7 @@
 """The trainer's folders on every store: a job is kept whole, and old trainings go with all that they wrote."""
 
+import pytest
+
 from headrace.model import store
 from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.recipe import Recipe
@@ -37,6 +39,15 @@ def test_the_folders_of_other_trainings_go_and_those_of_another_model_stay(folde
     assert store.size_of(f"{kept.training('1')}/deep/epoch.pt") is None
     assert store.read(f"{kept.training('3')}/deep/epoch.pt") == b"state"
     assert another.read_job("1") is not None
+
+
+@pytest.mark.parametrize("training_id", ["", "..", "../../elsewhere", "a/b", "1%2f2"])
+def test_a_training_whose_id_is_a_path_gets_no_folder(folder: str, training_id: str) -> None:
+    kept = TrainingStore(folder, "default")
+    with pytest.raises(store.StoreError, match="no id of a training"):
+        kept.read_job(training_id)
+    with pytest.raises(store.StoreError, match="no id of a training"):
+        kept.training(training_id)
 
 
 def test_a_path_is_made_absolute_for_workers_elsewhere(tmp_path, monkeypatch) -> None:

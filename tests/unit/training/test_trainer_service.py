@@ -148,6 +148,19 @@ async def test_a_failed_training_is_recorded_and_tried_again_after_a_while(world
 
 
 @story
+async def test_a_running_training_whose_id_is_a_path_fails_and_the_next_one_goes_well(world):
+    stray = Training(name=NAME, id="../../elsewhere", state=TrainingState.RUNNING, reason="", begun_at_ms=1, offsets=())
+    await world.decree(stray)
+    world.start()
+    (failed,) = await world.trained(1, TrainingState.FAILED)
+    assert "'../../elsewhere' is no id of a training" in failed.error
+    await world.label("a", "b", "c")
+    (done,) = await world.trained()
+    assert done.id.isdigit()
+    assert len(world.launched) == 1
+
+
+@story
 async def test_a_gate_that_fails_promotes_nothing(world):
     async def decide(*_):
         raise OSError("the store is away")

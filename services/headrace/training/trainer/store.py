@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.model import store
+from headrace.model.store import StoreError
 from headrace.training.ranks.job import Job
 
 
@@ -31,7 +32,12 @@ class TrainingStore:
         return f"{self._base}/versions"
 
     def training(self, training_id: str) -> str:
-        """The folder of one training, as a URI."""
+        """The folder of one training, as a URI. Raises StoreError for an id that no trainer gave, such as a path."""
+        if not training_id.isalnum():
+            raise StoreError(
+                f"{training_id!r} is no id of a training, so it gets no folder in {self._base}/trainings: its record "
+                "on the models topic was written by somebody else than a trainer"
+            )
         return f"{self._base}/trainings/{training_id}"
 
     def write_job(self, job: Job) -> None:
@@ -47,7 +53,7 @@ class TrainingStore:
         """Remove the folders of all other trainings of this model."""
         for folder in store.folders(f"{self._base}/trainings"):
             if folder != training_id:
-                store.remove_folder(self.training(folder))
+                store.remove_folder(f"{self._base}/trainings/{folder}")
 
     def _job(self, training_id: str) -> str:
         return f"{self.training(training_id)}/job.json"
