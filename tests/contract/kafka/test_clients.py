@@ -31,6 +31,25 @@ async def test_where_no_broker_listens_every_client_says_so(name):
             await client.start()
 
 
+async def test_every_client_connects_though_the_first_addresses_hang(embedded_bootstrap, name, monkeypatch):
+    monkeypatch.setattr("aiokafka.conn.random.shuffle", lambda hosts: None)
+    hanging = [await asyncio.start_server(lambda *_: asyncio.Future(), "127.0.0.1", 0) for _ in range(2)]
+    addresses = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in hanging]
+    cluster = AioKafkaCluster(
+        KafkaSettings(
+            bootstrap=",".join((*addresses, embedded_bootstrap)),
+            request_timeout_ms=600,
+            rebalance_timeout_ms=500,
+            idempotent=False,
+        )
+    )
+    for client in (cluster.consumer(group=name), cluster.producer(), cluster.admin()):
+        await client.start()
+        await client.stop()
+    for server in hanging:
+        server.close()
+
+
 @pytest.mark.apache
 async def test_a_producer_is_made_anew_before_its_sequence_numbers_wrap(apache_bootstrap, name, monkeypatch):
     monkeypatch.setattr(aio_connection, "SEQUENCE_LIMIT", 100)

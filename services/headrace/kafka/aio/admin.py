@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from headrace.kafka.aio.connecting import connecting
+from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated, translating
 from headrace.kafka.aio.metadata import send_to_any, topics_metadata
 from headrace.kafka.errors import BrokerUnavailableError
@@ -39,7 +39,7 @@ class AioAdmin:
     async def start(self) -> None:
         async with connecting(self._settings, f"Connecting to Kafka at {self._settings.bootstrap}"):
             try:
-                async with asyncio.timeout(self._limit_s):
+                async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self._inner.start()
             except BaseException:
                 await self.stop()

@@ -30,6 +30,11 @@ OTHER_NAME = frozenset({62, 64})  # a host's, an IP address's
 UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
 
 
+def connect_limit_s(settings: KafkaSettings) -> float:
+    """Longest time to connect, in seconds: addresses are asked in turn, and one that hangs takes a request's time."""
+    return settings.request_timeout_ms / 1000 * len(collect_hosts(settings.bootstrap))
+
+
 @contextlib.asynccontextmanager
 async def connecting(settings: KafkaSettings, doing: str) -> AsyncIterator[None]:
     """Raise what fails inside as ours; where no broker could be reached, with the reason."""

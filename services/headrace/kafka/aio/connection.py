@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from headrace.kafka.aio.connecting import connecting
+from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated
 from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, ProducerDeadError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition
@@ -51,10 +51,9 @@ class ProducerConnection:
 
     async def start(self) -> None:
         """Connect. Raises UnsupportedError when the broker can't give an idempotent producer its id."""
-        limit_s = self._settings.request_timeout_ms / 1000
         try:
             async with connecting(self._settings, f"Connecting a producer to Kafka at {self._settings.bootstrap}"):
-                async with asyncio.timeout(limit_s):
+                async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self.inner.start()
         except BaseException as error:
             await self.discard()

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from headrace.kafka.aio.connecting import connecting
+from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.metadata import partitions_of
@@ -61,7 +61,7 @@ class AioConsumer:
     async def start(self) -> None:
         async with connecting(self._settings, f"Connecting to Kafka at {self._settings.bootstrap}"):
             try:
-                async with asyncio.timeout(self._request_timeout_s):
+                async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self._inner.start()
                 self._unreadable = make_lean(self._inner)
             except BaseException:

@@ -91,7 +91,7 @@ def translated(error: Exception, doing: str, *, needs: str = "Describe", topic: 
         return OffsetOutOfRangeError({(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()})
     if isinstance(error, REFUSALS):
         return NotAuthorizedError(f"{doing} was refused: {_refused(error, needs, topic)}")
-    message = f"{doing} failed: {error or type(error).__name__}"
+    message = f"{doing} failed: {str(error) or type(error).__name__}"
     for kinds, ours in TRANSLATIONS:
         if isinstance(error, kinds):
             return ours(message)
