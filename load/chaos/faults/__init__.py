@@ -1,7 +1,7 @@
 """Faults, by what they happen to."""
 
 from load.chaos.fault import Fault
-from load.chaos.faults import broker, log, network, registry, topics, trainer, worker
+from load.chaos.faults import broker, client, log, network, registry, store, tail, topics, trainer, worker
 
 ALL: tuple[Fault, ...] = (
     *worker.FAULTS,
@@ -9,6 +9,9 @@ ALL: tuple[Fault, ...] = (
     *broker.FAULTS,
     *topics.FAULTS,
     *log.FAULTS,
+    *tail.FAULTS,
     *trainer.FAULTS,
+    *store.FAULTS,
     *registry.FAULTS,
+    *client.FAULTS,
 )
