@@ -230,7 +230,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitioning="by key",
             writers=("labellers",),
             readers=("trainer",),
-            # An erased text is gone from the disks a week after its tombstone, once a record follows it in its partition:
+            # An erased text is gone from the disks a week after its tombstone, once a record follows in its partition:
             # only then is the segment that holds them closed, and no other is compacted.
             config={"max.compaction.lag.ms": str(7 * _DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)},
         ),
