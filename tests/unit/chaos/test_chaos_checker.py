@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from headrace.core.answer_log import PartitionReader
 from headrace_load.measure.columns import ANSWERED, SENT
 from load.chaos.checker import check
-from load.chaos.history import LOGGED, LOST, REQUEST, History
+from load.chaos.history import LOGGED, LOST, REQUEST, History, together
 
 SECOND_US = 1_000_000
 
@@ -159,3 +160,23 @@ def test_a_log_with_any_repeats_keeps_the_promise_until_one_answer_is_taken_out(
     gone = data.draw(st.integers(0, 9))
     without = [answer for answer in logged if answer[1] != gone]
     assert not check(history(without, requests=10)).kept
+
+
+@pytest.mark.parametrize(("said", "unlogged", "told"), [((), 2, False), ([(0, 3, 4)], 0, True)])
+def test_an_accepted_answer_that_is_not_in_the_log_any_more_breaks_it_unless_somebody_said_so(said, unlogged, told):
+    found = history(straight(), said=said)
+    found = msgspec.structs.replace(found, log=found.log[[0, 1, 2, 5]])
+    assert (check(found).unlogged, check(found).told) == (unlogged, told)
+
+
+def test_a_log_that_was_read_before_a_part_was_deleted_is_whole_again_and_holds_nothing_twice():
+    log = history([*straight(), *straight(partition=1)], partitions=2).log
+    again = together("position", [log[:8], log[5:]])
+    assert again.tolist() == log.tolist()
+
+
+def test_where_something_else_stands_now_what_was_read_first_counts():
+    log = history(straight()).log
+    other = log.copy()
+    other["crc"] = 0
+    assert together("position", [log[:4], other])["crc"].tolist() == [*log["crc"][:4], 0, 0]
