@@ -203,6 +203,8 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
     for unit in (description.unit, description.word_unit):
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"unit {unit}: must be a positive number")
+    if len(description.tables_sha256) != hashlib.sha256().digest_size * 2:
+        raise ValueError("the SHA-256 of its tables is none")
     fields = fields_of(arrays, labels=labels, widths=widths, dimensions=description.dimensions)
     return QuantizedNetwork(
         labels=description.labels,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
+import operator
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -118,7 +120,29 @@ def put(document: Any, path: tuple[Any, ...], value: Any) -> Any:
     return changed
 
 
-@settings(deadline=None, max_examples=400)
+def lies(value: Any) -> list[Any]:
+    """Other values of the same type: they get past the types, to what is done with them."""
+    match value:
+        case bool():
+            return [not value]
+        case int() | float():
+            return [0, -1, 1, 1.5, 2**31, 2**53, 2**62, 2**63, -(2**63), 2**64, 10**30, 1e308, -1e308, 5e-324, 1e18]
+        case str():
+            return ["", "\0", "\x1b[2J", "\u202e", "x" * 100_000, "label 1"]
+        case list():
+            return [[], value[::-1], value * 2, value[:-1], value * 1000]
+        case _:
+            return [{}, None]
+
+
+@pytest.mark.parametrize("path", places(DESCRIPTION), ids=str)
+def test_a_description_of_the_right_types_that_lies_is_refused_or_answered_from(path: tuple[Any, ...]) -> None:
+    value = functools.reduce(operator.getitem, path, DESCRIPTION)
+    for lie in lies(value):
+        is_bearable(described(put(DESCRIPTION, path, lie)))
+
+
+@settings(deadline=None, max_examples=200)
 @given(path=st.sampled_from(places(DESCRIPTION)), value=VALUES)
 def test_a_description_that_lies_somewhere_is_refused_or_answered_from(path: tuple[Any, ...], value: Any) -> None:
     is_bearable(described(put(DESCRIPTION, path, value)))
