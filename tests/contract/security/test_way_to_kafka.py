@@ -57,6 +57,23 @@ async def test_each_way_in_leads_to_the_broker(guarded, way):
         await admin.stop()
 
 
+async def test_a_certificate_names_a_user_who_has_rights_of_its_own(guarded):
+    name = "of-the-machine"
+    await allow(guarded, {"machine": [Right("topic", name, ("Create", "Write"))]})
+    cluster = AioKafkaCluster(guarded.certificate())
+    admin, producer = cluster.admin(), cluster.producer()
+    await admin.start()
+    await producer.start()
+    try:
+        await admin.create_topic(TopicSpec(name=name, partitions=1))
+        assert (await producer.send_batch(name, 0, [Outgoing(b"1")])).offset == 0
+        with pytest.raises(NotAuthorizedError, match="no right to Create on the topic of-others"):
+            await admin.create_topic(TopicSpec(name="of-others", partitions=1))
+    finally:
+        await producer.stop()
+        await admin.stop()
+
+
 def changed(settings, **values):
     return msgspec.structs.replace(settings, **values)
 
