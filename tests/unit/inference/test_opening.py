@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import fsspec
 import msgspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from headrace.inference.background import MOST_THREADS, Background
 from headrace.inference.opening import UnfitError, open_model, open_version
@@ -96,3 +100,40 @@ async def test_however_many_things_hang_there_are_no_more_threads_than_allowed()
     assert sum(thread.name == "background" for thread in threading.enumerate()) <= MOST_THREADS
     hanging.set()
     assert await asyncio.gather(*running) == [True] * len(running)
+
+
+class LyingStore(MemoryFileSystem):
+    """Files of the memory store, of which something else comes than is said to be there."""
+
+    protocol = "lying"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    gives: ClassVar[Callable[[bytes], bytes]]
+    asked: ClassVar[list[int | None]]
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        self.asked.append(end)
+        return type(self).gives(super().cat_file(path, **options))[start:end]
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda data: data[: len(data) // 2], "and the store gave"),
+        (lambda _: b"", "and the store gave 0 of them"),
+        (lambda data: data * 1000, "gives more than"),
+        (lambda data: bytes(len(data)), "SHA-256"),
+    ],
+)
+def test_a_store_that_gives_less_more_or_else_than_it_has_is_refused_and_not_read_on(
+    gives: Callable[[bytes], bytes], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("lying", LyingStore, clobber=True)
+    monkeypatch.setattr(LyingStore, "gives", staticmethod(gives), raising=False)
+    monkeypatch.setattr(LyingStore, "asked", [], raising=False)
+    artifact, uri = with_canary(right=True), "lying://opening/a.safetensors"
+    save(artifact, uri)
+    record = version_record(artifact, name="default", uri=uri, now_ms=1)
+    with pytest.raises(ArtifactError, match=said):
+        open_version(record, "cpu", ())
+    assert LyingStore.asked == [artifact.size + 1]
