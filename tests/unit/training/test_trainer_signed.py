@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from headrace.kafka.interface import Outgoing
 from headrace.model.artifact import save
 from headrace.model.signing import SignatureError, signer, verify
 from headrace.registry.versions import version_record
@@ -14,10 +15,11 @@ from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import FileSource, Job
 from headrace.training.ranks.rank import run
 from headrace.training.recipe import Recipe
-from headrace_schemas.records import ModelAlias, ModelVersion, TrainingState
+from headrace_schemas.codec import encode_result
+from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Profile, Status, TrainingState
 from tests.support.networks import random_artifact
 from tests.support.signing import SigningKey, new_key
-from tests.support.training_world import NAME, TrainingWorld, story
+from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
 
 
 @pytest.fixture
@@ -113,3 +115,30 @@ def test_a_rank_does_not_load_a_champion_of_its_job_that_no_trusted_key_signed(k
     )  # fmt: skip
     with pytest.raises(SignatureError, match="is not signed"):
         run(job, None, Alone(), trusted=[key.public])
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile((1.0,), (0.1,) * 10),
+        Profile((0.5, 0.25, 0.25), (0.5,)),
+        Profile((-5.0, 3.0, 3.0), (0.1,) * 10),
+        Profile((), ()),
+    ],
+)
+def test_a_record_whose_profile_lies_has_no_drift_and_the_trainer_goes_on(profile, caplog):
+    @story
+    async def play(world):
+        record = msgspec.structs.replace(champion(world), profile=profile)
+        await world.decree(record, points_at(record))
+        world.start(drift_new_labels=1)
+        await world.label("a", "b", "c")
+        await world.trained(1)
+        answer = ClassifyResult(offset=1, after=0, crc=0, status=Status.OK, version=record.version, label="label 0")
+        for _ in range(3):
+            await world.producer.send_batch(TOPICS.results, 0, [Outgoing(encode_result(answer))] * 1000)
+            await world.clock.sleep(5)
+        assert not world.runs["t0"].done()
+
+    play()
+    assert any(record.msg == "drift.unmeasurable" for record in caplog.records)
