@@ -49,11 +49,11 @@ async def publish(system: System, *records: ModelsRecord) -> None:
         await producer.stop()
 
 
-async def publish_bytes(system: System, *records: Outgoing) -> None:
-    """Append bytes as they are. Raises a KafkaError."""
+async def publish_bytes(system: System, topic: str, *records: Outgoing) -> None:
+    """Append bytes as they are to partition 0. Raises a KafkaError."""
     producer = AioKafkaCluster(system.kafka_settings()).producer()
     await producer.start()
     try:
-        await producer.send_batch(system.models, 0, records)
+        await producer.send_batch(topic, 0, records)
     finally:
         await producer.stop()

@@ -87,7 +87,7 @@ async def rubbish(world: World) -> None:
         msgspec.structs.replace(good, version="many-labels", labels=tuple(str(number) for number in range(50_000))),
     ]
     bytes_of = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
-    await publish_bytes(world.system, *bytes_of, Outgoing(None, b"a tombstone of nothing"))
+    await publish_bytes(world.system, world.system.models, *bytes_of, Outgoing(None, b"a tombstone of nothing"))
     # A worker that starts now reads all of it first.
     await world.workers.start("late")
     await world.until(lambda: all(len(one.events("models.rubbish")) >= len(bytes_of) for one in workers_of(world)))

@@ -10,12 +10,17 @@ import functools
 import signal
 from collections.abc import Sequence
 
-from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
+from headrace.client.dead_letters import read_dead_letters
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import Outgoing
+from headrace_load.processes import headrace
+from headrace_schemas.records import ModelAlias, ModelVersion, OffsetRange, Training, TrainingState
 from load.chaos.fault import Fault, Strike
 from load.chaos.faults.points import at
+from load.chaos.faults.registry import no_records
 from load.chaos.frames import PRODUCE
 from load.chaos.proxy import Way
-from load.chaos.registry import models_records
+from load.chaos.registry import models_records, publish, publish_bytes
 from load.chaos.trainers import LIMIT_S, publish_labels, said, trainers
 from load.chaos.workers import Worker
 from load.chaos.world import World
@@ -98,15 +103,90 @@ async def woken_too_late(world: World) -> None:
     world.notes.append("the one that was woken said that it leads no more, and published nothing")
 
 
-async def trained(world: World) -> None:
-    """Wait until the one training is done and every worker answers by what came of it.
+async def records_too_late(world: World) -> None:
+    """The leader is stopped while its last records hang on the way, which arrive when the other has ended the training.
 
-    Raises TimeoutError, and AssertionError when there was more than one training, version or move of the champion.
+    Nobody can call them back. They say once more what is in the log already.
     """
-    trainings = await ended(world)
+    await publish_labels(world)
+    async with trainers(world) as of_run:
+        zombie = await of_run.start("zombie")
+        await said(zombie, "training.read")
+
+        async def passes() -> bool:
+            return True
+
+        async def hangs() -> bool:
+            zombie.signal(signal.SIGSTOP)
+            heir = await of_run.start("heir")
+            await said(heir, "training.resumed")
+            await trained(world)
+            return True
+
+        await at(world, zombie, Way.TO_BROKER, PRODUCE, passes)  # its version
+        await at(world, zombie, Way.TO_BROKER, PRODUCE, hangs)
+        zombie.signal(signal.SIGCONT)
+        await said(zombie, "trainer.lost")
+        await said(zombie, "trainer.stands_by")
+        champions = [one.version for one in await models_records(world.system, ModelAlias) if one.alias == "champion"]
+        assert len(champions) == 3, f"the late record of the champion is not there: {champions}"
+        assert champions[1] == champions[2], f"a trainer that led no more moved the champion to {champions[2]}"
+        (last,) = {one.version for one in await ended(world)} - {None}
+        assert all(len(worker.events("model.swapped")) == 1 for worker in world.workers.running.values())
+        assert last == champions[1], f"the training made {last}, the champion is {champions[1]}"
+    world.notes.append("the late records repeated what was there, and no worker loaded anything for them")
+
+
+async def store_away(world: World) -> None:
+    """There is no store when a training begins; it fails and says so. When there is one, a training is ordered."""
+    await publish_labels(world)
+    async with trainers(world) as of_run:
+        of_run.store.write_bytes(b"a file where the folder should be")
+        trainer = await of_run.start("trainer")
+        await said(trainer, "training.failed")
+        assert str(of_run.store) in trainer.said(), "the trainer did not name its store"
+        of_run.store.unlink()
+        await headrace("models", "train", "--now", environment=world.system.environment())
+        await trained(world, failed=1)
+    world.notes.append("the training that failed named the store; the next one, when there was a store, succeeded")
+
+
+async def rubbish(world: World) -> None:
+    """The models topic holds rubbish and a training that nobody can go on with, the labels topic holds rubbish too."""
+    unreadable = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
+    await publish_bytes(world.system, world.system.models, *unreadable)
+    await publish_bytes(world.system, world.system.labels, *unreadable, Outgoing(b"{}", None))
+    beyond = OffsetRange(partition=0, first=0, end=2**62)
+    stray = Training(
+        name="default", id="1", state=TrainingState.RUNNING, reason="of nobody", begun_at_ms=1, offsets=(beyond,)
+    )
+    await publish(world.system, stray)
+    await publish_labels(world)
+    async with trainers(world) as of_run:
+        trainer = await of_run.start("trainer")
+        await said(trainer, "training.failed")
+        assert "the topic was cut or made anew" in trainer.said(), "the trainer did not say why it can't go on"
+        await headrace("models", "train", "--now", environment=world.system.environment())
+        await trained(world, failed=1)
+        named = len(trainer.events("models.rubbish"))
+        assert named == len(unreadable), f"{named} of {len(unreadable)} records of the models topic were named"
+    cluster = AioKafkaCluster(world.system.kafka_settings())
+    letters = [found.letter async for found in read_dead_letters(cluster, world.system.dead_letters)]
+    of_labels = sum(letter.topic == world.system.labels for letter in letters)
+    assert of_labels == len(unreadable) + 1, f"{of_labels} of {len(unreadable) + 1} labels became dead letters"
+    world.notes.append(f"{named} records were named, {of_labels} labels became dead letters, a training was given up")
+
+
+async def trained(world: World, *, failed: int = 0) -> None:
+    """Wait until a training is done and every worker answers by what came of it, after ``failed`` others.
+
+    Raises TimeoutError, and AssertionError when there were more trainings, versions or moves of the champion.
+    """
+    trainings = await ended(world, failed + 1)
     last = trainings[-1]
     assert last.state is TrainingState.DONE, f"the training failed: {last.error}"
-    assert len({one.id for one in trainings}) == 1, f"several trainings were begun: {[one.id for one in trainings]}"
+    begun = {one.id for one in trainings}
+    assert len(begun) == failed + 1, f"these trainings were begun: {sorted(begun)}"
     # What the workers began with was published by hand, and moved the champion first.
     _, *versions = await models_records(world.system, ModelVersion)
     assert [one.version for one in versions] == [last.version], f"versions of one training: {versions}"
@@ -116,12 +196,12 @@ async def trained(world: World) -> None:
     await world.until(lambda: all(swapped_to(worker, last.version) for worker in world.workers.running.values()))
 
 
-async def ended(world: World) -> list[Training]:
-    """Every record of the training once it has ended. Raises TimeoutError."""
+async def ended(world: World, count: int = 1) -> list[Training]:
+    """Every record of a training, once so many have ended. Raises TimeoutError."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             found = await models_records(world.system, Training)
-            if found and found[-1].state is not TrainingState.RUNNING:
+            if len({one.id for one in found if one.state is not TrainingState.RUNNING}) >= count:
                 return found
             await world.wait(LOOK_S)
 
@@ -170,6 +250,30 @@ FAULTS = (
         title="stopped past its session in a training (SIGSTOP), then woken",
         about="trainer",
         strike=woken_too_late,
+        follows=True,
+        sequence=False,
+    ),
+    Fault(
+        name="trainer-zombie-flush",
+        title="stopped while its last records hang on the way, which arrive after the next one's",
+        about="trainer",
+        strike=records_too_late,
+        follows=True,
+        sequence=False,
+    ),
+    Fault(
+        name="trainer-store-away",
+        title="no store when a training begins",
+        about="trainer",
+        strike=store_away,
+        follows=True,
+        sequence=False,
+    ),
+    Fault(
+        name="trainer-rubbish",
+        title="rubbish on the models and labels topics while a training runs",
+        about="trainer",
+        strike=rubbish,
         follows=True,
         sequence=False,
     ),
