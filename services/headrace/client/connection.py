@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 from headrace.client.awaiting import Awaiter
@@ -14,6 +14,7 @@ from headrace.client.publishing import Published, Publisher, prepare
 from headrace.client.reading import Answer, AnswerReader, From, Start
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.resume import look_back
+from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
@@ -72,7 +73,9 @@ class Client:
         self._awaiter_starts = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        await self._publisher.start()
+        # Who may only read needs no producer, and who publishes nevertheless is told so then.
+        with suppress(NotAuthorizedError):
+            await self._publisher.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -61,6 +62,7 @@ class Publisher:
         self._new_producer = new_producer
         self._topic = topic
         self._producer: Producer | None = None
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect. Raises a KafkaError when that fails."""
@@ -104,8 +106,9 @@ class Publisher:
         return await (await self._alive()).partitions_of(self._topic)
 
     async def _alive(self) -> Producer:
-        if self._producer is None:
-            await self.start()
+        async with self._starting:
+            if self._producer is None:
+                await self.start()
         assert self._producer is not None  # noqa: S101 - start sets it or raises
         return self._producer
 

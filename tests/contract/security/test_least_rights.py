@@ -118,8 +118,11 @@ async def publish(guarded: Guarded) -> None:
 async def read_alone(guarded: Guarded) -> tuple[int, int]:
     """How many answers are `ok`, and how many are `failed`."""
     found: list[Status] = []
-    # A reader alone need not be a client that could publish: entering one asks for the right to.
-    async with asyncio.timeout(LIMIT_S), client(guarded, "reader").reader("beginning") as reader:
+    async with (
+        asyncio.timeout(LIMIT_S),
+        client(guarded, "reader") as only_reads,
+        only_reads.reader("beginning") as reader,
+    ):
         while len(found) <= TEXTS:
             found += [answer.result.status for answer in await reader.read()]
     return found.count(Status.OK), found.count(Status.FAILED)
