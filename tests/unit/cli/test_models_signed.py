@@ -73,3 +73,12 @@ def test_a_key_is_made_once(site: Site) -> None:
     site.run("keygen", "--out", "key.pem")
     with pytest.raises(SigningKeyError, match=r"key\.pem is there already"):
         site.run("keygen", "--out", "key.pem")
+
+
+@pytest.mark.parametrize("moment_ms", [2**62, -(2**62), 10**30])
+def test_a_version_whose_record_has_no_possible_time_is_shown_all_the_same(site: Site, moment_ms: int) -> None:
+    version = site.artifact(1).version
+    site.run("publish", version)
+    site.publish(msgspec.structs.replace(site.log().versions["default", version], created_at_ms=moment_ms))
+    assert f"{moment_ms} ms, which is no date" in " ".join(site.run("show", version).split())
+    assert version in site.run("list")

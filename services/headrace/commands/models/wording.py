@@ -21,7 +21,11 @@ def aliases_of(log: ModelsLog, version: ModelVersion) -> list[str]:
 
 def time_of(moment_ms: int) -> str:
     """A time in UTC to the second; ``moment_ms`` are milliseconds since the Unix epoch."""
-    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+    try:
+        return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+    # A record on the topic may say anything.
+    except (ValueError, OverflowError, OSError):
+        return f"{moment_ms} ms, which is no date"
 
 
 def number(value: float) -> str:
