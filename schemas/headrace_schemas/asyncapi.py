@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from headrace_schemas import headers
-from headrace_schemas.dead_letters import PREFIX
+from headrace_schemas.dead_letters import CUT, ENCRYPTED, KEPT, NOTHING, PREFIX, SEALED_TO, VALUE_BYTES
 from headrace_schemas.jsonschemas import RECORDS, component_schemas, file_stem, record_schema
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter
 from headrace_schemas.topics import REPLICATION, Topic, topics
@@ -168,15 +168,21 @@ def _dead_letter() -> dict[str, Any]:
         "timestamp": {"type": "string", "pattern": "^-?[0-9]+$"},
         **dict.fromkeys(("topic", "stage", "code", "message", "version"), _TEXT),
     }
+    not_whole = {
+        KEPT: {"type": "string", "enum": [CUT, ENCRYPTED, NOTHING]},
+        SEALED_TO: {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        VALUE_BYTES: _DIGITS,
+    }
     return {
         "title": "DeadLetter",
-        "summary": "The value, key and headers are the request's own; headers beside them say why it failed.",
+        "summary": "The value, key and headers are the request's own, unless one of ours says what is kept of them; "
+        "others say why it failed.",
         "headers": {
             "type": "object",
-            "properties": {PREFIX + name: schema for name, schema in ours.items()},
+            "properties": {PREFIX + name: schema for name, schema in ours.items()} | not_whole,
             "required": [PREFIX + name for name in ours if name not in {"version", "attempt"}],
         },
-        "payload": {"description": "The request's bytes, unchanged."},
+        "payload": {"description": f"The request's bytes, unchanged; or what the header {KEPT} says."},
     }
 
 

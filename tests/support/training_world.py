@@ -10,6 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.keeping import keep_whole
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
@@ -66,6 +67,7 @@ class TrainingWorld(TwinWorld):
         self.store = f"memory://trainer-{next(stores)}"
         self.sign: Sign = signer(None, ())
         self.trusted: tuple[str, ...] = ()
+        self.keep = keep_whole
         self.trainers: dict[str, Trainer] = {}
         self.runs: dict[str, asyncio.Task[Training | None]] = {}
         self.stops: dict[str, asyncio.Event] = {}
@@ -94,6 +96,7 @@ class TrainingWorld(TwinWorld):
             clock=self.clock,
             metrics=TrainerMetrics(self.registry),
             once=once,
+            keep=self.keep,
         )
         self.trainers[name] = trainer
         self.stops[name] = asyncio.Event()

@@ -173,7 +173,10 @@ def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
         LABELS: names.labels,
         MODELS: names.models,
     }
-    return [WantedTopic(on_cluster[topic.name], topic) for topic in all_topics("", settings.partitions)]
+    return [
+        WantedTopic(on_cluster[topic.name], topic)
+        for topic in all_topics("", settings.partitions, settings.retention_ms())
+    ]
 
 
 def _settings(

@@ -86,6 +86,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster
+    from headrace.kafka.keeping import keeping
     from headrace.model.signing import signer
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
@@ -119,6 +120,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 clock=SystemClock(),
                 metrics=TrainerMetrics(registry),
                 once=once,
+                keep=keeping(settings.dead_letters),
             )
             return await running.run(stop)
 

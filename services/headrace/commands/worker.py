@@ -89,6 +89,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
     from headrace.core.clock import SystemClock
     from headrace.inference.service import Worker, WorkerTopics
     from headrace.kafka.aio import AioKafkaCluster
+    from headrace.kafka.keeping import keeping
     from headrace.logs import event
     from headrace.metrics import WorkerMetrics
 
@@ -114,6 +115,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
                 topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
                 settings=settings.worker,
                 shape=settings.requests,
+                keep=keeping(settings.dead_letters),
                 model=_model(settings),
                 clock=SystemClock(),
                 offload=lambda work: loop.run_in_executor(pool, work),

@@ -10,6 +10,8 @@ from msgspec import Meta
 from headrace.core.public_keys import public_key_bytes
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
 
+Positive = Annotated[int, Meta(gt=0)]
+
 
 class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     """The topics' names, as they are on the cluster."""
@@ -24,7 +26,8 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
 class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A name that is not set is ``prefix`` followed by the topic's own name, such as ``classify.requests``.
 
-    Raises ValueError for a prefix that Kafka refuses, and for two topics of one name.
+    Retentions are in milliseconds; one that is not set is the topic's usual one. Raises ValueError for a prefix that
+    Kafka refuses, for two topics of one name, and for results that are kept for less long than requests.
     """
 
     prefix: str = ""
@@ -34,12 +37,31 @@ class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str | None = None
     labels: str | None = None
     models: str | None = None
+    requests_retention_ms: Positive | None = None
+    results_retention_ms: Positive | None = None
+    dead_letters_retention_ms: Positive | None = None
 
     def __post_init__(self) -> None:
+        kept = {topic.name: topic.retention_ms for topic in topics("", self.partitions, self.retention_ms())}
         topics(self.prefix, self.partitions)
+        if (answers := kept[RESULTS] or 0) < (asked := kept[REQUESTS] or 0):
+            raise ValueError(
+                f"results_retention_ms is {answers}, but has to be at least requests_retention_ms ({asked}): a request "
+                "whose answer is gone can't be told from one that was never answered, and a reader that was away for "
+                "as long finds a hole"
+            )
         names = msgspec.structs.astuple(self.names())
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two topics are both named {twice[0]}: each needs a name of its own")
+
+    def retention_ms(self) -> dict[str, int]:
+        """The retentions that are set, by the topics' own names."""
+        given = {
+            REQUESTS: self.requests_retention_ms,
+            RESULTS: self.results_retention_ms,
+            DEAD_LETTERS: self.dead_letters_retention_ms,
+        }
+        return {name: ms for name, ms in given.items() if ms is not None}
 
     def names(self) -> TopicNames:
         """The name of each topic, derived where it is not set."""

@@ -6,6 +6,7 @@ import msgspec
 
 from headrace.config.sections import AdminSettings, LogSettings, SigningSettings, TopicsSettings
 from headrace.inference.settings import WorkerSettings
+from headrace.kafka.keeping import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
 from headrace.training.gate.settings import GateSettings
 from headrace.training.settings import TrainerSettings
@@ -26,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trainer: TrainerSettings = TrainerSettings()
     gate: GateSettings = GateSettings()
     signing: SigningSettings = SigningSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from traceback import walk_tb
 
 import msgspec
 import numpy as np
@@ -38,7 +40,7 @@ class Model(msgspec.Struct, frozen=True, eq=False):
         try:
             answers = self.backend.classify([text for text, _ in self.canaries])
         except Exception as error:  # noqa: BLE001 - whatever a model raises accuses it
-            event("canaries.failed", level="error", version=self.version, error=repr(error))
+            event("canaries.failed", level="error", version=self.version, error=_said(error))
             return False
         given = [self.labels[label] for label in answers.labels]
         return given == [label for _, label in self.canaries]
@@ -68,7 +70,7 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
         inferred = _columns(model.backend.classify(texts, ranking))
     except Exception as error:
         if breaker.failed(canaries_answered=model.canaries_answered()) is Suspect.MODEL:
-            raise ModelBrokenError(f"{model.version} failed on a batch and on its canaries: {error!r}") from error
+            raise ModelBrokenError(f"{model.version} failed on a batch and on its canaries: {_said(error)}") from error
         return _halve(model, texts, error, ranking)
     breaker.succeeded()
     return inferred
@@ -76,7 +78,7 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
 
 def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int) -> Inferred:
     if len(texts) == 1:
-        failure = Failure("infer", "model-failed", f"the model failed on this text alone: {error!r}")
+        failure = Failure("infer", "model-failed", f"the model failed on this text alone: {_said(error)}")
         return Inferred(np.array([FAILED], np.int32), np.zeros(1, np.int64), {0: failure}, [[]] if ranking else [])
     middle = len(texts) // 2
     parts: list[Inferred] = []
@@ -92,6 +94,12 @@ def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int)
         first.failures | {middle + place: failure for place, failure in second.failures.items()},
         first.rankings + second.rankings,
     )
+
+
+def _said(error: Exception) -> str:
+    """The kind of ``error`` and the line that raised it. Its message is left out: it may quote the text."""
+    lines = [f" at {Path(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    return type(error).__name__ + (lines[-1] if lines else "")
 
 
 def _columns(answers: Answers) -> Inferred:

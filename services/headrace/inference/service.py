@@ -30,6 +30,7 @@ from headrace.inference.serving import Served, Serving
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
+from headrace.kafka.keeping import Keep, keep_whole
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
@@ -58,7 +59,8 @@ class Worker:
     """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id.
 
     ``model`` is what answers, for good, or how a version is loaded to which the alias of the settings points.
-    ``before_answering`` is called once, when the first version is there.
+    ``before_answering`` is called once, when the first version is there. ``keep`` says what dead letters keep
+    of a request.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Worker:
         process: str,
         member: str | None = None,
         before_answering: Callable[[], None] = lambda: None,
+        keep: Keep = keep_whole,
     ) -> None:
         self._topics = topics
         self._settings = settings
@@ -83,7 +86,7 @@ class Worker:
         self._metrics = metrics
         self._decode_value = compile_shape(shape)
         form = JSON if settings.results_format == "json" else MSGPACK
-        self._style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields))
+        self._style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep)
         self._before_answering = before_answering
         self._service_time = ServiceTime()
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)

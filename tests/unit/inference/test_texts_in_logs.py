@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 
 import msgspec.msgpack
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace.logs import configure
 from headrace.metrics import WorkerMetrics
+from headrace.model.backends.interface import Answers
 from headrace_schemas.dead_letters import PREFIX
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Status
@@ -44,6 +45,16 @@ RUBBISH = [
 SHAPES = [RequestShape(), RequestShape(text_path="body.0", id_path="ids.number", copy_fields={"shop": "shop.name"})]
 
 
+class Quoting(SumModel):
+    """Whatever goes wrong, its error quotes the texts."""
+
+    def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
+        try:
+            return super().classify(texts, ranking)
+        except FloatingPointError as error:
+            raise UnicodeDecodeError("utf-8", b" ".join(texts), 0, 1, "told to fail") from error
+
+
 @pytest.fixture
 def logged() -> Iterator[StringIO]:
     root = logging.getLogger()
@@ -62,7 +73,7 @@ def test_no_text_is_in_a_log_line_a_metric_or_the_message_of_a_dead_letter(logge
     @story
     async def play(world: World) -> None:
         world.start(
-            metrics=WorkerMetrics(registry), backend=SumModel(poison=lambda text: b"poison" in text), shape=shape
+            metrics=WorkerMetrics(registry), backend=Quoting(poison=lambda text: b"poison" in text), shape=shape
         )
         for text in (f"{MARK} good", f"{MARK} poison", f"{MARK} good again"):
             value = {"text": text, "body": [text], "shop": {"name": "s"}}
@@ -92,7 +103,7 @@ def test_a_model_that_breaks_on_everything_logs_no_text(logged) -> None:
     @story
     async def play(world: World) -> None:
         canaries = ((MARK.encode(), LABELS[0]),)
-        world.start(backend=SumModel(poison=lambda _: True), canaries=canaries, breaker_threshold=1)
+        world.start(backend=Quoting(poison=lambda _: True), canaries=canaries, breaker_threshold=1)
         await world.publish(f"{MARK} text")
         await world.until(lambda: "breaker.open" in logged.getvalue())
         await world.stop("w0")

@@ -6,6 +6,7 @@ import pytest
 
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import TopicPartition
+from headrace.kafka.keeping import DeadLetterSettings, keeping
 from headrace.training.ranks.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
@@ -52,6 +53,18 @@ def test_a_label_that_cannot_be_used_goes_to_the_dead_letters_as_it_was_with_the
         assert world.metric("labels_refused_total", reason=code) == 1.0
 
     play()
+
+
+@story
+async def test_a_trainer_keeps_of_a_refused_label_what_its_settings_say(world):
+    world.keep = keeping(DeadLetterSettings(keep="nothing"))
+    await world.label("a")
+    await world.put("x", encoded(" \n", "pos"))
+    world.start(least_rows=100)
+    await world.until(world.letters)
+    (letter,) = world.letters()
+    assert (letter.topic, letter.offset, letter.error) == (TOPICS.labels, 1, "empty-text")
+    assert (letter.value, letter.key, letter.headers) == (None, None, ())
 
 
 @story

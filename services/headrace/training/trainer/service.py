@@ -13,6 +13,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer
+from headrace.kafka.keeping import Keep, keep_whole
 from headrace.logs import event
 from headrace.model.signing import Sign
 from headrace.registry.models_log import ModelsLog
@@ -68,6 +69,7 @@ class Trainer:
         clock: Clock,
         metrics: TrainerMetrics,
         once: bool = False,
+        keep: Keep = keep_whole,
     ) -> None:
         self._name = name
         self._cluster = cluster
@@ -76,6 +78,7 @@ class Trainer:
         self._clock = clock
         self._metrics = metrics
         self._once = once
+        self._keep = keep
         self._sender = PatientSender(cluster, clock)
         self._log = ModelsLog(cluster, topics.models)
         self._election = Election(
@@ -204,6 +207,7 @@ class Trainer:
             sender=self._sender,
             clock=self._clock,
             metrics=self._metrics,
+            keep=self._keep,
         )
 
     async def _close(self) -> None:
