@@ -155,11 +155,13 @@ async def test_dead_letters_are_listed_shown_and_replayed_until_their_attempts_a
 async def test_a_reading_group_keeps_its_place_in_kafka(site: Site) -> None:
     async with Client(site.cluster, requests=site.requests, results=site.results) as client, asyncio.timeout(LIMIT_S):
         await client.publish_many(f"text {number}" for number in range(10))
-        async with client.reader("beginning", group=f"{site.prefix}billing") as reader:
+        async with client.group_reader(f"{site.prefix}billing", "beginning") as member:
             first: list[tuple[int, int]] = []
             while len(first) < 10:
-                first += [(one.partition, one.result.offset) for one in await reader.read()]
-            await reader.commit()
+                for one in await member.read():
+                    first.append((one.partition, one.result.offset))
+                    member.mark(one)
+            await member.commit()
         await client.publish_many(f"text {number}" for number in range(10, 15))
         second: list[tuple[int, int]] = []
         async with aclosing(client.answers("beginning", group=f"{site.prefix}billing")) as answers:
