@@ -7,7 +7,7 @@ DATA ?= $(HEADRACE_DATA)
 
 PEERS ?= .venv-peers
 
-.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth format clean
+.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -65,6 +65,14 @@ bench-model: $(VENV)/.installed
 # How a drain grows with partitions, lengths, classes, words, batches and formats; it needs no data.
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m load.growth --idle --out load-results/growth
+
+# Faults on real Apache Kafka, three seeds each; the table in docs/chaos.md is written anew. About an hour.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m load.chaos --out load-results/chaos-$(shell date +%Y%m%d-%H%M%S) --docs docs/chaos.md
+
+# A million records of rubbish among a million good ones, through a live worker.
+flood: $(VENV)/.installed
+	$(BIN)/python -m load.flood --out load-results/flood
 
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
