@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -130,16 +130,21 @@ class Stream:
         return self.accepted(), error
 
     def accepted(self) -> NDArray[np.void]:
-        """Rows of columns.ANSWERED of what each reader accepted behind the highest that those before it had.
+        """Rows of columns.ANSWERED of all readers, see :func:`continued`.
 
         What a running one accepted last is not written down yet.
         """
-        rows, *others = (read_rows([folder / ROWS], ANSWERED) for folder in self._folders)
-        for more in others:
-            highest = {int(p): int(rows["offset"][rows["partition"] == p].max()) for p in np.unique(rows["partition"])}
-            known = np.array([highest.get(int(partition), -1) for partition in more["partition"]], np.int64)
-            rows = np.concatenate([rows, more[more["offset"] > known]])
-        return rows
+        return continued([read_rows([folder / ROWS], ANSWERED) for folder in self._folders])
+
+
+def continued(readers: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """What readers accepted that each began at the beginning: of a later one what is behind the highest of before."""
+    rows, *others = readers
+    for more in others:
+        highest = {int(p): int(rows["offset"][rows["partition"] == p].max()) for p in np.unique(rows["partition"])}
+        known = np.array([highest.get(int(partition), -1) for partition in more["partition"]], np.int64)
+        rows = np.concatenate([rows, more[more["offset"] > known]])
+    return rows
 
 
 @asynccontextmanager
