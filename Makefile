@@ -7,7 +7,7 @@ DATA ?= $(HEADRACE_DATA)
 
 PEERS ?= .venv-peers
 
-.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood format clean
+.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood soak format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -73,6 +73,11 @@ chaos: $(VENV)/.installed
 # A million records of rubbish among a million good ones, through a live worker.
 flood: $(VENV)/.installed
 	$(BIN)/python -m load.flood --out load-results/flood
+
+# Half an hour at 2,000 requests a second: does memory grow, does latency drift?
+soak: $(VENV)/.installed
+	$(BIN)/python -m load.made .bench/made.safetensors
+	$(BIN)/headrace-load soak load/workloads/steady.toml --contender load/contenders/made.toml --broker apache
 
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)

@@ -41,7 +41,7 @@ from headrace_load.workload.rubbish import judge
 from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
 from headrace_load.workload.texts import load_texts
 from headrace_schemas.dead_letters import PREFIX
-from load.growth import Point, made_artifact
+from load.made import made_artifact
 
 # One in a thousand is too large: more of these 64 KB would measure the disk.
 SMALL = ("not-json", "no-text", "bad-utf8", "bad-header", "null")
@@ -294,7 +294,7 @@ async def main(options: argparse.Namespace, console: Console) -> int:
     """Run, print and write the figures; 1 when something was not as it has to be."""
     out = _without_logs(options.out)
     model = out / "model.safetensors"
-    made_artifact(load_texts(MadeTexts(), 0), Point(), model)
+    made_artifact(load_texts(MadeTexts(), 0), model)
     async with place(Asked(broker="apache"), os.environ, out) as found:
         at = msgspec.structs.replace(found, transient=False)
         # The broker's first seconds are slow.

@@ -13,28 +13,21 @@ import asyncio
 import itertools
 import os
 import statistics
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 from rich.console import Console
 
-from headrace.model.artifact import About, assemble, save
-from headrace.model.hashing import hash_strings
-from headrace.model.network import FIRST_WORD_ROW, Network, pair_hashes
-from headrace.model.quantizing import Bits, quantize
 from headrace_load.contender import Contender, WorkerProgram
 from headrace_load.place import Asked, Place, place
 from headrace_load.result import Result
 from headrace_load.runs import Runner
 from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, Workload, ZipfKeys
 from headrace_load.workload.texts import load_texts
+from load.made import made_artifact
 
-DIMENSIONS, FILTERS, WIDTHS, MAX_TOKENS = 128, 96, (2, 3, 4), 256
-BIGRAMS = 60_000
 REQUESTS = 150_000
 IDLE_RATE = 1_500.0
 
@@ -64,45 +57,6 @@ AXES: dict[str, tuple[Point, ...]] = {
         Point(content_type=name) for name in ("application/json", "application/msgpack", "text/plain")
     ),
 }
-
-
-def made_artifact(texts: list[str], point: Point, path: Path) -> None:
-    """A network of random weights that keeps the words and bigrams of ``texts``, frequent ones first."""
-    rng = np.random.default_rng(0)
-    counts = Counter(itertools.chain.from_iterable(text.split() for text in texts))
-    seen, _ = hash_strings([word for word, _ in counts.most_common(point.words)], 1)
-    words = np.concatenate([seen, rng.integers(1, 2**63, point.words - len(seen)).astype(np.uint64)])
-    hashes, starts = hash_strings(texts, MAX_TOKENS)
-    pairs = Counter(
-        itertools.chain.from_iterable(
-            pair_hashes(hashes[first:end]).tolist() for first, end in itertools.pairwise(starts.tolist())
-        )
-    )
-    bigrams = np.array([pair for pair, _ in pairs.most_common(BIGRAMS)], np.uint64)
-
-    def normal(*shape: int) -> np.ndarray:
-        return rng.normal(size=shape, scale=0.1).astype(np.float32)
-
-    rows, features = len(words) + FIRST_WORD_ROW, FILTERS * len(WIDTHS)
-    embeddings = normal(rows, DIMENSIONS)
-    embeddings[0] = 0
-    network = Network(
-        labels=tuple(f"label {number}" for number in range(point.classes)),
-        max_tokens=MAX_TOKENS,
-        widths=WIDTHS,
-        word_hashes=words,
-        words=embeddings,
-        filters=tuple(normal(FILTERS, width, DIMENSIONS) for width in WIDTHS),
-        filter_bias=normal(features),
-        head=normal(point.classes, features),
-        head_bias=normal(point.classes),
-        wide_words=normal(rows, point.classes),
-        bigram_hashes=bigrams,
-        wide_bigrams=normal(len(bigrams), point.classes),
-        wide_bias=normal(point.classes),
-        blend=0.5,
-    )
-    save(assemble(quantize(network, Bits()), About()), str(path))
 
 
 async def drained(runner: Callable[[int], Runner], point: Point, model: Path, numbers: itertools.count[int]) -> Result:
@@ -160,7 +114,8 @@ async def main(options: argparse.Namespace, console: Console) -> None:
             key = (point.classes, point.words, point.text_bytes)
             if key not in models:
                 models[key] = out / f"{'-'.join(map(str, key))}.safetensors"
-                made_artifact(load_texts(MadeTexts(words=point.words, bytes=point.text_bytes), 0), point, models[key])
+                texts = load_texts(MadeTexts(words=point.words, bytes=point.text_bytes), 0)
+                made_artifact(texts, models[key], words=point.words, classes=point.classes)
             return models[key]
 
         for _ in range(2):

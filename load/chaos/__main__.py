@@ -1,6 +1,6 @@
 """Faults on a real Apache Kafka that it starts (Java 17), each run judged by the checker.
 
-    python -m load.chaos --out FOLDER [--fault NAME ...] [--seeds 3] [--docs docs/chaos.md]
+    python -m load.chaos --out FOLDER [--fault NAME ...] [--seeds 3] [--jobs 1] [--docs docs/chaos.md]
 
 It ends with 1 when the promise was broken. Each run's files are in a folder of its own there.
 """
@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from headrace_load.workload.texts import load_texts
-from load.chaos.cluster import Cluster, cluster
+from load.chaos.cluster import cluster
 from load.chaos.fault import Fault
 from load.chaos.faults import ALL
 from load.chaos.run import Outcome, run
 from load.chaos.sequence import sequence
 from load.chaos.stream import TEXTS
 from load.chaos.table import summary, table, write_docs
-from load.growth import Point, made_artifact
+from load.made import made_artifact
 
 SEQUENCES = tuple(sequence(ALL, nodes) for nodes in (1, 3))
 
@@ -34,20 +36,20 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
     """All runs; whether all kept the promise."""
     begun = time.monotonic()
     faults = [fault for fault in (*ALL, *SEQUENCES) if not options.fault or fault.name in options.fault]
+    groups = [deque(itertools.product(together, range(options.seeds))) for together in _by_cluster(faults)]
     outcomes: list[Outcome] = []
     model = options.out / "model.safetensors"
-    made_artifact(load_texts(TEXTS, 0), Point(words=TEXTS.words), model)
-    for number, together in enumerate(_by_cluster(faults)):
-        where = options.out / f"kafka-{number}"
-        where.mkdir()
-        async with cluster(together[0].nodes, where, together[0].server) as found:
-            for fault in together:
-                for seed in range(options.seeds):
-                    outcome = await _once(fault, seed, found, model, options.out)
-                    outcomes.append(outcome)
-                    _tell(console, outcome)
+    made_artifact(load_texts(TEXTS, 0), model, words=TEXTS.words)
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        _tell(console, outcome)
         (options.out / "outcomes.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)))
-    text = f"{summary(outcomes, time.monotonic() - begun)}\n\n{table(faults, outcomes)}"
+
+    async with asyncio.TaskGroup() as jobs:
+        for number in range(options.jobs):
+            jobs.create_task(_job(groups, model, options.out, number, done))
+    text = f"{summary(outcomes, time.monotonic() - begun, options.jobs)}\n\n{table(faults, outcomes)}"
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
     if options.docs is not None:
         write_docs(options.docs, text)
@@ -55,10 +57,22 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
     return all(outcome.error is None for outcome in outcomes)
 
 
-async def _once(fault: Fault, seed: int, found: Cluster, model: Path, out: Path) -> Outcome:
-    folder = out / f"{fault.name}-{seed}"
-    folder.mkdir()
-    return await run(fault, seed, found, model=model, folder=folder)
+async def _job(
+    groups: Sequence[deque[tuple[Fault, int]]], model: Path, out: Path, number: int, done: Callable[[Outcome], None]
+) -> None:
+    """Take runs, group by group, each group on a cluster of this job's own."""
+    for place, waiting in enumerate(groups):
+        if not waiting:
+            continue
+        first, _ = waiting[0]
+        where = out / f"kafka-{place}-{number}"
+        where.mkdir()
+        async with cluster(first.nodes, where, first.server) as found:
+            while waiting:
+                fault, seed = waiting.popleft()
+                folder = out / f"{fault.name}-{seed}"
+                folder.mkdir()
+                done(await run(fault, seed, found, model=model, folder=folder))
 
 
 def _by_cluster(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
@@ -85,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--fault", nargs="*", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each fault")
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other, each job on its own cluster")
     parser.add_argument("--docs", type=Path, help="a page whose table is written anew")
     return parser.parse_args()
 

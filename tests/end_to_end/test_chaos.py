@@ -16,7 +16,7 @@ from load.chaos.cluster import cluster
 from load.chaos.faults import ALL
 from load.chaos.run import run
 from load.chaos.stream import TEXTS
-from load.growth import Point, made_artifact
+from load.made import made_artifact
 
 FAULTS = {fault.name: fault for fault in ALL}
 BROKEN = (sys.executable, "-m", "tests.support.broken_program")
@@ -32,7 +32,7 @@ async def chaos(tmp_path):
     except BrokerStartError as error:
         pytest.skip(str(error))
     model = tmp_path / "model.safetensors"
-    made_artifact(load_texts(TEXTS, 0), Point(words=TEXTS.words), model)
+    made_artifact(load_texts(TEXTS, 0), model, words=TEXTS.words)
     (tmp_path / "kafka").mkdir()
     async with cluster(1, tmp_path / "kafka") as one_node:
 
@@ -59,7 +59,7 @@ async def test_faults_are_survived_and_a_worker_that_commits_before_it_publishes
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        ("ResumesFromCommit", "log-group-offsets-reset"),
+        ("ResumesFromCommit", "log-offsets-reset"),
         ("DropsABatch", "worker-terminated"),
         ("Reorders", "worker-terminated"),
         ("AnswersTwice", "worker-terminated"),
