@@ -22,9 +22,9 @@ demo: $(VENV)/.installed
 demo-learning: $(VENV)/.installed
 	$(BIN)/headrace demo --learning
 
-# Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests.
+# Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 # The stores' contract on S3 too. Its packages are not in dev: beside the others pip looks through hundreds of boto3.
 test-s3: $(VENV)/.installed
@@ -76,8 +76,9 @@ flood: $(VENV)/.installed
 
 # Half an hour at 2,000 requests a second: does memory grow, does latency drift?
 soak: $(VENV)/.installed
-	$(BIN)/python -m load.made .bench/made.safetensors
-	$(BIN)/headrace-load soak load/workloads/steady.toml --contender load/contenders/made.toml --broker apache
+	$(BIN)/python -m load.made .bench/soak/model.safetensors
+	cd .bench/soak && $(abspath $(BIN))/headrace-load soak $(CURDIR)/load/workloads/steady.toml \
+		--contender $(CURDIR)/load/contenders/two-workers.toml --broker apache --out $(CURDIR)/load-results/soak
 
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
