@@ -151,8 +151,10 @@ class Workers:
 
 
 async def _resumed(worker: Worker, deadline: float) -> bool:
-    """Wait until it has partitions; false when it ended before and may be started again. Raises ProgramError."""
-    while not worker.events("partition.resumed"):
+    """Wait until it has partitions, or hears that there are none for it; false when it ended before and may be started
+    again. Raises ProgramError.
+    """
+    while not (worker.events("partition.resumed") or _last_assigned(worker) == []):
         if worker.code in FINAL or time.monotonic() > deadline:
             raise worker.error(f"it was not ready in {READY_S:g} s (its exit code: {worker.code})")
         if worker.code is not None:
@@ -160,6 +162,11 @@ async def _resumed(worker: Worker, deadline: float) -> bool:
             return False
         await asyncio.sleep(POLL_S)
     return True
+
+
+def _last_assigned(worker: Worker) -> object:
+    assigned = worker.events("partitions.assigned")
+    return assigned[-1].get("partitions") if assigned else None
 
 
 async def until(true: Callable[[], bool], limit_s: float, check: Callable[[], None] = lambda: None) -> None:
