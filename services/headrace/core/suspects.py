@@ -1,8 +1,8 @@
 """A record that kills the process: found by trying alone what was in work when processes died.
 
 Before a worker hands over the first batch of a partition that it has taken up, it writes an attempt to the log; a
-clean release takes it back. An attempt that is still there when the partition is taken up again stood when its
-process died.
+clean release takes it back, so that the log tells what it told before. An attempt that is still there when the
+partition is taken up again stood when its process died.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ DEATHS_ALLOWED = 2
 
 class Trial(msgspec.Struct, frozen=True):
     """How to work from a resume position: records up to ``alone_through`` alone (-1: none), and the first of them
-    answered ``failed`` untried when ``condemned``. ``attempt`` is to be written.
+    answered ``failed`` untried when ``condemned``. ``attempt`` is to be written. ``evidence`` is the attempt of the
+    process that died, to be put back by a clean release that comes before all it names are answered.
     """
 
     alone_through: int
     condemned: bool
     attempt: Attempt
+    evidence: Attempt | None = None
 
 
 def trial(found: Attempt | None, fresh: Attempt) -> Trial:
@@ -33,4 +35,4 @@ def trial(found: Attempt | None, fresh: Attempt) -> Trial:
     # Alone, an attempt moves on without a new record, so a death further on is the first at its own offset.
     deaths = found.deaths + 1 if fresh.offset == found.offset else 1
     alone = msgspec.structs.replace(fresh, through=found.through, alone=True, deaths=deaths)
-    return Trial(found.through, condemned=deaths > DEATHS_ALLOWED, attempt=alone)
+    return Trial(found.through, condemned=deaths > DEATHS_ALLOWED, attempt=alone, evidence=found)

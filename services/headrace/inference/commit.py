@@ -57,11 +57,14 @@ class Committer:
 
     async def release(self, partitions: Collection[Partition]) -> None:
         """Say that the partitions were given up cleanly: no process died over what was being tried."""
-        attempts = [
-            partition.stands
+        tried = [
+            (partition.stands, partition.evidence)
             for partition in partitions
             if partition.stands is not None and partition.position <= partition.stands.through
         ]
-        if attempts:
+        if evidence := [found for _, found in tried if found is not None]:
+            # Others died over these, and it is not known yet over which.
+            await self._models.publish(evidence)
+        if attempts := [attempt for attempt, found in tried if found is None]:
             await self._models.forget(attempts)
         await self.commit(partitions)

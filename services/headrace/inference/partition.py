@@ -75,6 +75,8 @@ class Partition:
         """What this process has written of its attempts, to be taken back when the partition is given up cleanly."""
         self.answered_to = 0
         """Behind the last answer that is known to be in the results partition."""
+        self.evidence: Attempt | None = None
+        """The attempt of a process that died, which made those up to ``alone_through`` suspect."""
         self.committed = -1
         self.end_seen: int | None = None
         """Where the log ended within about the last second; None when that is not known."""
@@ -85,7 +87,8 @@ class Partition:
 
     def follow(self, old: Partition) -> None:
         """Take the place of ``old``, whose partition this process still owns."""
-        self.stands, self.position, self.answered_to = old.stands, old.position, old.answered_to
+        self.stands, self.evidence = old.stands, old.evidence
+        self.position, self.answered_to = old.position, old.answered_to
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""

@@ -114,8 +114,11 @@ class Resumer:
             through=position + self._max_batch - 1,
             process=self._process,
         )
-        trial = suspects.trial(self._models.attempts.get((self._results, number)), fresh)
-        partition.attempt = trial.attempt
+        found = self._models.attempts.get((self._results, number))
+        if found is not None and found.process == self._process:
+            found = partition.evidence  # which our own attempt took the place of
+        trial = suspects.trial(found, fresh)
+        partition.attempt, partition.evidence = trial.attempt, trial.evidence
         partition.alone_through = trial.alone_through
         partition.condemned = position if trial.condemned else None
         if trial.alone_through >= 0:

@@ -236,6 +236,37 @@ async def test_rule_7_a_record_that_kills_the_process_is_tried_alone_and_then_fa
 
 
 @story
+async def test_rule_7_deaths_count_on_over_processes_that_give_the_partition_up_untried(world):
+    class Killer(SumModel):
+        def classify(self, texts, ranking=0):
+            if b"killer" in texts:
+                world.cluster.kill(name)
+                world.runs[name].cancel()
+                raise asyncio.CancelledError
+            return super().classify(texts, ranking)
+
+    async def hang(work):
+        await asyncio.Event().wait()
+
+    await world.publish("before", "killer", "behind", *texts(10))
+    for generation in range(8):
+        name = f"w{generation}"
+        run = world.start(name, backend=Killer())
+        try:
+            await world.answered(13, limit=30)
+            break
+        except asyncio.CancelledError:
+            await asyncio.gather(run, return_exceptions=True)
+            world.runs.pop(name)
+        written = len(world.log(TOPICS.models))
+        world.start(f"hung-{generation}", offload=hang)
+        await world.until(lambda: len(world.log(TOPICS.models)) > written)  # noqa: B023 - it is waited for here
+        await world.stop(f"hung-{generation}")
+    assert world.answers()[1].reason == "kills-process"
+    assert 3 <= generation <= 5
+
+
+@story
 async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_accuse_no_record(world):
     def attempts():
         return sum(record.key.startswith(b"attempt/") for record in world.log(TOPICS.models))
