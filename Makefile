@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 DATA ?= $(HEADRACE_DATA)
 
 PEERS ?= .venv-peers
+TOOLS ?= .venv-tools
 
-.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood soak format clean
+IMAGE_LOCK := deploy/containers/requirements.lock
+BUILD_LOCK := deploy/containers/build.lock
+
+.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -83,10 +87,35 @@ soak: $(VENV)/.installed
 bench-accuracy: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
 
+# What makes and checks a release has an environment of its own.
+$(TOOLS)/.installed: deploy/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/tools.txt
+	touch $@
+
+# The newest set that pyproject.toml allows, for the image's Python and system: what the image installs, and what makes
+# headrace's wheel for it.
+LOCKED := $(TOOLS)/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --python-platform linux \
+	--custom-compile-command 'make lock'
+lock: $(TOOLS)/.installed
+	$(LOCKED) --extra worker --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | \
+		$(LOCKED) --output-file $(BUILD_LOCK) -
+
+# Known vulnerabilities of the image's packages: error 1 when there is one, error 3 when it could not look.
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/python deploy/containers/audit.py $(IMAGE_LOCK)
+
+# What the image holds, headrace included, as CycloneDX.
+sbom: $(TOOLS)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file dist/headrace.cdx.json $(IMAGE_LOCK)
+
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf $(VENV) $(PEERS) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(TOOLS) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
