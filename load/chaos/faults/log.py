@@ -18,6 +18,8 @@ TRANSACTION_S = 10.0
 SETTLING_S = 2.0
 NEAR_WRAP_S = 12.0
 CONNECTIONS = 3
+DEADLY_S = 120.0
+"""Up to five processes have to die of it, and each takes seconds to start."""
 TOO_SMALL = "150"
 """Bytes: less than one answer."""
 ENOUGH = str(2 << 20)
@@ -129,7 +131,7 @@ async def deadly(world: World) -> None:
     before = await published(world, ["one before"] * 20, partition=0)
     bad = await published(world, [TEXT], partition=0)
     after = await published(world, ["one behind"] * 20, partition=0)
-    (result,) = await answered(world.system, bad)
+    (result,) = await answered(world.system, bad, limit_s=DEADLY_S)
     assert (result.status, result.reason) == ("failed", "kills-process"), result
     for result in await answered(world.system, [*before, *after]):
         assert result.status == "ok", result
