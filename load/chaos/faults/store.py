@@ -50,7 +50,7 @@ async def half_a_file(world: World) -> None:
     told = fault_of(cut)
     told.write_text("half")
     await promote(world, cut)
-    await refused(world, cut, "altered, or another file")
+    await refused(world, cut, "and the store gave")
     told.write_text("refuses")
     await refused(world, cut, "access denied")
     told.unlink()
