@@ -26,7 +26,7 @@ from load.chaos.world import World
 WARM = 400
 """Answers before the fault begins."""
 AFTER_S = 2.0
-STRIKE_S = 180.0
+STRIKE_S = 300.0
 ANSWERS_S = 60.0
 SAID_S = 15.0
 """Where some are said to be lost, not all can come."""
