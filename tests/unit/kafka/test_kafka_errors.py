@@ -82,7 +82,7 @@ def test_a_fault_in_our_own_code_is_not_hidden():
         (errors.GroupAuthorizationFailedError("readers"), "Read on the group readers"),
         (errors.ClusterAuthorizationFailedError(), "Write on any topic"),
     ],
-    ids=str,
+    ids=["a topic", "topics", "an unnamed topic", "a group", "the cluster"],
 )
 def test_a_right_that_is_missing_is_named(raised, right):
     expected = pytest.raises(NotAuthorizedError, match=f"no right to {right}.*headrace topics acl")
