@@ -2,16 +2,16 @@
 
     python -m load.chaos --out FOLDER [--fault NAME ...] [--seeds 3] [--jobs 1] [--docs docs/chaos.md]
 
-It ends with 1 when the promise was broken. Each run's files are in a folder of its own there.
+It ends with 1 when the promise was broken. Each run's files are in a folder of its own there. What FOLDER holds the
+outcome of already is not run again, so a command that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import sys
-import time
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,22 +34,25 @@ SEQUENCES = tuple(sequence(ALL, nodes) for nodes in (1, 3))
 
 async def main(options: argparse.Namespace, console: Console) -> bool:
     """All runs; whether all kept the promise."""
-    begun = time.monotonic()
     faults = [fault for fault in (*ALL, *SEQUENCES) if not options.fault or fault.name in options.fault]
-    groups = [deque(itertools.product(together, range(options.seeds))) for together in _by_cluster(faults)]
-    outcomes: list[Outcome] = []
-    model = options.out / "model.safetensors"
+    file, model = options.out / "outcomes.json", options.out / "model.safetensors"
+    outcomes = msgspec.json.decode(file.read_bytes(), type=list[Outcome]) if file.exists() else []
+    had = {(outcome.fault, outcome.seed) for outcome in outcomes}
+    groups = [
+        deque((fault, seed) for fault in together for seed in range(options.seeds) if (fault.name, seed) not in had)
+        for together in _by_cluster(faults)
+    ]
     made_artifact(load_texts(TEXTS, 0), model, words=TEXTS.words)
 
     def done(outcome: Outcome) -> None:
         outcomes.append(outcome)
         _tell(console, outcome)
-        (options.out / "outcomes.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)))
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)))
 
     async with asyncio.TaskGroup() as jobs:
-        for number in range(options.jobs):
-            jobs.create_task(_job(groups, model, options.out, number, done))
-    text = f"{summary(outcomes, time.monotonic() - begun, options.jobs)}\n\n{table(faults, outcomes)}"
+        for _ in range(options.jobs):
+            jobs.create_task(_job(groups, model, options.out, done))
+    text = f"{summary(outcomes)}\n\n{table(faults, outcomes)}"
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
     if options.docs is not None:
         write_docs(options.docs, text)
@@ -58,20 +61,19 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
 
 
 async def _job(
-    groups: Sequence[deque[tuple[Fault, int]]], model: Path, out: Path, number: int, done: Callable[[Outcome], None]
+    groups: Sequence[deque[tuple[Fault, int]]], model: Path, out: Path, done: Callable[[Outcome], None]
 ) -> None:
     """Take runs, group by group, each group on a cluster of this job's own."""
-    for place, waiting in enumerate(groups):
+    for waiting in groups:
         if not waiting:
             continue
         first, _ = waiting[0]
-        where = out / f"kafka-{place}-{number}"
-        where.mkdir()
-        async with cluster(first.nodes, where, first.server) as found:
+        where = tempfile.mkdtemp(prefix="kafka-", dir=out)
+        async with cluster(first.nodes, Path(where), first.server) as found:
             while waiting:
                 fault, seed = waiting.popleft()
                 folder = out / f"{fault.name}-{seed}"
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 done(await run(fault, seed, found, model=model, folder=folder))
 
 
@@ -96,7 +98,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     names = [fault.name for fault in (*ALL, *SEQUENCES)]
     parser = argparse.ArgumentParser(prog="python -m load.chaos", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or one to go on with")
     parser.add_argument("--fault", nargs="*", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each fault")
     parser.add_argument("--jobs", type=int, default=1, help="runs beside each other, each job on its own cluster")
@@ -106,5 +108,5 @@ def parse() -> argparse.Namespace:
 
 if __name__ == "__main__":
     asked = parse()
-    asked.out.mkdir(parents=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
     sys.exit(0 if asyncio.run(main(asked, Console(highlight=False))) else 1)

@@ -27,16 +27,16 @@ def table(faults: Sequence[Fault], outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def summary(outcomes: Sequence[Outcome], seconds: float, jobs: int) -> str:
-    """What all runs come to, in a sentence."""
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """What all runs come to, in a sentence or two."""
     checked = [outcome.checked for outcome in outcomes if outcome.checked is not None]
     failed = [f"{outcome.fault} with seed {outcome.seed}" for outcome in outcomes if outcome.error is not None]
     kept = "All runs kept the promise." if not failed else f"Not kept: {', '.join(failed)}."
     return (
-        f"{len({outcome.fault for outcome in outcomes})} faults, {len(outcomes)} runs, "
+        f"{len({outcome.fault for outcome in outcomes})} faults, {len(outcomes)} runs of together "
+        f"{sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes, "
         f"{sum(one.acknowledged for one in checked):,} requests, {sum(one.lost for one in checked)} lost, "
-        f"{sum(one.seen_twice for one in checked)} seen twice, in {seconds / 60:.0f} minutes"
-        f"{f' by {jobs} jobs beside each other' if jobs > 1 else ''}. {kept}"
+        f"{sum(one.seen_twice for one in checked)} seen twice. {kept}"
     )
 
 
