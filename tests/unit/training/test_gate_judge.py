@@ -150,7 +150,7 @@ def test_a_worse_candidate_is_left_as_challenger_with_every_reason(tmp_path: Pat
 
 def test_answers_below_the_threshold_are_replayed_as_readers_see_them(tmp_path: Path) -> None:
     network = quantize(random_network(1))
-    plain, careful = assemble(network, About()), assemble(network, About(threshold=1.1))
+    plain, careful = assemble(network, About()), assemble(network, About(threshold=1.0))
     verdict = decided(published(tmp_path, careful), published(tmp_path, plain), outcome_of(careful, plain))
     assert check(verdict, "replay").value == 1.0
     assert "mostly to (no label)" in check(verdict, "replay").detail
