@@ -152,8 +152,9 @@ def test_answers_below_the_threshold_are_replayed_as_readers_see_them(tmp_path: 
     network = quantize(random_network(1))
     plain, careful = assemble(network, About()), assemble(network, About(threshold=1.0))
     verdict = decided(published(tmp_path, careful), published(tmp_path, plain), outcome_of(careful, plain))
-    assert check(verdict, "replay").value == 1.0
-    assert "mostly to (no label)" in check(verdict, "replay").detail
+    assert check(verdict, "replay").value > 0, "a score of 1 is below no threshold, others are"
+    changes = check(verdict, "replay").detail.partition(": ")[2].split("; ")
+    assert all(change.endswith("mostly to (no label)") for change in changes), changes
 
 
 def test_without_requests_the_replay_says_so_and_passes(tmp_path: Path) -> None:
