@@ -8,10 +8,11 @@ import msgspec
 
 from headrace.client.publishing import Published, Publisher
 from headrace.core.errors import UserError
+from headrace.core.public_keys import key_id
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Cluster, Outgoing, Record, TopicPartition
 from headrace.kafka.keeping import open_letter
-from headrace.kafka.sealing import PrivateKey, key_id
+from headrace.kafka.sealing import PrivateKey
 from headrace.kafka.stretches import read_stretches
 from headrace.logs import event
 from headrace_schemas.dead_letters import (

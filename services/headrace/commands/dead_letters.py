@@ -91,11 +91,12 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
 
     The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
     """
-    from headrace.kafka.sealing import key_id, make_key, public_key_text
+    from headrace.core.public_keys import SEALING, key_id, public_key_text
+    from headrace.kafka.sealing import make_key
 
     public = make_key(out)
     print(f"# the private key is in {out}; key {key_id(public)}")
-    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{public_key_text(public)}"')
+    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{public_key_text(SEALING, public)}"')
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from headrace.core.public_keys import public_key_bytes
+from headrace.core.public_keys import SIGNING, public_key_bytes
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -104,4 +104,4 @@ class SigningSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for key in self.trusted:
-            public_key_bytes(key)
+            public_key_bytes(SIGNING, key)

@@ -1,29 +1,41 @@
-"""Public keys of ed25519 as settings write them, and the short name by which a signed record points at one."""
+"""Public keys as settings write them, and the short name by which a record points at one."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 
-SCHEME = "ed25519:"
+import msgspec
+
 KEY_BYTES = 32
 
 
-def public_key_text(key: bytes) -> str:
-    """The key's 32 bytes as a setting has them: ``ed25519:`` and base64."""
-    return SCHEME + base64.b64encode(key).decode()
+class Kind(msgspec.Struct, frozen=True):
+    """What a key is for: ``scheme`` begins its text, ``made_by`` is the command that prints it."""
+
+    scheme: str
+    made_by: str
 
 
-def public_key_bytes(text: str) -> bytes:
+SIGNING = Kind("ed25519:", "headrace models keygen")
+SEALING = Kind("x25519:", "headrace dead-letters keygen")
+
+
+def public_key_text(kind: Kind, key: bytes) -> str:
+    """The key's 32 bytes as a setting has them: the scheme and Base64."""
+    return kind.scheme + base64.b64encode(key).decode()
+
+
+def public_key_bytes(kind: Kind, text: str) -> bytes:
     """The 32 bytes that :func:`public_key_text` wrote. Raises ValueError for any other text."""
     try:
-        key = base64.b64decode(text.removeprefix(SCHEME), validate=True)
+        key = base64.b64decode(text.removeprefix(kind.scheme), validate=True)
     except ValueError:
         key = b""
-    if not text.startswith(SCHEME) or len(key) != KEY_BYTES:
+    if not text.startswith(kind.scheme) or len(key) != KEY_BYTES:
         raise ValueError(
-            f"{text[:16]!r} is no public key: expected {SCHEME} and {KEY_BYTES} bytes in base64, as `headrace models "
-            "keygen` prints it"
+            f"{text[:16]!r} is no public key: expected {kind.scheme} and {KEY_BYTES} bytes in Base64, as "
+            f"`{kind.made_by}` prints it"
         )
     return key
 

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace.core.public_keys import SEALING, key_id, public_key_bytes
 from headrace.kafka.interface import Record
-from headrace.kafka.sealing import PrivateKey, SealError, key_id, parse_public_key, sealer, unseal
+from headrace.kafka.sealing import PrivateKey, SealError, sealer, unseal
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, KEPT, NOTHING, SEALED_TO, VALUE_BYTES
 from headrace_schemas.errors import place
 from headrace_schemas.headers import Headers
@@ -37,7 +38,7 @@ class DeadLetterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.keep != ENCRYPTED:
             raise ValueError(f"public_key is set, but keep is {self.keep}, so nothing would be encrypted")
         try:
-            parse_public_key(self.public_key)
+            public_key_bytes(SEALING, self.public_key)
         except ValueError as error:
             raise ValueError(f"public_key: {error}") from error
 
@@ -80,7 +81,7 @@ def keeping(settings: DeadLetterSettings) -> Keep:
     if settings.keep == NOTHING:
         return keep_nothing
     if settings.keep == ENCRYPTED and settings.public_key is not None:
-        return _encrypted(parse_public_key(settings.public_key))
+        return _encrypted(public_key_bytes(SEALING, settings.public_key))
     return keep_whole
 
 

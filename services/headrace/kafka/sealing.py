@@ -18,8 +18,6 @@ every record. The ephemeral private key is forgotten at once, and the key of the
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -28,10 +26,9 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.errors import UserError
+from headrace.core.public_keys import KEY_BYTES
 
-SCHEME = "x25519:"
 VERSION = b"\x01"
-KEY_BYTES = 32
 NUMBER_BYTES = 4
 TAG_BYTES = 16
 OVERHEAD = 1 + KEY_BYTES + NUMBER_BYTES + TAG_BYTES
@@ -63,30 +60,6 @@ class PrivateKey(msgspec.Struct, frozen=True):
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
 
         return X25519PrivateKey.from_private_bytes(self.raw).public_key().public_bytes_raw()
-
-
-def public_key_text(public: bytes) -> str:
-    """The 32 bytes of a public key as a setting has them: ``x25519:`` and Base64."""
-    return SCHEME + base64.b64encode(public).decode()
-
-
-def parse_public_key(text: str) -> bytes:
-    """The 32 bytes that :func:`public_key_text` wrote. Raises ValueError for any other text."""
-    try:
-        raw = base64.b64decode(text.removeprefix(SCHEME), validate=True)
-    except ValueError:
-        raw = b""
-    if not text.startswith(SCHEME) or len(raw) != KEY_BYTES:
-        raise ValueError(
-            f"{text[:80]!r} is no public key: expected {SCHEME} and {KEY_BYTES} bytes in Base64, as `headrace "
-            "dead-letters keygen` prints it"
-        )
-    return raw
-
-
-def key_id(public: bytes) -> str:
-    """Name a public key: 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(public).hexdigest()[:16]
 
 
 def sealer(public: bytes, draw: Callable[[int], bytes] = os.urandom) -> Seal:

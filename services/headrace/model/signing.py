@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from headrace.core.errors import UserError
-from headrace.core.public_keys import key_id, public_key_bytes, public_key_text
+from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace.model.artifact_format import ArtifactError
 from headrace_schemas.records import ModelVersion
 
@@ -66,10 +66,11 @@ def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
         return lambda record: record
     key = _read_key(Path(key_file))
     public = key.public_key().public_bytes_raw()
-    if trusted and public_key_text(public) not in trusted:
+    if trusted and public_key_text(SIGNING, public) not in trusted:
         raise SigningKeyError(
             f"signing.key_file {key_file} holds the key {key_id(public)}, which signing.trusted has not, so what it "
-            f"signs would be refused. Add {public_key_text(public)} to signing.trusted, here and of every worker."
+            f"signs would be refused. Add {public_key_text(SIGNING, public)} to signing.trusted, here and of every "
+            "worker."
         )
 
     def sign(record: ModelVersion) -> ModelVersion:
@@ -92,7 +93,7 @@ def verify(record: ModelVersion, trusted: Collection[str]) -> None:
             f"{what} is not signed, and signing.trusted asks for a signature. If it is yours, sign it: `headrace "
             "models publish URI` with signing.key_file set"
         )
-    keys = {key_id(key): key for key in map(public_key_bytes, trusted)}
+    keys = {key_id(key): key for key in (public_key_bytes(SIGNING, text) for text in trusted)}
     if record.signed_by not in keys:
         raise SignatureError(
             f"{what} is signed by the key {record.signed_by!r}, which is not trusted here (signing.trusted: "
@@ -123,7 +124,7 @@ def write_new_key(path: Path) -> str:
         raise SigningKeyError(f"{path} is there already, and a key is never overwritten. Name a new file.") from error
     except OSError as error:
         raise SigningKeyError(f"{path} can't be written: {error.strerror or error}.") from error
-    return public_key_text(key.public_key().public_bytes_raw())
+    return public_key_text(SIGNING, key.public_key().public_bytes_raw())
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:

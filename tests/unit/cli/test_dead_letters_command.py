@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from headrace.commands import dead_letters
 from headrace.config import Settings
+from headrace.core.public_keys import SEALING, public_key_text
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.keeping import DeadLetterSettings, keeping
 from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.sealing import make_key, public_key_text, read_key
+from headrace.kafka.sealing import make_key, read_key
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.records import DeadLetter
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -50,7 +51,7 @@ def test_a_replayed_label_goes_back_to_the_labels_and_a_request_to_the_requests(
 
 
 def test_only_what_is_whole_is_replayed_and_the_private_key_makes_a_sealed_letter_whole(monkeypatch, tmp_path) -> None:
-    public = public_key_text(make_key(tmp_path / "key.pem"))
+    public = public_key_text(SEALING, make_key(tmp_path / "key.pem"))
     make_key(tmp_path / "other.pem")
     keys = {name: read_key(tmp_path / f"{name}.pem") for name in ("key", "other")}
 
@@ -89,6 +90,6 @@ def test_keygen_prints_settings_that_can_be_used_and_no_private_key(tmp_path: Pa
     done = CliRunner().invoke(dead_letters.app, ["keygen", "--out", str(file)])
     assert done.exit_code == 0
     settings = DeadLetterSettings(**tomllib.loads(done.stdout)["dead_letters"])
-    assert settings.public_key == public_key_text(read_key(file).public())
+    assert settings.public_key == public_key_text(SEALING, read_key(file).public())
     assert "PRIVATE" not in done.stdout
     assert read_key(file).raw.hex() not in done.stdout

@@ -8,9 +8,10 @@ import pytest
 
 from headrace.client.dead_letters import opened, read_dead_letters
 from headrace.config import load_settings
+from headrace.core.public_keys import SEALING, public_key_text
 from headrace.inference.service import Worker
 from headrace.kafka.keeping import keeping
-from headrace.kafka.sealing import PrivateKey, public_key_text
+from headrace.kafka.sealing import PrivateKey
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING
 from headrace_schemas.records import Status
 from tests.support.simulation import TOPICS
@@ -28,7 +29,7 @@ KEPT = {
 def sets(keep: str) -> list[str]:
     more = {
         "cut": ["dead_letters.cut_bytes=9"],
-        "encrypted": [f"dead_letters.public_key={public_key_text(KEY.public())}"],
+        "encrypted": [f"dead_letters.public_key={public_key_text(SEALING, KEY.public())}"],
     }
     return [f"dead_letters.keep={keep}", *more.get(keep, [])]
 

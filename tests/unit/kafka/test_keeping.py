@@ -4,15 +4,16 @@ import msgspec
 import pytest
 
 from headrace.client.dead_letters import Found, opened
+from headrace.core.public_keys import SEALING, key_id, public_key_text
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import FetchedRecord, Outgoing
 from headrace.kafka.keeping import DeadLetterSettings, keeping
-from headrace.kafka.sealing import PrivateKey, SealError, key_id, public_key_text
+from headrace.kafka.sealing import PrivateKey, SealError
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING, dead_letter_from_record, kept, sealed_to
 from headrace_schemas.records import DeadLetter
 
 KEY = PrivateKey(bytes(range(32)), "test.pem")
-PUBLIC = public_key_text(KEY.public())
+PUBLIC = public_key_text(SEALING, KEY.public())
 MARK = b"mark-7f3a"
 HEADERS = (("tenant", MARK), ("token", None), ("headrace-attempt", b"2"))
 RECORD = FetchedRecord("classify.requests", 3, 42, 5, b"key " + MARK, MARK * 100, HEADERS)

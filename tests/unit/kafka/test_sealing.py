@@ -6,15 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.core.public_keys import SEALING, key_id, public_key_bytes, public_key_text
 from headrace.kafka.sealing import (
     OVERHEAD,
     VALUES_A_KEY,
     PrivateKey,
     SealError,
-    key_id,
     make_key,
-    parse_public_key,
-    public_key_text,
     read_key,
     sealer,
     unseal,
@@ -113,6 +111,6 @@ def test_a_file_that_holds_no_such_key_is_refused_without_its_content(tmp_path: 
 def test_a_public_key_is_32_bytes_in_base64(text: str) -> None:
     for one in (text, "x25519:" + text):
         with pytest.raises(ValueError, match="expected x25519: and 32 bytes in Base64"):
-            parse_public_key(one)
-    assert parse_public_key(public_key_text(KEY.public())) == KEY.public()
+            public_key_bytes(SEALING, one)
+    assert public_key_bytes(SEALING, public_key_text(SEALING, KEY.public())) == KEY.public()
     assert len(key_id(KEY.public())) == 16

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 import headrace_schemas
 from headrace.config import load_settings
 from headrace.config.sources import SettingsError
-from headrace.core.public_keys import key_id, public_key_bytes, public_key_text
+from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace.model.signing import SignatureError, SigningKeyError, signed_bytes, signer, verify, write_new_key
 from headrace_schemas.codec import decode_models_record
 from headrace_schemas.records import ModelVersion
@@ -54,7 +54,7 @@ def other(tmp_path: Path) -> SigningKey:
 def test_the_signed_example_is_signed_for_ever(key: SigningKey) -> None:
     record = decode_models_record((EXAMPLES / "model-version.signed.json").read_bytes())
     assert isinstance(record, ModelVersion)
-    verify(record, [public_key_text(RFC_PUBLIC)])
+    verify(record, [public_key_text(SIGNING, RFC_PUBLIC)])
     # Signatures of ed25519 are deterministic, so this is the whole computation again.
     signature = Ed25519PrivateKey.from_private_bytes(RFC_SECRET).sign(signed_bytes(record))
     assert record.signature == base64.b64encode(signature).decode()
@@ -129,7 +129,7 @@ def test_a_new_key_is_for_its_owner_alone_and_overwrites_nothing(tmp_path: Path)
     path = tmp_path / "key.pem"
     public = write_new_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len(public_key_bytes(public)) == 32
+    assert len(public_key_bytes(SIGNING, public)) == 32
     before = path.read_bytes()
     with pytest.raises(SigningKeyError, match="never overwritten"):
         write_new_key(path)
