@@ -70,7 +70,7 @@ bench-model: $(VENV)/.installed
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m load.growth --idle --out load-results/growth
 
-# Faults on real Apache Kafka, three seeds each; the table in docs/chaos.md is written anew. About an hour.
+# Faults on real Apache Kafka, three seeds each; the table in docs/chaos.md is written anew. Over two hours.
 chaos: $(VENV)/.installed
 	$(BIN)/python -m load.chaos --out load-results/chaos-$(shell date +%Y%m%d-%H%M%S) --docs docs/chaos.md
 
