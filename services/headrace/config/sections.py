@@ -42,9 +42,10 @@ class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters_retention_ms: Positive | None = None
 
     def __post_init__(self) -> None:
-        kept = {topic.name: topic.retention_ms for topic in topics("", self.partitions, self.retention_ms())}
-        topics(self.prefix, self.partitions)
-        if (answers := kept[RESULTS] or 0) < (asked := kept[REQUESTS] or 0):
+        kept = {
+            topic.name: topic.retention_ms or 0 for topic in topics(self.prefix, self.partitions, self.retention_ms())
+        }
+        if (answers := kept[self.prefix + RESULTS]) < (asked := kept[self.prefix + REQUESTS]):
             raise ValueError(
                 f"results_retention_ms is {answers}, but has to be at least requests_retention_ms ({asked}): a request "
                 "whose answer is gone can't be told from one that was never answered, and a reader that was away for "

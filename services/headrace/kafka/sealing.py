@@ -26,7 +26,8 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.errors import UserError
-from headrace.core.public_keys import KEY_BYTES
+from headrace.core.public_keys import KEY_BYTES, SEALING
+from headrace.private_keys import read_private_key, write_private_key
 
 VERSION = b"\x01"
 NUMBER_BYTES = 4
@@ -121,34 +122,17 @@ def make_key(path: Path) -> bytes:
     Raises SealError; a file that is there is left alone, since it may be the only key of what was sealed.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
 
     key = X25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
-        with open(path, "xb", opener=_for_its_owner) as file:
-            file.write(pem)
-    except FileExistsError as error:
-        raise SealError(f"{path} is there already and is left as it is. Name another file.") from error
-    except OSError as error:
-        raise SealError(f"{path} can't be written ({error.strerror}).") from error
+    write_private_key(path, key, refused=SealError)
     return key.public_key().public_bytes_raw()
 
 
 def read_key(path: Path) -> PrivateKey:
     """Read a private key as :func:`make_key` writes it. Raises SealError, which never shows what the file holds."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise SealError(f"The key file {path} can't be read ({error.strerror}).") from error
-    except (ValueError, TypeError):
-        # Without its cause, which may quote the file.
-        raise SealError(f"The key file {path} is no private key in PEM without a password.") from None
-    if not isinstance(key, X25519PrivateKey):
-        raise SealError(f"The key file {path} is no X25519 key. `headrace dead-letters keygen` makes one.")
+    key: X25519PrivateKey = read_private_key(path, X25519PrivateKey, SEALING, named="The key file", refused=SealError)
     return PrivateKey(key.private_bytes_raw(), str(path))
 
 
@@ -161,7 +145,3 @@ def _box_key(shared: bytes, sent: bytes, public: bytes) -> bytes:
 
 def _nonce(number: bytes) -> bytes:
     return number.rjust(_NONCE_BYTES, b"\0")
-
-
-def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -9,23 +9,17 @@ version.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from headrace.core.errors import UserError
 from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace.model.artifact_format import ArtifactError
+from headrace.private_keys import read_private_key, write_private_key
 from headrace_schemas.records import ModelVersion
 
 CONTEXT = "headrace/version/1"
@@ -64,7 +58,9 @@ def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
                 "private key to sign with; `headrace models keygen --out FILE` makes one."
             )
         return lambda record: record
-    key = _read_key(Path(key_file))
+    key: Ed25519PrivateKey = read_private_key(
+        Path(key_file), Ed25519PrivateKey, SIGNING, named="signing.key_file", refused=SigningKeyError
+    )
     public = key.public_key().public_bytes_raw()
     if trusted and public_key_text(SIGNING, public) not in trusted:
         raise SigningKeyError(
@@ -116,28 +112,5 @@ def write_new_key(path: Path) -> str:
     Raises SigningKeyError when there is a file already, or it can't be written.
     """
     key = Ed25519PrivateKey.generate()
-    try:
-        # In one step: neither is a key of others overwritten, nor this one ever readable by them.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    except FileExistsError as error:
-        raise SigningKeyError(f"{path} is there already, and a key is never overwritten. Name a new file.") from error
-    except OSError as error:
-        raise SigningKeyError(f"{path} can't be written: {error.strerror or error}.") from error
+    write_private_key(path, key, refused=SigningKeyError)
     return public_key_text(SIGNING, key.public_key().public_bytes_raw())
-
-
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise SigningKeyError(f"signing.key_file {path} can't be read: {error.strerror or error}.") from error
-    # Without its cause, which could hold what is in the file.
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SigningKeyError(
-            f"signing.key_file {path} is no private key in PEM without a password; `headrace models keygen --out FILE` "
-            "makes one."
-        ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SigningKeyError(f"signing.key_file {path} holds a key of another kind; an ed25519 key is wanted.")
-    return key

@@ -1,0 +1,54 @@
+"""Files of private keys: PEM (PKCS 8) without a password, for their owner alone, never overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.core.errors import UserError
+from headrace.core.public_keys import Kind
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+
+def write_private_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey, *, refused: type[UserError]) -> None:
+    """Write ``key`` to a new file. Raises ``refused`` when there is a file already, or it can't be written."""
+    # Imported where it is needed: a client's install is without it.
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
+
+    try:
+        # In one step: neither is a key of others overwritten, nor this one ever readable by them.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except FileExistsError as error:
+        raise refused(f"{path} is there already, and a key is never overwritten. Name a new file.") from error
+    except OSError as error:
+        raise refused(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def read_private_key(path: Path, wanted: type[Any], kind: Kind, *, named: str, refused: type[UserError]) -> Any:
+    """Read a key of the class ``wanted``, one of cryptography's. Raises ``refused``, whose message begins with ``named`` and shows nothing of
+    what the file holds.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise refused(f"{named} {path} can't be read: {error.strerror or error}.") from error
+    # Without its cause, which could hold what is in the file.
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise refused(
+            f"{named} {path} is no private key in PEM without a password; `{kind.made_by} --out FILE` makes one."
+        ) from None
+    if not isinstance(key, wanted):
+        algorithm = kind.scheme.removesuffix(":")
+        raise refused(
+            f"{named} {path} holds a key of another kind; an {algorithm} key is wanted. `{kind.made_by} --out FILE` "
+            "makes one."
+        )
+    return key
