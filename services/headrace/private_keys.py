@@ -30,8 +30,9 @@ def write_private_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey, *, 
 
 
 def read_private_key(path: Path, wanted: type[Any], kind: Kind, *, named: str, refused: type[UserError]) -> Any:
-    """Read a key of the class ``wanted``, one of cryptography's. Raises ``refused``, whose message begins with ``named`` and shows nothing of
-    what the file holds.
+    """Read a key of the class ``wanted``, one of cryptography's.
+
+    Raises ``refused``, whose message begins with ``named`` and shows nothing of what the file holds.
     """
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
