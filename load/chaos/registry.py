@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import Outgoing, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.interface import Outgoing, Producer
+from headrace.registry import history
 from headrace.registry.models_writer import ModelsWriter
 from headrace_load.system import System
-from headrace_schemas.codec import decode_models_record
-from headrace_schemas.errors import WireError
 from headrace_schemas.records import ModelsRecord
 
 T = TypeVar("T")
@@ -21,39 +21,27 @@ async def models_records(system: System, kind: type[T]) -> list[T]:
 
     Rubbish is passed over. Raises a KafkaError.
     """
-    consumer, partition = AioKafkaCluster(system.kafka_settings()).consumer(), TopicPartition(system.models, 0)
-    found: list[T] = []
-    try:
-        await consumer.start()
-        starts, ends = await consumer.beginning_offsets([partition]), await consumer.end_offsets([partition])
-        async for records in read_stretches(consumer, starts, ends):
-            for record in records:
-                try:
-                    decoded = decode_models_record(record.value)
-                except WireError:
-                    continue
-                if isinstance(decoded, kind):
-                    found.append(decoded)
-    finally:
-        await consumer.stop()
-    return found
+    cluster = AioKafkaCluster(system.kafka_settings())
+    return [record async for _, record in history.models_records(cluster, system.models, kind)]
 
 
 async def publish(system: System, *records: ModelsRecord) -> None:
     """Append records, as one batch. Raises a KafkaError."""
-    producer = AioKafkaCluster(system.kafka_settings()).producer()
-    await producer.start()
-    try:
+    async with _producer(system) as producer:
         await ModelsWriter(producer, system.models).publish(records)
-    finally:
-        await producer.stop()
 
 
 async def publish_bytes(system: System, topic: str, *records: Outgoing) -> None:
     """Append bytes as they are to partition 0. Raises a KafkaError."""
+    async with _producer(system) as producer:
+        await producer.send_batch(topic, 0, records)
+
+
+@asynccontextmanager
+async def _producer(system: System) -> AsyncIterator[Producer]:
     producer = AioKafkaCluster(system.kafka_settings()).producer()
     await producer.start()
     try:
-        await producer.send_batch(topic, 0, records)
+        yield producer
     finally:
         await producer.stop()

@@ -100,7 +100,6 @@ async def _run(
                 stream=stream,
                 rng=random.Random(f"{fault.name} {seed}"),
                 folder=folder,
-                texts=texts,
                 model=model,
             )
             await world.until(lambda: stream.answered >= WARM)

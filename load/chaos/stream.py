@@ -71,11 +71,6 @@ class Stream:
         """How many answers the reader has accepted, as far as it has told."""
         return self._reader.last.answers if isinstance(self._reader.last, Read) else 0
 
-    @property
-    def acknowledged(self) -> int:
-        """How many requests Kafka has acknowledged, as far as the producers have told."""
-        return self._producers.told().acked
-
     async def end(self) -> NDArray[np.void]:
         """Send no more; rows of columns.SENT once all outcomes are known. Raises MeasuringError."""
         if self._sent is None:

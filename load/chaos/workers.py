@@ -95,7 +95,7 @@ class Workers:
         sets: Mapping[str, str],
         program: Sequence[str] = (),
     ) -> None:
-        self.system = system
+        self._system = system
         self.group = group
         self.running: dict[str, Worker] = {}
         self._folder = folder
@@ -130,7 +130,7 @@ class Workers:
                 child(
                     (*command, *options),
                     log=log,
-                    environment={**self.system.environment(), **(environment or {})},
+                    environment={**self._system.environment(), **(environment or {})},
                     orphaned=signal.SIGTERM,
                 )
             )
@@ -144,7 +144,7 @@ class Workers:
         await self.running.pop(name).stop()
 
     async def end(self) -> None:
-        """End all: paused ones go on first, so that they can."""
+        """Stop all (SIGTERM); paused ones go on first, so that they can. They stay known by their names."""
         for worker in self.running.values():
             worker.signal(signal.SIGCONT)
         await asyncio.gather(*(worker.stop() for worker in self.running.values()))

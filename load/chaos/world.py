@@ -15,7 +15,7 @@ from headrace_load.system import System
 from load.chaos.cluster import Cluster
 from load.chaos.history import read_answers, read_requests
 from load.chaos.stream import Stream
-from load.chaos.workers import Worker, Workers
+from load.chaos.workers import Worker, Workers, until
 
 
 class World:
@@ -30,7 +30,6 @@ class World:
         stream: Stream,
         rng: random.Random,
         folder: Path,
-        texts: Path,
         model: Path,
     ) -> None:
         self.cluster = cluster
@@ -40,8 +39,6 @@ class World:
         self.rng = rng
         self.folder = folder
         """Files of this run."""
-        self.texts = texts
-        """The texts that are streamed, as a JSON list."""
         self.model = model
         """The artifact that the workers answer by when the fault begins."""
         self.notes: list[str] = []
@@ -80,8 +77,4 @@ class World:
 
     async def until(self, true: Callable[[], bool], limit_s: float = 60.0) -> None:
         """Wait for a condition. Raises TimeoutError."""
-        deadline = time.monotonic() + limit_s
-        while not true():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not happen within {limit_s:g} s")
-            await asyncio.sleep(0.05)
+        await until(true, limit_s)

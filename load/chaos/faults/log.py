@@ -27,13 +27,12 @@ ENOUGH = str(2 << 20)
 
 async def emptied(world: World) -> None:
     """Retention deletes all answers while the workers are killed: the next ones go on from the group's commit."""
-    names = tuple(world.workers.running)
-    await asyncio.gather(*(world.workers.running[name].kill() for name in names))
+    await asyncio.gather(*(worker.kill() for worker in world.workers.running.values()))
     await world.wait(SETTLING_S)
     await world.keep()
     results = world.system.results
     await world.cluster.delete_records(results, dict.fromkeys(await world.cluster.leaders(results), -1))
-    await asyncio.gather(*(world.workers.start(name) for name in names))
+    await world.staffed()
 
 
 async def hanging_transaction(world: World) -> None:
@@ -73,8 +72,7 @@ async def _append(producer: AIOKafkaProducer, topic: str, partition: int, number
 
 async def offsets_reset(world: World) -> None:
     """Somebody sets the group's offsets while it is stopped: two partitions to the beginning, two beyond the end."""
-    names = tuple(world.workers.running)
-    await asyncio.gather(*(world.workers.running[name].stop() for name in names))
+    await world.workers.end()
     requests = world.system.requests
     partitions = sorted(await world.cluster.leaders(requests))
     consumer = AIOKafkaConsumer(
@@ -88,7 +86,7 @@ async def offsets_reset(world: World) -> None:
         await consumer.commit({place: place.partition % 2 * (ends[place] + 10_000) for place in places})
     finally:
         await consumer.stop()
-    await asyncio.gather(*(world.workers.start(name) for name in names))
+    await world.staffed()
 
 
 async def two_groups(world: World) -> None:

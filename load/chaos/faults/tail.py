@@ -37,7 +37,7 @@ async def tail_lost_to_strangers(world: World) -> None:
     names = tuple(world.workers.running)
 
     async def renewed(leader: int) -> None:
-        await asyncio.gather(*(world.workers.running[name].stop() for name in names))
+        await world.workers.end()
         # Of the other addresses one belongs to the node that hangs, and asking it takes its time.
         first = {"HEADRACE_KAFKA__BOOTSTRAP": f"127.0.0.1:{world.cluster.proxies[leader].port}"}
         await asyncio.gather(*(world.workers.start(name, environment=first) for name in names))

@@ -42,8 +42,7 @@ async def requests_with_offsets_again(world: World) -> None:
     workers = tuple(world.workers.running.values())
     sent = await world.stream.end()
     await world.stream.settle(AWAY_S)
-    for name in tuple(world.workers.running):
-        await world.workers.running[name].stop()
+    await world.workers.end()
     await world.keep()
     await _made_anew(world)
     async with asyncio.TaskGroup() as group:
@@ -75,11 +74,10 @@ async def requests_grown_first(world: World) -> None:
 
 async def overtaken_while_away(world: World) -> None:
     """Retention deletes requests while no worker runs: the next ones say which are lost."""
-    names = tuple(world.workers.running)
-    await asyncio.gather(*(world.workers.running[name].stop() for name in names))
+    await world.workers.end()
     await world.wait(AWAY_S)
     await _delete_requests(world)
-    await asyncio.gather(*(world.workers.start(name) for name in names))
+    await world.staffed()
     _said_lost(world)
 
 
