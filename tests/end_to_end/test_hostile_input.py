@@ -22,9 +22,7 @@ from headrace.client import Client, prepare
 from headrace.client.dead_letters import Found, read_dead_letters
 from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.model.artifact import About, Artifact, Canary, assemble, save
-from headrace.model.backends.interface import open_backend
-from headrace.model.quantizing import quantize
+from headrace.model.artifact import Artifact
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
@@ -37,33 +35,18 @@ from load.chaos.cluster import cluster
 from load.chaos.frames import FETCH
 from load.chaos.programs.held_loop import HELD_S
 from load.chaos.proxy import Passing, Way
-from tests.support.networks import TEXT, random_network
 from tests.support.place import LIMIT_S, Place
+from tests.support.random_versions import random_version, text
 from tests.support.raw_batches import GZIP, raw_batch, raw_record, send_raw
 from tests.support.streams import answered
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.apache
-WORDS = TEXT.split()
-
-
-def text(number: int) -> str:
-    return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in range(1, 12))
-
-
-def artifact(seed: int, path: Path) -> Artifact:
-    """A version of random weights with a canary that it answers, written to ``path``."""
-    network = quantize(random_network(seed))
-    draft = assemble(network, About())
-    labels = open_backend("cpu", draft).classify([b"the good film"]).labels
-    made = assemble(network, About(canaries=(Canary("the good film", draft.labels[labels[0]]),)))
-    save(made, str(path))
-    return made
 
 
 @pytest.fixture
 def place(apache_bootstrap, tmp_path) -> Place:
-    artifact(3, tmp_path / "model.safetensors")
+    random_version(3, tmp_path / "model.safetensors")
     place = Place(apache_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)
     place.apply()
     return place
@@ -194,7 +177,7 @@ async def test_a_hopeless_dead_letter_is_tried_three_times_and_a_mended_one_is_a
 async def test_a_version_that_breaks_stops_its_worker_and_a_rollback_lets_it_go_on(apache_bootstrap, tmp_path):
     place = Place(apache_bootstrap, None, tmp_path, embedded=False)
     place.apply()
-    first, second = (artifact(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
+    first, second = (random_version(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
     broken = tmp_path / "broken"
     program = (sys.executable, "-m", "tests.support.breaking_worker", second.version, str(broken))
     async with place.client() as client, writing(place) as models, child((*program, *place.command), log=place.log):
@@ -225,7 +208,7 @@ async def test_a_version_that_breaks_stops_its_worker_and_a_rollback_lets_it_go_
 
 @pytest.mark.slow
 async def test_a_worker_whose_fetches_are_never_answered_ends_itself_and_is_started_again_ever_later(tmp_path):
-    artifact(3, tmp_path / "model.safetensors")
+    random_version(3, tmp_path / "model.safetensors")
     (tmp_path / "kafka").mkdir()
     async with cluster(1, tmp_path / "kafka") as brokers:
         place = Place(brokers.bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)

@@ -7,35 +7,20 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.model.artifact import About, Artifact, Canary, assemble, save
-from headrace.model.backends.interface import open_backend
-from headrace.model.quantizing import quantize
+from headrace.model.artifact import Artifact
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
 from headrace_schemas.records import ModelAlias
-from tests.support.networks import TEXT, random_network
 from tests.support.place import Place
+from tests.support.random_versions import WORDS, random_version
 from tests.support.streams import answered, publish_steadily, waits
-
-TEXTS = TEXT.split()
-
-
-def artifact(seed: int, path: Path) -> Artifact:
-    """A version of random weights with a canary that it answers, written to ``path``."""
-    network = quantize(random_network(seed))
-    draft = assemble(network, About())
-    labels = open_backend("cpu", draft).classify([b"the good film"]).labels
-    made = assemble(network, About(canaries=(Canary("the good film", draft.labels[labels[0]]),)))
-    save(made, str(path))
-    return made
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
@@ -67,7 +52,7 @@ def pointer(made: Artifact, previous: Artifact | None = None) -> ModelAlias:
 
 
 async def test_versions_are_taken_up_and_rolled_back_under_load_and_nothing_is_lost(place, tmp_path):
-    first, second = (artifact(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
+    first, second = (random_version(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
     records = [
         version_record(made, name="default", uri=str(tmp_path / f"{seed}.safetensors"), now_ms=1)
         for seed, made in ((1, first), (2, second))
@@ -80,7 +65,7 @@ async def test_versions_are_taken_up_and_rolled_back_under_load_and_nothing_is_l
         await models.publish([*records, damaged, pointer(first)])
         await place.logged(f"worker.started version={first.version}")
         stop = asyncio.Event()
-        stream = asyncio.create_task(publish_steadily(client, TEXTS, rate=200, stop=stop))
+        stream = asyncio.create_task(publish_steadily(client, WORDS, rate=200, stop=stop))
         await answers_come(client)
         await models.publish([pointer(second, first)])
         await place.logged(f"model.swapped version={second.version}")

@@ -15,33 +15,21 @@ import pytest
 
 from headrace.client import Client, prepare
 from headrace.kafka.brokers.apache import apache_broker
-from headrace.model.artifact import About, Canary, assemble, save
-from headrace.model.backends.interface import open_backend
-from headrace.model.quantizing import quantize
 from headrace_load.audit import audit
 from headrace_load.processes import running
 from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status
-from tests.support.networks import TEXT, random_network
 from tests.support.place import LIMIT_S, Place
+from tests.support.random_versions import random_version, text
 from tests.support.streams import answered
 from tests.support.waiting import until
-
-TEXTS = TEXT.split()
-
-
-def text(number: int) -> str:
-    return " ".join(TEXTS[(number * step + step) % len(TEXTS)] for step in range(1, 12))
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """An artifact of random weights with a canary that it answers."""
-    network = quantize(random_network(3))
-    draft = assemble(network, About())
-    labels = open_backend("cpu", draft).classify([b"the good film"]).labels
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    save(assemble(network, About(canaries=(Canary("the good film", draft.labels[labels[0]]),))), str(path))
+    random_version(3, path)
     return path
 
 

@@ -13,7 +13,7 @@ from headrace.inference.service import WorkerTopics
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace_schemas.records import Status
-from tests.support.models import SumModel, label_of
+from tests.support.models import label_of
 from tests.support.simulation import GROUP, TOPICS
 from tests.support.world import story
 
@@ -206,92 +206,6 @@ async def test_rule_7_a_dead_letter_is_acknowledged_before_its_failed_answer(wor
     await world.answered(1)
     assert not refused
     assert all(letters >= failed for letters, failed in seen)
-
-
-@story
-async def test_rule_7_a_record_that_kills_the_process_is_tried_alone_and_then_failed(world):
-    class Killer(SumModel):
-        def classify(self, texts, ranking=0):
-            if b"killer" in texts:
-                world.cluster.kill(name)
-                world.runs[name].cancel()
-                raise asyncio.CancelledError
-            return super().classify(texts, ranking)
-
-    await world.publish("before", "killer", "behind", *texts(10))
-    for generation in range(8):
-        name = f"w{generation}"
-        run = world.start(name, backend=Killer())
-        try:
-            await world.answered(13, limit=30)
-            break
-        except asyncio.CancelledError:
-            await asyncio.gather(run, return_exceptions=True)
-            world.runs.pop(name)
-    statuses = {answer.offset: (answer.status, answer.reason) for answer in world.answers()}
-    assert statuses.pop(1) == (Status.FAILED, "kills-process")
-    assert set(statuses.values()) == {(Status.OK, None)}
-    assert [record.value for record in world.log(TOPICS.dead_letters)] == [world.log(TOPICS.requests)[1].value]
-    assert 3 <= generation <= 5
-
-
-@story
-async def test_rule_7_deaths_count_on_over_processes_that_give_the_partition_up_untried(world):
-    class Killer(SumModel):
-        def classify(self, texts, ranking=0):
-            if b"killer" in texts:
-                world.cluster.kill(name)
-                world.runs[name].cancel()
-                raise asyncio.CancelledError
-            return super().classify(texts, ranking)
-
-    async def hang(work):
-        await asyncio.Event().wait()
-
-    await world.publish("before", "killer", "behind", *texts(10))
-    for generation in range(8):
-        name = f"w{generation}"
-        run = world.start(name, backend=Killer())
-        try:
-            await world.answered(13, limit=30)
-            break
-        except asyncio.CancelledError:
-            await asyncio.gather(run, return_exceptions=True)
-            world.runs.pop(name)
-        written = len(world.log(TOPICS.models))
-        world.start(f"hung-{generation}", offload=hang)
-        await world.until(lambda: len(world.log(TOPICS.models)) > written)  # noqa: B023 - it is waited for here
-        await world.stop(f"hung-{generation}")
-    assert world.answers()[1].reason == "kills-process"
-    assert 3 <= generation <= 5
-
-
-@story
-async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_accuse_no_record(world):
-    def attempts():
-        return sum(record.key.startswith(b"attempt/") for record in world.log(TOPICS.models))
-
-    async def fault(member, name):
-        if name == "produce.before" and not refusing.is_set() and attempts() > before:
-            refusing.set()
-            raise BrokerUnavailableError("not enough replicas")
-        if name == "offsets.before" and refusing.is_set():
-            raise BrokerUnavailableError("the new leader knows no end yet")
-
-    refusing = asyncio.Event()
-    await world.publish(*texts(3))
-    world.fault = fault
-    for generation in range(4):
-        refusing.clear()
-        before = attempts()
-        world.start(f"w{generation}")
-        await world.until(refusing.is_set)
-        await world.clock.sleep(1)
-        await world.stop(f"w{generation}")
-    world.fault = None
-    world.start("last")
-    answers = await world.answered(3)
-    assert {answer.status for answer in answers} == {Status.OK}
 
 
 def cut(caplog) -> list[tuple[int, int]]:
