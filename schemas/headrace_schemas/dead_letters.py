@@ -59,7 +59,7 @@ def dead_letter_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], .
     )
     if letter.version is not None:
         ours = (*ours, (_VERSION, letter.version.encode()))
-    return (*_own(letter.headers), *ours) if letter.headers else ours
+    return (*own_headers(letter.headers), *ours) if letter.headers else ours
 
 
 def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Headers, *, where: str = "") -> DeadLetter:
@@ -77,7 +77,7 @@ def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Hea
         version=_text(ours, "version", where) if "version" in ours else None,
         key=key,
         value=value,
-        headers=_own(headers),
+        headers=own_headers(headers),
     )
 
 
@@ -105,8 +105,13 @@ def replayed_offset(headers: Headers) -> int | None:
 
 def replay_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], ...]:
     """Return the headers for publishing the request again: its own, and the attempt counter raised by one."""
-    own = (header for header in _own(letter.headers) if header[0] != ATTEMPT)
+    own = (header for header in own_headers(letter.headers) if header[0] != ATTEMPT)
     return (*own, (ATTEMPT, b"%d" % (letter.attempt + 1)))
+
+
+def own_headers(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:
+    """Return the headers of the record itself that a letter keeps: all without the reserved :data:`PREFIX`."""
+    return tuple(header for header in headers if not header[0].startswith(PREFIX))
 
 
 def _last(headers: Headers, wanted: str) -> str | None:
@@ -114,10 +119,6 @@ def _last(headers: Headers, wanted: str) -> str | None:
         if name == wanted and value is not None:
             return value.decode("utf-8", "backslashreplace")
     return None
-
-
-def _own(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:
-    return tuple(header for header in headers if not header[0].startswith(PREFIX))
 
 
 def _text(ours: dict[str, bytes | None], name: str, where: str) -> str:

@@ -155,9 +155,9 @@ async def test_a_hopeless_dead_letter_is_tried_three_times_and_a_mended_one_is_a
                 told.append((await headrace(place, "dead-letters", "replay", "--all")).splitlines()[0])
                 found = await outcomes(client, answers)
     assert [re.findall(r"\d+", line) for line in told] == [
-        ["2", "0", "3", "0"],
-        ["1", "0", "3", "2"],
-        ["0", "1", "3", "3"],
+        ["2", "0", "3", "0", "0"],
+        ["1", "0", "3", "2", "0"],
+        ["0", "1", "3", "3", "0"],
     ]
     assert sorted(found.values(), key=str) == [
         (Status.FAILED, "bad-bytes"),

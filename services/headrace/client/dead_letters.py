@@ -1,4 +1,4 @@
-"""Reading dead letters and publishing them again."""
+"""Reading dead letters."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
-from headrace.client.publishing import Published, Publisher
-from headrace.core.errors import UserError
 from headrace.core.public_keys import key_id
 from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster, Outgoing, Record, TopicPartition
+from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.keeping import open_letter
 from headrace.kafka.sealing import PrivateKey
 from headrace.kafka.stretches import read_stretches
@@ -20,17 +18,11 @@ from headrace_schemas.dead_letters import (
     ENCRYPTED,
     dead_letter_from_record,
     kept,
-    replay_headers,
-    replayed_mark,
     replayed_offset,
     sealed_to,
 )
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.records import DeadLetter
-
-
-class NotWholeError(UserError):
-    """A dead letter that does not hold its record, or not readably; the message says what to do."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -84,7 +76,7 @@ def lacking(found: Found) -> str | None:
 
 
 async def read_replayed(cluster: Cluster, topic: str) -> frozenset[tuple[int, int]]:
-    """The places (partition, offset) of the letters that were published again, by :func:`replay`.
+    """The places (partition, offset) of the letters that were published again and marked.
 
     Without them a second run over all letters would publish each of them once more. Raises a KafkaError.
     """
@@ -111,19 +103,3 @@ async def _records(cluster: Cluster, topic: str, only: Collection[int] = ()) -> 
                 yield record
     finally:
         await consumer.stop()
-
-
-async def replay(publisher: Publisher, marks: Publisher, found: Found) -> Published:
-    """Publish the request as it was, with its attempt counter raised, to the partition that it was in.
-
-    ``publisher`` is of the topic that it came from. ``marks`` is of the dead letters' own, where a mark is left then.
-    Raises NotWholeError.
-    """
-    letter = found.letter
-    if (why := lacking(found)) is not None:
-        where = place(letter.topic, letter.partition, letter.offset)
-        raise NotWholeError(f"The dead letter of {where} is {why}.")
-    record = Outgoing(letter.value, letter.key, replay_headers(letter))
-    published = await publisher.publish(record, letter.partition)
-    await marks.publish(Outgoing(None, None, replayed_mark(found.offset)), found.partition)
-    return published

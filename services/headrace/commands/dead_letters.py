@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from headrace.client.dead_letters import Found
+    from headrace.client.replaying import Targets
     from headrace.config import Settings
     from headrace.kafka.sealing import PrivateKey
 
@@ -31,6 +32,12 @@ KeyFile = Annotated[
 
 class PlaceError(UserError):
     """An argument names no dead letter."""
+
+    exit_code = 2
+
+
+class TargetError(UserError):
+    """``--to`` names a topic that a replay must not write, or names no letters with it."""
 
     exit_code = 2
 
@@ -107,24 +114,45 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
     error: ErrorCode = None,
     max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
+    to: Annotated[str | None, typer.Option("--to", metavar="TOPIC", help="Where the places named go instead.")] = None,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Also those whose record the log does not hold any more.")
+    ] = False,
     key_file: KeyFile = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Publish records again as they were, to the topic they came from, with their attempt counter raised.
+    """Publish requests and labels again as they were, with their attempt counter raised.
 
-    A record that fails again is a new dead letter with a higher attempt. What was replayed is marked on the topic, and
-    --all leaves it out; name its place to do it again. A label takes the place of a later one of its id, so look first.
+    They go to the configured requests or labels topic, whatever a letter says, and only where the log still has the
+    same record in their place. A record that fails again is a new dead letter with a higher attempt. What was replayed
+    is marked on the topic, and --all leaves it out; name its place to do it again. A label takes the place of a later
+    one of its id, so look first.
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    done = asyncio.run(_replay(settings, parse_places(places or []), error, max_attempts, _key(key_file)))
+    targets = targets_of(settings, to, parsed := parse_places(places or []), unverified=unverified)
+    done = asyncio.run(_replay(settings, parsed, error, max_attempts, _key(key_file), targets))
     print(
-        f"replayed {done.replayed}, left {done.left + done.not_whole.total()} that were tried {max_attempts} times or "
-        f"more or are not kept whole, and {done.before} that were replayed before"
+        f"replayed {done.replayed}, left {done.left} that were tried {max_attempts} times or more or are too large, "
+        f"{done.before} that were replayed before, and refused {done.refused.total()}"
     )
-    for why, count in done.not_whole.items():
-        print(f"not kept whole: {count} {why}")
+    for why, count in done.refused.items():
+        print(f"refused {count} {why}")
+
+
+def targets_of(settings: Settings, to: str | None, places: Sequence[tuple[int, int]], *, unverified: bool) -> Targets:
+    """Where letters may be published again. Raises TargetError for a topic that ``--to`` must not name."""
+    import msgspec
+
+    from headrace.client.replaying import Targets
+
+    names = settings.topics.names()
+    if to is not None and not places:
+        raise TargetError("--to takes letters that you looked at: name their places instead of --all.")
+    if to is not None and to in set(msgspec.structs.astuple(names)) - {names.requests, names.labels}:
+        raise TargetError(f"--to {to}: only headrace's own programs write this topic; a replay there would forge it.")
+    return Targets(frozenset((names.requests, names.labels)), to, unverified)
 
 
 def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -166,12 +194,12 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
 
 
 class _Done(NamedTuple):
-    """How many were replayed, left for good, left because they were replayed before, and not kept whole, by how."""
+    """How many were replayed, left for good, left because they were replayed before, and refused, by why."""
 
     replayed: int
     left: int
     before: int
-    not_whole: Counter[str]
+    refused: Counter[str]
 
 
 async def _replay(
@@ -180,37 +208,51 @@ async def _replay(
     error: str | None,
     max_attempts: int,
     key: PrivateKey | None = None,
+    targets: Targets | None = None,
 ) -> _Done:
-    from headrace.client.dead_letters import lacking, opened, read_replayed, replay
+    from headrace.client.dead_letters import opened, read_replayed
     from headrace.client.publishing import Publisher
+    from headrace.client.replaying import REPEATED, Originals, refused, replay
     from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
     letters = settings.topics.names().dead_letters
+    targets = targets or targets_of(settings, None, places, unverified=False)
     publishers = {letters: Publisher(cluster.producer, letters)}
     marked = frozenset() if places else await read_replayed(cluster, letters)
     replayed = left = before = 0
-    not_whole = Counter[str]()
+    not_replayed = Counter[str]()
+    done = set[tuple[str, int, int]]()
     try:
-        async for sealed in _letters(settings, places, error):
-            found = opened(sealed, key)
-            if (found.partition, found.offset) in marked:
-                before += 1
-            elif found.letter.attempt >= max_attempts or found.letter.error == RequestTooLargeError.code:
-                left += 1
-            elif (why := lacking(found)) is not None:
-                not_whole[why] += 1
-            else:
-                # Requests and labels are dead-lettered to one topic; each goes back to where it came from.
-                topic = found.letter.topic
-                if topic not in publishers:
-                    publishers[topic] = Publisher(cluster.producer, topic)
-                await replay(publishers[topic], publishers[letters], found)
-                replayed += 1
+        async with Originals(cluster) as originals:
+            async for sealed in _letters(settings, places, error):
+                found = opened(sealed, key)
+                letter = found.letter
+                origin = (letter.topic, letter.partition, letter.offset)
+                if (found.partition, found.offset) in marked:
+                    before += 1
+                    done.add(origin)
+                elif letter.attempt >= max_attempts or letter.error == RequestTooLargeError.code:
+                    left += 1
+                elif (why := await refused(found, targets, originals)) is not None:
+                    not_replayed[why] += 1
+                elif origin in done:
+                    not_replayed[REPEATED] += 1
+                else:
+                    # Requests and labels are dead-lettered to one topic; each goes back to its own.
+                    topic, partition = (
+                        targets.named or letter.topic,
+                        letter.partition if targets.named is None else None,
+                    )
+                    if topic not in publishers:
+                        publishers[topic] = Publisher(cluster.producer, topic)
+                    await replay(publishers[topic], publishers[letters], found, partition)
+                    done.add(origin)
+                    replayed += 1
     finally:
         for publisher in publishers.values():
             await publisher.stop()
-    return _Done(replayed, left, before, not_whole)
+    return _Done(replayed, left, before, not_replayed)
 
 
 def _key(file: Path | None) -> PrivateKey | None:

@@ -34,13 +34,14 @@ def test_a_replayed_label_goes_back_to_the_labels_and_a_request_to_the_requests(
         cluster = cluster_in_place_of_kafka(monkeypatch)
         for topic in (NAMES.requests, NAMES.labels):
             letter = DeadLetter(
-                topic=topic, partition=1, offset=3, timestamp_ms=0, stage="s", error="e", message="m", key=b"k"
+                topic=topic, partition=1, offset=0, timestamp_ms=0, stage="s", error="e", message="m", key=b"k"
             )
+            cluster.log(TopicPartition(topic, 1)).append_batch([Outgoing(topic.encode(), b"k")], 0)
             log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
             log.append_batch([Outgoing(topic.encode(), letter.key, dead_letter_headers(letter))], 0)
         assert await dead_letters._replay(Settings(), (), None, 3) == (2, 0, 0, Counter())
         for topic in (NAMES.requests, NAMES.labels):
-            (record,) = cluster.log(TopicPartition(topic, 1)).records
+            _, record = cluster.log(TopicPartition(topic, 1)).records
             assert (record.key, record.value) == (b"k", topic.encode())
         # Once more it finds them marked, until their places are named.
         assert await dead_letters._replay(Settings(), (), None, 3) == (0, 0, 2, Counter())
@@ -62,6 +63,8 @@ def test_only_what_is_whole_is_replayed_and_the_private_key_makes_a_sealed_lette
 
     async def main() -> None:
         cluster = cluster_in_place_of_kafka(monkeypatch)
+        requests = cluster.log(TopicPartition(NAMES.requests, 1))
+        requests.append_batch([Outgoing(b"a long value", b"k", (("tenant", b"shop"),))], 5)
         log = cluster.log(TopicPartition(NAMES.dead_letters, 1))
         log.append_batch(
             [
@@ -73,12 +76,12 @@ def test_only_what_is_whole_is_replayed_and_the_private_key_makes_a_sealed_lette
         )
         for key in (None, keys["other"]):
             done = await dead_letters._replay(Settings(), (), None, 3, key)
-            assert (done.replayed, sorted(done.not_whole.values())) == (0, [1, 1, 1])
-            assert any("--key-file" in why for why in done.not_whole)
-        assert cluster.log(TopicPartition(NAMES.requests, 1)).records == []
+            assert (done.replayed, sorted(done.refused.values())) == (0, [1, 1, 1])
+            assert any("--key-file" in why for why in done.refused)
+        assert len(requests.records) == 1
         done = await dead_letters._replay(Settings(), (), None, 3, keys["key"])
         assert done == (1, 0, 0, Counter({"cut": 1, "without its record": 1}))
-        (record,) = cluster.log(TopicPartition(NAMES.requests, 1)).records
+        _, record = requests.records
         assert (record.key, record.value) == (b"k", b"a long value")
         assert list(record.headers) == [("tenant", b"shop"), ("headrace-attempt", b"2")]
 

@@ -3,8 +3,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from headrace.client.dead_letters import Found, read_dead_letters, read_replayed, replay
+from headrace.client.dead_letters import Found, read_dead_letters, read_replayed
 from headrace.client.publishing import Publisher
+from headrace.client.replaying import replay
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -91,7 +92,7 @@ def test_a_replay_is_the_request_as_it_was_with_its_attempt_raised() -> None:
         cluster = cluster_with(letter(7, partition=1, attempt=2), letter(8, value=None))
         publisher, marks = Publisher(cluster.producer, REQUESTS), Publisher(cluster.producer, LETTERS)
         for found in await collected(cluster):
-            await replay(publisher, marks, found)
+            await replay(publisher, marks, found, found.letter.partition)
         record = cluster.log(TopicPartition(REQUESTS, 1)).records[0]
         assert (record.key, record.value, record.headers[0]) == (b"k", b"\xff\x00", ("tenant", b"a"))
         assert read_attempt(record.headers) == 3
