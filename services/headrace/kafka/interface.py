@@ -79,6 +79,13 @@ class Appended(NamedTuple):
     offset: int
 
 
+class Committed(NamedTuple):
+    """What a group committed for a partition: where it goes on, and the text kept with it ("" without one)."""
+
+    offset: int
+    metadata: str
+
+
 class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A topic to create. ``config`` holds Kafka's own keys and string values."""
 
@@ -127,8 +134,16 @@ class Consumer(Protocol):
         Raises OffsetOutOfRangeError (with partition and position) when a position is not inside the log.
         """
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None: ...
+    async def commit(
+        self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
+    ) -> None:
+        """Keep ``offsets`` as the group's, each with its text of ``metadata``, in one step.
+
+        A partition without a text loses the one that it had. A broker refuses texts over 4096 bytes.
+        """
+
     async def committed(self, partition: TopicPartition) -> int | None: ...
+    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None: ...
     async def partitions_of(self, topic: str) -> frozenset[int]:
         """The partition numbers of ``topic``, empty when there is no such topic."""
 

@@ -10,6 +10,7 @@ EMBEDDED_LIMITS: dict[str, str] = {
     "OffsetOutOfRange": "a fetch beyond the end gives nothing instead of an error",
     "add_partitions": "it has no CreatePartitions request",
     "alter_config": "it has no AlterConfigs request",
+    "commit metadata": "a text committed with an offset is accepted and read back as an empty one",
     "exact offsets by time": "ListOffsets finds the first record of a batch, not the record inside it",
     "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
     "idempotent producer": "it refuses InitProducerId",

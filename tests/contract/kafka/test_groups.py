@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.interface import Committed, Outgoing, TopicPartition
 from tests.contract.kafka.helpers import join, read
 
 
@@ -69,6 +69,38 @@ async def test_a_commit_is_there_for_the_next_member(new_topic, producer, cluste
     second.consumer.seek(zero, 3)
     assert [record.offset for record in await read(second.consumer, 2)] == [3, 4]
     await second.consumer.stop()
+
+
+@pytest.mark.needs("commit metadata")
+async def test_a_text_committed_with_an_offset_is_there_for_the_next_member(new_topic, cluster, name):
+    topic = await new_topic(partitions=3)
+    zero, one, two = sorted(partitions(topic, 3))
+    first = await join(cluster, name, topic)
+    await first.until(lambda: first.assigned_now == partitions(topic, 3))
+    text = '{"position":3,"highest":9007199254740993} \u00e4'
+    await first.consumer.commit({zero: 3, one: 1}, metadata={zero: text})
+    await first.consumer.stop()
+    second = await join(cluster, name, topic)
+    await second.until(lambda: second.assigned_now == partitions(topic, 3))
+    assert await second.consumer.committed_with_metadata(zero) == Committed(3, text)
+    assert await second.consumer.committed_with_metadata(one) == Committed(1, "")
+    assert await second.consumer.committed_with_metadata(two) is None
+    assert await second.consumer.committed(zero) == 3
+    await second.consumer.stop()
+
+
+@pytest.mark.needs("commit metadata")
+async def test_a_commit_without_a_text_takes_the_text_before_away(new_topic, cluster, name):
+    topic = await new_topic()
+    partition = TopicPartition(topic, 0)
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    consumer.assign([partition])
+    await consumer.commit({partition: 7}, metadata={partition: "seven"})
+    assert await consumer.committed_with_metadata(partition) == Committed(7, "seven")
+    await consumer.commit({partition: 8})
+    assert await consumer.committed_with_metadata(partition) == Committed(8, "")
+    await consumer.stop()
 
 
 async def test_a_committed_position_alone_starts_no_reading(new_topic, producer, cluster, name):
@@ -176,6 +208,8 @@ async def test_without_a_group_there_is_nothing_to_subscribe_or_commit_to(new_to
     consumer.assign([partition])
     with pytest.raises(KafkaError):
         await consumer.commit({partition: 1})
+    with pytest.raises(KafkaError, match="group"):
+        await consumer.committed_with_metadata(partition)
 
 
 async def test_a_consumer_of_chosen_partitions_can_commit_for_an_empty_group(new_topic, cluster, name):

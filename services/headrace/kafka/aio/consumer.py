@@ -17,7 +17,7 @@ from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends
 from headrace.kafka.aio.tolerant import read_tolerantly
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
-from headrace.kafka.interface import RebalanceListener, Record, TopicPartition
+from headrace.kafka.interface import Committed, RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
 
 log = logging.getLogger(__name__)
@@ -143,10 +143,15 @@ class AioConsumer:
             if chunks or loop.time() >= deadline:
                 return chunks
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(
+        self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
+    ) -> None:
+        texts = metadata or {}
         with translating(f"Committing {len(offsets)} offsets of group {self._group}", needs="Read"):
             async with asyncio.timeout(self._request_timeout_s):
-                await self._inner.commit({TheirPartition(*partition): offset for partition, offset in offsets.items()})
+                await self._inner.commit(
+                    {TheirPartition(*name): (offset, texts.get(name, "")) for name, offset in offsets.items()}
+                )
 
     async def committed(self, partition: TopicPartition) -> int | None:
         doing = f"Asking what group {self._group} committed for {partition.topic}[{partition.partition}]"
@@ -154,6 +159,17 @@ class AioConsumer:
             async with asyncio.timeout(self._request_timeout_s):
                 offset: int | None = await self._inner.committed(TheirPartition(*partition))
                 return offset
+
+    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
+        coordinator = self._inner._coordinator  # noqa: SLF001 - the public way drops the metadata
+        if self._group is None or coordinator is None:
+            raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
+        name = TheirPartition(*partition)
+        doing = f"Asking what group {self._group} committed for {partition.topic}[{partition.partition}]"
+        with translating(doing):
+            async with asyncio.timeout(self._request_timeout_s):
+                found = (await coordinator.fetch_committed_offsets([name])).get(name)
+        return None if found is None else Committed(found.offset, found.metadata or "")
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         with translating(f"Asking for the partitions of {topic}"):

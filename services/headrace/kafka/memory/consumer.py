@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.kafka.errors import ConsumerDeadError, KafkaError, OffsetOutOfRangeError, RebalancedError
-from headrace.kafka.interface import FetchedRecord, RebalanceListener, TopicPartition
+from headrace.kafka.interface import Committed, FetchedRecord, RebalanceListener, TopicPartition
 from headrace.kafka.memory.group import Member
 from headrace.kafka.memory.log import PartitionLog
 from headrace.kafka.memory.membership import Membership
@@ -112,7 +112,9 @@ class MemoryConsumer:
         await self._node.point("fetch.after")
         return chunks
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(
+        self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
+    ) -> None:
         self._check()
         await self._node.point("commit.before")
         if self._group is None:
@@ -120,17 +122,22 @@ class MemoryConsumer:
         for partition in offsets:
             self._own(partition)
         if self._membership is None:
-            self._group.commit(None, -1, offsets)
+            self._group.commit(None, -1, offsets, metadata or {})
         else:
-            self._group.commit(self._membership.member, self._membership.generation, offsets)
+            self._group.commit(self._membership.member, self._membership.generation, offsets, metadata or {})
         await self._node.point("commit.after")
 
     async def committed(self, partition: TopicPartition) -> int | None:
+        found = await self.committed_with_metadata(partition)
+        return None if found is None else found.offset
+
+    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
         self._check()
         await self._node.point("committed.before")
         if self._group is None:
             raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
-        return self._group.offsets.get(partition)
+        offset = self._group.offsets.get(partition)
+        return None if offset is None else Committed(offset, self._group.metadata.get(partition, ""))
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         await self._node.point("metadata.before")

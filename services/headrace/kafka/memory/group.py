@@ -52,6 +52,7 @@ class MemoryGroup:
         self.name = name
         self.generation = 0
         self.offsets: dict[TopicPartition, int] = {}
+        self.metadata: dict[TopicPartition, str] = {}
         self._clock = clock
         self._partitions_of = partitions_of
         self._spawn = spawn
@@ -116,8 +117,17 @@ class MemoryGroup:
             if member.joining is None:
                 member.must_rejoin.set()
 
-    def commit(self, member: Member | None, generation: int, offsets: Mapping[TopicPartition, int]) -> None:
-        """Store ``offsets``. Raises RebalancedError for another generation or a member that is none."""
+    def commit(
+        self,
+        member: Member | None,
+        generation: int,
+        offsets: Mapping[TopicPartition, int],
+        metadata: Mapping[TopicPartition, str],
+    ) -> None:
+        """Store ``offsets``, each with its text of ``metadata`` or with none.
+
+        Raises RebalancedError for another generation or a member that is none.
+        """
         if member is None:
             if self._members:
                 raise RebalancedError(f"Group {self.name} has members; only they can commit for it.")
@@ -127,6 +137,7 @@ class MemoryGroup:
                 "the partitions may belong to another member now."
             )
         self.offsets.update(offsets)
+        self.metadata |= {name: metadata.get(name, "") for name in offsets}
 
     def fenced_error(self, member: Member) -> ConsumerDeadError:
         return ConsumerDeadError(
