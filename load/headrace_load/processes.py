@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+
+from headrace.child_process import ending_with_parent
 
 STOP_S = 40.0
 """Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""
 LOG_TAIL_LINES = 15
-_PR_SET_PDEATHSIG = 1
 
 
 class ProgramError(RuntimeError):
@@ -74,13 +74,12 @@ async def child(
     with log.open("ab") as output:
         try:
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *ending_with_parent(command, orphaned),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_with_parent(orphaned),
             )
         except OSError as error:
             raise ProgramError(f"{command[0]} can't be run: {error}") from error
@@ -103,15 +102,11 @@ def running(
 async def headrace(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Run a command to its end and return what it printed. Raises ProgramError with its output when it fails."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "headrace",
-        *arguments,
+        *ending_with_parent((sys.executable, "-m", "headrace", *arguments), signal.SIGKILL),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
-        preexec_fn=_with_parent(signal.SIGKILL),
     )
     try:
         output, _ = await process.communicate()
@@ -122,11 +117,3 @@ async def headrace(*arguments: str, environment: Mapping[str, str] | None = None
     if process.returncode:
         raise ProgramError(f"headrace {' '.join(arguments)} ended with {process.returncode}:\n{output.decode()}")
     return output.decode()
-
-
-def _with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """What the child does before it becomes the program: ask Linux for ``number`` when its parent is gone."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after the fork only the call itself is safe
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

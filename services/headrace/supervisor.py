@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from headrace.child_process import ending_with_parent
 from headrace.core.clock import Clock
 from headrace.core.restarts import EXIT_DONE, RestartPolicy, Restarts
-from headrace.lifecycle import die_with_parent
 from headrace.logs import event
 
 
@@ -83,7 +83,7 @@ class _Slot:
 
     async def _child(self) -> int:
         """Run one child to its end. A session of its own keeps the terminal's Ctrl-C for the parent to forward."""
-        child = await asyncio.create_subprocess_exec(*self._command, start_new_session=True, preexec_fn=die_with_parent)
+        child = await asyncio.create_subprocess_exec(*ending_with_parent(self._command), start_new_session=True)
         event("member.started", slot=self._slot, pid=child.pid)
         try:
             await _first(child.wait(), self._ending.wait())

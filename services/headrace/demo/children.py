@@ -12,8 +12,8 @@ from typing import Any, Never
 
 import msgspec
 
+from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError
-from headrace.lifecycle import die_with_parent
 
 LOG_TAIL_LINES = 15
 
@@ -34,14 +34,13 @@ async def child(
     """
     with nullcontext() if log is None else log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "headrace", *arguments),
+            *ending_with_parent((sys.executable, "-m", "headrace", *arguments)),
             env=environ,
             cwd=folder,
             stdin=DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
     try:
         yield process

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError
 from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.errors import KafkaError
@@ -19,7 +18,6 @@ from headrace.kafka.settings import KafkaSettings
 
 POLL_S = 0.05
 LOG_TAIL_LINES = 25
-PR_SET_PDEATHSIG = 1
 
 
 class BrokerStartError(UserError):
@@ -54,12 +52,11 @@ class BrokerProcess:
         with self.log_file.open("ab") as log:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own argument list, no shell
-                    self._argv,
+                    ending_with_parent(self._argv, signal.SIGKILL),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is for us; we end the broker in our own order
-                    preexec_fn=_death_with_parent(),  # noqa: PLW1509 - one system call, no lock taken
                 )
             except OSError as error:
                 raise BrokerStartError(f"{self._argv[0]} can't be run: {error}") from error
@@ -123,15 +120,3 @@ async def _ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
     while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - Popen is bound to no event loop
         await asyncio.sleep(POLL_S)
     return process.poll() is not None
-
-
-def _death_with_parent() -> Callable[[], None] | None:
-    """Return what the child does before it becomes the broker: ask Linux to kill it when its parent is gone."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after the fork only the call itself is safe
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask

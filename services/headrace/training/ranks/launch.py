@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
+from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError
-from headrace.lifecycle import die_with_parent
 from headrace.logs import event
 from headrace.training.ranks.job import Job, Outcome, outcome_uri, read_outcome
 from headrace.training.ranks.output import Output, lines
@@ -76,7 +76,7 @@ async def launch(
     await asyncio.to_thread(_write, job_file, msgspec.json.encode(job))
     address = _LOOPBACK if nodes is None else nodes.address
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *ending_with_parent((sys.executable, "-m", "torch.distributed.run")),
         *(f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", f"--local-addr={address}"),
         *("--rdzv-backend=c10d", f"--rdzv-id={job.id}", *_meeting(nodes)),
         *("-m", *program, "rank", str(job_file)),
@@ -85,7 +85,6 @@ async def launch(
         stdout=PIPE,
         stderr=STDOUT,
         start_new_session=True,  # keeps the terminal's Ctrl-C for us to act on
-        preexec_fn=die_with_parent,
     )
     event("training.launched", training=job.id, pid=process.pid, ranks=ranks)
     try:
