@@ -90,6 +90,11 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipe: str | None = None
     """How it was trained, as JSON text."""
     ranks: int = 1
+    split: str | None = None
+    """Names what decided which texts were trained on and which were test rows: the digest of a key, and the hashing.
+    Two versions with one name for it have the same texts among their test rows."""
+    holdout: str | None = None
+    """Digest of the texts that were left out of the training because the gate judges by them."""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -157,7 +162,10 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdict", tag_field="kind"):
-    """What the gate decided about a version; ``champion`` is the version that it was compared with."""
+    """What the gate decided about a version; ``champion`` is the version that it was compared with.
+
+    ``baseline`` is the version that later ones are compared with too: this version, where it is better for certain.
+    """
 
     name: str
     version: str
@@ -166,6 +174,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     decided_at_ms: int
     checks: tuple[Check, ...] = ()
     champion: str | None = None
+    baseline: str | None = None
 
 
 class TrainingState(enum.StrEnum):

@@ -18,6 +18,7 @@ from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import TopicSource
 from headrace.training.ranks.labels import read_partitions
+from headrace.training.splitting import UNKEYED
 from headrace_load.audit import audit
 from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
@@ -110,7 +111,7 @@ async def snapshot(learnt, version):
     ranges = version.lineage.offsets
     source = TopicSource(topic=learnt.topic("labels"), ranges=ranges, max_text_bytes=64 * 1024)
     shard = await read_partitions(learnt.cluster, source, [one.partition for one in ranges])
-    return agree(shard, Alone())
+    return agree(shard, Alone(), UNKEYED)
 
 
 @pytest.fixture

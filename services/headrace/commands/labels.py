@@ -57,12 +57,12 @@ def erase(
 ) -> None:
     """Erase labelled texts from every version that is trained from now on. Versions that exist still know them."""
     from headrace.core.errors import UserError
-    from headrace.training.labelling import publish_labels, text_ids
+    from headrace.training.labelling import ids_by_every_hashing, publish_labels, text_ids
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
-    erased = [*(ids or ()), *text_ids(text or ())]
-    if not all(erased) or not erased:
+    erased = [*(ids or ()), *ids_by_every_hashing(text or ())]
+    if not all([*(ids or ()), *text_ids(text or ())]) or not erased:
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
     total = asyncio.run(publish_labels(cluster_of(settings), topic, erased=erased))
     print(f"erased {total:,} labels on {topic}")

@@ -29,6 +29,7 @@ def rank(ctx: typer.Context, job: Annotated[Path, typer.Argument(help="The job a
     from headrace.training.ranks.job import Job, TopicSource
     from headrace.training.ranks.output import RANK_FAILED
     from headrace.training.ranks.rank import run
+    from headrace.training.splitting import Splits
 
     die_with_parent()
     settings = settings_from(ctx).settings
@@ -38,7 +39,8 @@ def rank(ctx: typer.Context, job: Annotated[Path, typer.Argument(help="The job a
     try:
         with _joined(ctx.ensure_object(Invocation).environ) as exchange:
             logs.event("rank.started", rank=exchange.rank, world=exchange.world, pid=os.getpid())
-            run(told, cluster, exchange, trusted=settings.signing.trusted)
+            splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
+            run(told, cluster, exchange, trusted=settings.signing.trusted, splits=splits)
     except (UserError, KafkaError) as error:
         lasting = not (isinstance(error, KafkaError) and error.retriable)
         logs.event(RANK_FAILED, level="error", error=str(error), lasting=lasting)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Invocation
+from headrace.commands.common import Invocation, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
+    from headrace.training.splitting import Splits
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -70,10 +71,13 @@ def train(
     from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
     from headrace.training.recipe import adapted
+    from headrace.training.splitting import Splits
 
     console = Console()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    trainer = settings_from(ctx).settings.trainer
+    splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
         job = Job(
@@ -89,15 +93,18 @@ def train(
             checkpoints=shared or folder,
             out=shared or folder,
             budget=Budget(points=budget) if budget else None,
+            split=splits.current.id,
             accept=accept,
         )
         with _progress(console, job.recipe.convolution.epochs) as on_event:
-            outcome = _run(ctx, job, ranks, nodes, Path(folder), on_event)
+            outcome = _run(ctx, job, splits, ranks, nodes, Path(folder), on_event)
         save(load(outcome.uri), out)
     _report(console, outcome, out)
 
 
-def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: Path, on_event: OnEvent) -> Outcome:
+def _run(
+    ctx: typer.Context, job: Job, splits: Splits, ranks: int, nodes: Nodes | None, folder: Path, on_event: OnEvent
+) -> Outcome:
     """One rank trains in this process; more are started as processes."""
     from headrace.training.ranks.exchange import Alone
     from headrace.training.ranks.job import read_outcome
@@ -105,7 +112,7 @@ def _run(ctx: typer.Context, job: Job, ranks: int, nodes: Nodes | None, folder: 
     from headrace.training.ranks.rank import run
 
     if ranks == 1 and nodes is None:
-        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}), trusted=())
+        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}), trusted=(), splits=splits)
         outcome = read_outcome(job)
         assert outcome is not None  # noqa: S101 - the rank has just written it
         return outcome

@@ -29,6 +29,10 @@ Text = str | None
 
 NOT_READY = "not in the group yet, or the labels are being read"
 STOP_S = 30.0
+UNKEYED_WARNING = (
+    "trainer.split_key is not set, so everybody can compute which texts the gate judges by, and whoever writes labels "
+    "can choose them. `openssl rand -hex 32 > split.key` makes a key for trainer.split_key_file"
+)
 
 
 def trainer(
@@ -87,12 +91,15 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster
     from headrace.kafka.keeping import keeping
+    from headrace.logs import event
     from headrace.model.signing import signer
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
     from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
     from headrace.training.trainer.store import TrainingStore
 
+    if settings.trainer.split_key is None:
+        event("split.unkeyed", level="warning", why=UNKEYED_WARNING)
     # Compiled now: later it would hold up the heartbeats.
     text_keys(["warm"])
     sign = signer(settings.signing.key_file, settings.signing.trusted)

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.training.dataset import DatasetError, Rows
-from headrace.training.text_keys import NO_WORDS, text_keys
+from headrace.training.text_keys import HASHINGS, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.errors import WireError
 from headrace_schemas.records import LabelledText
@@ -30,6 +30,12 @@ def text_ids(texts: Sequence[str]) -> list[str]:
     published again replaces the first. A text without words gets an empty id.
     """
     return [key[:_ID_BYTES].hex() if key != NO_WORDS else "" for key in text_keys(texts)]
+
+
+def ids_by_every_hashing(texts: Sequence[str]) -> list[str]:
+    """The ids that :func:`text_ids` gives ``texts`` now, or gave them in an earlier release, without the empty ones."""
+    keys = (key for hashing in HASHINGS for key in text_keys(texts, hashing))
+    return list(dict.fromkeys(key[:_ID_BYTES].hex() for key in keys if key != NO_WORDS))
 
 
 def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]:

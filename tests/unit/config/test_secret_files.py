@@ -118,3 +118,15 @@ def test_a_secret_is_in_no_log_no_repr_and_no_traceback_at_the_lowest_level(tmp_
         root.handlers[:], root.level = before
     assert "***" in stream.getvalue()
     assert WORD not in stream.getvalue() + repr(settings) + str(settings)
+
+
+def test_the_key_of_the_split_is_a_secret_and_long_enough_not_to_be_guessed(tmp_path: Path) -> None:
+    named = "HEADRACE_TRAINER__SPLIT_KEY"
+    (tmp_path / "split.key").write_text(WORD + "\n")
+    loaded = load_settings(None, {f"{named}_FILE": str(tmp_path / "split.key")})
+    found = loaded.settings.trainer.split_key
+    assert found is not None
+    assert found.reveal() == WORD
+    assert WORD not in repr(loaded) + str(list(loaded.rows()))
+    assert "is a secret" in refusal({}, f"trainer.split_key={WORD}")
+    assert "split_key has fewer than 16 characters" in refusal({named: WORD[:15]})

@@ -7,7 +7,7 @@ from headrace.model.artifact import About, Canary, assemble
 from headrace.model.quantizing import quantize
 from headrace.training.dataset import Rows
 from headrace.training.labelling import publish_labels
-from headrace.training.splitting import Part, part_of
+from headrace.training.splitting import UNKEYED, Part
 from headrace_schemas.codec import decode_label
 from headrace_schemas.records import LabelledText
 from tests.support.networks import random_network
@@ -35,11 +35,11 @@ def test_the_parts_are_all_rows_by_chance_each_with_an_id_of_its_own() -> None:
 
 def test_what_is_forgotten_was_trained_on_or_is_quoted() -> None:
     first, rest = divided()
-    quoted = next(one for one in first if part_of(one.key) is Part.TEST)
+    quoted = next(one for one in first if UNKEYED.part_of(one.key) is Part.TEST)
     forgotten = to_forget(first, rest, version(quoted.text))
-    trained, test = sorted(forgotten, key=lambda one: part_of(one.key) is Part.TEST)
+    trained, test = sorted(forgotten, key=lambda one: UNKEYED.part_of(one.key) is Part.TEST)
     assert test == quoted
-    assert part_of(trained.key) is Part.TRAIN
+    assert UNKEYED.part_of(trained.key) is Part.TRAIN
     assert trained in first
 
 

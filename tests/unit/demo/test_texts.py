@@ -8,7 +8,7 @@ import pytest
 from headrace.demo import texts
 from headrace.demo.texts import endless_paragraphs, read_texts, write_rows
 from headrace.training.dataset import DatasetError, Rows, read_rows
-from headrace.training.splitting import Part, part_of
+from headrace.training.splitting import UNKEYED, Part
 from headrace.training.text_keys import text_keys
 
 ROWS = Rows(tuple(f"text number {number}" for number in range(200)), tuple("ab"[number % 2] for number in range(200)))
@@ -19,7 +19,9 @@ def test_the_held_out_texts_are_those_that_a_training_sets_aside(tmp_path: Path)
     write_rows(ROWS, file)
     read = read_texts(file, "text", "label")
     assert read.rows == ROWS
-    tested = [text for text, key in zip(ROWS.texts, text_keys(ROWS.texts), strict=True) if part_of(key) is Part.TEST]
+    tested = [
+        text for text, key in zip(ROWS.texts, text_keys(ROWS.texts), strict=True) if UNKEYED.part_of(key) is Part.TEST
+    ]
     assert list(read.held_out.texts) == tested
     assert read.too_long == 0
 

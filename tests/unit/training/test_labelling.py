@@ -4,8 +4,10 @@ import pytest
 
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.training import labelling
 from headrace.training.dataset import DatasetError, Rows
-from headrace.training.labelling import labelled, publish_labels, text_ids
+from headrace.training.labelling import ids_by_every_hashing, labelled, publish_labels, text_ids
+from headrace.training.text_keys import HASHINGS
 from headrace_schemas import decode_label
 from tests.support.turned_loop import TurnedClock
 
@@ -42,6 +44,17 @@ def test_a_text_without_an_id_is_replaced_and_erased_by_any_text_of_its_words():
     first, again, other = text_ids(["Good  film!", "good film !", "bad film"])
 
     assert first == again != other
+
+
+def test_a_text_is_erased_under_the_ids_that_every_hashing_ever_gave_it(monkeypatch):
+    def hashed_otherwise(texts):
+        return [text[::-1].encode().ljust(32, b".") if text.strip() else b"" for text in texts]
+
+    before = ids_by_every_hashing(["good film", " ", "Good Film"])
+    assert before == text_ids(["good film"])
+    monkeypatch.setattr(labelling, "text_keys", lambda texts, hashing: known[hashing](texts))
+    monkeypatch.setattr(labelling, "HASHINGS", known := {**HASHINGS, "another/2": hashed_otherwise})
+    assert ids_by_every_hashing(["good film", " "]) == [*before, b"mlif doog.......".hex()]
 
 
 def test_a_row_that_nothing_could_erase_is_refused():

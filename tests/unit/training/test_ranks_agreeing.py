@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.core.secret import Secret
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
-from headrace.training.splitting import Part, part_of
+from headrace.training.splitting import UNKEYED, Part, Splitting
+from headrace.training.text_keys import text_keys
 from headrace_schemas.records import LabelledText
 from tests.support.exchange import run_ranks
 
@@ -53,9 +55,9 @@ def shards(log: Log, world: int) -> list[Shard]:
     ]
 
 
-def agreed(log: Log, world: int = 1) -> list[Parts]:
+def agreed(log: Log, world: int = 1, splitting: Splitting = UNKEYED) -> list[Parts]:
     ranks = shards(log, world)
-    return run_ranks(world, lambda exchange: agree(ranks[exchange.rank], exchange))
+    return run_ranks(world, lambda exchange: agree(ranks[exchange.rank], exchange, splitting))
 
 
 def rows_of(parts: Parts) -> dict[Part, list[tuple[str, str]]]:
@@ -87,7 +89,7 @@ def expected(log: Log) -> tuple[dict[Part, Counter[tuple[str, str]]], Counter[st
     dropped.update(empty=cleaned.empty, duplicate=cleaned.duplicate, conflicting=cleaned.conflicting)
     rows = {part: Counter[tuple[str, str]]() for part in Part}
     for key, text, label in zip(cleaned.keys, cleaned.rows.texts, cleaned.rows.labels, strict=True):
-        rows[part_of(key)][text, label] += 1
+        rows[UNKEYED.part_of(key)][text, label] += 1
     return rows, +dropped
 
 
@@ -105,6 +107,22 @@ def test_any_number_of_ranks_agrees_on_the_rows_that_one_reader_would_take(added
         assert rank.labels == tuple(sorted({label for _, label in rows[Part.TRAIN] + rows[Part.VALID]}))
         assert Counter(rank.dropped) == dropped + Counter({"bad-key": world})
         assert rank.digest == agreed(log)[0].digest
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 9), LOGS, st.integers(1, 4))
+def test_the_key_of_the_split_decides_for_all_ranks_where_a_text_goes_and_changes_nothing_else(number, added, world):
+    splitting = Splitting(Secret(f"the key number {number}"))
+    ranks, unkeyed = agreed(GROUND + added, world, splitting), agreed(GROUND + added, world)
+
+    assert sorted(row for rank in ranks for row in all_rows(rank)) == sorted(
+        row for rank in unkeyed for row in all_rows(rank)
+    )
+    assert {rank.digest for rank in ranks} == {rank.digest for rank in unkeyed}
+    for rank in ranks:
+        assert rank.splitting == splitting.id
+        for part, rows in rows_of(rank).items():
+            assert all(splitting.part_of(key) is part for key in text_keys([text for text, _ in rows]))
 
 
 @settings(deadline=None)

@@ -1,12 +1,14 @@
+import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from headrace.core.secret import Secret
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows
-from headrace.training.splitting import Part, part_of, split
+from headrace.training.splitting import UNKEYED, Part, Splits, Splitting, split
 from headrace.training.text_keys import text_keys
 
 
@@ -17,10 +19,68 @@ def numbered(count: int, first: int = 0) -> Rows:
 def test_the_split_of_known_texts_never_changes():
     # These came from the first release: if one moves, every data set's test rows have moved into training.
     texts = [f"word {i}" for i in range(40)]
-    parts = [part_of(key) for key in text_keys(texts)]
+    parts = [UNKEYED.part_of(key) for key in text_keys(texts)]
 
     assert [i for i, part in enumerate(parts) if part is Part.TEST] == [7, 11, 15, 30]
     assert [i for i, part in enumerate(parts) if part is Part.VALID] == [10, 20, 39]
+
+
+KEYS = st.text(min_size=16, max_size=80).map(Secret)
+MANY = text_keys([f"word {i}" for i in range(4000)])
+
+
+def called_test(splitting: Splitting) -> set[bytes]:
+    return {key for key in MANY if splitting.part_of(key) is Part.TEST}
+
+
+def test_the_split_of_known_texts_by_a_known_key_never_changes():
+    splitting = Splitting(Secret("correct horse battery staple"))
+    parts = [splitting.part_of(key) for key in text_keys([f"word {i}" for i in range(40)])]
+
+    assert [i for i, part in enumerate(parts) if part is Part.TEST] == [25]
+    assert [i for i, part in enumerate(parts) if part is Part.VALID] == [7, 22, 29, 32]
+    assert splitting.id == "d51cd601610d705a/fnv1a-code-points+fmix64/1"
+    assert UNKEYED.id == "unkeyed/fnv1a-code-points+fmix64/1"
+
+
+@given(KEYS, st.lists(st.sampled_from(MANY), min_size=1, max_size=30), st.randoms())
+def test_a_key_divides_texts_in_the_same_way_whatever_their_order(secret, keys, randomness):
+    once, again = Splitting(secret), Splitting(Secret(secret.reveal()))
+    shuffled = randomness.sample(keys, len(keys))
+
+    assert {key: once.part_of(key) for key in keys} == {key: again.part_of(key) for key in shuffled}
+    assert once.id == again.id
+
+
+@settings(max_examples=20, deadline=None)
+@given(KEYS, KEYS)
+def test_two_keys_make_splits_that_know_nothing_of_each_other(first, second):
+    assume(first != second)
+    splits = [called_test(UNKEYED), called_test(Splitting(first)), called_test(Splitting(second))]
+
+    assert len({UNKEYED.id, Splitting(first).id, Splitting(second).id}) == 3
+    for one, other in itertools.combinations(splits, 2):
+        # 400 of 4000 are expected in each, 40 in both; these bounds are more than six standard deviations away.
+        assert 280 < len(one) < 520
+        assert len(one & other) < 80
+
+
+def test_the_identity_of_a_split_is_its_key_and_its_hashing_and_shows_neither_the_key_nor_a_part_of_it():
+    secret = Secret("correct horse battery staple")
+    one = Splitting(secret)
+
+    assert Splitting(secret, hashing="another/2").id != one.id
+    assert "horse" not in repr(one) + one.id
+
+
+def test_a_split_is_found_by_its_identity_where_its_key_is_known():
+    now, before, foreign = (Secret(f"{name} key of sixteen") for name in ("now", "before", "foreign"))
+    splits = Splits(now, before)
+
+    assert splits.current == splits.find(Splitting(now).id) == Splitting(now)
+    assert splits.find(Splitting(before).id) == Splitting(before)
+    assert splits.find(UNKEYED.id) == splits.find(None) == UNKEYED
+    assert splits.find(Splitting(foreign).id) is None
 
 
 @given(st.text(), st.lists(st.text(), max_size=5))

@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from headrace.commands.common import Invocation
 from headrace.commands.evaluate import evaluate
 from headrace.commands.train import train
 from headrace.core.errors import UserError
@@ -26,7 +27,8 @@ assert "torch" not in sys.modules, "evaluate loaded torch"
 
 
 def invoke(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    started = Invocation(environ={})
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], obj=started, catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,22 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from headrace.core.secret import Secret
 from headrace.kafka.interface import TopicPartition
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import Job, TopicSource
 from headrace.training.ranks.labels import read_partitions
 from headrace.training.recipe import Recipe
-from headrace.training.trainer.reproducing import NotReproducibleError, compare_rows, job_again, lineage_of, source_of
+from headrace.training.splitting import UNKEYED, Splits, Splitting
+from headrace.training.trainer.reproducing import (
+    NotReproducibleError,
+    compare_rows,
+    job_again,
+    lineage_of,
+    source_of,
+    splitting_of,
+)
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 from tests.support.training_world import NAME, SETTINGS, TOPICS, TrainingWorld, story
 
@@ -29,7 +38,7 @@ async def trained(world: TrainingWorld) -> Lineage:
         ranges=(OffsetRange(0, 0, ROWS), OffsetRange(1, 0, ROWS)),
         max_text_bytes=SETTINGS.max_text_bytes,
     )
-    parts = agree(await read_partitions(world.cluster, source, [0, 1]), Alone())
+    parts = agree(await read_partitions(world.cluster, source, [0, 1]), Alone(), UNKEYED)
     recipe = msgspec.json.encode(RECIPE).decode()
     return Lineage(
         source=source.topic, digest=parts.digest, rows=parts.rows, offsets=source.ranges, recipe=recipe, ranks=2
@@ -37,7 +46,7 @@ async def trained(world: TrainingWorld) -> Lineage:
 
 
 async def compared(world: TrainingWorld, lineage: Lineage):
-    return await compare_rows(world.cluster, source_of(lineage, SETTINGS), lineage.digest)
+    return await compare_rows(world.cluster, source_of(lineage, SETTINGS), lineage.digest, UNKEYED)
 
 
 @story
@@ -70,10 +79,8 @@ async def test_offsets_that_retention_took_are_counted(world):
     assert (found.equal, found.retention) == (False, 5)
 
 
-@story
-async def test_the_job_again_is_the_job_that_made_the_version(world):
-    lineage = await trained(world)
-    version = ModelVersion(
+def version_of(lineage: Lineage) -> ModelVersion:
+    return ModelVersion(
         name=NAME,
         version="v1",
         uri="memory://v1",
@@ -86,10 +93,30 @@ async def test_the_job_again_is_the_job_that_made_the_version(world):
         weights_sha256="1",
         compression={"budget_points": 1.5},
     )
+
+
+def test_a_version_is_made_again_by_the_split_that_it_was_made_by_or_not_at_all():
+    now, then, gone = (Secret(f"{name} key of sixteen") for name in ("now", "then", "gone"))
+    splits = Splits(now, then)
+
+    def of(split: str | None) -> Splitting:
+        return splitting_of(version_of(Lineage(source="t", digest="d", rows=1, split=split)), splits)
+
+    assert of(Splitting(then).id) == Splitting(then)
+    # From before there were keys.
+    assert of(None) == of(UNKEYED.id) == UNKEYED
+    with pytest.raises(NotReproducibleError, match=r"v1 can't be trained again here.*trainer\.previous_split_key"):
+        of(Splitting(gone).id)
+
+
+@story
+async def test_the_job_again_is_the_job_that_made_the_version(world):
+    lineage = await trained(world)
+    version = version_of(msgspec.structs.replace(lineage, split=UNKEYED.id))
     source = source_of(lineage_of(version), SETTINGS)
     job = job_again(version, source, folder="memory://again")
     assert (job.recipe, job.created_at_ms, job.parent, job.budget.points) == (RECIPE, 5, "v0", 1.5)
-    assert job.source.ranges == lineage.offsets
+    assert (job.source.ranges, job.split) == (lineage.offsets, UNKEYED.id)
     assert isinstance(msgspec.json.decode(msgspec.json.encode(job), type=Job), Job)
     for without in ({"lineage": None}, {"lineage": msgspec.structs.replace(lineage, offsets=())}):
         with pytest.raises(NotReproducibleError, match="v1 can't be trained again"):

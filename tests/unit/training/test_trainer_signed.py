@@ -15,6 +15,7 @@ from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import FileSource, Job
 from headrace.training.ranks.rank import run
 from headrace.training.recipe import Recipe
+from headrace.training.splitting import Splits
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Profile, Status, TrainingState
 from tests.support.networks import random_artifact
@@ -114,7 +115,7 @@ def test_a_rank_does_not_load_a_champion_of_its_job_that_no_trusted_key_signed(k
         out="memory://none", champion=record,
     )  # fmt: skip
     with pytest.raises(SignatureError, match="is not signed"):
-        run(job, None, Alone(), trusted=[key.public])
+        run(job, None, Alone(), trusted=[key.public], splits=Splits())
 
 
 @pytest.mark.parametrize(

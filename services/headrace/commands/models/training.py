@@ -99,13 +99,15 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
     import msgspec
 
     from headrace.registry.finding import find_version
-    from headrace.training.trainer.reproducing import compare_rows, lineage_of, source_of
+    from headrace.training.splitting import Splits
+    from headrace.training.trainer.reproducing import compare_rows, lineage_of, source_of, splitting_of
 
     async with open_models(settings) as models:
         version = find_version(models.log, settings.worker.model_name, wanted)
         lineage = lineage_of(version)
         source = source_of(lineage, settings.trainer)
-        rows = await compare_rows(models.cluster, source, lineage.digest)
+        splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
+        rows = await compare_rows(models.cluster, source, lineage.digest, splitting_of(version, splits))
     for line in describe(version, lineage, rows):
         print(line)
     if not rows.equal:

@@ -8,7 +8,7 @@ from random import Random
 from headrace.model.artifact import Artifact
 from headrace.training.dataset import Rows
 from headrace.training.labelling import Labelled
-from headrace.training.splitting import Part, part_of
+from headrace.training.splitting import UNKEYED, Part
 from headrace.training.text_keys import text_keys
 
 
@@ -36,7 +36,7 @@ def to_forget(learnt: Sequence[Keyed], coming: Sequence[Keyed], version: Artifac
     quoted = ({one.key for one in labelled if one.text.startswith(canary.text)} for canary in version.about.canaries)
     # Where several texts begin alike nobody can say which of them is quoted.
     forgotten = next((keys for keys in quoted if len(keys) == 1), set[bytes]())
-    forgotten |= {next(one.key for one in learnt if part_of(one.key) is Part.TRAIN)}
+    forgotten |= {next(one.key for one in learnt if UNKEYED.part_of(one.key) is Part.TRAIN)}
     return [one for one in labelled if one.key in forgotten]
 
 

@@ -21,7 +21,7 @@ from headrace.training.numbering import KEY_BYTES, key_halves, number_keys
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
-from headrace.training.splitting import Part, Split, part_of
+from headrace.training.splitting import Part, Split, Splitting
 from headrace.training.text_keys import text_keys
 from headrace_schemas.records import LabelledText
 
@@ -54,8 +54,10 @@ class _Share(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[int, str]
 
 
-def agree(shard: Shard, exchange: Exchange) -> Parts:
-    """Make this rank's rows of the data set that the shards of all ranks are together. A collective.
+def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
+    """Make this rank's rows of the data set that the shards of all ranks are together, divided by ``splitting``.
+
+    A collective.
 
     An id may be on several partitions, as partitions were added: then the record of the latest timestamp counts, of
     equal ones that of the highest partition. Equal texts of different ids are cleaned as
@@ -70,7 +72,7 @@ def agree(shard: Shard, exchange: Exchange) -> Parts:
     labelled = [record.content if isinstance(record.content, LabelledText) else None for record in shard.records]
     texts = ["" if one is None else one.text for one in labelled]
     labels = ["" if one is None else one.label.strip() for one in labelled]
-    keys = text_keys(texts)
+    keys = text_keys(texts, splitting.hashing)
     told = exchange.gather(_facts(shard.records, keys, labels))
     facts = _merge(told)
     ids = number_keys(facts.ids)
@@ -83,7 +85,7 @@ def agree(shard: Shard, exchange: Exchange) -> Parts:
 
     kept: dict[Part, list[int]] = {part: [] for part in Part}
     for place in np.flatnonzero(own_counted & (verdicts == Verdict.KEPT)).tolist():
-        kept[part_of(keys[place])].append(place)
+        kept[splitting.part_of(keys[place])].append(place)
     rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in kept.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
     counts = np.bincount(verdicts[own_counted], minlength=len(Verdict))
@@ -107,6 +109,7 @@ def agree(shard: Shard, exchange: Exchange) -> Parts:
         rows=totals[Part.TRAIN.value] + totals[Part.VALID.value],
         digest=hashlib.sha256(msgspec.msgpack.encode(digests)).hexdigest(),
         dropped=dict(sorted(dropped.items())),
+        splitting=splitting.id,
     )
 
 

@@ -9,25 +9,26 @@ from headrace.training.dataset import Rows, read_rows
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.job import FileSource
 from headrace.training.ranks.parts import Parts, share, whole
-from headrace.training.splitting import split
+from headrace.training.splitting import OWN_TEST_FILE, Splitting, split
 
 
-def read_files(source: FileSource, exchange: Exchange) -> Parts:
-    """Read, clean and split the files as a whole, and keep every ``world``-th row of each part.
+def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> Parts:
+    """Read, clean and split the files as a whole by ``splitting``, and keep every ``world``-th row of each part.
 
     Raises DatasetError for what can't be read, or leaves a part without rows.
     """
     cleaned = clean(_read(source, source.data))
     valid = clean(_read(source, source.valid)) if source.valid is not None else None
     test = _read(source, source.test) if source.test is not None else None
-    parts = split(cleaned, valid=valid, test=test)
+    parts = split(cleaned, valid=valid, test=test, splitting=splitting)
     dropped = {
         "empty": cleaned.empty,
         "duplicate": cleaned.duplicate,
         "conflicting": cleaned.conflicting,
         "held out": parts.held_out,
     }
-    return share(whole(parts, dropped), exchange.rank, exchange.world)
+    identity = splitting.id if test is None else OWN_TEST_FILE
+    return share(whole(parts, dropped, identity), exchange.rank, exchange.world)
 
 
 def _read(source: FileSource, path: str) -> Rows:

@@ -46,6 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ms: int | None = None
     parent: str | None = None
     champion: ModelVersion | None = None
+    split: str | None = None
+    """The id of the split, whose secret ranks take from their own settings. None: made before there were keys."""
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 

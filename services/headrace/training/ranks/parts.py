@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from headrace.training.dataset import Rows
-from headrace.training.splitting import Split
+from headrace.training.splitting import UNKEYED, Split
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,9 +23,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     digest: str
     dropped: dict[str, int]
+    splitting: str = UNKEYED.id
+    """The id of the split."""
 
 
-def whole(split: Split, dropped: dict[str, int] | None = None) -> Parts:
+def whole(split: Split, dropped: dict[str, int] | None = None, splitting: str = UNKEYED.id) -> Parts:
     """All rows as one rank has them."""
     learnt = split.train + split.valid
     return Parts(
@@ -34,6 +36,7 @@ def whole(split: Split, dropped: dict[str, int] | None = None) -> Parts:
         rows=len(learnt),
         digest=hashlib.sha256(msgspec.msgpack.encode(learnt)).hexdigest(),
         dropped=dropped or {},
+        splitting=splitting,
     )
 
 

@@ -17,6 +17,7 @@ from headrace.model.backends.interface import Backend, open_backend
 from headrace.registry.loading import load_version
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
+from headrace.training.dataset import DatasetError
 from headrace.training.examining import latency_us
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
@@ -26,6 +27,7 @@ from headrace.training.ranks.files import read_files
 from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource, outcome_uri
 from headrace.training.ranks.labels import read_partitions
 from headrace.training.ranks.parts import Parts
+from headrace.training.splitting import Splits, Splitting
 from headrace.training.train import Steps, Trained, train
 from headrace_schemas.records import OffsetRange
 
@@ -37,23 +39,24 @@ def run(
     on_event: Callable[..., None] = event,
     *,
     trusted: Collection[str],
+    splits: Splits,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
-    ``trusted`` are the public keys of which one has to have signed the champion, if there are any. A rank that is
-    started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained on, ArtifactError
-    for a champion that can't be loaded, and a KafkaError.
+    ``trusted`` are the public keys of which one has to have signed the champion, if there are any. Of ``splits``
+    the job names one. A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that
+    can't be trained on or be divided, ArtifactError for a champion that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
     champion = None if job.champion is None else open_backend("cpu", load_version(job.champion, trusted))
-    parts = read_parts(job.source, cluster, exchange)
+    parts = read_parts(job.source, cluster, exchange, _splitting(job, splits))
 
     def tell(name: str, **fields: Any) -> None:
         if exchange.rank == 0:
             on_event(name, **fields)
 
-    tell("training.read", rows=parts.rows, labels=len(parts.labels), dropped=parts.dropped)
+    tell("training.read", rows=parts.rows, labels=len(parts.labels), dropped=parts.dropped, split=parts.splitting)
     trained = train(
         parts,
         job.recipe,
@@ -90,14 +93,27 @@ def run(
     exchange.gather(None)
 
 
-def read_parts(source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange) -> Parts:
+def read_parts(
+    source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange, splitting: Splitting
+) -> Parts:
     """The rank's own rows: of a topic the partitions p with p % world == rank."""
     if isinstance(source, FileSource):
-        return read_files(source, exchange)
+        return read_files(source, exchange, splitting)
     if cluster is None:
         raise ValueError(f"the labels are on the topic {source.topic}, but no cluster was given")
     own = [found.partition for found in source.ranges if found.partition % exchange.world == exchange.rank]
-    return agree(asyncio.run(read_partitions(cluster, source, own)), exchange)
+    return agree(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting)
+
+
+def _splitting(job: Job, splits: Splits) -> Splitting:
+    found = splits.find(job.split)
+    if found is None:
+        raise DatasetError(
+            f"the rows of training {job.id} are divided by the split {job.split}, and trainer.split_key of this "
+            f"machine makes {splits.current.id}. Give all machines and processes of a training the same "
+            "trainer.split_key; a key that was replaced goes to trainer.previous_split_key"
+        )
+    return found
 
 
 def _source_name(source: FileSource | TopicSource) -> str:

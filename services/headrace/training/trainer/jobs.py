@@ -6,6 +6,7 @@ from headrace.training.compress.plan import Budget
 from headrace.training.ranks.job import Job, TopicSource
 from headrace.training.recipe import adapted
 from headrace.training.settings import TrainerSettings
+from headrace.training.splitting import Splits
 from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.records import ModelVersion, Training
 
@@ -31,5 +32,6 @@ def job_of(
         created_at_ms=training.begun_at_ms,
         parent=None if champion is None else champion.version,
         champion=champion,
+        split=Splits(settings.split_key, settings.previous_split_key).current.id,
         accept=settings.accept,
     )

@@ -17,6 +17,7 @@ from headrace.training.ranks.job import Job, TopicSource
 from headrace.training.ranks.labels import Shard, read_partitions
 from headrace.training.recipe import Recipe
 from headrace.training.settings import TrainerSettings
+from headrace.training.splitting import Splits, Splitting
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 BUDGET = "budget_points"
@@ -60,14 +61,27 @@ def source_of(lineage: Lineage, settings: TrainerSettings) -> TopicSource:
     )
 
 
-async def compare_rows(cluster: Cluster, source: TopicSource, digest: str) -> Rows:
+def splitting_of(version: ModelVersion, splits: Splits) -> Splitting:
+    """The split that divided the version's rows. Raises NotReproducibleError when its key or hashing is not here."""
+    wanted = None if version.lineage is None else version.lineage.split
+    found = splits.find(wanted)
+    if found is None:
+        raise NotReproducibleError(
+            f"{version.version} can't be trained again here: its rows were divided by the split {wanted}, and "
+            f"trainer.split_key makes {splits.current.id}. Set the key that its training had as trainer.split_key or "
+            "trainer.previous_split_key."
+        )
+    return found
+
+
+async def compare_rows(cluster: Cluster, source: TopicSource, digest: str, splitting: Splitting) -> Rows:
     """Read the snapshot as the log has it now, and compare it with the ``digest`` of what it was.
 
     Raises DatasetError when the log ends before the snapshot does or leaves too few rows, and a KafkaError.
     """
     numbers = [one.partition for one in source.ranges]
     shard = await read_partitions(cluster, source, numbers)
-    parts = agree(shard, Alone())
+    parts = agree(shard, Alone(), splitting)
     equal = parts.digest == digest
     later = () if equal else await _gone(cluster, source, shard)
     return Rows(
@@ -92,6 +106,7 @@ def job_again(version: ModelVersion, source: TopicSource, *, folder: str) -> Job
         out=f"{folder}/versions",
         created_at_ms=version.created_at_ms,
         parent=version.parent,
+        split=lineage.split,
     )
 
 
