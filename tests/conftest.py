@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from headrace.core.clock import SystemClock
@@ -22,9 +23,14 @@ T = TypeVar("T")
 
 DOCKER_IMAGE = "confluentinc/cp-kafka:7.9.1"
 
+# Tests assert nothing about time: a busy machine is slow.
+hypothesis.settings.register_profile("headrace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("headrace")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability): what a contract test asks of a broker; see limits.py there")
+    config.addinivalue_line("markers", "long_sessions: a contract test in which no member's session may end")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
 from headrace.kafka.brokers.process import free_port
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
+from headrace_load.waiting import within
 from load.chaos.proxy import Proxy, proxied
 
 SETTINGS = {
@@ -71,7 +72,7 @@ class Cluster:
 
     async def _described(self, topic: str) -> list[dict[str, Any]]:
         """Partitions of a topic. The node that is asked may be one that is paused or gone: then another is."""
-        async with asyncio.timeout(WHOLE_S):
+        async with within(WHOLE_S, f"the description of {topic}"):
             while True:
                 try:
                     async with self.admin() as admin:
@@ -115,7 +116,7 @@ class Cluster:
             for partition, code, message, _ in partitions:
                 if code:
                     raise AssertionError(f"{topic}[{partition}] was not put elsewhere: {message or code}")
-        async with asyncio.timeout(WHOLE_S):
+        async with within(WHOLE_S, f"the move of {topic} to other nodes"):
             while not await self._there(topic, replicas):  # noqa: ASYNC110 - brokers offer nothing to await
                 await asyncio.sleep(POLL_S)
 
@@ -151,7 +152,7 @@ class Cluster:
             self.brokers.resume(node)
             if not process.running:
                 await self.brokers.start(node)
-        async with asyncio.timeout(WHOLE_S):
+        async with within(WHOLE_S, f"the return of all {self.nodes} nodes"):
             while await self._count() < self.nodes:  # noqa: ASYNC110 - brokers offer nothing to await
                 await asyncio.sleep(POLL_S)
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from headrace_load.processes import headrace
 from headrace_load.started import make_topics
 from headrace_load.system import prefixed
+from headrace_load.waiting import slowness, within
 from headrace_load.workload.texts import load_texts
 from load.chaos.checker import Checked, check
 from load.chaos.cluster import Cluster
@@ -102,11 +103,11 @@ async def _run(
                 folder=folder,
                 model=model,
             )
-            await world.until(lambda: stream.answered >= WARM)
+            await world.until(lambda: stream.answered >= WARM, f"the first {WARM} answers")
             await world.moment()
             world.begins()
             try:
-                async with asyncio.timeout(STRIKE_S):
+                async with within(STRIKE_S, "the end of the strike"):
                     await fault.strike(world)
             finally:
                 notes += world.notes
@@ -114,7 +115,7 @@ async def _run(
                 await world.staffed()
             await world.wait(AFTER_S)
             sent = await stream.end()
-            await stream.settle(patience_s if fault.expect == "kept" else SAID_S)
+            await stream.settle(patience_s * slowness() if fault.expect == "kept" else SAID_S)
             seen, stopped = await stream.seen()
         if stopped is not None:
             notes.append("the reader stopped and said why")

@@ -18,6 +18,7 @@ from headrace_load.measure.job import Read, Stop
 from headrace_load.measure.producers import Producers, producing
 from headrace_load.measure.rows import read_rows
 from headrace_load.system import System
+from headrace_load.waiting import within
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
 
 PARTITIONS = 4
@@ -97,11 +98,9 @@ class Stream:
 
         :meth:`read_again` then does what it says.
         """
-        deadline = time.monotonic() + limit_s
-        while not self._reader.ended and time.monotonic() < deadline:  # noqa: ASYNC110 - a process is looked at
-            await asyncio.sleep(POLL_S)
         try:
-            await asyncio.wait_for(self._reader.end(), POLL_S)
+            async with within(limit_s, "the reader's refusal"):
+                await self._reader.end()
         except MeasuringError as ended:
             return str(ended)
         raise AssertionError("the reader ended well")

@@ -13,7 +13,8 @@ import msgspec
 
 from headrace_load.processes import child, headrace
 from headrace_load.system import System
-from load.chaos.workers import Worker, until
+from headrace_load.waiting import until
+from load.chaos.workers import Worker
 from load.chaos.world import World
 
 LABELS = 300
@@ -86,4 +87,4 @@ def _row(rng: random.Random) -> dict[str, str]:
 
 async def said(trainer: Worker, event: str, limit_s: float = LIMIT_S) -> None:
     """Wait until a trainer says that ``event`` happened. Raises TimeoutError, and ProgramError when it has ended."""
-    await until(lambda: bool(trainer.events(event)), limit_s, trainer.check)
+    await until(lambda: bool(trainer.events(event)), f"{event} of {trainer.name}", limit_s, trainer.check)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import msgspec
 
 from headrace_load.processes import Child, ProgramError, child
 from headrace_load.system import System
+from headrace_load.waiting import POLL_S, slowness, within
 
 READY_S = 60.0
-POLL_S = 0.05
 RESTART_S = 0.2
 FINAL = frozenset({0, 2, 3})
 """Exit codes with which a new process would end too: done, wrong settings, refused."""
@@ -54,7 +54,13 @@ class Worker:
 
     async def ended(self, limit_s: float) -> int:
         """Wait until it ends by itself. Raises TimeoutError."""
-        return await asyncio.wait_for(self._running.process.wait(), limit_s)
+        async with within(limit_s, f"the end of {self.name}"):
+            return await self._running.process.wait()
+
+    @property
+    def owns_partitions(self) -> bool:
+        """Whether the group gave it partitions last, as it says."""
+        return bool(_last_assigned(self))
 
     def events(self, name: str) -> list[dict[str, object]]:
         """The events of this start, of that name."""
@@ -123,7 +129,7 @@ class Workers:
         command = (*(program or self._program), *assigned, "worker", "--model", self._model, "--group", self.group)
         log = self._folder / f"{name}.log"
         begins = log.stat().st_size if log.exists() else 0
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + READY_S * slowness()
         while True:
             stack = AsyncExitStack()
             started = await stack.enter_async_context(
@@ -156,7 +162,7 @@ async def _resumed(worker: Worker, deadline: float) -> bool:
     """
     while not (worker.events("partition.resumed") or _last_assigned(worker) == []):
         if worker.code in FINAL or time.monotonic() > deadline:
-            raise worker.error(f"it was not ready in {READY_S:g} s (its exit code: {worker.code})")
+            raise worker.error(f"it was not ready in time (its exit code: {worker.code})")
         if worker.code is not None:
             await asyncio.sleep(RESTART_S)
             return False
@@ -167,13 +173,3 @@ async def _resumed(worker: Worker, deadline: float) -> bool:
 def _last_assigned(worker: Worker) -> object:
     assigned = worker.events("partitions.assigned")
     return assigned[-1].get("partitions") if assigned else None
-
-
-async def until(true: Callable[[], bool], limit_s: float, check: Callable[[], None] = lambda: None) -> None:
-    """Wait until ``true`` says so; ``check`` raises when it never will. Raises TimeoutError."""
-    deadline = time.monotonic() + limit_s
-    while not true():
-        check()
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not happen within {limit_s:g} s")
-        await asyncio.sleep(POLL_S)

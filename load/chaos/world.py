@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_load.system import System
+from headrace_load.waiting import until
 from load.chaos.cluster import Cluster
 from load.chaos.history import read_answers, read_requests
 from load.chaos.stream import Stream
-from load.chaos.workers import Worker, Workers, until
+from load.chaos.workers import Worker, Workers
 
 
 class World:
@@ -51,8 +52,13 @@ class World:
         """Ranges of requests of which somebody other than an answer said that they can't be answered, as of LOST."""
 
     def any_worker(self) -> Worker:
-        """One of the running workers, by chance."""
-        return self.rng.choice([worker for worker in self.workers.running.values() if worker.code is None])
+        """One of the running workers that own partitions, by chance.
+
+        On a busy machine a worker can be ready and own none, and nothing ever happens at it.
+        """
+        return self.rng.choice(
+            [worker for worker in self.workers.running.values() if worker.code is None and worker.owns_partitions]
+        )
 
     async def staffed(self) -> None:
         """Workers that have ended are started again."""
@@ -75,6 +81,6 @@ class World:
         """A random moment."""
         await asyncio.sleep(self.rng.uniform(0.0, most_s))
 
-    async def until(self, true: Callable[[], bool], limit_s: float = 60.0) -> None:
-        """Wait for a condition. Raises TimeoutError."""
-        await until(true, limit_s)
+    async def until(self, true: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
+        """Wait for a condition, named in words. Raises TimeoutError."""
+        await until(true, what, limit_s)

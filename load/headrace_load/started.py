@@ -21,6 +21,7 @@ from msgspec import Struct
 from headrace_load.contender import Contender, Program, WorkerProgram
 from headrace_load.processes import Child, child, headrace, running
 from headrace_load.system import Running, Start, System
+from headrace_load.waiting import slowness
 
 START_S = 120.0
 POLL_S = 0.1
@@ -159,10 +160,10 @@ async def _stable(admin: AIOKafkaAdminClient, group: str) -> bool:
 
 async def _until(process: Child, look: Callable[[], _T | None]) -> _T:
     """What ``look`` finds. Raises ProgramError when ``process`` ends first, or finds nothing in :data:`START_S`."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_S * slowness()
     while (found := await asyncio.to_thread(look)) is None:
         process.check()
         if time.monotonic() > deadline:
-            raise process.error(f"It was not ready within {START_S:g} s.")
+            raise process.error("It was not ready in time.")
         await asyncio.sleep(POLL_S)
     return found

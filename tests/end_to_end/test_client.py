@@ -19,6 +19,7 @@ from headrace_schemas.codec import encode_result
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import ClassifyResult, DeadLetter, Status
+from tests.support.waiting import within
 
 PARTITIONS = 2
 LIMIT_S = 40.0
@@ -68,7 +69,7 @@ class Site:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S, "the end of the command"):
             out, err = await process.communicate()
         return process.returncode or 0, out.decode(), err.decode()
 
@@ -156,7 +157,10 @@ async def test_dead_letters_are_listed_shown_and_replayed_until_their_attempts_a
 
 
 async def test_a_reading_group_keeps_its_place_in_kafka(site: Site) -> None:
-    async with Client(site.cluster, requests=site.requests, results=site.results) as client, asyncio.timeout(LIMIT_S):
+    async with (
+        Client(site.cluster, requests=site.requests, results=site.results) as client,
+        within(LIMIT_S, "the reading of ten answers by a group"),
+    ):
         await client.publish_many(f"text {number}" for number in range(10))
         async with client.group_reader(f"{site.prefix}billing", "beginning") as member:
             first: list[tuple[int, int]] = []

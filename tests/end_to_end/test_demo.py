@@ -17,7 +17,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
 from tests.support.demos import COLUMNS, audit, write_texts
 from tests.support.marked import Mark
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 LIMIT_S = 120.0
 RATE, SECONDS = 100, 3
@@ -48,7 +48,8 @@ class Demo:
         assert self.process.returncode is None, self.printed()
 
     async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), LIMIT_S)
+        async with within(LIMIT_S, "the end of the demo"):
+            return await self.process.wait()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
 from headrace_load.processes import child
+from headrace_load.waiting import slowness
 from headrace_load.workload.rubbish import rubbish
 from headrace_schemas.headers import CONTENT_TYPE, TENANT
 from headrace_schemas.records import ModelAlias, Status
@@ -39,7 +40,7 @@ from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
 from tests.support.raw_batches import GZIP, raw_batch, raw_record, send_raw
 from tests.support.streams import answered
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 pytestmark = pytest.mark.apache
 
@@ -56,7 +57,7 @@ async def outcomes(client: Client, count: int) -> dict[tuple[int, int], tuple[St
     """Status and reason by the request's place, once ``count`` are answered."""
     await answered(client, count)
     found = {}
-    async with client.reader("beginning") as reader, asyncio.timeout(LIMIT_S):
+    async with client.reader("beginning") as reader, within(LIMIT_S, f"the reading of {count} answers"):
         while len(found) < count:
             for answer in await reader.read():
                 assert answer.hole is None
@@ -72,7 +73,9 @@ async def letters(place: Place) -> list[Found]:
 async def headrace(place: Place, *arguments: str) -> str:
     """What a command of ours prints."""
     command = (sys.executable, "-m", "headrace", *place.at, *arguments)
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=LIMIT_S)
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=LIMIT_S * slowness()
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -245,7 +248,8 @@ async def test_a_worker_whose_event_loop_is_held_ends_and_says_where_it_stood(pl
     async with place.client() as client, child(command, log=place.log) as worker:
         await client.classify(text(1), timeout=LIMIT_S)
         worker.process.send_signal(signal.SIGUSR1)
-        assert await asyncio.wait_for(worker.process.wait(), HELD_S) == 1
+        async with within(HELD_S, "the end of a worker whose loop is held"):
+            assert await worker.process.wait() == 1
     log = place.log.read_text()
     assert "Timeout (0:00:03)!" in log
     assert "held_loop.py" in log
@@ -287,7 +291,7 @@ def pointer(made: Artifact, previous: Artifact) -> ModelAlias:
 def readiness(port: str) -> str:
     """Why the worker is not ready; empty when it is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30):
             return ""
     except urllib.error.HTTPError as error:
         return error.read().decode()

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace_load.result import Comparison, Result, read
+from headrace_load.waiting import slowness
 from tests.support.networks import random_network
 
 LIMIT_S = 60.0
@@ -44,7 +45,7 @@ def files(tmp_path) -> Path:
 
 def load(files: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "load", *arguments, "--out", str(files / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S * slowness(), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

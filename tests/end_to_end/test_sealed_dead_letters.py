@@ -13,6 +13,7 @@ from headrace.client import prepare
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace_load.processes import child
+from headrace_load.waiting import slowness
 from tests.support.networks import random_network
 from tests.support.place import LIMIT_S, Place
 from tests.support.streams import answered
@@ -24,7 +25,13 @@ HOUR_MS = "3600000"
 async def headrace(*arguments: str) -> str:
     command = [sys.executable, "-m", "headrace", *arguments]
     done = await asyncio.to_thread(
-        subprocess.run, command, check=True, timeout=LIMIT_S, capture_output=True, text=True, encoding="utf-8"
+        subprocess.run,
+        command,
+        check=True,
+        timeout=LIMIT_S * slowness(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     return done.stdout
 

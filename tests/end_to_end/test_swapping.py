@@ -98,7 +98,7 @@ async def answers_come(client) -> None:
 def readiness(port: str) -> str:
     """Why the worker is not ready; empty when it is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30):
             return ""
     except urllib.error.HTTPError as error:
         return error.read().decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 import uuid
@@ -19,7 +18,7 @@ from headrace.registry.models_log import ModelsLog
 from headrace_load.processes import headrace, running
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, TrainingState
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 LIMIT_S = 90.0
 CLASSES = {
@@ -67,7 +66,8 @@ async def test_a_killed_trainers_training_ends_as_a_champion_by_the_next_trainer
     async with running(*at, "trainer", log=log) as first:
         await until(lambda: re.search(r"training\.launched", log.read_text()), LIMIT_S)
         await first.kill()
-    said = await asyncio.wait_for(headrace(*at, "trainer", "--once"), LIMIT_S)
+    async with within(LIMIT_S, "the end of the training"):
+        said = await headrace(*at, "trainer", "--once")
     models = ModelsLog(cluster, f"{prefix}classify.models")
     await models.start()
     await models.stop()

@@ -22,7 +22,7 @@ from headrace_schemas.records import Status
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
 from tests.support.streams import answered
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +53,11 @@ async def statuses(client: Client, count: int) -> dict[tuple[int, int], Status]:
     """The status of every request by its place, once ``count`` are answered."""
     await answered(client, count)
     found = {}
-    async with client.reader("beginning") as reader:
-        async with asyncio.timeout(LIMIT_S):
-            while len(found) < count:
-                for answer in await reader.read():
-                    assert answer.hole is None
-                    found[answer.partition, answer.result.offset] = answer.result.status
+    async with client.reader("beginning") as reader, within(LIMIT_S, f"the reading of {count} answers"):
+        while len(found) < count:
+            for answer in await reader.read():
+                assert answer.hole is None
+                found[answer.partition, answer.result.offset] = answer.result.status
     return found
 
 
@@ -152,7 +151,7 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(place):
 
         def get(path: str) -> tuple[int, str]:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as reply:
                     return reply.status, reply.read().decode()
             except urllib.error.HTTPError as error:
                 return error.code, error.read().decode()
@@ -171,8 +170,8 @@ async def test_the_admin_port_tells_health_readiness_and_metrics(place):
 async def test_a_second_group_on_the_same_results_topic_is_refused(place):
     async with place.client() as client, place.worker():
         await client.classify(text(1), timeout=LIMIT_S)
-        async with place.worker("--group", "another") as other:
-            assert await asyncio.wait_for(other.process.wait(), LIMIT_S) == 3
+        async with place.worker("--group", "another") as other, within(LIMIT_S, "the refusal of another group"):
+            assert await other.process.wait() == 3
     await place.logged("headrace: .*results topic of its own")
 
 

@@ -15,6 +15,7 @@ from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings
 from headrace.registry.history import Move, alias_moves
 from headrace.registry.models_log import ModelsLog
+from headrace_load.waiting import slowness
 from headrace_schemas.records import ModelVersion
 from tests.support.demos import COLUMNS, write_texts
 from tests.support.marked import Mark
@@ -95,7 +96,7 @@ def learn(bootstrap: str, folder: Path) -> Learnt:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=LIMIT_S,
+        timeout=LIMIT_S * slowness(),
     )
     prefix = re.search(r"topics (demo-[0-9a-f]{6}-)classify", done.stdout)
     assert prefix, done.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace.client import connect
 from headrace.kafka.settings import KafkaSettings
 from headrace_load.processes import running
+from headrace_load.waiting import slowness
 from tests.support.waiting import until
 
 LIMIT_S = 60.0
@@ -32,7 +33,9 @@ class Place:
         self.kafka = KafkaSettings(bootstrap=bootstrap, idempotent=not embedded, static_members=not embedded)
 
     def apply(self) -> None:
-        subprocess.run([sys.executable, "-m", "headrace", *self.at, "topics", "apply"], check=True, timeout=LIMIT_S)
+        subprocess.run(
+            [sys.executable, "-m", "headrace", *self.at, "topics", "apply"], check=True, timeout=LIMIT_S * slowness()
+        )
 
     def client(self):
         names = {"requests": f"{self.prefix}classify.requests", "results": f"{self.prefix}classify.results"}

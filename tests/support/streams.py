@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.client import Client, Published
+from tests.support.waiting import within
 
 LIMIT_S = 300.0
 POLL_S = 0.2
@@ -27,7 +28,7 @@ class Waited(msgspec.Struct, frozen=True):
 
 async def answered(client: Client, count: int) -> None:
     """Wait until the results topic holds ``count`` answers. Raises TimeoutError."""
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, f"the answering of {count} requests"):
         while True:
             async with client.reader("latest") as reader:
                 if sum(reader.positions.values()) >= count:

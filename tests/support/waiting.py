@@ -1,17 +1,18 @@
-"""Wait for a condition, with a limit: the only place where a test on a real clock sleeps."""
+"""Wait for a condition, with a limit that follows the machine: the only place where a test on a real clock sleeps."""
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
+from headrace_load import waiting
+
 T = TypeVar("T")
+
+within = waiting.within
 
 
 async def until(look: Callable[[], T | None], limit_s: float = 60.0) -> T:
-    """Return what ``look`` finds as soon as it finds something. Raises TimeoutError."""
-    async with asyncio.timeout(limit_s):
-        while not (found := look()):  # noqa: ASYNC110 - another process makes it true
-            await asyncio.sleep(0.05)
-    return found
+    """Return what ``look`` finds as soon as it finds something. Raises TimeoutError with the source of ``look``."""
+    return await waiting.until(look, " ".join(inspect.getsource(look).split()), limit_s)

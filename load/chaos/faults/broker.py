@@ -73,7 +73,7 @@ async def under_replicated(world: World) -> None:
     await world.wait(UNDER_REPLICATED_S - SETTLING_S)
     assert world.stream.answered == before, "answers were acknowledged by fewer replicas than the topic asks for"
     await world.cluster.brokers.start(node)
-    await world.until(lambda: world.stream.answered > before)
+    await world.until(lambda: world.stream.answered > before, "another answer")
     await world.cluster.alter(results, {"min.insync.replicas": "2"})
 
 

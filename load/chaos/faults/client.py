@@ -17,6 +17,7 @@ from headrace.client import Client, NoAnswerError, connect
 from headrace.model.artifact import load
 from headrace.model.backends.interface import open_backend
 from headrace_load.processes import Child, child
+from headrace_load.waiting import within
 from headrace_schemas.records import Status
 from load.chaos.fault import Fault
 from load.chaos.faults.points import at
@@ -78,7 +79,7 @@ async def reader_killed(world: World) -> None:
             return True
 
         await at(world, worker, Way.TO_BROKER, PRODUCE, act)
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, "a repeated answer in the log"):
         while not await repeats(world):
             await world.wait(LOOK_S)
     for stopped in (worker, *others):
@@ -155,7 +156,7 @@ async def awaited(world: World) -> None:
             await world.workers.start(worker.name)
         over.set()
 
-    async with asyncio.timeout(2 * LIMIT_S), asyncio.TaskGroup() as together, client_of(world) as client:
+    async with within(2 * LIMIT_S, "the end of all calls"), asyncio.TaskGroup() as together, client_of(world) as client:
         together.create_task(kills())
         await asyncio.gather(*(calls(client, caller) for caller in range(CALLERS)))
     assert told[Status.OK] >= CALLERS, f"callers were told {dict(told)}"
@@ -192,7 +193,7 @@ def rows(file: Path) -> list[list[int]]:
 async def grows(world: World, file: Path) -> None:
     """Wait until a program writes."""
     before = written(file)
-    await world.until(lambda: written(file) > before)
+    await world.until(lambda: written(file) > before, f"another line in {file.name}")
 
 
 async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
@@ -201,7 +202,11 @@ async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
     Raises TimeoutError.
     """
     found: dict[Place, int] = {}
-    async with asyncio.timeout(LIMIT_S), client_of(world) as client, client.reader("beginning") as reader:
+    async with (
+        within(LIMIT_S, "the handing over of all answers to a reader from the beginning"),
+        client_of(world) as client,
+        client.reader("beginning") as reader,
+    ):
         ends = await reader.ends()
         while any(reader.positions[number] < end for number, end in ends.items()) or not found.keys() >= set(least):
             for answer in await reader.read():
@@ -214,7 +219,11 @@ async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
 
 async def taken_over(world: World) -> None:
     """Wait until somebody has gone on in every partition. Raises TimeoutError."""
-    async with asyncio.timeout(LIMIT_S), client_of(world) as client, client.reader() as reader:
+    async with (
+        within(LIMIT_S, "a new answer in every partition"),
+        client_of(world) as client,
+        client.reader() as reader,
+    ):
         before = await reader.ends()
         while any(end == before[number] for number, end in (await reader.ends()).items()):
             await world.wait(LOOK_S)
@@ -229,7 +238,7 @@ async def repeats(world: World) -> int:
 async def covered(world: World, files: Collection[Path]) -> None:
     """Wait until those who wrote the files were handed all answers that there are now. Raises TimeoutError."""
     everything = await answered(world, frozenset())
-    await world.until(lambda: read(*files).keys() >= everything.keys())
+    await world.until(lambda: read(*files).keys() >= everything.keys(), "the handing over of all answers")
 
 
 def twice(*files: Path) -> int:

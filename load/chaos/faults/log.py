@@ -60,7 +60,7 @@ async def hanging_transaction(world: World) -> None:
     before = world.stream.answered
     await world.wait(TRANSACTION_S / 2)
     assert world.stream.answered == before, "requests behind an open transaction were answered"
-    await world.until(lambda: world.stream.answered > before)
+    await world.until(lambda: world.stream.answered > before, "another answer")
     await answered(world.system, committed)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from headrace_load.waiting import until
 from load.chaos.proxy import Passing, Way
 from load.chaos.workers import Worker
 from load.chaos.world import World
@@ -18,7 +19,8 @@ async def at(
 ) -> None:
     """Call ``act`` once, when a frame of ``worker`` passes of that kind and of at least ``least`` bytes.
 
-    What ``act`` returns says whether the frame goes on. Raises TimeoutError when none passes, and what ``act`` raises.
+    What ``act`` returns says whether the frame goes on. Raises TimeoutError when none passes, ProgramError when the
+    worker ends first, and what ``act`` raises.
     """
     begun = asyncio.Event()
     acting: list[asyncio.Task[bool]] = []
@@ -35,7 +37,8 @@ async def at(
     for proxy in world.cluster.proxies:
         proxy.hook = hook
     try:
-        await asyncio.wait_for(begun.wait(), LIMIT_S)
+        frame = f"a frame of {worker.name} {way.value} (API {api}, at least {least} bytes)"
+        await until(begun.is_set, frame, LIMIT_S, worker.check)
         await acting[0]
     finally:
         for proxy in world.cluster.proxies:

@@ -90,13 +90,19 @@ async def rubbish(world: World) -> None:
     await publish_bytes(world.system, world.system.models, *bytes_of, Outgoing(None, b"a tombstone of nothing"))
     # A worker that starts now reads all of it first.
     await world.workers.start("late")
-    await world.until(lambda: all(len(one.events("models.rubbish")) >= len(bytes_of) for one in workers_of(world)))
+    await world.until(
+        lambda: all(len(one.events("models.rubbish")) >= len(bytes_of) for one in workers_of(world)),
+        "every worker's word of each unreadable record",
+    )
     await goes_on(world)
     for version in absurd:
         await promote(world, version)
         await refused(world, version, WHY[version.version])
     await publish(world.system, alias("of a version that nobody has published"))
-    await world.until(lambda: all(worker.events("model.unknown") for worker in workers_of(world)))
+    await world.until(
+        lambda: all(worker.events("model.unknown") for worker in workers_of(world)),
+        "every worker's word of the unknown version",
+    )
     await goes_on(world)
     await promote(world, good)
     await taken_up(world, good)

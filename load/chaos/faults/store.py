@@ -65,7 +65,10 @@ async def store_hangs(world: World) -> None:
     told.write_text("hangs")
     await promote(world, version)
     await refused(world, version, f"not loaded within {LOAD_TIMEOUT_S:g} s")
-    await world.until(lambda: all(len(worker.events("model.load_failed")) > TRIES for worker in workers_of(world)))
+    await world.until(
+        lambda: all(len(worker.events("model.load_failed")) > TRIES for worker in workers_of(world)),
+        f"{TRIES} failed loads of every worker",
+    )
     other = made(world, "other")
     await promote(world, other)
     await taken_up(world, other)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_load.waiting import within
 from load.chaos.fault import Fault
 from load.chaos.history import read_answers
 from load.chaos.world import World
@@ -74,7 +75,7 @@ async def _elect_uncleanly(world: World, tail: Callable[[int], Coroutine[Any, An
 
 
 async def _led_by(world: World, node: int) -> None:
-    async with asyncio.timeout(ELECTED_S):
+    async with within(ELECTED_S, f"the election of node {node}"):
         while set((await world.cluster.leaders(world.system.results)).values()) != {node}:
             await world.wait(0.2)
 

@@ -90,7 +90,9 @@ async def overtaken(world: World) -> None:
     await _delete_requests(world)
     for worker in workers:
         worker.signal(signal.SIGCONT)
-    await world.until(lambda: any(worker.events("requests.lost") for worker in workers))
+    await world.until(
+        lambda: any(worker.events("requests.lost") for worker in workers), "a worker's word of lost requests"
+    )
     await world.wait(1.0)
     _said_lost(world)
 

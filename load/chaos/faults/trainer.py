@@ -5,7 +5,6 @@ Whatever happens, a training ends as one version and moves the champion once, an
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import signal
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from headrace.client.dead_letters import read_dead_letters
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing
 from headrace_load.processes import headrace
+from headrace_load.waiting import within
 from headrace_schemas.records import ModelAlias, ModelVersion, OffsetRange, Training, TrainingState
 from load.chaos.fault import Fault, Strike
 from load.chaos.faults.points import at
@@ -193,12 +193,15 @@ async def trained(world: World, *, failed: int = 0) -> None:
     champions = [one for one in await models_records(world.system, ModelAlias) if one.alias == "champion"]
     _, *moved = [one.version for one in champions]
     assert moved == [last.version], f"one training moved the champion to {moved}"
-    await world.until(lambda: all(swapped_to(worker, last.version) for worker in world.workers.running.values()))
+    await world.until(
+        lambda: all(swapped_to(worker, last.version) for worker in world.workers.running.values()),
+        f"the swap of all workers to {last.version}",
+    )
 
 
 async def ended(world: World, count: int = 1) -> list[Training]:
     """Every record of a training, once so many have ended. Raises TimeoutError."""
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, f"the end of {count} trainings"):
         while True:
             found = await models_records(world.system, Training)
             if len({one.id for one in found if one.state is not TrainingState.RUNNING}) >= count:

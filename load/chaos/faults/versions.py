@@ -49,7 +49,7 @@ async def refused(world: World, version: ModelVersion, why: str) -> None:
         failed = [event for event in worker.events("model.load_failed") if event["version"] == version.version]
         return any(why in str(event["why"]) for event in failed)
 
-    await world.until(lambda: all(said(worker) for worker in workers_of(world)))
+    await world.until(lambda: all(said(worker) for worker in workers_of(world)), "every worker's word of it")
     assert not any(swapped_to(worker, version) for worker in workers_of(world)), "a version that was refused answers"
     await goes_on(world)
 
@@ -57,12 +57,15 @@ async def refused(world: World, version: ModelVersion, why: str) -> None:
 async def goes_on(world: World) -> None:
     """See that requests are answered."""
     before = world.stream.answered
-    await world.until(lambda: world.stream.answered > before + GOES_ON)
+    await world.until(lambda: world.stream.answered > before + GOES_ON, f"{GOES_ON} more answers")
 
 
 async def taken_up(world: World, version: ModelVersion) -> None:
     """Wait until every worker answers by ``version``."""
-    await world.until(lambda: all(swapped_to(worker, version) for worker in workers_of(world)))
+    await world.until(
+        lambda: all(swapped_to(worker, version) for worker in workers_of(world)),
+        f"the swap of all workers to {version}",
+    )
     await goes_on(world)
 
 

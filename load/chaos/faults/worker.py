@@ -136,7 +136,7 @@ async def full_disk(world: World) -> None:
     for name in others:
         await world.workers.leave(name)
     before = world.stream.answered
-    await world.until(lambda: world.stream.answered > before + 400)
+    await world.until(lambda: world.stream.answered > before + 400, "400 more answers")
     for name in others:
         await world.workers.start(name)
     await world.workers.leave("full")
@@ -152,7 +152,7 @@ async def clock_ahead(world: World) -> None:
     """Its clock jumps an hour ahead: what has a deadline expires, and it says that a clock is wrong."""
     worker = world.any_worker()
     worker.signal(signal.SIGUSR1)
-    await world.until(lambda: bool(worker.events("clock.suspect")))
+    await world.until(lambda: bool(worker.events("clock.suspect")), "the warning of a suspect clock")
     world.notes.append("requests with a deadline expired, and it said that a clock is wrong")
     worker.signal(signal.SIGUSR2)
     await world.wait(3.0)

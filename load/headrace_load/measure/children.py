@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from headrace_load.measure.job import Line, Order, ProducerJob, Read, ReaderJob, Ready, Told
+from headrace_load.waiting import slowness
 
 STOP_S = 5.0
 READY_S = 120.0
@@ -34,7 +35,7 @@ class Measuring:
     async def prepared(self) -> None:
         """Wait until it is ready. Raises MeasuringError when it ends before, or takes too long."""
         ready = asyncio.create_task(self.ready.wait())
-        await asyncio.wait((ready, self._reading), timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((ready, self._reading), timeout=READY_S * slowness(), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
             raise self._error("did not become ready")

@@ -5,11 +5,11 @@ Both read by an aiokafka consumer that is started, without a group and without a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from headrace_load.waiting import within
 from headrace_load.workload.rubbish import judge
 from headrace_load.workload.spec import TopicTexts, WorkloadError
 from headrace_schemas.records import ClassifyRequest
@@ -33,9 +33,10 @@ async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str
     for partition in partitions:
         consumer.seek(partition, max(firsts[partition], ends[partition] - share))
     found: list[str] = []
-    async with asyncio.timeout(PATIENCE_S) as patience:
-        while partitions := [p for p in partitions if await consumer.position(p) < ends[p]]:
-            records = await consumer.getmany(*partitions, timeout_ms=_POLL_MS)
+    while partitions := [p for p in partitions if await consumer.position(p) < ends[p]]:
+        async with within(PATIENCE_S, f"the coming of the last records of {texts.topic}"):
+            while not (records := await consumer.getmany(*partitions, timeout_ms=_POLL_MS)):
+                pass
             found += [
                 request.text
                 for partition, part in records.items()
@@ -44,8 +45,6 @@ async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str
                 and isinstance(request := judge(record.value, record.headers), ClassifyRequest)
                 and request.text
             ]
-            if records:
-                patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
     if not found:
         raise WorkloadError(f"{texts.topic}: its last {texts.most} records hold no text; publish some, or take others")
     return found[: texts.most]
@@ -81,7 +80,7 @@ async def _at_its_ends(consumer: AIOKafkaConsumer, partitions: list[TopicPartiti
     """Place ``consumer`` where the log ends now, as a fetch says: the embedded broker lists an end that is too low."""
     for partition, end in (await consumer.end_offsets(partitions)).items():
         consumer.seek(partition, end)
-    async with asyncio.timeout(PATIENCE_S):
+    async with within(PATIENCE_S, "the first fetch of each partition"):
         while None in (ends := {partition: consumer.highwater(partition) for partition in partitions}).values():
             await consumer.getmany(timeout_ms=_POLL_MS)
     return ends

@@ -11,6 +11,7 @@ import pytest
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers.embedded import embedded_settings
 from headrace.kafka.interface import Cluster, TopicSpec
+from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.settings import KafkaSettings
 from tests.conftest import docker_missing
 from tests.contract.kafka.limits import EMBEDDED_LIMITS
@@ -22,6 +23,9 @@ BACKENDS = [
     # Where no engine answers one test is skipped and says so, not every one: see test_clients.py.
     *([pytest.param("docker", marks=pytest.mark.docker)] if docker_missing() is None else []),
 ]
+
+LONG_S = 600
+"""A session that ends in no test."""
 
 _numbers = itertools.count(1)
 
@@ -40,8 +44,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cluster(backend: str, request: pytest.FixtureRequest) -> Cluster:
+    long = request.node.get_closest_marker("long_sessions") is not None
     if backend == "memory":
-        return request.getfixturevalue("memory_cluster")
+        cluster: MemoryCluster = request.getfixturevalue("memory_cluster")
+        if long:
+            cluster.timings = msgspec.structs.replace(cluster.timings, session_timeout_s=LONG_S)
+        return cluster
     bootstrap = request.getfixturevalue(f"{backend}_bootstrap")
     if backend == "embedded":
         needed = {mark.args[0] for mark in request.node.iter_markers("needs")}
@@ -53,7 +61,8 @@ def cluster(backend: str, request: pytest.FixtureRequest) -> Cluster:
             session_timeout_ms=1_200,  # it waits half a session at every rebalance
         )
         return AioKafkaCluster(settings)
-    return AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, heartbeat_interval_ms=200))
+    settings = KafkaSettings(bootstrap=bootstrap, heartbeat_interval_ms=200)
+    return AioKafkaCluster(msgspec.structs.replace(settings, session_timeout_ms=1000 * LONG_S) if long else settings)
 
 
 @pytest.fixture

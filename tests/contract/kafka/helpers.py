@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from tests.support.waiting import within
 
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 
 
 class Member:
@@ -34,7 +35,7 @@ class Member:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds, looking again at every event."""
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S, f"what is awaited after {self.events}"):
             while not condition():
                 self._told.clear()
                 await self._told.wait()
@@ -55,7 +56,7 @@ async def join(cluster: Cluster, group: str, topic: str, *, member: str | None =
 async def read(consumer: Consumer, count: int) -> list[Record]:
     """Fetch until ``count`` records are there."""
     records: list[Record] = []
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, f"the fetch of {count} records"):
         while len(records) < count:
             for chunk in (await consumer.fetch(max_records=count - len(records), timeout_s=1.0)).values():
                 records.extend(chunk)

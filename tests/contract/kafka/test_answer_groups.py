@@ -14,7 +14,7 @@ from headrace.client import Client
 from headrace.kafka.interface import Cluster, Producer
 from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 PARTITIONS = 4
 LIMIT_S = 30.0
@@ -49,7 +49,7 @@ class Stage:
     async def until_shared(self, *readers: Seen) -> None:
         """Write until each of ``readers`` has had an answer that none of the others had."""
         before = [len(seen.places) for seen in readers]
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S, "an answer of its own for each reader"):
             while any(len(seen.places) == had for seen, had in zip(readers, before, strict=True)):
                 await self.round()
 

@@ -14,6 +14,8 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
+from headrace_load.waiting import slowness
+from tests.support.waiting import within
 
 COMMAND = (sys.executable, "-m", "headrace", "broker")
 LIMIT_S = 90.0
@@ -43,7 +45,7 @@ def start(temporary: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=LIMIT_S)
+        process.communicate(timeout=LIMIT_S * slowness())
 
 
 def only_child(process: subprocess.Popen[str]) -> int:
@@ -66,7 +68,7 @@ async def brokers_at(bootstrap: str) -> int:
 async def gone(bootstrap: str) -> None:
     """Wait until nobody listens at ``bootstrap``."""
     host, port = bootstrap.rsplit(":", 1)
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, f"the end of the broker at {bootstrap}"):
         while True:
             try:
                 _, writer = await asyncio.open_connection(host, int(port))

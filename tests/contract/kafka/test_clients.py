@@ -15,6 +15,7 @@ from headrace.kafka.errors import BrokerUnavailableError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from tests.contract.kafka.helpers import read_from
+from tests.support.waiting import within
 
 
 async def test_a_broker_that_refuses_idempotence_says_what_to_set(embedded_bootstrap):
@@ -103,7 +104,7 @@ async def test_a_producer_whose_broker_is_gone_fails_in_time_and_stops_in_time(n
         await admin.stop()
         await producer.start()
         await producer.send(name, Outgoing(b"v"), partition=0)
-    async with asyncio.timeout(20):
+    async with within(20, "the error of a producer whose broker is gone"):
         with pytest.raises(BrokerUnavailableError, match=name):
             await producer.send(name, Outgoing(b"v"), partition=0)
         await producer.stop()

@@ -7,6 +7,7 @@ import pytest
 from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, Outgoing, TopicPartition
 from tests.contract.kafka.helpers import join, read
+from tests.support.waiting import within
 
 
 def partitions(topic: str, count: int) -> frozenset[TopicPartition]:
@@ -125,7 +126,7 @@ async def test_a_committed_position_alone_starts_no_reading(new_topic, producer,
     second = cluster.consumer(group=name)
     await second.start()
     await second.subscribe([topic], listener)
-    async with asyncio.timeout(20):
+    async with within(20, "the second member's assignment"):
         await listener.assigned_once.wait()
     assert not await second.fetch(max_records=10, timeout_s=0.5)
     second.seek(partition, 1)
@@ -167,6 +168,7 @@ async def test_a_static_member_that_returns_causes_no_rebalance(new_topic, clust
     await one.consumer.stop()
 
 
+@pytest.mark.long_sessions  # so it is the leaving that does it
 async def test_a_static_member_that_leaves_gives_its_partitions_up_at_once(new_topic, cluster, name):
     topic = await new_topic(partitions=2)
     one = await join(cluster, name, topic, member="slot-1")
@@ -174,8 +176,7 @@ async def test_a_static_member_that_leaves_gives_its_partitions_up_at_once(new_t
     two = await join(cluster, name, topic, member="slot-2")
     await two.until(lambda: len(two.assigned_now) == 1)
     await two.consumer.stop()
-    async with asyncio.timeout(4):  # less than the session, so it was the leaving that did it
-        await one.until(lambda: len(one.assigned_now) == 2)
+    await one.until(lambda: len(one.assigned_now) == 2)
     await one.consumer.stop()
 
 

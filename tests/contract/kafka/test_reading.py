@@ -13,6 +13,7 @@ from headrace.kafka.errors import (
 )
 from headrace.kafka.interface import Outgoing, TopicPartition
 from tests.contract.kafka.helpers import read, read_from
+from tests.support.waiting import within
 
 
 async def filled(new_topic, producer, count: int, partitions: int = 1) -> str:
@@ -52,7 +53,7 @@ async def test_a_fetch_takes_no_more_than_it_may(new_topic, producer, consumer):
     for partition in consumer.assignment():
         consumer.seek(partition, 0)
     seen: dict[int, list[int]] = {0: [], 1: []}
-    async with asyncio.timeout(20):
+    async with within(20, "the fetch of all records"):
         while sum(map(len, seen.values())) < 60:
             chunks = await consumer.fetch(max_records=7, timeout_s=1.0)
             assert sum(map(len, chunks.values())) <= 7
@@ -68,7 +69,7 @@ async def test_a_fetch_can_be_for_some_partitions_only(new_topic, producer, cons
     consumer.seek(first, 0)
     consumer.seek(second, 0)
     found = {}
-    async with asyncio.timeout(20):
+    async with within(20, "a fetch of one partition alone"):
         while not found:
             found = await consumer.fetch(max_records=10, timeout_s=0.5, partitions=[second])
     assert set(found) == {second}

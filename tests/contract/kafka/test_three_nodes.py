@@ -12,6 +12,7 @@ from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from tests.contract.kafka.helpers import read_from
+from tests.support.waiting import within
 
 pytestmark = [pytest.mark.apache, pytest.mark.slow]
 
@@ -36,7 +37,7 @@ async def test_acknowledged_records_outlive_a_node_and_two_lost_nodes_stop_ackno
         await brokers.start(0)
         await brokers.stop(1)
         await brokers.start(1)
-        async with asyncio.timeout(60):
+        async with within(60, "the return of the stopped node"):
             while await admin.broker_count() < 3:  # noqa: ASYNC110 - brokers offer nothing to await
                 await asyncio.sleep(0.1)
         impatient = AioKafkaCluster(KafkaSettings(bootstrap=brokers.bootstrap, delivery_timeout_ms=3000)).producer()

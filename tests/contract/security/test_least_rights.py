@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from pathlib import Path
@@ -19,7 +18,7 @@ from headrace_schemas.headers import CONTENT_TYPE, JSON
 from headrace_schemas.records import Status
 from tests.contract.security.guarded import Guarded, allow, passwords
 from tests.support.networks import random_artifact
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 pytestmark = pytest.mark.apache
 
@@ -119,7 +118,7 @@ async def read_alone(guarded: Guarded) -> tuple[int, int]:
     """How many answers are `ok`, and how many are `failed`."""
     found: list[Status] = []
     async with (
-        asyncio.timeout(LIMIT_S),
+        within(LIMIT_S, "the answers to all texts"),
         client(guarded, "reader") as only_reads,
         only_reads.reader("beginning") as reader,
     ):
@@ -130,7 +129,10 @@ async def read_alone(guarded: Guarded) -> tuple[int, int]:
 
 async def read_in_a_group(guarded: Guarded) -> None:
     read = 0
-    async with asyncio.timeout(LIMIT_S), client(guarded, "reader").group_reader(GROUP, "beginning") as member:
+    async with (
+        within(LIMIT_S, "the reading of all answers by a group"),
+        client(guarded, "reader").group_reader(GROUP, "beginning") as member,
+    ):
         while read <= TEXTS:
             for answer in await member.read():
                 member.mark(answer)

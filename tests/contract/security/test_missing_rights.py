@@ -40,6 +40,7 @@ from headrace_schemas.records import ClassifyRequest, ClassifyResult, LabelledTe
 from tests.contract.security.guarded import Guarded, allow
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import SETTINGS
+from tests.support.waiting import within
 
 pytestmark = pytest.mark.apache
 
@@ -254,7 +255,7 @@ def ends(guarded: Guarded) -> dict[int, BaseException | None]:
         cluster = AioKafkaCluster(guarded.token(case.user))
         does = DOES[case.role](cluster, case.names) if case.role in DOES else operator(cluster, case.names, case)
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with within(LIMIT_S, f"what a {case.role} does"):
                 await does
         except (KafkaError, TimeoutError) as error:
             return error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import pytest
 
@@ -13,6 +11,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from tests.contract.security.guarded import allow, unsecured_token
+from tests.support.waiting import within
 
 pytestmark = pytest.mark.apache
 
@@ -190,7 +189,7 @@ async def test_a_mistake_is_one_clear_error_in_bounded_time(guarded, mistake, ki
     make, expected, message = MISTAKES[mistake]
     client = getattr(AioKafkaCluster(make(guarded)), kind)()
     with pytest.raises(KafkaError, match=f"(?s){message}") as caught:
-        async with asyncio.timeout(LIMIT_S):
+        async with within(LIMIT_S, "an error"):
             await client.start()
     assert type(caught.value) is expected
 
@@ -226,7 +225,7 @@ async def test_a_login_that_ends_is_made_again_with_a_fresh_token_and_nothing_is
     consumer.assign([TopicPartition(name, 0)])
     consumer.seek(TopicPartition(name, 0), 0)
     at_first, sent, read = len(tokens), [], []
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, "the renewal of four tokens"):
         while len(tokens) < at_first + 4 or len(read) < len(sent):
             if len(tokens) < at_first + 4:
                 sent.append(str(len(sent)).encode())
