@@ -6,6 +6,7 @@ It shares the loop on purpose: a loop that hangs sends no heartbeats either, and
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -20,7 +21,13 @@ Check = Callable[[], str | None]
 
 LONGEST_HEAD = 8192
 MOST_CONNECTIONS = 32
+HEAD_S = 2.0
+"""So long a connection may take over the head of its request. A probe of Kubernetes gives up after one second."""
 TIMEOUT_S = 5.0
+
+_TURNS = 6
+"""Turns of the event loop that each connection has before it can be cut. A request that came with its connection is
+answered within four. At most 100 connections are taken a turn, so for a moment there can be so much more of them."""
 
 _PLAIN = "text/plain; charset=utf-8"
 _Reply = tuple[HTTPStatus, str, bytes]
@@ -53,35 +60,65 @@ async def admin_server(
         await admin.finish()
 
 
+class _Connection:
+    """One that is open. ``heard`` when the head of its request is there, ``settled`` when it can be cut."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        # Without the port: what an address opens counts against that address.
+        self.peer = str((writer.get_extra_info("peername") or ("",))[0])
+        self.heard = False
+        self.settled = False
+
+
 class _Admin:
     def __init__(self, health: Check, ready: Check, registry: CollectorRegistry) -> None:
         self._health = health
         self._ready = ready
         self._registry = registry
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # in the order in which they came
+        self._open: dict[asyncio.Task[None], _Connection] = {}  # in the order in which they came
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one more; of too many the oldest is cut, so that those who say nothing keep no probe out."""
-        if len(self._open) >= MOST_CONNECTIONS:
-            oldest = next(iter(self._open))
-            self._open.pop(oldest).transport.abort()
-            oldest.cancel()
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._open[task] = writer
+        """Serve one more; of too many some are cut, so that those who say nothing keep no probe out."""
+        connection = _Connection(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, connection))
+        self._open[task] = connection
         task.add_done_callback(lambda _: self._open.pop(task, None))
+        self._settle(connection, _TURNS)
 
     async def finish(self) -> None:
         """Cut what is still open."""
         still_open = dict(self._open)
-        for task, writer in still_open.items():
-            writer.transport.abort()
-            task.cancel()
+        for task in still_open:
+            self._cut(task)
         await asyncio.gather(*still_open, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _settle(self, connection: _Connection, turns: int) -> None:
+        """Count ``turns`` of the loop: a probe that came before a crowd is answered before the crowd is thinned."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._settle, connection, turns - 1)
+            return
+        connection.settled = True
+        while len(self._open) > MOST_CONNECTIONS:
+            # Who holds the most loses first, and of theirs the silent before the rest, the oldest before the newer.
+            [(peer, _)] = Counter(one.peer for one in self._open.values()).most_common(1)
+            can_go = [task for task, one in self._open.items() if one.peer == peer and one.settled]
+            if not can_go:
+                return  # theirs settle in a moment
+            self._cut(min(can_go, key=lambda task: self._open[task].heard))
+
+    def _cut(self, task: asyncio.Task[None]) -> None:
+        if (connection := self._open.pop(task, None)) is not None:
+            connection.writer.transport.abort()
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        writer = connection.writer
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                head = await reader.readuntil(b"\r\n\r\n")
+                async with asyncio.timeout(HEAD_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                connection.heard = True
                 method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
                 path = rest.partition(" ")[0].partition("?")[0]
                 writer.write(_response(self._answer(method, path), with_body=method != "HEAD"))

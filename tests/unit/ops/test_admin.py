@@ -4,7 +4,7 @@ import socket
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from headrace.admin import LONGEST_HEAD, AdminPortError, Check, admin_server
+from headrace.admin import LONGEST_HEAD, MOST_CONNECTIONS, AdminPortError, Check, admin_server
 
 HOST = "127.0.0.1"
 
@@ -65,6 +65,74 @@ async def test_a_connection_that_says_nothing_does_not_hold_up_the_end() -> None
         assert (await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n"))[0] == 200
     assert await reader.read() == b""
     writer.close()
+
+
+PROBE = b"GET /healthz HTTP/1.1\r\n\r\n"
+
+
+def connect(port: int, source: str = HOST) -> socket.socket:
+    """A connection that is made while the event loop stands still, as during a batch."""
+    opened = socket.create_connection((HOST, port), timeout=60, source_address=(source, 0))
+    opened.setblocking(False)
+    return opened
+
+
+async def all_of(opened: socket.socket) -> bytes:
+    """What comes until the other end closes; nothing when it cuts."""
+    found = b""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(60):
+            while piece := await loop.sock_recv(opened, 65536):
+                found += piece
+    except ConnectionResetError:
+        pass
+    return found
+
+
+async def test_silent_connections_do_not_cut_a_probe_that_came_before_them() -> None:
+    async with admin_server(HOST, 0, health=well, ready=well, registry=CollectorRegistry()) as port:
+        probe = connect(port)
+        probe.send(PROBE)
+        silent = [connect(port) for _ in range(MOST_CONNECTIONS)]
+        assert (await all_of(probe)).startswith(b"HTTP/1.1 200 ")
+        # Nor one that comes behind them.
+        assert (await ask(port, PROBE))[0] == 200
+        for one in (probe, *silent):
+            one.close()
+
+
+async def test_one_address_can_not_cut_the_probe_of_another_before_it_is_sent() -> None:
+    async with admin_server(HOST, 0, health=well, ready=well, registry=CollectorRegistry()) as port:
+        probe = connect(port)
+        assert (await ask(port, PROBE))[0] == 200
+        try:
+            crowd = [connect(port, "127.0.0.2") for _ in range(MOST_CONNECTIONS)]
+        except OSError:
+            probe.close()
+            pytest.skip("this machine has one loopback address")
+        crowd += [connect(port, "127.0.0.2")]
+        # The first of the crowd is cut: there are too many by now, and it holds the most.
+        assert await all_of(crowd[0]) == b""
+        probe.send(PROBE)
+        assert (await all_of(probe)).startswith(b"HTTP/1.1 200 ")
+        for one in (probe, *crowd):
+            one.close()
+
+
+async def test_connections_that_say_nothing_are_never_many() -> None:
+    async with admin_server(HOST, 0, health=well, ready=well, registry=CollectorRegistry()) as port:
+        crowd = []
+        for _ in range(5):
+            crowd += [connect(port) for _ in range(MOST_CONNECTIONS)]
+            assert (await ask(port, PROBE))[0] == 200
+        ends = [asyncio.ensure_future(all_of(one)) for one in crowd]
+        async with asyncio.timeout(60):
+            while sum(not end.done() for end in ends) > MOST_CONNECTIONS:  # noqa: ASYNC110 - sockets tell no event
+                await asyncio.sleep(0.01)
+    await asyncio.gather(*ends)
+    for one in crowd:
+        one.close()
 
 
 async def test_a_taken_port_is_named_with_what_to_do() -> None:
