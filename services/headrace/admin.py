@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace.core.errors import UserError
+from headrace.core.printable import printable
 
 Check = Callable[[], str | None]
 """None when all is well, else what is not, for the person who reads the answer."""
@@ -149,7 +150,7 @@ class _Admin:
 def _checked(fault: str | None) -> _Reply:
     if fault is None:
         return HTTPStatus.OK, _PLAIN, b"ok\n"
-    return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"{fault}\n".encode()
+    return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"{printable(fault)}\n".encode()
 
 
 def _response(reply: _Reply, *, with_body: bool) -> bytes:

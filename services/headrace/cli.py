@@ -11,6 +11,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, Invocation
 from headrace.core.errors import UserError
+from headrace.core.printable import printable
 from headrace.lazy_commands import Mounted, lazy_group
 
 COMMANDS = {
@@ -114,6 +115,6 @@ def _advice(error: Exception) -> str:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"headrace: {line}", err=True)
+    for line in message.split("\n"):
+        typer.echo(f"headrace: {printable(line)}", err=True)
     sys.exit(code)

@@ -11,6 +11,8 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
+from headrace.core.printable import printable
+
 LOGGER = "headrace"
 
 # A text belongs to its sender. Whoever logs one by mistake finds out in the first test that passes there.
@@ -101,7 +103,8 @@ class JsonFormatter(_EventFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time, level, name, fields = self.parts(record)
-        return json.dumps({"time": time, "level": level, "event": name} | fields, default=str, ensure_ascii=False)
+        line = {"time": time, "level": level, "event": name} | fields
+        return printable(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class TextFormatter(_EventFormatter):
@@ -109,7 +112,7 @@ class TextFormatter(_EventFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time, level, name, fields = self.parts(record)
-        return " ".join([time, level, name, *(f"{key}={_shown(value)}" for key, value in fields.items())])
+        return printable(" ".join([time, level, name, *(f"{key}={_shown(value)}" for key, value in fields.items())]))
 
 
 def _cut(value: object) -> object:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName, console
+from headrace.commands.common import BackendName, console, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +67,7 @@ def bench_backend(
         max_batch=chosen.size,
     )
     if as_json:
-        print(msgspec.json.encode(report).decode())
+        say(msgspec.json.encode(report).decode())
         return
     shown = console()
     shown.print(

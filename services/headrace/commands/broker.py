@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.commands.common import say
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -66,7 +68,7 @@ async def _run(kind: BrokerKind, nodes: int, port: int | None, data: Path | None
     try:
         async with _started(kind, nodes, port, data) as (bootstrap, processes):
             ready = True
-            print(bootstrap, flush=True)
+            say(bootstrap, flush=True)
             if kind is BrokerKind.EMBEDDED:
                 typer.echo(EMBEDDED_HINT, err=True)
             while not stopping.is_set():

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, say
+from headrace.core.printable import printable
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -33,11 +34,11 @@ def classify(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     result = asyncio.run(_classify(settings, text, timeout))
     if as_json:
-        print(msgspec.json.encode(result).decode())
+        say(msgspec.json.encode(result).decode())
     elif result.status is Status.OK:
-        print("\n".join(as_lines(result)))
+        say("\n".join(as_lines(result)))
     else:
-        typer.echo(f"{result.status}: {result.reason or 'not answered in time'}", err=True)
+        typer.echo(printable(f"{result.status}: {result.reason or 'not answered in time'}"), err=True)
     if result.status is not Status.OK:
         raise typer.Exit(1)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from headrace.core.printable import printable
 
+if TYPE_CHECKING:
     from headrace.client import Client
     from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
     from headrace.kafka.interface import Cluster
+    from headrace.terminal import Terminal
 
 DEFAULT_FILE = Path("headrace.toml")
 PIPE_WIDTH = 250
@@ -77,13 +78,18 @@ def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
     return settings
 
 
-def console() -> Console:
-    """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut."""
+def console() -> Terminal:
+    """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut. Nothing in it is markup."""
     import sys
 
-    from rich.console import Console
+    from headrace.terminal import Terminal
 
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    return Terminal() if sys.stdout.isatty() else Terminal(width=PIPE_WIDTH)
+
+
+def say(text: str, *, flush: bool = False) -> None:
+    """Print ``text``, which may come from a record, with all escaped that a terminal would obey."""
+    print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
 
 
 def cluster_of(settings: Settings) -> Cluster:

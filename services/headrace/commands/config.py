@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.commands.common import console, settings_from
+from headrace.commands.common import console, say, settings_from
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -26,7 +26,7 @@ def show(
         import msgspec
 
         document = {key: {"value": value, "origin": origin} for key, value, origin in rows}
-        print(msgspec.json.format(msgspec.json.encode(document)).decode())
+        say(msgspec.json.format(msgspec.json.encode(document)).decode())
         return
     from rich.table import Table
     from rich.text import Text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, console
+from headrace.commands.common import Bootstrap, begin, cluster_of, console, say
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def list_letters(
     found = asyncio.run(_collect(settings, (), error))
     if as_json:
         for one in found:
-            print(as_line(one))
+            say(as_line(one))
         return
     from rich.table import Table
     from rich.text import Text
@@ -89,7 +89,7 @@ def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootst
     for found in asyncio.run(_collect(settings, parse_places(places), None)):
         one = opened(found, key)
         held = {name: said for name, said in (("kept", one.kept), ("sealed_to", one.sealed_to)) if said is not None}
-        print(msgspec.json.format(msgspec.json.encode({**msgspec.to_builtins(one.letter), **held})).decode())
+        say(msgspec.json.format(msgspec.json.encode({**msgspec.to_builtins(one.letter), **held})).decode())
 
 
 @app.command()
@@ -102,8 +102,8 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
     from headrace.kafka.sealing import make_key
 
     public = make_key(out)
-    print(f"# the private key is in {out}; key {key_id(public)}")
-    print(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{public_key_text(SEALING, public)}"')
+    say(f"# the private key is in {out}; key {key_id(public)}")
+    say(f'[dead_letters]\nkeep = "encrypted"\npublic_key = "{public_key_text(SEALING, public)}"')
 
 
 @app.command()
@@ -133,12 +133,12 @@ def replay(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     targets = targets_of(settings, to, parsed := parse_places(places or []), unverified=unverified)
     done = asyncio.run(_replay(settings, parsed, error, max_attempts, _key(key_file), targets))
-    print(
+    say(
         f"replayed {done.replayed}, left {done.left} that were tried {max_attempts} times or more or are too large, "
         f"{done.before} that were replayed before, and refused {done.refused.total()}"
     )
     for why, count in done.refused.items():
-        print(f"refused {count} {why}")
+        say(f"refused {count} {why}")
 
 
 def targets_of(settings: Settings, to: str | None, places: Sequence[tuple[int, int]], *, unverified: bool) -> Targets:

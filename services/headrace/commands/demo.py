@@ -91,11 +91,11 @@ def demo(
 async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
-    from rich.console import Console
-
     from headrace.core.clock import SystemClock
+    from headrace.terminal import Terminal
 
-    console = Console(highlight=False)
+    # The demo's own lines have markup; what it shows of texts is escaped there.
+    console = Terminal(highlight=False, markup=True)
     told = asyncio.ensure_future(tell(console=console, clock=SystemClock(), random=SystemRandom()))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((told, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName
+from headrace.commands.common import BackendName, console, say
 
 
 def evaluate(
@@ -23,8 +23,6 @@ def evaluate(
 
     Rows are taken as they are. A row whose label the artifact does not know counts as wrong.
     """
-    from rich.console import Console
-
     from headrace.core.errors import UserError
     from headrace.model.artifact import ArtifactError, load
     from headrace.model.backends.interface import open_backend
@@ -42,12 +40,12 @@ def evaluate(
         raise UserError(str(error)) from error
     report = compare(rows.labels, answer(open_backend(backend.value, artifact), rows.texts))
     if as_json:
-        print(msgspec.json.encode(report).decode())
+        say(msgspec.json.encode(report).decode())
         return
-    console = Console()
-    console.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
+    shown = console()
+    shown.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
     unknown = sorted(set(rows.labels) - set(artifact.labels))
     if unknown:
-        console.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
+        shown.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
     for table in report_tables(report):
-        console.print(table)
+        shown.print(table)

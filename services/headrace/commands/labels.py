@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of
+from headrace.commands.common import Bootstrap, begin, cluster_of, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -42,7 +42,7 @@ def publish(
         # An id may be a number, as a label may.
         ids = read_rows(file, text_column=text_column, label_column=id_column).labels
     total = asyncio.run(publish_labels(cluster_of(settings), topic, labels=labelled(rows, ids)))
-    print(f"published {total:,} labels to {topic}")
+    say(f"published {total:,} labels to {topic}")
 
 
 @app.command()
@@ -65,4 +65,4 @@ def erase(
     if not all([*(ids or ()), *text_ids(text or ())]) or not erased:
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
     total = asyncio.run(publish_labels(cluster_of(settings), topic, erased=erased))
-    print(f"erased {total:,} labels on {topic}")
+    say(f"erased {total:,} labels on {topic}")

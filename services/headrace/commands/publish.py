@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, client_of
+from headrace.commands.common import Bootstrap, begin, client_of, say
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,12 +90,13 @@ def _key(value: msgspec.Raw | None, name: str) -> str:
 
 
 async def _publish(settings: Settings, records: Iterator[Outgoing]) -> None:
-    from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from headrace.terminal import Terminal
 
     begun = time.monotonic()
     total = 0
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (TextColumn("published {task.completed:,.0f} requests"), TimeElapsedColumn())
     async with client_of(settings) as client:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -104,7 +105,7 @@ async def _publish(settings: Settings, records: Iterator[Outgoing]) -> None:
                 total += len(await client.publish_many(chunk))
                 progress.update(bar, completed=total)
     seconds = time.monotonic() - begun
-    print(
+    say(
         f"published {total:,} requests to {settings.topics.names().requests} "
         f"in {seconds:.1f} s ({total / seconds:,.0f}/s)"
     )

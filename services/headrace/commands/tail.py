@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, console, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,7 @@ async def _lines(settings: Settings, from_: Start, count: int | None) -> None:
     shown = 0
     async with client_of(settings) as client, aclosing(client.answers(from_.value)) as answers:
         async for answer in answers:
-            print(as_line(answer), flush=True)
+            say(as_line(answer), flush=True)
             shown += 1
             if shown == count:
                 return
@@ -71,7 +71,7 @@ async def _table(settings: Settings, from_: Start, count: int | None) -> None:
     last: deque[Answer] = deque(maxlen=SHOWN)
     totals: Counter[str] = Counter()
     async with client_of(settings) as client, client.reader(from_.value) as reader:
-        with Live(table(last, totals), auto_refresh=False) as live:
+        with Live(table(last, totals), console=console(), auto_refresh=False) as live:
             while count is None or totals.total() < count:
                 answers = await reader.read(timeout_s=REFRESH_S)
                 for answer in answers if count is None else answers[: count - totals.total()]:

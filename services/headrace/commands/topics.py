@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, say, settings_from
 from headrace.kafka.acls import Role
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def apply(
 
     before, after = asyncio.run(run())
     for spec in before.create:
-        print(f"created {spec.name}: {spec.partitions} partitions, replication {spec.replication}")
+        say(f"created {spec.name}: {spec.partitions} partitions, replication {spec.replication}")
     for growth in before.grow if grow else ():
-        print(f"grew {growth.topic} to {growth.total} partitions")
+        say(f"grew {growth.topic} to {growth.total} partitions")
     if _report(after, growth_offered=not grow):
         raise typer.Exit(1)
 
@@ -133,13 +133,13 @@ def acl(
         if as_json:
             for right in rights:
                 line = {"role": role, "principal": whose, **msgspec.to_builtins(right)}
-                print(msgspec.json.encode(line).decode())
+                say(msgspec.json.encode(line).decode())
             continue
-        print(f"# {role}")
+        say(f"# {role}")
         for command in commands(
             rights, principal=whose, bootstrap=settings.kafka.bootstrap, command_config=command_config
         ):
-            print(command)
+            say(command)
 
 
 def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
@@ -206,13 +206,13 @@ async def _admin(settings: Settings) -> AsyncIterator[Admin]:
 def _report(plan: Plan, *, growth_offered: bool) -> bool:
     """Print what is not as it should be; returns whether there is anything."""
     for spec in plan.create:
-        print(f"missing: {spec.name}; `headrace topics apply` creates it")
+        say(f"missing: {spec.name}; `headrace topics apply` creates it")
     for drift in plan.drift:
-        print(f"drift: {drift.topic}: {drift.key} is {drift.found}, should be {drift.wanted}")
+        say(f"drift: {drift.topic}: {drift.key} is {drift.found}, should be {drift.wanted}")
     if plan.grow and growth_offered:
-        print("`headrace topics apply --grow` adds the missing partitions.")
+        say("`headrace topics apply --grow` adds the missing partitions.")
     if plan.shortcoming:
-        print(plan.shortcoming)
+        say(plan.shortcoming)
     return bool(plan.create or plan.drift)
 
 
@@ -220,9 +220,9 @@ def _print_topics(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -
     for one in wanted:
         state = found.get(one.name)
         size = f"{state.partitions} partitions, replication {state.replication}" if state else "missing"
-        print(f"{one.name}: {size}\n  {one.topic.title}")
-        print(f"  written by {', '.join(one.topic.writers)}; read by {', '.join(one.topic.readers)}")
+        say(f"{one.name}: {size}\n  {one.topic.title}")
+        say(f"  written by {', '.join(one.topic.writers)}; read by {', '.join(one.topic.readers)}")
         # Of the many settings that a broker reports, those that are wanted.
         config = state.config if state else {}
         for key in sorted(one.topic.settings().keys() & config.keys()):
-            print(f"  {key}={config[key]}")
+            say(f"  {key}={config[key]}")

@@ -65,15 +65,14 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from rich.console import Console
-
     from headrace.model.artifact import load, save
+    from headrace.terminal import Terminal
     from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
     from headrace.training.recipe import adapted
     from headrace.training.splitting import Splits
 
-    console = Console()
+    console = Terminal()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     trainer = settings_from(ctx).settings.trainer
@@ -176,7 +175,7 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
 
     if outcome.curve is not None:
         console.print(curve_table(outcome.curve))
-    console.print("\n[bold]Test rows, answered by the int8 artifact on the cpu backend[/bold]")
+    console.print("\nTest rows, answered by the int8 artifact on the cpu backend", style="bold")
     for table in report_tables(outcome.report):
         console.print(table)
     equal = agreement(outcome.answers, outcome.float_answers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, say, settings_from
 from headrace.commands.launching import launcher
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def trainer(
         return
     if ended.state is TrainingState.FAILED:
         raise UserError(f"Training {ended.id} failed: {ended.error}")
-    print(f"{ended.name}: trained {ended.version}")
+    say(f"{ended.name}: trained {ended.version}")
 
 
 async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.Event) -> Training | None:

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,27 @@ def test_our_own_events_are_never_held_back(stream: io.StringIO) -> None:
     for _ in range(3):
         event("partition.resumed", level="warning", partition=1)
     assert len(stream.getvalue().splitlines()) == 3
+
+
+SHAPELESS = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"}]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_field_turns_a_line_round_breaks_it_or_moves_a_cursor(stream: io.StringIO, form: str) -> None:
+    configure(stream, form=form)
+    for at in range(0, len(SHAPELESS), 100):
+        # Without a space too: such a value is shown without quotes where it can be.
+        piece = "".join(SHAPELESS[at : at + 100])
+        event("request.failed", error=piece, label=f"a {piece}b", places=[piece], **{piece[:1] or "x": 1})
+    logging.getLogger("another.library").error("went wrong: %s", "".join(SHAPELESS))
+    lines = stream.getvalue().split("\n")
+    assert not set("".join(lines)) & set(SHAPELESS)
+    assert len(lines) == len(range(0, len(SHAPELESS), 100)) + 2
+    stream.getvalue().encode()
+
+
+def test_what_json_says_is_what_was_logged(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    text = "".join(one for one in SHAPELESS if unicodedata.category(one) != "Cs")
+    event("request.failed", error=text)
+    assert json.loads(stream.getvalue())["error"] == text

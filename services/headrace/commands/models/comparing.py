@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console
+from headrace.commands.common import Bootstrap, begin, console, say
 from headrace.commands.models.opening import open_models
 from headrace.core.errors import UserError
 
@@ -62,7 +62,7 @@ def compare(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap), "--results-a": ("topics.results", results_a)})
     compared = asyncio.run(_compare(settings, a, b, results_b, last=last, examples=examples, texts=texts))
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(compared)).decode())
+        say(msgspec.json.format(msgspec.json.encode(compared)).decode())
         return
     for part in page(compared):
         console().print(part)

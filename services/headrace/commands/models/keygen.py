@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headrace.commands.common import say
+
 
 def keygen(
     *,
@@ -18,4 +20,4 @@ def keygen(
     """
     from headrace.model.signing import write_new_key
 
-    print(write_new_key(out))
+    say(write_new_key(out))

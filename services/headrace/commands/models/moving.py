@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin
+from headrace.commands.common import Bootstrap, begin, say
 from headrace.commands.models.opening import Models, open_models
 
 if TYPE_CHECKING:
@@ -123,4 +123,4 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: b
     pointer = asyncio.run(run())
     before = f", before {pointer.previous}" if pointer.previous else ""
     pinned = ", pinned" if pointer.pinned else ""
-    print(f"{pointer.name}: {pointer.alias} -> {pointer.version}{before}{pinned}")
+    say(f"{pointer.name}: {pointer.alias} -> {pointer.version}{before}{pinned}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin
+from headrace.commands.common import Bootstrap, begin, say
 from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
     async with open_models(settings) as models:
         if dry_run:
             for version in prunable(models.log, name, keep):
-                print(f"would remove {version.version}, {version.size / 1e6:.1f} MB at {version.uri}")
+                say(f"would remove {version.version}, {version.size / 1e6:.1f} MB at {version.uri}")
             return
         count = total = 0
 
@@ -45,6 +45,6 @@ async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
             return await asyncio.to_thread(store.remove, uri)
 
         async for version, freed in prune(models.log, models.writer, name, keep, remove=remove):
-            print(f"removed {version.version}, {freed / 1e6:.1f} MB at {version.uri}")
+            say(f"removed {version.version}, {freed / 1e6:.1f} MB at {version.uri}")
             count, total = count + 1, total + freed
-    print(f"{name}: {count} versions removed, {total / 1e6:.1f} MB freed")
+    say(f"{name}: {count} versions removed, {total / 1e6:.1f} MB freed")

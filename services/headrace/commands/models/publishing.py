@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin
+from headrace.commands.common import Bootstrap, begin, say
 from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def publish(
     name, now_ms = settings.worker.model_name, SystemClock().now_ms()
     version = sign(version_record(load(uri), name=name, uri=_whole(uri), now_ms=now_ms))
     pointer = asyncio.run(_publish(settings, version, alias, reason))
-    print(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
+    say(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
 
 
 def _whole(uri: str) -> str:

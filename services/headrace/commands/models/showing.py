@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console
+from headrace.commands.common import Bootstrap, begin, console, say
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, number, time_of
 
@@ -42,7 +42,7 @@ def show(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     shown = asyncio.run(_read(settings, version))
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
+        say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
         return
     for part in page(shown):
         console().print(part)

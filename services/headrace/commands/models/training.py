@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin
+from headrace.commands.common import Bootstrap, begin, say
 from headrace.commands.launching import launcher
 from headrace.commands.models.opening import open_models
 from headrace.core.errors import UserError
@@ -45,11 +45,11 @@ def train(
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     ended = asyncio.run(_order(settings, reason, wait=wait))
     if ended is None:
-        print(f"{settings.worker.model_name}: a training is ordered")
+        say(f"{settings.worker.model_name}: a training is ordered")
     elif ended.error is not None:
         raise OrderFailedError(f"Training {ended.id} failed: {ended.error}")
     else:
-        print(f"{ended.name}: trained {ended.version}")
+        say(f"{ended.name}: trained {ended.version}")
 
 
 def reproduce(
@@ -109,7 +109,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
         rows = await compare_rows(models.cluster, source, lineage.digest, splitting_of(version, splits))
     for line in describe(version, lineage, rows):
-        print(line)
+        say(line)
     if not rows.equal:
         return False
     # Other machines only help with the training that runs, so all its ranks train here.
@@ -148,5 +148,5 @@ async def _train_again(version: ModelVersion, source: TopicSource, launch: Launc
         outcome = await launch(job_again(version, source, folder=folder))
         found = weights_digest(load(outcome.uri, outcome.sha256, outcome.size).network)
     equal = found == version.weights_sha256
-    print(f"the weights are {'the same' if equal else 'others'}: {found} now, {version.weights_sha256} then")
+    say(f"the weights are {'the same' if equal else 'others'}: {found} now, {version.weights_sha256} then")
     return equal
