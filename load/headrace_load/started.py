@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from headrace_load.contender import Contender, Program, WorkerProgram
 from headrace_load.processes import Child, child, headrace, running
-from headrace_load.system import Running, Start, System
+from headrace_load.system import TOPICS, Running, Start, System
 from headrace_load.waiting import slowness
 
 START_S = 120.0
@@ -59,7 +59,7 @@ async def remove_topics(system: System) -> None:
     admin = AIOKafkaAdminClient(**system.client_options())
     await admin.start()
     try:
-        await admin.delete_topics([system.requests, system.results, system.dead_letters, system.labels, system.models])
+        await admin.delete_topics([getattr(system, name) for name in TOPICS])
     finally:
         await admin.close()
 

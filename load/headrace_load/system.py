@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from headrace.client import KafkaSettings, client_options
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS
 
-TOPICS = ("requests", "results", "dead_letters", "labels", "models")
+TOPICS = ("requests", "results", "dead_letters", "labels", "models", "workers")
 
 
 class KafkaSettingsError(ValueError):
@@ -44,6 +44,7 @@ class System(Struct, frozen=True, kw_only=True):
     dead_letters: str
     labels: str
     models: str
+    workers: str
     kafka: dict[str, str] = {}
     metrics: tuple[str, ...] = ()
     worker_pids: tuple[int, ...] = ()
@@ -73,6 +74,7 @@ def prefixed(bootstrap: str, prefix: str, **more: Any) -> System:
         dead_letters=prefix + DEAD_LETTERS,
         labels=prefix + LABELS,
         models=prefix + MODELS,
+        workers=prefix + WORKERS,
         **more,
     )
 

@@ -13,11 +13,13 @@ from headrace_schemas.codec import (
     decode_models_record,
     decode_request,
     decode_result,
+    decode_workers_record,
     encode_dead_letter,
     encode_label,
     encode_models_record,
     encode_request,
     encode_result,
+    encode_workers_record,
 )
 from headrace_schemas.dead_letters import dead_letter_from_record, dead_letter_headers, replay_headers
 from headrace_schemas.errors import (
@@ -54,6 +56,7 @@ from headrace_schemas.records import (
     LabelledText,
     Lineage,
     Loss,
+    MaxBatch,
     ModelAlias,
     ModelsRecord,
     ModelVersion,
@@ -66,18 +69,21 @@ from headrace_schemas.records import (
     TrainingOrder,
     TrainingState,
     Verdict,
+    WorkersRecord,
 )
 from headrace_schemas.topics import (
     Topic,
     alias_key,
     attempt_key,
     claim_key,
+    max_batch_key,
     models_key,
     order_key,
     topics,
     training_key,
     verdict_key,
     version_key,
+    workers_key,
 )
 
 __all__ = [
@@ -100,6 +106,7 @@ __all__ = [
     "LabelledText",
     "Lineage",
     "Loss",
+    "MaxBatch",
     "MissingFieldError",
     "MissingTextError",
     "ModelAlias",
@@ -120,6 +127,7 @@ __all__ = [
     "UnknownContentTypeError",
     "Verdict",
     "WireError",
+    "WorkersRecord",
     "alias_key",
     "attempt_key",
     "claim_key",
@@ -134,11 +142,14 @@ __all__ = [
     "decode_models_record",
     "decode_request",
     "decode_result",
+    "decode_workers_record",
     "encode_dead_letter",
     "encode_label",
     "encode_models_record",
     "encode_request",
     "encode_result",
+    "encode_workers_record",
+    "max_batch_key",
     "models_key",
     "order_key",
     "place",
@@ -149,4 +160,5 @@ __all__ = [
     "training_key",
     "verdict_key",
     "version_key",
+    "workers_key",
 ]

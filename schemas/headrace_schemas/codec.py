@@ -23,7 +23,14 @@ from headrace_schemas.errors import (
     from_decoding_fault,
 )
 from headrace_schemas.headers import JSON, MSGPACK, TEXT
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, LabelledText, ModelsRecord
+from headrace_schemas.records import (
+    ClassifyRequest,
+    ClassifyResult,
+    DeadLetter,
+    LabelledText,
+    ModelsRecord,
+    WorkersRecord,
+)
 
 MAX_TEXT_BYTES: Final = 64 * 1024
 MAX_ID_BYTES: Final = 1024
@@ -70,11 +77,13 @@ _REQUESTS: RecordCodec[ClassifyRequest] = RecordCodec(ClassifyRequest, "request"
 _RESULTS: RecordCodec[ClassifyResult] = RecordCodec(ClassifyResult, "result")
 _LABELS: RecordCodec[LabelledText] = RecordCodec(LabelledText, "labelled text")
 _MODELS: RecordCodec[ModelsRecord] = RecordCodec(ModelsRecord, "record of classify.models")
+_WORKERS: RecordCodec[WorkersRecord] = RecordCodec(WorkersRecord, "record of classify.workers")
 _DEAD_LETTERS: RecordCodec[DeadLetter] = RecordCodec(DeadLetter, "dead letter")
 
 encode_result, decode_result = _RESULTS.encode, _RESULTS.decode
 encode_label = _LABELS.encode
 encode_models_record = _MODELS.encode
+encode_workers_record = _WORKERS.encode
 encode_dead_letter, decode_dead_letter = _DEAD_LETTERS.encode, _DEAD_LETTERS.decode
 
 
@@ -142,8 +151,13 @@ def decode_label(
 
 
 def decode_models_record(value: bytes | None, content_type: str = JSON, *, where: str = "") -> ModelsRecord | None:
-    """Decode a version, an alias or a claim by its ``kind``, None for the tombstone that removes it."""
+    """Decode a version, an alias or another by its ``kind``, None for the tombstone that removes it."""
     return None if value is None else _MODELS.decode(value, content_type, where=where)
+
+
+def decode_workers_record(value: bytes | None, content_type: str = JSON, *, where: str = "") -> WorkersRecord | None:
+    """Decode a claim, a raised batch or an attempt by its ``kind``, None for the tombstone that removes it."""
+    return None if value is None else _WORKERS.decode(value, content_type, where=where)
 
 
 def check_sizes(request: ClassifyRequest, limit: int, where: str = "") -> None:

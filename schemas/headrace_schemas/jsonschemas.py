@@ -14,6 +14,7 @@ from headrace_schemas.records import (
     ClassifyResult,
     DeadLetter,
     LabelledText,
+    MaxBatch,
     ModelAlias,
     ModelVersion,
     ResultsClaim,
@@ -32,6 +33,7 @@ RECORDS: Final = (
     Training,
     TrainingOrder,
     ResultsClaim,
+    MaxBatch,
     Attempt,
     DeadLetter,
 )

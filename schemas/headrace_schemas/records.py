@@ -214,6 +214,9 @@ class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A results topic belongs to one (requests topic, group): two writers would break its order.
 
     ``starts[p]`` is the offset at which the group began requests partition p; a partition added later began at 0.
+    ``max_batch`` is how many requests the group's workers answer in one batch at most; None in a claim of a version
+    that did not write it down, whose workers may have had any. ``claimer`` names the process that made the claim, so
+    that no two processes write the same key; None in a claim of a version that did not do so.
     """
 
     results: str
@@ -221,6 +224,19 @@ class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     group: str
     claimed_at_ms: int
     starts: tuple[int, ...] = ()
+    max_batch: int | None = None
+    claimer: str | None = None
+
+
+class MaxBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="max-batch", tag_field="kind"):
+    """From this record on, workers that write ``results`` may answer ``max_batch`` requests in one batch.
+
+    Of the claim and all these records the largest number holds: it is raised, and never lowered.
+    """
+
+    results: str
+    max_batch: int
+    raised_at_ms: int
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="attempt", tag_field="kind"):
@@ -240,6 +256,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 
 
 ModelsRecord = ModelVersion | ModelAlias | Verdict | Training | TrainingOrder | ResultsClaim | Attempt
+"""What may lie on classify.models. Claims and attempts there are those of versions before classify.workers."""
+
+WorkersRecord = ResultsClaim | MaxBatch | Attempt
+"""What lies on classify.workers."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

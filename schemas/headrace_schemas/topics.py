@@ -1,4 +1,4 @@
-"""The topics as data: what is on each, how it is kept, who writes and reads it; and the keys of classify.models."""
+"""The topics as data: what is on each, how it is kept, who writes and reads it; and the keys of compacted ones."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from headrace_schemas.records import (
     ClassifyResult,
     DeadLetter,
     LabelledText,
+    MaxBatch,
     ModelAlias,
     ModelsRecord,
     ModelVersion,
@@ -23,6 +24,7 @@ from headrace_schemas.records import (
     Training,
     TrainingOrder,
     Verdict,
+    WorkersRecord,
 )
 
 # What the promise "nothing lost" needs of the cluster: an acknowledged record is on two brokers at least, and no
@@ -35,6 +37,7 @@ RESULTS: Final = "classify.results"
 DEAD_LETTERS: Final = "classify.dead-letters"
 LABELS: Final = "classify.labels"
 MODELS: Final = "classify.models"
+WORKERS: Final = "classify.workers"
 
 # An answer repeats its request's key, id and headers, and a dead letter repeats the request whole and adds headers:
 # both must fit whatever fitted there.
@@ -44,6 +47,7 @@ MAX_ANSWER_BYTES: Final = 2 * MAX_REQUEST_BYTES
 _DAY_MS = 24 * 3600 * 1000
 KAFKA_SEGMENT_MS: Final = 7 * _DAY_MS
 """How long Kafka fills a segment of a topic that says nothing else."""
+_READ_FROM_ITS_BEGINNING: Final = {"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"}
 _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
 # The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
@@ -144,9 +148,17 @@ def order_key(name: str) -> bytes:
     return _key("order", name=name)
 
 
-def claim_key(results: str) -> bytes:
-    """Return ``claim/RESULTS_TOPIC``; raises BadKeyError for a part that a key can't hold."""
-    return _key("claim", results=results)
+def claim_key(results: str, claimer: str | None = None) -> bytes:
+    """Return ``claim/RESULTS_TOPIC/CLAIMER``, or ``claim/RESULTS_TOPIC`` of a claim that names no claimer.
+
+    Raises BadKeyError for a part that a key can't hold.
+    """
+    return _key("claim", results=results) if claimer is None else _key("claim", results=results, claimer=claimer)
+
+
+def max_batch_key(results: str, max_batch: int) -> bytes:
+    """Return ``max-batch/RESULTS_TOPIC/NUMBER``; raises BadKeyError for a part that a key can't hold."""
+    return _key("max-batch", results=results, max_batch=str(max_batch))
 
 
 def attempt_key(results: str, partition: int) -> bytes:
@@ -154,7 +166,7 @@ def attempt_key(results: str, partition: int) -> bytes:
     return _key("attempt", results=results, partition=str(partition))
 
 
-def models_key(record: ModelsRecord) -> bytes:  # noqa: PLR0911 - one return a kind of record
+def models_key(record: ModelsRecord) -> bytes:
     """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
     match record:
         case ModelVersion():
@@ -167,8 +179,19 @@ def models_key(record: ModelsRecord) -> bytes:  # noqa: PLR0911 - one return a k
             return training_key(record.name)
         case TrainingOrder():
             return order_key(record.name)
+        case ResultsClaim() | Attempt():
+            return workers_key(record)
+        case _:
+            assert_never(record)
+
+
+def workers_key(record: WorkersRecord) -> bytes:
+    """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
+    match record:
         case ResultsClaim():
-            return claim_key(record.results)
+            return claim_key(record.results, record.claimer)
+        case MaxBatch():
+            return max_batch_key(record.results, record.max_batch)
         case Attempt():
             return attempt_key(record.results, record.partition)
         case _:
@@ -236,19 +259,34 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
         ),
         Topic(
             name=MODELS,
-            title="Model versions, the aliases that point at them, how they came about; who writes which results topic",
+            title="Model versions, the aliases that point at them, and how they came about",
             # One partition: a reader must see a version before the alias that points at it.
             partitions=1,
             cleanup_policy="compact",
             retention_ms=None,
-            records=get_args(ModelsRecord),
-            key="version/NAME/VERSION, alias/NAME/ALIAS, verdict/NAME/VERSION, training/NAME, order/NAME, "
-            "claim/RESULTS_TOPIC or attempt/RESULTS_TOPIC/PARTITION.",
+            # What workers write is on a topic of theirs; what an older version's wrote here is still read.
+            records=tuple(record for record in get_args(ModelsRecord) if record not in get_args(WorkersRecord)),
+            key="version/NAME/VERSION, alias/NAME/ALIAS, verdict/NAME/VERSION, training/NAME or order/NAME.",
             partitioning="one partition",
-            writers=("trainer", "operators", "worker"),
+            writers=("trainer", "operators"),
             readers=("worker", "trainer"),
-            # Aliases and attempts move often, and every worker reads this topic from its beginning.
-            config={"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"},
+            # Aliases move often, and every worker reads this topic from its beginning.
+            config=dict(_READ_FROM_ITS_BEGINNING),
+        ),
+        Topic(
+            name=WORKERS,
+            title="Who writes which results topic, and what workers are about to try",
+            # One partition: its order decides which of several claims was the first.
+            partitions=1,
+            cleanup_policy="compact",
+            retention_ms=None,
+            records=get_args(WorkersRecord),
+            key="claim/RESULTS_TOPIC/CLAIMER, claim/RESULTS_TOPIC (copied from classify.models), "
+            "max-batch/RESULTS_TOPIC/NUMBER or attempt/RESULTS_TOPIC/PARTITION.",
+            partitioning="one partition",
+            writers=("worker", "operators"),
+            readers=("worker", "operators"),
+            config=dict(_READ_FROM_ITS_BEGINNING),
         ),
     )
 

@@ -22,16 +22,18 @@ from headrace_schemas.records import ModelsRecord
 from tests.support.networks import random_network
 
 MODELS = "classify.models"
+WORKERS = "classify.workers"
 NETWORK = quantize(random_network(1))
 
 
 class Site:
-    """A twin with the models topic, artifacts in a folder, and the command line on both."""
+    """A twin with the compacted topics, artifacts in a folder, and the command line on both."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.cluster = MemoryCluster(SystemClock())
-        self.cluster.create_topic(TopicSpec(name=MODELS, partitions=1))
+        for name in (MODELS, WORKERS):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=1))
         monkeypatch.setattr(opening, "cluster_of", lambda settings: self.cluster)
         monkeypatch.chdir(folder)
 

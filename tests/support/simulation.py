@@ -31,7 +31,7 @@ from tests.support.histories import history_of
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.turned_loop import TurnedClock, run_turned
 
-TOPICS = WorkerTopics("requests", "results", "dead-letters", "models")
+TOPICS = WorkerTopics("requests", "results", "dead-letters", "models", "workers")
 SETTINGS = WorkerSettings(
     max_batch=4, waiting_per_partition=8, commit_every=0.2, publish_timeout=3.0, revoke_timeout=2.0, drain_timeout=4.0
 )
@@ -96,7 +96,8 @@ class Simulation:
         self.cluster = MemoryCluster(self.clock, self.rng, self, timings)
         for name in (TOPICS.requests, TOPICS.results, TOPICS.dead_letters):
             self.cluster.create_topic(TopicSpec(name=name, partitions=self.plan.partitions))
-        self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
+        for name in (TOPICS.models, TOPICS.workers):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=1))
         names = [f"w{number}" for number in range(self.plan.workers)]
         moving = asyncio.create_task(self.move_alias()) if self.plan.moves else None
         for name in names:

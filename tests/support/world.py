@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class World(TwinWorld):
         self.cluster = MemoryCluster(self.clock, faults=self)
         for name in (TOPICS.requests, TOPICS.results, TOPICS.dead_letters):
             self.cluster.create_topic(TopicSpec(name=name, partitions=partitions))
-        self.cluster.create_topic(TopicSpec(name=TOPICS.models, partitions=1))
+        for name in (TOPICS.models, TOPICS.workers):
+            self.cluster.create_topic(TopicSpec(name=name, partitions=1))
         self.producer = self.cluster.producer()
         self.workers: dict[str, Worker] = {}
         self.runs: dict[str, asyncio.Task[None]] = {}
@@ -108,6 +110,10 @@ class World(TwinWorld):
 
     def answers(self, partition: int = 0) -> list[ClassifyResult]:
         return [decode_result(record.value) for record in self.log(TOPICS.results, partition)]
+
+    def crc(self, offset: int, partition: int = 0) -> int:
+        """The CRC-32 of the request at ``offset``."""
+        return zlib.crc32(next(one.value for one in self.log(TOPICS.requests, partition) if one.offset == offset))
 
     async def answered(self, count: int, partition: int = 0, limit: float = 60.0) -> list[ClassifyResult]:
         """Wait until the results partition holds ``count`` answers."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.commands.common import Bootstrap, say, settings_from
+from headrace.core.errors import UserError
 from headrace.kafka.acls import Role
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.kafka.acls import Names
     from headrace.kafka.interface import Admin, TopicState
     from headrace.kafka.topics import Plan, WantedTopic
+    from headrace_schemas.records import ResultsClaim
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -50,7 +53,8 @@ def apply(
 ) -> None:
     """Create the topics that are missing and report what is not as it should be. Nothing is ever deleted.
 
-    Ends with 1 when something is not as it should be.
+    Claims that workers of an older version have left on the models topic are copied to the workers topic. May be run
+    again at any time. Ends with 1 when something is not as it should be.
     """
     from headrace.kafka.topics import carry_out, look
 
@@ -64,10 +68,14 @@ def apply(
             return before, await look(admin, wanted)
 
     before, after = asyncio.run(run())
+    copied = asyncio.run(_copy_older_claims(settings))
     for spec in before.create:
         say(f"created {spec.name}: {spec.partitions} partitions, replication {spec.replication}")
     for growth in before.grow if grow else ():
         say(f"grew {growth.topic} to {growth.total} partitions")
+    for claim in copied:
+        names = settings.topics.names()
+        say(f"copied the claim on {claim.results} from {names.models} to {names.workers}")
     if _report(after, growth_offered=not grow):
         raise typer.Exit(1)
 
@@ -94,6 +102,33 @@ def describe(
     found, plan = asyncio.run(run())
     _print_topics(wanted, found)
     _report(plan, growth_offered=False)
+
+
+@app.command()
+def claim(
+    ctx: typer.Context,
+    *,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Let workers answer up to N requests in one batch. Never lowered."),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    results: Results = None,
+) -> None:
+    """Show which group writes the results topic, since when, and how large its batches may be; raise that.
+
+    A worker with a larger worker.max_batch is refused. Raise the claim's first, then give workers the setting.
+    """
+    import datetime as dt
+
+    settings = _settings(ctx, bootstrap, prefix, None, results)
+    topic = settings.topics.names().results
+    held, allowed = asyncio.run(_claim(settings, topic, max_batch))
+    say(f"{topic}: answers of group {held.group} to {held.requests}")
+    say(f"  claimed {dt.datetime.fromtimestamp(held.claimed_at_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC")
+    say(f"  began at {', '.join(f'{number}@{offset}' for number, offset in enumerate(held.starts)) or 'the beginning'}")
+    say(f"  at most {allowed} requests in one batch")
 
 
 @app.command()
@@ -142,6 +177,45 @@ def acl(
             say(command)
 
 
+class ClaimError(UserError):
+    """There is no claim, or it can't become what was asked for."""
+
+
+async def _claim(settings: Settings, results: str, max_batch: int | None) -> tuple[ResultsClaim, int]:
+    """The claim on ``results`` and its largest batch, raised to ``max_batch``. Raises ClaimError and a KafkaError."""
+    from headrace.commands.models.opening import open_workers
+    from headrace.inference.settings import MOST_MAX_BATCH
+    from headrace_schemas.records import MaxBatch
+
+    if max_batch is not None and max_batch > MOST_MAX_BATCH:
+        raise ClaimError(f"worker.max_batch is at most {MOST_MAX_BATCH}, so no claim has to allow {max_batch}.")
+    async with open_workers(settings) as (log, writer):
+        held = log.claim_of(results)
+        if held is None:
+            raise ClaimError(
+                f"Nobody has claimed {results} yet: the first worker that answers there does, with its own max_batch."
+            )
+        allowed = log.max_batch_of(results)
+        if max_batch is not None and max_batch < allowed:
+            raise ClaimError(
+                f"The claim on {results} allows {allowed} requests in one batch, and is never lowered: batches of that "
+                "size may be in the answer log. Give workers a smaller worker.max_batch; it needs no change here."
+            )
+        if max_batch is not None and max_batch > allowed:
+            now_ms = int(time.time() * 1000)
+            await writer.publish([MaxBatch(results=results, max_batch=max_batch, raised_at_ms=now_ms)])
+            await log.refresh()
+        return held, log.max_batch_of(results)
+
+
+async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
+    from headrace.commands.models.opening import open_workers
+    from headrace.registry.workers_log import copy_older_claims
+
+    async with open_workers(settings) as (log, writer):
+        return await copy_older_claims(log, writer)
+
+
 def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
     """Return the names that rights are given on, as the settings have them."""
     from headrace.kafka.acls import Names
@@ -153,6 +227,7 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
         dead_letters=names.dead_letters,
         labels=names.labels,
         models=names.models,
+        workers=names.workers,
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
         reader_groups=tuple(reader_groups),
@@ -162,7 +237,7 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
 def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
     """Return every topic as it should be, under the name that the settings give it."""
     from headrace.kafka.topics import WantedTopic
-    from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS
+    from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS
     from headrace_schemas.topics import topics as all_topics
 
     names = settings.names()
@@ -172,6 +247,7 @@ def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
         DEAD_LETTERS: names.dead_letters,
         LABELS: names.labels,
         MODELS: names.models,
+        WORKERS: names.workers,
     }
     return [
         WantedTopic(on_cluster[topic.name], topic)

@@ -112,7 +112,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
             # Made only now: a port that is taken leaves nothing behind.
             running = Worker(
                 cluster=AioKafkaCluster(settings.kafka),
-                topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
+                topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models, names.workers),
                 settings=settings.worker,
                 shape=settings.requests,
                 keep=keeping(settings.dead_letters),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from headrace.core.public_keys import SIGNING, public_key_bytes
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
 
 Positive = Annotated[int, Meta(gt=0)]
 
@@ -21,6 +21,7 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str
     labels: str
     models: str
+    workers: str
 
 
 class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str | None = None
     labels: str | None = None
     models: str | None = None
+    workers: str | None = None
     requests_retention_ms: Positive | None = None
     results_retention_ms: Positive | None = None
     dead_letters_retention_ms: Positive | None = None
@@ -72,6 +74,7 @@ class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
             dead_letters=self.dead_letters or self.prefix + DEAD_LETTERS,
             labels=self.labels or self.prefix + LABELS,
             models=self.models or self.prefix + MODELS,
+            workers=self.workers or self.prefix + WORKERS,
         )
 
 

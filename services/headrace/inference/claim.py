@@ -7,45 +7,64 @@ import datetime as dt
 from headrace.core.clock import Clock
 from headrace.inference.resume import RefusedError
 from headrace.kafka.interface import Consumer, TopicPartition
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.workers_log import WorkersLog, WorkersWriter, copy_older_claims
 from headrace_schemas.records import ResultsClaim
 
 
 async def claim(
-    models: ModelsLog,
-    writer: ModelsWriter,
+    log: WorkersLog,
+    writer: WorkersWriter,
     reader: Consumer,
     *,
     requests: str,
     results: str,
     group: str,
     start_from: str,
+    max_batch: int,
+    claimer: str,
     clock: Clock,
 ) -> ResultsClaim:
     """Return the claim that holds, made now if there was none.
 
-    The first claim in the log holds, so workers that start together agree. One that lost puts the winner's back, for
-    the topic is compacted to the last. Raises RefusedError when another group or requests topic owns ``results``.
+    The first claim in the log holds, so workers that start together agree; each claims under the key of its own
+    ``claimer``. Those that lost are taken back, by whoever comes across them. A claim that an older worker has made on
+    classify.models, also while we made ours, is copied and holds.
+
+    Raises RefusedError when another group or requests topic owns ``results``, or when ``max_batch`` is larger than the
+    claim allows.
     """
-    held = models.claims.get(results)
-    if held is None:
+    await log.refresh()
+    if log.claim_of(results) is None:
         wanted = ResultsClaim(
             results=results,
             requests=requests,
             group=group,
             claimed_at_ms=clock.now_ms(),
             starts=await _starts(reader, requests, start_from),
+            max_batch=max_batch,
+            claimer=claimer,
         )
         await writer.publish([wanted])
-        await models.refresh()
-        held = models.claims[results]
-        if held != wanted:
-            await writer.publish([held])
+        await log.refresh()
+        if (older := log.left_by_older(results)) is not None:
+            await writer.publish([older])
+            await log.refresh()
+    elif not log.made_here(results):
+        await copy_older_claims(log, writer)
+        await log.refresh()
+    held, *lost = log.made_here(results)
+    if lost:
+        await writer.forget(lost)
     if (held.requests, held.group) != (requests, group):
         raise RefusedError(
             f"{results} holds the answers of group {held.group!r} to {held.requests!r}; group {group!r} on "
             f"{requests!r} would mix its own into them. Give this group a results topic of its own (--results)."
+        )
+    if max_batch > (allowed := log.max_batch_of(results)):
+        raise RefusedError(
+            f"worker.max_batch is {max_batch}, but by the claim on {results} its workers answer at most {allowed} "
+            "requests in one batch, and whoever takes over a partition looks back by that. Raise it first with "
+            f"`headrace topics claim --max-batch {max_batch}`, or give this worker at most {allowed}."
         )
     return held
 

@@ -14,17 +14,17 @@ from headrace.kafka.errors import KafkaError, RebalancedError
 from headrace.kafka.interface import Consumer
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.workers_log import WorkersWriter
 
 
 class Committer:
     """Commits every ``every`` seconds, and what is left when partitions are released."""
 
     def __init__(
-        self, consumer: Consumer, models: ModelsWriter, *, every: float, clock: Clock, metrics: WorkerMetrics
+        self, consumer: Consumer, workers: WorkersWriter, *, every: float, clock: Clock, metrics: WorkerMetrics
     ) -> None:
         self._consumer = consumer
-        self._models = models
+        self._workers = workers
         self._every = every
         self._clock = clock
         self._metrics = metrics
@@ -64,7 +64,7 @@ class Committer:
         ]
         if evidence := [found for _, found in tried if found is not None]:
             # Others died over these, and it is not known yet over which.
-            await self._models.publish(evidence)
+            await self._workers.publish(evidence)
         if attempts := [attempt for attempt, found in tried if found is None]:
-            await self._models.forget(attempts)
+            await self._workers.forget(attempts)
         await self.commit(partitions)

@@ -19,7 +19,7 @@ from headrace.inference.ranges import read_ranges
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.workers_log import WorkersLog
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
@@ -40,7 +40,7 @@ class Resumer:
         *,
         reader: Consumer,
         member: Consumer,
-        models: ModelsLog,
+        workers: WorkersLog,
         results: str,
         max_batch: int,
         process: str,
@@ -49,7 +49,7 @@ class Resumer:
     ) -> None:
         self._reader = reader
         self._member = member
-        self._models = models
+        self._workers = workers
         self._results = results
         self._max_batch = max_batch
         self._process = process
@@ -67,7 +67,6 @@ class Resumer:
             if not alive:
                 return
             facts = await self._facts(list(alive))
-            await self._models.refresh()
             for name, partition in alive.items():
                 if partition.alive:
                     self._compare(partition, facts[name].results_end)
@@ -114,15 +113,28 @@ class Resumer:
             through=position + self._max_batch - 1,
             process=self._process,
         )
-        found = self._models.attempts.get((self._results, number))
-        if found is not None and found.process == self._process:
-            found = partition.evidence  # which our own attempt took the place of
-        trial = suspects.trial(found, fresh)
+        trial = suspects.trial(suspects.telling(self._standing(partition), position), fresh)
         partition.attempt, partition.evidence = trial.attempt, trial.evidence
         partition.alone_through = trial.alone_through
         partition.condemned = position if trial.condemned else None
         if trial.alone_through >= 0:
             event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
+
+    def _standing(self, partition: Partition) -> list[Attempt]:
+        """The attempts at the partition that may tell of a process that died."""
+        max_batch = self._workers.max_batch_of(self._results)
+        standing = []
+        for attempt in self._workers.attempts_at(self._results, partition.name.partition):
+            # Our own took the place of what was found before.
+            found = partition.evidence if attempt.process == self._process else attempt
+            if found is None:
+                continue
+            if suspects.credible(found, max_batch):
+                standing.append(found)
+            else:
+                why = "no worker of this group can have written it"
+                event("attempt.ignored", level="warning", partition=found.partition, process=found.process, why=why)
+        return standing
 
     async def _facts(self, requests: Sequence[TopicPartition]) -> dict[TopicPartition, Facts]:
         results = {name: TopicPartition(self._results, name.partition) for name in requests}
@@ -136,6 +148,9 @@ class Resumer:
         both = (*requests, *results.values())
         starts = await self._reader.beginning_offsets(both)
         ends = await self._reader.end_offsets(both)
+        # Behind the ends: a worker with larger batches writes only after the claim allows them, so whatever it has
+        # written before these ends, its right to do so is known now.
+        await self._workers.refresh()
         tails = await self._tails({name: (starts[name], ends[name]) for name in results.values()})
         last = {name: last_answered(tails[results[name]]) for name in requests}
         crcs = await self._crcs(
@@ -153,7 +168,7 @@ class Resumer:
                 requests_start=starts[name],
                 requests_end=ends[name],
                 committed=commit,
-                start=self._models.start_of(self._results, name.partition),
+                start=self._workers.start_of(self._results, name.partition),
                 crc_at_last=crcs.get(name),
             )
             for name, commit in zip(requests, committed, strict=True)
@@ -163,7 +178,7 @@ class Resumer:
         self, logs: Mapping[TopicPartition, tuple[int, int]]
     ) -> dict[TopicPartition, tuple[Answered, ...]]:
         """The last answers of each results partition, given where its log starts and ends."""
-        wanted = look_back(self._max_batch)
+        wanted = look_back(self._workers.max_batch_of(self._results))
         tails: dict[TopicPartition, tuple[Answered, ...]] = {}
         reach = wanted
         while missing := logs.keys() - tails.keys():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -34,7 +35,7 @@ from headrace.kafka.keeping import Keep, keep_whole
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.workers_log import WorkersLog, WorkersWriter
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
@@ -53,6 +54,7 @@ class WorkerTopics(msgspec.Struct, frozen=True):
     results: str
     dead_letters: str
     models: str
+    workers: str
 
 
 class Worker:
@@ -80,6 +82,7 @@ class Worker:
         keep: Keep = keep_whole,
     ) -> None:
         self._topics = topics
+        self._process = process
         self._settings = settings
         self._clock = clock
         self._offload = offload
@@ -95,7 +98,8 @@ class Worker:
         self._watcher = cluster.consumer(read_committed=True)
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
         self._models = ModelsLog(cluster, topics.models)
-        self._models_writer = ModelsWriter(self._producer, topics.models)
+        self._workers = WorkersLog(cluster, topics.workers, self._models)
+        self._workers_writer = WorkersWriter(self._producer, topics.workers)
         self._serving = Serving(breaker_threshold=settings.breaker_threshold, metrics=metrics)
         self._follower: Follower | None = None
         if isinstance(model, Model):
@@ -114,12 +118,12 @@ class Worker:
             )
         metrics.drift(lambda: self._serving.drift(clock.monotonic()))
         self._committer = Committer(
-            self._consumer, self._models_writer, every=settings.commit_every, clock=clock, metrics=metrics
+            self._consumer, self._workers_writer, every=settings.commit_every, clock=clock, metrics=metrics
         )
         self._resumer = Resumer(
             reader=self._reader,
             member=self._consumer,
-            models=self._models,
+            workers=self._workers,
             results=topics.results,
             max_batch=settings.max_batch,
             process=process,
@@ -141,7 +145,7 @@ class Worker:
             self._assignment,
             service_time=self._service_time,
             let_in=self._fetcher.let_in,
-            write_attempts=self._models_writer.publish,
+            write_attempts=self._workers_writer.publish,
             max_batch=settings.max_batch,
             max_batch_bytes=settings.max_batch_bytes,
             clock=clock,
@@ -213,6 +217,7 @@ class Worker:
     async def _connect(self) -> None:
         await self._producer.start()
         await self._models.start()
+        await self._workers.start()
         await self._reader.start()
         await self._watcher.start()
 
@@ -233,13 +238,15 @@ class Worker:
 
     async def _join(self) -> None:
         await claim(
-            self._models,
-            self._models_writer,
+            self._workers,
+            self._workers_writer,
             self._reader,
             requests=self._topics.requests,
             results=self._topics.results,
             group=self._settings.group,
             start_from=self._settings.start_from,
+            max_batch=self._settings.max_batch,
+            claimer=hashlib.sha256(self._process.encode()).hexdigest()[:16],
             clock=self._clock,
         )
         await self._consumer.start()
@@ -326,6 +333,7 @@ class Worker:
             self._consumer.stop,
             self._reader.stop,
             self._watcher.stop,
+            self._workers.stop,
             self._models.stop,
             self._producer.stop,
         ):

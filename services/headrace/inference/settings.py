@@ -10,8 +10,13 @@ Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
+MOST_MAX_BATCH = 4096
+
+
 class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every worker of a group has the same ``max_batch``: resuming looks back by it."""
+    """Every worker of a group has at most the ``max_batch`` of the claim on its results topic: resuming looks back by
+    that.
+    """
 
     group: str = "headrace"
     model: str = "champion"
@@ -27,7 +32,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backend: Literal["cpu", "cuda", "reference", "constant"] = "cpu"
     """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
-    max_batch: Annotated[int, Meta(gt=0, le=4096)] = 1024
+    max_batch: Annotated[int, Meta(gt=0, le=MOST_MAX_BATCH)] = 1024
     max_batch_bytes: Positive = 1 << 20
     waiting_per_partition: Positive = 4096
     """Fetched requests held of one partition before its fetching pauses."""

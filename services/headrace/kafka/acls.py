@@ -39,6 +39,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str
     labels: str
     models: str
+    workers: str
     worker_group: str
     trainer_groups: tuple[str, ...]
     reader_groups: tuple[str, ...] = ()
@@ -62,7 +63,8 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 _topic(names.requests, READ),
                 _topic(names.results, READ, WRITE),  # a worker finds its place by the answers that are there
                 _topic(names.dead_letters, WRITE),
-                _topic(names.models, READ, WRITE),  # its claim to the results, and what it is about to try
+                _topic(names.models, READ),
+                _topic(names.workers, READ, WRITE),  # its claim to the results, and what it is about to try
                 _group(names.worker_group),
             )
         case Role.TRAINER:
@@ -87,6 +89,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 _topic(names.dead_letters, *made, ALTER, READ, WRITE),
                 _topic(names.labels, *made, WRITE),  # never grown, so no Alter
                 _topic(names.models, *made, READ, WRITE),
+                _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )
 
 

@@ -1,1 +1,1 @@
-"""Versions, aliases and claims on the models topic."""
+"""Versions and aliases on the models topic, claims and attempts on the workers topic."""

@@ -143,7 +143,7 @@ async def worker(cluster: AioKafkaCluster, names: Names) -> None:
 
     running = Worker(
         cluster=cluster,
-        topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models),
+        topics=WorkerTopics(names.requests, names.results, names.dead_letters, names.models, names.workers),
         settings=msgspec.structs.replace(SETTINGS, group=names.worker_group),
         shape=RequestShape(),
         model=Model("v1", LABELS, SumModel(), ()),

@@ -1,4 +1,6 @@
-from headrace.core.suspects import trial
+import msgspec
+
+from headrace.core.suspects import DEATHS_ALLOWED, credible, telling, trial
 from headrace_schemas.records import Attempt
 
 
@@ -51,3 +53,24 @@ def test_progress_past_the_attempt_clears_it():
 
 def test_an_attempt_that_was_made_anew_further_back_says_nothing():
     assert trial(fresh(5, "a"), fresh(4, "b")).alone_through == -1
+
+
+def test_of_several_attempts_the_one_that_accuses_most_counts():
+    here, before = alone(5, deaths=1), alone(2, deaths=2)
+    assert telling([before, here, fresh(5, "x")], 5) == here
+    assert telling([before], 5) == before
+    assert telling([fresh(6, "x"), fresh(50, "y")], 5) is None
+
+
+def test_what_a_trial_writes_is_always_credible():
+    found, deaths = fresh(5, "p0"), 0
+    for number in range(1, 8):
+        now = trial(found, fresh(5 + number // 6, f"p{number}"))
+        assert credible(now.attempt, max_batch=10)
+        found, deaths = now.attempt, max(deaths, now.attempt.deaths)
+    assert deaths == DEATHS_ALLOWED + 1
+    assert not credible(fresh(5, "x"), max_batch=9)
+
+
+def alone(offset, deaths):
+    return msgspec.structs.replace(fresh(offset, "dead"), alone=True, deaths=deaths)

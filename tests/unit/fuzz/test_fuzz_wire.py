@@ -15,6 +15,7 @@ from headrace_schemas.codec import (
     decode_models_record,
     decode_request,
     decode_result,
+    decode_workers_record,
 )
 from headrace_schemas.dead_letters import (
     MAX_MESSAGE_BYTES,
@@ -44,13 +45,17 @@ from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape, compile_copy,
 from headrace_schemas.records import DeadLetter
 from tests.support.mutations import examples, hostile
 
-KINDS = ("attempt", "model-alias", "model-version", "results-claim", "training", "training-order", "verdict")
-MODELS = [value for kind in KINDS for value in examples(kind)]
+OF_WORKERS = ("attempt", "max-batch", "results-claim")
+# Claims and attempts of older versions lie there too.
+OF_MODELS = ("attempt", "model-alias", "model-version", "results-claim", "training", "training-order", "verdict")
+MODELS = [value for kind in OF_MODELS for value in examples(kind)]
+WORKERS = [value for kind in OF_WORKERS for value in examples(kind)]
 DECODERS: dict[str, tuple[Callable[..., Any], list[bytes]]] = {
     "request": (decode_request, examples("classify-request")),
     "result": (decode_result, examples("classify-result")),
     "label": (decode_label, examples("labelled-text")),
     "models": (decode_models_record, MODELS),
+    "workers": (decode_workers_record, WORKERS),
     "dead letter": (decode_dead_letter, examples("dead-letter")),
 }
 CODES = {None, *(kind.code for kind in WireError.__subclasses__()), "missing-text"}

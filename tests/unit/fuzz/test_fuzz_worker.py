@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -13,19 +14,28 @@ from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, To
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.registry.models_log import ModelsLog
-from headrace_schemas.codec import decode_result, encode_models_record
+from headrace.registry.workers_log import LARGEST_MAX_BATCH, WorkersLog
+from headrace_schemas.codec import (
+    decode_models_record,
+    decode_result,
+    decode_workers_record,
+    encode_models_record,
+    encode_workers_record,
+)
 from headrace_schemas.dead_letters import dead_letter_from_record
+from headrace_schemas.errors import WireError
 from headrace_schemas.headers import JSON, MSGPACK, TIMEOUT_MS
 from headrace_schemas.paths import RequestShape
-from headrace_schemas.records import ClassifyResult, ModelVersion, Status
-from headrace_schemas.topics import MAX_ANSWER_BYTES, version_key
+from headrace_schemas.records import ClassifyResult, ModelVersion, ResultsClaim, Status
+from headrace_schemas.topics import MAX_ANSWER_BYTES, models_key, version_key, workers_key
 from tests.support.mutations import examples, hostile
 from tests.support.networks import TEXT, random_artifact
 from tests.support.stages import AFTER, staged
 from tests.support.turned_loop import TurnedClock, run_turned
-from tests.unit.fuzz.test_fuzz_wire import CODES, DOCUMENTS, MODELS, headers
+from tests.unit.fuzz.test_fuzz_wire import CODES, DOCUMENTS, MODELS, WORKERS, headers
 
 VERSION = ModelVersion(name="m", version="known", uri="u", sha256="", size=0, labels=("a",), created_at_ms=1)
+CLAIM = ResultsClaim(results="known", requests="r", group="g", claimed_at_ms=1, max_batch=4)
 LATE = ((TIMEOUT_MS, b"1"),)
 ODD_TEXTS = st.text(alphabet=st.sampled_from("ab ,\0\u0301\u202e\u200d😀你ß\ud7ff\U0010ffff"), max_size=40)
 values = st.one_of(
@@ -79,23 +89,45 @@ def test_each_of_any_records_gets_its_answer_and_each_failure_its_dead_letter(ba
         assert len(answer.value or b"") + sum(len(value or b"") for _, value in answer.headers) < MAX_ANSWER_BYTES
 
 
+def keyed(value: bytes | None) -> st.SearchStrategy[bytes | None]:
+    """Any key, or the one that keeps such a record, where ``value`` is one."""
+    own = set()
+    for decode, key_of in ((decode_models_record, models_key), (decode_workers_record, workers_key)):
+        with suppress(WireError):
+            if (record := decode(value)) is not None:
+                own.add(key_of(record))
+    return st.one_of(st.none(), st.binary(max_size=30), *map(st.just, own))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.one_of(st.none(), st.binary(max_size=30)), st.one_of(st.none(), hostile(MODELS)), headers),
+        st.one_of(st.none(), hostile(MODELS), hostile(WORKERS)).flatmap(
+            lambda value: st.tuples(keyed(value), st.just(value), headers)
+        ),
         max_size=8,
     )
 )
-def test_rubbish_on_the_models_topic_is_passed_over(written):
+def test_rubbish_on_the_models_and_workers_topics_is_passed_over(written):
     async def read():
         cluster = MemoryCluster(TurnedClock())
-        cluster.create_topic(TopicSpec(name="models", partitions=1))
-        log = cluster.log(TopicPartition("models", 0))
-        log.append_batch([Outgoing(value, key, found) for key, value, found in written], 0) if written else None
-        log.append_batch([Outgoing(encode_models_record(VERSION), version_key("m", "known"))], 0)
+        for name in ("models", "workers"):
+            cluster.create_topic(TopicSpec(name=name, partitions=1))
+            log = cluster.log(TopicPartition(name, 0))
+            log.append_batch([Outgoing(value, key, found) for key, value, found in written], 0) if written else None
+        last = Outgoing(encode_models_record(VERSION), version_key("m", "known"))
+        cluster.log(TopicPartition("models", 0)).append_batch([last], 0)
+        last = Outgoing(encode_workers_record(CLAIM), workers_key(CLAIM))
+        cluster.log(TopicPartition("workers", 0)).append_batch([last], 0)
         models = ModelsLog(cluster, "models")
+        workers = WorkersLog(cluster, "workers", models)
         await models.start()
+        await workers.start()
+        await workers.stop()
         await models.stop()
-        return models
+        return models, workers
 
-    assert run_turned(read()).versions["m", "known"] == VERSION
+    models, workers = run_turned(read())
+    assert models.versions["m", "known"] == VERSION
+    assert workers.claim_of("known") == CLAIM
+    assert 1 <= workers.max_batch_of("known") <= LARGEST_MAX_BATCH

@@ -141,7 +141,7 @@ async def test_rule_5_a_results_topic_belongs_to_one_group(world):
 @story
 async def test_rule_5_another_group_may_answer_into_its_own_results_topic(world):
     world.cluster.create_topic(TopicSpec(name="replayed", partitions=1))
-    topics = WorkerTopics(TOPICS.requests, "replayed", TOPICS.dead_letters, TOPICS.models)
+    topics = WorkerTopics(TOPICS.requests, "replayed", TOPICS.dead_letters, TOPICS.models, TOPICS.workers)
     await world.publish(*texts(3))
     world.start("w0")
     world.start("w1", group="another", topics=topics)

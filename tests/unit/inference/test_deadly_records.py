@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+import pytest
+
 from headrace.kafka.errors import BrokerUnavailableError
-from headrace_schemas.records import Status
+from headrace.kafka.interface import Outgoing
+from headrace_schemas.codec import encode_workers_record
+from headrace_schemas.records import Attempt, Status
+from headrace_schemas.topics import workers_key
 from tests.support.models import SumModel
 from tests.support.simulation import TOPICS
 from tests.support.world import story
@@ -65,9 +71,9 @@ async def test_rule_7_deaths_count_on_over_processes_that_give_the_partition_up_
         await asyncio.Event().wait()
 
     async def given_up_untried(generation):
-        written = len(world.log(TOPICS.models))
+        written = len(world.log(TOPICS.workers))
         world.start(f"hung-{generation}", offload=hang)
-        await world.until(lambda: len(world.log(TOPICS.models)) > written)
+        await world.until(lambda: len(world.log(TOPICS.workers)) > written)
         await world.stop(f"hung-{generation}")
 
     died = await generations(world, given_up_untried)
@@ -78,7 +84,7 @@ async def test_rule_7_deaths_count_on_over_processes_that_give_the_partition_up_
 @story
 async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_accuse_no_record(world):
     def attempts():
-        return sum(record.key.startswith(b"attempt/") for record in world.log(TOPICS.models))
+        return sum(record.key.startswith(b"attempt/") for record in world.log(TOPICS.workers))
 
     async def fault(member, name):
         if name == "produce.before" and not refusing.is_set() and attempts() > before:
@@ -101,3 +107,110 @@ async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_ac
     world.start("last")
     answers = await world.answered(3)
     assert {answer.status for answer in answers} == {Status.OK}
+
+
+def attempt(**parts):
+    """An attempt at the first request, as a process leaves it that died there once, alone."""
+    fields = {"offset": 0, "through": 3, "process": "another", "alone": True, "deaths": 1, **parts}
+    return Attempt(results=TOPICS.results, partition=0, **fields)
+
+
+async def write(world, *records, topic=TOPICS.workers, key=None):
+    outgoing = [Outgoing(encode_workers_record(record), key or workers_key(record)) for record in records]
+    await world.producer.send_batch(topic, 0, outgoing)
+
+
+FORGED = {
+    "deaths that nobody counted": attempt(deaths=99),
+    "deaths that are less than none": attempt(deaths=-1),
+    "deaths of a batch that was not tried alone": attempt(alone=False, deaths=2),
+    "all requests there will ever be": attempt(through=10**12, deaths=2),
+    "all requests there ever were": attempt(offset=-(10**12), through=10**12),
+    "a range that ends before it begins": attempt(offset=3, through=0),
+    "another place": attempt(offset=1, through=4, deaths=2),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_an_attempt_that_no_worker_can_have_written_fails_and_slows_nothing(what):
+    async def play(world):
+        await world.publish(*OTHERS)
+        await write(world, FORGED[what])
+        world.start("w0")
+        assert {answer.status for answer in await world.answered(10)} == {Status.OK}
+        (partition,) = world.workers["w0"]._assignment.partitions.values()
+        assert partition.alone_through == -1
+
+    story(play)()
+
+
+@story
+async def test_an_attempt_under_a_key_that_no_tombstone_takes_back_accuses_nothing(world):
+    await world.publish(*OTHERS)
+    await write(world, attempt(deaths=2), key=b"attempt/another/0")
+    world.start("w0")
+    assert {answer.status for answer in await world.answered(10)} == {Status.OK}
+
+
+@story
+async def test_one_by_one_is_for_a_batch_at_most_and_the_workers_own_attempt_ends_it(world):
+    await world.publish(*map(str, range(40)))
+    await write(world, attempt())
+    world.start("w0")
+    await world.answered(40)
+    (partition,) = world.workers["w0"]._assignment.partitions.values()
+    assert partition.alone_through == 3
+    assert partition.evidence is not None
+    await world.stop("w0")
+    world.start("w1")
+    await world.running("w1")
+    (partition,) = world.workers["w1"]._assignment.partitions.values()
+    assert partition.alone_through == -1
+
+
+@story
+async def test_a_record_with_an_impossible_name_and_any_tombstone_stop_no_worker(world):
+    for topic in (TOPICS.workers, TOPICS.models):
+        await write(world, msgspec.structs.replace(attempt(), results="a/b"), topic=topic, key=b"x")
+        await world.producer.send_batch(topic, 0, [Outgoing(None, b"y")])
+    await world.publish(*OTHERS)
+    world.start("w0")
+    await world.answered(10)
+
+
+@story
+async def test_what_killed_a_worker_of_an_older_version_is_tried_alone_by_one_of_today(world):
+    await world.publish(*OTHERS)
+    await write(world, attempt(alone=False, deaths=0), topic=TOPICS.models)
+    world.start("w0")
+    await world.running()
+    (partition,) = world.workers["w0"]._assignment.partitions.values()
+    assert partition.alone_through == 3
+    assert {answer.status for answer in await world.answered(10)} == {Status.OK}
+
+
+@story
+async def test_who_may_write_versions_can_have_no_request_condemned(world):
+    await world.publish(*OTHERS)
+    await write(world, attempt(deaths=2), topic=TOPICS.models)
+    world.start("w0")
+    assert {answer.status for answer in await world.answered(10)} == {Status.OK}
+
+
+@story
+async def test_deaths_count_on_from_what_an_older_worker_left(world):
+    await world.publish("killer", *OTHERS)
+    await write(world, attempt(alone=False, deaths=0), topic=TOPICS.models)
+    died = 0
+    for generation in range(6):
+        name = f"w{generation}"
+        run = world.start(name, backend=Killer(world, name))
+        try:
+            await world.answered(11, limit=30)
+            break
+        except asyncio.CancelledError:
+            await asyncio.gather(run, return_exceptions=True)
+            world.runs.pop(name)
+            died += 1
+    assert world.answers()[0].reason == "kills-process"
+    assert died == 2  # the older worker's was the first of three

@@ -350,7 +350,7 @@ async def test_a_second_group_answers_the_same_requests_by_another_alias_into_it
     await versions("v1")(world)
     await world.point_alias("v2", alias="challenger")
     world.cluster.create_topic(TopicSpec(name="shadow", partitions=1))
-    shadow = WorkerTopics(TOPICS.requests, "shadow", TOPICS.dead_letters, TOPICS.models)
+    shadow = WorkerTopics(TOPICS.requests, "shadow", TOPICS.dead_letters, TOPICS.models, TOPICS.workers)
     world.start("w0", answering=Store(world).load)
     world.start("w1", answering=Store(world).load, model="challenger", group="shadow", topics=shadow)
     await world.publish(*(f"text {number}" for number in range(5)))

@@ -8,7 +8,7 @@ import pytest
 
 from headrace import cli
 from headrace.kafka.acls import Names, Role, commands, rights_of
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
 
 NAMES = Names(
     requests=REQUESTS,
@@ -16,6 +16,7 @@ NAMES = Names(
     dead_letters=DEAD_LETTERS,
     labels=LABELS,
     models=MODELS,
+    workers=WORKERS,
     worker_group="answering",
     trainer_groups=("training", "training-election"),
     reader_groups=("billing",),
@@ -58,6 +59,12 @@ def test_nobody_but_the_trainer_reads_labels_and_no_reader_sees_requests():
     assert {role for role in Role if LABELS in may(role, "Read")} == {Role.TRAINER}
     assert may(Role.READER, "Read") == {RESULTS}
     assert may(Role.PRODUCER, "Read") == set()
+
+
+def test_no_worker_writes_versions_and_only_workers_and_operators_write_what_workers_go_by():
+    assert {role for role in Role if MODELS in may(role, "Write")} == {Role.TRAINER, Role.OPERATOR}
+    assert {role for role in Role if WORKERS in may(role, "Write")} == {Role.WORKER, Role.OPERATOR}
+    assert MODELS in may(Role.WORKER, "Read")
 
 
 def test_a_reader_without_a_group_gets_no_group():

@@ -25,11 +25,13 @@ from headrace_schemas import (
     decode_models_record,
     decode_request,
     decode_result,
+    decode_workers_record,
     encode_dead_letter,
     encode_label,
     encode_models_record,
     encode_request,
     encode_result,
+    encode_workers_record,
 )
 from headrace_schemas.asyncapi import GENERATED
 from headrace_schemas.jsonschemas import RECORDS, file_stem
@@ -41,6 +43,7 @@ CONTENT_TYPES = {".json": JSON, ".msgpack": MSGPACK, ".txt": TEXT}
 GENERIC: dict[str, Callable[[bytes], Any]] = {JSON: msgspec.json.decode, MSGPACK: msgspec.msgpack.decode}
 FUTURE = "x_future"
 MODELS = (decode_models_record, encode_models_record)
+WORKERS = (decode_workers_record, encode_workers_record)
 CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "classify-request": (decode_request, encode_request),
     "classify-result": (decode_result, encode_result),
@@ -50,8 +53,9 @@ CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "verdict": MODELS,
     "training": MODELS,
     "training-order": MODELS,
-    "results-claim": MODELS,
-    "attempt": MODELS,
+    "results-claim": WORKERS,
+    "max-batch": WORKERS,
+    "attempt": WORKERS,
     "dead-letter": (decode_dead_letter, encode_dead_letter),
 }
 
@@ -75,6 +79,12 @@ def test_an_example_decodes_and_loses_nothing_when_encoded_again(path: Path) -> 
     written = GENERIC[content_type](path.read_bytes())
     written.pop(FUTURE, None)
     assert GENERIC[content_type](encode(record, content_type)) == written
+
+
+@pytest.mark.parametrize("kind", ["results-claim", "attempt"])
+def test_a_claim_or_attempt_that_an_older_version_left_on_classify_models_decodes(kind: str) -> None:
+    value = (EXAMPLES / f"{kind}.full.json").read_bytes()
+    assert decode_models_record(value) == decode_workers_record(value)
 
 
 @pytest.mark.parametrize("path", [path for path in RECORD_FILES if path.suffix == ".json"], ids=by_name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from headrace_schemas import (
     Attempt,
     BadKeyError,
+    MaxBatch,
     ModelAlias,
     ModelVersion,
     ResultsClaim,
@@ -18,12 +20,14 @@ from headrace_schemas import (
     alias_key,
     attempt_key,
     claim_key,
+    max_batch_key,
     models_key,
     order_key,
     topics,
     training_key,
     verdict_key,
     version_key,
+    workers_key,
 )
 
 
@@ -38,14 +42,14 @@ def test_a_prefix_renames_every_topic_and_changes_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("partitions", [1, 12])
-def test_results_have_as_many_partitions_as_requests_and_models_has_one(partitions: int) -> None:
+def test_results_have_as_many_partitions_as_requests_and_models_and_workers_have_one(partitions: int) -> None:
     found = by_name(partitions=partitions)
     assert found["classify.requests"].partitions == partitions
     assert found["classify.results"].partitions >= partitions
-    assert found["classify.models"].partitions == 1
+    assert found["classify.models"].partitions == found["classify.workers"].partitions == 1
 
 
-def test_results_are_never_compacted_and_labels_and_models_are() -> None:
+def test_results_are_never_compacted_and_labels_models_and_workers_are() -> None:
     policies = {name: topic.settings()["cleanup.policy"] for name, topic in by_name().items()}
     assert policies == {
         "classify.requests": "delete",
@@ -53,6 +57,7 @@ def test_results_are_never_compacted_and_labels_and_models_are() -> None:
         "classify.dead-letters": "delete",
         "classify.labels": "compact",
         "classify.models": "compact",
+        "classify.workers": "compact",
     }
 
 
@@ -101,8 +106,6 @@ def test_a_topic_has_at_least_one_partition() -> None:
 def test_keys_of_models_name_what_they_keep() -> None:
     version = ModelVersion(name="news", version="v1", uri="u", sha256="s", size=1, labels=("a",), created_at_ms=0)
     alias = ModelAlias(name="news", alias="champion", version="v1", moved_at_ms=0)
-    claim = ResultsClaim(results="classify.results", requests="r", group="g", claimed_at_ms=0)
-    attempt = Attempt(results="classify.results", partition=3, offset=0, through=1, process="p")
     assert models_key(version) == version_key("news", "v1") == b"version/news/v1"
     assert models_key(alias) == alias_key("news", "champion") == b"alias/news/champion"
     verdict = Verdict(name="news", version="v1", promoted=True, reason="r", decided_at_ms=0)
@@ -111,8 +114,17 @@ def test_keys_of_models_name_what_they_keep() -> None:
     assert models_key(verdict) == verdict_key("news", "v1") == b"verdict/news/v1"
     assert models_key(training) == training_key("news") == b"training/news"
     assert models_key(order) == order_key("news") == b"order/news"
-    assert models_key(claim) == claim_key("classify.results") == b"claim/classify.results"
-    assert models_key(attempt) == attempt_key("classify.results", 3) == b"attempt/classify.results/3"
+
+
+def test_keys_of_workers_name_what_they_keep_and_no_two_processes_share_one_for_a_claim() -> None:
+    copied = ResultsClaim(results="classify.results", requests="r", group="g", claimed_at_ms=0)
+    claim = msgspec.structs.replace(copied, claimer="5f2b", max_batch=1024)
+    attempt = Attempt(results="classify.results", partition=3, offset=0, through=1, process="p")
+    raised = MaxBatch(results="classify.results", max_batch=2048, raised_at_ms=0)
+    assert workers_key(copied) == models_key(copied) == claim_key("classify.results") == b"claim/classify.results"
+    assert workers_key(claim) == claim_key("classify.results", "5f2b") == b"claim/classify.results/5f2b"
+    assert workers_key(attempt) == attempt_key("classify.results", 3) == b"attempt/classify.results/3"
+    assert workers_key(raised) == max_batch_key("classify.results", 2048) == b"max-batch/classify.results/2048"
 
 
 @pytest.mark.parametrize("part", ["", "a/b", "a b", "é", "x" * 250])
@@ -123,3 +135,5 @@ def test_a_part_that_would_blur_two_keys_is_refused(part: str) -> None:
         alias_key("news", part)
     with pytest.raises(BadKeyError, match="results"):
         claim_key(part)
+    with pytest.raises(BadKeyError, match="claimer"):
+        claim_key("classify.results", part)

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from headrace.commands.common import Bootstrap, begin, console, say
-from headrace.commands.models.opening import open_models
+from headrace.commands.models.opening import open_models, open_workers
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.core.agreement import Agreement, Example
     from headrace.kafka.interface import Cluster
-    from headrace.registry.models_log import ModelsLog
+    from headrace.registry.workers_log import WorkersLog
 
 LONGEST_TEXT = 80
 
@@ -68,11 +68,10 @@ def compare(
         console().print(part)
 
 
-def other_results(log: ModelsLog, requests: str, results: str) -> str:
+def other_results(log: WorkersLog, requests: str, results: str) -> str:
     """The one topic besides ``results`` that holds answers to ``requests``. Raises ResultsTopicError otherwise."""
-    others = sorted(
-        claim.results for claim in log.claims.values() if claim.requests == requests and claim.results != results
-    )
+    claims = [claim for topic in log.results_topics if (claim := log.claim_of(topic)) is not None]
+    others = [claim.results for claim in claims if claim.requests == requests and claim.results != results]
     if len(others) == 1:
         return others[0]
     known = ", ".join(others) or "none"
@@ -80,6 +79,12 @@ def other_results(log: ModelsLog, requests: str, results: str) -> str:
         f"Which topic holds the answers to compare {results} with? Name it by --results-b TOPIC (known: {known}). "
         "A second group answers into its own topic: headrace worker --group G --model ALIAS --results TOPIC."
     )
+
+
+async def _other_results(settings: Settings) -> str:
+    names = settings.topics.names()
+    async with open_workers(settings) as workers:
+        return other_results(workers.log, names.requests, names.results)
 
 
 async def _compare(
@@ -92,7 +97,7 @@ async def _compare(
     names, name = settings.topics.names(), settings.worker.model_name
     async with open_models(settings) as models:
         ours = Side(names.results, find_version(models.log, name, a).version)
-        topic = results_b or other_results(models.log, names.requests, names.results)
+        topic = results_b or await _other_results(settings)
         theirs = Side(topic, find_version(models.log, name, b).version)
         if ours.results == theirs.results:
             raise ResultsTopicError(f"Both sides are {topic}: answers of two groups stand in two topics.")

@@ -1,4 +1,4 @@
-"""The models topic, open for one command."""
+"""The models topic and the workers topic, open for one command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from headrace.kafka.interface import Appended, Cluster, Outgoing, Producer
     from headrace.registry.models_log import ModelsLog
     from headrace.registry.models_writer import ModelsWriter
+    from headrace.registry.workers_log import WorkersLog, WorkersWriter
 
 
 class Models(NamedTuple):
@@ -52,3 +53,26 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
     finally:
         await producer.stop()
         await log.stop()
+
+
+class Workers(NamedTuple):
+    """The topic as it was when it was opened, and what writes to it."""
+
+    log: WorkersLog
+    writer: WorkersWriter
+
+
+@asynccontextmanager
+async def open_workers(settings: Settings) -> AsyncIterator[Workers]:
+    """Read the workers topic to its end, and the models topic beside it; close both afterwards. Raises a KafkaError."""
+    from headrace.registry.workers_log import WorkersLog, WorkersWriter
+
+    topic = settings.topics.names().workers
+    async with open_models(settings) as models:
+        log, producer = WorkersLog(models.cluster, topic, models.log), models.cluster.producer()
+        try:
+            await log.start()
+            yield Workers(log, WorkersWriter(_StartedByUse(producer), topic))
+        finally:
+            await producer.stop()
+            await log.stop()

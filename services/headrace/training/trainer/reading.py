@@ -15,7 +15,7 @@ from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.kafka.keeping import Keep, keep_whole
 from headrace.logs import event
-from headrace.registry.models_writer import BatchSender
+from headrace.registry.compacted_log import BatchSender
 from headrace.training.trainer.judging import judge, refusal
 from headrace.training.trainer.known_labels import KnownLabels
 from headrace.training.trainer.metrics import TrainerMetrics
