@@ -51,8 +51,8 @@ stores = itertools.count()
 class TrainingWorld(TwinWorld):
     """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
 
-    A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``verdict`` is what the gate says. ``sign`` and
-    ``trusted`` are those of trainers started from then on.
+    A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``promoted`` is what the gate says, ``better``
+    whether the candidate is to be the baseline. ``sign`` and ``trusted`` are those of trainers started from then on.
     """
 
     patience_s = 300.0
@@ -78,6 +78,7 @@ class TrainingWorld(TwinWorld):
         self.train_s = 5.0
         self.fail: Exception | None = None
         self.promoted = True
+        self.better = False
 
     def start(self, name: str = "t0", *, once: bool = False, **settings: Any) -> asyncio.Task[Training | None]:
         self.registry = CollectorRegistry()
@@ -134,9 +135,7 @@ class TrainingWorld(TwinWorld):
             truth=("a",),
             answers=("a",),
             float_answers=("a",),
-            champion_answers=(),
             latency_us=1.0,
-            champion_latency_us=None,
             epochs=1,
             seconds=self.train_s,
         )
@@ -152,6 +151,7 @@ class TrainingWorld(TwinWorld):
             reason="as told",
             decided_at_ms=self.clock.now_ms(),
             champion=compared,
+            baseline=candidate.version if self.promoted and (self.better or compared is None) else compared,
         )
 
     async def label(self, *ids: str, text: str | None = None, label: str = "pos", partition: int = 0) -> None:
@@ -167,6 +167,10 @@ class TrainingWorld(TwinWorld):
         """Write to the models topic, as an operator's command does."""
         made = [Outgoing(encode_models_record(record), models_key(record)) for record in records]
         await self.producer.send_batch(TOPICS.models, 0, made)
+
+    async def forget(self, *records: Any) -> None:
+        """Take records of the models topic back, by tombstones."""
+        await self.producer.send_batch(TOPICS.models, 0, [Outgoing(None, models_key(record)) for record in records])
 
     def label_partitions(self) -> list[TopicPartition]:
         return [TopicPartition(TOPICS.labels, p) for p in sorted(self.cluster.partition_numbers(TOPICS.labels))]

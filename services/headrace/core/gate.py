@@ -8,9 +8,15 @@ something against it, and the burden of proof is shared between two limits on it
   below zero. That is a test of non-inferiority (D'Agostino, Massaro and Sullivan, Statistics in Medicine 22, 2003): a
   test split too small to tell is no reason to promote.
 
-The difference is fair to both: a text is in the test split by its hash, so neither has been trained on it. A class that
-the champion does not know counts as its mistake. Demanding a gain instead would keep a stale version for as long as the
-labels only confirm it.
+The difference is fair to both: only rows count that neither was trained on, those that the splits of both call test. A
+class that the champion does not know counts as its mistake. Demanding a gain instead would keep a stale version
+for as long as the labels only confirm it.
+
+Two more comparisons are there because labels can be written by people who mean no good, and because points add up:
+
+- on the rows that the champion's own snapshot held already, so that a flood of new rows can't hide what became of them;
+- with the baseline, the best version so far or one that an operator chose. Without it each candidate might lose the
+  allowed point against the last champion, which had lost one against the champion before.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 LEAST_REPLAYED = 30
 """Requests below which a share of changed answers says nothing."""
+LEAST_ACROSS_SPLITS = 30
+"""Rows that two splits both have to call test before two versions are compared on them."""
 _CLASSES_NAMED = 3
 
 _UNNOTICED_US = 10.0
@@ -43,6 +51,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Points that macro-F1 may be below the champion's on the test rows, unless the interval says it may be chance."""
     uncertain_by: Points = 5.0
     """Points below the champion's that the 95 % interval may reach; a small test split makes it wide."""
+    baseline_worse_by: Points = 2.0
+    """Points that macro-F1 may be below the baseline's, unless the interval says it may be chance."""
+    source_share: Share = 1.0
+    """Largest share of the test rows that may come from one topic; 1 allows a single topic."""
     agreement: Share = 0.9
     """Least share of test rows that the compressed version answers as its fp32 original does."""
     max_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 << 20
@@ -56,17 +68,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Macro-F1 of both on the test rows, in [0, 1], and the 95 % interval of candidate less champion."""
+    """Macro-F1 of both on ``rows`` rows, in [0, 1], and the 95 % interval of candidate less rival."""
 
+    rows: int
     macro_f1: float
-    champion_macro_f1: float
+    rival_macro_f1: float
     low: float
     high: float
 
     @property
     def difference(self) -> float:
-        """Candidate less champion."""
-        return self.macro_f1 - self.champion_macro_f1
+        """Candidate less rival."""
+        return self.macro_f1 - self.rival_macro_f1
 
 
 class ClassChange(msgspec.Struct, frozen=True):
@@ -93,11 +106,26 @@ class Unmeasured(msgspec.Struct, frozen=True):
     why: str
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of a candidate: on ``rows`` test rows of ``classes`` classes, and in use.
+class Rival(msgspec.Struct, frozen=True, kw_only=True):
+    """The champion or the baseline, ``version``, beside the candidate on the rows that neither was trained on.
 
-    ``comparison``, ``champion_latency_us`` and ``replay`` are None when there is no champion. ``agreement`` is the
-    share of test rows that it answers as its fp32 original, ``latency_us`` microseconds a text, ``size`` bytes.
+    ``known`` is on those of them that the rival's own snapshot held, ``new`` on those that came since; None where there
+    are none, and both None where nobody can tell.
+    """
+
+    version: str
+    comparison: Comparison | Unmeasured
+    known: Comparison | None = None
+    new: Comparison | None = None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a candidate: on ``rows`` rows of ``classes`` classes, and in use.
+
+    ``judged_on`` says in words what these rows are. ``sources``: how many of them come from which topic; empty where
+    an operator chose them. ``keyed``: whether who writes labels can't compute which rows are tested on.
+    ``champion``, ``champion_latency_us`` and ``replay`` are None when there is no champion. ``agreement`` is the share
+    of test rows that it answers as its fp32 original, ``latency_us`` microseconds a text, ``size`` bytes.
     """
 
     rows: int
@@ -106,18 +134,25 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float
     size: int
     latency_us: float
-    champion: str | None = None
-    comparison: Comparison | Unmeasured | None = None
+    judged_on: str = "test rows"
+    sources: dict[str, int] = {}
+    keyed: bool = True
+    champion: Rival | None = None
+    baseline: Rival | None = None
     champion_latency_us: float | None = None
     replay: Replayed | Unmeasured | None = None
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What the gate decides, with every check that it made and the reason in a sentence."""
+    """What the gate decides, with every check that it made and the reason in a sentence.
+
+    ``raises_baseline``: whether later candidates are to be compared with this one instead of the baseline.
+    """
 
     promoted: bool
     reason: str
     checks: tuple[Check, ...]
+    raises_baseline: bool
 
 
 def judge(evidence: Evidence, limits: Limits) -> Judgement:
@@ -125,15 +160,29 @@ def judge(evidence: Evidence, limits: Limits) -> Judgement:
     checks = tuple(_checks(evidence, limits))
     failed = [check.detail for check in checks if not check.passed]
     if failed:
-        return Judgement(False, "; ".join(failed), checks)
+        return Judgement(False, "; ".join(failed), checks, raises_baseline=False)
     said = [check.detail for check in checks if check.name in ("macro-f1", "replay")]
-    return Judgement(True, "; ".join(said) or f"the first version: {checks[0].detail}", checks)
+    reason = "; ".join(said) or f"the first version: {checks[0].detail}"
+    return Judgement(True, reason, checks, raises_baseline=_is_best(evidence))
+
+
+def _is_best(evidence: Evidence) -> bool:
+    """Whether it is the first version, or better than the baseline for certain, and not by new rows alone."""
+    rival = evidence.baseline or evidence.champion
+    if rival is None:
+        return True
+    better = isinstance(rival.comparison, Comparison) and rival.comparison.low > 0
+    return better and (rival.known is None or rival.known.difference >= 0)
 
 
 def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
     yield _chance(evidence, limits)
+    if evidence.sources:
+        yield _sources(evidence, limits)
     if evidence.champion is not None:
-        yield from _against_champion(evidence.comparison, evidence, limits)
+        yield from _against_champion(evidence.champion, evidence, limits)
+    if evidence.baseline is not None:
+        yield from _against_baseline(evidence.baseline, evidence, limits)
     yield Check(
         "agreement",
         evidence.agreement >= limits.agreement,
@@ -159,40 +208,93 @@ def _chance(evidence: Evidence, limits: Limits) -> Check:
     if not evidence.rows:
         return Check("chance", False, 0.0, limits.above_chance / 100, "there is no test row to judge it by")
     limit = min(1 / evidence.classes + limits.above_chance / 100, 1.0)
+    chosen = "" if evidence.keyed else "; trainer.split_key is not set, so who writes labels can choose these rows"
     detail = (
-        f"macro-F1 is {evidence.macro_f1:.4f} on {evidence.rows} test rows; "
-        f"{limit:.4f} is {limits.above_chance:g} points above what can be had without reading the text"
+        f"macro-F1 is {evidence.macro_f1:.4f} on {evidence.rows} {evidence.judged_on}; "
+        f"{limit:.4f} is {limits.above_chance:g} points above what can be had without reading the text{chosen}"
     )
     return Check("chance", evidence.macro_f1 >= limit, evidence.macro_f1, limit, detail)
 
 
-def _against_champion(
-    comparison: Comparison | Unmeasured | None, evidence: Evidence, limits: Limits
-) -> Iterator[Check]:
-    if not isinstance(comparison, Comparison):
-        why = "no reason is known" if comparison is None else comparison.why
-        detail = f"it could not be compared with {evidence.champion} on the test rows: {why}"
-        yield Check("macro-f1", False, 0.0, -limits.worse_by, detail)
-        return
-    points = 100 * comparison.difference
-    interval = f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"
-    yield Check(
-        "macro-f1",
-        points >= -limits.worse_by or comparison.high > 0,
-        points,
-        -limits.worse_by,
-        f"macro-F1 is {points:+.2f} points from {evidence.champion} (95 % interval {interval}, "
-        f"{evidence.rows} test rows), more than {limits.worse_by:g} below are not allowed unless it may be chance",
+def _sources(evidence: Evidence, limits: Limits) -> Check:
+    source, rows = max(evidence.sources.items(), key=lambda one: (one[1], one[0]))
+    share = rows / sum(evidence.sources.values())
+    detail = (
+        f"{rows} of the test rows ({share:.1%}) come from the topic {source}, at most {limits.source_share:.1%} may"
     )
+    if len(evidence.sources) == 1:
+        detail += "; there is no other topic of labels, so below 100% only rows of gate.holdout can decide"
+    return Check("source-share", share <= limits.source_share, share, limits.source_share, detail)
+
+
+def _against_champion(champion: Rival, evidence: Evidence, limits: Limits) -> Iterator[Check]:
+    yield from _loss("macro-f1", champion, evidence, limits.worse_by)
+    comparison = champion.comparison
+    if isinstance(comparison, Unmeasured):
+        return
     low = 100 * comparison.low
     yield Check(
         "macro-f1-interval",
         low >= -limits.uncertain_by,
         low,
         -limits.uncertain_by,
-        f"the 95 % interval of macro-F1 against {evidence.champion} begins at {low:+.2f} points on {evidence.rows} "
-        f"test rows, and may begin at {-limits.uncertain_by:g}",
+        f"the 95 % interval of macro-F1 against {champion.version} begins at {low:+.2f} points on {comparison.rows} "
+        f"{evidence.judged_on}, and may begin at {-limits.uncertain_by:g}",
     )
+    yield from _known_loss("macro-f1-known", champion, evidence, limits.worse_by)
+
+
+def _against_baseline(baseline: Rival, evidence: Evidence, limits: Limits) -> Iterator[Check]:
+    yield from _loss("macro-f1-baseline", baseline, evidence, limits.baseline_worse_by, "the baseline ")
+    yield from _known_loss("macro-f1-baseline-known", baseline, evidence, limits.baseline_worse_by, "the baseline ")
+
+
+def _loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, named: str = "") -> Iterator[Check]:
+    comparison = rival.comparison
+    if isinstance(comparison, Unmeasured):
+        detail = f"it could not be compared with {named}{rival.version} on the {evidence.judged_on}: {comparison.why}"
+        yield Check(name, False, 0.0, -worse_by, detail)
+        return
+    apart = ""
+    if rival.new is not None:
+        others = "there are no others" if rival.known is None else f"{_points(rival.known)} on the others"
+        apart = f"; {_points(rival.new)} on {rival.new.rows} that came since its snapshot, {others}"
+    measured = f"(95 % interval {_interval(comparison)}, {comparison.rows} {evidence.judged_on}{apart})"
+    yield Check(
+        name,
+        _allowed(comparison, worse_by),
+        100 * comparison.difference,
+        -worse_by,
+        f"macro-F1 is {_points(comparison)} points from {named}{rival.version} {measured}, more than {worse_by:g} "
+        "below are not allowed unless it may be chance",
+    )
+
+
+def _known_loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, named: str = "") -> Iterator[Check]:
+    """Where new rows came too: a loss on the others that these may hide."""
+    if rival.known is None or rival.new is None:
+        return
+    yield Check(
+        name,
+        _allowed(rival.known, worse_by),
+        100 * rival.known.difference,
+        -worse_by,
+        f"macro-F1 is {_points(rival.known)} points from {named}{rival.version} on the {rival.known.rows} "
+        f"{evidence.judged_on} that its snapshot held already (95 % interval {_interval(rival.known)}), more than "
+        f"{worse_by:g} below are not allowed unless it may be chance",
+    )
+
+
+def _allowed(comparison: Comparison, worse_by: float) -> bool:
+    return 100 * comparison.difference >= -worse_by or comparison.high > 0
+
+
+def _points(comparison: Comparison) -> str:
+    return f"{100 * comparison.difference:+.2f}"
+
+
+def _interval(comparison: Comparison) -> str:
+    return f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"
 
 
 def _latency(evidence: Evidence, limits: Limits) -> Iterator[Check]:

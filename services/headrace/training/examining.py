@@ -1,4 +1,4 @@
-"""What a network and its rivals answer to the test rows of all ranks."""
+"""What a network and its fp32 original answer to the test rows of all ranks."""
 
 from __future__ import annotations
 
@@ -19,32 +19,29 @@ _ROUNDS = 5
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """Labels of the test rows of all ranks, in one order: the true ones, and those of the int8 ``answers`` with their
-    scores, of the fp32 original, and of the champion (empty without one).
+    scores, and of the fp32 original.
     """
 
     truth: tuple[str, ...]
     answers: Answered
     float_answers: tuple[str, ...]
-    champion_answers: tuple[str, ...]
 
 
-def examine(backend: Backend, original: Network, champion: Backend | None, rows: Rows, exchange: Exchange) -> Examined:
-    """Answer this rank's ``rows`` three times, and gather what all ranks answered."""
+def examine(backend: Backend, original: Network, rows: Rows, exchange: Exchange) -> Examined:
+    """Answer this rank's ``rows`` twice, and gather what all ranks answered."""
     best = np.argmax(float_logits(original, rows.texts), axis=1)
     own = (
         rows.labels,
         answer_scored(backend, rows.texts),
         [original.labels[place] for place in best],
-        answer_scored(champion, rows.texts).labels if champion is not None else (),
     )
-    truth, answers, float_answers, champion_answers = zip(*exchange.gather(own), strict=True)
+    truth, answers, float_answers = zip(*exchange.gather(own), strict=True)
     return Examined(
         truth=_joined(truth),
         answers=Answered(
             _joined([one.labels for one in answers]), tuple(score for one in answers for score in one.scores)
         ),
         float_answers=_joined(float_answers),
-        champion_answers=_joined(champion_answers),
     )
 
 

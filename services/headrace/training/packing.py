@@ -45,7 +45,6 @@ def pack(
     lineage: Lineage,
     exchange: Exchange,
     *,
-    champion: Backend | None = None,
     created_at_ms: int | None = None,
     parent: str | None = None,
 ) -> Packed:
@@ -58,7 +57,7 @@ def pack(
     bare = assemble(quantized, About())
     backend = open_backend("cpu", bare)
     test = parts.split.test
-    examined = examine(backend, trained.original, champion, test, exchange)
+    examined = examine(backend, trained.original, test, exchange)
     truth, answers = examined.truth, examined.answers
     report, float_report = compare(truth, answers.labels), compare(truth, examined.float_answers)
     equal = agreement(answers.labels, examined.float_answers)

@@ -26,6 +26,7 @@ _VALID_SHARE = 0.1
 
 _FIRST_HASHING = next(iter(HASHINGS))
 _ID_DIGITS = 16
+_NO_KEY = "unkeyed/"
 
 OWN_TEST_FILE = "own-test-file"
 """The id of a split whose test rows came in a file of their own: what a hash calls test was trained on."""
@@ -65,8 +66,8 @@ class Splitting(msgspec.Struct, frozen=True):
     @property
     def id(self) -> str:
         """Names the split, and shows nothing of the secret: part of lineages on a topic that others read."""
-        key = "unkeyed" if self.secret is None else self._mac(b"headrace/split/id")[: _ID_DIGITS // 2].hex()
-        return f"{key}/{self.hashing}"
+        key = _NO_KEY if self.secret is None else self._mac(b"headrace/split/id")[: _ID_DIGITS // 2].hex() + "/"
+        return f"{key}{self.hashing}"
 
     def part_of(self, key: bytes) -> Part:
         """Where the text with this ``key`` belongs: 80 % of all texts train, 10 % validate, 10 % test."""
@@ -87,6 +88,11 @@ class Splitting(msgspec.Struct, frozen=True):
 
 UNKEYED = Splitting()
 """The split of who has set no key, as it was before there were any."""
+
+
+def is_unkeyed(id_: str | None) -> bool:
+    """Whether a split with this id, as versions have it, was made without a key."""
+    return id_ is None or id_.startswith(_NO_KEY)
 
 
 class Splits(msgspec.Struct, frozen=True):

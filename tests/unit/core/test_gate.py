@@ -13,16 +13,36 @@ from headrace.core.gate import (
     Judgement,
     Limits,
     Replayed,
+    Rival,
     Unmeasured,
     judge,
 )
 
-LIMITS = Limits()
+LIMITS = Limits(source_share=0.5)
+
+
+def compared(difference: float, low: float, high: float, rows: int = 500) -> Comparison:
+    return Comparison(rows=rows, macro_f1=0.9 + difference, rival_macro_f1=0.9, low=low, high=high)
+
+
+def rival(version: str, difference: float, low: float, high: float, *, known: float | None = None) -> Rival:
+    """With ``known``, 100 rows that were there on which the difference is that, for certain, and 400 that are new."""
+    if known is None:
+        return Rival(version=version, comparison=compared(difference, low, high))
+    return Rival(
+        version=version,
+        comparison=compared(difference, low, high),
+        known=compared(known, known - 0.001, known + 0.001, rows=100),
+        new=compared(0.05, 0.04, 0.06, rows=400),
+    )
+
+
 FIRST = Evidence(rows=500, classes=4, macro_f1=0.9, agreement=0.99, size=1_000_000, latency_us=10.0)
 AGAINST = msgspec.structs.replace(
     FIRST,
-    champion="v1",
-    comparison=Comparison(macro_f1=0.9, champion_macro_f1=0.89, low=-0.01, high=0.03),
+    champion=Rival(
+        version="v1", comparison=Comparison(rows=500, macro_f1=0.9, rival_macro_f1=0.89, low=-0.01, high=0.03)
+    ),
     champion_latency_us=9.0,
     replay=Replayed(
         requests=1000,
@@ -70,8 +90,32 @@ def test_a_version_without_a_test_row_is_not_promoted() -> None:
         ({"latency_us": 1001.0, "champion_latency_us": 1000.0}, "latency", "1001.0 us"),
         ({"latency_us": 19.1}, "latency-against-champion", "the champion 9.0 us"),
         ({"latency_us": 90.1, "champion_latency_us": 45.0}, "latency-against-champion", "2 times as long"),
-        ({"comparison": Unmeasured("it has no artifact")}, "macro-f1", "could not be compared with v1"),
-        ({"comparison": None}, "macro-f1", "could not be compared with v1"),
+        (
+            {"champion": Rival(version="v1", comparison=Unmeasured("it has no artifact"))},
+            "macro-f1",
+            "could not be compared with v1",
+        ),
+        (
+            {"baseline": Rival(version="v0", comparison=Unmeasured("its split is not known here"))},
+            "macro-f1-baseline",
+            "could not be compared with the baseline v0 on the test rows: its split is not known here",
+        ),
+        ({"baseline": rival("v0", -0.021, -0.03, -0.001)}, "macro-f1-baseline", "-2.10 points from the baseline v0"),
+        (
+            {"champion": rival("v1", 0.03, 0.02, 0.04, known=-0.011)},
+            "macro-f1-known",
+            "-1.10 points from v1 on the 100 test rows that its snapshot held already",
+        ),
+        (
+            {"baseline": rival("v0", 0.03, 0.02, 0.04, known=-0.021)},
+            "macro-f1-baseline-known",
+            "-2.10 points from the baseline v0 on the 100 test rows that its snapshot held already",
+        ),
+        (
+            {"sources": {"theirs": 301, "ours": 299}},
+            "source-share",
+            "301 of the test rows (50.2%) come from the topic theirs",
+        ),
         ({"replay": Unmeasured("the store is away")}, "replay", "could not be replayed: the store is away"),
     ],
 )
@@ -96,8 +140,60 @@ def test_each_check_can_refuse_alone_and_says_why(changes: dict[str, object], fa
 def test_a_loss_that_was_seen_and_one_that_cannot_be_excluded_are_limited_apart(
     difference: float, low: float, high: float, failed: list[str]
 ) -> None:
-    comparison = Comparison(macro_f1=0.9 + difference, champion_macro_f1=0.9, low=low, high=high)
-    assert failures(judged(comparison=comparison)) == failed
+    assert failures(judged(champion=rival("v1", difference, low, high))) == failed
+
+
+def test_rows_that_came_since_the_champions_snapshot_are_told_apart() -> None:
+    judgement = judged(champion=rival("v1", 0.03, 0.02, 0.04, known=-0.005))
+    assert judgement.promoted
+    assert "500 test rows; +5.00 on 400 that came since its snapshot, -0.50 on the others)" in judgement.reason
+    only_new = Rival(version="v1", comparison=compared(0.0, -0.01, 0.01), new=compared(0.0, -0.01, 0.01))
+    assert "+0.00 on 500 that came since its snapshot, there are no others)" in judged(champion=only_new).reason
+
+
+def test_a_point_can_not_be_spent_again_at_each_training() -> None:
+    spent = 0.0
+    for training in range(5):
+        spent -= 0.009
+        judgement = judged(
+            champion=rival("last", -0.009, -0.02, -0.001), baseline=rival("best", spent, spent - 0.01, spent + 0.001)
+        )
+        assert judgement.promoted is (training < 2), judgement.reason
+        assert not judgement.raises_baseline
+
+
+@pytest.mark.parametrize(
+    ("evidence", "raised"),
+    [
+        (FIRST, True),
+        (msgspec.structs.replace(FIRST, macro_f1=0.1), False),
+        (msgspec.structs.replace(AGAINST, champion=rival("v1", 0.02, 0.01, 0.03)), True),
+        (msgspec.structs.replace(AGAINST, champion=rival("v1", 0.02, -0.01, 0.05)), False),
+        (msgspec.structs.replace(AGAINST, baseline=rival("v0", 0.02, 0.01, 0.03)), True),
+        (msgspec.structs.replace(AGAINST, baseline=rival("v0", 0.02, -0.01, 0.05)), False),
+        (msgspec.structs.replace(AGAINST, baseline=rival("v0", 0.02, 0.01, 0.03, known=-0.001)), False),
+        (msgspec.structs.replace(AGAINST, baseline=rival("v0", 0.02, 0.01, 0.03, known=0.001)), True),
+    ],
+)
+def test_the_baseline_is_raised_by_who_is_better_for_certain_and_not_by_new_rows_alone(
+    evidence: Evidence, raised: bool
+) -> None:
+    assert judge(evidence, LIMITS).raises_baseline is raised
+
+
+def test_a_single_topic_of_labels_is_all_of_the_test_rows_unless_a_share_forbids_it() -> None:
+    one = msgspec.structs.replace(FIRST, sources={"labels": 500})
+    assert judge(one, Limits()).promoted
+    refused = judge(one, Limits(source_share=0.9))
+    assert failures(refused) == ["source-share"]
+    assert "there is no other topic of labels, so below 100% only rows of gate.holdout can decide" in refused.reason
+    two = msgspec.structs.replace(FIRST, sources={"labels": 450, "others": 50})
+    assert judge(two, Limits(source_share=0.9)).promoted
+
+
+def test_a_split_without_a_key_is_said_in_every_verdict() -> None:
+    assert "trainer.split_key is not set" in judged(FIRST, keyed=False).checks[0].detail
+    assert "split_key" not in judged(FIRST).checks[0].detail
 
 
 def test_too_many_changed_answers_refuse_and_name_the_classes_that_change_most() -> None:
@@ -133,9 +229,9 @@ def test_it_is_promoted_exactly_when_every_check_passed(
         agreement=agreement,
         size=size,
         latency_us=latency,
-        comparison=Comparison(macro_f1=macro_f1, champion_macro_f1=champion, low=macro_f1 - champion - 0.02, high=0.1),
+        champion=rival("v1", macro_f1 - champion, macro_f1 - champion - 0.02, 0.1, known=champion - macro_f1),
         replay=Replayed(requests=2000, changed=changed, unreadable=0, classes=()),
     )
     assert judgement.promoted is all(check.passed for check in judgement.checks)
     assert all(check.detail in judgement.reason for check in judgement.checks if not check.passed)
-    assert len({check.name for check in judgement.checks}) == len(judgement.checks) == 8
+    assert len({check.name for check in judgement.checks}) == len(judgement.checks) == 9

@@ -32,7 +32,7 @@ def test_the_figures_are_those_of_the_rows(drawn: list[tuple[str, str, str]]) ->
     truth, candidate, champion = zip(*drawn, strict=True)
     result = compared(truth, candidate, champion)
     assert result.macro_f1 == pytest.approx(macro_f1(truth, candidate))
-    assert result.champion_macro_f1 == pytest.approx(macro_f1(truth, champion))
+    assert result.rival_macro_f1 == pytest.approx(macro_f1(truth, champion))
     assert -1 <= result.low <= result.high <= 1
 
 

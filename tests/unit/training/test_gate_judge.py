@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from headrace.core.gate import LEAST_ACROSS_SPLITS
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -15,9 +16,10 @@ from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
 from headrace.registry.versions import version_record
 from headrace.training.answering import answer
+from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.judge import Traffic, decide
 from headrace.training.gate.settings import GateSettings
-from headrace.training.ranks.job import Outcome
+from headrace.training.ranks.job import Compared, Outcome
 from headrace.training.report import compare
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
@@ -38,6 +40,18 @@ def published(store: Path, artifact: Artifact) -> ModelVersion:
     return version_record(artifact, name="m", uri=uri, now_ms=0)
 
 
+def compared(version: Artifact, answers: Sequence[str]) -> Compared:
+    """Answers of a version that was trained by the same split, on another source."""
+    return Compared(
+        version=version.version,
+        split="a-key/a-hashing",
+        answers=tuple(answers),
+        fair=(True,) * len(answers),
+        known=None,
+        latency_us=10.0,
+    )
+
+
 def outcome_of(candidate: Artifact, champion: Artifact | None = None) -> Outcome:
     """What a training would have written whose candidate is right on every test row."""
     answers = answer(open_backend("cpu", candidate), TEXTS)
@@ -48,15 +62,14 @@ def outcome_of(candidate: Artifact, champion: Artifact | None = None) -> Outcome
         sha256=candidate.sha256,
         size=candidate.size,
         float_size=candidate.size,
-        lineage=Lineage(source="labels", digest="d", rows=80),
+        lineage=Lineage(source="labels", digest="d", rows=80, split="a-key/a-hashing"),
         report=compare(answers, answers),
         float_report=compare(answers, answers),
         truth=tuple(answers),
         answers=tuple(answers),
         float_answers=tuple(answers),
-        champion_answers=tuple(before),
         latency_us=10.0,
-        champion_latency_us=None if champion is None else 10.0,
+        champion=None if champion is None else compared(champion, before),
         epochs=1,
         seconds=1.0,
     )
@@ -123,11 +136,11 @@ def test_a_candidate_is_compared_with_the_champion_on_test_rows_and_on_requests(
     outcome = outcome_of(ours, theirs)
     champion = published(tmp_path, theirs)
     verdict = decided(published(tmp_path, ours), champion, outcome)
-    changed = sum(one != other for one, other in zip(outcome.answers, outcome.champion_answers, strict=True))
+    changed = sum(one != other for one, other in zip(outcome.answers, outcome.champion.answers, strict=True))
     assert verdict.promoted
     assert verdict.champion == champion.version
     assert check(verdict, "macro-f1").value == pytest.approx(
-        100 * (1 - compare(outcome.truth, outcome.champion_answers).macro_f1)
+        100 * (1 - compare(outcome.truth, outcome.champion.answers).macro_f1)
     )
     # The requests are the test texts.
     assert check(verdict, "replay").value == changed / len(TEXTS) > 0.25
@@ -137,7 +150,7 @@ def test_a_candidate_is_compared_with_the_champion_on_test_rows_and_on_requests(
 def test_a_worse_candidate_is_left_as_challenger_with_every_reason(tmp_path: Path) -> None:
     ours, theirs = random_artifact(1), random_artifact(2)
     outcome = outcome_of(ours, theirs)
-    outcome = msgspec.structs.replace(outcome, truth=outcome.champion_answers, float_answers=outcome.champion_answers)
+    outcome = msgspec.structs.replace(outcome, truth=outcome.champion.answers, float_answers=outcome.champion.answers)
     verdict = decided(published(tmp_path, ours), published(tmp_path, theirs), outcome, GateSettings())
     assert not verdict.promoted
     assert {one.name for one in verdict.checks if not one.passed} == {
@@ -212,3 +225,73 @@ def test_a_champion_that_no_trusted_key_signed_is_not_replayed_so_nothing_is_pro
     other = new_key(tmp_path / "other.pem")
     foreign = decided(other.sign(signed), own.sign(unsigned), outcome, trusted=[own.public])
     assert "which is not trusted here" in check(foreign, "replay").detail
+
+
+def judged_beside(tmp_path: Path, **changes: object) -> Verdict:
+    """The verdict on a candidate that is right, beside a champion whose rows of the outcome are changed."""
+    ours, theirs = random_artifact(1), random_artifact(2)
+    outcome = outcome_of(ours, theirs)
+    champion = msgspec.structs.replace(outcome.champion, **changes)
+    outcome = msgspec.structs.replace(outcome, champion=champion)
+    return decided(published(tmp_path, ours), published(tmp_path, theirs), outcome)
+
+
+def test_across_two_splits_only_rows_count_that_both_call_test(tmp_path: Path) -> None:
+    fair = tuple(row % 2 == 0 for row in range(len(TEXTS)))
+    verdict = judged_beside(tmp_path, split="another-key/a-hashing", fair=fair)
+    outcome = outcome_of(random_artifact(1), random_artifact(2))
+    ours, theirs = outcome.truth[::2], outcome.champion.answers[::2]
+    assert "40 test rows" in check(verdict, "macro-f1").detail
+    assert check(verdict, "macro-f1").value == pytest.approx(
+        100 * compare_paired(ours, ours, theirs, resamples=100, randomness=np.random.default_rng(1)).difference
+    )
+
+
+def test_too_few_rows_that_both_splits_call_test_prove_nothing_and_the_verdict_says_what_to_do(tmp_path: Path) -> None:
+    fair = tuple(row < LEAST_ACROSS_SPLITS - 1 for row in range(len(TEXTS)))
+    verdict = judged_beside(tmp_path, split="another-key/a-hashing", fair=fair)
+    assert [one.name for one in verdict.checks if not one.passed] == ["macro-f1"]
+    assert "only 29 rows are test rows of both; below 30 nobody can tell" in verdict.reason
+    assert "`headrace models promote VERSION --alias champion`" in verdict.reason
+    assert "gate.holdout" in verdict.reason
+
+
+def test_a_champion_of_a_split_that_is_not_known_here_may_have_been_trained_on_the_test_rows(tmp_path: Path) -> None:
+    verdict = judged_beside(tmp_path, split="another-key/a-hashing", fair=None)
+    assert [one.name for one in verdict.checks if not one.passed] == ["macro-f1"]
+    assert "another-key/a-hashing, which is not known here" in verdict.reason
+    assert "trainer.previous_split_key" in verdict.reason
+
+
+def test_rows_that_the_champions_snapshot_held_are_judged_apart_from_those_that_came_since(tmp_path: Path) -> None:
+    ours, theirs = random_artifact(1), random_artifact(2)
+    outcome = outcome_of(ours, theirs)
+    # The champion was right on the first 20 rows, which it knew; the candidate is right on the 60 that came since.
+    truth = outcome.champion.answers[:20] + outcome.answers[20:]
+    known = tuple(row < 20 for row in range(80))
+    champion = msgspec.structs.replace(outcome.champion, known=known)
+    outcome = msgspec.structs.replace(outcome, truth=truth, champion=champion)
+    settings = msgspec.structs.replace(LOOSE, uncertain_by=100.0)
+    verdict = decided(published(tmp_path, ours), published(tmp_path, theirs), outcome, settings)
+    assert [one.name for one in verdict.checks if not one.passed] == ["macro-f1-known"]
+    assert "on 60 that came since its snapshot" in check(verdict, "macro-f1").detail
+    assert check(verdict, "macro-f1-known").value < -50
+
+
+def test_the_baseline_is_compared_beside_the_champion_and_the_verdict_names_the_one_from_now_on(tmp_path: Path) -> None:
+    ours, theirs, best = random_artifact(1), random_artifact(2), random_artifact(3)
+    outcome = outcome_of(ours, theirs)
+    records = [published(tmp_path, one) for one in (ours, theirs, best)]
+    first = decided(records[0], None, outcome_of(ours))
+    assert first.baseline == ours.version
+    # Right on every row, and so better than the champion, which was the baseline, for certain.
+    assert decided(records[0], records[1], outcome).baseline == ours.version
+    as_good = msgspec.structs.replace(outcome, baseline=compared(best, outcome.truth))
+    kept = decided(records[0], records[1], as_good)
+    assert kept.promoted
+    assert kept.baseline == best.version
+    worse = msgspec.structs.replace(as_good, answers=outcome.champion.answers, float_answers=outcome.champion.answers)
+    refused = decided(records[0], records[1], worse)
+    assert "macro-f1-baseline" in {one.name for one in refused.checks if not one.passed}
+    assert "macro-f1" not in {one.name for one in refused.checks if not one.passed}
+    assert refused.baseline == best.version

@@ -6,8 +6,9 @@ import functools
 import itertools
 
 import numpy as np
+import pytest
 
-from headrace.core.gate import Evidence, Judgement, Limits, judge
+from headrace.core.gate import Comparison, Evidence, Judgement, Limits, Rival, judge
 from headrace.core.secret import Secret
 from headrace.training.dataset import Rows
 from headrace.training.gate.bootstrap import compare_paired
@@ -62,32 +63,62 @@ def answers(rows: Rows, honest_right: int) -> list[str]:
     ]
 
 
-def judged(splitting: Splitting) -> Judgement:
-    """The gate's word on a candidate that is right on half of the honest rows, beside a champion that is on nine of
-    ten. Both know the planted ones.
-    """
-    rows = rows_called_test(splitting)
-    candidate, champion = answers(rows, 5), answers(rows, 9)
-    comparison = compare_paired(rows.labels, candidate, champion, resamples=500, randomness=np.random.default_rng(1))
+def judged(rows: Rows, candidate: list[str], champion: list[str], known: list[bool]) -> Judgement:
+    """The gate's word on a candidate beside a champion, whose snapshot held the rows that are ``known``."""
+
+    def beside(chosen: list[bool]) -> Comparison | None:
+        places = [place for place, is_chosen in enumerate(chosen) if is_chosen]
+        if not places:
+            return None
+        truth, ours, theirs = ([of[place] for place in places] for of in (rows.labels, candidate, champion))
+        return compare_paired(truth, ours, theirs, resamples=500, randomness=np.random.default_rng(1))
+
+    whole = beside([True] * len(rows))
+    assert whole is not None
     evidence = Evidence(
         rows=len(rows),
-        classes=2,
+        classes=len(set(rows.labels)),
         macro_f1=compare(rows.labels, candidate).macro_f1,
         agreement=1.0,
         size=1,
         latency_us=1.0,
-        champion="v1",
-        comparison=comparison,
+        champion=Rival(
+            version="v1", comparison=whole, known=beside(known), new=beside([not is_known for is_known in known])
+        ),
     )
     return judge(evidence, Limits())
 
 
+def refusals(judgement: Judgement) -> list[str]:
+    return [check.name for check in judgement.checks if not check.passed]
+
+
+def judged_once_all_are_known(splitting: Splitting) -> Judgement:
+    """A candidate that is right on half of the honest rows, beside a champion that is on nine of ten. Both know the
+    planted ones, which came before the champion did.
+    """
+    rows = rows_called_test(splitting)
+    return judged(rows, answers(rows, 5), answers(rows, 9), [True] * len(rows))
+
+
 def test_planted_rows_hide_from_the_gate_what_became_of_the_honest_ones_where_the_split_has_no_key() -> None:
-    assert judged(UNKEYED).promoted
+    assert judged_once_all_are_known(UNKEYED).promoted
 
 
 def test_who_does_not_know_the_key_of_the_split_can_not_choose_the_rows_that_the_gate_judges_by() -> None:
     rows = rows_called_test(KEYED)
     assert 0.08 < sum(text.startswith("planted") for text in rows.texts) / PLANTED < 0.12
-    judgement = judged(KEYED)
-    assert [check.name for check in judgement.checks if not check.passed] == ["macro-f1", "macro-f1-interval"]
+    assert refusals(judged_once_all_are_known(KEYED)) == ["macro-f1", "macro-f1-interval"]
+
+
+@pytest.mark.parametrize("splitting", [UNKEYED, KEYED])
+def test_planted_rows_of_classes_that_the_champion_can_not_know_do_not_outweigh_the_rows_that_it_knew(
+    splitting: Splitting,
+) -> None:
+    rows = rows_called_test(splitting)
+    planted_rows = [text.startswith("planted") for text in rows.texts]
+    labels = ["planted" if is_planted else label for is_planted, label in zip(planted_rows, rows.labels, strict=True)]
+    rows = Rows(rows.texts, tuple(labels))
+    champion = ["a" if is_planted else given for is_planted, given in zip(planted_rows, answers(rows, 9), strict=True)]
+    judgement = judged(rows, answers(rows, 6), champion, [not is_planted for is_planted in planted_rows])
+    assert refusals(judgement) == ["macro-f1-known"]

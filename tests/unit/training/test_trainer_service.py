@@ -31,8 +31,8 @@ async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the
     await world.label("c", label="neg", partition=1)
     (done,) = await world.trained()
     kinds = [type(record) for record in world.models()]
-    assert kinds == [Training, ModelVersion, Verdict, ModelAlias, Training]
-    begun, version, _, alias, _ = world.models()
+    assert kinds == [Training, ModelVersion, Verdict, ModelAlias, ModelAlias, Training]
+    begun, version, _, alias, baseline, _ = world.models()
     assert begun.state is TrainingState.RUNNING
     assert begun.offsets == (OffsetRange(0, 0, 2), OffsetRange(1, 0, 1))
     assert begun.reason == "the first 3 labels"
@@ -40,6 +40,7 @@ async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the
     assert (job.source.ranges, job.created_at_ms, job.id) == (begun.offsets, begun.begun_at_ms, begun.id)
     assert version.lineage.offsets == begun.offsets
     assert (alias.alias, alias.version, done.version) == ("champion", version.version, version.version)
+    assert (baseline.alias, baseline.version) == ("baseline", version.version)
     assert world.metric("trainings_total", state="done") == 1.0
 
 
@@ -93,6 +94,69 @@ async def test_a_pinned_champion_stays_and_the_promoted_version_is_the_challenge
     assert world.alias() == pinned
     assert world.alias("challenger").version == second.version
     assert "pinned" in world.alias("challenger").reason
+
+
+@story
+async def test_the_baseline_is_the_first_champion_until_a_better_one_and_goes_into_every_later_job(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    first = world.alias().version
+    await world.label("d", "e", "f")
+    (_, second) = await world.trained(2)
+    assert (world.alias().version, world.alias("baseline").version) == (second.version, first)
+    assert world.launched[1].baseline is None, "the champion is the baseline"
+    world.better = True
+    await world.label("g", "h", "i")
+    (*_, third) = await world.trained(3)
+    assert (world.launched[2].champion.version, world.launched[2].baseline.version) == (second.version, first)
+    assert world.alias("baseline").version == third.version
+    assert world.alias("baseline").previous == first
+
+
+@story
+async def test_a_baseline_that_is_pinned_is_moved_by_hand_only(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    pinned = msgspec.structs.replace(world.alias("baseline"), pinned=True)
+    await world.decree(pinned)
+    world.better = True
+    await world.label("d", "e", "f")
+    (_, second) = await world.trained(2)
+    assert world.alias().version == second.version
+    assert world.alias("baseline") == pinned
+
+
+@story
+async def test_what_is_no_champion_is_no_baseline_either(world):
+    world.start()
+    world.promoted = False
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    assert world.alias("baseline") is None
+    world.promoted = True
+    await world.label("d", "e", "f")
+    await world.trained(2)
+    await world.decree(msgspec.structs.replace(world.alias(), pinned=True))
+    before = world.alias("baseline")
+    world.better = True
+    await world.label("g", "h", "i")
+    await world.trained(3)
+    assert world.alias("baseline") == before, "a pinned champion keeps a better version from both"
+
+
+@story
+async def test_a_champion_from_before_there_were_baselines_becomes_the_first(world):
+    world.start()
+    await world.label("a", "b", "c")
+    await world.trained(1)
+    first = world.alias().version
+    await world.forget(world.alias("baseline"))
+    await world.label("d", "e", "f")
+    await world.trained(2)
+    moves = [record for record in world.models() if isinstance(record, ModelAlias) and record.alias == "baseline"]
+    assert [move.version for move in moves] == [first, first]
 
 
 @story

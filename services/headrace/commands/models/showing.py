@@ -102,8 +102,7 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
     yield "rows", f"{lineage.rows:,}"
     yield "digest", lineage.digest
     if lineage.split is not None:
-        open_ = lineage.split.startswith("unkeyed/")
-        yield "split", lineage.split + (" (whoever writes labels can choose what is tested)" if open_ else "")
+        yield "split", lineage.split
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
     for reason, count in sorted(lineage.dropped.items()):

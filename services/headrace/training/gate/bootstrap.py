@@ -49,7 +49,7 @@ def compare_paired(
         ]
     )
     low, high = np.quantile(differences, INTERVAL)
-    return Comparison(macro_f1=float(ours), champion_macro_f1=float(theirs), low=float(low), high=float(high))
+    return Comparison(rows=rows, macro_f1=float(ours), rival_macro_f1=float(theirs), low=float(low), high=float(high))
 
 
 def _draws(

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
-from headrace.core.gate import Comparison, Evidence, Replayed, Unmeasured, judge
+from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
@@ -18,8 +18,9 @@ from headrace.registry.loading import load_version
 from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
 from headrace.training.gate.settings import GateSettings
-from headrace.training.ranks.job import Outcome
+from headrace.training.ranks.job import Compared, Outcome
 from headrace.training.report import agreement
+from headrace.training.splitting import is_unkeyed
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ModelVersion, Verdict
 
@@ -46,11 +47,13 @@ async def decide(
 ) -> Verdict:
     """What the gate decides about ``candidate``, which came of the training ``outcome``.
 
-    ``champion`` is the version whose answers the outcome holds beside the new ones, None for a first version. What
+    ``champion`` is the version whose answers the outcome holds beside the new ones, None for a first version; the
+    outcome may hold those of a baseline too. What
     can't be measured (the store or Kafka away, an artifact damaged) fails its check, so that nothing is promoted that
     was not looked at; the reason is in the verdict. ``trusted`` are the public keys of which one has to have signed a
     version that is loaded, if there are any. ``offload`` runs the computing off the event loop.
     """
+    baseline = outcome.baseline
     evidence = Evidence(
         rows=len(outcome.truth),
         classes=len(set(outcome.truth)),
@@ -58,15 +61,22 @@ async def decide(
         agreement=agreement(outcome.answers, outcome.float_answers),
         size=candidate.size,
         latency_us=outcome.latency_us,
+        keyed=not is_unkeyed(outcome.lineage.split),
     )
+
+    async def beside(version: str, alias: str, other: Compared | None) -> Rival:
+        rival: Rival = await offload(lambda: _rival(version, alias, other, outcome, settings.resamples, randomness))
+        return rival
+
     if champion is not None:
         evidence = msgspec.structs.replace(
             evidence,
-            champion=champion.version,
-            comparison=await offload(lambda: _compare(outcome, settings.resamples, randomness)),
-            champion_latency_us=outcome.champion_latency_us,
+            champion=await beside(champion.version, "champion", outcome.champion),
+            champion_latency_us=None if outcome.champion is None else outcome.champion.latency_us,
             replay=await _replay(candidate, champion, traffic, settings, trusted, offload) if settings.replay else None,
         )
+    if baseline is not None:
+        evidence = msgspec.structs.replace(evidence, baseline=await beside(baseline.version, "baseline", baseline))
     judgement = judge(evidence, settings)
     return Verdict(
         name=candidate.name,
@@ -75,8 +85,16 @@ async def decide(
         reason=judgement.reason,
         decided_at_ms=clock.now_ms(),
         checks=judgement.checks,
-        champion=evidence.champion,
+        champion=None if champion is None else champion.version,
+        baseline=candidate.version if judgement.raises_baseline else _baseline_before(champion, outcome),
     )
+
+
+def _baseline_before(champion: ModelVersion | None, outcome: Outcome) -> str | None:
+    """The version that was the baseline; the champion is, where the training was told of no other."""
+    if outcome.baseline is not None:
+        return outcome.baseline.version
+    return None if champion is None else champion.version
 
 
 def answer_by(version: ModelVersion, trusted: Collection[str]) -> Answer:
@@ -98,14 +116,58 @@ def answer_by(version: ModelVersion, trusted: Collection[str]) -> Answer:
     return answer
 
 
-def _compare(outcome: Outcome, resamples: int, randomness: np.random.Generator) -> Comparison | Unmeasured:
+def _rival(
+    version: str,
+    alias: str,
+    other: Compared | None,
+    outcome: Outcome,
+    resamples: int,
+    randomness: np.random.Generator,
+) -> Rival:
+    """``version``, which ``alias`` points at, beside the candidate on the test rows that neither was trained on."""
+    chosen = _rows_for_both(alias, other, outcome)
+    if isinstance(chosen, Unmeasured):
+        return Rival(version=version, comparison=chosen)
+    assert other is not None  # noqa: S101 - nothing would have been chosen
+    answers = other.answers
+
+    def on(rows: Sequence[int]) -> Comparison | None:
+        if not rows:
+            return None
+        truth, ours, theirs = ([of[row] for row in rows] for of in (outcome.truth, outcome.answers, answers))
+        return compare_paired(truth, ours, theirs, resamples=resamples, randomness=randomness)
+
+    whole = on(chosen)
+    assert whole is not None  # noqa: S101 - rows were chosen
+    if other.known is None:
+        return Rival(version=version, comparison=whole)
+    known = [row for row in chosen if other.known[row]]
+    new = [row for row in chosen if not other.known[row]]
+    return Rival(version=version, comparison=whole, known=on(known), new=on(new))
+
+
+def _rows_for_both(alias: str, other: Compared | None, outcome: Outcome) -> list[int] | Unmeasured:
+    """The places of the test rows that neither version was trained on."""
     if not outcome.truth:
         return Unmeasured("there is no test row")
-    if not outcome.champion_answers:
+    if other is None or not other.answers:
         return Unmeasured("the training holds no answers of it")
-    return compare_paired(
-        outcome.truth, outcome.answers, outcome.champion_answers, resamples=resamples, randomness=randomness
+    by_hand = (
+        f"Look at the new version and `headrace models promote VERSION --alias {alias}`, or name rows that decide as "
+        "gate.holdout"
     )
+    if other.fair is None:
+        return Unmeasured(
+            f"its rows were divided by the split {other.split}, which is not known here, so it may have been trained "
+            f"on them. If another key made it, set that as trainer.previous_split_key. {by_hand}"
+        )
+    chosen = [row for row, fair in enumerate(other.fair) if fair]
+    if len(chosen) < len(other.fair) and len(chosen) < LEAST_ACROSS_SPLITS:
+        return Unmeasured(
+            f"its rows were divided by another split, and only {len(chosen)} rows are test rows of both; below "
+            f"{LEAST_ACROSS_SPLITS} nobody can tell. {by_hand}"
+        )
+    return chosen
 
 
 async def _replay(

@@ -110,6 +110,7 @@ def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
         digest=hashlib.sha256(msgspec.msgpack.encode(digests)).hexdigest(),
         dropped=dict(sorted(dropped.items())),
         splitting=splitting.id,
+        test_places=tuple((shard.records[i].partition, shard.records[i].offset) for i in kept[Part.TEST]),
     )
 
 

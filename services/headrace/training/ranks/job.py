@@ -33,8 +33,9 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` is the version whose answers
-    to the test rows are wanted beside the new one's; ``created_at_ms`` goes into the version's name.
+    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` and ``baseline`` are
+    versions whose answers to the test rows are wanted beside the new one's (no baseline where it is the champion);
+    ``created_at_ms`` goes into the version's name.
     """
 
     id: str
@@ -46,17 +47,33 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ms: int | None = None
     parent: str | None = None
     champion: ModelVersion | None = None
+    baseline: ModelVersion | None = None
     split: str | None = None
     """The id of the split, whose secret ranks take from their own settings. None: made before there were keys."""
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 
 
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """A ``version`` beside the new one: its ``answers`` to the test rows of the outcome, in their order.
+
+    ``fair`` says which of the rows it was not trained on, None where nobody here can tell; ``split`` is the id of its
+    split. ``known`` says which of them its own snapshot held, None where nobody can tell. ``latency_us`` as in Outcome.
+    """
+
+    version: str
+    split: str | None
+    answers: tuple[str, ...]
+    fair: tuple[bool, ...] | None
+    known: tuple[bool, ...] | None
+    latency_us: float
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What rank 0 writes when a training is done, as JSON at :func:`outcome_uri`.
 
-    ``truth``, ``answers``, ``float_answers`` and ``champion_answers`` are the labels of the test rows of all ranks, in
-    one order: the true ones, the new version's, those of its fp32 original, the champion's (empty without one).
+    ``truth``, ``answers`` and ``float_answers`` are the labels of the test rows of all ranks, in one order: the true
+    ones, the new version's, those of its fp32 original. ``champion`` and ``baseline`` are what the job asked for.
     ``curve``: what compression tried, None without a budget.
     ``latency_us``: microseconds a text on one thread of the cpu backend, of this version; ``epochs``, ``seconds``.
     """
@@ -72,11 +89,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     truth: tuple[str, ...]
     answers: tuple[str, ...]
     float_answers: tuple[str, ...]
-    champion_answers: tuple[str, ...]
     latency_us: float
-    champion_latency_us: float | None
     epochs: int
     seconds: float
+    champion: Compared | None = None
+    baseline: Compared | None = None
     curve: Curve | None = None
 
 

@@ -13,7 +13,7 @@ from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model import store
 from headrace.model.artifact import beside, save
-from headrace.model.backends.interface import Backend, open_backend
+from headrace.model.backends.interface import open_backend
 from headrace.registry.loading import load_version
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
@@ -22,9 +22,10 @@ from headrace.training.examining import latency_us
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.checkpoint import StoredCheckpoints
+from headrace.training.ranks.comparing import compared
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.files import read_files
-from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource, outcome_uri
+from headrace.training.ranks.job import Compared, FileSource, Job, Outcome, TopicSource, outcome_uri
 from headrace.training.ranks.labels import read_partitions
 from headrace.training.ranks.parts import Parts
 from headrace.training.splitting import Splits, Splitting
@@ -43,13 +44,17 @@ def run(
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
-    ``trusted`` are the public keys of which one has to have signed the champion, if there are any. Of ``splits``
-    the job names one. A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that
-    can't be trained on or be divided, ArtifactError for a champion that can't be loaded, and a KafkaError.
+    ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any.
+    Of ``splits`` the job names one. A rank that is started again goes on from the last checkpoint. Raises DatasetError
+    for rows that can't be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a
+    KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
-    champion = None if job.champion is None else open_backend("cpu", load_version(job.champion, trusted))
+    rivals = [
+        None if one is None else (one, open_backend("cpu", load_version(one, trusted)))
+        for one in (job.champion, job.baseline)
+    ]
     parts = read_parts(job.source, cluster, exchange, _splitting(job, splits))
 
     def tell(name: str, **fields: Any) -> None:
@@ -76,12 +81,14 @@ def run(
         parts,
         lineage_of(parts, _source_name(job.source), job.recipe, exchange, _offsets(job.source)),
         exchange,
-        champion=champion,
         created_at_ms=job.created_at_ms,
         parent=job.parent,
     )
+    champion, baseline = (
+        None if rival is None else compared(*rival, parts, job.source, splits, exchange) for rival in rivals
+    )
     if exchange.rank == 0:
-        outcome = _outcome(job, trained, packed, parts, champion, begun)
+        outcome = _outcome(job, trained, packed, parts, champion, baseline, begun)
         save(packed.artifact, outcome.uri)
         if trained.curve is not None:
             table, picture = beside(outcome.uri)
@@ -125,7 +132,13 @@ def _offsets(source: FileSource | TopicSource) -> tuple[OffsetRange, ...]:
 
 
 def _outcome(
-    job: Job, trained: Trained, packed: Packed, parts: Parts, champion: Backend | None, begun: float
+    job: Job,
+    trained: Trained,
+    packed: Packed,
+    parts: Parts,
+    champion: Compared | None,
+    baseline: Compared | None,
+    begun: float,
 ) -> Outcome:
     artifact, examined = packed.artifact, packed.examined
     texts = parts.split.test.texts or parts.split.train.texts
@@ -142,10 +155,10 @@ def _outcome(
         truth=examined.truth,
         answers=examined.answers.labels,
         float_answers=examined.float_answers,
-        champion_answers=examined.champion_answers,
+        champion=champion,
+        baseline=baseline,
         curve=trained.curve,
         latency_us=latency_us(packed.backend, texts, time.perf_counter),
-        champion_latency_us=None if champion is None else latency_us(champion, texts, time.perf_counter),
         epochs=trained.chosen.number,
         # Evaluated last, so that the measuring above counts too.
         seconds=time.monotonic() - begun,

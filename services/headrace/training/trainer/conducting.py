@@ -39,6 +39,7 @@ from headrace_schemas.records import (
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+BASELINE = "baseline"
 LONGEST_ERROR = 4000
 
 T = TypeVar("T")
@@ -162,13 +163,16 @@ class Conductor:
         if job is not None:
             return job
         champion = self._log.resolve(self._name, CHAMPION)
-        if champion is not None:
-            # The ranks look too: their job comes from the store. This is before any of them is started.
-            verify(champion, self._trusted)
+        baseline = self._log.resolve(self._name, BASELINE)
+        for rival in (champion, baseline):
+            if rival is not None:
+                # The ranks look too: their job comes from the store. This is before any of them is started.
+                verify(rival, self._trusted)
         fresh = job_of(
             training,
             topic=self._topic,
             champion=champion,
+            baseline=baseline,
             settings=self._settings,
             store=self._store,
         )
@@ -187,12 +191,12 @@ class Conductor:
         compared = None if champion is None else champion.version
         if verdict.promoted and now is not None and now.version not in (compared, version.version):
             reason = f"the champion is {now.version} by now, and this was compared with {compared or 'none'}"
-            verdict = msgspec.structs.replace(verdict, promoted=False, reason=reason)
+            verdict = msgspec.structs.replace(verdict, promoted=False, reason=reason, baseline=None)
         self._metrics.judged(promoted=verdict.promoted)
         return verdict
 
     def _moves(self, version: ModelVersion, verdict: Verdict) -> list[ModelAlias]:
-        """The record that points champion or challenger at ``version``, or none: what is pinned is moved by hand."""
+        """The records that point champion or challenger, and the baseline: what is pinned is moved by hand."""
         alias, reason = (CHAMPION if verdict.promoted else CHALLENGER), verdict.reason
         pointer = self._log.aliases.get((self._name, CHAMPION))
         if verdict.promoted and pointer is not None and pointer.pinned:
@@ -203,7 +207,17 @@ class Conductor:
             event("version.unplaced", level="warning", model=self._name, version=version.version, why=str(error))
             return []
         event("version.placed", model=self._name, version=version.version, alias=alias, reason=reason)
-        return [moved]
+        return [moved, *self._moves_of_baseline(verdict, champion=version.version if alias == CHAMPION else None)]
+
+    def _moves_of_baseline(self, verdict: Verdict, *, champion: str | None) -> list[ModelAlias]:
+        """The record that points the baseline at the best version so far: the new ``champion``, or the first one."""
+        pointer, best = self._log.aliases.get((self._name, BASELINE)), verdict.baseline
+        raised = best == verdict.version
+        if best is None or (raised and champion is None) or (pointer is not None and (pointer.pinned or not raised)):
+            return []
+        reason = "better than the baseline before, for certain" if pointer is not None else "the first baseline"
+        event("version.placed", model=self._name, version=best, alias=BASELINE, reason=reason)
+        return [move(self._log, self._name, BASELINE, best, reason=reason, now_ms=self._clock.now_ms())]
 
     def _known(self, version: str | None) -> ModelVersion | None:
         return None if version is None else self._log.versions.get((self._name, version))

@@ -16,6 +16,7 @@ def job_of(
     *,
     topic: str,
     champion: ModelVersion | None,
+    baseline: ModelVersion | None,
     settings: TrainerSettings,
     store: TrainingStore,
 ) -> Job:
@@ -32,6 +33,7 @@ def job_of(
         created_at_ms=training.begun_at_ms,
         parent=None if champion is None else champion.version,
         champion=champion,
+        baseline=None if baseline == champion else baseline,
         split=Splits(settings.split_key, settings.previous_split_key).current.id,
         accept=settings.accept,
     )

@@ -1,0 +1,79 @@
+"""What another version answers to the test rows, and on which of them it may be compared with the new one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from headrace.model.backends.interface import Backend
+from headrace.training.answering import answer
+from headrace.training.examining import latency_us
+from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.job import Compared, FileSource, TopicSource
+from headrace.training.ranks.parts import Parts
+from headrace.training.splitting import Splits
+from headrace_schemas.records import ModelVersion
+
+T = TypeVar("T")
+
+
+def compared(
+    version: ModelVersion,
+    backend: Backend,
+    parts: Parts,
+    source: FileSource | TopicSource,
+    splits: Splits,
+    exchange: Exchange,
+    monotonic: Callable[[], float] = time.perf_counter,
+) -> Compared:
+    """Answer this rank's test rows by ``backend``, which is ``version``, and gather what all ranks answered.
+
+    ``parts`` are the rows of the new version, read from ``source``. A collective.
+    """
+    test = parts.split.test
+    return Compared(
+        version=version.version,
+        split=_split_of(version),
+        answers=_joined(exchange.gather(answer(backend, test.texts))),
+        fair=_all_told(exchange.gather(fair_rows(version, parts, splits))),
+        known=_all_told(exchange.gather(known_rows(version, parts, source))),
+        latency_us=latency_us(backend, test.texts or parts.split.train.texts, monotonic),
+    )
+
+
+def fair_rows(version: ModelVersion, parts: Parts, splits: Splits) -> list[bool] | None:
+    """Which of this rank's test rows ``version`` was not trained on: those that its own split calls test too.
+
+    None when its split is not known here, as its key is another one or its test rows were a file of their own.
+    """
+    texts = parts.split.test.texts
+    split = _split_of(version)
+    if split == parts.splitting:
+        return [True] * len(texts)
+    found = splits.find(split)
+    if found is None:
+        return None
+    return [True] * len(texts) if found.id == parts.splitting else found.calls_test(texts)
+
+
+def known_rows(version: ModelVersion, parts: Parts, source: FileSource | TopicSource) -> list[bool] | None:
+    """Which of this rank's test rows the snapshot of ``version`` held; None when it was trained on something else."""
+    lineage = version.lineage
+    if lineage is None or not isinstance(source, TopicSource) or lineage.source != source.topic or not lineage.offsets:
+        return None
+    ends = {one.partition: one.end for one in lineage.offsets}
+    return [offset < ends.get(partition, 0) for partition, offset in parts.test_places]
+
+
+def _split_of(version: ModelVersion) -> str | None:
+    return None if version.lineage is None else version.lineage.split
+
+
+def _all_told(parts: Sequence[Sequence[bool] | None]) -> tuple[bool, ...] | None:
+    told = [part for part in parts if part is not None]
+    return _joined(told) if len(told) == len(parts) else None
+
+
+def _joined(parts: Sequence[Sequence[T]]) -> tuple[T, ...]:
+    return tuple(one for part in parts for one in part)
