@@ -97,7 +97,7 @@ async def audit(client: Client, published: Sequence[Published], *, quiet_s: floa
         sent[name] = [getattr(place, name) for place in published]
     rows: list[tuple[int, ...]] = []
     async with client.reader("beginning") as reader:
-        begins = sum(reader.positions.values())
+        begins = sum(place.position for place in reader.positions.values())
         while answers := await reader.read(timeout_s=quiet_s):
             rows += [
                 (
@@ -113,5 +113,5 @@ async def audit(client: Client, published: Sequence[Published], *, quiet_s: floa
                 )
                 for answer in answers
             ]
-        records = sum(reader.positions.values()) - begins
+        records = sum(place.position for place in reader.positions.values()) - begins
     return audited(sent, np.array(rows, ANSWERED), "log", records=records)

@@ -91,7 +91,7 @@ async def test_versions_are_taken_up_and_rolled_back_under_load_and_nothing_is_l
 async def answers_come(client) -> None:
     """Wait until the answer to a request that is published now is there."""
     async with client.reader("latest") as reader:
-        behind = sum(reader.positions.values())
+        behind = sum(place.position for place in reader.positions.values())
     await answered(client, behind + 50)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from headrace.client import Answer, GroupReader
 from headrace.client.reading import CHUNK
 from headrace.client.shares import Share, Shares
+from headrace.core.answer_log import Place, encode_metadata
 from headrace.kafka.interface import Record
 
 
@@ -26,7 +27,7 @@ class KeepsWhatItFetched(GroupReader):
 
 
 class _ForgetsTheStart(Shares):
-    async def _not_yet(self, fresh: Mapping[Share, int]) -> Collection[Share]:
+    async def _not_yet(self, fresh: Mapping[Share, Place]) -> Collection[Share]:
         return ()
 
 
@@ -43,13 +44,17 @@ class CommitsWhatItRead(GroupReader):
 
     def _take(self, share: Share, expected: int, records: Sequence[Record]) -> list[Answer]:
         answers = super()._take(share, expected, records)
-        share.marked = share.handed
+        if answers:
+            share.mark(answers[-1])
         return answers
 
 
 class _LetsCommitsFly(Shares):
-    async def _commit(self, places: Mapping[Share, int | None]) -> None:
-        await self._consumer.commit({share.name: place for share, place in places.items() if place is not None})
+    async def _commit(self, places: Mapping[Share, Place]) -> None:
+        await self._consumer.commit(
+            {share.name: place.position for share, place in places.items()},
+            metadata={share.name: encode_metadata(place) for share, place in places.items()},
+        )
 
 
 class LetsCommitsFly(GroupReader):
@@ -60,11 +65,37 @@ class LetsCommitsFly(GroupReader):
         self._shares.__class__ = _LetsCommitsFly
 
 
-class LooksAtNothingBefore(GroupReader):
-    """Begins without knowing what was seen before its place: a repeat behind it is news."""
+class _ForgetsTheHighest(Shares):
+    async def _commit(self, places: Mapping[Share, Place]) -> None:
+        await super()._commit({share: Place(place.position) for share, place in places.items()})
+
+
+class ForgetsTheHighest(GroupReader):
+    """Commits positions alone: behind a zombie that wrote more than any look-back, old answers are news."""
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
-        super().__init__(*parts, **{**settings, "look_back": 0})
+        super().__init__(*parts, **settings)
+        self._shares.__class__ = _ForgetsTheHighest
 
 
-BROKEN = (KeepsWhatItFetched, ForgetsTheStart, CommitsWhatItRead, LetsCommitsFly, LooksAtNothingBefore)
+class _CommitsTheHighestRead(Shares):
+    async def _commit(self, places: Mapping[Share, Place]) -> None:
+        await super()._commit({share: Place(place.position, share.reader.highest) for share, place in places.items()})
+
+
+class CommitsTheHighestRead(GroupReader):
+    """Commits the position of what was marked with the highest of what was read: others drop what is between."""
+
+    def __init__(self, *parts: Any, **settings: Any) -> None:
+        super().__init__(*parts, **settings)
+        self._shares.__class__ = _CommitsTheHighestRead
+
+
+BROKEN = (
+    KeepsWhatItFetched,
+    ForgetsTheStart,
+    CommitsWhatItRead,
+    LetsCommitsFly,
+    ForgetsTheHighest,
+    CommitsTheHighestRead,
+)

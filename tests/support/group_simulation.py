@@ -23,7 +23,7 @@ from tests.support.turned_loop import TurnedClock, run_turned
 
 RESULTS = "results"
 GROUP = "readers"
-LOOK_BACK = 16
+LOOK_BACK = 8
 LIMIT_S = 30.0
 Make = Callable[..., GroupReader]
 Place = tuple[int, int]
@@ -82,6 +82,8 @@ class GroupSimulation:
         self.kept: dict[int, int] = {}
         self.begun: dict[int, int] = {}
         self.offsets: dict[int, list[int]] = {}
+        self.answers: dict[int, list[Outgoing]] = {}
+        self.zombies: dict[int, list[Outgoing]] = {}
         self.oracle: dict[int, tuple[PartitionReader, dict[int, Hole | None], list[Record]]] = {}
 
     async def run(self) -> Verdict:
@@ -139,7 +141,10 @@ class GroupSimulation:
             self.append()
 
     def append(self) -> None:
-        """Answers in order, now and then behind a hole, and then again as a zombie writes them."""
+        """Answers in order, now and then behind a hole, and then again as a zombie writes them.
+
+        Some zombies answer all of a partition again, a few batches at a time, farther behind than any look-back.
+        """
         partition = self.rng.randrange(self.partitions)
         log = self.cluster.log(TopicPartition(RESULTS, partition))
         before = self.offsets.setdefault(partition, [-1])
@@ -152,8 +157,17 @@ class GroupSimulation:
             batch.append(answer(offset, before[-1]))
             before.append(offset)
         log.append_batch(batch, self.clock.now_ms())
+        answers = self.answers.setdefault(partition, [])
+        answers += batch
         if self.rng.random() < 0.2:
             log.append_batch(batch[self.rng.randrange(len(batch)) :], self.clock.now_ms())
+        # What is in front of a group's beginning it never saw, so nobody says that it comes again.
+        if partition in self.begun and self.rng.random() < 0.2:
+            self.zombies.setdefault(partition, answers[:])
+        if zombie := self.zombies.pop(partition, []):
+            few = LOOK_BACK + self.rng.randrange(LOOK_BACK)
+            log.append_batch(zombie[:few], self.clock.now_ms())
+            self.zombies |= {partition: zombie[few:]} if zombie[few:] else {}
         if self.rng.random() < 0.1:
             self.cluster.add_gap(TopicPartition(RESULTS, partition))
 

@@ -31,7 +31,7 @@ async def answered(client: Client, count: int) -> None:
     async with within(LIMIT_S, f"the answering of {count} requests"):
         while True:
             async with client.reader("latest") as reader:
-                if sum(reader.positions.values()) >= count:
+                if sum(place.position for place in reader.positions.values()) >= count:
                     return
             await asyncio.sleep(POLL_S)
 

@@ -208,7 +208,9 @@ async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
         client.reader("beginning") as reader,
     ):
         ends = await reader.ends()
-        while any(reader.positions[number] < end for number, end in ends.items()) or not found.keys() >= set(least):
+        while any(reader.positions[number].position < end for number, end in ends.items()) or not found.keys() >= set(
+            least
+        ):
             for answer in await reader.read():
                 place = (answer.partition, answer.result.offset)
                 assert place not in found, f"a reader was handed the answer to {place} twice"

@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from headrace.client import Answer, connect
+from headrace.client import Answer, Place, connect
 
 
 def line(answer: Answer) -> str:
@@ -36,9 +36,9 @@ def whole_lines(file: Path) -> list[list[int]]:
 
 async def alone(bootstrap: str, results: str, file: Path) -> None:
     """Read all partitions until killed."""
-    positions = {partition: position + 1 for partition, _, _, position, _ in whole_lines(file)}
+    places = {partition: Place(position + 1, offset) for partition, offset, _, position, _ in whole_lines(file)}
     with file.open("a", encoding="ascii") as told:
-        async with connect(bootstrap, results=results) as client, client.reader(positions) as reader:
+        async with connect(bootstrap, results=results) as client, client.reader(places) as reader:
             while True:
                 for answer in await reader.read():
                     told.write(line(answer))

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from headrace.client import KafkaError, connect
+from headrace.client import AnswerReader, KafkaError, connect
 from headrace_load.measure.columns import ANSWERED, STATUSES
 from headrace_load.measure.job import Parent, Read, ReaderJob, Ready, serve
 from headrace_load.measure.rows import Rows
@@ -92,7 +92,7 @@ async def by_log(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
                 if not error.retriable:
                     raise
                 await asyncio.sleep(WAIT_S)
-                return reader.positions
+                return _positions(reader)
             arrived_us = time.time_ns() // 1000 if job.ends is None else UNKNOWN
             rows.add(
                 number=[UNKNOWN] * len(answers),
@@ -105,9 +105,13 @@ async def by_log(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
                 appended_us=[answer.timestamp_ms * 1000 for answer in answers],
                 arrived_us=[arrived_us] * len(answers),
             )
-            return reader.positions
+            return _positions(reader)
 
         yield fetch
+
+
+def _positions(reader: AnswerReader) -> dict[int, int]:
+    return {partition: place.position for partition, place in reader.positions.items()}
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerErro
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
+from headrace.core.answer_log import Place, decode_positions, encode_positions
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -26,8 +27,11 @@ __all__ = [
     "LostAnswerError",
     "NoAnswerError",
     "Outgoing",
+    "Place",
     "Published",
     "client_options",
     "connect",
+    "decode_positions",
+    "encode_positions",
     "prepare",
 ]

@@ -13,15 +13,12 @@ from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, Publisher, prepare
 from headrace.client.reading import Answer, AnswerReader, From, Start
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.resume import look_back
+from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 from headrace_schemas.topics import REQUESTS, RESULTS
-
-MAX_BATCH = 1024
-"""The workers' default of worker.max_batch; a reader that starts again looks back by it, as they do."""
 
 COMMIT_S = 1.0
 
@@ -33,11 +30,12 @@ async def connect(
     kafka: KafkaSettings | None = None,
     requests: str = REQUESTS,
     results: str = RESULTS,
-    max_batch: int = MAX_BATCH,
+    max_batch: int = LARGEST_MAX_BATCH,
 ) -> AsyncIterator[Client]:
     """Connect to Kafka at ``bootstrap``, or by all of ``kafka`` (TLS, SASL). Raises a KafkaError.
 
-    ``max_batch`` is the largest worker.max_batch among the workers.
+    ``max_batch`` is the largest worker.max_batch among the workers, by default the largest that there can be: a reader
+    that knows a position alone looks back over four times so many answers of each partition.
 
     >>> async with headrace.client.connect("127.0.0.1:9092") as client:
     ...     print((await client.classify("Rates rise again")).label)
@@ -61,7 +59,7 @@ class Client:
         *,
         requests: str = REQUESTS,
         results: str = RESULTS,
-        max_batch: int = MAX_BATCH,
+        max_batch: int = LARGEST_MAX_BATCH,
         clock: Clock | None = None,
     ) -> None:
         self._cluster = cluster
@@ -185,10 +183,11 @@ class Client:
     ) -> AsyncGenerator[Answer, None]:
         """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
 
-        ``from_`` is "latest", "beginning" or a position for each results partition. Who names the same ``group``
-        shares the partitions, and the group's place is kept in Kafka about once a second: an answer counts as
-        processed when the next one is asked for, none is skipped, and after a kill some come again. A group
-        begins at "latest" or "beginning" and reads all partitions.
+        ``from_`` is "latest", "beginning" or a place for each results partition: :attr:`Answer.place` of the last
+        answer that is done with, or what :attr:`AnswerReader.positions` gave. Who names the same ``group`` shares the
+        partitions, and the group's place is kept in Kafka about once a second: an answer counts as processed when the
+        next one is asked for, none is skipped, and after a kill some come again. A group begins at "latest" or
+        "beginning" and reads all partitions.
         """
         if group is None:
             async with self.reader(from_, partitions=partitions) as reader:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.client.reading import CHUNK, Answer, Start, begins_after_retention, read_answer
+from headrace.client.reading import CHUNK, LOOK_BACK, Answer, Start, begins_after_retention
 from headrace.client.shares import Share, Shares
 from headrace.core.clock import Clock
 from headrace.kafka.errors import OffsetOutOfRangeError, RebalancedError
@@ -26,8 +26,9 @@ from headrace.kafka.interface import Consumer, Record, TopicPartition
 class GroupReader:
     """One member. ``consumer`` is of the group, ``looking`` of none. Read, process, :meth:`mark`, :meth:`commit`.
 
-    Where the group has no place yet it begins at ``from_``; partitions added later are read from their beginning. In
-    front of its position it looks back over ``look_back`` answers to know what was seen before.
+    Where the group has no place yet it begins at ``from_``; partitions added later are read from their beginning. The
+    highest request offset accepted stands in the metadata of the group's commits. Where it does not (commits by other
+    tools, the embedded broker) a member looks back over the ``look_back`` answers in front of its position.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class GroupReader:
         topic: str,
         *,
         from_: Start = "latest",
-        look_back: int,
+        look_back: int = LOOK_BACK,
         clock: Clock,
     ) -> None:
         self._consumer = consumer
@@ -102,7 +103,7 @@ class GroupReader:
     def mark(self, answer: Answer) -> None:
         """Say that ``answer`` and all before it in its partition are processed. Too late, it changes nothing."""
         if (share := self._share_of(answer)) is not None:
-            share.marked = max(share.marked, answer.position + 1)
+            share.mark(answer)
 
     async def commit(self, *, every_s: float = 0.0) -> None:
         """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago.
@@ -129,10 +130,7 @@ class GroupReader:
             self._consumer.seek(share.name, expected)
             return []
         share.gap = None
-        read = (read_answer(share.reader, record, share.assignment) for record in records)
-        answers = [answer for answer in read if answer is not None]
-        share.hand(answers[-1].position + 1 if answers else None, records[-1].offset + 1)
-        return answers
+        return share.take(records)
 
     async def _back_into_the_log(self, error: OffsetOutOfRangeError) -> None:
         for name, begin in (await begins_after_retention(self._consumer, error)).items():

@@ -8,10 +8,12 @@ from typing import Literal
 import msgspec
 
 from headrace.client.errors import AnswerLogError
-from headrace.core.answer_log import Hole, PartitionReader, recover
+from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
-from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError, UnknownTopicError
+from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
+from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Headers, Record, TopicPartition
+from headrace.kafka.last_answers import last_answers
 from headrace.logs import event
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError, place
@@ -19,11 +21,14 @@ from headrace_schemas.headers import content_type
 from headrace_schemas.records import ClassifyResult
 
 Start = Literal["latest", "beginning"]
-From = Start | Mapping[int, int]
-"""The end, the beginning, or the position in each results partition (one that is not named: its beginning)."""
+From = Start | Mapping[int, Place] | Mapping[int, int]
+"""The end, the beginning, or the place in each results partition (one that is not named: its beginning).
 
+A position alone is a place of which the highest request offset is not known, and is looked for.
+"""
+
+LOOK_BACK = look_back(LARGEST_MAX_BATCH)
 LOOK_FOR_PARTITIONS_S = 5.0
-LOOK_BACK_LIMIT_S = 30.0
 CHUNK = 1000
 """Records fetched at once."""
 
@@ -44,11 +49,17 @@ class Answer(msgspec.Struct, frozen=True):
     hole: Hole | None = None
     assignment: int = 0
 
+    @property
+    def place(self) -> Place:
+        """Where a reader goes on that has done with this answer, and with all before it in its partition."""
+        return Place(self.position + 1, self.result.offset)
+
 
 class AnswerReader:
     """Reads results partitions, all of them unless ``partitions`` names some; new ones from their beginning.
 
-    In front of its position it looks back over ``look_back`` answers to know what it has seen already.
+    A place with its highest request offset says what was seen already. Without one it looks back over the ``look_back``
+    answers in front of its position.
     """
 
     def __init__(
@@ -58,7 +69,7 @@ class AnswerReader:
         *,
         from_: From = "latest",
         partitions: Collection[int] | None = None,
-        look_back: int,
+        look_back: int = LOOK_BACK,
         clock: Clock,
     ) -> None:
         self._consumer = consumer
@@ -72,9 +83,15 @@ class AnswerReader:
         self._looked_at = 0.0
 
     @property
-    def positions(self) -> dict[int, int]:
-        """Behind the last answer read of each partition: where a later reader begins by ``from_``."""
-        return {name.partition: position for name, position in self._positions.items()}
+    def positions(self) -> dict[int, Place]:
+        """Behind the last answer read of each partition: where a later reader begins by ``from_``.
+
+        :func:`~headrace.core.answer_log.encode_positions` makes JSON of it. Who has not yet done with all that was
+        read keeps :attr:`Answer.place` instead.
+        """
+        return {
+            name.partition: Place(position, self._readers[name].highest) for name, position in self._positions.items()
+        }
 
     async def start(self) -> None:
         """Find the positions. Raises a KafkaError, and AnswerLogError for a position beyond the log's end."""
@@ -136,63 +153,45 @@ class AnswerReader:
             name: start_in_log(name, _start(name.partition, from_, begins[name], ends[name]), begins[name], ends[name])
             for name in new
         }
-        self._readers |= await look_behind(self._consumer, starts, begins, look_back=self._look_back, clock=self._clock)
-        self._positions |= starts
+        self._readers |= await readers_at(self._consumer, starts, begins, look_back=self._look_back)
+        self._positions |= {name: start.position for name, start in starts.items()}
         self._consumer.assign(self._positions)
         for name, position in self._positions.items():
             self._consumer.seek(name, position)
 
 
-def _start(partition: int, from_: From, begin: int, end: int) -> int:
+def _start(partition: int, from_: From, begin: int, end: int) -> Place:
     if isinstance(from_, Mapping):
-        return from_.get(partition, begin)
-    return end if from_ == "latest" else begin
+        return as_place(from_.get(partition, begin))
+    return Place(end if from_ == "latest" else begin)
 
 
-def start_in_log(name: TopicPartition, start: int, begin: int, end: int) -> int:
+def start_in_log(name: TopicPartition, start: Place, begin: int, end: int) -> Place:
     """Where to begin when ``start`` is where to go on: later if retention took that place.
 
     Raises AnswerLogError when it is beyond the end.
     """
-    if start > end:
+    if start.position > end:
         raise AnswerLogError(
-            f"{name.topic}[{name.partition}] ends at {end}, before the position {start} to go on from: the topic "
-            "was cut or made anew. Begin again from its beginning or its end."
+            f"{name.topic}[{name.partition}] ends at {end}, before the position {start.position} to go on from: the "
+            "topic was cut or made anew. Begin again from its beginning or its end."
         )
-    if start < begin:
-        event("answers.deleted", level="warning", partition=name.partition, first=start, next=begin)
-    return max(start, begin)
+    if start.position < begin:
+        event("answers.deleted", level="warning", partition=name.partition, first=start.position, next=begin)
+    return Place(max(start.position, begin), start.highest)
 
 
-async def look_behind(
-    consumer: Consumer,
-    starts: Mapping[TopicPartition, int],
-    begins: Mapping[TopicPartition, int],
-    *,
-    look_back: int,
-    clock: Clock,
+async def readers_at(
+    consumer: Consumer, starts: Mapping[TopicPartition, Place], begins: Mapping[TopicPartition, int], *, look_back: int
 ) -> dict[TopicPartition, PartitionReader]:
-    """Readers that know the ``look_back`` answers just before each of ``starts``. ``consumer`` is assigned to what it
-    reads and stays so. Raises a KafkaError.
+    """Readers that know what was accepted in front of ``starts``: by the place, or by the last ``look_back`` answers.
+
+    ``consumer`` is of no group and is left with no assignment. Raises a KafkaError.
     """
-    seen: dict[TopicPartition, list[int]] = {name: [] for name in starts}
-    waiting = {name for name, start in starts.items() if look_back and start > begins[name]}
-    if waiting:
-        consumer.assign(waiting)
-        for name in waiting:
-            consumer.seek(name, max(begins[name], starts[name] - look_back))
-    until = clock.monotonic() + LOOK_BACK_LIMIT_S
-    while waiting:
-        chunks = await consumer.fetch(max_records=CHUNK, timeout_s=0.5, partitions=waiting)
-        for name, records in chunks.items():
-            results = (_decoded(record) for record in records if record.offset < starts[name])
-            seen[name] += [result.offset for result in results if result is not None]
-        # By position, not by records: the last offsets before it may hold none.
-        waiting = {name for name in waiting if await consumer.position(name) < starts[name]}
-        if waiting and clock.monotonic() > until:
-            topics = ", ".join(sorted({name.topic for name in waiting}))
-            raise BrokerUnavailableError(f"The last answers of {topics} could not be read in {LOOK_BACK_LIMIT_S:g} s.")
-    return {name: recover(offsets) for name, offsets in seen.items()}
+    unknown = {name: (begins[name], start.position) for name, start in starts.items() if start.highest is None}
+    last = {name: last_answered(found) for name, found in (await last_answers(consumer, unknown, look_back)).items()}
+    seen = {name: found.offset for name, found in last.items() if found is not None}
+    return {name: PartitionReader(seen.get(name, start.highest)) for name, start in starts.items()}
 
 
 async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeError) -> dict[TopicPartition, int]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
-from headrace.client.reading import Start, look_behind, start_in_log
-from headrace.core.answer_log import PartitionReader
+from headrace.client.reading import LOOK_BACK, Answer, Start, read_answer, readers_at, start_in_log
+from headrace.core.answer_log import PartitionReader, Place, committed_place, encode_metadata
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError
-from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 
 RETRY_S = 0.2
@@ -33,24 +33,36 @@ class Share:
         self.reader = PartitionReader()
         self.gap: tuple[int, int] | None = None
         self.handed = 0
-        self.marked = 0
+        self.marked = Place(0)
         self.committed = 0
 
     @property
-    def position(self) -> int | None:
+    def place(self) -> Place | None:
         """Where another member would go on: behind what is marked, and behind repeats when all of it is."""
-        return self.expected if self.marked >= self.handed else self.marked
+        if self.expected is None:
+            return None
+        return Place(self.expected, self.reader.highest) if self.marked.position >= self.handed else self.marked
 
     def begin(self, position: int, reader: PartitionReader) -> None:
-        self.expected = self.handed = self.marked = self.committed = position
+        self.expected = self.handed = self.committed = position
+        self.marked = Place(position, reader.highest)
         self.reader = reader
 
-    def hand(self, handed: int | None, expected: int) -> None:
-        """Take note of a chunk before ``expected``; ``handed`` is behind the last answer in it, if there is one."""
-        if handed is not None:
-            self.marked = self.position or 0
-            self.handed = handed
-        self.expected = expected
+    def take(self, records: Sequence[Record]) -> list[Answer]:
+        """The answers of a chunk that begins as expected, handed over from now on."""
+        before = self.place
+        read = (read_answer(self.reader, record, self.assignment) for record in records)
+        answers = [answer for answer in read if answer is not None]
+        if answers and before is not None:
+            self.marked = before
+            self.handed = answers[-1].place.position
+        self.expected = records[-1].offset + 1
+        return answers
+
+    def mark(self, answer: Answer) -> None:
+        """``answer`` and all before it are processed."""
+        if answer.place.position > self.marked.position:
+            self.marked = answer.place
 
 
 class Shares:
@@ -68,7 +80,7 @@ class Shares:
         topic: str,
         *,
         from_: Start,
-        look_back: int,
+        look_back: int = LOOK_BACK,
         clock: Clock,
     ) -> None:
         self._consumer = consumer
@@ -120,7 +132,7 @@ class Shares:
     async def commit(self, shares: Collection[Share]) -> None:
         """Commit what moved. Raises a KafkaError."""
         await self._commit(
-            {share: place for share in shares if (place := share.position) not in (None, share.committed)}
+            {share: place for share in shares if (place := share.place) and place.position != share.committed}
         )
 
     async def stop(self) -> None:
@@ -142,17 +154,15 @@ class Shares:
         except (KafkaError, TimeoutError) as error:
             event("release.failed", level="warning", error=str(error) or "timed out")
 
-    async def _commit(self, places: Mapping[Share, int | None]) -> None:
+    async def _commit(self, places: Mapping[Share, Place]) -> None:
         # One behind the other, or an older place could arrive after a newer one.
         async with self._one_commit:
-            offsets = {
-                share.name: place
-                for share, place in places.items()
-                if place is not None and self.owned.get(share.name) is share
-            }
-            if not offsets:
+            owned = {share.name: place for share, place in places.items() if self.owned.get(share.name) is share}
+            if not owned:
                 return
-            self._committing = asyncio.create_task(self._consumer.commit(offsets))
+            offsets = {name: place.position for name, place in owned.items()}
+            metadata = {name: encode_metadata(place) for name, place in owned.items()}
+            self._committing = asyncio.create_task(self._consumer.commit(offsets, metadata=metadata))
             try:
                 await asyncio.wait([self._committing])
             finally:
@@ -178,30 +188,32 @@ class Shares:
 
     async def _begin(self, shares: Sequence[Share]) -> None:
         zero = TopicPartition(self._topic, 0)
-        committed = {name: await self._consumer.committed(name) for name in {zero, *(share.name for share in shares)}}
+        committed = {name: await self._committed(name) for name in {zero, *(share.name for share in shares)}}
         # After the commits, which may name an answer that was not there before.
         begins = await self._looking.beginning_offsets([share.name for share in shares])
         ends = await self._looking.end_offsets(begins)
-        starts: dict[TopicPartition, int] = {}
-        fresh: dict[Share, int] = {}
+        starts: dict[TopicPartition, Place] = {}
+        fresh: dict[Share, Place] = {}
         at = ends if self._from == "latest" and committed[zero] is None else begins
         for share in shares:
             name, kept = share.name, committed[share.name]
-            starts[name] = start_in_log(name, at[name] if kept is None else kept, begins[name], ends[name])
+            starts[name] = start_in_log(name, Place(at[name]) if kept is None else kept, begins[name], ends[name])
             if kept is None:
                 fresh[share] = starts[name]
         for share in await self._not_yet(fresh):
             del starts[share.name]
-        readers = await look_behind(self._looking, starts, begins, look_back=self._look_back, clock=self._clock)
-        # A consumer that is assigned something keeps asking for it.
-        self._looking.assign(())
+        readers = await readers_at(self._looking, starts, begins, look_back=self._look_back)
         begun = [share for share in shares if share.alive and share.name in starts]
         for share in begun:
-            share.begin(starts[share.name], readers[share.name])
-            self._consumer.seek(share.name, starts[share.name])
+            share.begin(starts[share.name].position, readers[share.name])
+            self._consumer.seek(share.name, starts[share.name].position)
         self._consumer.resume([share.name for share in begun])
 
-    async def _not_yet(self, fresh: Mapping[Share, int]) -> Collection[Share]:
+    async def _committed(self, name: TopicPartition) -> Place | None:
+        found = await self._consumer.committed_with_metadata(name)
+        return None if found is None else committed_place(found.offset, found.metadata)
+
+    async def _not_yet(self, fresh: Mapping[Share, Place]) -> Collection[Share]:
         """Commit where the group begins. Returns the share of partition 0 while others have to be committed first."""
         await self._commit({share: start for share, start in fresh.items() if share.name.partition})
         zero = {share: start for share, start in fresh.items() if not share.name.partition}

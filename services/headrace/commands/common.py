@@ -104,6 +104,4 @@ def client_of(settings: Settings) -> Client:
     from headrace.client import Client
 
     names = settings.topics.names()
-    return Client(
-        cluster_of(settings), requests=names.requests, results=names.results, max_batch=settings.worker.max_batch
-    )
+    return Client(cluster_of(settings), requests=names.requests, results=names.results)

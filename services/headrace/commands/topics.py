@@ -184,11 +184,11 @@ class ClaimError(UserError):
 async def _claim(settings: Settings, results: str, max_batch: int | None) -> tuple[ResultsClaim, int]:
     """The claim on ``results`` and its largest batch, raised to ``max_batch``. Raises ClaimError and a KafkaError."""
     from headrace.commands.models.opening import open_workers
-    from headrace.inference.settings import MOST_MAX_BATCH
+    from headrace.core.resume import LARGEST_MAX_BATCH
     from headrace_schemas.records import MaxBatch
 
-    if max_batch is not None and max_batch > MOST_MAX_BATCH:
-        raise ClaimError(f"worker.max_batch is at most {MOST_MAX_BATCH}, so no claim has to allow {max_batch}.")
+    if max_batch is not None and max_batch > LARGEST_MAX_BATCH:
+        raise ClaimError(f"worker.max_batch is at most {LARGEST_MAX_BATCH}, so no claim has to allow {max_batch}.")
     async with open_workers(settings) as (log, writer):
         held = log.claim_of(results)
         if held is None:

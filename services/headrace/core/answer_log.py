@@ -6,9 +6,24 @@ stopped or frozen may append an answer again, behind newer ones; one integer a p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+from headrace.core.errors import UserError
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a reader of one results partition goes on. Keep both together, and both with what was made of the answers.
+
+    ``position`` is the offset in the results partition to read next, ``highest`` the highest request offset accepted
+    in front of it. None means that it is not known: then a reader looks back.
+    """
+
+    position: Annotated[int, Meta(ge=0)]
+    highest: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Hole(msgspec.Struct, frozen=True):
@@ -55,9 +70,40 @@ class PartitionReader:
         return _ACCEPTED
 
 
-def recover(offsets_before_position: Iterable[int]) -> PartitionReader:
-    """A reader that starts again, from the request offsets of the answers just before its position.
+def encode_positions(positions: Mapping[int, Place]) -> bytes:
+    """Places by partition as JSON, to be stored: ``{"0": {"position": 12, "highest": 9}}``."""
+    return msgspec.json.encode(positions)
 
-    Look back over at least as many answers as a worker does (``look_back`` in :mod:`headrace.core.resume`).
+
+def decode_positions(text: bytes | str) -> dict[int, Place]:
+    """What :func:`encode_positions` wrote, or positions alone: ``{"0": 12}``. Raises a UserError in words."""
+    try:
+        found = msgspec.json.decode(text, type=dict[int, Annotated[int, Meta(ge=0)] | Place])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"This holds no positions of a reader: {error}. "
+            'They look like {"0": {"position": 12, "highest": 9}}, by partition.'
+        ) from error
+    return {partition: as_place(one) for partition, one in found.items()}
+
+
+def as_place(one: int | Place) -> Place:
+    """A place, also of a position alone."""
+    return one if isinstance(one, Place) else Place(one)
+
+
+def encode_metadata(place: Place) -> str:
+    """What a group's reader commits beside the position: ``{"position":12,"highest":9}``."""
+    return msgspec.json.encode(place).decode()
+
+
+def committed_place(position: int, metadata: str) -> Place:
+    """The place that a group committed: without its highest when the metadata is none of ours or of another position.
+
+    That is so of commits by other tools, of those before headrace wrote metadata, and on the embedded broker.
     """
-    return PartitionReader(max(offsets_before_position, default=None))
+    try:
+        place = msgspec.json.decode(metadata, type=Place)
+    except msgspec.DecodeError:
+        return Place(position)
+    return place if place.position == position else Place(position)

@@ -11,6 +11,9 @@ import msgspec
 
 from headrace_schemas.records import Loss
 
+LARGEST_MAX_BATCH = 4096
+"""No worker's max_batch is larger. Readers, who can't read the workers' claim, look back by it."""
+
 
 def look_back(max_batch: int) -> int:
     """How many of the last answers to read. A zombie can append at most its one unacknowledged batch behind

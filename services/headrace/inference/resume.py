@@ -13,17 +13,15 @@ from headrace.core import suspects
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.core.restarts import EXIT_REFUSED
-from headrace.core.resume import Answered, Facts, Refusal, Resume, decide, last_answered, look_back
+from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, look_back
 from headrace.inference.partition import Partition
 from headrace.inference.ranges import read_ranges
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.last_answers import last_answers
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.workers_log import WorkersLog
-from headrace_schemas.codec import decode_result
-from headrace_schemas.errors import WireError
-from headrace_schemas.headers import content_type
-from headrace_schemas.records import Attempt, ClassifyResult
+from headrace_schemas.records import Attempt
 
 
 class RefusedError(UserError):
@@ -151,7 +149,8 @@ class Resumer:
         # Behind the ends: a worker with larger batches writes only after the claim allows them, so whatever it has
         # written before these ends, its right to do so is known now.
         await self._workers.refresh()
-        tails = await self._tails({name: (starts[name], ends[name]) for name in results.values()})
+        logs = {name: (starts[name], ends[name]) for name in results.values()}
+        tails = await last_answers(self._reader, logs, look_back(self._workers.max_batch_of(self._results)))
         last = {name: last_answered(tails[results[name]]) for name in requests}
         crcs = await self._crcs(
             {
@@ -174,23 +173,6 @@ class Resumer:
             for name, commit in zip(requests, committed, strict=True)
         }
 
-    async def _tails(
-        self, logs: Mapping[TopicPartition, tuple[int, int]]
-    ) -> dict[TopicPartition, tuple[Answered, ...]]:
-        """The last answers of each results partition, given where its log starts and ends."""
-        wanted = look_back(self._workers.max_batch_of(self._results))
-        tails: dict[TopicPartition, tuple[Answered, ...]] = {}
-        reach = wanted
-        while missing := logs.keys() - tails.keys():
-            ranges = {name: (max(logs[name][0], logs[name][1] - reach), logs[name][1]) for name in missing}
-            for name, records in (await read_ranges(self._reader, ranges, self._clock)).items():
-                answers = [Answered(found.offset, found.crc) for record in records if (found := _answer(record))]
-                if ranges[name][0] == logs[name][0] or len(answers) >= wanted:
-                    tails[name] = tuple(answers[-wanted:])
-            # Offsets without an answer (a transaction's markers, somebody else's records) are stepped over.
-            reach *= 2
-        return tails
-
     async def _crcs(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """The CRC-32 of the request at each offset that still holds one."""
         ranges = {name: (offset, offset + 1) for name, offset in offsets.items()}
@@ -201,11 +183,3 @@ class Resumer:
             for record in records
             if record.offset == offsets[name]
         }
-
-
-def _answer(record: Record) -> ClassifyResult | None:
-    try:
-        return decode_result(record.value, content_type(record.headers))
-    except WireError:
-        # Somebody else wrote here; the claim keeps workers out, and readers say it of every such record.
-        return None

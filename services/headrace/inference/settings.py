@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from headrace.core.resume import LARGEST_MAX_BATCH
+
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
-
-
-MOST_MAX_BATCH = 4096
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +31,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backend: Literal["cpu", "cuda", "reference", "constant"] = "cpu"
     """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
-    max_batch: Annotated[int, Meta(gt=0, le=MOST_MAX_BATCH)] = 1024
+    max_batch: Annotated[int, Meta(gt=0, le=LARGEST_MAX_BATCH)] = 1024
     max_batch_bytes: Positive = 1 << 20
     waiting_per_partition: Positive = 4096
     """Fetched requests held of one partition before its fetching pauses."""

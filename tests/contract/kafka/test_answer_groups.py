@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from headrace.client import Client
-from headrace.kafka.interface import Cluster, Producer
+from headrace.kafka.interface import Cluster, Producer, TopicPartition
 from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
 from tests.support.waiting import until, within
@@ -122,6 +122,45 @@ async def test_readers_who_join_and_leave_share_the_answers_and_see_none_twice(n
         await first.end()
         await stage.round()
         assert Counter(stage.written) == Counter(first.places + second.places)
+
+
+@pytest.mark.needs("commit metadata")
+async def test_who_takes_over_knows_what_was_seen_however_far_behind_a_zombie_writes(
+    new_topic, producer, cluster, name
+):
+    topic = await new_topic()
+
+    async def append(*offsets: int) -> None:
+        await producer.send_batch(topic, 0, [answer(offset, offset - 1) for offset in offsets])
+
+    async def read_up_to(last: int, end: int) -> list[int]:
+        """What a member of the group has, up to request ``last`` and the end of the log."""
+        seen: list[int] = []
+        async with (
+            Client(cluster, results=topic, max_batch=1) as client,
+            client.group_reader(name, "beginning") as member,
+            asyncio.timeout(LIMIT_S),
+        ):
+            while last not in seen or await committed() < end:
+                for one in await member.read():
+                    seen.append(one.result.offset)
+                    member.mark(one)
+                await member.commit()
+        return seen
+
+    async def committed() -> int:
+        looking = cluster.consumer(group=name)
+        await looking.start()
+        try:
+            return await looking.committed(TopicPartition(topic, 0)) or 0
+        finally:
+            await looking.stop()
+
+    # A look-back of max_batch 1 is four answers: it ends at 5, and 6 to 9 would be news.
+    await append(*range(10), *range(6))
+    assert await read_up_to(9, 16) == list(range(10))
+    await append(*range(6, 11))
+    assert await read_up_to(10, 21) == [10]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from headrace.client import Client
 from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from tests.support.answer_log import answer
 from tests.support.broken_group_readers import BROKEN
 from tests.support.group_simulation import Plan, simulate_group
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -62,6 +65,44 @@ def test_members_who_only_join_and_leave_never_process_an_answer_twice():
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_reader_is_caught(broken):
     assert any(simulate_group(seed, TROUBLED, broken).wrong for seed in range(SEEDS_TO_CATCH))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "seen"),
+    [
+        ('{"position":30,"highest":29}', [30]),
+        ("", [30]),
+        ("a note of another tool", [30]),
+        ('{"position":7,"highest":99}', [30]),
+        ('{"position":30,"highest":19}', list(range(20, 31))),
+    ],
+)
+def test_a_member_goes_on_behind_the_committed_highest_and_looks_back_where_there_is_none(metadata, seen):
+    """The look-back holds the last answer; a highest that is lower shows that it is the metadata that counts."""
+
+    async def main() -> None:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name="results", partitions=1))
+        place = TopicPartition("results", 0)
+        log = cluster.log(place)
+        log.append_batch([answer(offset, offset - 1) for offset in range(30)], 0)
+        other = cluster.consumer(group="billing")
+        other.assign([place])
+        await other.commit({place: 30}, metadata={place: metadata})
+        log.append_batch([answer(offset, offset - 1) for offset in range(20, 31)], 0)
+        found: list[int] = []
+        async with (
+            Client(cluster, results="results", max_batch=8, clock=clock) as client,
+            client.group_reader("billing") as member,
+            asyncio.timeout(100),
+        ):
+            while 30 not in found:
+                found += [one.result.offset for one in await member.read()]
+        await cluster.close()
+        assert found == seen
+
+    run_turned(main())
 
 
 def test_a_group_takes_no_partitions_or_places_from_its_members():

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.client import AnswerLogError, AnswerReader
+from headrace.client import AnswerLogError, AnswerReader, Place, decode_positions, encode_positions
 from headrace.core.answer_log import Hole
+from headrace.core.errors import UserError
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -116,6 +117,64 @@ async def test_looking_back_passes_offsets_that_hold_no_record(log: Log) -> None
     assert await offsets(reader) == [2]
 
 
+def far_behind(log: Log) -> None:
+    """A zombie of old answers more answers again, behind newer ones, than any look-back holds; and goes on so."""
+    log.append(*chain(*range(200)))
+    log.append(*chain(*range(100)))
+
+
+@on_a_log()
+async def test_a_reader_that_keeps_its_place_sees_no_answer_again_however_far_behind_a_zombie_writes(log: Log) -> None:
+    far_behind(log)
+    reader = await log.reader()
+    assert await offsets(reader) == list(range(200))
+    kept = decode_positions(encode_positions(reader.positions))
+    log.append(*chain(*range(100, 201)))
+    assert await offsets(await log.reader(kept)) == [200]
+
+
+@on_a_log()
+async def test_a_reader_may_keep_the_place_of_the_last_answer_that_it_has_done_with(log: Log) -> None:
+    far_behind(log)
+    log.append(*chain(*range(100, 201)))
+    reader = await log.reader()
+    done = (await reader.read())[150]
+    answers = await (await log.reader({done.partition: done.place})).read()
+    assert [one.result.offset for one in answers] == list(range(151, 201))
+
+
+@on_a_log()
+async def test_a_reader_with_a_position_alone_looks_back(log: Log) -> None:
+    log.append(*chain(*range(30)), *chain(*range(20, 30)))
+    assert await offsets(await log.reader({0: 30})) == []
+    assert await offsets(await log.reader(decode_positions(b'{"0": 30}'))) == []
+
+
+@on_a_log()
+async def test_a_kept_place_that_retention_took_says_the_hole(log: Log) -> None:
+    log.append(*chain(*range(10)))
+    log.cluster.truncate(FIRST, 7)
+    answers = await (await log.reader({0: Place(3, 2)})).read()
+    assert [(one.result.offset, one.hole) for one in answers] == [(7, Hole(3, 6)), (8, None), (9, None)]
+
+
+@on_a_log()
+async def test_looking_back_counts_answers_as_workers_do_and_not_offsets(log: Log) -> None:
+    log.append(*chain(*range(10)))
+    for _ in range(30):
+        log.append(Outgoing(b"not json"))
+        log.cluster.add_gap(FIRST)
+    reader = await log.reader("latest")
+    log.append(*chain(*range(5, 11)))
+    assert await offsets(reader) == [10]
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"0": "1"}', b'{"0": {"position": -1}}', b'{"a": 1}'])
+def test_a_text_that_holds_no_positions_is_refused_in_words(text: bytes) -> None:
+    with pytest.raises(UserError, match="positions"):
+        decode_positions(text)
+
+
 @on_a_log(2)
 async def test_chosen_partitions_are_the_only_ones_read(log: Log) -> None:
     log.append(*chain(0), partition=0)
@@ -131,7 +190,7 @@ async def test_the_logs_ends_are_told_without_reading(log: Log) -> None:
     log.append(*chain(0), *chain(1), partition=0)
     log.append(*chain(8), partition=1)
     assert await reader.ends() == {0: len(chain(0)) + len(chain(1)), 1: len(chain(8))}
-    assert reader.positions == {0: 0, 1: 0}
+    assert reader.positions == {0: Place(0), 1: Place(0)}
 
 
 @on_a_log()
@@ -226,11 +285,11 @@ def test_a_reader_that_starts_again_anywhere_gets_every_answer_once_and_every_ho
         said: list[tuple[int, Hole | None]] = []
         for until in [*sorted(restarts), len(written)]:
             reader = await log.reader(positions)
-            while reader.positions[0] < min(until, len(written)):
+            while reader.positions[0].position < min(until, len(written)):
                 # A chunk may go beyond ``until``; what is behind it is not taken, as by a reader that is killed.
                 answers = [one for one in await reader.read() if one.position < until]
                 said += [(one.result.offset, one.hole) for one in answers]
-            positions = {0: max(positions[0], min(until, len(written)))}
+            positions = {0: max(positions[0], min(until, len(written)))}  # alone, so that it looks back
             await reader.stop()
         await log.cluster.close()
         assert [offset for offset, _ in said] == list(expected)
