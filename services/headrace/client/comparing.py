@@ -10,18 +10,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
 import msgspec
 
-from headrace.client.reading import AnswerReader
+from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answer, readers_at
 from headrace.core.agreement import Agreement, Tally
-from headrace.core.clock import Clock
-from headrace.core.resume import look_back
+from headrace.core.answer_log import Place
 from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Cluster, Consumer, TopicPartition
+from headrace.kafka.stretches import read_stretches
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.paths import Decode
 from headrace_schemas.records import ClassifyResult
-
-_TEXT_WAIT_S = 10.0
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -31,18 +29,16 @@ class Side(msgspec.Struct, frozen=True):
     version: str
 
 
-async def compare_logs(
-    cluster: Cluster, a: Side, b: Side, *, last: int, examples: int, max_batch: int, clock: Clock
-) -> Agreement:
+async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, examples: int) -> Agreement:
     """Compare what both logs hold now, of each at most about the ``last`` answers, spread over its partitions.
 
-    Raises UnknownTopicError when a topic is not there, and a KafkaError when one can't be read.
+    Raises UnknownTopicError when a topic is not there, and a KafkaError that says what could not be read.
     """
     tally = Tally(a.version, b.version, examples)
     ours, theirs = await _ranges(cluster, a.results, last), await _ranges(cluster, b.results, last)
     for partition in sorted(ours.keys() & theirs.keys()):
         streams = [
-            _answers(cluster, side.results, partition, ranges[partition], look_back(max_batch), clock)
+            _answers(cluster, TopicPartition(side.results, partition), *ranges[partition])
             for side, ranges in ((a, ours), (b, theirs))
         ]
         try:
@@ -58,17 +54,14 @@ async def read_texts(
 ) -> dict[tuple[int, int], str]:
     """The texts of the requests at ``places`` (partition, offset); of those that are deleted or hold none, nothing.
 
-    ``consumer`` is started. Raises a KafkaError when the topic can't be read.
+    ``consumer`` is started. Raises a KafkaError that says what could not be read.
     """
     texts: dict[tuple[int, int], str] = {}
     for partition, offset in places:
         name = TopicPartition(topic, partition)
-        consumer.assign([name])
-        consumer.seek(name, offset)
         try:
-            records = (await consumer.fetch(max_records=1, timeout_s=_TEXT_WAIT_S)).get(name, ())
-            for record in records:
-                if record.offset == offset:
+            async for records in read_stretches(consumer, {name: offset}, {name: offset + 1}, chunk=1):
+                for record in records:
                     texts[partition, offset] = decode(record.value, content_type(record.headers)).text
         except (OffsetOutOfRangeError, WireError):  # retention took it, or it was answered by its failure
             continue
@@ -111,20 +104,24 @@ async def _merge(
 
 
 async def _answers(
-    cluster: Cluster, topic: str, partition: int, between: tuple[int, int], look_back: int, clock: Clock
+    cluster: Cluster, name: TopicPartition, start: int, end: int
 ) -> AsyncGenerator[ClassifyResult, None]:
-    """The answers of one results partition, without repeats, ``between`` a position and another (not included)."""
-    consumer, name = cluster.consumer(), TopicPartition(topic, partition)
-    start, end = between
-    reader = AnswerReader(
-        consumer, topic, from_={partition: start}, partitions=[partition], look_back=look_back, clock=clock
-    )
+    """The answers of one results partition, without repeats, from ``start`` to ``end`` (not included)."""
+    consumer = cluster.consumer()
     try:
-        await reader.start()
-        # By position, not by answers: the last offsets may hold none.
-        while await consumer.position(name) < end:
-            for answer in await reader.read():
-                if answer.position < end:
-                    yield answer.result
+        await consumer.start()
+        begins = await consumer.beginning_offsets([name])
+        reader = (await readers_at(consumer, {name: Place(start)}, begins, look_back=LOOK_BACK))[name]
+        while start < end:
+            try:
+                async for records in read_stretches(consumer, {name: start}, {name: end}):
+                    for record in records:
+                        start = record.offset + 1
+                        if (answer := read_answer(reader, record)) is not None:
+                            yield answer.result
+            except OffsetOutOfRangeError as error:
+                start = (await begins_after_retention(consumer, error))[name]
+            else:
+                return
     finally:
-        await reader.stop()
+        await consumer.stop()

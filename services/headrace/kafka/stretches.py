@@ -39,5 +39,11 @@ async def read_stretches(
         waiting = {name for name in waiting if await consumer.position(name) < ends[name]}
         empty = 0 if records else empty + 1
         if waiting and empty == EMPTY_FETCHES:
-            names = ", ".join(f"{name.topic}[{name.partition}]" for name in sorted(waiting))
-            raise BrokerUnavailableError(f"Nothing more came of {names} for {EMPTY_FETCHES * FETCH_S:.0f} s.")
+            missing = [
+                f"{name.topic}[{name.partition}] from {await consumer.position(name)} up to {ends[name]}"
+                for name in sorted(waiting)
+            ]
+            raise BrokerUnavailableError(
+                f"For {EMPTY_FETCHES * FETCH_S:.0f} s nothing more came of {', '.join(missing)}. "
+                "Is a broker away, or was a topic deleted?"
+            )

@@ -91,7 +91,6 @@ async def _compare(
     settings: Settings, a: str, b: str, results_b: str | None, *, last: int, examples: int, texts: bool
 ) -> Compared:
     from headrace.client.comparing import Side, compare_logs
-    from headrace.core.clock import SystemClock
     from headrace.registry.finding import find_version
 
     names, name = settings.topics.names(), settings.worker.model_name
@@ -107,8 +106,6 @@ async def _compare(
             theirs,
             last=last,
             examples=examples,
-            max_batch=settings.worker.max_batch,
-            clock=SystemClock(),
         )
         if texts:
             shown = await _with_texts(models.cluster, settings, agreement.examples)
