@@ -40,7 +40,7 @@ def rank(ctx: typer.Context, job: Annotated[Path, typer.Argument(help="The job a
         with _joined(ctx.ensure_object(Invocation).environ) as exchange:
             logs.event("rank.started", rank=exchange.rank, world=exchange.world, pid=os.getpid())
             splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
-            run(told, cluster, exchange, trusted=settings.signing.trusted, splits=splits)
+            run(told, cluster, exchange, trusted=settings.signing.trusted, splits=splits, holdout=settings.gate.holdout)
     except (UserError, KafkaError) as error:
         lasting = not (isinstance(error, KafkaError) and error.retriable)
         logs.event(RANK_FAILED, level="error", error=str(error), lasting=lasting)

@@ -219,8 +219,10 @@ async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
 def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
     """Return the names that rights are given on, as the settings have them."""
     from headrace.kafka.acls import Names
+    from headrace.training.gate.settings import HOLDOUT_TOPIC
 
     names = settings.topics.names()
+    holdout = settings.gate.holdout or ""
     return Names(
         requests=names.requests,
         results=names.results,
@@ -230,6 +232,7 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
         workers=names.workers,
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
+        holdout=holdout.removeprefix(HOLDOUT_TOPIC) if holdout.startswith(HOLDOUT_TOPIC) else None,
         reader_groups=tuple(reader_groups),
     )
 

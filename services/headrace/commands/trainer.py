@@ -128,6 +128,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 metrics=TrainerMetrics(registry),
                 once=once,
                 keep=keeping(settings.dead_letters),
+                holdout=settings.gate.holdout,
             )
             return await running.run(stop)
 

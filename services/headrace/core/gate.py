@@ -117,6 +117,8 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | Unmeasured
     known: Comparison | None = None
     new: Comparison | None = None
+    spared: bool = True
+    """Whether it is certain that it was trained on none of the rows."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +179,7 @@ def _is_best(evidence: Evidence) -> bool:
 
 def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
     yield _chance(evidence, limits)
-    if evidence.sources:
+    if evidence.sources and limits.source_share < 1:
         yield _sources(evidence, limits)
     if evidence.champion is not None:
         yield from _against_champion(evidence.champion, evidence, limits)
@@ -206,7 +208,9 @@ def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
 def _chance(evidence: Evidence, limits: Limits) -> Check:
     """Answers that ignore the text, whether one class for all or drawn at random, reach a macro-F1 of 1 / classes."""
     if not evidence.rows:
-        return Check("chance", False, 0.0, limits.above_chance / 100, "there is no test row to judge it by")
+        return Check(
+            "chance", False, 0.0, limits.above_chance / 100, f"there are no {evidence.judged_on} to judge it by"
+        )
     limit = min(1 / evidence.classes + limits.above_chance / 100, 1.0)
     chosen = "" if evidence.keyed else "; trainer.split_key is not set, so who writes labels can choose these rows"
     detail = (
@@ -255,10 +259,10 @@ def _loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, named: s
         detail = f"it could not be compared with {named}{rival.version} on the {evidence.judged_on}: {comparison.why}"
         yield Check(name, False, 0.0, -worse_by, detail)
         return
-    apart = ""
+    apart = "" if rival.spared else f"; {rival.version} may have been trained on some of them"
     if rival.new is not None:
         others = "there are no others" if rival.known is None else f"{_points(rival.known)} on the others"
-        apart = f"; {_points(rival.new)} on {rival.new.rows} that came since its snapshot, {others}"
+        apart += f"; {_points(rival.new)} on {rival.new.rows} that came since its snapshot, {others}"
     measured = f"(95 % interval {_interval(comparison)}, {comparison.rows} {evidence.judged_on}{apart})"
     yield Check(
         name,

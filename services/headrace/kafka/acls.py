@@ -32,7 +32,10 @@ class Role(enum.StrEnum):
 
 
 class Names(msgspec.Struct, frozen=True, kw_only=True):
-    """Topics and groups as they are named on the cluster. ``reader_groups`` are those that readers share work in."""
+    """Topics and groups as they are named on the cluster. ``reader_groups`` are those that readers share work in.
+
+    ``holdout`` is the topic of the rows that the gate judges by, where there is one.
+    """
 
     requests: str
     results: str
@@ -42,6 +45,7 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     workers: str
     worker_group: str
     trainer_groups: tuple[str, ...]
+    holdout: str | None = None
     reader_groups: tuple[str, ...] = ()
 
 
@@ -74,6 +78,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 _topic(names.dead_letters, WRITE),
                 _topic(names.results, READ),  # drift
                 _topic(names.requests, READ),  # the gate replays the last ones
+                *((_topic(names.holdout, READ),) if names.holdout is not None else ()),
                 *map(_group, names.trainer_groups),
             )
         case Role.READER:
@@ -88,6 +93,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 _topic(names.results, *made, ALTER, READ),
                 _topic(names.dead_letters, *made, ALTER, READ, WRITE),
                 _topic(names.labels, *made, WRITE),  # never grown, so no Alter
+                *((_topic(names.holdout, *made, WRITE),) if names.holdout is not None else ()),
                 _topic(names.models, *made, READ, WRITE),
                 _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )

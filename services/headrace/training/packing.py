@@ -106,6 +106,7 @@ def lineage_of(
         recipe=msgspec.json.encode(recipe).decode(),
         ranks=exchange.world,
         split=parts.splitting,
+        holdout=parts.holdout,
     )
 
 

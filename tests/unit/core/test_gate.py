@@ -184,11 +184,18 @@ def test_the_baseline_is_raised_by_who_is_better_for_certain_and_not_by_new_rows
 def test_a_single_topic_of_labels_is_all_of_the_test_rows_unless_a_share_forbids_it() -> None:
     one = msgspec.structs.replace(FIRST, sources={"labels": 500})
     assert judge(one, Limits()).promoted
+    assert "source-share" not in {check.name for check in judge(one, Limits()).checks}
     refused = judge(one, Limits(source_share=0.9))
     assert failures(refused) == ["source-share"]
     assert "there is no other topic of labels, so below 100% only rows of gate.holdout can decide" in refused.reason
     two = msgspec.structs.replace(FIRST, sources={"labels": 450, "others": 50})
     assert judge(two, Limits(source_share=0.9)).promoted
+
+
+def test_a_rival_that_may_know_rows_of_the_holdout_is_said_to() -> None:
+    champion = msgspec.structs.replace(rival("v1", 0.0, -0.01, 0.01), spared=False)
+    judgement = judged(champion=champion, judged_on="rows of gate.holdout")
+    assert "500 rows of gate.holdout; v1 may have been trained on some of them)" in judgement.reason
 
 
 def test_a_split_without_a_key_is_said_in_every_verdict() -> None:

@@ -19,7 +19,7 @@ from headrace.training.answering import answer
 from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.judge import Traffic, decide
 from headrace.training.gate.settings import GateSettings
-from headrace.training.ranks.job import Compared, Outcome
+from headrace.training.ranks.job import Compared, Judged, Outcome
 from headrace.training.report import compare
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
@@ -295,3 +295,26 @@ def test_the_baseline_is_compared_beside_the_champion_and_the_verdict_names_the_
     assert "macro-f1-baseline" in {one.name for one in refused.checks if not one.passed}
     assert "macro-f1" not in {one.name for one in refused.checks if not one.passed}
     assert refused.baseline == best.version
+
+
+def test_the_rows_of_the_holdout_decide_and_not_the_test_rows(tmp_path: Path) -> None:
+    ours, theirs = random_artifact(1), random_artifact(2)
+    outcome = outcome_of(ours, theirs)
+    # By the test rows the candidate is right everywhere, by the holdout the champion is.
+    champion = msgspec.structs.replace(
+        outcome.champion, fair=None, holdout_answers=outcome.champion.answers, spared=True
+    )
+    holdout = Judged(outcome.champion.answers, outcome.answers)
+    outcome = msgspec.structs.replace(outcome, champion=champion, holdout=holdout)
+    candidate, before = published(tmp_path, ours), published(tmp_path, theirs)
+    settings = msgspec.structs.replace(LOOSE, source_share=0.1)
+    verdict = decided(candidate, before, outcome, settings)
+    assert {"macro-f1", "macro-f1-interval"} <= {one.name for one in verdict.checks if not one.passed}
+    assert "80 rows of gate.holdout)" in check(verdict, "macro-f1").detail
+    assert "80 rows of gate.holdout" in check(verdict, "chance").detail
+    assert "source-share" not in {one.name for one in verdict.checks}
+    # And the other way round, although nobody knows what split divided the champion's rows.
+    right = msgspec.structs.replace(outcome, holdout=Judged(outcome.answers, outcome.answers))
+    assert check(decided(candidate, before, right, settings), "macro-f1").passed
+    unanswered = msgspec.structs.replace(right, champion=msgspec.structs.replace(champion, holdout_answers=()))
+    assert not check(decided(candidate, before, unanswered, settings), "macro-f1").passed

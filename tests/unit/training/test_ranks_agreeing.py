@@ -8,6 +8,7 @@ from headrace.core.secret import Secret
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.ranks.agreeing import agree
+from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
 from headrace.training.splitting import UNKEYED, Part, Splitting
@@ -150,6 +151,15 @@ def test_an_erased_text_is_in_no_part_and_is_counted():
     assert ("my own words", "a") in all_rows(before)
     assert sorted(all_rows(after)) == sorted(all_rows(agreed(GROUND)[0]))
     assert (after.dropped["erased"], after.digest) == (1, agreed(GROUND)[0].digest)
+
+
+def test_a_text_that_is_held_out_is_in_no_part_whatever_its_id_and_is_counted():
+    held = text_keys(["Ground  7", "ground 8", "not there"])
+    shard = shards(GROUND, 1)[0]
+    [parts] = [agree(shard, Alone(), UNKEYED, held_out=held)]
+    without = [row for row in all_rows(agreed(GROUND)[0]) if row[0] not in ("ground 7", "ground 8")]
+    assert sorted(all_rows(parts)) == sorted(without)
+    assert parts.dropped["holdout"] == 2
 
 
 def test_an_id_that_moved_to_an_added_partition_has_the_label_of_the_later_record_on_every_rank():

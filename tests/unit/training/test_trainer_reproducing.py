@@ -114,9 +114,15 @@ async def test_the_job_again_is_the_job_that_made_the_version(world):
     lineage = await trained(world)
     version = version_of(msgspec.structs.replace(lineage, split=UNKEYED.id))
     source = source_of(lineage_of(version), SETTINGS)
-    job = job_again(version, source, folder="memory://again")
+    job = job_again(version, source, folder="memory://again", holdout="rows.jsonl")
     assert (job.recipe, job.created_at_ms, job.parent, job.budget.points) == (RECIPE, 5, "v0", 1.5)
     assert (job.source.ranges, job.split) == (lineage.offsets, UNKEYED.id)
+    assert job.holdout is None, "its training left out nothing"
+    aside = msgspec.structs.replace(version, lineage=msgspec.structs.replace(version.lineage, holdout="d1"))
+    again = job_again(aside, source, folder="memory://again", holdout="rows.jsonl")
+    assert (again.holdout, again.holdout_digest) == ("rows.jsonl", "d1")
+    with pytest.raises(NotReproducibleError, match=r"left out the texts of a holdout, and gate\.holdout is not set"):
+        job_again(aside, source, folder="memory://again", holdout=None)
     assert isinstance(msgspec.json.decode(msgspec.json.encode(job), type=Job), Job)
     for without in ({"lineage": None}, {"lineage": msgspec.structs.replace(lineage, offsets=())}):
         with pytest.raises(NotReproducibleError, match="v1 can't be trained again"):

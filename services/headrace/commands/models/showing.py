@@ -103,6 +103,8 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
     yield "digest", lineage.digest
     if lineage.split is not None:
         yield "split", lineage.split
+    if lineage.holdout is not None:
+        yield "without holdout", lineage.holdout
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
     for reason, count in sorted(lineage.dropped.items()):

@@ -114,7 +114,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         return False
     # Other machines only help with the training that runs, so all its ranks train here.
     ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
-    return await _train_again(version, source, launcher(ctx, bootstrap, ranks))
+    return await _train_again(version, source, launcher(ctx, bootstrap, ranks), settings.gate.holdout)
 
 
 def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
@@ -139,13 +139,13 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
-async def _train_again(version: ModelVersion, source: TopicSource, launch: Launch) -> bool:
+async def _train_again(version: ModelVersion, source: TopicSource, launch: Launch, holdout: str | None) -> bool:
     from headrace.model.artifact import load
     from headrace.model.artifact_format import weights_digest
     from headrace.training.trainer.reproducing import job_again
 
     with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
-        outcome = await launch(job_again(version, source, folder=folder))
+        outcome = await launch(job_again(version, source, folder=folder, holdout=holdout))
         found = weights_digest(load(outcome.uri, outcome.sha256, outcome.size).network)
     equal = found == version.weights_sha256
     say(f"the weights are {'the same' if equal else 'others'}: {found} now, {version.weights_sha256} then")

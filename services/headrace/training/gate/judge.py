@@ -18,8 +18,8 @@ from headrace.registry.loading import load_version
 from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
 from headrace.training.gate.settings import GateSettings
-from headrace.training.ranks.job import Compared, Outcome
-from headrace.training.report import agreement
+from headrace.training.ranks.job import Compared, Judged, Outcome
+from headrace.training.report import agreement, compare
 from headrace.training.splitting import is_unkeyed
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ModelVersion, Verdict
@@ -54,15 +54,7 @@ async def decide(
     version that is loaded, if there are any. ``offload`` runs the computing off the event loop.
     """
     baseline = outcome.baseline
-    evidence = Evidence(
-        rows=len(outcome.truth),
-        classes=len(set(outcome.truth)),
-        macro_f1=outcome.report.macro_f1,
-        agreement=agreement(outcome.answers, outcome.float_answers),
-        size=candidate.size,
-        latency_us=outcome.latency_us,
-        keyed=not is_unkeyed(outcome.lineage.split),
-    )
+    evidence = _evidence(candidate, outcome)
 
     async def beside(version: str, alias: str, other: Compared | None) -> Rival:
         rival: Rival = await offload(lambda: _rival(version, alias, other, outcome, settings.resamples, randomness))
@@ -87,6 +79,32 @@ async def decide(
         checks=judgement.checks,
         champion=None if champion is None else champion.version,
         baseline=candidate.version if judgement.raises_baseline else _baseline_before(champion, outcome),
+    )
+
+
+def _evidence(candidate: ModelVersion, outcome: Outcome) -> Evidence:
+    """What is measured of the candidate alone: on the rows of the holdout where there is one, else on the test rows."""
+    evidence = Evidence(
+        rows=len(outcome.truth),
+        classes=len(set(outcome.truth)),
+        macro_f1=outcome.report.macro_f1,
+        agreement=agreement(outcome.answers, outcome.float_answers),
+        size=candidate.size,
+        latency_us=outcome.latency_us,
+        sources={outcome.lineage.source: len(outcome.truth)} if outcome.truth else {},
+        keyed=not is_unkeyed(outcome.lineage.split),
+    )
+    if outcome.holdout is None:
+        return evidence
+    truth, answers = outcome.holdout.truth, outcome.holdout.answers
+    return msgspec.structs.replace(
+        evidence,
+        rows=len(truth),
+        classes=len(set(truth)),
+        macro_f1=compare(truth, answers).macro_f1,
+        judged_on="rows of gate.holdout",
+        sources={},
+        keyed=True,
     )
 
 
@@ -125,6 +143,8 @@ def _rival(
     randomness: np.random.Generator,
 ) -> Rival:
     """``version``, which ``alias`` points at, beside the candidate on the test rows that neither was trained on."""
+    if outcome.holdout is not None:
+        return _on_holdout(version, other, outcome.holdout, resamples, randomness)
     chosen = _rows_for_both(alias, other, outcome)
     if isinstance(chosen, Unmeasured):
         return Rival(version=version, comparison=chosen)
@@ -144,6 +164,17 @@ def _rival(
     known = [row for row in chosen if other.known[row]]
     new = [row for row in chosen if not other.known[row]]
     return Rival(version=version, comparison=whole, known=on(known), new=on(new))
+
+
+def _on_holdout(
+    version: str, other: Compared | None, holdout: Judged, resamples: int, randomness: np.random.Generator
+) -> Rival:
+    if other is None or not other.holdout_answers:
+        return Rival(version=version, comparison=Unmeasured("the training holds no answers of it"))
+    comparison = compare_paired(
+        holdout.truth, holdout.answers, other.holdout_answers, resamples=resamples, randomness=randomness
+    )
+    return Rival(version=version, comparison=comparison, spared=other.spared)
 
 
 def _rows_for_both(alias: str, other: Compared | None, outcome: Outcome) -> list[int] | Unmeasured:

@@ -8,10 +8,16 @@ from msgspec import Meta
 
 from headrace.core.gate import Limits
 
+HOLDOUT_TOPIC = "topic:"
+"""What a topic's name has in front of it as gate.holdout."""
+
 
 class GateSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits (see :class:`headrace.core.gate.Limits`), and the effort."""
 
+    holdout: str | None = None
+    """Rows that decide instead of the test rows: a path or URI (.jsonl, .csv or .parquet, columns text and label), or
+    topic:NAME. Whoever writes labels must not write there."""
     replay: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
     """How many of the last requests both versions answer; 0 for none."""
     resamples: Annotated[int, Meta(ge=100, le=100_000)] = 2000

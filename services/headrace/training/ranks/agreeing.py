@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 import msgspec
@@ -54,7 +54,9 @@ class _Share(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[int, str]
 
 
-def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
+def agree(
+    shard: Shard, exchange: Exchange, splitting: Splitting, *, held_out: Collection[bytes] = frozenset()
+) -> Parts:
     """Make this rank's rows of the data set that the shards of all ranks are together, divided by ``splitting``.
 
     A collective.
@@ -65,9 +67,11 @@ def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
     too. The digest is of ids and labelled texts as they stand after the last record of each id: neither compaction nor
     the number of ranks changes it.
 
-    ``dropped`` counts ``erased`` ids, ``replaced`` records (of an id that has a later label), ``empty``, ``duplicate``
-    and ``conflicting`` rows, records that can't be read by the code of their error, and what the shards count. Raises
-    DatasetError, on every rank, when a part has no row on any.
+    A row whose text has a key in ``held_out`` is in no part.
+
+    ``dropped`` counts ``erased`` ids, ``replaced`` records (of an id that has a later label), ``empty``, ``duplicate``,
+    ``conflicting`` and ``holdout`` rows, records that can't be read by the code of their error, and what the shards
+    count. Raises DatasetError, on every rank, when a part has no row on any.
     """
     labelled = [record.content if isinstance(record.content, LabelledText) else None for record in shard.records]
     texts = ["" if one is None else one.text for one in labelled]
@@ -84,8 +88,12 @@ def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
     verdicts = _judge(facts, counted)[own]
 
     kept: dict[Part, list[int]] = {part: [] for part in Part}
+    held = 0
     for place in np.flatnonzero(own_counted & (verdicts == Verdict.KEPT)).tolist():
-        kept[splitting.part_of(keys[place])].append(place)
+        if keys[place] in held_out:
+            held += 1
+        else:
+            kept[splitting.part_of(keys[place])].append(place)
     rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in kept.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
     counts = np.bincount(verdicts[own_counted], minlength=len(Verdict))
@@ -95,6 +103,7 @@ def agree(shard: Shard, exchange: Exchange, splitting: Splitting) -> Parts:
             rows={part.value: len(of) for part, of in rows.items()},
             dropped=Counter(shard.dropped)
             + Counter({verdict.name.lower(): int(counts[verdict]) for verdict in Verdict if verdict != Verdict.KEPT})
+            + Counter(holdout=held)
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
         )

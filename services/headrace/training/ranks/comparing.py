@@ -8,8 +8,10 @@ from typing import TypeVar
 
 from headrace.model.backends.interface import Backend
 from headrace.training.answering import answer
+from headrace.training.dataset import Rows
 from headrace.training.examining import latency_us
 from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.holdout import NO_ROWS
 from headrace.training.ranks.job import Compared, FileSource, TopicSource
 from headrace.training.ranks.parts import Parts
 from headrace.training.splitting import Splits
@@ -25,11 +27,13 @@ def compared(
     source: FileSource | TopicSource,
     splits: Splits,
     exchange: Exchange,
+    holdout: Rows = NO_ROWS,
     monotonic: Callable[[], float] = time.perf_counter,
 ) -> Compared:
     """Answer this rank's test rows by ``backend``, which is ``version``, and gather what all ranks answered.
 
-    ``parts`` are the rows of the new version, read from ``source``. A collective.
+    ``parts`` are the rows of the new version, read from ``source``; of ``holdout`` each rank answers its own and keeps
+    the answers. A collective.
     """
     test = parts.split.test
     return Compared(
@@ -39,6 +43,8 @@ def compared(
         fair=_all_told(exchange.gather(fair_rows(version, parts, splits))),
         known=_all_told(exchange.gather(known_rows(version, parts, source))),
         latency_us=latency_us(backend, test.texts or parts.split.train.texts, monotonic),
+        holdout_answers=tuple(answer(backend, holdout.texts)),
+        spared=version.lineage is not None and version.lineage.holdout == parts.holdout,
     )
 
 

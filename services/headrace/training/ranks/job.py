@@ -50,6 +50,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     baseline: ModelVersion | None = None
     split: str | None = None
     """The id of the split, whose secret ranks take from their own settings. None: made before there were keys."""
+    holdout: str | None = None
+    """Where rows are that decide instead of the test rows; the same as gate.holdout of every rank's own settings."""
+    holdout_digest: str | None = None
+    """What the digest of their texts has to be, where it matters: to make a version again."""
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 
@@ -59,6 +63,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     ``fair`` says which of the rows it was not trained on, None where nobody here can tell; ``split`` is the id of its
     split. ``known`` says which of them its own snapshot held, None where nobody can tell. ``latency_us`` as in Outcome.
+    ``holdout_answers`` are those to the rows of the holdout; ``spared`` says whether its training left out the same.
     """
 
     version: str
@@ -67,6 +72,15 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     fair: tuple[bool, ...] | None
     known: tuple[bool, ...] | None
     latency_us: float
+    holdout_answers: tuple[str, ...] = ()
+    spared: bool = False
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """The labels of the rows of the holdout, ``truth``, and what the new version ``answers``."""
+
+    truth: tuple[str, ...]
+    answers: tuple[str, ...]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +108,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     champion: Compared | None = None
     baseline: Compared | None = None
+    holdout: Judged | None = None
     curve: Curve | None = None
 
 

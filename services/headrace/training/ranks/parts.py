@@ -25,6 +25,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     splitting: str = UNKEYED.id
     """The id of the split."""
+    holdout: str | None = None
+    """Digest of the texts that were left out because the gate judges by them."""
     test_places: tuple[tuple[int, int], ...] = ()
     """Partition and offset of each of this rank's test rows; empty where they come from files."""
 

@@ -15,6 +15,7 @@ from headrace.model import store
 from headrace.model.artifact import beside, save
 from headrace.model.backends.interface import open_backend
 from headrace.registry.loading import load_version
+from headrace.training.answering import answer
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
 from headrace.training.dataset import DatasetError
@@ -25,7 +26,8 @@ from headrace.training.ranks.checkpoint import StoredCheckpoints
 from headrace.training.ranks.comparing import compared
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.files import read_files
-from headrace.training.ranks.job import Compared, FileSource, Job, Outcome, TopicSource, outcome_uri
+from headrace.training.ranks.holdout import NO_ROWS, Holdout, keep_to, read_holdout
+from headrace.training.ranks.job import Compared, FileSource, Job, Judged, Outcome, TopicSource, outcome_uri
 from headrace.training.ranks.labels import read_partitions
 from headrace.training.ranks.parts import Parts
 from headrace.training.splitting import Splits, Splitting
@@ -41,13 +43,14 @@ def run(
     *,
     trusted: Collection[str],
     splits: Splits,
+    holdout: str | None = None,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
     ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any.
-    Of ``splits`` the job names one. A rank that is started again goes on from the last checkpoint. Raises DatasetError
-    for rows that can't be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a
-    KafkaError.
+    Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to be the job's. A rank that is
+    started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained on or divided,
+    ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
@@ -55,7 +58,10 @@ def run(
         None if one is None else (one, open_backend("cpu", load_version(one, trusted)))
         for one in (job.champion, job.baseline)
     ]
-    parts = read_parts(job.source, cluster, exchange, _splitting(job, splits))
+    splitting = _splitting(job, splits)
+    checkpoints = StoredCheckpoints(job.checkpoints, exchange)
+    aside = _holdout(job, holdout, cluster, exchange, splitting, checkpoints)
+    parts = read_parts(job.source, cluster, exchange, splitting, aside)
 
     def tell(name: str, **fields: Any) -> None:
         if exchange.rank == 0:
@@ -66,7 +72,7 @@ def run(
         parts,
         job.recipe,
         exchange,
-        StoredCheckpoints(job.checkpoints, exchange),
+        checkpoints,
         clock=time.perf_counter,
         budget=job.budget,
         accept=job.accept,
@@ -85,10 +91,10 @@ def run(
         parent=job.parent,
     )
     champion, baseline = (
-        None if rival is None else compared(*rival, parts, job.source, splits, exchange) for rival in rivals
+        None if rival is None else compared(*rival, parts, job.source, splits, exchange, aside.rows) for rival in rivals
     )
     if exchange.rank == 0:
-        outcome = _outcome(job, trained, packed, parts, champion, baseline, begun)
+        outcome = _outcome(job, trained, packed, parts, champion, baseline, aside, begun)
         save(packed.artifact, outcome.uri)
         if trained.curve is not None:
             table, picture = beside(outcome.uri)
@@ -101,15 +107,16 @@ def run(
 
 
 def read_parts(
-    source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange, splitting: Splitting
+    source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange, splitting: Splitting, aside: Holdout
 ) -> Parts:
-    """The rank's own rows: of a topic the partitions p with p % world == rank."""
+    """The rank's own rows: of a topic the partitions p with p % world == rank, without the texts that are ``aside``."""
     if isinstance(source, FileSource):
         return read_files(source, exchange, splitting)
     if cluster is None:
         raise ValueError(f"the labels are on the topic {source.topic}, but no cluster was given")
     own = [found.partition for found in source.ranges if found.partition % exchange.world == exchange.rank]
-    return agree(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting)
+    parts = agree(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting, held_out=aside.keys)
+    return msgspec.structs.replace(parts, holdout=aside.digest if aside.keys else None)
 
 
 def _splitting(job: Job, splits: Splits) -> Splitting:
@@ -120,6 +127,37 @@ def _splitting(job: Job, splits: Splits) -> Splitting:
             f"machine makes {splits.current.id}. Give all machines and processes of a training the same "
             "trainer.split_key; a key that was replaced goes to trainer.previous_split_key"
         )
+    return found
+
+
+def _holdout(
+    job: Job,
+    given: str | None,
+    cluster: Cluster | None,
+    exchange: Exchange,
+    splitting: Splitting,
+    checkpoints: StoredCheckpoints,
+) -> Holdout:
+    """The rows that decide, none where the job names none. What a job names is opened only if the settings say so too.
+
+    Raises DatasetError when they are not those that the job was begun with.
+    """
+    if job.holdout is None or not isinstance(job.source, TopicSource):
+        return Holdout(NO_ROWS, frozenset(), "")
+    if job.holdout != given:
+        raise DatasetError(
+            f"training {job.id} was begun with {job.holdout} as gate.holdout, and this machine has "
+            f"{given or 'none'}. Give all machines and processes of a training the same"
+        )
+    found = read_holdout(
+        job.holdout, cluster, exchange, hashing=splitting.hashing, max_text_bytes=job.source.max_text_bytes
+    )
+    if job.holdout_digest not in (None, found.digest):
+        raise DatasetError(
+            f"gate.holdout, {job.holdout}, has other texts than those that the version's training left out "
+            f"({found.digest}, and not {job.holdout_digest}), so it would learn from other rows"
+        )
+    keep_to(found, checkpoints, job.holdout)
     return found
 
 
@@ -138,6 +176,7 @@ def _outcome(
     parts: Parts,
     champion: Compared | None,
     baseline: Compared | None,
+    aside: Holdout,
     begun: float,
 ) -> Outcome:
     artifact, examined = packed.artifact, packed.examined
@@ -157,6 +196,7 @@ def _outcome(
         float_answers=examined.float_answers,
         champion=champion,
         baseline=baseline,
+        holdout=Judged(aside.rows.labels, tuple(answer(packed.backend, aside.rows.texts))) if len(aside.rows) else None,
         curve=trained.curve,
         latency_us=latency_us(packed.backend, texts, time.perf_counter),
         epochs=trained.chosen.number,

@@ -61,7 +61,7 @@ class Conductor:
     """Conducts the trainings of model ``name``. ``confirm`` raises NotLeadingError unless this trainer still leads.
 
     ``sign`` signs what is published, and of ``trusted`` public keys, if there are any, one has to have signed the
-    champion that it is compared with.
+    champion that it is compared with. ``holdout`` is where rows are that decide instead of the test rows.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Conductor:
         offload: Offload,
         clock: Clock,
         metrics: TrainerMetrics,
+        holdout: str | None = None,
     ) -> None:
         self._name = name
         self._topic = topic
@@ -96,6 +97,7 @@ class Conductor:
         self._offload = offload
         self._clock = clock
         self._metrics = metrics
+        self._holdout = holdout
 
     async def begin(self, reason: str, offsets: Sequence[OffsetRange], *, not_before_ms: int = 0) -> Training:
         """Publish that a training of ``offsets`` runs, for ``reason``; :meth:`conduct` does the rest.
@@ -175,6 +177,7 @@ class Conductor:
             baseline=baseline,
             settings=self._settings,
             store=self._store,
+            holdout=self._holdout,
         )
         await self._offload(lambda: self._store.remove_trainings_but(training.id))
         await self._offload(lambda: self._store.write_job(fresh))

@@ -19,6 +19,7 @@ def job_of(
     baseline: ModelVersion | None,
     settings: TrainerSettings,
     store: TrainingStore,
+    holdout: str | None,
 ) -> Job:
     """The job of ``training``. Its time is that at which it began, so that going on with it makes the same version."""
     return Job(
@@ -35,5 +36,6 @@ def job_of(
         champion=champion,
         baseline=None if baseline == champion else baseline,
         split=Splits(settings.split_key, settings.previous_split_key).current.id,
+        holdout=holdout,
         accept=settings.accept,
     )

@@ -93,9 +93,18 @@ async def compare_rows(cluster: Cluster, source: TopicSource, digest: str, split
     )
 
 
-def job_again(version: ModelVersion, source: TopicSource, *, folder: str) -> Job:
-    """The job that made ``version``, with a ``folder`` of its own for what comes of it."""
+def job_again(version: ModelVersion, source: TopicSource, *, folder: str, holdout: str | None) -> Job:
+    """The job that made ``version``, with a ``folder`` of its own for what comes of it.
+
+    ``holdout`` is where the rows are that decide now. Raises NotReproducibleError when the version's training left out
+    such rows and there are none: it would learn from them.
+    """
     lineage = lineage_of(version)
+    if lineage.holdout is not None and holdout is None:
+        raise NotReproducibleError(
+            f"{version.version} can't be trained again here: its training left out the texts of a holdout, and "
+            "gate.holdout is not set, so it would learn from other rows."
+        )
     budget = version.compression.get(BUDGET)
     return Job(
         id=f"reproduce-{version.version}",
@@ -107,6 +116,8 @@ def job_again(version: ModelVersion, source: TopicSource, *, folder: str) -> Job
         created_at_ms=version.created_at_ms,
         parent=version.parent,
         split=lineage.split,
+        holdout=holdout if lineage.holdout is not None else None,
+        holdout_digest=lineage.holdout,
     )
 
 

@@ -70,6 +70,7 @@ class Trainer:
         metrics: TrainerMetrics,
         once: bool = False,
         keep: Keep = keep_whole,
+        holdout: str | None = None,
     ) -> None:
         self._name = name
         self._cluster = cluster
@@ -114,6 +115,7 @@ class Trainer:
             offload=offload,
             clock=clock,
             metrics=metrics,
+            holdout=holdout,
         )
         self._term: Term | None = None
         self._ended: Training | None = None

@@ -1,0 +1,93 @@
+"""Rows that an operator set aside: no training learns from their texts, and the gate judges by them alone.
+
+They are in a file, at a URI, or on a topic, of which whoever writes labels may write none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from headrace.kafka.interface import Cluster, TopicPartition
+from headrace.model import store
+from headrace.training.cleaning import clean
+from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.gate.settings import HOLDOUT_TOPIC
+from headrace.training.ranks.checkpoint import Checkpoints
+from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.job import TopicSource
+from headrace.training.ranks.labels import read_partitions
+from headrace.training.text_keys import text_keys
+from headrace_schemas.records import LabelledText, OffsetRange
+
+NO_ROWS = Rows((), ())
+
+
+class Holdout(msgspec.Struct, frozen=True):
+    """``rows`` are on rank 0 alone; ``keys`` of their texts and the ``digest`` of these are on every rank."""
+
+    rows: Rows
+    keys: frozenset[bytes]
+    digest: str
+
+
+def read_holdout(
+    place: str, cluster: Cluster | None, exchange: Exchange, *, hashing: str, max_text_bytes: int
+) -> Holdout:
+    """Read the rows at ``place`` by rank 0 and tell all ranks the keys of their texts. A collective.
+
+    Raises DatasetError for what can't be read or has no row with a text and a label, StoreError, and a KafkaError.
+    """
+    rows = NO_ROWS
+    if exchange.rank == 0:
+        rows = clean(_read(place, cluster, max_text_bytes)).rows
+        if not len(rows):
+            raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to judge by")
+    keys = exchange.gather(text_keys(rows.texts, hashing))[0]
+    return Holdout(rows, frozenset(keys), hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:16])
+
+
+def keep_to(holdout: Holdout, checkpoints: Checkpoints, place: str) -> None:
+    """Raises DatasetError when the training that goes on from ``checkpoints`` began with other rows."""
+    begun = checkpoints.load("holdout")
+    if begun is None:
+        checkpoints.save("holdout", {"digest": holdout.digest})
+    elif begun["digest"] != holdout.digest:
+        raise DatasetError(
+            f"the rows of gate.holdout, {place}, were changed while this training ran, and it has learnt from texts "
+            "that they hold now. The next training takes them as they are"
+        )
+
+
+def _read(place: str, cluster: Cluster | None, max_text_bytes: int) -> Rows:
+    if place.startswith(HOLDOUT_TOPIC):
+        if cluster is None:
+            raise ValueError(f"gate.holdout is on the topic {place}, but no cluster was given")
+        return asyncio.run(_read_topic(cluster, place.removeprefix(HOLDOUT_TOPIC), max_text_bytes))
+    if "://" not in place:
+        return read_rows(Path(place))
+    with tempfile.TemporaryDirectory(prefix="headrace-holdout-") as folder:
+        file = Path(folder) / place.rpartition("/")[2]
+        file.write_bytes(store.read(place))
+        return read_rows(file)
+
+
+async def _read_topic(cluster: Cluster, topic: str, max_text_bytes: int) -> Rows:
+    consumer = cluster.consumer(read_committed=True)
+    await consumer.start()
+    try:
+        names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
+        if not names:
+            raise DatasetError(f"there is no topic {topic}, which gate.holdout names")
+        firsts, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+    finally:
+        await consumer.stop()
+    ranges = tuple(OffsetRange(name.partition, firsts[name], ends[name]) for name in names)
+    source = TopicSource(topic=topic, ranges=ranges, max_text_bytes=max_text_bytes)
+    shard = await read_partitions(cluster, source, [one.partition for one in ranges])
+    held = [record.content for record in shard.records if isinstance(record.content, LabelledText)]
+    return Rows(tuple(one.text for one in held), tuple(one.label for one in held))
