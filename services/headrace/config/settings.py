@@ -43,9 +43,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"at most {MAX_REQUEST_BYTES} bytes"
             )
         rebalance_s = self.kafka.rebalance_timeout_ms / 1000
-        if self.worker.revoke_timeout >= rebalance_s:
+        heartbeat_s = self.kafka.heartbeat_interval_ms / 1000
+        if self.worker.revoke_timeout + heartbeat_s >= rebalance_s:
             raise ValueError(
-                f"worker.revoke_timeout is {self.worker.revoke_timeout} s, but has to be below "
-                f"kafka.rebalance_timeout_ms ({rebalance_s:g} s), or a rebalance evicts a worker that still "
-                "waits for its answers"
+                f"worker.revoke_timeout is {self.worker.revoke_timeout:g} s, but has to be below "
+                f"{rebalance_s - heartbeat_s:g} s, or a rebalance evicts a worker that still waits for its answers: "
+                f"kafka.rebalance_timeout_ms allows {rebalance_s:g} s, of which a worker may lose "
+                f"kafka.heartbeat_interval_ms ({heartbeat_s:g} s) until it learns of the rebalance"
             )

@@ -1,7 +1,8 @@
 """Which partitions this worker owns, and the passage of each from assigned to resumed to ended.
 
-The rebalance callbacks do next to nothing: heartbeats stop while they wait. Assigned only replaces the set of
-partitions; resuming runs outside. Revoked waits for sends alone, bounded, and never for a fetch.
+The rebalance callbacks do next to nothing: the whole group waits for them. Assigned only replaces the set of
+partitions; resuming runs outside. Revoked waits for sends and the release alone, both in one bounded time, and never
+for a fetch.
 """
 
 from __future__ import annotations
@@ -61,14 +62,18 @@ class Assignment:
             event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
 
     async def end(self, ended: Collection[Partition]) -> None:
-        """End these, wait a bounded time for answers that were handed over, and release what is left cleanly."""
+        """End these, wait for answers that were handed over, and release what is left cleanly.
+
+        All of it takes ``revoke_timeout`` at the longest, for the group waits. Half of that is left to the release:
+        without it the next owner takes this process for one that died over what it was trying.
+        """
         for partition in ended:
             partition.end()
         sending = [partition.sending for partition in ended if partition.sending is not None]
-        if sending:
-            await asyncio.wait(sending, timeout=self._revoke_timeout)
         try:
             async with asyncio.timeout(self._revoke_timeout):
+                if sending:
+                    await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
                 await self._release(ended)
         except (KafkaError, TimeoutError) as error:
             event("release.failed", level="warning", error=str(error) or "timed out")

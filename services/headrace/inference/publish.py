@@ -7,60 +7,100 @@ which the first fails, would leave a hole behind the second, and resuming trusts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.core.clock import Clock
 from headrace.inference.assignment import Assignment
 from headrace.inference.encode import Encoded
 from headrace.inference.partition import Partition
-from headrace.kafka.errors import KafkaError, ProducerDeadError, passes
+from headrace.kafka.errors import BrokerUnavailableError, KafkaError, ProducerDeadError, passes
 from headrace.kafka.interface import Appended, Outgoing, Producer
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 
 STOP_S = 5.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+"""How long to wait after a producer failed to start, doubled each time."""
 
 
 class AnswerProducer:
     """A producer that is replaced when it is dead or an acknowledgement is too late.
 
-    An idempotent producer keeps trying for ever; left alone it would be a zombie inside this very process.
+    An idempotent producer keeps trying for ever; left alone it would be a zombie inside this very process. So it is
+    stopped before the next one starts, which is tried for as long as it takes.
     """
 
-    def __init__(self, make: Callable[[], Producer], *, timeout: float) -> None:
+    def __init__(
+        self, make: Callable[[], Producer], *, timeout: float, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
         self._make = make
         self._timeout = timeout
-        self._producer = make()
-        self._replacing = asyncio.Lock()
+        self._sleep = sleep
+        self._producer: Producer | None = None
+        self._replacing: asyncio.Task[Producer] | None = None
+        self.missing: str | None = None
+        """Why there is no producer now, in words; None when there is one."""
 
     async def start(self) -> None:
-        await self._producer.start()
+        producer = self._make()
+        await producer.start()
+        self._producer = producer
 
     async def stop(self) -> None:
-        await _stop(self._producer)
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait((self._replacing,))
+        if self._producer is not None:
+            await _stop(self._producer)
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Raises a KafkaError when the records are not known to be appended."""
-        producer = self._producer
+        producer = self._producer or await self._replaced()
         try:
             async with asyncio.timeout(self._timeout):
                 return await producer.send_batch(topic, partition, records)
         except TimeoutError as error:
-            await self._replace(producer, f"no acknowledgement within {self._timeout:g} s")
+            self._replace(producer, f"no acknowledgement within {self._timeout:g} s")
             raise ProducerDeadError(f"{topic}[{partition}] did not acknowledge within {self._timeout:g} s") from error
         except ProducerDeadError as error:
-            await self._replace(producer, str(error))
+            self._replace(producer, str(error))
             raise
 
-    async def _replace(self, producer: Producer, why: str) -> None:
-        async with self._replacing:
-            if producer is not self._producer:
-                return
-            event("producer.replaced", level="warning", why=why)
-            fresh = self._make()
-            await fresh.start()
-            self._producer = fresh
-        await _stop(producer)
+    def _replace(self, producer: Producer, why: str) -> None:
+        if producer is not self._producer:
+            return
+        event("producer.replaced", level="warning", why=why)
+        self._producer, self.missing = None, why
+        self._replacing = asyncio.create_task(self._start_another(producer), name="replace the producer")
+
+    async def _start_another(self, dead: Producer) -> Producer:
+        """Raises a KafkaError that trying again can't mend."""
+        await _stop(dead)
+        wait = FIRST_RETRY_S
+        while True:
+            producer = self._make()
+            try:
+                await producer.start()
+            except KafkaError as error:
+                await _stop(producer)
+                if not error.retriable:
+                    raise
+                self.missing = str(error)
+                event("producer.start_failed", level="warning", error=str(error), retry_in_s=wait)
+                await self._sleep(wait)
+                wait = min(2 * wait, LONGEST_RETRY_S)
+            else:
+                self._producer, self.missing = producer, None
+                return producer
+
+    async def _replaced(self) -> Producer:
+        """Wait for the next producer, no longer than for an acknowledgement. Raises a KafkaError."""
+        replacing = self._replacing
+        if replacing is None:
+            raise ProducerDeadError("The producer was not started.")
+        if not (await asyncio.wait((replacing,), timeout=self._timeout))[0]:
+            raise BrokerUnavailableError(f"No producer could be started within {self._timeout:g} s: {self.missing}")
+        return replacing.result()
 
 
 async def _stop(producer: Producer) -> None:

@@ -96,7 +96,7 @@ class Worker:
         self._reader = cluster.consumer()
         # Requests behind a transaction that is still open can't be answered, so they count as no lag.
         self._watcher = cluster.consumer(read_committed=True)
-        self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout)
+        self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout, sleep=clock.sleep)
         self._models = ModelsLog(cluster, topics.models)
         self._workers = WorkersLog(cluster, topics.workers, self._models)
         self._workers_writer = WorkersWriter(self._producer, topics.workers)
@@ -177,6 +177,8 @@ class Worker:
             return f"no version answers yet: {waiting_for or 'the topics are being read'}"
         if self._serving.broken:
             return f"the breaker is open: version {self._serving.version} fails on its own canary texts"
+        if self._producer.missing is not None:
+            return f"answers can't be published, a producer is being started: {self._producer.missing}"
         if not self._assignment.joined:
             return "not in the group yet"
         if any(partition.expected is None for partition in self._assignment.partitions.values()):

@@ -42,7 +42,10 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     publish_timeout: Seconds = 30.0
     """Longest wait for an acknowledgement; past it the producer is replaced and the partition resumes."""
     revoke_timeout: Seconds = 5.0
-    """Longest wait in a rebalance for answers that are on their way; below kafka.rebalance_timeout_ms."""
+    """Longest time that giving up partitions takes in a rebalance: answers that are on their way, and the release.
+
+    With kafka.heartbeat_interval_ms, after which a member learns of the rebalance, below kafka.rebalance_timeout_ms.
+    """
     drain_timeout: Seconds = 10.0
     breaker_threshold: Positive = 3
     breaker_retry: Seconds = 1.0
