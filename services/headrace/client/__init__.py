@@ -7,7 +7,7 @@
 """
 
 from headrace.client.connection import Client, connect
-from headrace.client.errors import AnswerLogError, LostAnswerError, NoAnswerError
+from headrace.client.errors import AnswerLogError, AnswersEndedError, ClientClosedError, LostAnswerError, NoAnswerError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
@@ -20,7 +20,9 @@ __all__ = [
     "Answer",
     "AnswerLogError",
     "AnswerReader",
+    "AnswersEndedError",
     "Client",
+    "ClientClosedError",
     "GroupReader",
     "KafkaError",
     "KafkaSettings",

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headrace.client.errors import AnswerLogError, LostAnswerError
+from headrace.client.errors import AnswerLogError, AnswersEndedError, LostAnswerError
 from headrace.client.publishing import Published
 from headrace.client.reading import Answer, AnswerReader
 from headrace.core.answer_log import Hole
@@ -33,24 +33,27 @@ class Awaiter:
         self._early: OrderedDict[_Place, ClassifyResult] = OrderedDict()
         self._publishing = 0
         self._running: asyncio.Task[None] | None = None
+        self._ended: Exception | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it was started and still reads."""
-        return self._running is not None and not self._running.done()
+        return self._running is not None and self._ended is None
 
     async def start(self) -> None:
-        """Begin at the log's present end. Raises a KafkaError."""
+        """Begin at the log's present end. Raises a KafkaError, and what :meth:`stop` was given meanwhile."""
         await self._reader.start()
+        if self._ended is not None:
+            await self._reader.stop()
+            raise self._ended
         self._running = asyncio.create_task(self._run(), name="awaiter")
 
-    async def stop(self) -> None:
-        """Stop reading; who still waits is cancelled."""
+    async def stop(self, reason: Exception) -> None:
+        """Stop reading; who still waits gets ``reason``, or what ended the reading before."""
+        self._end(reason)
         if self._running is not None:
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        for _, waiting in self._waiting.values():
-            waiting.cancel()
+            await asyncio.wait([self._running])
         await self._reader.stop()
 
     @contextmanager
@@ -68,6 +71,9 @@ class Awaiter:
         """The answer to come; it fails with LostAnswerError, AnswerLogError or what ended the reader."""
         place = (published.partition, published.offset)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
+        if self._ended is not None:
+            answer.set_exception(self._ended)
+            return answer
         self._waiting[place] = (published.crc, answer)
         answer.add_done_callback(lambda _: self._waiting.pop(place, None))
         if (early := self._early.pop(place, None)) is not None:
@@ -88,9 +94,20 @@ class Awaiter:
                 for answer in answers:
                     self._take(answer)
         except (KafkaError, AnswerLogError) as error:
+            self._end(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits has to hear of it
+            event("answers.ended", level="error", error=repr(error))
+            ended = AnswersEndedError(f"Reading the answers ended by {error!r}; the next call reads anew.")
+            ended.__cause__ = error
+            self._end(ended)
+
+    def _end(self, reason: Exception) -> None:
+        """Tell ``reason`` to everybody who waits, and to who comes later; the first one stands."""
+        if self._ended is None:
+            self._ended = reason
             for _, waiting in list(self._waiting.values()):
                 if not waiting.done():
-                    waiting.set_exception(error)
+                    waiting.set_exception(reason)
 
     def _take(self, answer: Answer) -> None:
         if answer.hole is not None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 from headrace.client.awaiting import Awaiter
-from headrace.client.errors import NoAnswerError
+from headrace.client.errors import AnswersEndedError, ClientClosedError, NoAnswerError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, Publisher, prepare
 from headrace.client.reading import Answer, AnswerReader, From, Start
@@ -69,17 +69,25 @@ class Client:
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
         self._awaiter_starts = asyncio.Lock()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
+        self._closed = False
         # Who may only read needs no producer, and who publishes nevertheless is told so then.
         with suppress(NotAuthorizedError):
             await self._publisher.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closed = True
         try:
             if self._awaiter is not None:
-                await self._awaiter.stop()
+                await self._awaiter.stop(
+                    ClientClosedError(
+                        "The client was closed before the answer came: whether the request is answered is unknown. "
+                        "Await what is under way before the end of its `async with`."
+                    )
+                )
         finally:
             await self._publisher.stop()
 
@@ -94,6 +102,7 @@ class Client:
         partition: int | None = None,
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
+        self._check_open()
         record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         return await self._publisher.publish(record, partition)
 
@@ -105,12 +114,14 @@ class Client:
         An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
         there, whatever their keys; a few at a time are cheapest so.
         """
+        self._check_open()
         return await self._publisher.publish_many(
             (request if isinstance(request, Outgoing) else prepare(request) for request in requests), partition
         )
 
     async def request_partitions(self) -> frozenset[int]:
         """The partition numbers of the requests topic, empty when there is none."""
+        self._check_open()
         return await self._publisher.partitions()
 
     async def classify(
@@ -124,9 +135,11 @@ class Client:
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
-        Raises NoAnswerError after ``timeout`` seconds, LostAnswerError when later requests were answered instead and
-        AnswerLogError when the answer is to another text.
+        Raises NoAnswerError after ``timeout`` seconds, LostAnswerError when later requests were answered instead,
+        AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not read any more,
+        which is a ClientClosedError where this client was closed.
         """
+        self._check_open()
         record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         try:
             async with asyncio.timeout(timeout):
@@ -144,6 +157,7 @@ class Client:
         self, from_: From = "latest", *, partitions: Collection[int] | None = None
     ) -> AsyncIterator[AnswerReader]:
         """Read answers by chunks; see :meth:`answers`."""
+        self._check_open()
         reader = AnswerReader(
             self._cluster.consumer(),
             self._results,
@@ -164,6 +178,7 @@ class Client:
 
         Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
         """
+        self._check_open()
         reader = GroupReader(
             self._cluster.consumer(group=group),
             self._cluster.consumer(),
@@ -205,11 +220,16 @@ class Client:
                         await member.commit(every_s=COMMIT_S)
                 await member.commit(every_s=COMMIT_S)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("This client is closed; connect anew.")
+
     async def _started_awaiter(self) -> Awaiter:
         async with self._awaiter_starts:
+            self._check_open()
             if self._awaiter is None or not self._awaiter.alive:
                 if self._awaiter is not None:
-                    await self._awaiter.stop()
+                    await self._awaiter.stop(AnswersEndedError("The answers are read anew."))
                 # Looking back is for repeats, and who waits for one place has no use of it.
                 reader = AnswerReader(self._cluster.consumer(), self._results, look_back=0, clock=self._clock)
                 self._awaiter = Awaiter(reader, self._clock)

@@ -15,3 +15,11 @@ class LostAnswerError(UserError):
 
 class AnswerLogError(UserError):
     """The answer log is not the one that was read or written before: a topic was cut or made anew."""
+
+
+class AnswersEndedError(UserError):
+    """Answers are not read any more, for the reason that the message gives. The request may still be answered."""
+
+
+class ClientClosedError(AnswersEndedError):
+    """The client was closed, by the end of its ``async with``, under a call that was under way or before a new one."""

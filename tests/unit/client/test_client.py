@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from headrace.client import AnswerLogError, Client, LostAnswerError, NoAnswerError, prepare
-from headrace.kafka.errors import ProducerDeadError
+from headrace.client import (
+    AnswerLogError,
+    AnswersEndedError,
+    Client,
+    ClientClosedError,
+    LostAnswerError,
+    NoAnswerError,
+    prepare,
+)
+from headrace.kafka.errors import ConsumerDeadError, ProducerDeadError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.partitioner import partition_of_key
@@ -189,6 +197,103 @@ async def test_a_reader_that_fails_tells_everybody_who_waits_and_the_next_call_r
     stage.fault = None
     stage.writer.start()
     assert (await stage.client.classify("again")).status is Status.OK
+
+
+async def published(stage: Scene) -> None:
+    while not any(stage.records(partition=number) for number in (0, 1)):
+        await stage.clock.sleep(0.01)
+
+
+@scene
+async def test_who_waits_while_the_client_closes_is_told_so_and_not_cancelled(stage: Scene) -> None:
+    async with Client(stage.cluster, clock=stage.clock) as client:
+        waiting = asyncio.create_task(client.classify("nobody answers", timeout=1000))
+        await published(stage)
+    with pytest.raises(ClientClosedError, match=r"closed before the answer came.*unknown"):
+        await waiting
+    assert not waiting.cancelled()
+
+
+@scene
+async def test_who_publishes_while_the_client_closes_is_told_so_too(stage: Scene) -> None:
+    closed = asyncio.Event()
+
+    async def slow_acknowledgement(name: str) -> None:
+        if name == "produce.after":
+            await closed.wait()
+
+    async with Client(stage.cluster, clock=stage.clock) as client:
+        stage.fault = slow_acknowledgement
+        waiting = asyncio.create_task(client.classify("nobody answers", timeout=1000))
+        await published(stage)
+    closed.set()
+    with pytest.raises(ClientClosedError):
+        await waiting
+    assert stage.clock.monotonic() < 100
+
+
+@scene
+async def test_who_connects_while_the_client_closes_leaves_nothing_behind(stage: Scene) -> None:
+    connecting, closed = asyncio.Event(), asyncio.Event()
+
+    async def slow_connection(name: str) -> None:
+        if name == "offsets.before":
+            connecting.set()
+            await closed.wait()
+
+    async with Client(stage.cluster, clock=stage.clock) as client:
+        stage.fault = slow_connection
+        waiting = asyncio.create_task(client.classify("nobody answers", timeout=1000))
+        await connecting.wait()
+    closed.set()
+    with pytest.raises((ClientClosedError, ConsumerDeadError)):
+        await waiting
+    assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"awaiter"})
+
+
+@scene
+async def test_a_client_that_is_closed_connects_to_nothing_any_more(stage: Scene) -> None:
+    async with Client(stage.cluster, clock=stage.clock) as client:
+        await client.publish("before")
+    for late in (client.classify("late"), client.publish("late"), client.publish_many(["late"])):
+        with pytest.raises(ClientClosedError, match="connect"):
+            await late
+    with pytest.raises(ClientClosedError):
+        await anext(client.answers("beginning"))
+    assert sum(len(stage.records(partition=number)) for number in (0, 1)) == 1
+
+
+@scene
+async def test_what_ends_the_reader_unforeseen_is_told_to_everybody_who_waits(stage: Scene) -> None:
+    waiting = [asyncio.create_task(stage.client.classify(f"text {number}", timeout=1000)) for number in range(3)]
+    await published(stage)
+
+    async def broken(name: str) -> None:
+        if name == "fetch.before":
+            raise ValueError("nobody thought of this")
+
+    stage.fault = broken
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [AnswersEndedError] * 3
+    assert all("nobody thought of this" in str(outcome) for outcome in outcomes)
+    assert stage.clock.monotonic() < 100
+
+
+@scene
+async def test_who_is_acknowledged_after_the_reader_ended_does_not_wait_for_it(stage: Scene) -> None:
+    ended = asyncio.Event()
+
+    async def dead(name: str) -> None:
+        if name == "produce.after":
+            await ended.wait()
+        if name == "fetch.before" and any(stage.records(partition=number) for number in (0, 1)):
+            ended.set()
+            raise ProducerDeadError("gone for good")
+
+    stage.fault = dead
+    with pytest.raises(ProducerDeadError):
+        await stage.client.classify("late", timeout=1000)
+    assert stage.clock.monotonic() < 100
 
 
 @scene
