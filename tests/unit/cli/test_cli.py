@@ -1,10 +1,15 @@
+import ast
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from headrace import cli
 from headrace.commands.common import settings_from
@@ -12,6 +17,7 @@ from headrace.core.errors import UserError
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.lazy_commands import Mounted, mount
 
+ROOT = Path(__file__).parents[3]
 HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop"}
 
 
@@ -40,6 +46,14 @@ def without_torch() -> None:
     raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
+def without_cryptography() -> None:
+    raise ModuleNotFoundError("No module named 'cryptography'", name="cryptography.exceptions")
+
+
+def without_s3fs(command: str) -> None:
+    raise ModuleNotFoundError(f"No module named 's3fs' for {command}", name="s3fs")
+
+
 def without_ours() -> None:
     raise ModuleNotFoundError("No module named 'headrace.nothing'", name="headrace.nothing")
 
@@ -52,7 +66,16 @@ def client_id(ctx: typer.Context, name: str | None = None) -> None:
 
 @pytest.fixture
 def mounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for function in (unreachable, without_topic, refused, without_torch, without_ours, client_id):
+    for function in (
+        unreachable,
+        without_topic,
+        refused,
+        without_torch,
+        without_cryptography,
+        without_s3fs,
+        without_ours,
+        client_id,
+    ):
         target = Mounted(f"{__name__}:{function.__name__}", "For a test.")
         monkeypatch.setitem(cli.COMMANDS, function.__name__, target)
 
@@ -107,6 +130,8 @@ def test_an_unknown_command_ends_with_2_and_the_nearest_known_one(
         ("without_topic", 1, "`headrace topics apply` creates the topics."),
         ("refused", 3, "headrace: The log was cut.\n"),
         ("without_torch", 1, "pip install 'headrace[train]'"),
+        ("without_cryptography", 1, "This needs cryptography.exceptions, which is not installed."),
+        ("without_cryptography", 1, "pip install 'headrace[worker]'"),
     ],
 )
 def test_what_fails_ends_with_its_code_and_what_to_do(
@@ -116,6 +141,72 @@ def test_what_fails_ends_with_its_code_and_what_to_do(
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+def brought_by(extra: str) -> set[str]:
+    """The distributions that ``extra`` brings, with those of the extras that it names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    brought: set[str] = set()
+    for line in project["optional-dependencies"][extra]:
+        requirement = Requirement(line)
+        if requirement.name == "headrace":
+            brought = brought.union(*map(brought_by, requirement.extras))
+        else:
+            brought.add(canonicalize_name(requirement.name))
+    return brought
+
+
+def import_names(distribution: str) -> list[str]:
+    """What a distribution is imported by; of one that is not installed, its name."""
+    found = [
+        name
+        for name, distributions in packages_distributions().items()
+        if distribution in map(canonicalize_name, distributions) and name.isidentifier() and not name.startswith("_")
+    ]
+    return found or [distribution.replace("-", "_")]
+
+
+def users_extras() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [extra for extra in project["optional-dependencies"] if extra != "dev"]
+
+
+def imported_by_us() -> set[str]:
+    """The top-level names of all that headrace and the load harness import, at the top of a file or inside it."""
+    found: set[str] = set()
+    for file in [*(ROOT / "services").rglob("*.py"), *(ROOT / "load" / "headrace_load").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("extra", users_extras())
+def test_each_package_of_each_extra_has_a_hint_that_brings_it(extra: str) -> None:
+    ours = imported_by_us()
+    for distribution in brought_by(extra):
+        names = import_names(distribution)
+        hinted = {name for name in names if name in cli.EXTRAS}
+        assert hinted, f"{distribution} is imported as {names}, and none has a hint"
+        assert ours.intersection(names) <= hinted, f"{distribution} has no hint for all that we import of it"
+        assert all(distribution in brought_by(cli.EXTRAS[name]) for name in hinted)
+
+
+@pytest.mark.parametrize("command", cli.WHOLE)
+def test_a_command_that_needs_a_whole_extra_names_it_only_for_what_it_brings(command: str) -> None:
+    parts = cli.WHOLE[command]
+    assert all(brought_by(part) <= brought_by(command) for part in parts)
+    assert {extra for extra in users_extras() if brought_by(extra) <= brought_by(command)} == parts
+
+
+@pytest.mark.usefixtures("mounted")
+def test_a_command_that_needs_a_whole_extra_still_names_another_where_that_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "without_s3fs", "train") == 1
+    assert "pip install 'headrace[s3]'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("mounted")
