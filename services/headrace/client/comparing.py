@@ -15,7 +15,7 @@ from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
 from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Cluster, Consumer, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.paths import Decode
@@ -60,7 +60,7 @@ async def read_texts(
     for partition, offset in places:
         name = TopicPartition(topic, partition)
         try:
-            async for records in read_stretches(consumer, {name: offset}, {name: offset + 1}, chunk=1):
+            async for records in read_ranges(consumer, {name: offset}, {name: offset + 1}, chunk=1):
                 for record in records:
                     texts[partition, offset] = decode(record.value, content_type(record.headers)).text
         except (OffsetOutOfRangeError, WireError):  # retention took it, or it was answered by its failure
@@ -114,7 +114,7 @@ async def _answers(
         reader = (await readers_at(consumer, {name: Place(start)}, begins, look_back=LOOK_BACK))[name]
         while start < end:
             try:
-                async for records in read_stretches(consumer, {name: start}, {name: end}):
+                async for records in read_ranges(consumer, {name: start}, {name: end}):
                     for record in records:
                         start = record.offset + 1
                         if (answer := read_answer(reader, record)) is not None:

@@ -10,8 +10,8 @@ from headrace.core.public_keys import key_id
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.keeping import open_letter
+from headrace.kafka.range_reader import read_ranges
 from headrace.kafka.sealing import PrivateKey
-from headrace.kafka.stretches import read_stretches
 from headrace.logs import event
 from headrace_schemas.dead_letters import (
     CUT,
@@ -98,7 +98,7 @@ async def _records(cluster: Cluster, topic: str, only: Collection[int] = ()) -> 
             raise UnknownTopicError(f"There is no topic {topic} to read dead letters from.")
         names = [TopicPartition(topic, number) for number in sorted(numbers) if not only or number in only]
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-        async for records in read_stretches(consumer, begins, ends):
+        async for records in read_ranges(consumer, begins, ends):
             for record in records:
                 yield record
     finally:

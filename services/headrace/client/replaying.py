@@ -16,7 +16,7 @@ from headrace.client.publishing import Published, Publisher
 from headrace.core.errors import UserError
 from headrace.kafka.errors import NotAuthorizedError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer, Outgoing, Record, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.dead_letters import own_headers, replay_headers, replayed_mark
 from headrace_schemas.errors import BadHeaderError, place
 from headrace_schemas.headers import read_attempt
@@ -109,9 +109,7 @@ class Originals:
     async def _read(self, name: TopicPartition, window: range) -> None:
         self._at, self._window, self._records = name, window, {}
         try:
-            async for records in read_stretches(
-                self._consumer, {name: window.start}, {name: window.stop}, chunk=WINDOW
-            ):
+            async for records in read_ranges(self._consumer, {name: window.start}, {name: window.stop}, chunk=WINDOW):
                 self._records.update((record.offset, record) for record in records)
         except OffsetOutOfRangeError:
             # Retention took the record since the bounds were asked for.

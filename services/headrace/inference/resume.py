@@ -15,9 +15,9 @@ from headrace.core.errors import UserError
 from headrace.core.restarts import EXIT_REFUSED
 from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, look_back
 from headrace.inference.partition import Partition
-from headrace.inference.ranges import read_ranges
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.kafka.last_answers import last_answers
+from headrace.kafka.range_reader import read_ranges
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.workers_log import WorkersLog
@@ -175,11 +175,9 @@ class Resumer:
 
     async def _crcs(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """The CRC-32 of the request at each offset that still holds one."""
-        ranges = {name: (offset, offset + 1) for name, offset in offsets.items()}
-        read = await read_ranges(self._reader, ranges, self._clock)
+        ends = {name: offset + 1 for name, offset in offsets.items()}
         return {
-            name: zlib.crc32(record.value or b"")
-            for name, records in read.items()
+            TopicPartition(record.topic, record.partition): zlib.crc32(record.value or b"")
+            async for records in read_ranges(self._reader, offsets, ends)
             for record in records
-            if record.offset == offsets[name]
         }

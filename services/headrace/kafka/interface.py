@@ -154,6 +154,13 @@ class Consumer(Protocol):
         For a consumer that reads committed records only, it is the last stable offset.
         """
 
+    async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
+        """Whether the partition's leader says that from ``offset`` up to ``end`` there is nothing to be read.
+
+        Compaction may leave nothing at all at a log's end, and there a position stands still. False while it is not
+        known. A broker that paused while it was asked may be wrong: ask it twice.
+        """
+
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]: ...
 
 

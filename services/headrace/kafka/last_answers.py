@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from headrace.core.resume import Answered
 from headrace.kafka.interface import Consumer, Record, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
@@ -30,7 +30,7 @@ async def last_answers(
     while short:
         starts = {name: max(logs[name][0], logs[name][1] - reach) for name in short}
         found: dict[TopicPartition, list[Answered]] = {name: [] for name in short}
-        async for records in read_stretches(consumer, starts, short):
+        async for records in read_ranges(consumer, starts, short):
             for record in records:
                 if (answer := _answer(record)) is not None:
                     found[TopicPartition(record.topic, record.partition)].append(answer)
@@ -38,8 +38,6 @@ async def last_answers(
             answers[name] = earlier + answers[name]
         short = {name: start for name, start in starts.items() if start > logs[name][0] and len(answers[name]) < count}
         reach *= 2
-    # A consumer that is assigned something keeps asking for it, and its other requests wait behind that.
-    consumer.assign(())
     return {name: tuple(of_log[-count:]) if count else () for name, of_log in answers.items()}
 
 

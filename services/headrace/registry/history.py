@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from headrace.kafka.interface import Cluster, Record, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.codec import decode_models_record
 from headrace_schemas.errors import WireError
 from headrace_schemas.records import ModelAlias
@@ -32,7 +32,7 @@ async def models_records(cluster: Cluster, topic: str, kind: type[R]) -> AsyncIt
     try:
         await consumer.start()
         starts, ends = await consumer.beginning_offsets([partition]), await consumer.end_offsets([partition])
-        async for records in read_stretches(consumer, starts, ends):
+        async for records in read_ranges(consumer, starts, ends):
             for record in records:
                 try:
                     decoded = decode_models_record(record.value)

@@ -165,3 +165,14 @@ async def test_a_stopped_consumer_says_so(new_topic, cluster):
     await consumer.stop()
     with pytest.raises(ConsumerDeadError):
         await consumer.fetch(max_records=1, timeout_s=0.1)
+
+
+async def test_whether_a_range_holds_nothing_is_asked_of_the_broker(new_topic, producer, consumer):
+    topic = await filled(new_topic, producer, 3)
+    partition = TopicPartition(topic, 0)
+    await read_from(consumer, partition, 0, 3)
+    assert not await consumer.holds_nothing(partition, 0, 3)
+    assert not await consumer.holds_nothing(partition, 2, 3)
+    assert await consumer.holds_nothing(partition, 3, 3)
+    # A log that does not reach so far says nothing of what will stand there.
+    assert not await consumer.holds_nothing(partition, 3, 4)

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.inference.resume import RefusedError
 from headrace.kafka.interface import TopicPartition
+from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace_schemas.records import Loss
 from tests.support.simulation import GROUP, TOPICS
 from tests.support.world import story
@@ -126,5 +127,57 @@ def test_rule_4_a_requests_topic_made_anew_stops_the_worker(written, word):
         await world.publish(*texts(written, first=100))
         with pytest.raises(RefusedError, match=word):
             await asyncio.wait_for(world.start("w1"), 30)
+
+    play()
+
+
+def pause_while_resuming(world, for_s):
+    """Let the broker of worker w1 pause for ``for_s`` seconds in the middle of what it reads to resume."""
+    node = world.cluster.node("w1")
+
+    class Pausing(MemoryConsumer):
+        until = None
+
+        async def fetch(self, *, max_records, timeout_s, partitions=()):
+            if self._assigned and next(iter(self._assigned)).topic in (TOPICS.results, TOPICS.requests):
+                self.until = self.until or world.clock.monotonic() + for_s
+                if world.clock.monotonic() < self.until:
+                    await world.clock.sleep(timeout_s)
+                    return {}
+            return await super().fetch(max_records=max_records, timeout_s=timeout_s, partitions=partitions)
+
+    node.consumer = lambda group=None, member=None, **_: Pausing(node, group=group, member=member)
+
+
+@pytest.mark.parametrize("for_s", [10.0, 150.0])
+def test_rule_1_a_broker_that_pauses_in_the_middle_is_no_verdict(for_s):
+    @story
+    async def play(world):
+        await world.publish(*texts(3))
+        world.start()
+        await world.answered(3)
+        await world.stop("w0")
+        del world.cluster.group(GROUP).offsets[REQUESTS]  # so that without its tail the log would be refused
+        await world.publish("one more")
+        pause_while_resuming(world, for_s)
+        world.start("w1")
+        answers = await world.answered(4, limit=10 * for_s)
+        assert [(answer.offset, answer.after) for answer in answers] == [(0, -1), (1, 0), (2, 1), (3, 2)]
+
+    play()
+
+
+def test_rule_4_a_requests_topic_made_anew_is_found_out_though_the_broker_pauses():
+    @story
+    async def play(world):
+        await world.publish(*texts(5))
+        world.start()
+        await world.answered(5)
+        await world.stop("w0")
+        world.cluster.recreate(TOPICS.requests)
+        await world.publish(*texts(8, first=100))
+        pause_while_resuming(world, 10.0)
+        with pytest.raises(RefusedError, match="made anew"):
+            await asyncio.wait_for(world.start("w1"), 300)
 
     play()

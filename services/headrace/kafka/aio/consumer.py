@@ -14,7 +14,7 @@ from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.metadata import partitions_of
-from headrace.kafka.aio.offsets import fetched_ends
+from headrace.kafka.aio.offsets import fetched_ends, holds_nothing
 from headrace.kafka.aio.tolerant import read_tolerantly
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, RebalanceListener, Record, TopicPartition
@@ -190,6 +190,18 @@ class AioConsumer:
                 ends = {TopicPartition(*partition): offset for partition, offset in listed.items()}
                 # The embedded broker lists the offset behind the first record of the last batch, so a fetch is asked.
                 return await fetched_ends(self._inner._client, ends, read_committed=self._read_committed)  # noqa: SLF001
+
+    async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
+        with translating(f"Asking what {partition.topic}[{partition.partition}] holds"):
+            async with asyncio.timeout(self._request_timeout_s):
+                return await holds_nothing(
+                    self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
+                    partition,
+                    offset,
+                    end,
+                    read_committed=self._read_committed,
+                    max_bytes=self._settings.max_partition_fetch_bytes,
+                )
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         await self._check_known(times_ms)

@@ -1,4 +1,4 @@
-"""The end of a partition as a fetch sees it."""
+"""The end of a partition as a fetch sees it, and whether there is anything in front of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import TopicPartition as TheirPartition
 
 from headrace.kafka.aio.metadata import topics_metadata
 from headrace.kafka.interface import TopicPartition
 
 WAIT_MS = 10  # with no bytes asked for Kafka does not wait, but the embedded broker answers nothing in no time
+LOOK_MS = 500  # enough for what is there to be read; what is empty takes as long
 FEW_BYTES = 1  # the records themselves are of no interest here
 
 
@@ -40,3 +42,22 @@ async def fetched_ends(
                     end = last_stable_offset if read_committed else high_watermark
                     ends[partition] = max(ends[partition], end)
     return ends
+
+
+async def holds_nothing(
+    client: AIOKafkaClient, partition: TopicPartition, offset: int, end: int, *, read_committed: bool, max_bytes: int
+) -> bool:
+    """Whether the leader answers a fetch at ``offset`` with no bytes although its log reaches ``end``.
+
+    A batch without records counts as something, for a consumer's position goes past it. Raises aiokafka's errors.
+    """
+    leader = client.cluster.leader_for_partition(TheirPartition(*partition))
+    if leader is None or leader < 0:
+        return False
+    asked = [(partition.topic, [(partition.partition, offset, max_bytes)])]
+    request = FetchRequest(LOOK_MS, 1, max_bytes, int(read_committed), asked)
+    for _, partitions in (await client.send(leader, request)).topics:
+        for _, error_code, high_watermark, last_stable_offset, *_, raw in partitions:
+            reaches = last_stable_offset if read_committed else high_watermark
+            return bool(error_code == 0 and reaches >= end and not raw)
+    return False

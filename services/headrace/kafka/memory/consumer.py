@@ -151,6 +151,13 @@ class MemoryConsumer:
         await self._node.point("offsets.before")
         return {partition: self._cluster.log(partition).end for partition in partitions}
 
+    async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
+        await self._node.point("fetch.before")
+        log = self._cluster.find_log(partition)
+        if log is None or log.end < end:
+            return False
+        return not any(record.offset < end for record in log.read(offset, 1))
+
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         await self._node.point("offsets.before")
         return {partition: self._cluster.log(partition).offset_at(time) for partition, time in times_ms.items()}

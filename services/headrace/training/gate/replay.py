@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.core.gate import ClassChange, Replayed
 from headrace.kafka.interface import Consumer, Record, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.paths import Decode
@@ -45,7 +45,7 @@ async def replay(
     pairs: Counter[tuple[str, str]] = Counter()
     unreadable = 0
     starts, ends = await _last(consumer, topic, count)
-    async for records in read_stretches(consumer, starts, ends, chunk=CHUNK):
+    async for records in read_ranges(consumer, starts, ends, chunk=CHUNK):
         texts = [text for record in records if (text := _text(record, decode)) is not None]
         unreadable += len(records) - len(texts)
         pairs += await offload(partial(_count, champion, candidate, texts))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
-from headrace.kafka.stretches import read_stretches
+from headrace.kafka.range_reader import read_ranges
 from headrace.logs import event
 from headrace.training.dataset import DatasetError
 from headrace.training.ranks.job import TopicSource
@@ -69,7 +69,7 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
             if lost := start - ranges[name].first:
                 event("labels.lost", level="warning", topic=name.topic, partition=name.partition, offsets=lost)
                 dropped["retention"] += lost
-        async for chunk in read_stretches(consumer, starts, {name: one.end for name, one in ranges.items()}):
+        async for chunk in read_ranges(consumer, starts, {name: one.end for name, one in ranges.items()}):
             for record in chunk:
                 if record.key:
                     before = last.get((record.partition, record.key))

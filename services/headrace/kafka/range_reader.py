@@ -1,0 +1,66 @@
+"""Read what partitions hold between two positions, and no further, by a consumer that belongs to no group.
+
+The one place that reads such ranges. Silence says nothing here: a broker that pauses is waited for, and when it takes
+too long the error can be tried again. That the rest of a range holds no record (a transaction's marker, compaction)
+is known from where the consumer stands, or from a broker that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from headrace.kafka.errors import BrokerUnavailableError
+from headrace.kafka.interface import Consumer, Record, TopicPartition
+
+CHUNK = 2000
+FETCH_S = 0.5
+EMPTY_FETCHES = 120
+"""So many fetches in a row that bring nothing, a minute of them, end the reading."""
+ASKED_EVERY = 4
+"""After so many of them the broker is asked whether the rest of a range is empty."""
+
+
+async def read_ranges(
+    consumer: Consumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    *,
+    chunk: int = CHUNK,
+) -> AsyncIterator[Sequence[Record]]:
+    """Iterate over the records from ``starts`` up to ``ends`` (not included), at most ``chunk`` at a time.
+
+    Those of one partition come in the order of their offsets. ``consumer`` is started; its assignment is replaced, and
+    at the end it has none. Raises BrokerUnavailableError when nothing comes for a minute, and other KafkaErrors.
+    """
+    waiting = {name for name, start in starts.items() if start < ends[name]}
+    consumer.assign(waiting)
+    for name in waiting:
+        consumer.seek(name, starts[name])
+    empty = 0
+    said_empty: set[tuple[TopicPartition, int]] = set()
+    while waiting:
+        chunks = await consumer.fetch(max_records=chunk, timeout_s=FETCH_S, partitions=waiting)
+        records = [record for name, found in chunks.items() for record in found if record.offset < ends[name]]
+        if records:
+            yield records
+        # By position, not by records: the last offsets may hold none, behind a transaction's marker.
+        at = {name: await consumer.position(name) for name in waiting}
+        waiting = {name for name in waiting if at[name] < ends[name]}
+        empty = 0 if records else empty + 1
+        if empty and empty % ASKED_EVERY == 0:
+            for place in [(name, at[name]) for name in sorted(waiting)]:
+                if await consumer.holds_nothing(*place, ends[place[0]]):
+                    # Said twice: a broker that paused may answer a fetch whose time was over with nothing.
+                    if place in said_empty:
+                        waiting.discard(place[0])
+                    said_empty.add(place)
+        if waiting and empty == EMPTY_FETCHES:
+            missing = ", ".join(
+                f"{name.topic}[{name.partition}] from {at[name]} up to {ends[name]}" for name in sorted(waiting)
+            )
+            raise BrokerUnavailableError(
+                f"For {EMPTY_FETCHES * FETCH_S:.0f} s nothing more came of {missing}. "
+                "Is a broker away, or was a topic deleted?"
+            )
+    # A consumer that is assigned something keeps asking for it, and its other requests wait behind that.
+    consumer.assign(())
