@@ -162,6 +162,8 @@ def test_show_tells_everything_of_a_version(site: Site) -> None:
         dropped={"erased": 7, "empty": 2},
         recipe='{"seed":3}',
         ranks=2,
+        split="unkeyed/a-hashing",
+        holdout="d3",
     )
     artifact = site.artifact(
         1,
@@ -185,6 +187,8 @@ def test_show_tells_everything_of_a_version(site: Site) -> None:
         "test_macro_f1 0.9000",
         "partition 0 offsets 5 to 900 (not included)",
         "left out, erased 7",
+        "split unkeyed/a-hashing (no key: who writes labels can choose what is tested on)",
+        "without holdout d3",
         "rows 1,234",
         'recipe {"seed":3}',
         "ratio 11.5000",

@@ -86,6 +86,8 @@ def _lineage(a: ModelVersion, b: ModelVersion) -> Iterator[Difference]:
         return
     yield from _named("trained on", one.source, other.source)
     yield from _named("digest of the rows", one.digest, other.digest)
+    yield from _named("split", one.split, other.split)
+    yield from _named("without holdout", one.holdout, other.holdout)
     yield from _figures("", {"rows": one.rows, "ranks": one.ranks}, {"rows": other.rows, "ranks": other.ranks})
     for end in ("first", "end"):
         ours, theirs = ({part.partition: getattr(part, end) for part in version.offsets} for version in (one, other))

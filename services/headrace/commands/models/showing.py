@@ -102,7 +102,8 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
     yield "rows", f"{lineage.rows:,}"
     yield "digest", lineage.digest
     if lineage.split is not None:
-        yield "split", lineage.split
+        open_to_all = " (no key: who writes labels can choose what is tested on)"
+        yield "split", lineage.split + (open_to_all if lineage.split.startswith("unkeyed/") else "")
     if lineage.holdout is not None:
         yield "without holdout", lineage.holdout
     for part in lineage.offsets:
