@@ -16,9 +16,13 @@ from headrace.kafka.interface import Outgoing
 from headrace.model.artifact import About, Canary, load
 from headrace.model.artifact_format import encode
 from headrace.registry.versions import version_record
+from headrace_schemas.codec import encode_workers_record
+from headrace_schemas.records import Attempt, MaxBatch, WorkersRecord
+from headrace_schemas.topics import workers_key
 from load.chaos.fault import Fault
 from load.chaos.faults.versions import NAME, alias, goes_on, made, promote, put, refused, taken_up, workers_of
 from load.chaos.registry import publish, publish_bytes
+from load.chaos.stream import PARTITIONS
 from load.chaos.world import World
 
 TRAP = "unpickled"
@@ -110,6 +114,41 @@ async def rubbish(world: World) -> None:
     world.notes.append(f"{len(bytes_of)} records were named and passed over, {len(absurd)} versions were refused")
 
 
+async def forged(world: World) -> None:
+    """The workers topic gets what is no record, and batches and attempts that no worker can have written."""
+    system = world.system
+    junk = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
+    impossible: list[WorkersRecord] = [
+        Attempt(results="a/b", partition=0, offset=0, through=1, process="forged"),
+        *(MaxBatch(results=system.results, max_batch=number, raised_at_ms=0) for number in (-1, 0, 2**40)),
+    ]
+    junk += [Outgoing(encode_workers_record(record), b"a key of another") for record in impossible]
+    attempts = [
+        Attempt(
+            results=system.results, partition=number, offset=0, through=2**62, process="forged", alone=True, deaths=2
+        )
+        for number in range(PARTITIONS)
+    ]
+    accusing = [Outgoing(encode_workers_record(attempt), workers_key(attempt)) for attempt in attempts]
+    worker = world.any_worker()
+    await publish_bytes(system, system.workers, *junk, Outgoing(None, b"a tombstone of nothing"), *accusing)
+    # What its partitions' new owner finds is what was forged: one that ends cleanly would take it back.
+    await worker.kill()
+    await world.workers.start(worker.name)
+    # A worker that starts now reads all of it first.
+    await world.workers.start("late")
+    await world.until(
+        lambda: all(len(one.events("workers.rubbish")) >= len(junk) for one in workers_of(world)),
+        "every worker's word of each record that is none",
+    )
+    ignored = [one for every in workers_of(world) for one in every.events("attempt.ignored")]
+    assert ignored, "no worker has said that it leaves out a forged attempt"
+    assert not any(one.events("records.suspected") for one in workers_of(world)), "a forged attempt was believed"
+    await goes_on(world)
+    await world.workers.leave("late")
+    world.notes.append(f"{len(junk)} records were named and passed over, forged attempts were left out")
+
+
 WHY = {
     "large": "its record says",
     "negative": "its record says",
@@ -120,7 +159,7 @@ WHY = {
 
 
 def no_records(world: World) -> list[bytes]:
-    """Values that are no record of the models topic."""
+    """Values that are no record of the models topic, nor of the workers topic."""
     rng = world.rng
     return [
         *(rng.randbytes(rng.randrange(1, 4000)) for _ in range(20)),
@@ -150,6 +189,13 @@ FAULTS = (
         about="trainer",
         strike=rubbish,
         follows=True,
+        sequence=False,
+    ),
+    Fault(
+        name="workers-rubbish",
+        title="rubbish and forged attempts on the workers topic, and a worker killed",
+        about="worker",
+        strike=forged,
         sequence=False,
     ),
 )

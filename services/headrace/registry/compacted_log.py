@@ -18,13 +18,15 @@ R = TypeVar("R")
 
 
 class CompactedLog(ABC, Generic[R]):
-    """Follows the topic with a consumer of its own; :meth:`refresh` reads to its present end, :meth:`look` what came.
+    """Reads the topic with a consumer of its own, from its beginning; :meth:`refresh` reads to its present end.
 
     The topic has one partition, so its order is the order of decisions. A record that can't be decoded, or whose key
-    is not the one that keeps such a record, is left out and said as the event ``rubbish``.
+    is not the one that keeps such a record, is left out and said as the event ``rubbish``. What is ``followed`` is
+    fetched all the time, and :meth:`look` takes what came; anything else only while it is refreshed.
     """
 
     rubbish: ClassVar[str]
+    followed: ClassVar[bool]
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self._consumer = cluster.consumer()
@@ -55,9 +57,9 @@ class CompactedLog(ABC, Generic[R]):
             raise UnknownTopicError(
                 f"There is no topic {self._name.topic}. Create headrace's topics with `headrace topics apply`."
             )
-        self._consumer.assign([self._name])
+        if self.followed:
+            self._consumer.assign([self._name])
         self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
-        self._consumer.seek(self._name, self._position)
         await self.refresh()
 
     async def stop(self) -> None:
@@ -66,15 +68,21 @@ class CompactedLog(ABC, Generic[R]):
     async def refresh(self) -> None:
         """Take in every record up to the end offset as it is now."""
         async with self._one_at_a_time:
+            end = (await self._consumer.end_offsets([self._name]))[self._name]
+            if not self.followed:
+                self._consumer.assign([self._name])
             # What a fetch that failed or was cancelled had taken is fetched again.
             self._consumer.seek(self._name, self._position)
-            end = (await self._consumer.end_offsets([self._name]))[self._name]
-            while self._position < end:
-                if not await self._fetch(FETCH_S):
-                    self._position = await self._consumer.position(self._name)
+            try:
+                while self._position < end:
+                    if not await self._fetch(FETCH_S):
+                        self._position = await self._consumer.position(self._name)
+            finally:
+                if not self.followed:
+                    self._consumer.assign(())
 
     async def look(self) -> None:
-        """Take in the records that have come already, and wait for none."""
+        """Take in the records of a topic that is ``followed`` which have come already, and wait for none."""
         async with self._one_at_a_time:
             await self._fetch(0.0)
 

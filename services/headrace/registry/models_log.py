@@ -28,6 +28,7 @@ class ModelsLog(CompactedLog[ModelsRecord]):
     """
 
     rubbish: ClassVar[str] = "models.rubbish"
+    followed: ClassVar[bool] = True
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         super().__init__(cluster, topic)

@@ -28,7 +28,7 @@ LARGEST_MAX_BATCH = 1 << 16
 
 
 class WorkersLog(CompactedLog[WorkersRecord]):
-    """Follows the topic; ``models`` is read beside it, by :meth:`refresh` too, and has to be started by its owner.
+    """Reads the topic; ``models`` is read beside it, by :meth:`refresh` too, and has to be started by its owner.
 
     To one results topic a claim that was copied from classify.models holds, otherwise the first in the log. Every
     process claims under a key of its own, so compaction can never keep a later claim and drop the first. An older
@@ -36,6 +36,7 @@ class WorkersLog(CompactedLog[WorkersRecord]):
     """
 
     rubbish: ClassVar[str] = "workers.rubbish"
+    followed: ClassVar[bool] = False
 
     def __init__(self, cluster: Cluster, topic: str, models: ModelsLog) -> None:
         super().__init__(cluster, topic)

@@ -99,6 +99,8 @@ async def test_a_claim_of_an_older_version_holds_so_that_latest_skips_no_backlog
     world.start(start_from="latest")
     await world.answered(2)
     assert claims(world) == [OLDER]
+    # No other was made, not even for a moment.
+    assert [r.key for r in world.log(TOPICS.workers) if r.key.startswith(b"claim/")] == [b"claim/results"]
 
 
 @story
