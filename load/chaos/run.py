@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from headrace.core.errors import with_notes
 from headrace_load.processes import headrace
 from headrace_load.started import make_topics
 from headrace_load.system import prefixed
@@ -137,10 +138,10 @@ async def _run(
 
 
 def _told(failure: BaseException) -> str:
-    """What went wrong, of a group the first."""
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return f"{type(failure).__name__}: {failure}"
+    """What went wrong, all of it."""
+    if isinstance(failure, BaseExceptionGroup):
+        return "; ".join(_told(one) for one in failure.exceptions)
+    return f"{type(failure).__name__}: {with_notes(failure)}"
 
 
 def _broken(fault: Fault, checked: Checked) -> str | None:

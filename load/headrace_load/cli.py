@@ -41,12 +41,12 @@ def main() -> None:
         _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[load]'", 1)
     except Exception as error:
         # Imported where it is needed: what it names loads numpy and aiokafka.
-        from headrace_load.faults import code_of  # noqa: PLC0415
+        from headrace_load.faults import code_of, told  # noqa: PLC0415
 
         code = code_of(error)
         if code is None:
             raise
-        _end(str(error), code)
+        _end(told(error), code)
 
 
 def _end(message: str, code: int) -> NoReturn:

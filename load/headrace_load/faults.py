@@ -19,7 +19,17 @@ FAILED = (ProgramError, MeasuringError, RecordingError, KafkaError, AioKafkaErro
 
 
 def code_of(error: Exception) -> int | None:
-    """2 for what was asked for, 1 for what failed, None for what nobody expects."""
+    """2 for what was asked for, 1 for what failed, None for what nobody expects; of a group the highest of all."""
+    if isinstance(error, ExceptionGroup):
+        codes = [code_of(one) for one in error.exceptions]
+        return None if None in codes else max(code for code in codes if code is not None)
     if isinstance(error, USAGE):
         return 2
     return 1 if isinstance(error, FAILED) else None
+
+
+def told(error: Exception) -> str:
+    """What a person is shown of an error: its message and notes, of a group those of all in it, a line each."""
+    if isinstance(error, ExceptionGroup):
+        return "\n".join(dict.fromkeys(told(one) for one in error.exceptions))
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from headrace.commands.common import Bootstrap, Invocation
-from headrace.core.errors import UserError
+from headrace.core.errors import UserError, with_notes
 from headrace.core.printable import printable
 from headrace.lazy_commands import Mounted, lazy_group
 
@@ -81,11 +81,11 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _end(str(error), error.exit_code)
+        _end(with_notes(error), error.exit_code)
     except WireError as error:
-        _end(str(error), 1)
+        _end(with_notes(error), 1)
     except KafkaError as error:
-        _end(f"{error}\n{_advice(error)}".rstrip(), 1)
+        _end(f"{with_notes(error)}\n{_advice(error)}".rstrip(), 1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

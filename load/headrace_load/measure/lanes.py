@@ -80,16 +80,15 @@ class Lanes:
         self.sent += len(requests)
 
     async def stop(self) -> None:
-        """Give up what has no outcome: it counts as not acknowledged. Raises what ended a lane, if anything did."""
+        """Give up what has no outcome: it counts as not acknowledged. Raises what ended lanes, all of it."""
         for task in self._tasks:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
         for partition, waiting in enumerate(self._waiting):
             if waiting:
                 self._took_place(partition, list(waiting), None)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        if failed := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("Several lanes of the producer failed", failed)
 
     async def _run(self, partition: int) -> None:
         waiting, wake = self._waiting[partition], self._wake[partition]

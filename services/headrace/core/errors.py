@@ -1,6 +1,8 @@
-"""The base of errors that are for the person at the terminal, so that one place can print them without a traceback."""
+"""Errors that are for the person at the terminal: one place can print them without a traceback, and all of several."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -10,3 +12,54 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+def one_of_all(errors: BaseExceptionGroup[Exception] | Iterable[Exception]) -> Exception:
+    """The one of ``errors`` to raise, with a note for each of the others. There is at least one; a group is unfolded.
+
+    A fault of the program comes first, because its traceback has to be seen. Then comes the error with the highest exit
+    code: what a person has to decide does not end by starting again.
+    """
+    told: dict[str, Exception] = {}
+    for error in _leaves([errors] if isinstance(errors, BaseExceptionGroup) else errors):
+        told.setdefault(_line(error), error)
+    first = max(told.values(), key=lambda error: (not _ours(error), getattr(error, "exit_code", 1)))
+    for line, error in told.items():
+        if error is not first:
+            first.add_note(f"At the same time: {line}")
+    return first
+
+
+def raise_failed(outcomes: Iterable[object]) -> None:
+    """Raise what failed among the ``outcomes`` of a gather that returns exceptions, if anything did.
+
+    A cancellation goes first; of errors one is raised and all are told.
+    """
+    failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    for error in failed:
+        if not isinstance(error, Exception):
+            raise error
+    if failed:
+        raise one_of_all(error for error in failed if isinstance(error, Exception))
+
+
+def with_notes(error: BaseException) -> str:
+    """An error's message and its notes, a line each: what a person is shown of it."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def _leaves(errors: Iterable[BaseException]) -> Iterator[Exception]:
+    for error in errors:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error.exceptions)
+        elif isinstance(error, Exception):
+            yield error
+
+
+def _ours(error: Exception) -> bool:
+    """Whether it was written for people: those of other makers that come this far were not foreseen."""
+    return type(error).__module__.partition(".")[0].startswith("headrace")
+
+
+def _line(error: Exception) -> str:
+    return with_notes(error) if _ours(error) else f"{type(error).__name__}: {with_notes(error)}"

@@ -13,7 +13,7 @@ from typing import Any, Never
 import msgspec
 
 from headrace.child_process import ending_with_parent
-from headrace.core.errors import UserError
+from headrace.core.errors import UserError, one_of_all
 
 LOG_TAIL_LINES = 15
 
@@ -77,7 +77,7 @@ class Service(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Run ``others`` beside the block, and end them with it. What one of them raises ends the block and is raised."""
+    """Run ``others`` beside the block, and end them with it. What they raise ends the block and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in others]
@@ -85,7 +85,7 @@ async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
             for task in tasks:
                 task.cancel()
     except ExceptionGroup as raised:
-        raise raised.exceptions[0] from raised
+        raise one_of_all(raised) from raised
 
 
 def log_tail(log: Path) -> str:

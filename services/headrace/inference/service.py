@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.deadlines import ServiceTime
+from headrace.core.errors import one_of_all
 from headrace.inference.assignment import Assignment
 from headrace.inference.batch import Batch, Batcher
 from headrace.inference.claim import claim
@@ -212,7 +213,7 @@ class Worker:
                 for task in others:
                     task.cancel()
         except ExceptionGroup as group:
-            raise _first(group) from group
+            raise one_of_all(group) from group
         finally:
             await self._close()
 
@@ -345,13 +346,6 @@ class Worker:
             except (KafkaError, TimeoutError) as error:
                 event("worker.close_failed", level="warning", error=str(error) or "timed out")
         event("worker.stopped")
-
-
-def _first(error: Exception) -> Exception:
-    """The first error of a group that may hold groups."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _wait(future: asyncio.Future[None]) -> None:

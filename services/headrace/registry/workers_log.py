@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
+from headrace.core.errors import raise_failed
 from headrace.kafka.interface import Cluster
 from headrace.registry.compacted_log import BatchSender, CompactedLog, CompactedWriter
 from headrace.registry.models_log import ModelsLog
@@ -49,9 +50,7 @@ class WorkersLog(CompactedLog[WorkersRecord]):
     async def refresh(self) -> None:
         """Take in every record of both topics up to the end offsets as they are now."""
         done = await asyncio.gather(super().refresh(), self._models.refresh(), return_exceptions=True)
-        for error in done:
-            if error is not None:
-                raise error
+        raise_failed(done)
 
     @property
     def results_topics(self) -> list[str]:

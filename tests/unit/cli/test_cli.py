@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from headrace import cli
 from headrace.commands.common import settings_from
-from headrace.core.errors import UserError
+from headrace.core.errors import UserError, one_of_all
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.lazy_commands import Mounted, mount
 
@@ -42,6 +42,10 @@ def refused() -> None:
     raise error
 
 
+def both() -> None:
+    raise one_of_all([UnknownTopicError("There is no topic a."), UserError("The disk is full.")])
+
+
 def without_torch() -> None:
     raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -67,6 +71,7 @@ def client_id(ctx: typer.Context, name: str | None = None) -> None:
 @pytest.fixture
 def mounted(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (
+        both,
         unreachable,
         without_topic,
         refused,
@@ -129,6 +134,7 @@ def test_an_unknown_command_ends_with_2_and_the_nearest_known_one(
         ("unreachable", 1, "headrace: No broker answers at 127.0.0.1:1.\nheadrace: Is Kafka running there?"),
         ("without_topic", 1, "`headrace topics apply` creates the topics."),
         ("refused", 3, "headrace: The log was cut.\n"),
+        ("both", 1, "headrace: There is no topic a.\nheadrace: At the same time: The disk is full.\n"),
         ("without_torch", 1, "pip install 'headrace[train]'"),
         ("without_cryptography", 1, "This needs cryptography.exceptions, which is not installed."),
         ("without_cryptography", 1, "pip install 'headrace[worker]'"),

@@ -6,9 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from headrace.client import KafkaError
 from headrace_load import cli
 from headrace_load.commands.options import folder_for
 from headrace_load.contender import Contender, ContenderError, Program, WorkerProgram, read_contender
+from headrace_load.faults import code_of, told
 from headrace_load.killing import check_killable
 from headrace_load.place import Asked, PlaceError, place
 from headrace_load.result import Comparison, write
@@ -178,3 +180,13 @@ def test_figures_stand_when_every_audit_is_kept_and_nothing_was_refused():
 @pytest.mark.parametrize("file", sorted((ROOT / "load" / "contenders").glob("*.toml")), ids=lambda file: file.stem)
 def test_the_contenders_that_are_shipped_can_be_read(file):
     assert read_contender(file).worker.model == "model.safetensors"
+
+
+def test_of_several_errors_all_are_told_and_the_highest_code_holds():
+    several = ExceptionGroup(
+        "lanes",
+        [OSError("full"), ExceptionGroup("more", [KafkaError("away"), PlaceError("no broker")]), OSError("full")],
+    )
+    assert code_of(several) == 2
+    assert told(several) == "full\naway\nno broker"
+    assert code_of(ExceptionGroup("lanes", [OSError("full"), KeyError("a fault")])) is None

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from headrace.core.errors import raise_failed
 from headrace.kafka.aio.connection import NotAppendedError, ProducerConnection
 from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.metadata import partitions_of
@@ -80,10 +81,10 @@ class AioProducer:
             *(self._send_places(topic, number, records, of_it) for number, of_it in places.items()),
             return_exceptions=True,
         )
+        raise_failed(outcomes)
         appended: dict[int, Appended] = {}
         for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+            assert not isinstance(outcome, BaseException)  # noqa: S101 - it would have been raised
             appended |= outcome
         return [appended[place] for place in range(len(records))]
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.errors import one_of_all
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Cluster, Consumer
 from headrace.kafka.keeping import Keep, keep_whole
@@ -146,7 +147,7 @@ class Trainer:
                 for task in (electing, working, stopping):
                     task.cancel()
         except ExceptionGroup as raised:
-            raise raised.exceptions[0] from raised
+            raise one_of_all(raised) from raised
         finally:
             await self._close()
         return self._ended
