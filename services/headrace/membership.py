@@ -12,9 +12,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from headrace.core.errors import UserError
+from headrace.security.private_folder import PrivateFolder
 
 MOST_MEMBERS = 1000
 
@@ -24,16 +24,15 @@ class NoNumberError(UserError):
 
 
 @contextmanager
-def static_member(folder: Path, *, host: str, cluster: str, group: str) -> Iterator[str]:
+def static_member(folder: PrivateFolder, *, host: str, cluster: str, group: str) -> Iterator[str]:
     """Hold a number while the block runs, by a lock on a file in ``folder``, and yield the membership id.
 
     ``cluster`` (its bootstrap address) and ``group`` say among whom the number has to be unique on ``host``. Raises
-    NoNumberError.
+    NoNumberError, and UnsafeFolderError for a folder that others can write.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     among = hashlib.sha256(f"{cluster}\n{group}".encode()).hexdigest()[:16]
     for number in range(MOST_MEMBERS):
-        with (folder / f"{among}-{number}.lock").open("w") as file:
+        with os.fdopen(folder.open(f"{among}-{number}.lock", os.O_RDWR | os.O_CREAT), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Bootstrap, settings_from
+from headrace.commands.common import Bootstrap, Invocation, settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
     from contextlib import AbstractContextManager
 
     from headrace.config import Settings
@@ -69,10 +69,12 @@ def worker(
             return supervise(child, processes, stop=stop, clock=SystemClock(), grace_s=patience + 1)
 
         raise typer.Exit(lifecycle.run(parent, drain_s=patience + 5))
-    lifecycle.run(functools.partial(_answer, settings, slot or 0), drain_s=patience)
+    lifecycle.run(
+        functools.partial(_answer, settings, ctx.ensure_object(Invocation).environ, slot or 0), drain_s=patience
+    )
 
 
-async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
+async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, stop: asyncio.Event) -> None:
     """The composition root: everything that a worker touches is made here and passed in."""
     import os
     import socket
@@ -98,7 +100,7 @@ async def _answer(settings: Settings, slot: int, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     with (
         ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool,
-        _membership(settings) as member,
+        _membership(settings, environ) as member,
     ):
         running: Worker | None = None
         async with admin_server(
@@ -164,18 +166,16 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _membership(settings: Settings) -> AbstractContextManager[str | None]:
-    import os
+def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[str | None]:
     import socket
-    import tempfile
-    from pathlib import Path
 
     from headrace.membership import static_member
+    from headrace.security.private_folder import private_folder
 
     if not settings.kafka.static_members:
         return nullcontext()
     return static_member(
-        Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}",
+        private_folder(environ),
         host=socket.gethostname(),
         cluster=settings.kafka.bootstrap,
         group=settings.worker.group,

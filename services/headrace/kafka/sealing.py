@@ -27,7 +27,7 @@ import msgspec
 
 from headrace.core.errors import UserError
 from headrace.core.public_keys import KEY_BYTES, SEALING
-from headrace.private_keys import read_private_key, write_private_key
+from headrace.security.private_keys import read_private_key, write_private_key
 
 VERSION = b"\x01"
 NUMBER_BYTES = 4

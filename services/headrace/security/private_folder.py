@@ -1,0 +1,171 @@
+"""Folders for lock files, logs and meeting places, which no other user of the machine can make, fill or redirect.
+
+A name that everybody can guess in a folder that everybody can write is taken by whoever comes first: as a folder of
+their own with files in it, or as a link to somewhere else. So a folder is looked at through the descriptor by which it
+was opened, links are not followed, and files are opened relative to that descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from headrace.core.errors import UserError
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class UnsafeFolderError(UserError):
+    """A folder or file that another user of the machine may have made or can change."""
+
+
+class PrivateFolder(msgspec.Struct, frozen=True):
+    """A folder that is made when it is first used, with mode 0700.
+
+    ``outer`` is the folder that it is in, when that has to be private too; otherwise ``path.parent`` has to be there.
+    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone.
+    """
+
+    path: Path
+    outer: PrivateFolder | None = None
+
+    def folder(self, name: str) -> PrivateFolder:
+        """The folder ``name`` in this one."""
+        return PrivateFolder(self.path / _plain(name), self)
+
+    @contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """The folder's descriptor, checked, while the block runs."""
+        with self._parent() as parent:
+            with suppress(FileExistsError):
+                os.mkdir(self.path.name, 0o700, dir_fd=parent)
+            try:
+                found = os.open(self.path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+            except OSError as error:
+                raise _unsafe(self.path, _why(error, self.path.name, parent)) from error
+            try:
+                _check_folder(self.path, found)
+                yield found
+            finally:
+                os.close(found)
+
+    def open(self, name: str, flags: int) -> int:
+        """Open the file ``name`` by ``flags`` of os.open and return its descriptor; a new one gets the mode 0600.
+
+        It is never truncated by being opened. Raises UnsafeFolderError for a link, for what is no file, and for a file
+        that is another user's or has a second name.
+        """
+        if flags & os.O_TRUNC:
+            raise ValueError("what a name leads to is not known before it is open, so nothing is truncated by opening")
+        with self.descriptor() as folder:
+            try:
+                # Without O_NONBLOCK a planted FIFO would hold us up.
+                kept = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                file = os.open(_plain(name), flags | kept, 0o600, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES):
+                    raise
+                raise _unsafe(self.path / name, _why(error, name, folder)) from error
+        try:
+            _check_file(self.path / name, os.fstat(file))
+        except UnsafeFolderError:
+            os.close(file)
+            raise
+        os.set_blocking(file, True)
+        return file
+
+    @contextmanager
+    def _parent(self) -> Iterator[int]:
+        if self.outer is not None:
+            with self.outer.descriptor() as outer:
+                yield outer
+            return
+        parent = os.open(self.path.parent, _FOLDER)
+        try:
+            mode = os.fstat(parent).st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                raise _unsafe(
+                    self.path.parent, f"its mode is {stat.filemode(mode)}, so everybody can replace what is in it"
+                )
+            yield parent
+        finally:
+            os.close(parent)
+
+
+def private_folder(environ: Mapping[str, str]) -> PrivateFolder:
+    """Where this user keeps what lives as long as processes do: in XDG_RUNTIME_DIR, or else in the temporary folder.
+
+    XDG_RUNTIME_DIR counts where it is this user's alone, as it has to be by its definition; after `sudo` it is not.
+    """
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if Path(runtime).is_absolute() and _is_ours(Path(runtime)):
+        return PrivateFolder(Path(runtime) / "headrace")
+    return PrivateFolder(Path(environ.get("TMPDIR") or tempfile.gettempdir()) / f"headrace-{os.geteuid()}")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _check_folder(path: Path, descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid():
+        raise _unsafe(path, f"it belongs to {_user(found.st_uid)}")
+    if found.st_mode & _OTHERS_WRITE:
+        mode = stat.filemode(found.st_mode)
+        raise _unsafe(path, f"its mode is {mode}, so others may have put something into it")
+    if found.st_mode & 0o077:
+        # Others could read what is in it, but change nothing.
+        os.fchmod(descriptor, 0o700)
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _unsafe(path, "it is no file")
+    if found.st_uid != os.geteuid():
+        raise _unsafe(path, f"it belongs to {_user(found.st_uid)}")
+    if found.st_nlink > 1:
+        raise _unsafe(path, "it is a second name of a file that is elsewhere too")
+
+
+def _why(error: OSError, name: str, folder: int) -> str:
+    """Say what is at ``name``, which could not be opened."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return error.strerror or str(error)
+    kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else stat.filemode(found.st_mode)
+    return f"it is {kind} of {_user(found.st_uid)}"
+
+
+def _unsafe(path: Path, why: str) -> UnsafeFolderError:
+    return UnsafeFolderError(
+        f"{path} is not safe to use: {why}. Nothing was read from it or written to it. Look at what it is and remove "
+        "it, or set XDG_RUNTIME_DIR or TMPDIR to a folder that only this user can write"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return f"the user {pwd.getpwuid(number).pw_name} ({number})"
+    except KeyError:
+        return f"the user {number}"
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a file in a folder")
+    return name
