@@ -34,7 +34,9 @@ COMMANDS = {
         "headrace.commands.dead_letters:app", "Look at requests and labels that failed; replay them."
     ),
     "config": Mounted("headrace.commands.config:app", "Show what is set, and where it came from."),
-    "rank": Mounted("headrace.commands.rank:rank", "Take part in a training, as torchrun starts it.", hidden=True),
+    "rank": Mounted(
+        "headrace.commands.rank:rank", "Take part in a training, as `train` and `trainer` start it.", hidden=True
+    ),
 }
 
 # Which extra brings a package that a command imports.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import importlib.util
 import logging
@@ -20,8 +19,6 @@ T = TypeVar("T")
 
 EXIT_UNDRAINED = 75
 """Ended with work left over; what it was is in the log of answers, so the next owner takes it up."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: float) -> T:
@@ -53,12 +50,6 @@ async def ends_when_held(limit_s: float) -> AsyncIterator[None]:
     finally:
         task.cancel()
         faulthandler.cancel_dump_traceback_later()
-
-
-def die_with_parent() -> None:
-    """On Linux, be sent SIGTERM when the parent ends, however it ends. For a child to call, before anything else."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 async def _until_drained(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], drain_s: float) -> T:

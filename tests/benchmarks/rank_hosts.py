@@ -26,6 +26,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
+from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import FileSource, Job, Outcome
 from headrace.training.ranks.launch import Nodes, launch
 from headrace.training.recipe import Recipe
@@ -73,7 +74,7 @@ async def take_part(job: Job, number: int | None, folder: Path, *, kill: bool = 
         ranks=2 if nodes is None else 1,
         program=("headrace",),
         environ=os.environ,
-        folder=folder,
+        folder=PrivateFolder(folder),
         nodes=nodes,
         on_event=watch,
     )

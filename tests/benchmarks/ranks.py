@@ -3,7 +3,7 @@
     python -m tests.benchmarks.ranks FOLDER/ag_news [--seeds 0,1] [--ranks 1,2] [--budget 0.5]
 
 FOLDER/ag_news has train.jsonl, test.jsonl and perhaps train_extra.jsonl, which is trained on too. Ranks are started as
-the trainer starts them, by torchrun; contenders alternate. Seconds are those of rank 0 from reading to the end; the
+the trainer starts them; contenders alternate. Seconds are those of rank 0 from reading to the end; the
 validation rows end a search when they no longer gain by it, so a training has more or fewer epochs, and an epoch's time
 compares without that luck.
 """
@@ -27,6 +27,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from headrace.security.private_folder import PrivateFolder
 from headrace.training.compress.plan import Budget
 from headrace.training.ranks.job import FileSource, Job
 from headrace.training.ranks.launch import launch
@@ -65,7 +66,12 @@ async def train(ranks: int, source: FileSource, seed: int, budget: Budget | None
             out=folder,
         )
         outcome = await launch(
-            job, ranks=ranks, program=["headrace"], environ=os.environ, folder=Path(folder), on_event=count
+            job,
+            ranks=ranks,
+            program=["headrace"],
+            environ=os.environ,
+            folder=PrivateFolder(Path(folder)),
+            on_event=count,
         )
     return Run(
         seconds=outcome.seconds,

@@ -1,4 +1,4 @@
-"""Trainings as real processes under torchrun: labels from a broker, a rank that is killed, an error, a cancellation."""
+"""Trainings as real processes: labels from a broker, a rank that is killed, an error, a cancellation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import random
 import signal
 import uuid
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psutil
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.brokers.process import free_port
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
+from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource
 from headrace.training.ranks.labels import read_partitions
-from headrace.training.ranks.launch import TrainingFailedError, launch
+from headrace.training.ranks.launch import Nodes, TrainingFailedError, launch
 from headrace.training.recipe import ConvolutionRecipe, Recipe
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
@@ -77,14 +82,20 @@ class Run:
             out=str(folder / "artifacts"),
         )
 
-    async def outcome(self, *, at_epoch: Callable[[], None] = lambda: None) -> Outcome:
+    async def outcome(self, *, at_epoch: Callable[[], None] = lambda: None, nodes: Nodes | None = None) -> Outcome:
         def take(event: Mapping[str, Any]) -> None:
             self.said.append(event)
             if event["event"] == "training.epoch" and event["number"] == 1:
                 at_epoch()
 
         return await launch(
-            self.job, ranks=RANKS, program=self.program, environ=os.environ, folder=self.folder, on_event=take
+            self.job,
+            ranks=RANKS if nodes is None else 1,
+            nodes=nodes,
+            program=self.program,
+            environ=os.environ,
+            folder=PrivateFolder(self.folder),
+            on_event=take,
         )
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
@@ -132,6 +143,45 @@ async def test_an_aborted_transaction_is_not_read_and_its_marker_ends_the_range(
     source = TopicSource(topic=topic, ranges=(OffsetRange(0, 0, range_end),), max_text_bytes=1000)
     [record] = (await read_partitions(cluster, source, [0])).records
     assert (range_end, record.offset, record.content.text) == (4, 0, "commit_transaction")
+
+
+async def test_machines_meet_at_one_address_and_go_on_together_after_the_rank_of_one_was_killed(tmp_path):
+    """Two launchers, as on two machines; both at 127.0.0.1, which is the one address that they listen on."""
+    data = tmp_path / "data.jsonl"
+    lines = (msgspec.json.decode(record.value, type=LabelledText) for record in labels(300))
+    data.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    port = free_port()
+    machines = [Run(tmp_path / "machines", FileSource(data=str(data)), "127.0.0.1:1")]
+    machines.append(copy(machines[0]))
+    machines[1].said, machines[1].folder = [], tmp_path / "second"
+    listening: list[tuple[str, int]] = []
+
+    def look_and_kill() -> None:
+        pids = [machine.pids()[0] for machine in machines]
+        for pid in pids:
+            sockets = psutil.Process(pid).net_connections(kind="inet")
+            listening.extend((s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN)
+        os.kill(pids[1], signal.SIGKILL)
+
+    async with asyncio.TaskGroup() as group:
+        outcomes = [
+            group.create_task(
+                machine.outcome(
+                    at_epoch=look_and_kill,
+                    nodes=Nodes(count=2, number=number, endpoint=f"127.0.0.1:{port}", address="127.0.0.1"),
+                )
+            )
+            for number, machine in enumerate(machines)
+        ]
+
+    assert outcomes[0].result() == outcomes[1].result()
+    epochs = [event["number"] for event in machines[0].events("training.epoch")]
+    assert epochs == sorted(set(epochs)), "no epoch was trained twice"
+    assert [len(machine.pids()) for machine in machines] == [2, 2]
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    # The store's port, and one of gloo's for each rank.
+    assert len(listening) == 3
+    assert port in [number for _, number in listening]
 
 
 async def test_an_error_that_lasts_ends_the_training_at_once_in_the_words_of_the_rank(tmp_path):

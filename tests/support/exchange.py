@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.values import decode, encode
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,7 +38,7 @@ class ThreadExchange:
         self._meeting = meeting
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
-        arrays = self.gather(array)
+        arrays = self._lay_down(deepcopy(array))
         if len({(a.shape, a.dtype) for a in arrays}) > 1:
             raise ValueError(f"ranks sum arrays of unequal shape or type: {[(a.shape, a.dtype) for a in arrays]}")
         total = np.array(arrays[0], copy=True, order="C")
@@ -45,11 +46,13 @@ class ThreadExchange:
             total += other
         return total
 
-    def gather(self, value: T) -> list[T]:
-        # Copies: processes share nothing, so a rank that changes what it was given must change only its own.
-        self._meeting.values[self.rank] = deepcopy(value)
+    def gather(self, value: T, kind: type[T]) -> list[T]:
+        return [decode(data, kind) for data in self._lay_down(encode(value))]
+
+    def _lay_down(self, value: Any) -> list[Any]:
+        self._meeting.values[self.rank] = value
         self._meeting.all_are_here.wait()
-        values = deepcopy(self._meeting.values)
+        values = list(self._meeting.values)
         self._meeting.all_are_here.wait()
         return values
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.commands.common import Invocation
@@ -26,6 +23,7 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
 
     ``bootstrap`` is the command's own option.
     """
+    from headrace.security.private_folder import private_folder
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes, launch
 
@@ -37,7 +35,7 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
         program += ["--set", assignment]
     if (address := bootstrap or given.bootstrap) is not None:
         program += ["--bootstrap", address]
-    folder = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}" / "trainings"
+    folder = private_folder(given.environ).folder("trainings")
 
     nodes = None
     if settings.nodes > 1 and settings.rendezvous is not None and settings.address is not None:

@@ -18,6 +18,7 @@ from headrace.commands.common import Invocation, settings_from
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from headrace.security.private_folder import PrivateFolder
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
     from headrace.training.splitting import Splits
@@ -54,6 +55,13 @@ def train(
         str | None, typer.Option(help="With --nnodes, an empty folder or fsspec URI that all machines reach.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="This machine's own IP address.")] = None,
+    unauthenticated_exchange: Annotated[
+        bool,
+        typer.Option(
+            "--unauthenticated-exchange",
+            help="With --nnodes, accept that whoever reaches the machines' sockets can change what is learnt.",
+        ),
+    ] = False,
 ) -> None:
     """Train a classifier on a file of labelled texts and write it as one artifact.
 
@@ -66,6 +74,7 @@ def train(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.model.artifact import load, save
+    from headrace.security.private_folder import PrivateFolder
     from headrace.terminal import Terminal
     from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
@@ -77,7 +86,7 @@ def train(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
-    nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared)
+    nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
         job = Job(
             id="train",
@@ -96,13 +105,19 @@ def train(
             accept=accept,
         )
         with _progress(console, job.recipe.convolution.epochs) as on_event:
-            outcome = _run(ctx, job, splits, ranks, nodes, Path(folder), on_event)
+            outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), on_event)
         save(load(outcome.uri), out)
     _report(console, outcome, out)
 
 
 def _run(
-    ctx: typer.Context, job: Job, splits: Splits, ranks: int, nodes: Nodes | None, folder: Path, on_event: OnEvent
+    ctx: typer.Context,
+    job: Job,
+    splits: Splits,
+    ranks: int,
+    nodes: Nodes | None,
+    folder: PrivateFolder,
+    on_event: OnEvent,
 ) -> Outcome:
     """One rank trains in this process; more are started as processes."""
     from headrace.training.ranks.exchange import Alone
@@ -122,7 +137,9 @@ def _run(
     return asyncio.run(training)
 
 
-def _nodes(count: int, number: int, endpoint: str | None, address: str | None, shared: str | None) -> Nodes | None:
+def _nodes(
+    count: int, number: int, endpoint: str | None, address: str | None, shared: str | None, *, accepted: bool
+) -> Nodes | None:
     from headrace.core.errors import UserError
     from headrace.training.ranks.launch import Nodes
 
@@ -132,6 +149,12 @@ def _nodes(count: int, number: int, endpoint: str | None, address: str | None, s
         raise UserError(
             f"--nnodes {count} needs --rdzv-endpoint HOST:PORT, --address, this machine's own IP address, and --shared,"
             " where all machines see the checkpoints and what comes of them"
+        )
+    if not accepted:
+        raise UserError(
+            f"--nnodes {count}: ranks on several machines exchange weights without encryption and without asking who is"
+            " there, so whoever reaches their sockets can end the training and change what it learns. Add"
+            " --unauthenticated-exchange where only these machines reach each other"
         )
     return Nodes(count=count, number=number, endpoint=endpoint, address=address)
 

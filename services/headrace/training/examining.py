@@ -18,7 +18,7 @@ _ROUNDS = 5
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
-    """Labels of the test rows of all ranks, in one order: the true ones, and those of the int8 ``answers`` with their
+    """Labels of test rows, those of all ranks in one order: the true ones, and those of the int8 ``answers`` with their
     scores, and of the fp32 original.
     """
 
@@ -30,18 +30,19 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 def examine(backend: Backend, original: Network, rows: Rows, exchange: Exchange) -> Examined:
     """Answer this rank's ``rows`` twice, and gather what all ranks answered."""
     best = np.argmax(float_logits(original, rows.texts), axis=1)
-    own = (
-        rows.labels,
-        answer_scored(backend, rows.texts),
-        [original.labels[place] for place in best],
+    own = Examined(
+        truth=rows.labels,
+        answers=answer_scored(backend, rows.texts),
+        float_answers=tuple(original.labels[place] for place in best),
     )
-    truth, answers, float_answers = zip(*exchange.gather(own), strict=True)
+    told = exchange.gather(own, Examined)
     return Examined(
-        truth=_joined(truth),
+        truth=_joined([one.truth for one in told]),
         answers=Answered(
-            _joined([one.labels for one in answers]), tuple(score for one in answers for score in one.scores)
+            _joined([one.answers.labels for one in told]),
+            tuple(score for one in told for score in one.answers.scores),
         ),
-        float_answers=_joined(float_answers),
+        float_answers=_joined([one.float_answers for one in told]),
     )
 
 

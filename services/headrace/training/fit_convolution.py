@@ -55,7 +55,7 @@ class ConvolutionFit:
             torch.optim.AdamW(self._dense, lr=recipe.rate, weight_decay=recipe.weight_decay),
             RowAdam([self._words], lr=recipe.word_rate),
         )
-        self._total = sum(exchange.gather(len(texts)))
+        self._total = sum(exchange.gather(len(texts), int))
         # The same number of steps on every rank, however uneven their rows.
         self._steps = max(1, -(-self._total // (recipe.batch * exchange.world)))
         # OneCycleLR divides by the length of its warm-up less one step, so that has to be longer.

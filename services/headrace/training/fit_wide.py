@@ -61,7 +61,7 @@ def fit_wide(
     on a machine of another kind, whose sums end in other bits.
     """
     ratios = log_count_ratios(features, targets, columns, labels, exchange)
-    rows = float(sum(exchange.gather(len(targets))))
+    rows = float(sum(exchange.gather(len(targets), int)))
     slopes = _Slopes(ratios, torch.from_numpy(targets), features, rows, exchange)
     start = torch.cat([torch.full((columns * labels,), recipe.prior), torch.zeros(labels)])
     found = _minimize(slopes, start, recipe, columns * labels) if exchange.rank == 0 else slopes.serve(start)

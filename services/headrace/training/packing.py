@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from headrace.model.artifact import About, Artifact, Canary, assemble, library_versions
@@ -112,7 +110,9 @@ def lineage_of(
 
 def _canaries(backend: Backend, rows: Rows, exchange: Exchange) -> tuple[Canary, ...]:
     """The beginning of one text of each of the first classes, with the label that this version gives it."""
-    own: Mapping[str, str] = dict(zip(reversed(rows.labels), reversed(rows.texts), strict=True))
-    first_of_class = {label: text for found in reversed(exchange.gather(own)) for label, text in found.items()}
+    own = dict(zip(reversed(rows.labels), reversed(rows.texts), strict=True))
+    first_of_class = {
+        label: text for found in reversed(exchange.gather(own, dict[str, str])) for label, text in found.items()
+    }
     texts = [first_of_class[label][:_CANARY_CHARACTERS] for label in sorted(first_of_class)[:_MOST_CANARIES]]
     return tuple(Canary(text, label) for text, label in zip(texts, answer(backend, texts), strict=True))

@@ -27,6 +27,14 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     shares: Shares
 
 
+class _Answers(msgspec.Struct, frozen=True):
+    """Of a rank's validation rows: the logits of both parts, float32[texts, C], and the targets, int64[texts]."""
+
+    convolution: NDArray[np.float32]
+    wide: NDArray[np.float32]
+    targets: NDArray[np.int64]
+
+
 class Validation(msgspec.Struct, frozen=True):
     """The rank's validation rows: ``texts`` as word rows, ``wide`` float32[texts, C] the logits of the fitted wide
     part for them, ``targets`` int64[texts].
@@ -39,8 +47,11 @@ class Validation(msgspec.Struct, frozen=True):
 
 def judge(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
     """What the validation rows of all ranks say of ``network``, the same on every rank."""
-    own = convolution_logits(network, rows.texts), rows.wide, rows.targets
-    convolution, wide, wanted = (torch.cat(parts) for parts in zip(*exchange.gather(own), strict=True))
+    own = _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
+    told = exchange.gather(own, _Answers)
+    convolution, wide, wanted = (
+        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
+    )
     shares = fit_shares(convolution, wide, wanted)
     blended = shares.convolution * convolution + shares.wide * wide
     epoch = Epoch(
@@ -51,7 +62,7 @@ def judge(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int
         shares=shares,
     )
     # Rank 0 decides: sums on another kind of machine may end in other bits.
-    return exchange.gather(epoch)[0]
+    return exchange.gather(epoch, Epoch)[0]
 
 
 def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:

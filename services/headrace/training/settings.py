@@ -53,6 +53,9 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """host:port where the trainer's machine waits for the others."""
     address: str | None = None
     """This machine's own IP address, by which the others reach it."""
+    unauthenticated_exchange: bool = False
+    """Accept that ranks on several machines exchange weights without asking who is there: whoever reaches their sockets
+    can end a training and change what it learns."""
     max_restarts: Annotated[int, Meta(ge=0)] = 3
     """How often ranks that died are started again, from the last checkpoint."""
     budget_points: Annotated[float, Meta(ge=0)] = 0.5
@@ -81,6 +84,12 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 )
         if self.nodes > 1 and (self.rendezvous is None or self.address is None):
             raise ValueError(f"nodes is {self.nodes}, so rendezvous and address have to say how machines meet")
+        if self.nodes > 1 and not self.unauthenticated_exchange:
+            raise ValueError(
+                f"nodes is {self.nodes}, and ranks on several machines exchange weights without encryption and without"
+                " asking who is there: whoever reaches their sockets can end a training and change what it learns. Set"
+                " unauthenticated_exchange to true where only these machines reach each other"
+            )
 
     @property
     def limits(self) -> Limits:

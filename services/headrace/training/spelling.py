@@ -42,7 +42,7 @@ def spelled(texts: Sequence[str], hashed: HashedTexts, kept: NDArray[np.uint64],
         begin, end = hashed.starts[owner], hashed.starts[owner + 1]
         words = split_words(texts[owner], int(end - begin))
         own.update(words[place - begin] for place in places)
-    everyone = sorted(set[str]().union(*exchange.gather(own)))
+    everyone = sorted(set[str]().union(*exchange.gather(own, set[str])))
     found = rows_of(hash_strings(everyone, 1)[0], kept)
     written = [""] * len(kept)
     for place, word in zip(found, everyone, strict=True):

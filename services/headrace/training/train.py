@@ -180,7 +180,7 @@ def _settle(
     threshold = None
     if accept is not None:
         backend = open_backend("cpu", assemble(quantize(network, bits), About()))
-        scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores)
+        scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores, tuple[float, ...])
         threshold = threshold_for([score for own in scores for score in own], accept)
     settled = _Settled(curve=curve, threshold=threshold)
     checkpoints.save("settled", msgspec.to_builtins(settled))

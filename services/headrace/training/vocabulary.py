@@ -57,7 +57,8 @@ def choose_vocabulary(
 
 
 def _most_frequent(hashes: NDArray[np.uint64], exchange: Exchange, most: int, least_count: int) -> NDArray[np.uint64]:
-    shares = exchange.gather(np.unique(hashes, return_counts=True))
+    own = np.unique(hashes, return_counts=True)
+    shares = exchange.gather(own, tuple[NDArray[np.uint64], NDArray[np.int64]])
     values, places = np.unique(np.concatenate([found for found, _ in shares]), return_inverse=True)
     counts = np.bincount(places, np.concatenate([count for _, count in shares]), len(values))
     values, counts = values[counts >= least_count], counts[counts >= least_count]

@@ -47,4 +47,4 @@ def test_a_checkpoint_replaces_the_one_before_and_lies_alone(folder: str) -> Non
     assert torch.equal(found["weights"], torch.full((3,), 2.0))
     files, path = fsspec.url_to_fs(folder)
     files.invalidate_cache()
-    assert [name.rpartition("/")[2] for name in files.find(path)] == ["search.pt"]
+    assert [name.rpartition("/")[2] for name in files.find(path)] == ["search.msgpack"]

@@ -3,62 +3,52 @@ import json
 
 from headrace.training.ranks.output import LONGEST_LINE, RANK_FAILED, Output, lines
 
-# As torch 2.15 writes it when rank 1 is killed.
-KILLED = """\
-W1124 13:25:24.259000 28728 torch/distributed/elastic/api.py:1028] Sending process 28788 closing signal SIGTERM
-Failures:
-[1]:
-  time      : 2026-11-24_13:25:24
-  host      : localhost
-  rank      : 0 (local_rank: 0)
-  exitcode  : -15 (pid: 28788)  (SIGTERM)
-  error_file: <N/A>
-------------------------------------------------------------
-Root Cause (first observed failure):
-[0]:
-  time      : 2026-11-24_13:25:24
-  host      : localhost
-  rank      : 1 (local_rank: 1)
-  exitcode  : -9 (pid: 28789)  (SIGKILL)
-  error_file: <N/A>
-"""
-
 
 def failed(error: str, *, lasting: bool = False) -> str:
     return json.dumps({"event": RANK_FAILED, "error": error, "lasting": lasting})
 
 
-def after(*texts: str) -> Output:
+def after(*texts: str, rank: int = 0) -> Output:
     output = Output()
-    for line in "\n".join(texts).splitlines():
-        output.take(line.encode())
+    for text in texts:
+        output.take(rank, text.encode())
     return output
 
 
 def test_events_are_told_from_other_lines():
     output = Output()
 
-    assert output.take(b'{"event": "training.epoch", "number": 1}') == {"event": "training.epoch", "number": 1}
-    assert [output.take(line) for line in (b"{broken", b'{"no": "event"}', b"plain \xff", b"")] == [None] * 4
+    assert output.take(0, b'{"event": "training.epoch", "number": 1}') == {"event": "training.epoch", "number": 1}
+    assert [output.take(0, line) for line in (b"{broken", b'{"no": "event"}', b"plain \xff", b"")] == [None] * 4
 
 
 def test_a_killed_rank_is_named_before_what_its_neighbours_say_of_it():
-    assert after(failed("Connection closed by peer"), KILLED).why() == (
-        "rank 1 ended with exit code -9 (pid: 28789) (SIGKILL); Connection closed by peer"
-    )
+    output = after(failed("Connection closed by peer"))
+    output.ended(0, 1)
+    output.ended(1, -9)
+
+    assert output.why() == "rank 1 ended by SIGKILL; Connection closed by peer"
+
+
+def test_a_rank_that_gave_its_reason_is_explained_by_it_and_not_by_its_exit_code():
+    output = after(failed("the store is away"))
+    output.ended(0, 1)
+
+    assert output.why() == "the store is away"
 
 
 def test_a_reason_that_lasts_explains_all_whatever_comes_after_it():
-    output = after(failed("there is no such file", lasting=True), failed("Connection closed by peer"), KILLED)
+    output = after(failed("there is no such file", lasting=True), failed("Connection closed by peer"))
+    output.ended(1, -9)
 
-    assert output.lasting
-    assert output.why() == "there is no such file"
+    assert output.lasting == output.why() == "there is no such file"
 
 
-def test_without_any_reason_the_last_lines_are_the_reason_without_those_of_torchrun():
-    assert after("W1124 13:25:24.259000 1 torch/run.py:1] noise", "No module named nobody").why() == (
-        "No module named nobody"
-    )
+def test_without_any_reason_the_exit_code_and_the_last_lines_are_the_reason():
+    output = after("No module named nobody")
+    output.ended(0, 1)
+
+    assert output.why() == "rank 0 ended with exit code 1; No module named nobody"
     assert after().why() == "the ranks wrote nothing"
 
 

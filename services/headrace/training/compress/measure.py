@@ -52,7 +52,7 @@ def score_quantized(
         targets,
         exchange,
         size=artifact.size,
-        latency_us=exchange.gather(_latency_us(backend, encoded[:_TIMED_TEXTS], clock))[0],
+        latency_us=exchange.gather(_latency_us(backend, encoded[:_TIMED_TEXTS], clock), float)[0],
     )
 
 

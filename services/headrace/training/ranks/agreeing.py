@@ -77,7 +77,7 @@ def agree(
     texts = ["" if one is None else one.text for one in labelled]
     labels = ["" if one is None else one.label.strip() for one in labelled]
     keys = text_keys(texts, splitting.hashing)
-    told = exchange.gather(_facts(shard.records, keys, labels))
+    told = exchange.gather(_facts(shard.records, keys, labels), _Facts)
     facts = _merge(told)
     ids = number_keys(facts.ids)
     last = _last_of_ids(facts, ids)
@@ -106,7 +106,8 @@ def agree(
             + Counter(holdout=held)
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
-        )
+        ),
+        _Share,
     )
     totals = sum((Counter(share.rows) for share in shares), Counter())
     _require_rows(shard.topic, totals)

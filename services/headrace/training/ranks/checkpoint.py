@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any, Protocol
-
-import torch
 
 from headrace.model import store
 from headrace.training.ranks.exchange import Exchange
+from headrace.training.ranks.values import decode, encode
 
 
 class Checkpoints(Protocol):
-    """Named states of one training. All ranks call these together, with equal states."""
+    """Named states of one training. All ranks call these together, with equal states.
+
+    A state is of what :func:`~headrace.training.ranks.values.encode` takes; tuples in it come back as lists.
+    """
 
     def save(self, name: str, state: dict[str, Any]) -> None: ...
     def load(self, name: str) -> dict[str, Any] | None:
@@ -37,20 +38,14 @@ class StoredCheckpoints:
         self._exchange = exchange
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        if self._exchange.rank != 0:
-            return
-        data = io.BytesIO()
-        torch.save(state, data)
-        # Whoever dies while writing leaves the checkpoint before.
-        store.write(self._uri(name), data.getvalue(), name)
+        if self._exchange.rank == 0:
+            # Whoever dies while writing leaves the checkpoint before.
+            store.write(self._uri(name), encode(state), name)
 
     def load(self, name: str) -> dict[str, Any] | None:
         own = store.read_if_there(self._uri(name)) if self._exchange.rank == 0 else None
-        data = self._exchange.gather(own)[0]
-        if data is None:
-            return None
-        state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-        return state
+        data = self._exchange.gather(own or b"", bytes)[0]
+        return decode(data, dict[str, Any]) if data else None
 
     def _uri(self, name: str) -> str:
-        return f"{self._folder}/{name}.pt"
+        return f"{self._folder}/{name}.msgpack"

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from headrace.model.backends.interface import Backend
 from headrace.training.answering import answer
 from headrace.training.dataset import Rows
@@ -18,6 +20,14 @@ from headrace.training.splitting import Splits
 from headrace_schemas.records import ModelVersion
 
 T = TypeVar("T")
+
+
+class _Share(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a rank's test rows the labels answered, and what :func:`fair_rows` and :func:`known_rows` say of them."""
+
+    answers: list[str]
+    fair: list[bool] | None
+    known: list[bool] | None
 
 
 def compared(
@@ -36,12 +46,18 @@ def compared(
     the answers. A collective.
     """
     test = parts.split.test
+    own = _Share(
+        answers=answer(backend, test.texts),
+        fair=fair_rows(version, parts, splits),
+        known=known_rows(version, parts, source),
+    )
+    told = exchange.gather(own, _Share)
     return Compared(
         version=version.version,
         split=_split_of(version),
-        answers=_joined(exchange.gather(answer(backend, test.texts))),
-        fair=_all_told(exchange.gather(fair_rows(version, parts, splits))),
-        known=_all_told(exchange.gather(known_rows(version, parts, source))),
+        answers=_joined([one.answers for one in told]),
+        fair=_all_told([one.fair for one in told]),
+        known=_all_told([one.known for one in told]),
         latency_us=latency_us(backend, test.texts or parts.split.train.texts, monotonic),
         holdout_answers=tuple(answer(backend, holdout.texts)),
         spared=version.lineage is not None and version.lineage.holdout == parts.holdout,

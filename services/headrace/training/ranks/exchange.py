@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed
 
+from headrace.training.ranks.values import decode, encode
+
 T = TypeVar("T")
 
 
@@ -26,8 +28,12 @@ class Exchange(Protocol):
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """The sum of every rank's ``array``, which have one shape and type. Float sums are in the order of ranks."""
 
-    def gather(self, value: T) -> list[T]:
-        """Every rank's ``value``, in the order of ranks. Any object; for few or small ones."""
+    def gather(self, value: T, kind: type[T]) -> list[T]:
+        """Every rank's ``value``, in the order of ranks; for few or small ones.
+
+        ``kind`` is their type as it is written in annotations, of what msgspec knows and of arrays: what comes from
+        another rank is data of that type, or a msgspec.ValidationError.
+        """
 
 
 class Alone:
@@ -39,7 +45,7 @@ class Alone:
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: T, kind: type[T]) -> list[T]:  # noqa: ARG002 - as Exchange has it
         return [value]
 
 
@@ -56,7 +62,15 @@ class Collective:
         summed: NDArray[Any] = total.numpy()
         return summed
 
-    def gather(self, value: T) -> list[T]:
-        values: list[Any] = [None] * self.world
-        distributed.all_gather_object(values, value)
-        return values
+    def gather(self, value: T, kind: type[T]) -> list[T]:
+        # Sizes first, then bytes of one length. torch's own all_gather_object would unpickle what the others send.
+        own = torch.frombuffer(bytearray(encode(value)), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        distributed.all_gather(sizes, torch.tensor([len(own)]))
+        lengths = [int(size) for size in sizes]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(own)] = own
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
+        distributed.all_gather(gathered, padded)
+        pairs = zip(gathered, lengths, strict=True)
+        return [decode(data[:length].numpy().data, kind) for data, length in pairs]

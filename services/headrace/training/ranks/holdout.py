@@ -47,7 +47,7 @@ def read_holdout(
         rows = clean(_read(place, cluster, max_text_bytes)).rows
         if not len(rows):
             raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to judge by")
-    keys = exchange.gather(text_keys(rows.texts, hashing))[0]
+    keys = exchange.gather(text_keys(rows.texts, hashing), list[bytes])[0]
     return Holdout(rows, frozenset(keys), hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:16])
 
 

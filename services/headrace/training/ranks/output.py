@@ -1,9 +1,9 @@
-"""What the ranks of a training write, under torchrun's own lines: their events, and why they ended."""
+"""What the ranks of a training write: their events, and why they ended."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import signal
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -16,41 +16,47 @@ RANK_FAILED: Final = "rank.failed"
 LOG_TAIL_LINES = 15
 LONGEST_LINE = 64 * 1024
 
-_TORCHRUN_LOG = re.compile(r"[WIE]\d{4} \d\d:\d\d:\d\d")
-_DEATH = re.compile(r"^Root Cause.*?^\s+rank\s*: (\d+).*?^\s+exitcode\s*: ([^\n]*\S)", re.MULTILINE | re.DOTALL)
-
 
 class Output:
-    """Takes in the output line by line, and keeps of it what explains a failure."""
+    """Takes in what the ranks write, line by line, and how they end, and keeps of it what explains a failure."""
 
     def __init__(self) -> None:
-        self._reason: str | None = None
+        self._reasons: dict[int, str] = {}
+        self._death: str | None = None
         self._tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-        self.lasting = False
-        """Whether a rank gave a reason that lasts."""
+        self.lasting: str | None = None
+        """The first reason that lasts, if a rank gave one."""
 
-    def take(self, line: bytes) -> dict[str, Any] | None:
-        """The event that ``line`` is, or None."""
+    def take(self, rank: int, line: bytes) -> dict[str, Any] | None:
+        """The event that ``line`` of ``rank`` is, or None."""
         event = _event(line)
         if event is None:
-            text = line.decode(errors="replace")
-            if not _TORCHRUN_LOG.match(text):
-                self._tail.append(text)
-        elif event["event"] == RANK_FAILED and not self.lasting:
-            self._reason = str(event.get("error"))
-            self.lasting = bool(event.get("lasting"))
+            self._tail.append(line.decode(errors="replace"))
+        elif event["event"] == RANK_FAILED:
+            reason = self._reasons[rank] = str(event.get("error"))
+            if self.lasting is None and event.get("lasting"):
+                self.lasting = reason
         return event
 
+    def ended(self, rank: int, code: int) -> None:
+        """``rank`` ended by itself with ``code``, as asyncio gives it."""
+        if code and rank not in self._reasons and self._death is None:
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            self._death = f"rank {rank} ended {how}"
+
     def why(self) -> str:
-        """Why the ranks ended: a reason that lasts; else the death that torchrun saw first, and the last reason.
+        """Why the ranks ended: a reason that lasts; else the death of one that gave no reason, and what others said.
 
         A rank whose neighbour was killed knows of nothing but a closed connection.
         """
-        text = "\n".join(self._tail)
-        reasons = [] if self._reason is None else [self._reason]
-        if not self.lasting and (death := _DEATH.search(text)):
-            reasons.insert(0, f"rank {death[1]} ended with exit code {' '.join(death[2].split())}")
-        return "; ".join(reasons) or text or "the ranks wrote nothing"
+        if self.lasting is not None:
+            return self.lasting
+        found = [] if self._death is None else [self._death]
+        if self._reasons:
+            found.append(next(iter(self._reasons.values())))
+        elif self._tail:
+            found.append("\n".join(self._tail))
+        return "; ".join(found) or "the ranks wrote nothing"
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:

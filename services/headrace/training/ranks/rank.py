@@ -103,7 +103,7 @@ def run(
         store.write(outcome_uri(job), msgspec.json.encode(outcome), job.id)
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
-    exchange.gather(None)
+    exchange.gather(0, int)
 
 
 def read_parts(

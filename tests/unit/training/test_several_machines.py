@@ -1,0 +1,24 @@
+"""Ranks on several machines exchange weights with whoever comes, so somebody has to say that this is accepted."""
+
+import pytest
+
+from headrace.commands.train import _nodes
+from headrace.core.errors import UserError
+from headrace.training.settings import TrainerSettings
+
+MEETING = {"nodes": 2, "rendezvous": "10.0.0.1:29400", "address": "10.0.0.1"}
+
+
+def test_a_trainer_refuses_several_machines_until_the_open_exchange_is_accepted():
+    with pytest.raises(ValueError, match=r"without asking who is there.*Set unauthenticated_exchange to true"):
+        TrainerSettings(**MEETING)
+    assert TrainerSettings(**MEETING, unauthenticated_exchange=True).nodes == 2
+
+
+def test_the_train_command_refuses_them_too():
+    arguments = (2, 0, "10.0.0.1:29400", "10.0.0.1", "s3://shared/folder")
+    with pytest.raises(UserError, match="Add --unauthenticated-exchange"):
+        _nodes(*arguments, accepted=False)
+    nodes = _nodes(*arguments, accepted=True)
+    assert nodes is not None
+    assert (nodes.count, nodes.address) == (2, "10.0.0.1")
