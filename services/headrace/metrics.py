@@ -131,6 +131,9 @@ class WorkerMetrics:
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
         self._partitions = gauge("partitions", "Partitions assigned to this worker.")
         self._rebalances = counter("rebalances", "Assignments received from the group.")
+        self._leases_lost = counter(
+            "leases_lost", "Times that the group was not heard for so long that all partitions were given up."
+        )
         self._refetches = counter("refetches", "Chunks that did not begin as expected and were fetched again.")
         self._breaker = gauge("breaker_open", "1 while the model fails on its own canary texts.")
 
@@ -211,6 +214,13 @@ class WorkerMetrics:
         """The group gave this worker so many partitions. Who has a partition reports its lag, so old ones go."""
         self._rebalances.inc()
         self._partitions.set(partitions)
+        self._lag.clear()
+        self._lag_seconds.clear()
+
+    def lease_lost(self) -> None:
+        """All partitions were given up, because the group was not heard for too long."""
+        self._leases_lost.inc()
+        self._partitions.set(0)
         self._lag.clear()
         self._lag_seconds.clear()
 

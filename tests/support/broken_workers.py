@@ -169,6 +169,14 @@ def _pretending(answer: Outgoing, **fields: int) -> Outgoing:
     return msgspec.structs.replace(answer, value=encode_result(result))
 
 
+class OutlivesItsLease(Worker):
+    """Answers for as long as nobody revokes its partitions, which nobody can whom it doesn't hear."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._assignment.leased = lambda: True
+
+
 BROKEN = (
     ResumesFromCommit, AfterFromTail, CommitsFirst, TwoInFlight, CarriesOn, KeepsWhatItFetched, DropsABatch, Reorders,
     AnswersTwice,

@@ -7,6 +7,8 @@ accepts that users have: it looks at every request that was acknowledged to its 
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +16,13 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from headrace.core.answer_log import PartitionReader
+from headrace.core.resume import look_back
 from headrace.core.suspects import DEATHS_ALLOWED
 from headrace.inference.infer import Model
 from headrace.inference.service import Worker, WorkerTopics
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import Outgoing, Producer, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_writer import ModelsWriter
@@ -35,6 +38,8 @@ TOPICS = WorkerTopics("requests", "results", "dead-letters", "models", "workers"
 SETTINGS = WorkerSettings(
     max_batch=4, waiting_per_partition=8, commit_every=0.2, publish_timeout=3.0, revoke_timeout=2.0, drain_timeout=4.0
 )
+BACKLOG = 80
+"""Much more than a resume looks back over."""
 GROUP = SETTINGS.group
 METRICS = WorkerMetrics(CollectorRegistry())
 
@@ -53,23 +58,28 @@ class Plan:
     reset_commits: bool = False
     reset_after: float = 4.0
     seconds: float = 20.0
+    cuts: float = 0.0
+    """How many of the faults are a worker that loses the group's coordinator alone."""
     moves: int = 0
     """How often the alias that all workers follow moves; with none they have one version for good."""
 
 
 @dataclass
 class Verdict:
-    """What the checker found, and beside it ``wrong``: answers that are not what the model gives."""
+    """What the checker found, and beside it ``wrong``: answers that are not what the model gives, and ``forgotten``:
+    positions in the results at which a reader that starts again would not find by the look-back what it had seen.
+    """
 
     checked: Checked
     wrong: list[tuple[int, int]] = field(default_factory=list)
+    forgotten: list[tuple[int, int]] = field(default_factory=list)
     condemned: int = 0
     versions: set[str] = field(default_factory=set)
     stuck: str = ""
 
     @property
     def kept(self) -> bool:
-        return self.checked.kept and not (self.wrong or self.stuck)
+        return self.checked.kept and not (self.wrong or self.forgotten or self.stuck)
 
 
 MakeWorker = Callable[..., Worker]
@@ -85,6 +95,7 @@ class Simulation:
         self.sent: dict[tuple[int, int], tuple[bytes, str]] = {}
         self.runs: dict[str, asyncio.Task[None]] = {}
         self.stops: dict[str, asyncio.Event] = {}
+        self.slow: set[str] = set()
         self.starts = 0
         self.deaths = 0
         self.failures: list[BaseException] = []
@@ -140,16 +151,19 @@ class Simulation:
 
     async def publish(self) -> None:
         producer = self.cluster.producer()
-        for number in range(self.plan.requests):
+        for _ in range(self.plan.requests):
             await self.clock.sleep(self.rng.expovariate(self.plan.requests / self.plan.seconds))
             partition = self.rng.randrange(self.plan.partitions)
             if self.rng.random() < self.plan.gaps:
                 self.cluster.add_gap(TopicPartition(TOPICS.requests, partition))
-            for _ in range(self.rng.choice((1, 1, 2, 6))):
-                text = f"text {number} {self.rng.random()}"
-                value = encode_request(ClassifyRequest(text=text))
-                appended = await producer.send(TOPICS.requests, Outgoing(value), partition=partition)
-                self.sent[partition, appended.offset] = (value, text)
+            await self.send(producer, partition, self.rng.choice((1, 1, 2, 6)))
+
+    async def send(self, producer: Producer, partition: int, count: int) -> None:
+        for _ in range(count):
+            text = f"text {len(self.sent)} {self.rng.random()}"
+            value = encode_request(ClassifyRequest(text=text))
+            appended = await producer.send(TOPICS.requests, Outgoing(value), partition=partition)
+            self.sent[partition, appended.offset] = (value, text)
 
     def start(self, name: str) -> None:
         self.starts += 1
@@ -161,7 +175,7 @@ class Simulation:
             shape=RequestShape(),
             model=self.load if self.plan.moves else Model("v1", LABELS, SumModel()),
             clock=self.clock,
-            offload=self.offload,
+            offload=functools.partial(self.offload, name),
             metrics=METRICS,
             process=f"{name}-{self.starts}",
             member=name if self.plan.static_members else None,
@@ -206,12 +220,15 @@ class Simulation:
             raise OSError("the store is told to fail")
         return Model(record.version, LABELS, SumModel())
 
-    async def offload(self, work: Callable[[], object]) -> object:
+    async def offload(self, name: str, work: Callable[[], object]) -> object:
         done = work()
-        await self.clock.sleep(self.rng.uniform(0, 0.1))
+        await self.clock.sleep(self.rng.uniform(0.2, 0.8) if name in self.slow else self.rng.uniform(0, 0.1))
         return done
 
     async def trouble(self, name: str) -> None:
+        if self.plan.cuts and self.rng.random() < self.plan.cuts:
+            await self.cut(name)
+            return
         kind = self.rng.choice(("kill", "freeze", "stop", "reset" if self.plan.reset_commits else "kill"))
         if kind == "kill":
             self.kill(name)
@@ -229,6 +246,15 @@ class Simulation:
             self.start(name)
         else:
             self.reset_commits()
+
+    async def cut(self, name: str) -> None:
+        """A worker that is slow and has much to do loses the group's coordinator, and no broker."""
+        self.slow.add(name)
+        await self.send(self.cluster.producer(), self.rng.randrange(self.plan.partitions), BACKLOG)
+        self.cluster.cut_coordinator(name)
+        await self.clock.sleep(self.rng.uniform(0, 14.0))
+        self.cluster.restore_coordinator(name)
+        self.slow.discard(name)
 
     def kill(self, name: str) -> None:
         self.deaths += 1
@@ -264,6 +290,7 @@ class Simulation:
         if verdict.checked.lost and self.failures:
             verdict.stuck = repr(self.failures[-1])
         for partition in range(self.plan.partitions):
+            verdict.forgotten += [(partition, position) for position in self.forgotten(partition)]
             for _, answer in self.accepted(partition):
                 verdict.versions.add(answer.version)
                 _, text = self.sent.get((partition, answer.offset), (b"", ""))
@@ -275,6 +302,15 @@ class Simulation:
                 if not right:
                     verdict.wrong.append((partition, answer.offset))
         return verdict
+
+    def forgotten(self, partition: int) -> list[int]:
+        """Where the highest of the answers looked back over is not the highest of all before: a reader that starts
+        again there would see answers twice, and so would a worker that resumes from there.
+        """
+        offsets = [answer.offset for _, answer in self.answers(partition)]
+        highest = list(itertools.accumulate(offsets, max))
+        reach = look_back(SETTINGS.max_batch)
+        return [at for at in range(1, len(offsets) + 1) if max(offsets[max(0, at - reach) : at]) < highest[at - 1]]
 
     def missing(self) -> list[tuple[int, int]]:
         answered = {(p, answer.offset) for p in range(self.plan.partitions) for _, answer in self.accepted(p)}

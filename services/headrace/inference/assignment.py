@@ -1,5 +1,8 @@
 """Which partitions this worker owns, and the passage of each from assigned to resumed to ended.
 
+It owns them for as long as its lease lasts (``core/lease.py``), whether or not the group says that they are revoked:
+a coordinator that can't be reached can't say it, and gives them to others all the same.
+
 The rebalance callbacks do next to nothing: the whole group waits for them. Assigned only replaces the set of
 partitions; resuming runs outside. Revoked waits for sends and the release alone, both in one bounded time, and never
 for a fetch.
@@ -17,6 +20,7 @@ from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 
 RETRY_S = 0.2
+LEASE_LOOK_S = 0.1
 
 
 class Assignment:
@@ -41,6 +45,10 @@ class Assignment:
         self._revoke_timeout = revoke_timeout
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
+        self._holds = False
+        """Whether the group gave this member its share, and neither took it back nor fell silent since."""
+        self._lapsed = False
+        """Whether the lease ended and the group has neither revoked nor assigned anything since."""
         self.partitions: dict[TopicPartition, Partition] = {}
         self.joined = False
         """Whether the group has given this member its share, which may be none."""
@@ -49,17 +57,65 @@ class Assignment:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails when a partition can't be resumed and a person is needed."""
 
+    @property
+    def unready(self) -> str | None:
+        """Why nothing of what the group gave is being answered now, in words; None when it is."""
+        if not self.joined:
+            return "not in the group yet"
+        if self._consumer.lease_left_s() <= 0:
+            return "the group was not heard for a session's length: its coordinator is out of reach, or it rebalances"
+        if any(partition.expected is None for partition in self.partitions.values()):
+            return "partitions are being resumed"
+        return None
+
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         self._begin(partitions)
-        self.joined = True
+        self.joined = self._holds = True
+        self._lapsed = False
         self._metrics.assigned(len(self.partitions))
         event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._holds = self._lapsed = False
         ended = [self.partitions.pop(name) for name in partitions if name in self.partitions]
         await self.end(ended)
         if ended:
             event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
+
+    def leased(self) -> bool:
+        """Whether answers may be handed over now. Past the lease's end another may own the partitions: all of them end
+        here, at once, and this member joins the group afresh.
+        """
+        if self._consumer.lease_left_s() > 0:
+            return True
+        if self._holds:
+            self._holds, self._lapsed = False, True
+            ended = list(self.partitions.values())
+            self.partitions.clear()
+            for partition in ended:
+                partition.end()
+            self._consumer.pause([partition.name for partition in ended])
+            self._metrics.lease_lost()
+            event(
+                "lease.lost",
+                level="warning",
+                partitions=sorted(partition.name.partition for partition in ended),
+                why="the group has not answered a heartbeat for a session's length, or takes this worker for no member "
+                "any more, so others may own these partitions by now: joining afresh",
+            )
+            self._watch(asyncio.create_task(self._join_afresh(ended), name="join afresh"))
+        return False
+
+    async def watch_lease(self) -> None:
+        """Notice the lease's end also where nothing is to be handed over."""
+        while True:
+            self.leased()
+            await self._sleep(max(self._consumer.lease_left_s(), LEASE_LOOK_S))
+
+    async def _join_afresh(self, ended: Collection[Partition]) -> None:
+        await self.end(ended)
+        if self._lapsed:
+            self._consumer.rejoin()
 
     async def end(self, ended: Collection[Partition]) -> None:
         """End these, wait for answers that were handed over, and release what is left cleanly.
@@ -95,9 +151,7 @@ class Assignment:
                 partition.follow(old)
         self.partitions.update((partition.name, partition) for partition in begun)
         self._consumer.pause(names)
-        task = asyncio.create_task(self._resume_until_known(begun, sending), name="resume")
-        self._tasks.add(task)
-        task.add_done_callback(self._resumed)
+        self._watch(asyncio.create_task(self._resume_until_known(begun, sending), name="resume"))
 
     async def _resume_until_known(
         self, partitions: Sequence[Partition], sending: Collection[asyncio.Task[None]]
@@ -120,7 +174,11 @@ class Assignment:
             self._consumer.seek(partition.name, partition.expected or 0)
         self._consumer.resume([partition.name for partition in known])
 
-    def _resumed(self, task: asyncio.Task[None]) -> None:
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
             self.broken.set_exception(error)

@@ -102,7 +102,7 @@ class Batcher:
 
     async def _announce(self, batch: Batch) -> bool:
         """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
-        while batch.wanted:
+        while self._assignment.leased() and batch.wanted:
             new = [p for piece in batch.slices if (p := piece.partition).stands != p.attempt and p.alive]
             try:
                 if new:

@@ -35,9 +35,9 @@ class Committer:
             await self.commit(list(assignment.partitions.values()))
 
     async def commit(self, partitions: Collection[Partition]) -> None:
-        """Commit what moved. Raises only errors that trying again can't mend."""
+        """Commit what moved, within the lease. Raises only errors that trying again can't mend."""
         moved = [p for p in partitions if p.expected is not None and p.position != p.committed]
-        if not moved:
+        if not moved or self._consumer.lease_left_s() <= 0:
             return
         offsets = {partition.name: partition.position for partition in moved}
         begun = self._clock.monotonic()

@@ -1,5 +1,8 @@
 """Publish: answers to the partition of their requests, in order, one unacknowledged batch a partition.
 
+Nothing is handed over past the lease's end, which is looked at last of all, with nothing awaited in between. What was
+handed over before may still arrive late: that one batch a partition is the most by which two owners overlap.
+
 The next slice of a partition is handed over only after the acknowledgement of the one before. Two on their way, of
 which the first fails, would leave a hole behind the second, and resuming trusts the end of the log.
 """
@@ -151,7 +154,7 @@ class Publisher:
         try:
             if piece.turn is not None:
                 await piece.turn
-            if partition.alive:
+            if self._assignment.leased() and partition.alive:
                 partition.sending = asyncio.current_task()
                 await self._send(partition, encoded)
                 waited = self._clock.monotonic() - handed_over
@@ -171,6 +174,8 @@ class Publisher:
         if encoded.dead_letters:
             await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
             self._metrics.dead_lettered(encoded.errors)
+            if not self._assignment.leased() or not partition.alive:
+                return
         place = await self._producer.send_batch(self._results, number, encoded.answers)
         if place.offset < partition.answered_to:
             event(

@@ -180,11 +180,7 @@ class Worker:
             return f"the breaker is open: version {self._serving.version} fails on its own canary texts"
         if self._producer.missing is not None:
             return f"answers can't be published, a producer is being started: {self._producer.missing}"
-        if not self._assignment.joined:
-            return "not in the group yet"
-        if any(partition.expected is None for partition in self._assignment.partitions.values()):
-            return "partitions are being resumed"
-        return None
+        return self._assignment.unready
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
@@ -203,6 +199,7 @@ class Worker:
                         ("commit", self._committer.run(self._assignment)),
                         ("lag", self._lag.run()),
                         ("follow", self._follow()),
+                        ("lease", self._assignment.watch_lease()),
                         ("broken", _wait(self._assignment.broken)),
                     )
                 ]

@@ -54,7 +54,7 @@ class ProducerDeadError(KafkaError):
 
 
 class ConsumerDeadError(KafkaError):
-    """The consumer can't be used again: it was stopped, or another process took over its static member id."""
+    """The consumer can't be used again: it was stopped."""
 
 
 class NotAuthorizedError(KafkaError):

@@ -134,6 +134,17 @@ class Consumer(Protocol):
         Raises OffsetOutOfRangeError (with partition and position) when a position is not inside the log.
         """
 
+    def lease_left_s(self) -> float:
+        """Seconds for which the group certainly gives this member's partitions to nobody else (see core/lease.py).
+
+        0 outside a group, before the first assignment, and once the group has not been heard for too long.
+        """
+
+    def rejoin(self) -> None:
+        """Join the group afresh as soon as it can be reached: both callbacks follow. Whoever gave up its partitions
+        after the lease's end gets them again only so, because the group may not have noticed anything.
+        """
+
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:

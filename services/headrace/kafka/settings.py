@@ -58,11 +58,12 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not self.bootstrap.strip():
             raise ValueError("bootstrap is empty; give the cluster's address as host:port")
-        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
-            raise ValueError(
-                f"heartbeat_interval_ms is {self.heartbeat_interval_ms}, but may be at most a third of "
-                f"session_timeout_ms ({self.session_timeout_ms}), or one lost heartbeat evicts a member"
-            )
+        for name in ("session_timeout_ms", "rebalance_timeout_ms"):
+            if self.heartbeat_interval_ms * 3 > getattr(self, name):
+                raise ValueError(
+                    f"heartbeat_interval_ms is {self.heartbeat_interval_ms}, but may be at most a third of "
+                    f"{name} ({getattr(self, name)}), or one lost heartbeat ends a member's lease"
+                )
         if self.request_timeout_ms <= self.rebalance_timeout_ms:
             raise ValueError(
                 f"request_timeout_ms is {self.request_timeout_ms}, but has to exceed rebalance_timeout_ms "

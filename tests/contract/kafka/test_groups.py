@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, Outgoing, TopicPartition
-from tests.contract.kafka.helpers import join, read
-from tests.support.waiting import within
+from tests.contract.kafka.helpers import LIMIT_S, Member, join, read
+from tests.support.waiting import until, within
 
 
 def partitions(topic: str, count: int) -> frozenset[TopicPartition]:
@@ -146,6 +147,111 @@ async def test_only_an_owner_can_commit(new_topic, cluster, name):
         await first.consumer.commit({theirs: 1})
     await first.consumer.stop()
     await second.consumer.stop()
+
+
+async def test_there_is_no_lease_without_an_assignment_or_after_the_stop(new_topic, cluster, name):
+    topic = await new_topic()
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    assert consumer.lease_left_s() == 0
+    member = Member(consumer)
+    await consumer.subscribe([topic], member)
+    await member.until(lambda: member.assigned_now == partitions(topic, 1))
+    assert consumer.lease_left_s() > 0
+    await consumer.stop()
+    assert consumer.lease_left_s() == 0
+
+
+async def test_the_lease_of_an_idle_member_is_renewed(new_topic, cluster, name):
+    topic = await new_topic(partitions=1)
+    owner = await join(cluster, name, topic)
+    await owner.until(lambda: bool(owner.assigned_now))
+    idle = await join(cluster, name, topic)
+    await idle.until(lambda: bool(idle.events) and idle.events[-1][0] == "assigned")
+    await owner.until(lambda: len(owner.events) >= 3 and owner.events[-1][0] == "assigned")
+    for consumer in (owner.consumer, idle.consumer):
+        lowest = left = consumer.lease_left_s()
+        async with within(LIMIT_S, "a heartbeat that renews the lease"):
+            while left <= lowest:
+                lowest = min(lowest, left)
+                await asyncio.sleep(0.01)
+                left = consumer.lease_left_s()
+    await owner.consumer.stop()
+    await idle.consumer.stop()
+
+
+async def test_heartbeats_during_a_rebalance_and_commits_do_not_renew_the_lease(new_topic, cluster, name, backend):
+    topic = await new_topic(partitions=2)
+    revoking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Holding(Member):
+        async def revoked(self, partitions) -> None:
+            await super().revoked(partitions)
+            revoking.set()
+            await go_on.wait()
+
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    first = Holding(consumer)
+    go_on.set()  # the callback before the first assignment
+    await consumer.subscribe([topic], first)
+    await first.until(lambda: len(first.assigned_now) == 2)
+    revoking.clear(), go_on.clear()
+    second = await join(cluster, name, topic)
+    async with within(LIMIT_S, "the rebalance"):
+        await revoking.wait()
+    left = consumer.lease_left_s()
+    # aiokafka goes on with heartbeats all the while, and the group takes commits of its members' last generation.
+    taken = 0
+    async with within(LIMIT_S, "the lease's end"):
+        while consumer.lease_left_s() > 0:
+            assert consumer.lease_left_s() <= left
+            left = consumer.lease_left_s()
+            with contextlib.suppress(RebalancedError):
+                await consumer.commit({TopicPartition(topic, 0): 1})
+                taken += 1
+            await asyncio.sleep(0.01)
+    assert taken or backend == "embedded"
+    go_on.set()
+    await first.until(lambda: len(first.assigned_now) == 1)
+    assert consumer.lease_left_s() > 0
+    await second.consumer.stop()
+    await consumer.stop()
+
+
+async def test_who_asks_to_rejoin_is_revoked_everything_and_assigned_anew(new_topic, cluster, name):
+    topic = await new_topic(partitions=2)
+    member = await join(cluster, name, topic)
+    await member.until(lambda: len(member.assigned_now) == 2)
+    before = len(member.events)
+    member.consumer.rejoin()
+    await member.until(lambda: len(member.events) == before + 2)
+    assert [what for what, _ in member.events[before:]] == ["revoked", "assigned"]
+    assert member.assigned_now == partitions(topic, 2)
+    assert member.consumer.lease_left_s() > 0
+    await member.consumer.stop()
+
+
+@pytest.mark.needs("static members")
+async def test_two_members_of_one_static_id_both_go_on_and_it_is_said_once(new_topic, cluster, name, caplog):
+    topic = await new_topic(partitions=2)
+    one = await join(cluster, name, topic, member="the-same")
+    await one.until(lambda: len(one.assigned_now) == 2)
+    two = await join(cluster, name, topic, member="the-same")
+
+    def said() -> int:
+        return sum(record.getMessage() == "member.static_id_given_up" for record in caplog.records)
+
+    await until(lambda: said() and len(one.assigned_now) == len(two.assigned_now) == 1, LIMIT_S)
+    calm = list(one.events), list(two.events)
+    for member in (one, two):
+        await member.consumer.commit(dict.fromkeys(member.assigned_now, 1))
+        await member.consumer.fetch(max_records=1, timeout_s=1.5)
+    assert (one.events, two.events) == calm
+    assert one.assigned_now | two.assigned_now == partitions(topic, 2)
+    assert said() == 1
+    await one.consumer.stop()
+    await two.consumer.stop()
 
 
 @pytest.mark.needs("static members")

@@ -167,7 +167,8 @@ async def test_rule_6_a_zombie_only_repeats_and_its_answers_are_the_same_bytes(w
             world.cluster.freeze("w0")
             await world.clock.sleep(0)
 
-    world.start("w0")
+    # A frozen process has no time-outs, and what it had handed over arrives when it wakes.
+    world.start("w0", publish_timeout=60.0)
     await world.running()
     await world.publish("one")
     await world.answered(1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.broken_workers import BROKEN
+from tests.support.broken_workers import BROKEN, OutlivesItsLease
 from tests.support.simulation import Plan, simulate
 
 plans = st.builds(
@@ -22,9 +22,11 @@ plans = st.builds(
     produce_errors=st.sampled_from((0.0, 0.03, 0.15)),
     gaps=st.sampled_from((0.0, 0.2)),
     reset_commits=st.booleans(),
+    cuts=st.sampled_from((0.0, 0.3)),
     seconds=st.floats(1.0, 20.0),
 )
 TROUBLED = Plan(requests=30, faults=10, produce_errors=0.1, reset_commits=True)
+CUT_OFF = Plan(requests=10, faults=3, cuts=1.0, seconds=6.0)
 SEEDS_TO_CATCH = 1500
 """About one seed in a hundred shows the rarest fault; the first that does ends the search."""
 
@@ -65,3 +67,14 @@ def test_the_simulation_really_meets_zombies_and_repeats():
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_worker_is_caught(broken):
     assert any(not simulate(seed, TROUBLED, broken).kept for seed in range(SEEDS_TO_CATCH))
+
+
+def test_a_worker_that_answers_past_its_lease_is_caught():
+    assert any(simulate(seed, CUT_OFF, OutlivesItsLease).forgotten for seed in range(SEEDS_TO_CATCH))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_the_promise_holds_for_slow_workers_that_lose_the_coordinator_alone(seed):
+    verdict = simulate(seed, CUT_OFF)
+    assert verdict.kept, verdict

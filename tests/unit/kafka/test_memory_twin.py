@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, RebalancedError
+from headrace.kafka.errors import BrokerUnavailableError, RebalancedError
 from headrace.kafka.interface import Consumer, Outgoing, TopicPartition
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.group import assign_round_robin
@@ -95,15 +95,44 @@ def test_a_static_member_that_comes_back_in_time_causes_no_rebalance():
     simulated(story)
 
 
-def test_a_static_member_s_place_is_taken_by_the_second_that_claims_it():
+def test_two_processes_of_one_static_id_take_it_from_each_other_until_one_gives_it_up(caplog):
     async def story(cluster: MemoryCluster) -> None:
-        first, _ = await join(cluster.node("a"), member="slot")
+        first, told = await join(cluster.node("a"), member="slot")
         await cluster.clock.sleep(1)
         second, _ = await join(cluster.node("b"), member="slot")
-        await cluster.clock.sleep(1)
-        assert len(second.assignment()) == 2
-        with pytest.raises(ConsumerDeadError, match="slot"):
-            await first.fetch(max_records=1, timeout_s=1.0)
+        await cluster.clock.sleep(10)
+        assert len(first.assignment()) == len(second.assignment()) == 1
+        calm = list(told.told)
+        await cluster.clock.sleep(30)
+        assert told.told == calm
+        await first.commit(dict.fromkeys(first.assignment(), 1))
+        await second.commit(dict.fromkeys(second.assignment(), 1))
+
+    simulated(story)
+    assert [record.getMessage() for record in caplog.records if "static" in record.getMessage()] == [
+        "member.static_id_given_up"
+    ]
+
+
+def test_a_member_that_loses_the_coordinator_keeps_its_partitions_and_not_its_lease():
+    async def story(cluster: MemoryCluster) -> None:
+        cut_off, seeker = await join(cluster.node("a"))
+        other, _ = await join(cluster.node("b"))
+        await cluster.clock.sleep(3)
+        held = cut_off.assignment()
+        cluster.cut_coordinator("a")
+        while cut_off.lease_left_s() > 0:
+            assert len(other.assignment()) == 1
+            await cluster.clock.sleep(0.01)
+        await cluster.clock.sleep(2)
+        assert len(other.assignment()) == 2
+        assert cut_off.assignment() == held
+        with pytest.raises(BrokerUnavailableError, match="coordinator"):
+            await cut_off.commit(dict.fromkeys(held, 1))
+        cluster.restore_coordinator("a")
+        await cluster.clock.sleep(3)
+        assert len(cut_off.assignment()) == len(other.assignment()) == 1
+        assert seeker.told[-2:] == ["revoked", "assigned"]
 
     simulated(story)
 

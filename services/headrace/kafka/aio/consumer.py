@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
-from aiokafka.protocol.group import LeaveGroupRequest
 
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translating
 from headrace.kafka.aio.lean import make_lean
+from headrace.kafka.aio.membership import Membership
 from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends, holds_nothing
 from headrace.kafka.aio.tolerant import read_tolerantly
@@ -36,7 +36,7 @@ class AioConsumer:
     def __init__(self, settings: KafkaSettings, *, group: str | None, member: str | None, read_committed: bool) -> None:
         self._settings = settings
         self._group = group
-        self._member = member if settings.static_members else None
+        self._membership: Membership | None = None
         self._read_committed = read_committed
         self._request_timeout_s = settings.request_timeout_ms / 1000
         self._sought: set[TopicPartition] = set()
@@ -45,7 +45,7 @@ class AioConsumer:
         self._inner = AIOKafkaConsumer(
             **client_options(settings),
             group_id=group,
-            group_instance_id=self._member,
+            group_instance_id=member if settings.static_members else None,
             enable_auto_commit=False,
             # With "earliest" a position beyond the end would silently begin again at the log's start.
             auto_offset_reset="none",
@@ -64,6 +64,8 @@ class AioConsumer:
                 async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self._inner.start()
                 self._unreadable = make_lean(self._inner)
+                if self._group is not None:
+                    self._membership = Membership(self._inner, self._settings)
             except BaseException:
                 await self.stop()
                 raise
@@ -75,8 +77,9 @@ class AioConsumer:
         within the session.
         """
         limit_s = self._settings.stop_timeout_ms / 1000
-        if leave_group and self._member is not None:
-            await self._leave(limit_s)
+        if leave_group and self._membership is not None:
+            await self._membership.leave(limit_s)
+        self._membership = None
         # In a task of its own: aiokafka's stop can hang, raise, and even let a cancellation inside it escape.
         stopping = asyncio.ensure_future(self._inner.stop())
         try:
@@ -142,6 +145,13 @@ class AioConsumer:
             chunks = await self._fetch_once(max_records, remaining, partitions)
             if chunks or loop.time() >= deadline:
                 return chunks
+
+    def lease_left_s(self) -> float:
+        return 0.0 if self._membership is None else self._membership.lease_left_s()
+
+    def rejoin(self) -> None:
+        if self._membership is not None:
+            self._membership.rejoin()
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
@@ -286,19 +296,6 @@ class AioConsumer:
             for partition in partitions:
                 if partition.topic == topic and partition.partition not in numbers:
                     raise UnknownTopicError(f"There is no partition {partition.partition} of topic {topic}.")
-
-    async def _leave(self, limit_s: float) -> None:
-        """Leave the group in the name of a static member, which aiokafka never does."""
-        coordinator = self._inner._coordinator  # noqa: SLF001 - aiokafka offers no other way
-        if self._group is None or coordinator is None or coordinator.generation <= 0:
-            return
-        try:
-            async with asyncio.timeout(limit_s):
-                await coordinator._send_req(LeaveGroupRequest(self._group, coordinator.member_id))  # noqa: SLF001
-        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
-            log.warning(
-                "Member %s could not leave group %s (%r); its session will end", self._member, self._group, error
-            )
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

@@ -33,6 +33,7 @@ class MemoryTimings(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_s: float = 6.0
     heartbeat_interval_s: float = 0.5
     rebalance_timeout_s: float = 10.0
+    request_timeout_s: float = 20.0
     batch_records: int = 1000
 
 
@@ -178,6 +179,14 @@ class MemoryCluster:
     def thaw(self, name: str) -> None:
         """SIGCONT."""
         self.node(name).thaw()
+
+    def cut_coordinator(self, name: str) -> None:
+        """Let the node lose the group's coordinator alone: it fetches and produces as before."""
+        self.node(name).cut_coordinator()
+
+    def restore_coordinator(self, name: str) -> None:
+        """The node reaches the coordinator again."""
+        self.node(name).restore_coordinator()
 
     def kill(self, name: str) -> None:
         """SIGKILL: heartbeats stop, and every call of the node, waiting or new, raises CancelledError."""

@@ -10,7 +10,13 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from headrace.kafka.errors import ConsumerDeadError, KafkaError, OffsetOutOfRangeError, RebalancedError
+from headrace.kafka.errors import (
+    BrokerUnavailableError,
+    ConsumerDeadError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RebalancedError,
+)
 from headrace.kafka.interface import Committed, FetchedRecord, RebalanceListener, TopicPartition
 from headrace.kafka.memory.group import Member
 from headrace.kafka.memory.log import PartitionLog
@@ -112,10 +118,20 @@ class MemoryConsumer:
         await self._node.point("fetch.after")
         return chunks
 
+    def lease_left_s(self) -> float:
+        if self._membership is None:
+            return 0.0
+        return self._membership.lease.left_s(self._cluster.clock.monotonic())
+
+    def rejoin(self) -> None:
+        if self._membership is not None:
+            self._membership.member.must_rejoin.set()
+
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:
         self._check()
+        await self._coordinator("Committing")
         await self._node.point("commit.before")
         if self._group is None:
             raise KafkaError("A consumer of no group can't commit; give it a group.")
@@ -133,6 +149,7 @@ class MemoryConsumer:
 
     async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
         self._check()
+        await self._coordinator("Asking for the committed offset")
         await self._node.point("committed.before")
         if self._group is None:
             raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
@@ -227,6 +244,21 @@ class MemoryConsumer:
     def _wake(self) -> None:
         for wake in tuple(self._wakers):
             wake()
+
+    async def _coordinator(self, doing: str) -> None:
+        """Raises BrokerUnavailableError where the coordinator stays out of reach for a request's time-out."""
+        if self._group is None or self._node.reaches_coordinator:
+            return
+        reached = asyncio.ensure_future(self._node.coordinator())
+        late = asyncio.ensure_future(self._cluster.clock.sleep(self._cluster.timings.request_timeout_s))
+        try:
+            await asyncio.wait((reached, late), return_when=asyncio.FIRST_COMPLETED)
+            if not reached.done():
+                raise BrokerUnavailableError(f"{doing} failed: the coordinator of the group can't be reached.")
+            await reached
+        finally:
+            reached.cancel()
+            late.cancel()
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -11,10 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from headrace.core.clock import Clock
-from headrace.kafka.errors import ConsumerDeadError, RebalancedError
+from headrace.kafka.errors import RebalancedError
 from headrace.kafka.interface import TopicPartition
 
 Partitions = frozenset[TopicPartition]
+
+
+class FencedError(Exception):
+    """Another process took over the static id of a member that was joining."""
 
 
 class Member:
@@ -65,7 +69,7 @@ class MemoryGroup:
         """Join or join again; returns generation and assignment once the rebalance is complete.
 
         A static member that comes back within its session takes over its place and causes no rebalance.
-        Raises ConsumerDeadError when another process takes over the static id meanwhile.
+        Raises FencedError when another process takes over the static id meanwhile.
         """
         before = self._members.get(member.slot)
         self._members[member.slot] = member
@@ -106,6 +110,10 @@ class MemoryGroup:
             member.eviction.cancel()
             member.eviction = None
 
+    def heartbeat(self, member: Member, generation: int) -> bool:
+        """Whether a heartbeat is answered without an error: the generation is the group's, and no rebalance is on."""
+        return self._members.get(member.slot) is member and generation == self.generation and self._deadline is None
+
     def rebalance(self, topic: str | None = None) -> None:
         """Ask all members to join again (when ``topic`` is given: only if a member reads it)."""
         members = self._members.values()
@@ -139,18 +147,12 @@ class MemoryGroup:
         self.offsets.update(offsets)
         self.metadata |= {name: metadata.get(name, "") for name in offsets}
 
-    def fenced_error(self, member: Member) -> ConsumerDeadError:
-        return ConsumerDeadError(
-            f"Another process took over the static member {member.instance_id} of group {self.name}. "
-            "Give every process a member id of its own."
-        )
-
     def _fence(self, member: Member) -> None:
         member.fenced = True
         self.heard(member)
         member.must_rejoin.set()
         if member.joining is not None and not member.joining.done():
-            member.joining.set_exception(self.fenced_error(member))
+            member.joining.set_exception(FencedError())
 
     async def _evict_later(self, member: Member) -> None:
         await self._clock.sleep(self._session_timeout_s)

@@ -32,6 +32,8 @@ class MemoryNode:
         self.dead = False
         self._running = asyncio.Event()
         self._running.set()
+        self._coordinator = asyncio.Event()
+        self._coordinator.set()
         self._consumers: list[MemoryConsumer] = []
 
     def consumer(
@@ -64,6 +66,26 @@ class MemoryNode:
         if self.dead:
             raise asyncio.CancelledError(f"{self.name} was killed")
 
+    async def coordinator(self) -> None:
+        """Pass while the group's coordinator can be reached."""
+        await self._coordinator.wait()
+        await self.gate()
+
+    def cut_coordinator(self) -> None:
+        """The coordinator can't be reached any more, and all brokers can."""
+        self._coordinator.clear()
+        for consumer in self._consumers:
+            consumer.fall_silent("cut off")
+
+    def restore_coordinator(self) -> None:
+        self._coordinator.set()
+        for consumer in self._consumers:
+            consumer.speak_again("cut off")
+
+    @property
+    def reaches_coordinator(self) -> bool:
+        return self._coordinator.is_set()
+
     def freeze(self) -> None:
         self._running.clear()
         for consumer in self._consumers:
@@ -79,3 +101,4 @@ class MemoryNode:
         for consumer in self._consumers:
             consumer.die()
         self._running.set()
+        self._coordinator.set()
