@@ -178,7 +178,6 @@ async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start,
         names = {name for name in await admin.describe_topics() if name.startswith(prefix)}
     finally:
         await admin.stop()
-    assert names == {
-        prefix + f"classify.{name}" for name in ("requests", "results", "dead-letters", "labels", "models")
-    }
+    expected = ("requests", "results", "dead-letters", "labels", "models", "workers")
+    assert names == {prefix + f"classify.{name}" for name in expected}
     assert demo.processes() == {}

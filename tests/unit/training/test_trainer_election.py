@@ -87,7 +87,8 @@ async def test_a_frozen_trainer_stops_its_training_and_publishes_nothing_once_an
     assert [training.state for training in world.trainings()] == [TrainingState.RUNNING, TrainingState.DONE]
     assert len(world.ended) == 1, "the frozen trainer's ranks were ended"
     moves = [record for record in world.models() if isinstance(record, ModelAlias)]
-    assert [move.version for move in moves] == [done.version]
+    # The first champion is the gate's baseline too.
+    assert [(move.alias, move.version) for move in moves] == [("champion", done.version), ("baseline", done.version)]
 
 
 @story
