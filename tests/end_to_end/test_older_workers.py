@@ -170,5 +170,5 @@ async def test_workers_of_both_versions_under_load_lose_nothing_and_latest_skips
 async def until_more(client) -> None:
     """Wait until as many answers more are there as come in some seconds."""
     async with client.reader("latest") as reader:
-        now = sum(reader.positions.values())
+        now = sum(place.position for place in reader.positions.values())
     await answered(client, now + round(2 * RATE))
