@@ -61,7 +61,7 @@ class CommitsFirst(ResumesFromCommit):
         send = self._publisher._send
 
         async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
-            partition.position = encoded.slice.requests[-1].record.offset + 1
+            partition.answered(encoded.slice.requests[-1].record.offset)
             await self._committer.commit([partition])
             await send(partition, encoded)
 

@@ -35,7 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``tail`` holds the last answers of the results partition, in log order. ``results_end`` is its end offset, so 0
     means that it was never written. ``committed`` is the group's commit, ``start`` the offset at which the group
     began this partition according to its claim. ``crc_at_last`` is the CRC-32 of the request at the highest
-    answered offset, None when that record is no longer in the log.
+    answered offset, None when that record is no longer in the log. ``committed_last`` is the offset of the last
+    answered request as the commit tells it, None where nothing is committed.
     """
 
     tail: tuple[Answered, ...]
@@ -45,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     committed: int | None
     start: int
     crc_at_last: int | None = None
+    committed_last: int | None = None
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ def decide(facts: Facts) -> Resume | Refusal:
                 "the results partition holds nothing but once did, and the group has no commit, so what was answered "
                 "is unknown. Commit the position to go on from with Kafka's own tools, or use a new results topic"
             )
-        return _from(facts.committed, facts)
+        return _from(facts.committed, facts, facts.committed_last)
     if facts.committed is not None and facts.committed > facts.start:
         return Refusal(
             f"the group has committed offset {facts.committed} but the results partition was never written: the "
@@ -91,7 +93,9 @@ def decide(facts: Facts) -> Resume | Refusal:
     return _from(facts.start, facts)
 
 
-def _from(position: int, facts: Facts) -> Resume | Refusal:
+def _from(position: int, facts: Facts, last: int | None = None) -> Resume | Refusal:
+    """``last`` is the offset of the request before ``position``, where it isn't the offset before."""
+    after = position - 1 if last is None else last
     if position > facts.requests_end:
         return Refusal(
             f"the next request is {position} but the requests partition ends at {facts.requests_end}: it was made "
@@ -99,5 +103,5 @@ def _from(position: int, facts: Facts) -> Resume | Refusal:
         )
     if position < facts.requests_start:
         lost = Loss(position, facts.requests_start - 1, "retention")
-        return Resume(facts.requests_start, position - 1, lost)
-    return Resume(position, position - 1)
+        return Resume(facts.requests_start, after, lost)
+    return Resume(position, after)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from headrace.core.clock import Clock
+from headrace.core.commit import text_of, to_commit
 from headrace.inference.assignment import Assignment
 from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError, RebalancedError
@@ -36,13 +37,17 @@ class Committer:
 
     async def commit(self, partitions: Collection[Partition]) -> None:
         """Commit what moved, within the lease. Raises only errors that trying again can't mend."""
-        moved = [p for p in partitions if p.expected is not None and p.position != p.committed]
+        known = [partition for partition in partitions if partition.expected is not None]
+        moved = {p: offset for p in known if (offset := _offset(p)) != p.committed}
         if not moved or self._consumer.lease_left_s() <= 0:
             return
-        offsets = {partition.name: partition.position for partition in moved}
+        offsets = {partition.name: offset for partition, offset in moved.items()}
+        texts = {
+            partition.name: text for partition, offset in moved.items() if (text := text_of(offset, partition.last))
+        }
         begun = self._clock.monotonic()
         try:
-            await self._consumer.commit(offsets)
+            await self._consumer.commit(offsets, metadata=texts)
         except RebalancedError:
             # The next owner reads the answer log; what this commit would have said is in there.
             return
@@ -52,8 +57,8 @@ class Committer:
             event("commit.failed", level="warning", error=str(error))
             return
         self._metrics.stage("commit", self._clock.monotonic() - begun)
-        for partition in moved:
-            partition.committed = offsets[partition.name]
+        for partition, offset in moved.items():
+            partition.committed = offset
 
     async def release(self, partitions: Collection[Partition]) -> None:
         """Say that the partitions were given up cleanly: no process died over what was being tried."""
@@ -68,3 +73,7 @@ class Committer:
         if attempts := [attempt for attempt, found in tried if found is None]:
             await self._workers.forget(attempts)
         await self.commit(partitions)
+
+
+def _offset(partition: Partition) -> int:
+    return to_commit(answered=partition.position, settled=partition.settled, written=partition.answered_to > 0)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.core.clock import Clock
+from headrace.core.commit import settled
 from headrace.inference.assignment import Assignment
 from headrace.inference.decode import admit
 from headrace.inference.partition import Partition
@@ -20,6 +21,8 @@ from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 
 FETCH_WAIT_S = 0.2
+SETTLE_S = 0.5
+"""How often it is looked how far the fetch has come where nothing waits."""
 RETRY_S = 0.1
 WAITING_BYTES = 16 << 20
 """Of one partition's waiting requests, whose number is limited too. A few thousand of the largest are gigabytes."""
@@ -36,6 +39,7 @@ class Fetcher:
         self._limit = limit
         self._clock = clock
         self._metrics = metrics
+        self._settled_s = -SETTLE_S
 
     async def run(self) -> None:
         while True:
@@ -58,8 +62,34 @@ class Fetcher:
                 partition = self._assignment.partitions.get(name)
                 if partition is not None and partition.expected is not None and records:
                     self._take(partition, partition.expected, records)
+            await self._settle()
             # A fetch that returns at once must not hold the loop.
             await asyncio.sleep(0)
+
+    async def _settle(self) -> None:
+        """Take note of how far partitions were fetched that are answered and do not end there.
+
+        No fetch is under way here, and of what the last one brought nothing is left.
+        """
+        now = self._clock.monotonic()
+        if now - self._settled_s < SETTLE_S:
+            return
+        self._settled_s = now
+        for partition in [one for one in self._assignment.partitions.values() if one.short_of_end]:
+            try:
+                fetched = await self._consumer.position(partition.name)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                continue
+            if partition.expected is not None and self._assignment.partitions.get(partition.name) is partition:
+                behind = settled(
+                    answered=partition.position,
+                    expected=partition.expected,
+                    fetched=fetched,
+                    gap=partition.gap is not None,
+                )
+                partition.settled = max(partition.settled, behind)
 
     def _take(self, partition: Partition, expected: int, records: Sequence[Record]) -> None:
         first = records[0].offset

@@ -66,7 +66,11 @@ class Partition:
         """Of the slice cut last: resolved when it is acknowledged or given up."""
         self.sending: asyncio.Task[None] | None = None
         self.position = 0
-        """Behind the last acknowledged answer: what the commit says."""
+        """Behind the last acknowledged answer."""
+        self.last = -1
+        """Offset of the last answered request, or what the log says it was when this assignment began."""
+        self.settled = 0
+        """In front of it every request is answered; offsets in front of it may hold none."""
         self.alone_through = -1
         self.condemned: int | None = None
         self.attempt: Attempt | None = None
@@ -85,6 +89,11 @@ class Partition:
         """Whether the request came since the end of the log was last looked at, as far as that is known."""
         return self.end_seen is not None and offset >= self.end_seen
 
+    @property
+    def short_of_end(self) -> bool:
+        """Whether every request that was fetched is answered, and yet the log does not end there."""
+        return self.end_seen is not None and self.position == self.expected and self.settled < self.end_seen
+
     def follow(self, old: Partition) -> None:
         """Take the place of ``old``, whose partition this process still owns."""
         self.stands, self.evidence = old.stands, old.evidence
@@ -95,7 +104,13 @@ class Partition:
         self.expected = position
         self.after = after
         self.lost = lost
-        self.position = position
+        self.position = self.settled = position
+        self.last = after
+
+    def answered(self, offset: int) -> None:
+        """The answer to the request at ``offset``, and to all before it, is acknowledged."""
+        self.last = offset
+        self.position = offset + 1
 
     def end(self) -> None:
         """Nothing of this assignment is cut or sent any more; what was sent is awaited by who ended it."""

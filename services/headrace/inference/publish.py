@@ -188,5 +188,5 @@ class Publisher:
                 "topic was made anew): readers that begin again are told of a hole",
             )
         partition.answered_to = place.offset + len(encoded.answers)
-        partition.position = encoded.slice.requests[-1].record.offset + 1
+        partition.answered(encoded.slice.requests[-1].record.offset)
         self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)

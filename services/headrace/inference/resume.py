@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from headrace.core import suspects
 from headrace.core.clock import Clock
+from headrace.core.commit import last_of
 from headrace.core.errors import UserError
 from headrace.core.restarts import EXIT_REFUSED
 from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, look_back
@@ -159,14 +160,15 @@ class Resumer:
                 if answered is not None and starts[name] <= answered.offset < ends[name]
             }
         )
-        committed = await asyncio.gather(*(self._member.committed(name) for name in requests))
+        committed = await asyncio.gather(*(self._member.committed_with_metadata(name) for name in requests))
         return {
             name: Facts(
                 tail=tails[results[name]],
                 results_end=ends[results[name]],
                 requests_start=starts[name],
                 requests_end=ends[name],
-                committed=commit,
+                committed=None if commit is None else commit.offset,
+                committed_last=None if commit is None else last_of(commit.offset, commit.metadata),
                 start=self._workers.start_of(self._results, name.partition),
                 crc_at_last=crcs.get(name),
             )

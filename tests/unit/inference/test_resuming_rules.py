@@ -181,3 +181,59 @@ def test_rule_4_a_requests_topic_made_anew_is_found_out_though_the_broker_pauses
             await asyncio.wait_for(world.start("w1"), 300)
 
     play()
+
+
+def committed(world):
+    return world.cluster.group(GROUP).offsets.get(REQUESTS)
+
+
+@story
+async def test_what_holds_no_request_behind_the_last_answer_is_no_lag_of_the_group(world):
+    await world.publish(*texts(3))
+    world.start()
+    await world.answered(3)
+    for _ in range(4):
+        world.cluster.add_gap(REQUESTS)
+    await world.until(lambda: committed(world) == 7)
+    await world.publish(*texts(2, first=3))
+    answers = await world.answered(5)
+    assert [(answer.offset, answer.after) for answer in answers[3:]] == [(7, 2), (8, 7)]
+    await world.until(lambda: committed(world) == 9)
+    world.cluster.add_gap(REQUESTS)
+    await world.until(lambda: committed(world) == 10)
+    # A worker that resumes behind the last answer finds out again.
+    await world.stop("w0")
+    world.start("w1")
+    await world.running("w1")
+    await world.until(lambda: committed(world) == 10)
+
+
+@story
+async def test_a_group_that_has_answered_nothing_commits_nothing_that_would_stop_it(world):
+    world.start()
+    await world.running()
+    for _ in range(3):
+        world.cluster.add_gap(REQUESTS)
+    await world.clock.sleep(30)
+    await world.stop("w0")
+    assert committed(world) in (None, 0)
+    await world.publish("first")
+    world.start("w1")
+    assert [(answer.offset, answer.after) for answer in await world.answered(1)] == [(3, -1)]
+
+
+@story
+async def test_answers_gone_by_retention_the_next_one_still_names_the_request_before_it(world):
+    await world.publish(*texts(3))
+    world.start()
+    await world.answered(3)
+    for _ in range(4):
+        world.cluster.add_gap(REQUESTS)
+    await world.until(lambda: committed(world) == 7)
+    await world.stop("w0")
+    world.cluster.truncate(RESULTS, 3)
+    await world.publish("one more")
+    world.start("w1")
+    (answer,) = await world.answered(1)
+    # A reader that has the answer to 2 would take any higher ``after`` for a hole.
+    assert (answer.offset, answer.after, answer.lost) == (7, 2, None)
