@@ -13,7 +13,7 @@ import pwd
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,7 +32,8 @@ class PrivateFolder(msgspec.Struct, frozen=True):
     """A folder that is made when it is first used, with mode 0700.
 
     ``outer`` is the folder that it is in, when that has to be private too; otherwise ``path.parent`` has to be there.
-    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone.
+    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone, or another
+    UserError when it can't be made.
     """
 
     path: Path
@@ -46,8 +47,12 @@ class PrivateFolder(msgspec.Struct, frozen=True):
     def descriptor(self) -> Iterator[int]:
         """The folder's descriptor, checked, while the block runs."""
         with self._parent() as parent:
-            with suppress(FileExistsError):
+            try:
                 os.mkdir(self.path.name, 0o700, dir_fd=parent)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise _unusable(self.path, error) from error
             try:
                 found = os.open(self.path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
             except OSError as error:
@@ -89,7 +94,10 @@ class PrivateFolder(msgspec.Struct, frozen=True):
             with self.outer.descriptor() as outer:
                 yield outer
             return
-        parent = os.open(self.path.parent, _FOLDER)
+        try:
+            parent = os.open(self.path.parent, _FOLDER)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
         try:
             mode = os.fstat(parent).st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
@@ -109,7 +117,8 @@ def private_folder(environ: Mapping[str, str]) -> PrivateFolder:
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if Path(runtime).is_absolute() and _is_ours(Path(runtime)):
         return PrivateFolder(Path(runtime) / "headrace")
-    return PrivateFolder(Path(environ.get("TMPDIR") or tempfile.gettempdir()) / f"headrace-{os.geteuid()}")
+    temporary = environ.get("TMPDIR") or tempfile.gettempdir()
+    return PrivateFolder(Path(temporary).absolute() / f"headrace-{os.geteuid()}")
 
 
 def _is_ours(path: Path) -> bool:
@@ -155,6 +164,13 @@ def _unsafe(path: Path, why: str) -> UnsafeFolderError:
     return UnsafeFolderError(
         f"{path} is not safe to use: {why}. Nothing was read from it or written to it. Look at what it is and remove "
         "it, or set XDG_RUNTIME_DIR or TMPDIR to a folder that only this user can write"
+    )
+
+
+def _unusable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} can't be made: {error.strerror or error}. Set XDG_RUNTIME_DIR or TMPDIR to a folder that this user can"
+        " write"
     )
 
 

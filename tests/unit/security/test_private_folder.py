@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.errors import UserError
 from headrace.membership import static_member
 from headrace.security.private_folder import PrivateFolder, UnsafeFolderError, private_folder
 
@@ -156,3 +157,8 @@ def test_the_users_runtime_folder_comes_first_where_it_is_the_users_alone(shared
     runtime.chmod(0o755)
     assert private_folder(environ) == ours(shared)
     assert private_folder(environ | {"XDG_RUNTIME_DIR": "relative"}) == ours(shared)
+
+
+def test_a_temporary_folder_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"headrace-\d+ can't be made: No such file or directory\. Set XDG_RUNTIME_DIR"):
+        written(ours(tmp_path / "absent"), "1.lock")

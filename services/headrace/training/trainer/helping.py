@@ -69,7 +69,7 @@ class Helper:
             return None
         running = self._sharing is not None and not self._sharing.done()
         if running and self._job is not None and self._job.id == training.id:
-            # With an outcome or without: torchrun's machines end together, or each waits for the others.
+            # With an outcome or without: the machines end together.
             return self._job
         try:
             job = await self._offload(lambda: self._store.read_job(training.id))
