@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from headrace.client import Client, prepare
 from headrace.client.dead_letters import Found, read_dead_letters
 from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import TopicPartition
+from headrace.kafka.range_reader import read_ranges
 from headrace.model.artifact import Artifact
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
@@ -29,8 +32,10 @@ from headrace_load.audit import audit
 from headrace_load.processes import child
 from headrace_load.waiting import slowness
 from headrace_load.workload.rubbish import rubbish
-from headrace_schemas.headers import CONTENT_TYPE, TENANT
-from headrace_schemas.records import ModelAlias, Status
+from headrace_schemas.codec import decode_result
+from headrace_schemas.dead_letters import NOTHING
+from headrace_schemas.headers import CONTENT_TYPE, JSON, TENANT
+from headrace_schemas.records import ClassifyResult, ModelAlias, Status
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 from load.chaos.cluster import cluster
 from load.chaos.frames import FETCH
@@ -38,7 +43,7 @@ from load.chaos.programs.held_loop import HELD_S
 from load.chaos.proxy import Passing, Way
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
-from tests.support.raw_batches import GZIP, raw_batch, raw_record, send_raw
+from tests.support.raw_batches import GZIP, LZ4, SNAPPY, ZSTD, raw_batch, raw_record, send_raw
 from tests.support.streams import answered
 from tests.support.waiting import until, within
 
@@ -136,6 +141,66 @@ async def test_records_that_no_client_writes_fail_alone_or_are_answered(place):
         assert found.pop((0, offset)) == ((Status.OK, None) if reason is None else (Status.FAILED, reason))
     assert set(found.values()) == {(Status.OK, None)}
     assert sorted(one.letter.error for one in await letters(place)) == sorted(filter(None, (r for _, r in odd)))
+
+
+# How large two bombs are that fit, packed, into a batch of the topic; snappy packs less than 22 to 1.
+BOMBS = {GZIP: 150_000_000, ZSTD: 150_000_000, LZ4: 100_000_000, SNAPPY: 9_000_000}
+
+
+async def test_a_bomb_in_any_compression_is_answered_failed_with_key_and_crc_and_takes_little_memory(place):
+    topic, good = f"{place.prefix}classify.requests", b'{"text":"good film"}'
+    expected: dict[int, tuple[Status, bytes | None, int]] = {}
+    place.command = ("--set", "kafka.max_record_bytes=4194304", *place.command)
+    async with place.client() as client:
+        async with place.worker() as worker:
+            await client.publish_many([text(1)], partition=0)
+            await answered(client, 1)
+            before = peak_bytes(worker.pid)
+            for codec, size in BOMBS.items():
+                values = (good, b"\0" * size, good, b"\0" * size)
+                made = [raw_record(at, value, key=b"key-%d" % at) for at, value in enumerate(values)]
+                batch = raw_batch(made, codec=codec)
+                first = await send_raw(place.kafka.bootstrap, topic, 0, batch, len(made))
+                for at, value in enumerate(values):
+                    status = Status.OK if value is good else Status.FAILED
+                    expected[first + at] = (status, b"key-%d" % at, zlib.crc32(value))
+            await answered(client, 1 + len(expected))
+            assert peak_bytes(worker.pid) - before < 150_000_000
+        # The last answer is that of a bomb, whose crc is compared when a worker resumes.
+        async with place.worker():
+            await client.publish_many([text(2)], partition=0)
+            await answered(client, 2 + len(expected))
+    found = {}
+    for key, result in await results(place):
+        if result.offset in expected:
+            found[result.offset] = (result.status, key, result.crc)
+    assert found == expected
+    told = await letters(place)
+    assert [one.letter.error for one in told] == ["request-too-large"] * 2 * len(BOMBS)
+    assert {(one.kept, one.letter.value, one.letter.key) for one in told} == {
+        (NOTHING, None, b"key-1"), (NOTHING, None, b"key-3"),
+    }  # fmt: skip
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that the process has had."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+async def results(place: Place) -> list[tuple[bytes | None, ClassifyResult]]:
+    """Key and value of every answer in partition 0."""
+    consumer = AioKafkaCluster(place.kafka).consumer()
+    await consumer.start()
+    try:
+        name = TopicPartition(f"{place.prefix}classify.results", 0)
+        begins, ends = await consumer.beginning_offsets([name]), await consumer.end_offsets([name])
+        return [
+            (record.key, decode_result(record.value, JSON))
+            async for records in read_ranges(consumer, begins, ends)
+            for record in records
+        ]
+    finally:
+        await consumer.stop()
 
 
 async def test_a_hopeless_dead_letter_is_tried_three_times_and_a_mended_one_is_answered(place):

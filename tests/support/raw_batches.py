@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import struct
 import time
-import zlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.util import calc_crc32c
 
-GZIP = 1
-_GZIP_WINDOW = 31
+GZIP, SNAPPY, LZ4, ZSTD = CODECS = (1, 2, 3, 4)
 _HEAD = struct.Struct(">hiqqqhii")
 
 RawHeaders = Sequence[tuple[bytes, bytes | None]]
@@ -26,15 +25,26 @@ def raw_record(delta: int, value: bytes | None, *, key: bytes | None = None, hea
 
 
 def raw_batch(records: Sequence[bytes], *, codec: int = 0) -> bytes:
-    """A batch of what raw_record made, as it is or compressed by GZIP."""
+    """A batch of what raw_record made, as it is or compressed by one of CODECS."""
     body, count = b"".join(records), len(records)
-    if codec == GZIP:
-        packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP_WINDOW)
-        body = packer.compress(body) + packer.flush()
+    body = packed(body, codec)
     now_ms = time.time_ns() // 1_000_000
     rest = _HEAD.pack(codec, count - 1, now_ms, now_ms, -1, -1, -1, count) + body
     # Length, epoch of the leader, format and checksum; the length counts what stands behind it.
     return struct.pack(">qiibI", 0, len(rest) + 9, -1, 2, calc_crc32c(rest)) + rest
+
+
+def packed(body: bytes, codec: int) -> bytes:
+    """``body`` as Kafka's clients compress it."""
+    if codec == GZIP:
+        return gzip_encode(body)
+    if codec == SNAPPY:
+        return snappy_encode(body)
+    if codec == LZ4:
+        return lz4_encode(body)
+    if codec == ZSTD:
+        return zstd_encode(body)
+    return body
 
 
 async def send_raw(bootstrap: str, topic: str, partition: int, batch: bytes, count: int) -> int:

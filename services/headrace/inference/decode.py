@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import msgspec
 
 from headrace.inference.batch import Slice
-from headrace.inference.partition import NEVER, Cut, Request
-from headrace.kafka.interface import FetchedRecord, Record, size_of
+from headrace.inference.partition import NEVER, Request
+from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, size_of
 from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
@@ -30,6 +29,9 @@ class Failure(msgspec.Struct, frozen=True):
 
 KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this record, in a batch and alone")
 
+
+MOST_BESIDE = 64 * 1024
+"""So many bytes of key and headers are kept of a record whose value is not."""
 
 EXPIRED = -1
 FAILED = -2
@@ -62,12 +64,13 @@ _content_type = lru_cache(maxsize=64)(content_type)
 def admit(record: Record, came_s: float) -> Request:
     """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded.
 
-    A record that is larger than any request may be was compressed: neither an answer with its key nor a dead letter
-    could be published, and a queue of such would fill the memory. So no more than its size is kept.
+    A record that is larger than any request may be was compressed: neither an answer nor a dead letter that repeats it
+    could be published, and a queue of such would fill the memory. So its value is not kept, and of key and headers what
+    is usual for such.
     """
-    if (size := size_of(record)) > MAX_REQUEST_BYTES:
-        kept = FetchedRecord(record.topic, record.partition, record.offset, record.timestamp, None, None, ())
-        return Request(kept, came_s, 0, cut=Cut(size, zlib.crc32(record.value or b"")))
+    size = size_of(record)
+    if record.discarded is not None or size > MAX_REQUEST_BYTES:
+        return _without_value(record, came_s, size)
     if not record.headers:
         return Request(record, came_s, size)
     try:
@@ -75,6 +78,15 @@ def admit(record: Record, came_s: float) -> Request:
     except BadHeaderError:
         return Request(record, came_s, size)
     return Request(record, came_s, size, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+
+
+def _without_value(record: Record, came_s: float, size: int) -> Request:
+    said = record.discarded or Discarded(size, crc_of(record))
+    place = (record.topic, record.partition, record.offset, record.timestamp)
+    kept = FetchedRecord(*place, record.key, b"", record.headers, said)
+    if (size := size_of(kept)) > MOST_BESIDE:
+        kept, size = FetchedRecord(*place, None, b"", (), said), 0
+    return Request(kept, came_s, size)
 
 
 def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:
@@ -109,8 +121,8 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
 
 def _decode_one(request: Request, decode_value: DecodeValue) -> ClassifyRequest:
     record = request.record
-    if request.cut is not None:
-        size = f"has {request.cut.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; none of them is kept"
+    if record.discarded is not None:
+        size = f"has {record.discarded.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; its value is not kept"
         raise RequestTooLargeError("record", size)
     headers = tuple(record.headers)
     if not headers:

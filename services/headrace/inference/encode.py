@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,7 +15,7 @@ from headrace.inference.decode import EXPIRED, FAILED, Column, Decoded, Failure
 from headrace.inference.infer import Inferred, Model
 from headrace.inference.plain_answers import MICROS, OTHER, plain_answers
 from headrace.kafka.dead_letters import dead_letter
-from headrace.kafka.interface import Outgoing, Record
+from headrace.kafka.interface import Outgoing, Record, crc_of
 from headrace.kafka.keeping import Keep, keep_whole
 from headrace_schemas.codec import encode_result
 from headrace_schemas.errors import UnknownContentTypeError
@@ -93,10 +92,7 @@ def _encode_slice(
     piece: Slice, column: Column, decoded: Decoded, inferred: Inferred, model: Model, style: Style
 ) -> Encoded:
     records = [request.record for request in piece.requests]
-    crcs = [
-        zlib.crc32(request.record.value or b"") if (cut := request.cut) is None else cut.crc
-        for request in piece.requests
-    ]
+    crcs = [crc_of(record) for record in records]
     ids = [decoded.ids[text] if text >= 0 else None for text in column.texts] if _any(decoded.ids) else []
     outcome = _outcome(column, inferred, model.threshold)
     values: list[bytes | None] = [None] * len(records)

@@ -22,8 +22,8 @@ class StalledError(UserError):
 class LagWatch:
     """Measures the lag every second and the event loop's own lag with it.
 
-    ``fetched`` tells how far a partition was fetched, ``watchdog`` is in seconds; while ``excused`` says so, standing
-    still is no stall.
+    ``fetched`` tells how far a partition was fetched, ``watchdog`` is in seconds. While ``excused`` says so, standing
+    still is no stall, nor while ``steps`` grows, the steps that were made through long batches.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class LagWatch:
         fetched: Callable[[TopicPartition], Awaitable[int]],
         watchdog: float,
         excused: Callable[[], bool],
+        steps: Callable[[], int],
         clock: Clock,
         metrics: WorkerMetrics,
     ) -> None:
@@ -42,6 +43,8 @@ class LagWatch:
         self._fetched = fetched
         self._watchdog = watchdog
         self._excused = excused
+        self._steps = steps
+        self._steps_seen = 0
         self._clock = clock
         self._metrics = metrics
         self._moved: dict[TopicPartition, tuple[int, float]] = {}
@@ -67,13 +70,15 @@ class LagWatch:
         ends = await self._reader.end_offsets(list(partitions))
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
+        excused = self._excused() or self._steps() != self._steps_seen
+        self._steps_seen = self._steps()
         for name, partition in partitions.items():
             partition.end_seen = ends[name]
             lag = max(0, ends[name] - await self._answered_to(partition)) if partition.expected is not None else 0
             oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
             self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
             position, since = self._moved.get(name, (-1, now))
-            if not lag or self._excused() or position != partition.position:
+            if not lag or excused or position != partition.position:
                 self._moved[name] = (partition.position, now)
             elif now - since > self._watchdog:
                 raise StalledError(

@@ -14,25 +14,17 @@ from headrace_schemas.records import Attempt, Loss
 NEVER = float("inf")
 
 
-class Cut(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a record that was too large: its bytes, and the CRC-32 of its value."""
-
-    size: int
-    crc: int
-
-
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A fetched record, when it came (the clock's monotonic seconds), its bytes, and when it expires (milliseconds
     since the Unix epoch).
 
-    Of a record that is too large to be kept only ``cut`` is: the ``record`` here has neither key, value nor headers.
+    Of a record that is too large to be kept, ``record`` says so by ``discarded`` and has no value.
     """
 
     record: Record
     came_s: float
     size: int
     expires_ms: float = NEVER
-    cut: Cut | None = None
 
     def late(self, ready_ms: float) -> bool:
         """Whether an answer that is ready at ``ready_ms`` comes too late."""

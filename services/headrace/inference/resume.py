@@ -6,7 +6,6 @@ Gathers the facts and lets :mod:`headrace.core.resume` decide. Runs outside the 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Mapping, Sequence
 
 from headrace.core import suspects
@@ -16,7 +15,7 @@ from headrace.core.errors import UserError
 from headrace.core.restarts import EXIT_REFUSED
 from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, look_back
 from headrace.inference.partition import Partition
-from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.interface import Consumer, TopicPartition, crc_of
 from headrace.kafka.last_answers import last_answers
 from headrace.kafka.range_reader import read_ranges
 from headrace.logs import event
@@ -179,7 +178,7 @@ class Resumer:
         """The CRC-32 of the request at each offset that still holds one."""
         ends = {name: offset + 1 for name, offset in offsets.items()}
         return {
-            TopicPartition(record.topic, record.partition): zlib.crc32(record.value or b"")
+            TopicPartition(record.topic, record.partition): crc_of(record)
             async for records in read_ranges(self._reader, offsets, ends)
             for record in records
         }

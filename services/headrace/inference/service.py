@@ -166,6 +166,7 @@ class Worker:
             fetched=self._consumer.position,
             watchdog=settings.watchdog,
             excused=lambda: self._serving.broken,
+            steps=self._consumer.long_batch_steps,
             clock=clock,
             metrics=metrics,
         )

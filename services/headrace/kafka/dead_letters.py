@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.kafka.interface import Outgoing, Record, size_of
-from headrace.kafka.keeping import Keep, keep_nothing, keep_whole
+from headrace.kafka.keeping import Keep, keep_nothing, keep_whole, without_value
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.errors import BadHeaderError
 from headrace_schemas.headers import read_attempt
@@ -17,9 +17,12 @@ def dead_letter(
     """What ``keep`` keeps of ``record``, with headers that say where it lay, in which ``stage`` it failed and why.
 
     Of a record that is larger than any may be, because it was compressed on its way, nothing is kept: its letter could
-    not be published. An attempt header that can't be read counts as a first attempt.
+    not be published. One whose value was discarded keeps at most its key and headers, and says so. An attempt header
+    that can't be read counts as a first attempt.
     """
     kept = keep(record) if size_of(record) <= MAX_REQUEST_BYTES else keep_nothing(record)
+    if record.discarded is not None:
+        kept = without_value(kept, record.discarded.size)
     try:
         attempt = read_attempt(record.headers)
     except BadHeaderError:

@@ -6,6 +6,7 @@ Errors are those of :mod:`headrace.kafka.errors`, whatever the backend raises.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -22,8 +23,19 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Discarded(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a value that was too large to be kept: ``size`` of its record in bytes, and its CRC-32."""
+
+    size: int
+    crc: int
+
+
 class Record(Protocol):
-    """A consumed record."""
+    """A consumed record.
+
+    One that was larger than ``kafka.max_record_bytes`` says so in ``discarded``. Its value is empty then, which no
+    record of headrace is, and not None, which is a tombstone.
+    """
 
     @property
     def topic(self) -> str: ...
@@ -41,6 +53,8 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Headers: ...
+    @property
+    def discarded(self) -> Discarded | None: ...
 
 
 class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +67,7 @@ class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    discarded: Discarded | None = None
 
 
 def size_of(record: Record) -> int:
@@ -61,6 +76,11 @@ def size_of(record: Record) -> int:
     if not record.headers:
         return size
     return size + sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+
+
+def crc_of(record: Record) -> int:
+    """The CRC-32 of a record's value as it was sent, whether or not it was kept."""
+    return zlib.crc32(record.value or b"") if record.discarded is None else record.discarded.crc
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -144,6 +164,9 @@ class Consumer(Protocol):
         """Join the group afresh as soon as it can be reached: both callbacks follow. Whoever gave up its partitions
         after the lease's end gets them again only so, because the group may not have noticed anything.
         """
+
+    def long_batch_steps(self) -> int:
+        """How many steps were made so far through batches too long to be unpacked at once, while nothing comes."""
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None

@@ -74,6 +74,13 @@ def keep_nothing(record: Record) -> Kept:
     return Kept(None, None, (), ((KEPT, NOTHING.encode()), *size))
 
 
+def without_value(kept: Kept, size: int) -> Kept:
+    """What is ``kept`` of a record of ``size`` bytes whose value nobody has; sealed, it would look like a whole one."""
+    said = ((KEPT, NOTHING.encode()), (VALUE_BYTES, b"%d" % size))
+    sealed = any(name == SEALED_TO for name, _ in kept.said)
+    return Kept(None, None, (), said) if sealed else Kept(None, kept.key, kept.headers, said)
+
+
 def keeping(settings: DeadLetterSettings) -> Keep:
     """How ``settings`` want records kept."""
     if settings.keep == CUT:

@@ -36,7 +36,7 @@ async def read_ranges(
     consumer.assign(waiting)
     for name in waiting:
         consumer.seek(name, starts[name])
-    empty = 0
+    empty, steps = 0, consumer.long_batch_steps()
     said_empty: set[tuple[TopicPartition, int]] = set()
     while waiting:
         chunks = await consumer.fetch(max_records=chunk, timeout_s=FETCH_S, partitions=waiting)
@@ -46,7 +46,9 @@ async def read_ranges(
         # By position, not by records: the last offsets may hold none, behind a transaction's marker.
         at = {name: await consumer.position(name) for name in waiting}
         waiting = {name for name in waiting if at[name] < ends[name]}
-        empty = 0 if records else empty + 1
+        # A long batch is gone through step by step, which brings nothing for a while.
+        stepped, steps = steps, consumer.long_batch_steps()
+        empty = 0 if records or steps != stepped else empty + 1
         if empty and empty % ASKED_EVERY == 0:
             for place in [(name, at[name]) for name in sorted(waiting)]:
                 if await consumer.holds_nothing(*place, ends[place[0]]):

@@ -23,6 +23,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     can do neither. A dead member is found after the session timeout, and a revoke callback has the rebalance timeout.
     ``delivery_timeout_ms`` bounds every produce.
 
+    A compressed batch is unpacked piece by piece. A record in it that grows past ``max_record_bytes`` is read without
+    its value: it is answered `failed`, and neither its value nor all of the batch is ever in memory.
+
     OAUTHBEARER takes its token from ``sasl_oauth_token_file``, or from ``sasl_oauth_token_provider``, a function named
     as ``package.module:function`` that takes nothing and returns the token. Either is asked at each connection.
     """
@@ -49,6 +52,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fetch_max_wait_ms: Positive = 500
     fetch_max_bytes: Positive = 50 * 1024 * 1024
     max_partition_fetch_bytes: Positive = 1024 * 1024
+    max_record_bytes: Annotated[int, Meta(ge=2 * 1024 * 1024)] = 16 * 1024 * 1024
     idempotent: bool = True
     max_batch_bytes: Positive = 512 * 1024
     max_request_size: Positive = 2 * 1024 * 1024

@@ -7,12 +7,15 @@ import zlib
 import msgspec
 import pytest
 
+from headrace.core.public_keys import SEALING, public_key_text
 from headrace.inference import fetch
-from headrace.kafka.interface import FetchedRecord, TopicPartition
-from headrace.kafka.keeping import keep_whole
-from headrace.training.trainer.judging import refusal
-from headrace.training.trainer.known_labels import Fault
-from headrace_schemas.dead_letters import NOTHING, dead_letter_from_record, kept
+from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.interface import Discarded, FetchedRecord, TopicPartition
+from headrace.kafka.keeping import DeadLetterSettings, keep_whole, keeping
+from headrace.kafka.sealing import make_key
+from headrace.training.trainer.judging import judge, refusal
+from headrace.training.trainer.known_labels import Fault, KnownLabels
+from headrace_schemas.dead_letters import NOTHING, VALUE_BYTES, dead_letter_from_record, kept
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TENANT
 from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape
 from headrace_schemas.records import Status
@@ -59,6 +62,49 @@ def test_a_request_that_no_topic_could_carry_on_fails_alone_and_only_its_size_is
         assert str(MAX_REQUEST_BYTES) in found.message
 
     play()
+
+
+def test_a_request_whose_value_was_discarded_is_answered_failed_with_its_key_and_its_crc_and_resumed_behind():
+    @story
+    async def play(world):
+        await world.publish("before")
+        log = world.cluster.log(REQUESTS)
+        parts = (b"customer-7", b"", ((TENANT, b"shop"),), Discarded(300_000_000, 4242))
+        log.records.append(FetchedRecord(*REQUESTS, log.end, world.clock.now_ms(), *parts))
+        log.end += 1
+        log.wake()
+        world.start()
+        answers = await world.answered(2)
+        assert (answers[1].status, answers[1].reason, answers[1].crc) == (Status.FAILED, "request-too-large", 4242)
+        assert world.log(TOPICS.results)[1].key == b"customer-7"
+        (letter,) = world.log(TOPICS.dead_letters)
+        found = dead_letter_from_record(letter.key, letter.value, letter.headers)
+        assert (kept(letter.headers), found.key, found.headers) == (NOTHING, b"customer-7", ((TENANT, b"shop"),))
+        assert dict(letter.headers)[VALUE_BYTES] == b"300000000"
+        # Who takes over compares this crc with that of the record at its offset.
+        await world.stop("w0")
+        world.start("w1")
+        await world.publish("behind")
+        assert (await world.answered(3))[2].status is Status.OK
+
+    play()
+
+
+@pytest.mark.parametrize("keep", ["whole", "cut", "encrypted", "nothing"])
+def test_a_dead_letter_never_passes_a_discarded_value_off_as_whole(keep, tmp_path):
+    public = public_key_text(SEALING, make_key(tmp_path / "key.pem")) if keep == "encrypted" else None
+    settings = DeadLetterSettings(keep=keep, public_key=public)
+    record = FetchedRecord(*REQUESTS, 3, 5, b"k", b"", (), Discarded(300_000_000, 4242))
+    letter = dead_letter(record, stage="decode", error="request-too-large", message="m", keep=keeping(settings))
+    assert (kept(letter.headers), letter.value, dict(letter.headers)[VALUE_BYTES]) == (NOTHING, None, b"300000000")
+    assert letter.key == (b"k" if keep in {"whole", "cut"} else None)
+
+
+def test_a_label_whose_value_was_discarded_is_refused_and_no_tombstone():
+    record = FetchedRecord("classify.labels", 0, 0, 5, b"id-1", b"", (), Discarded(300_000_000, 4242))
+    known = KnownLabels()
+    (fault,) = judge([record], known, snapped_end=0, max_text_bytes=100)
+    assert fault.code == "request-too-large"
 
 
 @story

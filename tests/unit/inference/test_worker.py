@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import msgspec
@@ -13,6 +14,7 @@ from headrace.inference.infer import Model
 from headrace.inference.lag import StalledError
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import TopicPartition
+from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.metrics import WorkerMetrics
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TIMEOUT_MS, TRACEPARENT
@@ -165,6 +167,30 @@ async def test_a_worker_that_stands_still_although_requests_wait_ends_its_proces
     with pytest.raises(StalledError, match=r"requests\[0\]"):
         await asyncio.wait_for(run, 200)
     world.runs.clear()
+
+
+def test_a_worker_that_goes_through_a_long_batch_step_by_step_does_not_stand_still(monkeypatch):
+    steps = itertools.count()
+    monkeypatch.setattr(MemoryConsumer, "long_batch_steps", lambda _: next(steps))
+
+    @story
+    async def play(world):
+        ready = asyncio.Event()
+
+        async def fault(member, name):
+            if name == "fetch.before":
+                await ready.wait()
+
+        run = world.start(watchdog=20.0)
+        await world.running()
+        world.fault = fault
+        await world.publish("behind a long batch")
+        await world.clock.sleep(300)
+        assert not run.done()
+        ready.set()
+        await world.answered(1)
+
+    play()
 
 
 @story

@@ -15,7 +15,7 @@ from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.membership import Membership
 from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends, holds_nothing
-from headrace.kafka.aio.tolerant import read_tolerantly
+from headrace.kafka.aio.tolerant import TolerantReader
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -41,6 +41,7 @@ class AioConsumer:
         self._request_timeout_s = settings.request_timeout_ms / 1000
         self._sought: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
+        # Where aiokafka could not go on, by partition.
         self._unreadable: dict[TheirPartition, int] = {}
         self._inner = AIOKafkaConsumer(
             **client_options(settings),
@@ -57,13 +58,19 @@ class AioConsumer:
             fetch_max_bytes=settings.fetch_max_bytes,
             max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         )
+        self._tolerant = TolerantReader(
+            self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
+            read_committed=read_committed,
+            max_bytes=settings.max_partition_fetch_bytes,
+            limit=settings.max_record_bytes,
+        )
 
     async def start(self) -> None:
         async with connecting(self._settings, f"Connecting to Kafka at {self._settings.bootstrap}"):
             try:
                 async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self._inner.start()
-                self._unreadable = make_lean(self._inner)
+                self._unreadable = make_lean(self._inner, limit=self._settings.max_record_bytes)
                 if self._group is not None:
                     self._membership = Membership(self._inner, self._settings)
             except BaseException:
@@ -153,6 +160,9 @@ class AioConsumer:
         if self._membership is not None:
             self._membership.rejoin()
 
+    def long_batch_steps(self) -> int:
+        return self._tolerant.steps
+
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:
@@ -230,10 +240,10 @@ class AioConsumer:
             await asyncio.sleep(min(timeout_s, REBALANCE_CHECK_S))
             return {}
         for name in self._unreadable.keys() & (wanted or self._inner.assignment()):
-            if records := await self._read_tolerantly(TopicPartition(*name), self._unreadable.pop(name)):
-                taken = records[:max_records]
-                self.seek(TopicPartition(*name), taken[-1].offset + 1)
-                return {TopicPartition(*name): taken}
+            if records := await self._read_tolerantly(TopicPartition(*name), self._unreadable.pop(name), max_records):
+                return {TopicPartition(*name): records}
+        if self._unreadable.keys() & (wanted or self._inner.assignment()):
+            timeout_s = 0.0  # a long batch is in work, a step at a time between fetches
         try:
             with translating("Fetching", needs="Read"):
                 async with asyncio.timeout(timeout_s + REBALANCE_CHECK_S):
@@ -248,20 +258,20 @@ class AioConsumer:
             raise
         return {TopicPartition(*partition): records for partition, records in chunks.items()}
 
-    async def _read_tolerantly(self, partition: TopicPartition, offset: int) -> Sequence[Record]:
+    async def _read_tolerantly(self, partition: TopicPartition, offset: int, most: int) -> Sequence[Record]:
         """What stands at ``offset``, where aiokafka could not go on; nothing when it is not the position any more."""
         if partition in self._paused or not await self._still_at({partition: offset}):
             return ()
         with translating(f"Fetching {partition.topic}[{partition.partition}]"):
             async with asyncio.timeout(self._request_timeout_s):
-                records = await read_tolerantly(
-                    self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
-                    partition,
-                    offset,
-                    read_committed=self._read_committed,
-                    max_bytes=self._settings.max_partition_fetch_bytes,
-                )
-        return records if await self._still_at({partition: offset}) else ()
+                records, behind, more = await self._tolerant.read(partition, offset, most)
+        if not await self._still_at({partition: offset}):
+            return ()
+        if behind != offset:
+            self.seek(partition, behind)
+        if more:
+            self._unreadable[TheirPartition(*partition)] = behind
+        return records
 
     async def _still_at(self, positions: Mapping[tuple[str, int], int]) -> bool:
         """Whether an error about ``positions`` is not from before a seek."""

@@ -1,8 +1,9 @@
-"""Consumed records as small structs.
+"""Consumed records as small structs, and compressed batches unpacked within a limit.
 
 aiokafka makes a dataclass of eleven fields for each record, which is a third of what it costs to unpack one. Here each
 fetched chunk is told to make a struct of seven instead, for one consumer alone: nobody else in the process notices.
-A chunk also ends before a record that aiokafka can't unpack, where it would raise and lose those before it.
+A chunk also ends before a record that aiokafka can't unpack, where it would raise and lose those before it, and before
+a batch that grows past the limit.
 """
 
 from __future__ import annotations
@@ -12,39 +13,132 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as TheirPartition
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from headrace.kafka.interface import FetchedRecord
+from headrace.kafka.aio.decompression import CODEC_MASK, plain
+from headrace.kafka.aio.record_sets import HEAD, MAGIC_AT, Batch, batches
+from headrace.kafka.interface import FetchedRecord, size_of
 
 
-def make_lean(consumer: AIOKafkaConsumer) -> dict[Any, int]:
+def make_lean(consumer: AIOKafkaConsumer, *, limit: int) -> dict[Any, int]:
     """Let ``consumer``, which is started and has fetched nothing yet, hand over lean records.
 
-    Returns where it keeps the offset, by partition, at which a chunk ended because the record can't be unpacked.
+    A compressed batch of more than ``limit`` plain bytes is left out. Returns where it keeps the offset, by partition,
+    at which a chunk ended because what comes there can't be unpacked.
     """
     fetcher = consumer._fetcher  # noqa: SLF001 - aiokafka offers no other way
-    fetched = fetcher._records = _Fetched()  # noqa: SLF001
+    client = fetcher._client = _Remembering(fetcher._client)  # noqa: SLF001
+    fetched = fetcher._records = _Fetched(client.raw, limit)  # noqa: SLF001
     return fetched.unreadable
+
+
+class _TooLongError(Exception):
+    """A batch grows past the limit."""
+
+
+class _Remembering:
+    """The client of a fetcher. Remembers the compressed record sets of a reply until the fetcher has taken it up."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.raw: dict[Any, bytes] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: Any, request: Any, **options: Any) -> Any:
+        reply = await self._client.send(node, request, **options)
+        # Offsets are asked for by other requests, whose replies hold no record sets.
+        if type(request).__name__.startswith("Fetch"):
+            for topic, partitions in reply.topics:
+                for number, _, _, *_, raw in partitions:
+                    name = TheirPartition(topic, number)
+                    self.raw.pop(name, None)
+                    if raw and any(batch.codec for batch in batches(raw)):
+                        self.raw[name] = raw
+        return reply
 
 
 class _Fetched(OrderedDict[Any, Any]):
     """What is fetched and not yet handed over: for each partition a FetchResult, or an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, raw: dict[Any, bytes], limit: int) -> None:
         super().__init__()
         self.unreadable: dict[Any, int] = {}
+        self._raw = raw
+        self._limit = limit
 
     def __setitem__(self, name: Any, fetched: Any) -> None:
         chunk = getattr(fetched, "_partition_records", None)
         if chunk is not None:
             chunk._consumer_record = _lean  # noqa: SLF001
-            chunk._records_iterator = self._readable(name, chunk, chunk._records_iterator)  # noqa: SLF001
+            records = chunk._records_iterator  # noqa: SLF001
+            if (raw := self._raw.pop(name, None)) is not None:
+                chunk._records = _Batches(raw, self._limit)  # noqa: SLF001
+                records = self._bounded(records)
+            chunk._records_iterator = self._readable(name, chunk, records)  # noqa: SLF001
         super().__setitem__(name, fetched)
 
     def _readable(self, name: Any, chunk: Any, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
         try:
             yield from records
-        except UnicodeDecodeError:  # of a header's name; keys and values are bytes
+        except (UnicodeDecodeError, _TooLongError):  # the first is of a header's name; keys and values are bytes
             self.unreadable[name] = chunk.next_fetch_offset
+
+    def _bounded(self, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
+        """End the chunk after so many bytes: the rest is fetched again, since one call may hand over all of it."""
+        size = 0
+        for record in records:
+            yield record
+            size += size_of(record)
+            if size >= self._limit:
+                return
+
+
+class _Batches:
+    """Stands for aiokafka's MemoryRecords where some batch is compressed."""
+
+    def __init__(self, raw: bytes, limit: int) -> None:
+        self._left = batches(raw)
+        self._limit = limit
+        self._next = next(self._left, None)
+
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def next_batch(self) -> Any:
+        batch, self._next = self._next, next(self._left, None)
+        assert batch is not None  # noqa: S101 - has_next was asked
+        raw = bytes(batch.raw)
+        theirs = LegacyRecordBatch(raw, raw[MAGIC_AT]) if batch.legacy else DefaultRecordBatch(raw)
+        return _Bounded(batch, theirs, self._limit) if batch.codec else theirs
+
+
+class _Bounded:
+    """A compressed batch, unpacked when it is gone through, if it stays below the limit."""
+
+    def __init__(self, batch: Batch, theirs: Any, limit: int) -> None:
+        self._batch = batch
+        self._theirs = theirs
+        self._limit = limit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Records as aiokafka makes them. Raises _TooLongError."""
+        batch = self._batch
+        unpacked = plain(batch.codec, batch.packed, self._limit)
+        if unpacked is None:
+            raise _TooLongError
+        if batch.legacy:
+            return iter(self._theirs)
+        # The same batch as if it had never been compressed.
+        head = list(HEAD.unpack_from(batch.raw))
+        head[5] &= ~CODEC_MASK
+        return iter(DefaultRecordBatch(HEAD.pack(*head) + unpacked))
 
 
 def _lean(name: Any, record: Any) -> FetchedRecord:

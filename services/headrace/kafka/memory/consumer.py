@@ -99,6 +99,9 @@ class MemoryConsumer:
         self._paused.difference_update(partitions)
         self._wake()
 
+    def long_batch_steps(self) -> int:
+        return 0  # nothing is packed here
+
     async def fetch(
         self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
     ) -> Mapping[TopicPartition, Sequence[FetchedRecord]]:

@@ -10,7 +10,7 @@ from headrace.kafka.keeping import Keep
 from headrace.training.text_keys import text_keys
 from headrace.training.trainer.known_labels import Fault, KnownLabels
 from headrace_schemas.codec import decode_label
-from headrace_schemas.errors import BadKeyError, WireError, place
+from headrace_schemas.errors import BadKeyError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import LabelledText
 
@@ -48,6 +48,8 @@ def _decode(record: Record, max_text_bytes: int) -> LabelledText | Fault | None:
     """The label, None for a tombstone, or why there is neither. Only what has a key is a label or a tombstone."""
     if not record.key:
         return Fault(BadKeyError.code, "key: is the text's id, and absent")
+    if record.discarded is not None:
+        return Fault(RequestTooLargeError.code, f"record: has {record.discarded.size} bytes; its value is not kept")
     try:
         return decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
     except WireError as error:

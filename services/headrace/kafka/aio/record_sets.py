@@ -1,0 +1,270 @@
+"""Record sets as a fetch brings them, taken apart in steps: all of Kafka's formats, compressed or not.
+
+aiokafka does this in C, whole batches at a time; here is what it can't do. A record that grows past a limit is handed
+over without its value, of which only size and CRC-32 are known then, and names of headers may be any bytes.
+
+https://kafka.apache.org/documentation/#messageformat
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Generator, Iterator
+
+import msgspec
+from aiokafka.errors import CorruptRecordException
+
+from headrace.kafka.aio.decompression import CODEC_MASK, PIECE, Read, opened
+from headrace.kafka.interface import Discarded, FetchedRecord, Headers, TopicPartition
+
+STEP = 32 << 20
+"""After so many plain bytes a walk yields None, so that it can be put off."""
+
+AHEAD = struct.Struct(">qi")  # a batch's first offset, and how many bytes follow
+MAGIC_AT = 16
+HEAD = struct.Struct(">qiibIhiqqqhii")  # of format 2
+_LEGACY = struct.Struct(">qiIbb")  # offset, bytes that follow, CRC, format, attributes
+_INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
+_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x08, 0x10, 0x20
+_FORMAT_2 = 2
+
+Step = FetchedRecord | None
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """A batch of format 2 (its head and its records, packed as they came), or a message of format 0 or 1."""
+
+    raw: memoryview
+
+    @property
+    def legacy(self) -> bool:
+        return self.raw[MAGIC_AT] < _FORMAT_2
+
+    @property
+    def attributes(self) -> int:
+        if self.legacy:
+            return self.raw[MAGIC_AT + 1]
+        return int(HEAD.unpack_from(self.raw)[5])
+
+    @property
+    def codec(self) -> int:
+        return self.attributes & CODEC_MASK
+
+    @property
+    def packed(self) -> memoryview:
+        """The records of format 2, or the set of messages that is the value of a compressed one."""
+        if not self.legacy:
+            return self.raw[HEAD.size :]
+        at = _LEGACY.size + (_LONG.size if self.raw[MAGIC_AT] else 0)
+        at += _INT.size + max(0, _INT.unpack_from(self.raw, at)[0])
+        return self.raw[at + _INT.size :]
+
+    @property
+    def next_offset(self) -> int:
+        first = int(AHEAD.unpack_from(self.raw)[0])
+        return first + 1 if self.legacy else first + int(HEAD.unpack_from(self.raw)[6]) + 1
+
+
+def batches(raw: bytes) -> Iterator[Batch]:
+    """The batches of ``raw``; the last is left out when it is cut off."""
+    at, view = 0, memoryview(raw)
+    while at + MAGIC_AT < len(view):
+        end = at + AHEAD.size + AHEAD.unpack_from(view, at)[1]
+        if not at + MAGIC_AT < end <= len(view):
+            return
+        yield Batch(view[at:end])
+        at = end
+
+
+class Walk:
+    """Records of ``raw`` from ``offset`` on. ``position`` is behind what was handed over, or behind the last batch.
+
+    Whoever asks has come to ``offset`` by aiokafka, which leaves aborted batches out; so the first batch counts. The
+    walk ends before the next one that belongs to a transaction.
+    """
+
+    def __init__(self, raw: bytes, partition: TopicPartition, offset: int, *, limit: int) -> None:
+        self.position = offset
+        self.steps = self._steps(raw, partition, limit)
+
+    def _steps(self, raw: bytes, partition: TopicPartition, limit: int) -> Iterator[Step]:
+        """Records, and None after each :data:`STEP`. Raises CorruptRecordException and UnsupportedCodecError."""
+        found = False
+        for batch in batches(raw):
+            if not batch.legacy and (batch.attributes & _CONTROL or (batch.attributes & _TRANSACTIONAL and found)):
+                return
+            records = _legacy(batch, partition, limit) if batch.legacy else _records(batch, partition, limit)
+            for record in records:
+                if record is None or record.offset >= self.position:
+                    if record is not None:
+                        found, self.position = True, record.offset + 1
+                    yield record
+            self.position = max(self.position, batch.next_offset)
+
+
+def _records(batch: Batch, partition: TopicPartition, limit: int) -> Iterator[Step]:
+    head = HEAD.unpack_from(batch.raw)
+    first_offset, first_time, last_time, count = head[0], head[7], head[8], head[12]
+    source = _Source(opened(batch.codec, batch.packed))
+    for _ in range(count):
+        if source.is_due():
+            yield None
+        size = source.varint()
+        whole = size <= limit
+        part = _Source(_of(source.take(size))) if whole else source
+        begun = part.taken
+        part.take(1)  # attributes, of which none is in use
+        timestamp, offset = first_time + part.varint(), first_offset + part.varint()
+        if batch.attributes & _APPEND_TIME:
+            timestamp = last_time
+        place = (*partition, offset, timestamp)
+        if whole:
+            yield FetchedRecord(*place, part.sized(), part.sized(), _headers(part))
+            continue
+        key, key_crc = yield from _kept_or_skipped(part, part.varint(), limit)
+        crc = yield from _skipped(part, part.varint())
+        rest = begun + size - part.taken
+        if rest < 0:
+            raise CorruptRecordException(f"The record at {partition.topic}[{partition.partition}]@{offset} is torn")
+        headers: Headers = ()
+        if rest <= limit:
+            headers = _headers(_Source(_of(part.take(rest))))
+        else:
+            yield from _skipped(part, rest)
+        yield FetchedRecord(*place, key if key_crc is None else None, b"", headers, Discarded(size, crc))
+
+
+def _headers(source: _Source) -> Headers:
+    return tuple(
+        ((source.sized() or b"").decode("utf-8", "backslashreplace"), source.sized()) for _ in range(source.varint())
+    )
+
+
+def _legacy(batch: Batch, partition: TopicPartition, limit: int) -> Iterator[Step]:
+    """Of a message of format 0 or 1: itself, or those of the set in it, whose offsets count from it backwards."""
+    offset = int(AHEAD.unpack_from(batch.raw)[0])
+    if not batch.codec:
+        yield from _message(_Source(_of(bytes(batch.raw))), partition, limit, base=0, time=None)
+        return
+    base, time = 0, None
+    if batch.raw[MAGIC_AT]:
+        last = yield from _last_offset(_Source(opened(batch.codec, batch.packed)))
+        base = offset - last
+        if batch.attributes & _APPEND_TIME:
+            time = _LONG.unpack_from(batch.raw, _LEGACY.size)[0]
+    source = _Source(opened(batch.codec, batch.packed))
+    while not source.ended():
+        yield from _message(source, partition, limit, base=base, time=time)
+
+
+def _last_offset(source: _Source) -> Generator[None, None, int]:
+    last = 0
+    while not source.ended():
+        last, size = AHEAD.unpack(source.take(AHEAD.size))
+        yield from _skipped(source, size)
+    return last
+
+
+def _message(source: _Source, partition: TopicPartition, limit: int, *, base: int, time: int | None) -> Iterator[Step]:
+    if source.is_due():
+        yield None
+    offset, size, _, magic, _ = _LEGACY.unpack(source.take(_LEGACY.size))
+    timestamp = source.int64() if magic else -1
+    place = (*partition, base + offset, timestamp if time is None else time)
+    key, key_crc = yield from _kept_or_skipped(source, source.int32(), limit)
+    value, crc = yield from _kept_or_skipped(source, source.int32(), limit)
+    said = None
+    if key_crc is not None or crc is not None:
+        said = Discarded(size, zlib.crc32(value or b"") if crc is None else crc)
+        key, value = key if key_crc is None else None, b""
+    yield FetchedRecord(*place, key, value, (), said)
+
+
+def _kept_or_skipped(source: _Source, size: int, limit: int) -> Generator[None, None, tuple[bytes | None, int | None]]:
+    """Return bytes and None, or of more than ``limit`` no bytes and their CRC-32; None and None for a size below 0."""
+    if size < 0:
+        return None, None
+    if size <= limit:
+        return source.take(size), None
+    return b"", (yield from _skipped(source, size))
+
+
+def _skipped(source: _Source, size: int) -> Generator[None, None, int]:
+    """Go over ``size`` bytes and return their CRC-32."""
+    crc = 0
+    while size > 0:
+        piece = source.some(size)
+        crc, size = zlib.crc32(piece, crc), size - len(piece)
+        if source.is_due():
+            yield None
+    return crc
+
+
+class _Source:
+    """Reads numbers and bytes, and counts them."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._buffer = b""
+        self._at = 0
+        self.taken = 0
+        self._due = STEP
+
+    def is_due(self) -> bool:
+        """Whether another :data:`STEP` was taken since this was last true."""
+        if self.taken < self._due:
+            return False
+        self._due = self.taken + STEP
+        return True
+
+    def ended(self) -> bool:
+        if self._at == len(self._buffer):
+            self._buffer, self._at = self._read(PIECE), 0
+        return not self._buffer
+
+    def take(self, size: int) -> bytes:
+        if size < 0:
+            raise CorruptRecordException(f"A record has a part of {size} bytes")
+        pieces = []
+        while size:
+            piece = self.some(size)
+            size -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def some(self, most: int) -> bytes:
+        """At least a byte, at most ``most``: what needs no copying."""
+        if self.ended():
+            raise CorruptRecordException("A batch ends inside a record")
+        piece = self._buffer[self._at : self._at + most] if self._at or most < len(self._buffer) else self._buffer
+        self._at += len(piece)
+        self.taken += len(piece)
+        return piece
+
+    def varint(self) -> int:
+        number = shift = 0
+        while True:
+            (byte,) = self.take(1)
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:  # the bit that says that more follows
+                return (number >> 1) ^ -(number & 1)
+            shift += 7
+            if shift > 63:  # Kafka's numbers have 64 bits
+                raise CorruptRecordException("A record has a number of more than 64 bits")
+
+    def int32(self) -> int:
+        return int(_INT.unpack(self.take(_INT.size))[0])
+
+    def int64(self) -> int:
+        return int(_LONG.unpack(self.take(_LONG.size))[0])
+
+    def sized(self) -> bytes | None:
+        size = self.varint()
+        return None if size < 0 else self.take(size)
+
+
+def _of(whole: bytes) -> Read:
+    """Reads ``whole`` at once, without a copy."""
+    left = [whole]
+    return lambda _: left.pop() if left else b""
