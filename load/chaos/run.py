@@ -79,8 +79,11 @@ async def _run(
     name = f"{fault.name}-{seed}"
     system = prefixed(cluster.bootstrap, f"{name}.")
     await make_topics(system, PARTITIONS)
+    # Faults put files beside the store too.
+    store = folder / "store"
     if fault.follows:
-        await headrace("models", "publish", str(model), environment=system.environment())
+        kept = {"HEADRACE_TRAINER__STORE": str(store), "HEADRACE_STORE__ALLOWED": str(folder)}
+        await headrace("models", "publish", str(model), environment={**system.environment(), **kept})
     load = workload(fault.rate, seed)
     texts = folder / "texts.json"
     texts.write_bytes(msgspec.json.encode(load_texts(TEXTS, seed)))
@@ -89,7 +92,7 @@ async def _run(
         folder,
         group=name,
         model="champion" if fault.follows else str(model),
-        sets=fault.sets,
+        sets={"trainer.store": str(store), "store.allowed": str(folder), **fault.sets},
         program=fault.program,
     )
     try:

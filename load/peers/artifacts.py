@@ -22,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import msgspec
 
 from headrace.model.artifact import load, save
+from headrace.model.places import places_of
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.ranks.rank import run
@@ -44,11 +45,12 @@ def train_full(data: Path, out: Path) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="headrace-peers-") as folder:
         job = Job(id="full", source=source, recipe=recipe, checkpoints=folder, out=folder, budget=None, accept=None)
-        run(job, None, Alone(), lambda *_, **__: None, trusted=())
-        outcome = read_outcome(job)
+        places = places_of((folder,))
+        run(job, None, Alone(), lambda *_, **__: None, trusted=(), places=places)
+        outcome = read_outcome(job, places)
         if outcome is None:
             raise SystemExit("the training ended without an outcome")
-        save(load(outcome.uri), str(out))
+        save(load(places.locate(outcome.uri)), str(out))
 
 
 def train_champion(data: Path, out: Path) -> None:

@@ -26,6 +26,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
+from headrace.commands.launching import allowing
+from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import FileSource, Job, Outcome
 from headrace.training.ranks.launch import Nodes, launch
@@ -69,12 +71,14 @@ async def take_part(job: Job, number: int | None, folder: Path, *, kill: bool = 
             os.kill(pids[0], signal.SIGKILL)
 
     nodes = None if number is None else Nodes(count=2, number=number, endpoint=ENDPOINT, address=ADDRESSES[number])
+    places = places_of((job.checkpoints, job.out))
     outcome = await launch(
         job,
         ranks=2 if nodes is None else 1,
-        program=("headrace",),
+        program=("headrace", "--set", allowing(places)),
         environ=os.environ,
         folder=PrivateFolder(folder),
+        places=places,
         nodes=nodes,
         on_event=watch,
     )

@@ -27,6 +27,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from headrace.commands.launching import allowing
+from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
 from headrace.training.compress.plan import Budget
 from headrace.training.ranks.job import FileSource, Job
@@ -65,12 +67,14 @@ async def train(ranks: int, source: FileSource, seed: int, budget: Budget | None
             checkpoints=folder,
             out=folder,
         )
+        places = places_of((folder,))
         outcome = await launch(
             job,
             ranks=ranks,
-            program=["headrace"],
+            program=["headrace", "--set", allowing(places)],
             environ=os.environ,
             folder=PrivateFolder(Path(folder)),
+            places=places,
             on_event=count,
         )
     return Run(

@@ -26,6 +26,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.model.artifact import Artifact
+from headrace.model.places import as_told
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
@@ -251,7 +252,7 @@ async def test_a_version_that_breaks_stops_its_worker_and_a_rollback_lets_it_go_
     async with place.client() as client, writing(place) as models, child((*program, *place.command), log=place.log):
         port = (await place.logged(r"admin\.listening host=127\.0\.0\.1 port=(\d+)"))[1]
         records = [
-            version_record(made, name="default", uri=str(tmp_path / f"{seed}.safetensors"), now_ms=1)
+            version_record(made, name="default", where=as_told(str(tmp_path / f"{seed}.safetensors")), now_ms=1)
             for seed, made in ((1, first), (2, second))
         ]
         await models.publish([*records, pointer(second, first)])

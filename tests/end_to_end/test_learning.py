@@ -24,6 +24,7 @@ from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
 from tests.support import demos
 from tests.support.learning_path import Learnt, learn
+from tests.support.places import ANYWHERE
 
 pytestmark = [
     pytest.mark.apache,
@@ -135,7 +136,7 @@ async def test_an_erased_text_is_in_the_snapshot_of_the_version_before_and_not_o
 
 
 async def test_what_a_version_quotes_of_an_erased_text_is_not_in_the_next_ones_artifact(learnt, erased):
-    first, second = (load_version(version, ()) for version in await learnt.versions())
+    first, second = (load_version(version, (), ANYWHERE) for version in await learnt.versions())
     quoted = [canary.text for canary in first.about.canaries if any(text.startswith(canary.text) for text in erased)]
     assert len(quoted) == 1
     assert not any(text.startswith(canary.text) for canary in second.about.canaries for text in erased)

@@ -21,6 +21,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers.process import free_port
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
+from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource
 from headrace.training.ranks.labels import read_partitions
@@ -73,7 +74,7 @@ class Run:
     def __init__(self, folder: Path, source: TopicSource | FileSource, bootstrap: str) -> None:
         self.said: list[Mapping[str, Any]] = []
         self.folder = folder
-        self.program = ("headrace", "--bootstrap", bootstrap)
+        self.program = ("headrace", "--set", f"store.allowed={folder}", "--bootstrap", bootstrap)
         self.job = Job(
             id=f"run-{uuid.uuid4().hex[:8]}",
             source=source,
@@ -95,6 +96,7 @@ class Run:
             program=self.program,
             environ=os.environ,
             folder=PrivateFolder(self.folder),
+            places=places_of((str(self.folder),)),
             on_event=take,
         )
 

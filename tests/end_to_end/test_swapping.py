@@ -14,6 +14,7 @@ import pytest
 from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.model.artifact import Artifact
+from headrace.model.places import as_told
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.audit import audit
@@ -54,7 +55,7 @@ def pointer(made: Artifact, previous: Artifact | None = None) -> ModelAlias:
 async def test_versions_are_taken_up_and_rolled_back_under_load_and_nothing_is_lost(place, tmp_path):
     first, second = (random_version(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
     records = [
-        version_record(made, name="default", uri=str(tmp_path / f"{seed}.safetensors"), now_ms=1)
+        version_record(made, name="default", where=as_told(str(tmp_path / f"{seed}.safetensors")), now_ms=1)
         for seed, made in ((1, first), (2, second))
     ]
     damaged = msgspec.structs.replace(records[1], version="damaged", sha256="0" * 64)

@@ -36,6 +36,8 @@ class Site:
             self.cluster.create_topic(TopicSpec(name=name, partitions=1))
         monkeypatch.setattr(opening, "cluster_of", lambda settings: self.cluster)
         monkeypatch.chdir(folder)
+        # So what is published lies in the store already.
+        monkeypatch.setenv("HEADRACE_TRAINER__STORE", str(folder))
 
     def run(self, *arguments: object) -> str:
         result = CliRunner().invoke(cli.app, ["models", *map(str, arguments)], catch_exceptions=False)

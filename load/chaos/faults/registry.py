@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_arrays
 from headrace.kafka.interface import Outgoing
 from headrace.model.artifact import About, Canary, load
 from headrace.model.artifact_format import encode
+from headrace.model.places import as_told
 from headrace.registry.versions import version_record
 from headrace_schemas.codec import encode_workers_record
 from headrace_schemas.records import Attempt, MaxBatch, WorkersRecord
@@ -60,7 +61,7 @@ class Trap:
 
 async def hostile_artifacts(world: World) -> None:
     """The champion points at files that are no artifacts, with records that fit them; then at one that was replaced."""
-    good = version_record(load(str(world.model)), name=NAME, uri="", now_ms=0)
+    good = version_record(load(str(world.model)), name=NAME, where=as_told(str(world.model)), now_ms=0)
     files = list(hostile(world))
     for name, data, why in files:
         file = world.folder / f"{name}.safetensors"
@@ -153,7 +154,7 @@ WHY = {
     "large": "its record says",
     "negative": "its record says",
     "no-hash": "its record says",
-    "nowhere": "could not be",
+    "nowhere": "is refused",
     "many-labels": "has the labels",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headrace_schemas.records import ModelVersion
 from load.chaos.fault import Fault
-from load.chaos.faults.versions import alias, made, promote, put, refused, taken_up, workers_of
+from load.chaos.faults.versions import alias, file_of, made, promote, put, refused, taken_up, workers_of
 from load.chaos.registry import publish
 from load.chaos.world import World
 
@@ -22,13 +22,13 @@ TRIES = 2
 
 def fault_of(version: ModelVersion) -> Path:
     """The file that says what is wrong with an artifact of the faulty store."""
-    return Path(f"{version.uri.removeprefix('faulty://')}.fault")
+    return Path(f"{file_of(version)}.fault")
 
 
 async def store_away(world: World) -> None:
     """The store is gone when the champion moves, and comes back."""
     version = made(world, "away")
-    store = Path(version.uri).parent
+    store = file_of(version).parent
     away = store.rename(world.folder / "elsewhere")
     await promote(world, version)
     await refused(world, version, "there is no such artifact")
@@ -46,13 +46,13 @@ async def half_a_file(world: World) -> None:
     put(short, lambda _: whole)
     await taken_up(world, short)
 
-    cut = made(world, "cut", scheme="faulty://")
+    cut = made(world, "cut")
     told = fault_of(cut)
     told.write_text("half")
     await promote(world, cut)
     await refused(world, cut, "and the store gave")
     told.write_text("refuses")
-    await refused(world, cut, "access denied")
+    await refused(world, cut, "access is denied")
     told.unlink()
     await taken_up(world, cut)
     world.notes.append("each worker said what was wrong with the file, and loaded it when it was whole")
@@ -60,7 +60,7 @@ async def half_a_file(world: World) -> None:
 
 async def store_hangs(world: World) -> None:
     """Reading the artifact takes longer than a load may."""
-    version = made(world, "slow", scheme="faulty://")
+    version = made(world, "slow")
     told = fault_of(version)
     told.write_text("hangs")
     await promote(world, version)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headrace.model.artifact import About, assemble, load, save
+from headrace.model.places import as_told
 from headrace.registry.versions import version_record
 from headrace_schemas.records import ModelAlias, ModelVersion
 from load.chaos.registry import publish
@@ -18,13 +19,13 @@ GOES_ON = 400
 """Answers that show that the version before still answers."""
 
 
-def made(world: World, name: str, *, scheme: str = "") -> ModelVersion:
+def made(world: World, name: str) -> ModelVersion:
     """A version that answers as the run's own does, with another name; its file is in the run's store."""
     file = world.folder / "store" / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
     artifact = assemble(load(str(world.model)).network, About(parent=name))
     save(artifact, str(file))
-    return version_record(artifact, name=NAME, uri=f"{scheme}{file.resolve()}", now_ms=time.time_ns() // 1_000_000)
+    return version_record(artifact, name=NAME, where=as_told(str(file)), now_ms=time.time_ns() // 1_000_000)
 
 
 async def promote(world: World, version: ModelVersion) -> None:
@@ -74,9 +75,14 @@ def swapped_to(worker: Worker, version: ModelVersion) -> bool:
     return any(event["version"] == version.version for event in worker.events("model.swapped"))
 
 
+def file_of(version: ModelVersion) -> Path:
+    """The file of an artifact."""
+    return Path(version.uri.removeprefix("file://"))
+
+
 def put(version: ModelVersion, change: Callable[[bytes], bytes]) -> bytes:
     """Change the bytes of an artifact where it lies; what they were."""
-    file = Path(version.uri)
+    file = file_of(version)
     data = file.read_bytes()
     file.write_bytes(change(data))
     return data

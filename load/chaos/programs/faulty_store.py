@@ -1,4 +1,4 @@
-"""`headrace` with a store that can fail: URIs faulty://PATH are files, and PATH.fault says what is wrong with one.
+"""`headrace` with a store that can fail: PATH.fault says what is wrong with the file PATH.
 
 $ python -m load.chaos.programs.faulty_store worker --model champion
 
@@ -10,32 +10,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, ClassVar
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from headrace.cli import main
+from headrace.model import local_files
+from headrace.model.places import Location
 
 LOOK_S = 0.1
 
+_read = local_files.read
 
-class FaultyStore(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A local folder whose reads go wrong as told."""
 
-    protocol: ClassVar[tuple[str, ...]] = ("faulty",)
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
-        """All bytes, unless a fault says otherwise."""
-        told = Path(f"{self._strip_protocol(path)}.fault")
-        while (fault := told.read_text() if told.exists() else "") == "hangs":
-            time.sleep(LOOK_S)
-        if fault == "refuses":
-            raise PermissionError("403: access denied")
-        data: bytes = super().cat_file(path, start, end, **options)
-        return data[: len(data) // 2] if fault == "half" else data
+def read(where: Location, limit: int) -> bytes:
+    """All bytes, unless a fault says otherwise."""
+    told = Path(f"{where.uri.removeprefix('file://')}.fault")
+    while (fault := told.read_text() if told.exists() else "") == "hangs":
+        time.sleep(LOOK_S)
+    if fault == "refuses":
+        raise PermissionError("403: access denied")
+    data = _read(where, limit)
+    return data[: len(data) // 2] if fault == "half" else data
 
 
 if __name__ == "__main__":
-    fsspec.register_implementation("faulty", FaultyStore)
+    local_files.read = read
     main()

@@ -21,7 +21,7 @@ LARGEST_BATCH = 4096
 
 
 def bench_backend(
-    model: Annotated[str, typer.Option(help="The artifact: a path or any fsspec URI.")],
+    model: Annotated[str, typer.Option(help="The artifact: a path or URI.")],
     texts: Annotated[Path, typer.Option(metavar="FILE", help="A text a line, or .jsonl with text in each line.")],
     *,
     backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,

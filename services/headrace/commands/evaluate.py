@@ -12,7 +12,7 @@ from headrace.commands.common import BackendName, console, say
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="The artifact: a path or any fsspec URI.")],
+    model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
     file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import typer
 
+    from headrace.model.places import Places
     from headrace.training.settings import TrainerSettings
     from headrace.training.trainer.conducting import Launch
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 _OUR_OWN = ("time", "level", "event")
 
 
-def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSettings, node: int = 0) -> Launch:
+def launcher(
+    ctx: typer.Context, bootstrap: str | None, settings: TrainerSettings, places: Places, node: int = 0
+) -> Launch:
     """What starts the ranks of a job on machine ``node``. Their events go to this log too.
 
-    ``bootstrap`` is the command's own option.
+    ``bootstrap`` is the command's own option. ``places`` are those where the files of the training may lie.
     """
     from headrace.security.private_folder import private_folder
     from headrace.training.ranks.job import Job, Outcome
@@ -35,6 +38,8 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
         program += ["--set", assignment]
     if (address := bootstrap or given.bootstrap) is not None:
         program += ["--bootstrap", address]
+    # The command's own options, such as --store, are in them too.
+    program += ["--set", allowing(places)]
     folder = private_folder(given.environ).folder("trainings")
 
     nodes = None
@@ -48,12 +53,18 @@ def launcher(ctx: typer.Context, bootstrap: str | None, settings: TrainerSetting
             program=program,
             environ=given.environ,
             folder=folder,
+            places=places,
             nodes=nodes,
             restarts=settings.max_restarts,
             on_event=_relay,
         )
 
     return start
+
+
+def allowing(places: Places) -> str:
+    """What gives ``places`` to a rank, for its option ``--set``."""
+    return f"store.allowed={','.join(place.uri for place in places.allowed)}"
 
 
 def _relay(said: Mapping[str, Any]) -> None:

@@ -37,9 +37,15 @@ def rank(ctx: typer.Context) -> None:
     try:
         exchange = join(told)
         logs.event("rank.started", rank=exchange.rank, world=exchange.world, pid=os.getpid())
-        splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
-        holdout = settings.gate.holdout
-        run(told.job, cluster, exchange, trusted=settings.signing.trusted, splits=splits, holdout=holdout)
+        run(
+            told.job,
+            cluster,
+            exchange,
+            trusted=settings.signing.trusted,
+            splits=Splits(settings.trainer.split_key, settings.trainer.previous_split_key),
+            places=settings.places(),
+            holdout=settings.gate.holdout,
+        )
     except (UserError, KafkaError) as error:
         lasting = not (isinstance(error, KafkaError) and error.retriable)
         logs.event(RANK_FAILED, level="error", error=str(error), lasting=lasting)

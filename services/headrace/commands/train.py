@@ -18,6 +18,7 @@ from headrace.commands.common import Invocation, settings_from
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from headrace.model.places import Places
     from headrace.security.private_folder import PrivateFolder
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
@@ -30,7 +31,7 @@ def train(
     ctx: typer.Context,
     data: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
     *,
-    out: Annotated[str, typer.Option(help="Where the artifact goes: a path or any fsspec URI.")],
+    out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     valid: Annotated[Path | None, typer.Option(help="Validation rows; by default a tenth of DATA by hash.")] = None,
@@ -52,7 +53,7 @@ def train(
     node_rank: Annotated[int, typer.Option(min=0, help="Which of the machines this is, from 0.")] = 0,
     rdzv_endpoint: Annotated[str | None, typer.Option(help="HOST:PORT at which machine 0 awaits the others.")] = None,
     shared: Annotated[
-        str | None, typer.Option(help="With --nnodes, an empty folder or fsspec URI that all machines reach.")
+        str | None, typer.Option(help="With --nnodes, an empty folder or URI that all machines reach.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="This machine's own IP address.")] = None,
     unauthenticated_exchange: Annotated[
@@ -74,6 +75,7 @@ def train(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.model.artifact import load, save
+    from headrace.model.places import places_of
     from headrace.security.private_folder import PrivateFolder
     from headrace.terminal import Terminal
     from headrace.training.compress.plan import Budget
@@ -104,9 +106,10 @@ def train(
             split=splits.current.id,
             accept=accept,
         )
+        places = places_of((shared or folder,), "--shared")
         with _progress(console, job.recipe.convolution.epochs) as on_event:
-            outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), on_event)
-        save(load(outcome.uri), out)
+            outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), places, on_event)
+        save(load(places.locate(outcome.uri)), out)
     _report(console, outcome, out)
 
 
@@ -117,22 +120,35 @@ def _run(
     ranks: int,
     nodes: Nodes | None,
     folder: PrivateFolder,
+    places: Places,
     on_event: OnEvent,
 ) -> Outcome:
     """One rank trains in this process; more are started as processes."""
+    from headrace.commands.launching import allowing
     from headrace.training.ranks.exchange import Alone
     from headrace.training.ranks.job import read_outcome
     from headrace.training.ranks.launch import launch
     from headrace.training.ranks.rank import run
 
     if ranks == 1 and nodes is None:
-        run(job, None, Alone(), lambda event, **fields: on_event({"event": event, **fields}), trusted=(), splits=splits)
-        outcome = read_outcome(job)
+
+        def tell(event: str, **fields: Any) -> None:
+            on_event({"event": event, **fields})
+
+        run(job, None, Alone(), tell, trusted=(), splits=splits, places=places)
+        outcome = read_outcome(job, places)
         assert outcome is not None  # noqa: S101 - the rank has just written it
         return outcome
     environ = ctx.ensure_object(Invocation).environ
     training = launch(
-        job, ranks=ranks, program=["headrace"], environ=environ, folder=folder, nodes=nodes, on_event=on_event
+        job,
+        ranks=ranks,
+        program=["headrace", "--set", allowing(places)],
+        environ=environ,
+        folder=folder,
+        places=places,
+        nodes=nodes,
+        on_event=on_event,
     )
     return asyncio.run(training)
 

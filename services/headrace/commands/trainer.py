@@ -66,7 +66,7 @@ def trainer(
         raise typer.BadParameter(
             f"trainer.nodes is {settings.trainer.nodes}, so machines are 0 to {settings.trainer.nodes - 1}."
         )
-    launch = launcher(ctx, bootstrap, settings.trainer, node)
+    launch = launcher(ctx, bootstrap, settings.trainer, settings.places(), node)
     if node:
         lifecycle.run(functools.partial(_help, settings, launch), drain_s=STOP_S)
         return
@@ -105,6 +105,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     sign = signer(settings.signing.key_file, settings.signing.trusted)
     names = settings.topics.names()
     name = settings.worker.model_name
+    store = TrainingStore(settings.trainer.store, name, settings.places())
     cluster = AioKafkaCluster(settings.kafka)
     registry = CollectorRegistry()
     with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool:
@@ -118,7 +119,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
                 settings=settings.trainer,
                 times=GroupTimes(settings.kafka.session_timeout_ms / 1000, settings.kafka.rebalance_timeout_ms / 1000),
-                store=TrainingStore(settings.trainer.store, name),
+                store=store,
                 launch=launch,
                 decide=_gate(settings, cluster, offload),
                 sign=sign,
@@ -149,7 +150,7 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
             name=settings.worker.model_name,
             cluster=AioKafkaCluster(settings.kafka),
             models=settings.topics.names().models,
-            store=TrainingStore(settings.trainer.store, settings.worker.model_name),
+            store=TrainingStore(settings.trainer.store, settings.worker.model_name, settings.places()),
             launch=launch,
             offload=_offload(pool),
             clock=SystemClock(),
@@ -193,6 +194,7 @@ def _gate(settings: Settings, cluster: Cluster, offload: Offload) -> Decide:
         traffic=Traffic(cluster, settings.topics.names().requests, settings.requests),
         settings=settings.gate,
         trusted=settings.signing.trusted,
+        places=settings.places(),
         clock=SystemClock(),
         offload=offload,
         randomness=np.random.default_rng(settings.trainer.seed),

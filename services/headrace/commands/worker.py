@@ -150,10 +150,10 @@ def _model(settings: Settings) -> Model | Load:
 
         # Said now, not when the first version comes: it can't be mended by trying again.
         find_device()
-    background = Background()
+    background, places = Background(), settings.places()
 
     async def open_beside(record: ModelVersion) -> Model:
-        return await background.run(record.version, lambda: open_version(record, backend, trusted))
+        return await background.run(record.version, lambda: open_version(record, backend, trusted, places))
 
     return open_beside
 

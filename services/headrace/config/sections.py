@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from headrace.core.public_keys import SIGNING, public_key_bytes
+from headrace.model.errors import StoreError
+from headrace.model.places import places_of
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -94,6 +96,21 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where artifacts, jobs, checkpoints and outcomes may lie: below the folders and URIs in ``allowed``.
+
+    Empty, it is ``trainer.store`` alone. Raises ValueError for what names no place.
+    """
+
+    allowed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            places_of(self.allowed)
+        except StoreError as error:
+            raise ValueError(f"allowed: {error}") from error
 
 
 class SigningSettings(msgspec.Struct, frozen=True, kw_only=True):

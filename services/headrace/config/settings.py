@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.config.sections import AdminSettings, LogSettings, SigningSettings, TopicsSettings
+from headrace.config.sections import AdminSettings, LogSettings, SigningSettings, StoreSettings, TopicsSettings
 from headrace.inference.settings import WorkerSettings
 from headrace.kafka.keeping import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.model.places import Places, places_of
 from headrace.training.gate.settings import GateSettings
 from headrace.training.settings import TrainerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
@@ -26,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
     gate: GateSettings = GateSettings()
+    store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     admin: AdminSettings = AdminSettings()
@@ -51,3 +53,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"kafka.rebalance_timeout_ms allows {rebalance_s:g} s, of which a worker may lose "
                 f"kafka.heartbeat_interval_ms ({heartbeat_s:g} s) until it learns of the rebalance"
             )
+
+    def places(self) -> Places:
+        """Where versions may lie. Raises StoreError when ``trainer.store`` names no place."""
+        if self.store.allowed:
+            return places_of(self.store.allowed)
+        return places_of((self.trainer.store,), "store.allowed, by default trainer.store")

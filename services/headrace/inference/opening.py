@@ -9,6 +9,7 @@ from headrace.inference.infer import Model
 from headrace.inference.plain_answers import plain_answers
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
+from headrace.model.places import Places
 from headrace.registry.loading import load_version
 from headrace_schemas.records import ModelVersion
 
@@ -17,13 +18,13 @@ class UnfitError(UserError):
     """A version loads, but does not answer as it did where it was made."""
 
 
-def open_version(record: ModelVersion, backend: str, trusted: Collection[str]) -> Model:
+def open_version(record: ModelVersion, backend: str, trusted: Collection[str], places: Places) -> Model:
     """Load the version of ``record``, check it and make it ready. It blocks: for a thread of its own.
 
-    ``trusted`` are the public keys of which one has to have signed it, if there are any. Raises ArtifactError,
-    BoundsError, FoldingError and UnfitError.
+    ``trusted`` are the public keys of which one has to have signed it, if there are any; ``places`` are those where it
+    may lie. Raises ArtifactError, BoundsError, FoldingError and UnfitError.
     """
-    return open_model(load_version(record, trusted), backend, record.version)
+    return open_model(load_version(record, trusted, places), backend, record.version)
 
 
 def open_model(artifact: Artifact, backend: str, version: str) -> Model:

@@ -17,9 +17,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from headrace.core.drift import check_profile
-from headrace.core.errors import UserError
 from headrace.model import characters
 from headrace.model.artifact_arrays import Arrays, arrays_of, fields_of
+from headrace.model.errors import ArtifactError
 from headrace.model.integers import MAX_LOGIT, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
 from headrace.model.words import HASHING
 from headrace_schemas.records import Lineage, Profile
@@ -34,10 +34,6 @@ LONGEST_QUOTED = 300
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999, the last that a version can be named after
 
 _KEY = "headrace"
-
-
-class ArtifactError(UserError):
-    """A file is not an artifact that can be used: damaged, altered, hostile, or made for another headrace."""
 
 
 class Canary(msgspec.Struct, frozen=True):

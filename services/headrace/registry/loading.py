@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from headrace.model.artifact import Artifact, ArtifactError, load
+from headrace.model.places import Places
 from headrace.model.signing import verify
 from headrace_schemas.records import ModelVersion
 
@@ -15,14 +16,15 @@ def is_location(model: str) -> bool:
     return "/" in model or "." in model or Path(model).is_file()
 
 
-def load_version(record: ModelVersion, trusted: Collection[str]) -> Artifact:
+def load_version(record: ModelVersion, trusted: Collection[str], places: Places) -> Artifact:
     """Load the artifact of a version, checked against its record, and before that the record's signature.
 
-    ``trusted`` as in :func:`headrace.model.signing.verify`. Raises SignatureError, which is an ArtifactError, before
-    anything is read, and ArtifactError when the file is absent, or not the one recorded.
+    ``trusted`` as in :func:`headrace.model.signing.verify`; ``places`` are those where versions may lie. Raises
+    SignatureError and StoreError, which are ArtifactErrors, before anything is opened, and ArtifactError when the file
+    is absent, or not the one recorded.
     """
     verify(record, trusted)
-    artifact = load(record.uri, record.sha256, record.size)
+    artifact = load(places.locate(record.uri), record.sha256, record.size)
     if artifact.labels != record.labels:
         raise ArtifactError(f"{record.uri} has the labels {artifact.labels}, the record of {record.version} others")
     return artifact

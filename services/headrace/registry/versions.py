@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from headrace.model.artifact import Artifact
 from headrace.model.artifact_format import weights_digest
+from headrace.model.places import Location
 from headrace_schemas.records import ModelVersion
 
 
-def version_record(artifact: Artifact, *, name: str, uri: str, now_ms: int) -> ModelVersion:
-    """The record of ``artifact``, which lies at ``uri``, as a version of model ``name``."""
+def version_record(artifact: Artifact, *, name: str, where: Location, now_ms: int) -> ModelVersion:
+    """The record of ``artifact``, which lies there, as a version of model ``name``."""
     about = artifact.about
     return ModelVersion(
         name=name,
         version=artifact.version,
-        uri=uri,
+        uri=where.uri,
         sha256=artifact.sha256,
         size=artifact.size,
         labels=artifact.labels,

@@ -22,7 +22,7 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     group: str = "headrace-trainer"
     """The group that commits how far labels were judged; with -election behind it, the one that elects."""
     store: str = "headrace-store"
-    """Where artifacts and checkpoints go: a folder or fsspec URI that all trainers, ranks and workers reach."""
+    """Where artifacts and checkpoints go: a folder or URI that all trainers, ranks and workers reach."""
     labels: tuple[str, ...] = ()
     """The labels that are allowed; empty allows every label, so that a class is new by being published."""
     max_text_bytes: Positive = 64 * 1024

@@ -6,6 +6,7 @@ from headrace.model import store
 from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.recipe import Recipe
 from headrace.training.trainer.store import TrainingStore
+from tests.support.places import ANYWHERE
 
 
 def job_of(kept: TrainingStore, training_id: str) -> Job:
@@ -24,7 +25,7 @@ def test_a_job_is_read_back_and_absent_before(folder: str) -> None:
     assert kept.read_job("1") is None
     kept.write_job(job)
     assert kept.read_job("1") == job
-    assert read_outcome(job) is None
+    assert read_outcome(job, ANYWHERE) is None
 
 
 def test_the_folders_of_other_trainings_go_and_those_of_another_model_stay(folder: str) -> None:
@@ -32,12 +33,12 @@ def test_the_folders_of_other_trainings_go_and_those_of_another_model_stay(folde
     kept.remove_trainings_but("3")
     for training_id in ("1", "2", "3"):
         kept.write_job(job_of(kept, training_id))
-        store.write(f"{kept.training(training_id)}/deep/epoch.pt", b"state", "token")
+        store.write(ANYWHERE.locate(f"{kept.training(training_id)}/deep/epoch.pt"), b"state", "token")
     another.write_job(job_of(another, "1"))
     kept.remove_trainings_but("3")
     assert [kept.read_job(training_id) is None for training_id in ("1", "2", "3")] == [True, True, False]
-    assert store.size_of(f"{kept.training('1')}/deep/epoch.pt") is None
-    assert store.read(f"{kept.training('3')}/deep/epoch.pt") == b"state"
+    assert store.size_of(ANYWHERE.locate(f"{kept.training('1')}/deep/epoch.pt")) is None
+    assert store.read(ANYWHERE.locate(f"{kept.training('3')}/deep/epoch.pt")) == b"state"
     assert another.read_job("1") is not None
 
 

@@ -10,6 +10,7 @@ from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.job import FileSource, Job, read_outcome
 from headrace.training.recipe import Recipe
 from headrace.training.trainer.store import TrainingStore
+from tests.support.places import ANYWHERE
 
 
 def job_of(folder: str, training: str) -> Job:
@@ -29,7 +30,7 @@ def test_a_job_is_read_by_who_goes_on_with_it_and_old_ones_are_removed(folder: s
         job = job_of(folder, training)
         trainer.write_job(job)
         assert successor.read_job(training) == job
-        assert read_outcome(job) is None
+        assert read_outcome(job, ANYWHERE) is None
     successor.remove_trainings_but("two")
     assert trainer.read_job("one") is None
     assert trainer.read_job("two") is not None
@@ -37,11 +38,11 @@ def test_a_job_is_read_by_who_goes_on_with_it_and_old_ones_are_removed(folder: s
 
 def test_a_checkpoint_replaces_the_one_before_and_lies_alone(folder: str) -> None:
     uri = f"{folder}/m/trainings/one"
-    checkpoints = StoredCheckpoints(uri, Alone())
+    checkpoints = StoredCheckpoints(uri, Alone(), ANYWHERE)
     assert checkpoints.load("search") is None
     for epoch in (1, 2):
         checkpoints.save("search", {"epoch": epoch, "weights": torch.full((3,), float(epoch))})
-    found = StoredCheckpoints(uri, Alone()).load("search")
+    found = StoredCheckpoints(uri, Alone(), ANYWHERE).load("search")
     assert found is not None
     assert found["epoch"] == 2
     assert torch.equal(found["weights"], torch.full((3,), 2.0))

@@ -52,7 +52,7 @@ def test_publishing_moves_the_alias_and_records_a_path_that_works_from_anywhere(
     site.run("publish", second, "--reason", "newer")
     pointer = site.log().aliases["default", "champion"]
     assert (pointer.version, pointer.previous, pointer.reason) == (second, first, "newer")
-    assert site.log().versions["default", first].uri == str(site.folder / first)
+    assert site.log().versions["default", first].uri == f"file://{site.folder / first}"
 
 
 def test_promote_takes_a_name_the_beginning_of_one_of_its_hash_or_an_alias(site: Site, three: list[str]) -> None:

@@ -13,10 +13,12 @@ import pytest
 from headrace.inference.infer import Model
 from headrace.inference.opening import open_version
 from headrace.model.artifact import About, Artifact, assemble, save
+from headrace.model.places import places_of
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_schemas.records import ModelVersion
 from tests.support.networks import random_artifact
+from tests.support.places import ANYWHERE
 from tests.support.signing import SigningKey, new_key
 from tests.support.simulation import SETTINGS, TOPICS
 from tests.support.world import story
@@ -35,16 +37,19 @@ class Site:
         self.world = world
         self.trusted = trusted
         self.folder = f"memory://signed-{next(folders)}"
+        self.places = places_of((self.folder,))
         world.start(answering=self.load)
 
     async def load(self, record: ModelVersion) -> Model:
-        return open_version(record, "cpu", self.trusted)
+        return open_version(record, "cpu", self.trusted, self.places)
 
     def record(self, artifact: Artifact) -> ModelVersion:
         """The version of ``artifact``, which is in the store, as nobody has signed it."""
         uri = f"{self.folder}/{artifact.version}"
         save(artifact, uri)
-        return version_record(artifact, name=SETTINGS.model_name, uri=uri, now_ms=self.world.clock.now_ms())
+        return version_record(
+            artifact, name=SETTINGS.model_name, where=ANYWHERE.locate(uri), now_ms=self.world.clock.now_ms()
+        )
 
     async def publish(self, record: ModelVersion, *, previous: str | None = None) -> None:
         await ModelsWriter(self.world.producer, TOPICS.models).publish([record])
@@ -151,5 +156,41 @@ def test_while_keys_are_rotated_versions_of_the_old_and_of_the_new_key_answer(ke
         await site.answered_by(second.version)
         await world.point_alias(first.version, previous=second.version)
         await site.answered_by(first.version)
+
+    play()
+
+
+HOSTILE_URIS = (
+    "reference://x::data:application/json,",
+    "ftp://127.0.0.1:9/x",
+    "simplecache::memory://place/x",
+    "http://127.0.0.1:9/x",
+    "/etc/passwd",
+    "{folder}/../elsewhere/{version}",
+    "{folder}/%2e%2e/elsewhere/{version}",
+    "memory://elsewhere/{version}",
+)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_version_that_lies_in_no_allowed_place_is_refused_before_anything_is_opened(caplog, key, signed):
+    @story
+    async def play(world):
+        site = Site(world, [key.public] if signed else [])
+        first, second = version(1), version(2)
+        await site.publish(key.sign(site.record(first)))
+        await site.answered_by(first.version)
+        # The first signature does not cover the URI, so this record is signed by a trusted key.
+        record = key.sign(site.record(second))
+        save(second, f"memory://elsewhere/{second.version}")
+        for uri in HOSTILE_URIS:
+            caplog.clear()
+            there = uri.format(folder=site.folder, version=second.version)
+            await site.publish(msgspec.structs.replace(record, uri=there), previous=first.version)
+            await site.goes_on_by(first.version)
+            assert "is refused" in refusals(caplog)[-1][1]
+            assert "(store-refused)" in refusals(caplog)[-1][1]
+        await site.publish(record, previous=first.version)
+        await site.answered_by(second.version)
 
     play()

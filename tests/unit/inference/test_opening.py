@@ -19,6 +19,7 @@ from headrace.model.backends.interface import open_backend
 from headrace.registry.versions import version_record
 from headrace_schemas.records import Profile
 from tests.support.networks import random_artifact
+from tests.support.places import ANYWHERE
 
 TEXT = "the good film"
 
@@ -66,10 +67,10 @@ def test_a_profile_of_other_labels_is_refused() -> None:
 def test_an_artifact_that_is_not_the_one_recorded_is_refused(wrong: dict[str, object], said: str) -> None:
     artifact, uri = with_canary(right=True), "memory://opening/a.safetensors"
     save(artifact, uri)
-    record = version_record(artifact, name="default", uri=uri, now_ms=1)
-    assert open_version(record, "cpu", ()).version == artifact.version
+    record = version_record(artifact, name="default", where=ANYWHERE.locate(uri), now_ms=1)
+    assert open_version(record, "cpu", (), ANYWHERE).version == artifact.version
     with pytest.raises(ArtifactError, match=said):
-        open_version(msgspec.structs.replace(record, **wrong), "cpu", ())
+        open_version(msgspec.structs.replace(record, **wrong), "cpu", (), ANYWHERE)
 
 
 async def test_work_beside_the_loop_gives_its_result_or_its_error() -> None:
@@ -105,7 +106,6 @@ async def test_however_many_things_hang_there_are_no_more_threads_than_allowed()
 class LyingStore(MemoryFileSystem):
     """Files of the memory store, of which something else comes than is said to be there."""
 
-    protocol = "lying"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     gives: ClassVar[Callable[[bytes], bytes]]
@@ -128,12 +128,12 @@ class LyingStore(MemoryFileSystem):
 def test_a_store_that_gives_less_more_or_else_than_it_has_is_refused_and_not_read_on(
     gives: Callable[[bytes], bytes], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fsspec.register_implementation("lying", LyingStore, clobber=True)
+    monkeypatch.setattr(fsspec, "filesystem", lambda scheme: LyingStore())
     monkeypatch.setattr(LyingStore, "gives", staticmethod(gives), raising=False)
     monkeypatch.setattr(LyingStore, "asked", [], raising=False)
-    artifact, uri = with_canary(right=True), "lying://opening/a.safetensors"
+    artifact, uri = with_canary(right=True), "memory://opening/a.safetensors"
     save(artifact, uri)
-    record = version_record(artifact, name="default", uri=uri, now_ms=1)
+    record = version_record(artifact, name="default", where=ANYWHERE.locate(uri), now_ms=1)
     with pytest.raises(ArtifactError, match=said):
-        open_version(record, "cpu", ())
+        open_version(record, "cpu", (), ANYWHERE)
     assert LyingStore.asked == [artifact.size + 1]

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from headrace.kafka.interface import TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.model.artifact import beside
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
-from headrace.registry.pruning import in_use, prunable, prune
-from headrace_schemas.records import ModelAlias, Verdict
+from headrace.registry.pruning import Removal, in_use, prunable, prune
+from headrace_schemas.records import ModelAlias, ModelVersion, Verdict
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.support.versions import version_of
 
 NAMES = [f"v{number}" for number in range(5)]
-VERSIONS = [version_of(name, at=number) for number, name in enumerate(NAMES)]
+VERSIONS = [version_of(name, at=number, sha256=name) for number, name in enumerate(NAMES)]
 
 
 def alias(version: str, previous: str | None = None, name: str = "champion") -> ModelAlias:
@@ -54,15 +53,14 @@ async def test_the_oldest_go_first_files_before_record(log: ModelsLog, writer: M
     )
     steps = []
 
-    async def remove(uri: str) -> bool:
+    async def remove(version: ModelVersion) -> Removal:
         await log.refresh()
-        steps.append((uri, len(log.versions)))
-        return True
+        steps.append((version.version, len(log.versions)))
+        return Removal(freed=1000)
 
-    freed = [(version.version, size) async for version, size in prune(log, writer, "m", 1, remove=remove)]
+    freed = [(version.version, of.freed) async for version, of in prune(log, writer, "m", 1, remove=remove)]
     assert freed == [("v0", 1000), ("v1", 1000)]
-    files = {f"memory://v{number}": left for number, left in ((0, 5), (1, 4))}
-    assert steps == [(uri, left) for file, left in files.items() for uri in (*beside(file), file)]
+    assert steps == [("v0", 5), ("v1", 4)]
     await log.refresh()
     assert [version for _, version in log.versions] == ["v2", "v3", "v4"]
     assert log.verdicts == {}
@@ -70,9 +68,9 @@ async def test_the_oldest_go_first_files_before_record(log: ModelsLog, writer: M
 
 @story
 async def test_a_version_that_an_alias_was_moved_to_meanwhile_stays(log: ModelsLog, writer: ModelsWriter) -> None:
-    async def remove(uri: str) -> bool:
+    async def remove(version: ModelVersion) -> Removal:
         await writer.publish([alias("v1", name="mine")])
-        return True
+        return Removal()
 
     assert [version.version async for version, _ in prune(log, writer, "m", 1, remove=remove)] == ["v0"]
     await log.refresh()
@@ -81,7 +79,7 @@ async def test_a_version_that_an_alias_was_moved_to_meanwhile_stays(log: ModelsL
 
 @story
 async def test_what_the_store_refused_is_removed_by_the_next_run(log: ModelsLog, writer: ModelsWriter) -> None:
-    async def refuse(uri: str) -> bool:
+    async def refuse(version: ModelVersion) -> Removal:
         raise OSError("the store is away")
 
     with pytest.raises(OSError, match="away"):
@@ -90,26 +88,29 @@ async def test_what_the_store_refused_is_removed_by_the_next_run(log: ModelsLog,
     await log.refresh()
     assert len(log.versions) == 5
 
-    async def gone(uri: str) -> bool:
-        return uri != "memory://v0"
+    async def gone(version: ModelVersion) -> Removal:
+        return Removal(freed=0 if version.version == "v0" else 1000)
 
-    freed = [(version.version, size) async for version, size in prune(log, writer, "m", 1, remove=gone)]
+    freed = [(version.version, of.freed) async for version, of in prune(log, writer, "m", 1, remove=gone)]
     assert freed == [("v0", 0), ("v1", 1000)]
 
 
 @story
 async def test_a_file_that_another_version_needs_stays(log: ModelsLog, writer: ModelsWriter) -> None:
-    await writer.publish([version_of("v1", at=1, uri="memory://v3")])
+    # By another spelling of its URI it is the same file, and so are its bytes.
+    await writer.publish(
+        [version_of("v0", uri="memory:///v3", sha256="v3"), version_of("v1", at=1, uri="memory://v3", sha256="v1")]
+    )
     await log.refresh()
-    uris = []
+    removed = []
 
-    async def remove(uri: str) -> bool:
-        uris.append(uri)
-        return True
+    async def remove(version: ModelVersion) -> Removal:
+        removed.append(version.version)
+        return Removal(freed=1000)
 
-    freed = [(version.version, size) async for version, size in prune(log, writer, "m", 1, remove=remove)]
-    assert freed == [("v0", 1000), ("v1", 0)]
-    assert uris == [*beside("memory://v0"), "memory://v0"]
+    freed = [(version.version, of.freed) async for version, of in prune(log, writer, "m", 1, remove=remove)]
+    assert freed == [("v0", 0), ("v1", 0)]
+    assert removed == []
 
 
 @given(

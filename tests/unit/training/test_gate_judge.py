@@ -25,6 +25,7 @@ from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersion, Verdict
 from tests.support.networks import VOCABULARY, random_artifact, random_network
+from tests.support.places import ANYWHERE
 from tests.support.signing import new_key
 from tests.support.story import after_a_moment
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
@@ -34,10 +35,14 @@ TEXTS = [" ".join(RANDOM.choice(VOCABULARY, 6)) for _ in range(80)]
 LOOSE = GateSettings(max_changed=1.0, slower_by=1000.0)
 
 
+def file_of(version: ModelVersion) -> Path:
+    return Path(version.uri.removeprefix("file://"))
+
+
 def published(store: Path, artifact: Artifact) -> ModelVersion:
     uri = str(store / artifact.version)
     save(artifact, uri)
-    return version_record(artifact, name="m", uri=uri, now_ms=0)
+    return version_record(artifact, name="m", where=ANYWHERE.locate(uri), now_ms=0)
 
 
 def compared(version: Artifact, answers: Sequence[str]) -> Compared:
@@ -108,6 +113,7 @@ def decided(
                 traffic=Traffic(cluster, "requests", RequestShape()),
                 settings=settings,
                 trusted=trusted,
+                places=ANYWHERE,
                 clock=clock,
                 offload=after_a_moment,
                 randomness=np.random.default_rng(1),
@@ -190,9 +196,9 @@ def test_what_cannot_be_replayed_is_never_promoted(tmp_path: Path, lost: str) ->
     ours, theirs = random_artifact(1), random_artifact(2)
     candidate, champion = published(tmp_path, ours), published(tmp_path, theirs)
     if lost == "candidate":
-        Path(candidate.uri).unlink()
+        file_of(candidate).unlink()
     if lost == "champion":
-        Path(champion.uri).write_bytes(Path(candidate.uri).read_bytes())
+        file_of(champion).write_bytes(file_of(candidate).read_bytes())
     verdict = decided(candidate, champion, outcome_of(ours, theirs), faults=Away() if lost == "kafka" else None)
     assert not verdict.promoted
     assert [one.name for one in verdict.checks if not one.passed] == ["replay"]

@@ -21,6 +21,7 @@ from headrace.training.splitting import OWN_TEST_FILE, UNKEYED, Splits, Splittin
 from headrace_schemas.records import LabelledText, Lineage, ModelVersion, OffsetRange
 from tests.support.exchange import run_ranks
 from tests.support.networks import random_artifact
+from tests.support.places import ANYWHERE
 
 ROWS = 3_000
 NOW, BEFORE = Secret("the key of now"), Secret("the key before")
@@ -112,4 +113,4 @@ def test_a_rank_whose_key_is_another_ends_the_training_before_it_reads() -> None
         id="1", source=SOURCE, recipe=Recipe(), checkpoints="memory://c", out="memory://o", split=Splitting(NOW).id
     )
     with pytest.raises(DatasetError, match=r"all machines and processes of a training the same trainer\.split_key"):
-        run(job, None, Alone(), trusted=(), splits=Splits(BEFORE))
+        run(job, None, Alone(), trusted=(), splits=Splits(BEFORE), places=ANYWHERE)

@@ -22,6 +22,7 @@ from headrace.training.text_keys import text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
 from tests.support.exchange import run_ranks
+from tests.support.places import ANYWHERE
 from tests.support.turned_loop import TurnedClock, run_turned
 
 LINES = b"".join(
@@ -38,7 +39,7 @@ def read(place: str, exchange: Exchange | None = None, cluster: MemoryCluster | 
 def test_a_file_and_what_a_store_has_are_read_and_cleaned_as_labels_are(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(LINES)
-    store.write("memory://holdout/rows.jsonl", LINES, "t")
+    store.write(ANYWHERE.locate("memory://holdout/rows.jsonl"), LINES, "t")
     for place in (str(file), "memory://holdout/rows.jsonl"):
         found = read(place)
         assert (found.rows.texts, found.rows.labels) == (TEXTS, ("good", "bad"))
@@ -84,7 +85,7 @@ def test_a_holdout_without_a_row_is_refused_as_nothing_could_be_judged_by_it(tmp
 def test_a_training_that_goes_on_keeps_to_the_holdout_that_it_began_with(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(LINES)
-    checkpoints = StoredCheckpoints(tmp_path.as_uri(), Alone())
+    checkpoints = StoredCheckpoints(tmp_path.as_uri(), Alone(), ANYWHERE)
     keep_to(read(str(file)), checkpoints, "rows.jsonl")
     keep_to(read(str(file)), checkpoints, "rows.jsonl")
     file.write_bytes(LINES + b'{"text": "a third", "label": "bad"}\n')
@@ -116,5 +117,13 @@ def test_a_job_opens_only_the_holdout_of_the_ranks_own_settings_and_only_the_one
         holdout_digest=digest,
     )
     with pytest.raises(DatasetError) as refused:
-        run(job, None, Alone(), trusted=(), splits=Splits(), holdout=None if given is None else given.format(file=file))
+        run(
+            job,
+            None,
+            Alone(),
+            trusted=(),
+            splits=Splits(),
+            places=ANYWHERE,
+            holdout=None if given is None else given.format(file=file),
+        )
     assert said.format(file=file) in str(refused.value)

@@ -16,6 +16,7 @@ from headrace.training.search import Epoch
 from headrace.training.splitting import Split, split
 from headrace.training.train import Steps, Trained, train
 from tests.support.exchange import run_ranks
+from tests.support.places import ANYWHERE
 
 
 def STOPPED() -> float:  # noqa: N802 - a clock that stands
@@ -154,7 +155,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_weights
         "epoch": Steps(epoch=lambda seen: stop(seen.number)),
         "refit": Steps(refit=lambda number, _: stop(number)),
     }
-    rows, checkpoints = whole(parts), StoredCheckpoints(str(tmp_path), Alone())
+    rows, checkpoints = whole(parts), StoredCheckpoints(str(tmp_path), Alone(), ANYWHERE)
     with pytest.raises(StoppedError):
         train(rows, SMALL, Alone(), checkpoints, clock=STOPPED, steps=interrupting[stage])
     later: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
+from tests.support.places import ANYWHERE
 from tests.support.training_world import NAME, TrainingWorld, story
 
 
@@ -135,10 +136,9 @@ async def test_a_training_that_a_frozen_trainer_publishes_too_late_is_ended_by_t
 
 def write_outcome(job, outcome) -> None:
     """As rank 0 does."""
-    import fsspec
     import msgspec
 
+    from headrace.model import store
     from headrace.training.ranks.job import outcome_uri
 
-    with fsspec.open(outcome_uri(job), "wb") as file:
-        file.write(msgspec.json.encode(outcome))
+    store.write(ANYWHERE.locate(outcome_uri(job)), msgspec.json.encode(outcome), "test")

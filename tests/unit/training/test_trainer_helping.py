@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import fsspec
 import msgspec
 
 from headrace.core.errors import UserError
+from headrace.model import store
 from headrace.training.ranks.job import Job, outcome_uri
 from headrace.training.trainer.helping import Helper
 from headrace.training.trainer.store import TrainingStore
+from tests.support.places import ANYWHERE
 from tests.support.story import after_a_moment
 from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
 
@@ -71,8 +72,7 @@ async def test_a_share_that_breaks_off_is_begun_again_while_the_training_has_no_
     (job,) = world.launched
     world.train_s = 0.0
     outcome = await world.launch(job)
-    with fsspec.open(outcome_uri(job), "wb") as file:
-        file.write(msgspec.json.encode(outcome))
+    store.write(ANYWHERE.locate(outcome_uri(job)), msgspec.json.encode(outcome), "test")
     await world.clock.sleep(10)
     assert not shares.running[1].done(), "the machines end together"
     shares.running[1].set_exception(UserError("its end was late"))

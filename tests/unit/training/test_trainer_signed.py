@@ -9,6 +9,7 @@ import pytest
 
 from headrace.kafka.interface import Outgoing
 from headrace.model.artifact import save
+from headrace.model.places import as_told
 from headrace.model.signing import SignatureError, signer, verify
 from headrace.registry.versions import version_record
 from headrace.training.ranks.exchange import Alone
@@ -19,6 +20,7 @@ from headrace.training.splitting import Splits
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Profile, Status, TrainingState
 from tests.support.networks import random_artifact
+from tests.support.places import ANYWHERE
 from tests.support.signing import SigningKey, new_key
 from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
 
@@ -42,7 +44,7 @@ def champion(world: TrainingWorld) -> ModelVersion:
     artifact = random_artifact(4)
     uri = f"{world.store}/by-hand"
     save(artifact, uri)
-    return version_record(artifact, name=NAME, uri=uri, now_ms=world.clock.now_ms())
+    return version_record(artifact, name=NAME, where=ANYWHERE.locate(uri), now_ms=world.clock.now_ms())
 
 
 def points_at(version: ModelVersion) -> ModelAlias:
@@ -109,13 +111,13 @@ def test_a_record_that_somebody_put_under_the_name_of_a_trained_version_is_repla
 def test_a_rank_does_not_load_a_champion_of_its_job_that_no_trusted_key_signed(key, tmp_path):
     artifact = random_artifact(4)
     save(artifact, str(tmp_path / "champion"))
-    record = version_record(artifact, name=NAME, uri=str(tmp_path / "champion"), now_ms=1)
+    record = version_record(artifact, name=NAME, where=as_told(str(tmp_path / "champion")), now_ms=1)
     job = Job(
         id="1", source=FileSource(data="nowhere.jsonl"), recipe=Recipe(), checkpoints="memory://none",
         out="memory://none", champion=record,
     )  # fmt: skip
     with pytest.raises(SignatureError, match="is not signed"):
-        run(job, None, Alone(), trusted=[key.public], splits=Splits())
+        run(job, None, Alone(), trusted=[key.public], splits=Splits(), places=ANYWHERE)
 
 
 @pytest.mark.parametrize(

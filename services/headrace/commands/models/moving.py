@@ -114,7 +114,7 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: b
                 version = models.log.versions[decided.name, decided.version]
                 verify(version, settings.signing.trusted)
                 if check:
-                    await asyncio.to_thread(load_version, version, settings.signing.trusted)
+                    await asyncio.to_thread(load_version, version, settings.signing.trusted, settings.places())
             # Looking at the artifact took its time, and the alias moves only now.
             pointer = msgspec.structs.replace(decided, moved_at_ms=clock.now_ms())
             await models.writer.publish([pointer])

@@ -12,6 +12,7 @@ from headrace.commands.models.opening import open_models
 
 if TYPE_CHECKING:
     from headrace.config import Settings
+    from headrace_schemas.records import ModelVersion
 
 
 def prune(
@@ -23,15 +24,16 @@ def prune(
 ) -> None:
     """Remove the artifacts and records of old versions, oldest first.
 
-    What an alias points at stays, and what it pointed at before, so that a rollback always has somewhere to go.
+    What an alias points at stays, and what it pointed at before, so that a rollback always has somewhere to go. A file
+    is removed only from an allowed place (store.allowed), only for a record that is signed where signing.trusted is
+    set, and only when it is the artifact that the record is of. Otherwise the record goes and the file stays.
     """
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     asyncio.run(_prune(settings, keep, dry_run=dry_run))
 
 
 async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
-    from headrace.model import store
-    from headrace.registry.pruning import prunable, prune
+    from headrace.registry.pruning import Removal, prunable, prune, remove_artifact
 
     name = settings.worker.model_name
     async with open_models(settings) as models:
@@ -40,11 +42,15 @@ async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
                 say(f"would remove {version.version}, {version.size / 1e6:.1f} MB at {version.uri}")
             return
         count = total = 0
+        trusted, places = settings.signing.trusted, settings.places()
 
-        async def remove(uri: str) -> bool:
-            return await asyncio.to_thread(store.remove, uri)
+        async def remove(version: ModelVersion) -> Removal:
+            return await asyncio.to_thread(remove_artifact, version, trusted, places)
 
-        async for version, freed in prune(models.log, models.writer, name, keep, remove=remove):
-            say(f"removed {version.version}, {freed / 1e6:.1f} MB at {version.uri}")
-            count, total = count + 1, total + freed
+        async for version, removal in prune(models.log, models.writer, name, keep, remove=remove):
+            if removal.kept is None:
+                say(f"removed {version.version}, {removal.freed / 1e6:.1f} MB at {version.uri}")
+            else:
+                say(f"removed the record of {version.version} alone, its file stays: {removal.kept}")
+            count, total = count + 1, total + removal.freed
     say(f"{name}: {count} versions removed, {total / 1e6:.1f} MB freed")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def publish(
     ctx: typer.Context,
-    uri: Annotated[str, typer.Argument(metavar="URI", help="The artifact, where every worker can read it.")],
+    uri: Annotated[str, typer.Argument(metavar="URI", help="The artifact: a path or URI.")],
     *,
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
     reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
@@ -25,26 +25,21 @@ def publish(
 ) -> None:
     """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
 
+    An artifact that lies in no allowed place (store.allowed) is copied into trainer.store, where workers find it.
     Publish a version again to have it signed by another key.
     """
     from headrace.core.clock import SystemClock
-    from headrace.model.artifact import load
     from headrace.model.signing import signer
+    from headrace.registry.adopting import adopt
     from headrace.registry.versions import version_record
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     sign = signer(settings.signing.key_file, settings.signing.trusted)
     name, now_ms = settings.worker.model_name, SystemClock().now_ms()
-    version = sign(version_record(load(uri), name=name, uri=_whole(uri), now_ms=now_ms))
+    artifact, where = adopt(uri, base=settings.trainer.store, name=name, places=settings.places())
+    version = sign(version_record(artifact, name=name, where=where, now_ms=now_ms))
     pointer = asyncio.run(_publish(settings, version, alias, reason))
     say(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
-
-
-def _whole(uri: str) -> str:
-    """A path that workers with another working directory understand; a URI as it is."""
-    from pathlib import Path
-
-    return uri if "://" in uri else str(Path(uri).resolve())
 
 
 async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str) -> ModelAlias:

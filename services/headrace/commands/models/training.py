@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from headrace.commands.models.opening import Models
     from headrace.config import Settings
-    from headrace.training.ranks.job import TopicSource
+    from headrace.model.places import Places
+    from headrace.training.ranks.job import Job
     from headrace.training.trainer.conducting import Launch
     from headrace.training.trainer.reproducing import Rows
     from headrace_schemas.records import Lineage, ModelVersion, Training, TrainingOrder
@@ -98,9 +99,10 @@ def _answer_to(order: TrainingOrder, models: Models) -> Training | None:
 async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootstrap: str | None) -> bool:
     import msgspec
 
+    from headrace.model.places import places_of
     from headrace.registry.finding import find_version
     from headrace.training.splitting import Splits
-    from headrace.training.trainer.reproducing import compare_rows, lineage_of, source_of, splitting_of
+    from headrace.training.trainer.reproducing import compare_rows, job_again, lineage_of, source_of, splitting_of
 
     async with open_models(settings) as models:
         version = find_version(models.log, settings.worker.model_name, wanted)
@@ -114,7 +116,10 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         return False
     # Other machines only help with the training that runs, so all its ranks train here.
     ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
-    return await _train_again(version, source, launcher(ctx, bootstrap, ranks), settings.gate.holdout)
+    with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
+        places = places_of((folder,), "a temporary folder")
+        job = job_again(version, source, folder=folder, holdout=settings.gate.holdout)
+        return await _train_again(version, job, places, launcher(ctx, bootstrap, ranks, places))
 
 
 def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
@@ -139,14 +144,12 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
-async def _train_again(version: ModelVersion, source: TopicSource, launch: Launch, holdout: str | None) -> bool:
+async def _train_again(version: ModelVersion, job: Job, places: Places, launch: Launch) -> bool:
     from headrace.model.artifact import load
     from headrace.model.artifact_format import weights_digest
-    from headrace.training.trainer.reproducing import job_again
 
-    with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
-        outcome = await launch(job_again(version, source, folder=folder, holdout=holdout))
-        found = weights_digest(load(outcome.uri, outcome.sha256, outcome.size).network)
+    outcome = await launch(job)
+    found = weights_digest(load(places.locate(outcome.uri), outcome.sha256, outcome.size).network)
     equal = found == version.weights_sha256
     say(f"the weights are {'the same' if equal else 'others'}: {found} now, {version.weights_sha256} then")
     return equal

@@ -59,6 +59,7 @@ class Loop:
         self._names = settings.topics.names()
         self._model = settings.worker.model_name
         self._cluster = AioKafkaCluster(settings.kafka)
+        self.places = settings.places()
         self.observed = Observed(clock)
         self.ledger = Ledger(self.observed.note)
         self.swaps: list[tuple[str, Move]] = []

@@ -61,7 +61,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
             loop.say("Workers", f"{MEMBERS} processes of `headrace worker` wait for a first version")
             old = await loop.learn(first, f"{FIRST_SHARE:.0%} of {order.texts.name}")
             await loop.take_up(members, MEMBERS)
-            erased = to_forget(first, rest, load_version(old.version, ()))
+            erased = to_forget(first, rest, load_version(old.version, (), settings.places()))
             async with loop.stream(order.texts.held_out.texts, order.rate, random) as now:
                 await clock.sleep(order.seconds)
                 new = await loop.learn(rest, "the others", erased)
@@ -82,7 +82,7 @@ def _close(loop: Loop, end: Snapshot, old: Made, new: Made, erased: Sequence[Key
     """Print the result; whether it is as it should be."""
     champions = [old.version.version, *(move.alias.version for _, move in loop.swaps)]
     kept = in_order(loop.observed.runs.values(), champions)
-    quoted, still = (quotes(load_version(made.version, ()), erased) for made in (old, new))
+    quoted, still = (quotes(load_version(made.version, (), loop.places), erased) for made in (old, new))
     left_out = 0 if new.version.lineage is None else new.version.lineage.dropped.get("erased", 0)
     console.print()
     console.print(swaps_table([(what, swap(loop.observed.waits, move)) for what, move in loop.swaps]))

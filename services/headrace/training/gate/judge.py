@@ -14,6 +14,7 @@ from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model.backends.interface import open_backend
+from headrace.model.places import Places
 from headrace.registry.loading import load_version
 from headrace.training.gate.bootstrap import compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
@@ -41,6 +42,7 @@ async def decide(
     traffic: Traffic,
     settings: GateSettings,
     trusted: Collection[str],
+    places: Places,
     clock: Clock,
     offload: Offload,
     randomness: np.random.Generator,
@@ -51,7 +53,8 @@ async def decide(
     outcome may hold those of a baseline too. What
     can't be measured (the store or Kafka away, an artifact damaged) fails its check, so that nothing is promoted that
     was not looked at; the reason is in the verdict. ``trusted`` are the public keys of which one has to have signed a
-    version that is loaded, if there are any. ``offload`` runs the computing off the event loop.
+    version that is loaded, if there are any, and it lies below ``places``. ``offload`` runs the computing off the event
+    loop.
     """
     baseline = outcome.baseline
     evidence = _evidence(candidate, outcome)
@@ -65,7 +68,9 @@ async def decide(
             evidence,
             champion=await beside(champion.version, "champion", outcome.champion),
             champion_latency_us=None if outcome.champion is None else outcome.champion.latency_us,
-            replay=await _replay(candidate, champion, traffic, settings, trusted, offload) if settings.replay else None,
+            replay=await _replay(candidate, champion, traffic, settings, trusted, places, offload)
+            if settings.replay
+            else None,
         )
     if baseline is not None:
         evidence = msgspec.structs.replace(evidence, baseline=await beside(baseline.version, "baseline", baseline))
@@ -115,12 +120,12 @@ def _baseline_before(champion: ModelVersion | None, outcome: Outcome) -> str | N
     return None if champion is None else champion.version
 
 
-def answer_by(version: ModelVersion, trusted: Collection[str]) -> Answer:
+def answer_by(version: ModelVersion, trusted: Collection[str], places: Places) -> Answer:
     """Load the artifact of ``version`` and make it ready to answer as a worker does, threshold included.
 
     Raises ArtifactError, BoundsError or FoldingError when it can't be answered from.
     """
-    artifact = load_version(version, trusted)
+    artifact = load_version(version, trusted, places)
     backend = open_backend("cpu", artifact)
     labels, least = artifact.labels, artifact.about.threshold or 0.0
 
@@ -207,12 +212,13 @@ async def _replay(
     traffic: Traffic,
     settings: GateSettings,
     trusted: Collection[str],
+    places: Places,
     offload: Offload,
 ) -> Replayed | Unmeasured:
     consumer = traffic.cluster.consumer()
     try:
-        ours = await offload(lambda: answer_by(candidate, trusted))
-        theirs = await offload(lambda: answer_by(champion, trusted))
+        ours = await offload(lambda: answer_by(candidate, trusted, places))
+        theirs = await offload(lambda: answer_by(champion, trusted, places))
         await consumer.start()
         return await replay(
             consumer,

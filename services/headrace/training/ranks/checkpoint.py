@@ -1,10 +1,11 @@
-"""The state of a training on any fsspec URI, so that it goes on after a rank, a machine or the trainer has died."""
+"""The state of a training in the store, so that it goes on after a rank, a machine or the trainer has died."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from headrace.model import store
+from headrace.model.places import Location, Places
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.values import decode, encode
 
@@ -31,21 +32,25 @@ class NoCheckpoints:
 
 
 class StoredCheckpoints:
-    """Files in the folder ``uri``. Rank 0 writes and reads, so only its machine needs to reach it."""
+    """Files in the folder ``uri``, which lies below one of ``places``.
 
-    def __init__(self, uri: str, exchange: Exchange) -> None:
+    Rank 0 writes and reads, so only its machine needs to reach it.
+    """
+
+    def __init__(self, uri: str, exchange: Exchange, places: Places) -> None:
         self._folder = uri.rstrip("/")
         self._exchange = exchange
+        self._places = places
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         if self._exchange.rank == 0:
             # Whoever dies while writing leaves the checkpoint before.
-            store.write(self._uri(name), encode(state), name)
+            store.write(self._at(name), encode(state), name)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        own = store.read_if_there(self._uri(name)) if self._exchange.rank == 0 else None
+        own = store.read_if_there(self._at(name)) if self._exchange.rank == 0 else None
         data = self._exchange.gather(own or b"", bytes)[0]
         return decode(data, dict[str, Any]) if data else None
 
-    def _uri(self, name: str) -> str:
-        return f"{self._folder}/{name}.msgpack"
+    def _at(self, name: str) -> Location:
+        return self._places.locate(f"{self._folder}/{name}.msgpack")

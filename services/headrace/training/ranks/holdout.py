@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.model import store
+from headrace.model.places import as_told
 from headrace.training.cleaning import clean
 from headrace.training.dataset import DatasetError, Rows, read_rows
 from headrace.training.gate.settings import HOLDOUT_TOPIC
@@ -71,8 +72,10 @@ def _read(place: str, cluster: Cluster | None, max_text_bytes: int) -> Rows:
     if "://" not in place:
         return read_rows(Path(place))
     with tempfile.TemporaryDirectory(prefix="headrace-holdout-") as folder:
-        file = Path(folder) / place.rpartition("/")[2]
-        file.write_bytes(store.read(place))
+        # A setting, which the job only repeats: the operator's own word.
+        where = as_told(place)
+        file = Path(folder) / where.below[-1]
+        file.write_bytes(store.read(where))
         return read_rows(file)
 
 

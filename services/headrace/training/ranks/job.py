@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.model import store
+from headrace.model.places import Places
 from headrace.training.compress.curve import Curve
 from headrace.training.compress.plan import Budget
 from headrace.training.recipe import Recipe
@@ -33,7 +34,7 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One training. ``checkpoints`` and ``out`` are fsspec URIs of folders; ``champion`` and ``baseline`` are
+    """One training. ``checkpoints`` and ``out`` are URIs of folders; ``champion`` and ``baseline`` are
     versions whose answers to the test rows are wanted beside the new one's (no baseline where it is the champion);
     ``created_at_ms`` goes into the version's name.
     """
@@ -117,9 +118,9 @@ def outcome_uri(job: Job) -> str:
     return f"{job.checkpoints.rstrip('/')}/outcome.json"
 
 
-def read_outcome(job: Job) -> Outcome | None:
+def read_outcome(job: Job, places: Places) -> Outcome | None:
     """What came of ``job``, None when its ranks are not done. Blocks; raises StoreError when the store can't be
-    reached, and msgspec.DecodeError for what is no outcome.
+    reached or is none of ``places``, and msgspec.DecodeError for what is no outcome.
     """
-    data = store.read_if_there(outcome_uri(job))
+    data = store.read_if_there(places.locate(outcome_uri(job)))
     return None if data is None else msgspec.json.decode(data, type=Outcome)

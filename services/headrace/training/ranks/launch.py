@@ -23,6 +23,7 @@ import psutil
 from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError
 from headrace.logs import event
+from headrace.model.places import Places
 from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import Job, Outcome, outcome_uri, read_outcome
 from headrace.training.ranks.output import Output, lines
@@ -64,6 +65,7 @@ async def launch(
     program: Sequence[str],
     environ: Mapping[str, str],
     folder: PrivateFolder,
+    places: Places,
     nodes: Nodes | None = None,
     restarts: int = 3,
     on_event: OnEvent = lambda _: None,
@@ -71,10 +73,11 @@ async def launch(
     """Train ``job`` with ``ranks`` processes on this machine and return the outcome.
 
     ``program`` is a module with its arguments, to which ``rank`` is added: ``headrace --set ...``. ``environ`` is what
-    the ranks get of the environment. ``folder`` gets the ranks' log, which is left there only when they fail. A rank
-    that dies makes all start again, ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A
-    call that is cancelled ends the ranks, in GRACE_S seconds at the latest. Raises TrainingFailedError, and
-    UnsafeFolderError for a folder that others can write.
+    the ranks get of the environment. ``folder`` gets the ranks' log, which is left there only when they fail.
+    ``places`` are those where the outcome may lie; the ranks have their own from their settings. A rank that dies makes
+    all start again, ``restarts`` times at most. ``on_event`` is told of each event that a rank logs. A call that is
+    cancelled ends the ranks, in GRACE_S seconds at the latest. Raises TrainingFailedError, and UnsafeFolderError for a
+    folder that others can write.
     """
     if nodes is not None:
         why = "whoever reaches the ranks' sockets there can end the training and change its weights"
@@ -87,7 +90,7 @@ async def launch(
         if output is None:
             break
         # One can fail in taking leave, when the work of all is done.
-        if await asyncio.to_thread(read_outcome, job) is not None:
+        if await asyncio.to_thread(read_outcome, job, places) is not None:
             break
         # Other machines can't be told of a reason that lasts, so there the restarts run out, on all of them.
         if left == 0 or (output.lasting is not None and nodes is None):
@@ -95,7 +98,7 @@ async def launch(
                 f"Training {job.id} failed: {output.why()}\nThe log of its ranks is {folder.path / name}"
             )
         event("training.restarted", level="warning", training=job.id, why=output.why(), restarts_left=left - 1)
-    outcome = await asyncio.to_thread(_outcome, job)
+    outcome = await asyncio.to_thread(_outcome, job, places)
     # Of a training that went well there is nothing to look up in it.
     await asyncio.to_thread((folder.path / name).unlink, missing_ok=True)
     return outcome
@@ -237,10 +240,10 @@ def _interface(address: str) -> str:
     )
 
 
-def _outcome(job: Job) -> Outcome:
+def _outcome(job: Job, places: Places) -> Outcome:
     uri = outcome_uri(job)
     try:
-        outcome = read_outcome(job)
+        outcome = read_outcome(job, places)
     except msgspec.DecodeError as error:
         raise TrainingFailedError(f"Training {job.id}: {uri} is no outcome of a training ({error})") from error
     if outcome is None:

@@ -14,6 +14,7 @@ from headrace.logs import event
 from headrace.model import store
 from headrace.model.artifact import beside, save
 from headrace.model.backends.interface import open_backend
+from headrace.model.places import Places
 from headrace.registry.loading import load_version
 from headrace.training.answering import answer
 from headrace.training.compress.measure import float_bytes
@@ -43,23 +44,24 @@ def run(
     *,
     trusted: Collection[str],
     splits: Splits,
+    places: Places,
     holdout: str | None = None,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
-    ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any.
-    Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to be the job's. A rank that is
-    started again goes on from the last checkpoint. Raises DatasetError for rows that can't be trained on or divided,
-    ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
+    ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any; all
+    files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
+    be the job's. A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that can't
+    be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
     rivals = [
-        None if one is None else (one, open_backend("cpu", load_version(one, trusted)))
+        None if one is None else (one, open_backend("cpu", load_version(one, trusted, places)))
         for one in (job.champion, job.baseline)
     ]
     splitting = _splitting(job, splits)
-    checkpoints = StoredCheckpoints(job.checkpoints, exchange)
+    checkpoints = StoredCheckpoints(job.checkpoints, exchange, places)
     aside = _holdout(job, holdout, cluster, exchange, splitting, checkpoints)
     parts = read_parts(job.source, cluster, exchange, splitting, aside)
 
@@ -95,12 +97,13 @@ def run(
     )
     if exchange.rank == 0:
         outcome = _outcome(job, trained, packed, parts, champion, baseline, aside, begun)
-        save(packed.artifact, outcome.uri)
+        where = places.locate(outcome.uri)
+        save(packed.artifact, where)
         if trained.curve is not None:
-            table, picture = beside(outcome.uri)
+            table, picture = beside(where)
             store.write(table, msgspec.json.encode(trained.curve), job.id)
             store.write(picture, draw(trained.curve, outcome.version), job.id)
-        store.write(outcome_uri(job), msgspec.json.encode(outcome), job.id)
+        store.write(places.locate(outcome_uri(job)), msgspec.json.encode(outcome), job.id)
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
     exchange.gather(0, int)

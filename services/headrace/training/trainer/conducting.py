@@ -20,7 +20,7 @@ from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
 from headrace.registry.moving import PinnedAliasError, move
 from headrace.registry.versions import version_record
-from headrace.training.ranks.job import Job, Outcome, read_outcome
+from headrace.training.ranks.job import Job, Outcome
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.election import NotLeadingError
 from headrace.training.trainer.jobs import job_of
@@ -150,7 +150,7 @@ class Conductor:
 
     async def _train(self, training: Training) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
         job = await self._job(training)
-        outcome = await self._offload(lambda: read_outcome(job))
+        outcome = await self._offload(lambda: self._store.read_outcome(job))
         if outcome is None:
             outcome = await self._launch(job)
         version = await self._version(outcome)
@@ -184,8 +184,9 @@ class Conductor:
         return fresh
 
     async def _version(self, outcome: Outcome) -> ModelVersion:
-        artifact = await self._offload(lambda: load(outcome.uri, outcome.sha256, outcome.size))
-        return self._sign(version_record(artifact, name=self._name, uri=outcome.uri, now_ms=self._clock.now_ms()))
+        where = self._store.artifact(outcome)
+        artifact = await self._offload(lambda: load(where, outcome.sha256, outcome.size))
+        return self._sign(version_record(artifact, name=self._name, where=where, now_ms=self._clock.now_ms()))
 
     async def _judge(self, version: ModelVersion, champion: ModelVersion | None, outcome: Outcome) -> Verdict:
         verdict = await self._decide(version, champion, outcome)

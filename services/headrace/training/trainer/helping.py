@@ -12,9 +12,9 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
-from headrace.model.store import StoreError
+from headrace.model.errors import StoreError
 from headrace.registry.models_log import ModelsLog
-from headrace.training.ranks.job import Job, read_outcome
+from headrace.training.ranks.job import Job
 from headrace.training.trainer.conducting import Launch, Offload
 from headrace.training.trainer.patience import patiently
 from headrace.training.trainer.store import TrainingStore
@@ -73,7 +73,7 @@ class Helper:
             return self._job
         try:
             job = await self._offload(lambda: self._store.read_job(training.id))
-            if job is None or await self._offload(lambda: read_outcome(job)) is not None:
+            if job is None or await self._offload(lambda: self._store.read_outcome(job)) is not None:
                 return None
         except StoreError as error:
             event("training.store_away", level="warning", model=self._name, error=str(error))

@@ -9,51 +9,70 @@ Every call blocks, and raises StoreError when the store can't be reached.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from headrace.model import store
-from headrace.model.store import StoreError
-from headrace.training.ranks.job import Job
+from headrace.model.errors import StoreError, StoreFault
+from headrace.model.places import Location, Places, place_of
+from headrace.registry.adopting import versions_folder
+from headrace.training.ranks.job import Job, Outcome, read_outcome
 
 
 class TrainingStore:
-    """The folders of model ``name`` below ``base``, a path or any fsspec URI."""
+    """The folders of model ``name`` below ``base``, a path or URI, which lies in one of ``places`` or is one.
 
-    def __init__(self, base: str, name: str) -> None:
+    Without ``places`` it is the only one. Raises StoreError for any other ``base``.
+    """
+
+    def __init__(self, base: str, name: str, places: Places | None = None) -> None:
+        own = place_of(base)
+        self._places = Places((own,), "trainer.store")
         # A path becomes absolute: a worker that loads the artifact runs elsewhere.
-        uri = base if "://" in base else Path(base).absolute().as_uri()
-        self._base = f"{uri.rstrip('/')}/{name}"
+        self._base = self._places.locate(f"{own.uri.rstrip('/')}/{name}").uri
+        if places is not None:
+            places.locate(self._base)
+        self._versions = versions_folder(base, name)
 
     @property
     def versions(self) -> str:
         """The folder of the artifacts, as a URI."""
-        return f"{self._base}/versions"
+        return self._versions
 
     def training(self, training_id: str) -> str:
         """The folder of one training, as a URI. Raises StoreError for an id that no trainer gave, such as a path."""
         if not training_id.isalnum():
             raise StoreError(
                 f"{training_id!r} is no id of a training, so it gets no folder in {self._base}/trainings: its record "
-                "on the models topic was written by somebody else than a trainer"
+                "on the models topic was written by somebody else than a trainer",
+                StoreFault.REFUSED,
             )
         return f"{self._base}/trainings/{training_id}"
 
     def write_job(self, job: Job) -> None:
         """Keep what the ranks are told."""
-        store.write(self._job(job.id), msgspec.json.encode(job), job.id)
+        store.write(self._at(self._job(job.id)), msgspec.json.encode(job), job.id)
 
     def read_job(self, training_id: str) -> Job | None:
         """What the ranks of a training were told, None when its trainer died before it could keep that."""
-        data = store.read_if_there(self._job(training_id))
+        data = store.read_if_there(self._at(self._job(training_id)))
         return None if data is None else msgspec.json.decode(data, type=Job)
 
     def remove_trainings_but(self, training_id: str) -> None:
         """Remove the folders of all other trainings of this model."""
-        for folder in store.folders(f"{self._base}/trainings"):
+        for folder in store.folders(self._at(f"{self._base}/trainings")):
             if folder != training_id:
-                store.remove_folder(f"{self._base}/trainings/{folder}")
+                store.remove_folder(self._at(f"{self._base}/trainings/{folder}"))
+
+    def read_outcome(self, job: Job) -> Outcome | None:
+        """What came of ``job``, None when its ranks are not done. Raises msgspec.DecodeError for what is no outcome."""
+        return read_outcome(job, self._places)
+
+    def artifact(self, outcome: Outcome) -> Location:
+        """Where the artifact of a training lies. Raises StoreError when it is not among those of this model."""
+        return Places((place_of(self.versions),), "the trainer's own folder of versions").locate(outcome.uri)
+
+    def _at(self, uri: str) -> Location:
+        return self._places.locate(uri)
 
     def _job(self, training_id: str) -> str:
         return f"{self.training(training_id)}/job.json"
