@@ -27,13 +27,14 @@ NETWORK = quantize(random_network(1))
 class Site:
     """Topics of a prefix of their own on the embedded broker, and the command line on them."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, store: Path) -> None:
         self.prefix = f"models-{uuid.uuid4().hex[:8]}."
         self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=False))
         self._options = [
             f"--bootstrap={bootstrap}",
             f"--set=topics.prefix={self.prefix}",
             "--set=kafka.idempotent=false",
+            f"--set=trainer.store={store}",
         ]
         self.run("topics", "apply")
         self.run("topics", "apply", "--results", f"{self.prefix}shadow")
@@ -56,8 +57,8 @@ class Site:
 
 
 @pytest.fixture
-def site(embedded_bootstrap: str) -> Site:
-    return Site(embedded_bootstrap)
+def site(embedded_bootstrap: str, tmp_path: Path) -> Site:
+    return Site(embedded_bootstrap, tmp_path)
 
 
 def answers(version: str, *labels: str) -> list[Outgoing]:

@@ -26,7 +26,17 @@ class Place:
         self.prefix = f"e2e-{next(numbers)}-"
         self.log = folder / "worker.log"
         own = EMBEDDED if embedded else ()
-        self.at = ("--bootstrap", bootstrap, "--set", f"topics.prefix={self.prefix}", "--set", "admin.port=0", *own)
+        store = ("--set", f"trainer.store={folder}")
+        self.at = (
+            "--bootstrap",
+            bootstrap,
+            "--set",
+            f"topics.prefix={self.prefix}",
+            "--set",
+            "admin.port=0",
+            *store,
+            *own,
+        )
         # A group of this test's own: the embedded broker's groups can hang on members of the test before.
         answering = () if model is None else ("--model", str(model))
         self.command = (*self.at, "worker", *answering, "--group", f"{self.prefix}workers")
