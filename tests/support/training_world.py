@@ -14,7 +14,7 @@ from headrace.kafka.keeping import keep_whole
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
-from headrace.model.signing import Sign, signer
+from headrace.model.signing import Seals, Sign, signer
 from headrace.training.ranks.job import Job, Outcome, TopicSource
 from headrace.training.report import compare
 from headrace.training.settings import TrainerSettings
@@ -52,7 +52,8 @@ class TrainingWorld(TwinWorld):
     """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
 
     A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``promoted`` is what the gate says, ``better``
-    whether the candidate is to be the baseline. ``sign`` and ``trusted`` are those of trainers started from then on.
+    whether the candidate is to be the baseline. ``sign``, ``trusted`` and ``seals`` are those of trainers started from
+    then on.
     """
 
     patience_s = 300.0
@@ -67,6 +68,7 @@ class TrainingWorld(TwinWorld):
         self.store = f"memory://trainer-{next(stores)}"
         self.sign: Sign = signer(None, ())
         self.trusted: tuple[str, ...] = ()
+        self.seals = Seals()
         self.keep = keep_whole
         self.trainers: dict[str, Trainer] = {}
         self.runs: dict[str, asyncio.Task[Training | None]] = {}
@@ -88,7 +90,7 @@ class TrainingWorld(TwinWorld):
             topics=TOPICS,
             settings=msgspec.structs.replace(SETTINGS, **settings),
             times=GroupTimes(TIMES.session_timeout_s, TIMES.rebalance_timeout_s),
-            store=TrainingStore(self.store, NAME),
+            store=TrainingStore(self.store, NAME, seals=self.seals),
             launch=self.launch,
             decide=self.decide,
             sign=self.sign,

@@ -92,7 +92,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from headrace.kafka.aio import AioKafkaCluster
     from headrace.kafka.keeping import keeping
     from headrace.logs import event
-    from headrace.model.signing import signer
+    from headrace.model.signing import seals, signer
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
     from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
@@ -105,7 +105,8 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     sign = signer(settings.signing.key_file, settings.signing.trusted)
     names = settings.topics.names()
     name = settings.worker.model_name
-    store = TrainingStore(settings.trainer.store, name, settings.places())
+    own = seals(settings.signing.key_file, settings.signing.trusted)
+    store = TrainingStore(settings.trainer.store, name, settings.places(), own)
     cluster = AioKafkaCluster(settings.kafka)
     registry = CollectorRegistry()
     with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool:
@@ -142,15 +143,17 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster
+    from headrace.model.signing import seals
     from headrace.training.trainer.helping import Helper
     from headrace.training.trainer.store import TrainingStore
 
+    own = seals(settings.signing.key_file, settings.signing.trusted)
     with ThreadPoolExecutor(1, thread_name_prefix="store") as pool:
         helper = Helper(
             name=settings.worker.model_name,
             cluster=AioKafkaCluster(settings.kafka),
             models=settings.topics.names().models,
-            store=TrainingStore(settings.trainer.store, settings.worker.model_name, settings.places()),
+            store=TrainingStore(settings.trainer.store, settings.worker.model_name, settings.places(), own),
             launch=launch,
             offload=_offload(pool),
             clock=SystemClock(),

@@ -9,6 +9,7 @@ version.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from headrace_schemas.records import ModelVersion
 
 CONTEXT = "headrace/version/1"
 """What a signature is for: one made for anything else never fits a version."""
+
+JOB_CONTEXT = "headrace/job/1"
+"""The like for the job of a training."""
 
 Sign = Callable[[ModelVersion], ModelVersion]
 """From a version's record to the same record, signed."""
@@ -104,6 +108,58 @@ def verify(record: ModelVersion, trusted: Collection[str]) -> None:
             f"{what}: its signature by the key {record.signed_by} does not fit its record, so its name, version, "
             "SHA-256, size or labels were altered after it was signed"
         ) from error
+
+
+class Seals(msgspec.Struct, frozen=True):
+    """Who signs the jobs of trainings: ``key`` here, and of ``trusted``, key ids with public keys, one elsewhere.
+
+    Where both are empty, nothing is signed and nothing is asked for.
+    """
+
+    key: Ed25519PrivateKey | None = None
+    trusted: dict[str, bytes] = {}
+
+    def seal(self, name: str, training_id: str, job: bytes) -> tuple[str | None, str | None]:
+        """The signature of a job's exact bytes, as one of model ``name`` and that training, and the key's id."""
+        if self.key is None:
+            return None, None
+        signature = self.key.sign(_job_bytes(name, training_id, job))
+        return base64.b64encode(signature).decode(), key_id(self.key.public_key().public_bytes_raw())
+
+    def check(self, name: str, training_id: str, job: bytes, signature: str | None, signed_by: str | None) -> None:
+        """Raises SignatureError for a job that none of the keys has signed for this model and training."""
+        if not self.trusted:
+            return
+        what = f"The job of training {training_id} of model {name!r}"
+        if signature is None or signed_by not in self.trusted:
+            raise SignatureError(
+                f"{what} is not signed by a key of this trainer ({', '.join(self.trusted)}): somebody else wrote it, "
+                "or a trainer with another signing.key_file"
+            )
+        try:
+            public = Ed25519PublicKey.from_public_bytes(self.trusted[signed_by])
+            public.verify(base64.b64decode(signature, validate=True), _job_bytes(name, training_id, job))
+        except (InvalidSignature, ValueError) as error:
+            raise SignatureError(f"{what}: its signature by the key {signed_by} does not fit it") from error
+
+
+def seals(key_file: str | None, trusted: Collection[str]) -> Seals:
+    """What signs jobs by the private key in ``key_file``, and takes those that it or one of ``trusted`` has signed.
+
+    Raises SigningKeyError when the file can't be used.
+    """
+    known = [public_key_bytes(SIGNING, text) for text in trusted]
+    key: Ed25519PrivateKey | None = None
+    if key_file is not None:
+        key = read_private_key(
+            Path(key_file), Ed25519PrivateKey, SIGNING, named="signing.key_file", refused=SigningKeyError
+        )
+        known.append(key.public_key().public_bytes_raw())
+    return Seals(key, {key_id(one): one for one in known})
+
+
+def _job_bytes(name: str, training_id: str, job: bytes) -> bytes:
+    return msgspec.json.encode((JOB_CONTEXT, name, training_id, hashlib.sha256(job).hexdigest()))
 
 
 def write_new_key(path: Path) -> str:

@@ -15,6 +15,7 @@ from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.model.artifact import load
+from headrace.model.errors import ArtifactError
 from headrace.model.signing import Sign, verify
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.models_writer import ModelsWriter
@@ -23,7 +24,7 @@ from headrace.registry.versions import version_record
 from headrace.training.ranks.job import Job, Outcome
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.election import NotLeadingError
-from headrace.training.trainer.jobs import job_of
+from headrace.training.trainer.jobs import job_of, unfit
 from headrace.training.trainer.metrics import TrainerMetrics
 from headrace.training.trainer.patience import patiently
 from headrace.training.trainer.store import TrainingStore
@@ -117,15 +118,40 @@ class Conductor:
         event("training.begun", model=self._name, training=training.id, reason=reason)
         return training
 
-    async def conduct(self, training: Training) -> Training:
+    async def job_to_go_on_with(self, training: Training, *, erased: bool) -> Job | str:
+        """The job of a training that was found running, or in words why it is not gone on with.
+
+        Whoever may write the models topic can write such a record. So its frozen offsets count only with a job that is
+        signed by a key of ours, where there is one, and says the same; and not when a label was ``erased`` behind them,
+        because the training may hold the text.
+        """
+        if erased:
+            return "labels were erased behind its frozen offsets"
+        try:
+            job = await self._offload(lambda: self._store.read_job(training.id))
+            if job is None:
+                return "its trainer died before it had kept a job"
+            now_ms = self._clock.now_ms()
+            return unfit(job, training, topic=self._topic, store=self._store, now_ms=now_ms) or job
+        except ArtifactError as error:
+            return str(error)
+
+    async def abandon(self, training: Training, why: str) -> None:
+        """End a training that was found running and is not gone on with."""
+        event("training.abandoned", level="warning", model=self._name, training=training.id, why=why)
+        ended = self._ended(training, TrainingState.FAILED, error=f"not gone on with: {why}"[:LONGEST_ERROR])
+        await self._publish([ended])
+
+    async def conduct(self, training: Training, job: Job | None = None) -> Training:
         """See a running training through, from wherever it got to; the record of its end, which is published.
 
+        ``job``: that of one that is gone on with, from :meth:`job_to_go_on_with`; one that was just begun has none.
         What fails in it fails only this training. Raises NotLeadingError when another trainer leads, and KafkaErrors
         that can't be mended here.
         """
         self._metrics.begun()
         try:
-            outcome, version, champion = await self._train(training)
+            outcome, version, champion = await self._train(training, job)
             verdict = await self._judge(version, champion, outcome)
         except (NotLeadingError, KafkaError):
             raise
@@ -148,8 +174,10 @@ class Conductor:
             error = "it was begun by a trainer that led no more"
             await self._publish([self._ended(training, TrainingState.FAILED, error=error)])
 
-    async def _train(self, training: Training) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
-        job = await self._job(training)
+    async def _train(
+        self, training: Training, resumed: Job | None
+    ) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
+        job = resumed or await self._new_job(training)
         outcome = await self._offload(lambda: self._store.read_outcome(job))
         if outcome is None:
             outcome = await self._launch(job)
@@ -160,10 +188,7 @@ class Conductor:
             event("version.published", model=self._name, version=version.version, uri=version.uri)
         return outcome, version, self._known(job.parent)
 
-    async def _job(self, training: Training) -> Job:
-        job = await self._offload(lambda: self._store.read_job(training.id))
-        if job is not None:
-            return job
+    async def _new_job(self, training: Training) -> Job:
         champion = self._log.resolve(self._name, CHAMPION)
         baseline = self._log.resolve(self._name, BASELINE)
         for rival in (champion, baseline):

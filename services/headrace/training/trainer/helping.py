@@ -12,7 +12,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
-from headrace.model.errors import StoreError
+from headrace.model.errors import ArtifactError
 from headrace.registry.models_log import ModelsLog
 from headrace.training.ranks.job import Job
 from headrace.training.trainer.conducting import Launch, Offload
@@ -75,8 +75,8 @@ class Helper:
             job = await self._offload(lambda: self._store.read_job(training.id))
             if job is None or await self._offload(lambda: self._store.read_outcome(job)) is not None:
                 return None
-        except StoreError as error:
-            event("training.store_away", level="warning", model=self._name, error=str(error))
+        except ArtifactError as error:
+            event("training.no_job", level="warning", model=self._name, error=str(error))
             return None
         return job
 

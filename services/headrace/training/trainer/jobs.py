@@ -10,6 +10,26 @@ from headrace.training.splitting import Splits
 from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.records import ModelVersion, Training
 
+LONGEST_RESUME_MS = 24 * 3600 * 1000
+"""A training that began before is not gone on with: Kafka's default keeps a tombstone for a day
+(delete.retention.ms), so an erasure since then may be seen no more."""
+
+
+def unfit(job: Job, training: Training, *, topic: str, store: TrainingStore, now_ms: int) -> str | None:
+    """Why ``training``, of which others may have written the record, is not gone on with by ``job``; None if it is."""
+    told = (job.id, job.created_at_ms, job.checkpoints, job.out)
+    fits = (training.id, training.begun_at_ms, store.training(training.id), store.versions)
+    source = job.source
+    if (
+        told != fits
+        or not isinstance(source, TopicSource)
+        or (source.topic, source.ranges) != (topic, training.offsets)
+    ):
+        return "its record is not that of its job, so somebody else wrote one of the two"
+    if now_ms - training.begun_at_ms > LONGEST_RESUME_MS:
+        return "it began more than a day ago, and what was erased since may be seen no more"
+    return None
+
 
 def job_of(
     training: Training,

@@ -60,6 +60,8 @@ class LabelsReader:
         self._judged: dict[TopicPartition, int] = {}
         self._letter_partitions = 0
         self._looked_s = 0.0
+        self.erased = False
+        """Whether a label was erased behind the last training's snapshot, one that it holds or any other."""
         self.changed_s = clock.monotonic()
         """When the last change was read, as a monotonic time."""
         self.waiting_s: float | None = None
@@ -110,6 +112,7 @@ class LabelsReader:
         begins = await self._consumer.beginning_offsets(names)
         self._snapped = {name: self._positions[name] for name in names}
         self.known.begin_snapshot()
+        self.erased = False
         self.waiting_s = None
         return tuple(
             OffsetRange(name.partition, min(begins[name], self._positions[name]), self._positions[name])
@@ -144,7 +147,10 @@ class LabelsReader:
 
     async def _take(self, name: TopicPartition, records: Sequence[Record]) -> None:
         before = self.known.new, self.known.erased
-        faults = judge(records, self.known, snapped_end=self._snapped.get(name, 0), max_text_bytes=self._max_text_bytes)
+        # Also when its label is not known any more: compaction may have taken it after the training had read it.
+        snapped_end = self._snapped.get(name, 0)
+        self.erased |= any(one.value is None and one.key and one.offset >= snapped_end for one in records)
+        faults = judge(records, self.known, snapped_end=snapped_end, max_text_bytes=self._max_text_bytes)
         self._metrics.read(len(records))
         if (self.known.new, self.known.erased) != before:
             self.changed_s = self._clock.monotonic()

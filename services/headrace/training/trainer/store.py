@@ -14,17 +14,29 @@ import msgspec
 from headrace.model import store
 from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location, Places, place_of
+from headrace.model.signing import Seals
 from headrace.registry.adopting import versions_folder
 from headrace.training.ranks.job import Job, Outcome, read_outcome
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A job as it is kept: its exact bytes, which are JSON themselves, and who signed them."""
+
+    job: msgspec.Raw
+    signature: str | None = None
+    signed_by: str | None = None
 
 
 class TrainingStore:
     """The folders of model ``name`` below ``base``, a path or URI, which lies in one of ``places`` or is one.
 
-    Without ``places`` it is the only one. Raises StoreError for any other ``base``.
+    Without ``places`` it is the only one. ``seals`` signs jobs, and what it can't verify is no job. Raises StoreError
+    for any other ``base``.
     """
 
-    def __init__(self, base: str, name: str, places: Places | None = None) -> None:
+    def __init__(self, base: str, name: str, places: Places | None = None, seals: Seals | None = None) -> None:
+        self._name = name
+        self._seals = seals or Seals()
         own = place_of(base)
         self._places = Places((own,), "trainer.store")
         # A path becomes absolute: a worker that loads the artifact runs elsewhere.
@@ -49,13 +61,27 @@ class TrainingStore:
         return f"{self._base}/trainings/{training_id}"
 
     def write_job(self, job: Job) -> None:
-        """Keep what the ranks are told."""
-        store.write(self._at(self._job(job.id)), msgspec.json.encode(job), job.id)
+        """Keep what the ranks are told, signed where there is a key."""
+        data = msgspec.json.encode(job)
+        kept = _Kept(msgspec.Raw(data), *self._seals.seal(self._name, job.id, data))
+        store.write(self._at(self._job(job.id)), msgspec.json.encode(kept), job.id)
 
     def read_job(self, training_id: str) -> Job | None:
-        """What the ranks of a training were told, None when its trainer died before it could keep that."""
-        data = store.read_if_there(self._at(self._job(training_id)))
-        return None if data is None else msgspec.json.decode(data, type=Job)
+        """What the ranks of a training were told, None when its trainer died before it could keep that.
+
+        Raises SignatureError, where there is a key, when none that is known has signed it, and StoreError for a file
+        that is no job.
+        """
+        where = self._at(self._job(training_id))
+        data = store.read_if_there(where)
+        if data is None:
+            return None
+        try:
+            kept = msgspec.json.decode(data, type=_Kept)
+            self._seals.check(self._name, training_id, bytes(kept.job), kept.signature, kept.signed_by)
+            return msgspec.json.decode(kept.job, type=Job)
+        except msgspec.DecodeError:
+            raise StoreError(f"{where} is no job of a training of this release", StoreFault.FAILED) from None
 
     def remove_trainings_but(self, training_id: str) -> None:
         """Remove the folders of all other trainings of this model."""

@@ -53,6 +53,8 @@ class Term:
         self._clock = clock
         self._watching: asyncio.Task[None] | None = None
         self._training: asyncio.Task[Training] | None = None
+        self._anew: str | None = None
+        """Why a training begins whatever the rules say: it takes the place of one that was not gone on with."""
         self.read = False
         """Whether all labels were read."""
 
@@ -69,12 +71,11 @@ class Term:
         try:
             if self._drift is not None:
                 self._watching = asyncio.create_task(self._drift.run())
-            if last is not None and last.state is TrainingState.RUNNING:
-                event("training.resumed", model=self._name, training=last.id)
-                self._training = asyncio.create_task(self._conductor.conduct(last))
             await self._patiently(reader.start, "reading the labels")
             self.read = True
             event("labels.read", model=self._name, usable=len(reader.known), new=reader.known.new)
+            if last is not None and last.state is TrainingState.RUNNING:
+                await self._go_on_with(last, reader)
             while True:
                 await self._look(reader)
                 ended = self._collect()
@@ -93,6 +94,16 @@ class Term:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await reader.stop()
+
+    async def _go_on_with(self, last: Training, reader: LabelsReader) -> None:
+        """Go on with the training that was found running; one that may not be gone on with is begun anew."""
+        job = await self._conductor.job_to_go_on_with(last, erased=reader.erased)
+        if isinstance(job, str):
+            await self._conductor.abandon(last, job)
+            self._anew = f"training {last.id} was not gone on with"
+            return
+        event("training.resumed", model=self._name, training=last.id)
+        self._training = asyncio.create_task(self._conductor.conduct(last, job))
 
     async def _look(self, reader: LabelsReader) -> None:
         """Read labels for a while, then look at what the models topic says."""
@@ -115,9 +126,11 @@ class Term:
     async def _begin(self, reader: LabelsReader, *, once: bool) -> Training | None:
         """Begin a training when there is a reason to."""
         order = self._order()
-        reason = ONCE if once else reason_to_train(self._facts(reader, order), self._limits)
+        anew = self._anew if len(reader.known) else None
+        reason = ONCE if once else anew or reason_to_train(self._facts(reader, order), self._limits)
         if reason is None:
             return None
+        self._anew = None
         # What was published before an order was given belongs to the training that answers it.
         await self._patiently(reader.catch_up, "reading the labels")
         offsets = await self._patiently(reader.freeze, "asking for the first offsets")
