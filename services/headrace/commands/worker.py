@@ -169,7 +169,7 @@ def _freeze() -> None:
 def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[str | None]:
     import socket
 
-    from headrace.membership import static_member
+    from headrace.membership import machine, static_member
     from headrace.security.private_folder import private_folder
 
     if not settings.kafka.static_members:
@@ -177,6 +177,7 @@ def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractConte
     return static_member(
         private_folder(environ),
         host=socket.gethostname(),
+        machine=machine(),
         cluster=settings.kafka.bootstrap,
         group=settings.worker.group,
     )

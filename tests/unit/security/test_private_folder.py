@@ -95,7 +95,7 @@ def test_a_folder_that_everybody_can_replace_is_not_used(tmp_path):
 def test_a_lock_file_that_is_a_link_leaves_its_victim_as_it_is(shared, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    place = {"host": "here", "cluster": "127.0.0.1:9092", "group": "headrace"}
+    place = {"host": "here", "machine": "abc", "cluster": "127.0.0.1:9092", "group": "headrace"}
     with static_member(ours(shared), **place):
         (lock,) = ours(shared).path.iterdir()
     lock.unlink()
