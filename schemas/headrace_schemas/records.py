@@ -113,6 +113,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``signature`` is ed25519 in base64, over the JSON array, in UTF-8 and without spaces, of "headrace/version/1", name,
     version, sha256, size and labels. ``signed_by`` names the key: 16 hexadecimal digits of its SHA-256.
+    ``path_signature`` is the like by the same key, over "headrace/version/2", these and ``path``: where the artifact
+    lies below its store, the end of ``uri``.
     """
 
     name: str
@@ -134,6 +136,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """An answer with a lower score is ``ok`` without a label."""
     signature: str | None = None
     signed_by: str | None = None
+    path: str | None = None
+    path_signature: str | None = None
 
 
 class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="alias", tag_field="kind"):

@@ -1,9 +1,9 @@
 """Signatures of versions: ed25519 (RFC 8032) over what a version's record says of its artifact.
 
 Signed are the model's name, the version, and the artifact's SHA-256, size and labels: a signed file can't be published
-again under another name or with its labels swapped. What else the file holds is bound by the SHA-256. Where it lies is
-not signed, so that it may be moved; nor are aliases, so who may write the models topic may go back to any signed
-version.
+again under another name or with its labels swapped. What else the file holds is bound by the SHA-256. A second
+signature covers where it lies below its store as well, so a store may be moved as a whole; the first stays as it is for
+workers that know no other. Aliases are not signed, so who may write the models topic may go back to any signed version.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from headrace_schemas.records import ModelVersion
 CONTEXT = "headrace/version/1"
 """What a signature is for: one made for anything else never fits a version."""
 
+PATH_CONTEXT = "headrace/version/2"
+"""The like for the signature that covers where a version lies below its store too."""
+
 JOB_CONTEXT = "headrace/job/1"
 """The like for the job of a training."""
 
@@ -39,6 +42,13 @@ class SignatureError(ArtifactError):
 
 class SigningKeyError(UserError):
     """There is no private key to sign with, or none that can be used."""
+
+
+def signed_with_path(record: ModelVersion) -> bytes:
+    """What the second signature covers: as :func:`signed_bytes`, with :data:`PATH_CONTEXT` and the path at the end."""
+    return msgspec.json.encode(
+        (PATH_CONTEXT, record.name, record.version, record.sha256, record.size, record.labels, record.path),
+    )
 
 
 def signed_bytes(record: ModelVersion) -> bytes:
@@ -75,15 +85,17 @@ def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
 
     def sign(record: ModelVersion) -> ModelVersion:
         signature = base64.b64encode(key.sign(signed_bytes(record))).decode()
-        return msgspec.structs.replace(record, signature=signature, signed_by=key_id(public))
+        second = None if record.path is None else base64.b64encode(key.sign(signed_with_path(record))).decode()
+        return msgspec.structs.replace(record, signature=signature, signed_by=key_id(public), path_signature=second)
 
     return sign
 
 
 def verify(record: ModelVersion, trusted: Collection[str]) -> None:
-    """Check a record's signature against ``trusted``, public keys as settings write them; without any, check nothing.
+    """Check a record's signatures against ``trusted``, public keys as settings write them; without any, check nothing.
 
-    Raises SignatureError when it is not signed, signed by another key, or altered since.
+    The second, which covers the path, is checked where there is one: records of before have none. Raises SignatureError
+    when it is not signed, signed by another key, altered since, or lies at another path than the one signed.
     """
     if not trusted:
         return
@@ -99,15 +111,22 @@ def verify(record: ModelVersion, trusted: Collection[str]) -> None:
             f"{what} is signed by the key {record.signed_by!r}, which is not trusted here (signing.trusted: "
             f"{', '.join(keys)})"
         )
+    public = Ed25519PublicKey.from_public_bytes(keys[record.signed_by])
+    placed = record.path is not None or record.path_signature is not None
     try:
-        signature = base64.b64decode(record.signature, validate=True)
-        Ed25519PublicKey.from_public_bytes(keys[record.signed_by]).verify(signature, signed_bytes(record))
+        public.verify(base64.b64decode(record.signature, validate=True), signed_bytes(record))
+        if placed:
+            public.verify(base64.b64decode(record.path_signature or "", validate=True), signed_with_path(record))
     # OverflowError: a size beyond 64 bits.
     except (InvalidSignature, ValueError, OverflowError) as error:
         raise SignatureError(
             f"{what}: its signature by the key {record.signed_by} does not fit its record, so its name, version, "
-            "SHA-256, size or labels were altered after it was signed"
+            "SHA-256, size, labels or path were altered after it was signed"
         ) from error
+    if placed and not record.uri.endswith(f"/{record.path}"):
+        raise SignatureError(
+            f"{what} lies at another path than {record.path}, the one that was signed: publish it again if you moved it"
+        )
 
 
 class Seals(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ def version_record(artifact: Artifact, *, name: str, where: Location, now_ms: in
         name=name,
         version=artifact.version,
         uri=where.uri,
+        path=where.path,
         sha256=artifact.sha256,
         size=artifact.size,
         labels=artifact.labels,

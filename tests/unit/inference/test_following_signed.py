@@ -180,8 +180,9 @@ def test_a_version_that_lies_in_no_allowed_place_is_refused_before_anything_is_o
         first, second = version(1), version(2)
         await site.publish(key.sign(site.record(first)))
         await site.answered_by(first.version)
-        # The first signature does not cover the URI, so this record is signed by a trusted key.
-        record = key.sign(site.record(second))
+        # The first signature alone does not cover the URI, so this record is signed by a trusted key.
+        placed = key.sign(site.record(second))
+        record = msgspec.structs.replace(placed, path=None, path_signature=None)
         save(second, f"memory://elsewhere/{second.version}")
         for uri in HOSTILE_URIS:
             caplog.clear()
@@ -190,6 +191,24 @@ def test_a_version_that_lies_in_no_allowed_place_is_refused_before_anything_is_o
             await site.goes_on_by(first.version)
             assert "is refused" in refusals(caplog)[-1][1]
             assert "(store-refused)" in refusals(caplog)[-1][1]
+        await site.publish(record, previous=first.version)
+        await site.answered_by(second.version)
+
+    play()
+
+
+def test_a_version_whose_path_is_signed_is_refused_at_any_other(caplog, key):
+    @story
+    async def play(world):
+        site = Site(world, [key.public])
+        first, second = version(1), version(2)
+        await site.publish(key.sign(site.record(first)))
+        await site.answered_by(first.version)
+        record = key.sign(site.record(second))
+        save(second, f"{site.folder}/elsewhere")
+        await site.publish(msgspec.structs.replace(record, uri=f"{site.folder}/elsewhere"), previous=first.version)
+        await site.goes_on_by(first.version)
+        assert "lies at another path" in refusals(caplog)[-1][1]
         await site.publish(record, previous=first.version)
         await site.answered_by(second.version)
 

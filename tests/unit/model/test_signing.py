@@ -21,7 +21,15 @@ import headrace_schemas
 from headrace.config import load_settings
 from headrace.config.sources import SettingsError
 from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
-from headrace.model.signing import SignatureError, SigningKeyError, signed_bytes, signer, verify, write_new_key
+from headrace.model.signing import (
+    SignatureError,
+    SigningKeyError,
+    signed_bytes,
+    signed_with_path,
+    signer,
+    verify,
+    write_new_key,
+)
 from headrace_schemas.codec import decode_models_record
 from headrace_schemas.records import ModelVersion
 from tests.support.signing import SigningKey, new_key
@@ -95,6 +103,48 @@ def test_a_record_that_was_altered_is_refused(change: dict[str, object], key: Si
     altered = msgspec.structs.replace(key.sign(RECORD), **change)
     with pytest.raises(SignatureError, match="does not fit its record"):
         verify(altered, [key.public])
+
+
+PLACED = msgspec.structs.replace(RECORD, uri="s3://models/store/news/versions/a", path="news/versions/a")
+
+
+def test_the_placed_example_is_signed_for_ever_and_taken_by_workers_of_before() -> None:
+    record = decode_models_record((EXAMPLES / "model-version.placed.json").read_bytes())
+    assert isinstance(record, ModelVersion)
+    trusted = [public_key_text(SIGNING, RFC_PUBLIC)]
+    verify(record, trusted)
+    signature = Ed25519PrivateKey.from_private_bytes(RFC_SECRET).sign(signed_with_path(record))
+    assert record.path_signature == base64.b64encode(signature).decode()
+    # They know neither field.
+    verify(msgspec.structs.replace(record, path=None, path_signature=None), trusted)
+
+
+@pytest.mark.parametrize("uri", ["file:///other/store/news/versions/a", "memory://news/versions/a"])
+def test_a_store_may_be_moved_as_a_whole(uri: str, key: SigningKey) -> None:
+    verify(msgspec.structs.replace(key.sign(PLACED), uri=uri), [key.public])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"uri": "s3://models/store/news/versions/b"}, "lies at another path"),
+        ({"uri": "s3://models/store/news/trainings/1/job.json"}, "lies at another path"),
+        ({"uri": "s3://models/store/xnews/versions/a"}, "lies at another path"),
+        ({"uri": "s3://models/store/news/versions/b", "path": "news/versions/b"}, "does not fit its record"),
+        ({"path": None}, "does not fit its record"),
+        ({"path_signature": None}, "does not fit its record"),
+        ({"path": ""}, "does not fit its record"),
+    ],
+)
+def test_a_signed_version_at_another_path_is_refused(change: dict[str, object], said: str, key: SigningKey) -> None:
+    with pytest.raises(SignatureError, match=said):
+        verify(msgspec.structs.replace(key.sign(PLACED), **change), [key.public])
+
+
+def test_the_first_signature_does_not_stand_for_the_second(key: SigningKey) -> None:
+    signed = key.sign(PLACED)
+    with pytest.raises(SignatureError, match="does not fit its record"):
+        verify(msgspec.structs.replace(signed, path_signature=signed.signature), [key.public])
 
 
 def test_a_version_that_nobody_or_somebody_else_signed_is_refused_where_keys_are_trusted(

@@ -95,7 +95,9 @@ class TrainingStore:
 
     def artifact(self, outcome: Outcome) -> Location:
         """Where the artifact of a training lies. Raises StoreError when it is not among those of this model."""
-        return Places((place_of(self.versions),), "the trainer's own folder of versions").locate(outcome.uri)
+        where = Places((place_of(self.versions),), "the trainer's own folder of versions").locate(outcome.uri)
+        # Told from the store, so that its path holds the model's folder too.
+        return self._at(where.uri)
 
     def _at(self, uri: str) -> Location:
         return self._places.locate(uri)
