@@ -130,6 +130,9 @@ class WorkerMetrics:
         self._drift = DriftGauge(registry)
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
         self._partitions = gauge("partitions", "Partitions assigned to this worker.")
+        self._unanswerable = gauge(
+            "partitions_unanswerable", "Partitions of this worker that the results topic lacks: nobody answers them."
+        )
         self._rebalances = counter("rebalances", "Assignments received from the group.")
         self._leases_lost = counter(
             "leases_lost", "Times that the group was not heard for so long that all partitions were given up."
@@ -146,6 +149,10 @@ class WorkerMetrics:
         """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka."""
         self._fetched.inc(len(records))
         self._in_kafka.observe_many([max(0, now_ms - record.timestamp) / 1000 for record in records])
+
+    def unanswerable(self, count: int) -> None:
+        """So many assigned partitions can't be answered until somebody mends a topic."""
+        self._unanswerable.set(count)
 
     def refetched(self) -> None:
         self._refetches.inc()

@@ -62,14 +62,24 @@ async def grown(world: World) -> None:
 
 
 async def requests_grown_first(world: World) -> None:
-    """Somebody adds partitions to the requests alone: the workers say what is missing, and with it they go on."""
+    """Somebody adds partitions to the requests alone: the workers answer the old ones, say what is missing, and with it
+    they answer the new ones too.
+    """
+    workers = tuple(world.workers.running.values())
     async with world.cluster.topics() as topics:
         await topics.add_partitions(world.system.requests, MORE)
-    await refused(tuple(world.workers.running.values()), world.system.results, "topics apply --grow")
-    world.notes.append("workers stopped with code 3 and named what is missing; with it they go on")
+    await world.until(
+        lambda: any(worker.events("partitions.unanswerable") for worker in workers),
+        "a worker's word of what is missing",
+    )
+    said = [str(event["why"]) for worker in workers for event in worker.events("partitions.unanswerable")]
+    assert all(f"{world.system.results} has none" in why and "topics apply --grow" in why for why in said), said
+    for partition in range(PARTITIONS):
+        await answered(world.system, await published(world, TEXTS, partition=partition))
     await _grow(world)
-    await world.staffed()
     await _answered_in_new_partitions(world)
+    assert tuple(world.workers.running.values()) == workers, "a worker ended and was started again"
+    world.notes.append("workers answered the old partitions, named what is missing, and with it went on by themselves")
 
 
 async def overtaken_while_away(world: World) -> None:

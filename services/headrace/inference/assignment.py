@@ -20,6 +20,8 @@ from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 
 RETRY_S = 0.2
+MENDED_LOOK_S = 5.0
+"""How often it is looked whether a partition that can't be answered was mended."""
 LEASE_LOOK_S = 0.1
 
 
@@ -59,11 +61,13 @@ class Assignment:
 
     @property
     def unready(self) -> str | None:
-        """Why nothing of what the group gave is being answered now, in words; None when it is."""
+        """Why not all of what the group gave is being answered now, in words; None when it is."""
         if not self.joined:
             return "not in the group yet"
         if self._consumer.lease_left_s() <= 0:
             return "the group was not heard for a session's length: its coordinator is out of reach, or it rebalances"
+        if unanswerable := self._unanswerable():
+            return "; ".join(partition.unanswerable or "" for partition in unanswerable)
         if any(partition.expected is None for partition in self.partitions.values()):
             return "partitions are being resumed"
         return None
@@ -78,6 +82,7 @@ class Assignment:
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         self._holds = self._lapsed = False
         ended = [self.partitions.pop(name) for name in partitions if name in self.partitions]
+        self._metrics.unanswerable(len(self._unanswerable()))
         await self.end(ended)
         if ended:
             event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
@@ -159,20 +164,29 @@ class Assignment:
         if sending:
             # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
             await asyncio.wait(sending, timeout=self._revoke_timeout)
-        while any(partition.alive for partition in partitions):
+        told: list[int] = []
+        while missing := [partition for partition in partitions if partition.alive and partition.expected is None]:
             try:
-                await self._resume(partitions)
+                await self._resume(missing)
             except KafkaError as error:
                 if not error.retriable:
                     raise
                 event("resume.failed", level="warning", error=str(error))
                 await self._sleep(RETRY_S)
-            else:
-                break
-        known = [partition for partition in partitions if partition.alive and partition.expected is not None]
-        for partition in known:
-            self._consumer.seek(partition.name, partition.expected or 0)
-        self._consumer.resume([partition.name for partition in known])
+                continue
+            known = [partition for partition in missing if partition.alive and partition.expected is not None]
+            for partition in known:
+                self._consumer.seek(partition.name, partition.expected or 0)
+            self._consumer.resume([partition.name for partition in known])
+            self._metrics.unanswerable(len(self._unanswerable()))
+            if left := [partition for partition in missing if partition.alive and partition.unanswerable is not None]:
+                if (numbers := [partition.name.partition for partition in left]) != told:
+                    event("partitions.unanswerable", level="error", partitions=numbers, why=left[0].unanswerable)
+                    told = numbers
+                await self._sleep(MENDED_LOOK_S)
+
+    def _unanswerable(self) -> list[Partition]:
+        return [partition for partition in self.partitions.values() if partition.unanswerable is not None]
 
     def _watch(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

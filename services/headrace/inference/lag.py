@@ -74,11 +74,13 @@ class LagWatch:
         self._steps_seen = self._steps()
         for name, partition in partitions.items():
             partition.end_seen = ends[name]
-            lag = max(0, ends[name] - await self._answered_to(partition)) if partition.expected is not None else 0
+            being_resumed = partition.expected is None and partition.unanswerable is None
+            lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
             oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
             self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
             position, since = self._moved.get(name, (-1, now))
-            if not lag or excused or position != partition.position:
+            told = partition.unanswerable is not None
+            if not lag or told or excused or position != partition.position:
                 self._moved[name] = (partition.position, now)
             elif now - since > self._watchdog:
                 raise StalledError(
@@ -91,6 +93,6 @@ class LagWatch:
 
     async def _answered_to(self, partition: Partition) -> int:
         """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
-        if partition.waiting or partition.in_work or not partition.alive:
+        if partition.waiting or partition.in_work or not partition.alive or partition.expected is None:
             return partition.position
         return max(partition.position, await self._fetched(partition.name))

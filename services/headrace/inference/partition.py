@@ -42,6 +42,8 @@ class Partition:
         self.name = name
         self.alive = True
         self.expected: int | None = None
+        self.unanswerable: str | None = None
+        """Why its requests can't be answered until somebody mends it, in words."""
         self.after = -1
         """Offset of the request before the first waiting one, as the log has it."""
         self.lost: Loss | None = None

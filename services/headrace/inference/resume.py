@@ -58,10 +58,14 @@ class Resumer:
     async def resume(self, partitions: Sequence[Partition]) -> None:
         """Begin each of ``partitions`` at its position, all by the same few calls.
 
-        Raises RefusedError when a person has to decide, and a KafkaError.
+        One that the results topic lacks is left as it is, with the reason in ``unanswerable``: another tool added
+        partitions to the requests topic alone. Raises RefusedError when a person has to decide, and a KafkaError.
         """
         async with self._one_at_a_time:
-            alive = {partition.name: partition for partition in partitions if partition.alive}
+            there = await self._reader.partitions_of(self._results)
+            for partition in partitions:
+                partition.unanswerable = None if partition.name.partition in there else self._missing(partition.name)
+            alive = {p.name: p for p in partitions if p.alive and p.unanswerable is None}
             if not alive:
                 return
             facts = await self._facts(list(alive))
@@ -69,6 +73,12 @@ class Resumer:
                 if partition.alive:
                     self._compare(partition, facts[name].results_end)
                     self._begin(partition, decide(facts[name]))
+
+    def _missing(self, name: TopicPartition) -> str:
+        return (
+            f"{name.topic} has a partition {name.partition} and {self._results} has none, so its requests can't be "
+            "answered; `headrace topics apply --grow` adds what is missing"
+        )
 
     def _compare(self, partition: Partition, end: int) -> None:
         """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
@@ -136,13 +146,6 @@ class Resumer:
 
     async def _facts(self, requests: Sequence[TopicPartition]) -> dict[TopicPartition, Facts]:
         results = {name: TopicPartition(self._results, name.partition) for name in requests}
-        there = await self._reader.partitions_of(self._results)
-        for name in requests:
-            if name.partition not in there:
-                raise RefusedError(
-                    f"{self._results} has no partition {name.partition} though {name.topic} has: "
-                    f"add partitions to {self._results} first (`headrace topics apply --grow`)."
-                )
         both = (*requests, *results.values())
         starts = await self._reader.beginning_offsets(both)
         ends = await self._reader.end_offsets(both)

@@ -6,12 +6,14 @@ import asyncio
 import zlib
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from headrace.core.answer_log import PartitionReader
 from headrace.inference.resume import RefusedError
 from headrace.inference.service import WorkerTopics
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.metrics import WorkerMetrics
 from headrace_schemas.records import Status
 from tests.support.models import label_of
 from tests.support.simulation import GROUP, TOPICS
@@ -150,14 +152,14 @@ async def test_rule_5_another_group_may_answer_into_its_own_results_topic(world)
     assert [record.value for record in world.log("replayed")] == [record.value for record in world.log(TOPICS.results)]
 
 
-def test_rule_5_results_must_have_as_many_partitions_as_requests():
-    @story
-    async def play(world):
-        world.cluster.create_topic(TopicSpec(name=TOPICS.requests, partitions=2))
-        with pytest.raises(RefusedError, match="add partitions to results first"):
-            await asyncio.wait_for(world.start(), 30)
-
-    play()
+@story
+async def test_rule_5_a_worker_that_starts_answers_the_partitions_that_results_has(world):
+    world.cluster.create_topic(TopicSpec(name=TOPICS.requests, partitions=2))
+    await world.publish(*texts(2))
+    await world.publish("not yet", partition=1)
+    world.start()
+    await world.answered(2)
+    await world.until(lambda: "requests has a partition 1" in (world.workers["w0"].unready or ""))
 
 
 @story
@@ -273,3 +275,43 @@ async def test_a_drain_answers_what_is_in_work_commits_and_leaves_the_group(worl
     world.start("w1")
     await world.answered(40)
     assert [answer.offset for answer in world.answers()] == list(range(40))
+
+
+@story
+async def test_rule_5_a_worker_answers_what_it_can_of_a_requests_topic_that_another_tool_grew(world):
+    admin = world.cluster.admin()
+    registry = CollectorRegistry()
+    world.start(metrics=WorkerMetrics(registry), watchdog=20.0)
+    await world.publish("before")
+    await world.answered(1)
+    await admin.add_partitions(TOPICS.requests, 3)
+    await world.publish("of a new one", partition=2)
+    await world.until(lambda: registry.get_sample_value("headrace_partitions_unanswerable") == 2)
+    # Old partitions are answered, and neither the watchdog nor a refusal ends the worker.
+    await world.clock.sleep(100)
+    await world.publish("behind")
+    assert [answer.offset for answer in await world.answered(2)] == [0, 1]
+    assert "requests has a partition 2 and results has none" in world.workers["w0"].unready
+    assert "`headrace topics apply --grow`" in world.workers["w0"].unready
+    assert registry.get_sample_value("headrace_lag_records", {"partition": "2"}) == 1
+    await admin.add_partitions(TOPICS.results, 3)
+    assert [(answer.offset, answer.after) for answer in await world.answered(1, partition=2)] == [(0, -1)]
+    await world.running()
+    assert registry.get_sample_value("headrace_partitions_unanswerable") == 0
+
+
+def test_rule_5_what_another_tool_grew_is_said_once(caplog):
+    @story
+    async def play(world):
+        world.start()
+        await world.running()
+        await world.cluster.admin().add_partitions(TOPICS.requests, 3)
+        await world.clock.sleep(600)
+        await world.cluster.admin().add_partitions(TOPICS.results, 2)
+        await world.clock.sleep(600)
+        await world.publish("one", partition=1)
+        await world.answered(1, partition=1)
+
+    play()
+    said = [record.fields["partitions"] for record in caplog.records if record.message == "partitions.unanswerable"]
+    assert said == [[1, 2], [2]]
