@@ -62,3 +62,10 @@ async def test_a_broken_worker_is_found_out_on_real_kafka(chaos, broken):
     outcome = await chaos("worker-terminated", (*BROKEN, broken))
     assert outcome.error is not None
     assert outcome.error.startswith("the promise was broken"), outcome.error
+
+
+@pytest.mark.slow
+async def test_a_worker_that_answers_past_its_lease_is_found_out_on_real_kafka(chaos):
+    outcome = await chaos("network-coordinator-alone", (*BROKEN, "OutlivesItsLease"))
+    assert outcome.error is not None
+    assert "more than a batch a partition" in outcome.error, outcome.error

@@ -1,4 +1,4 @@
-"""`headrace` with a worker that breaks one rule, in place of `python -m headrace`.
+"""`headrace` with a worker that breaks one rule, in place of `python -m headrace`; its model can be made slow.
 
 $ python -m tests.support.broken_program DropsABatch worker --model FILE
 """
@@ -9,8 +9,10 @@ import sys
 
 from headrace.cli import main
 from headrace.inference import service
+from load.chaos.programs.slow_model import slowed
 from tests.support import broken_workers
 
 if __name__ == "__main__":
     service.Worker = getattr(broken_workers, sys.argv.pop(1))
+    service.compute = slowed(service.compute)
     main()

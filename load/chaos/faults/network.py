@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 from load.chaos.fault import Fault
+from load.chaos.faults.client import covered, grows, repeats, running, twice
+from load.chaos.faults.expecting import published
 from load.chaos.faults.points import at
-from load.chaos.frames import PRODUCE
-from load.chaos.proxy import Way
+from load.chaos.frames import OF_GROUPS, PRODUCE
+from load.chaos.proxy import Passing, Way
 from load.chaos.world import World
+
+BACKLOG = 6_000
+BATCH = 64
+"""worker.max_batch of the slow worker."""
+BEYOND_S = 8.0
+"""So long a worker that kept no lease would go on beside the one that took over."""
 
 
 async def cut(world: World) -> None:
@@ -65,6 +76,54 @@ async def refused(world: World) -> None:
         proxy.refuses = False
 
 
+async def coordinator_alone(world: World) -> None:
+    """A slow worker with much to do loses its group's coordinator, and no broker. The other takes over, and a reader
+    starts again meanwhile.
+    """
+    worker = world.any_worker()
+    (other,) = (one for one in world.workers.running.values() if one is not worker)
+    partitions = sorted(await world.cluster.leaders(world.system.requests))
+    file = world.folder / "read"
+    reading = (world.system.bootstrap, world.system.results, str(file))
+
+    async def hook(passing: Passing) -> bool:
+        of_worker = passing.way is Way.TO_BROKER and passing.request.client == worker.name
+        return not (of_worker and passing.request.api in OF_GROUPS)
+
+    def assigned() -> int:
+        return len(worker.events("partitions.assigned"))
+
+    async with running(world, "reading", *reading) as reader:
+        await grows(world, file)
+        worker.signal(signal.SIGUSR1)
+        await published(world, (f"much to do {number}" for number in range(BACKLOG)))
+        before = assigned()
+        for proxy in world.cluster.proxies:
+            proxy.hook = hook
+        await world.until(
+            lambda: other.events("partitions.assigned")[-1]["partitions"] == partitions,
+            f"{other.name} takes all partitions over",
+        )
+        await world.wait(BEYOND_S)
+        await reader.kill()
+    again = await repeats(world)
+    most = BATCH * len(partitions)
+    assert again <= most, f"{again} answers were appended again, more than a batch a partition ({most})"
+    assert len(worker.events("lease.lost")) == 1, f"{worker.name} did not say once that its lease was lost"
+    worker.signal(signal.SIGUSR2)
+    for proxy in world.cluster.proxies:
+        proxy.hook = None
+    await world.until(lambda: assigned() > before, f"{worker.name} joins afresh")
+    async with running(world, "reading", *reading) as reader:
+        await covered(world, [file])
+        await reader.kill()
+    seen_again = twice(file)
+    assert not seen_again, f"a reader that was started again was handed {seen_again} answers twice"
+    world.notes.append(
+        "it gave its partitions up by itself and joined afresh; a reader started again saw nothing twice"
+    )
+
+
 FAULTS = (
     Fault(name="network-cut", title="all connections reset", about="network", strike=cut),
     Fault(
@@ -82,4 +141,13 @@ FAULTS = (
     Fault(name="network-delayed", title="200 ms on every frame, both ways", about="network", strike=delayed),
     Fault(name="network-swallowed", title="frames vanish for 10 s", about="network", strike=swallowed),
     Fault(name="network-refused", title="connections refused for 10 s", about="network", strike=refused),
+    Fault(
+        name="network-coordinator-alone",
+        title="a slow worker loses its group's coordinator and no broker, for about 15 s",
+        about="network",
+        strike=coordinator_alone,
+        program=(sys.executable, "-m", "load.chaos.programs.slow_model"),
+        sets={"worker.max_batch": str(BATCH)},
+        sequence=False,
+    ),
 )
