@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # How long a fetch may outlast its time: aiokafka waits without bound for the end of a rebalance.
 REBALANCE_CHECK_S = 0.05
 
+CANCEL_AGAIN_S = 0.05
+
 
 LOOKING_WAIT_MS = 50
 """Who reads without a group also asks for offsets, and on one connection those wait behind a fetch that waits."""
@@ -88,7 +90,7 @@ class AioConsumer:
             await self._membership.leave(limit_s)
         self._membership = None
         # In a task of its own: aiokafka's stop can hang, raise, and even let a cancellation inside it escape.
-        stopping = asyncio.ensure_future(self._inner.stop())
+        stopping = asyncio.ensure_future(self._stop_inner())
         try:
             await asyncio.wait((stopping,), timeout=limit_s)
         finally:
@@ -97,6 +99,15 @@ class AioConsumer:
                 stopping.cancel()
                 log.warning("Stopping a consumer did not end well (%r); closing its connections", failure)
                 await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
+
+    async def _stop_inner(self) -> None:
+        # A cancellation that finds aiokafka's fetching where it ends the fetches of an assignment before is taken for
+        # theirs, and then its stop waits for ever. So the fetching is ended first, as often as that takes.
+        fetcher = self._inner._fetcher  # noqa: SLF001 - aiokafka offers no other way
+        while fetcher is not None and not fetcher._fetch_task.done():  # noqa: SLF001
+            fetcher._fetch_task.cancel()  # noqa: SLF001
+            await asyncio.wait((fetcher._fetch_task,), timeout=CANCEL_AGAIN_S)  # noqa: SLF001
+        await self._inner.stop()
 
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         for topic in topics:
