@@ -16,7 +16,7 @@ def rank(ctx: typer.Context) -> None:
     import msgspec
 
     from headrace import logs
-    from headrace.core.errors import UserError
+    from headrace.core.errors import UserError, frames_of, words_of
     from headrace.kafka.errors import KafkaError
     from headrace.training.ranks.job import TopicSource
     from headrace.training.ranks.output import RANK_FAILED
@@ -52,7 +52,8 @@ def rank(ctx: typer.Context) -> None:
         raise typer.Exit(1) from error
     except Exception as error:
         # What a restart may mend: most often another rank has died, and the exchange with it.
-        logs.event(RANK_FAILED, level="error", error=repr(error), lasting=False, exception=error)
+        # The trainer puts the reason into a record and logs the rest, so neither has the words of others.
+        logs.event(RANK_FAILED, level="error", error=words_of(error), lasting=False, traceback=frames_of(error))
         raise typer.Exit(1) from error
     # All is written and every rank knows it. What gloo's threads do at a usual end aborts the process now and then,
     # which would count as a death, and all would be trained again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Iterator
 
 
@@ -46,6 +47,21 @@ def raise_failed(outcomes: Iterable[object]) -> None:
 def with_notes(error: BaseException) -> str:
     """An error's message and its notes, a line each: what a person is shown of it."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def words_of(error: BaseException) -> str:
+    """What a record, or a line of a log, may hold of an error: our own words, and of any other error its kind alone.
+
+    What libraries and drivers say may hold whatever they know, secrets too.
+    """
+    if isinstance(error, Exception) and _ours(error):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}, an error that was not foreseen"
+
+
+def frames_of(error: BaseException) -> str:
+    """Where an error that was not foreseen was raised: the lines of its traceback without its own words."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def _leaves(errors: Iterable[BaseException]) -> Iterator[Exception]:

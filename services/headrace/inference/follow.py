@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.errors import UserError, words_of
 from headrace.inference.infer import Model
 from headrace.inference.serving import Serving
 from headrace.kafka.errors import KafkaError
@@ -28,6 +29,10 @@ POLL_S = 0.1
 SAY_AGAIN_S = 10.0
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
+
+
+class LoadTimeoutError(UserError):
+    """A version was not loaded in time."""
 
 
 class _Loading(msgspec.Struct, frozen=True, eq=False):
@@ -157,14 +162,14 @@ class Follower:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise TimeoutError(f"{wanted.uri} was not loaded within {self._load_timeout:g} s") from error
+            raise LoadTimeoutError(f"{wanted.uri} was not loaded within {self._load_timeout:g} s") from error
 
     def _collect(self, loading: _Loading, target: ModelVersion | None) -> None:
         self._loading = None
         error = loading.task.exception()
         wanted = target is not None and target.version == loading.version
         if error is not None:
-            self._failed(loading.version, str(error) or repr(error), wanted=wanted)
+            self._failed(loading.version, words_of(error), wanted=wanted)
             return
         event("model.loaded", version=loading.version, seconds=round(self._clock.monotonic() - loading.begun_s, 3))
         before = self._before()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from headrace.core.errors import UserError
 from headrace.inference.follow import LONGEST_RETRY_S, POLL_S
 from headrace.inference.infer import Model
 from headrace.inference.service import WorkerTopics
@@ -177,7 +178,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_running_loudly_until
     async def play(world):
         registry = CollectorRegistry()
         store = Store(world)
-        store.faults["v2"] = OSError("the store is unreachable")
+        store.faults["v2"] = UserError("the store is unreachable")
         await versions("v1")(world)
         world.start(answering=store.load, metrics=WorkerMetrics(registry))
         await answered_by(world, "v1")
@@ -204,7 +205,7 @@ def test_a_way_back_that_cannot_be_loaded_is_said_once_and_not_tried_again(caplo
     @story
     async def play(world):
         store = Store(world)
-        store.faults["v1"] = OSError("pruned")
+        store.faults["v1"] = UserError("pruned")
         await versions("v2", previous="v1")(world)
         world.start(answering=store.load)
         await answered_by(world, "v2")
@@ -224,7 +225,7 @@ def test_a_way_back_that_cannot_be_loaded_is_said_once_and_not_tried_again(caplo
 @story
 async def test_a_way_back_is_tried_again_when_the_alias_has_moved(world):
     store = Store(world)
-    store.faults["v1"] = OSError("for a while")
+    store.faults["v1"] = UserError("for a while")
     await versions("v2", previous="v1")(world)
     world.start(answering=store.load)
     await world.until(lambda: store.loads == ["v2", "v1"])
@@ -287,7 +288,7 @@ def test_without_a_version_a_worker_waits_says_so_and_owns_no_partition(caplog):
 @story
 async def test_a_first_version_that_cannot_be_loaded_is_named_as_what_is_waited_for(world):
     store = Store(world)
-    store.faults["v1"] = OSError("no such bucket")
+    store.faults["v1"] = UserError("no such bucket")
     await versions("v1")(world)
     world.start(answering=store.load)
     await world.clock.sleep(10)

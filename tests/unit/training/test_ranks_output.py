@@ -44,12 +44,13 @@ def test_a_reason_that_lasts_explains_all_whatever_comes_after_it():
     assert output.lasting == output.why() == "there is no such file"
 
 
-def test_without_any_reason_the_exit_code_and_the_last_lines_are_the_reason():
+def test_without_any_reason_the_exit_code_is_the_reason_and_the_last_lines_stand_apart():
     output = after("No module named nobody")
     output.ended(0, 1)
 
-    assert output.why() == "rank 0 ended with exit code 1; No module named nobody"
-    assert after().why() == "the ranks wrote nothing"
+    assert output.why() == "rank 0 ended with exit code 1"
+    assert output.last_lines() == "No module named nobody"
+    assert after().why() == "the ranks gave no reason"
 
 
 async def test_lines_are_cut_where_they_end_and_where_they_are_too_long():

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from headrace.core.errors import UserError
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing
 from headrace_schemas.codec import encode_result
@@ -198,7 +199,7 @@ async def test_an_order_is_answered_once_with_every_label_published_before_it(wo
 @story
 async def test_a_failed_training_is_recorded_and_tried_again_after_a_while(world):
     world.start()
-    world.fail = RuntimeError("the ranks were short of memory")
+    world.fail = UserError("the ranks were short of memory")
     await world.label("a", "b", "c")
     (failed,) = await world.trained(1, TrainingState.FAILED)
     assert failed.error == "the ranks were short of memory"
@@ -209,6 +210,21 @@ async def test_a_failed_training_is_recorded_and_tried_again_after_a_while(world
     (done,) = await world.trained()
     assert "after a failure" in done.reason
     assert done.begun_at_ms - failed.ended_at_ms >= 60_000
+
+
+def test_what_others_libraries_say_is_in_no_record_and_no_log(caplog):
+    @story
+    async def play(world):
+        world.start()
+        world.fail = RuntimeError("sasl_password=hunter2")
+        await world.label("a", "b", "c")
+        (failed,) = await world.trained(1, TrainingState.FAILED)
+        assert failed.error == "RuntimeError, an error that was not foreseen"
+
+    play()
+    assert any("in launch" in (record.fields.get("traceback") or "") for record in caplog.records)
+    said = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert "hunter2" not in said
 
 
 @story
@@ -227,7 +243,7 @@ async def test_a_running_training_whose_id_is_a_path_fails_and_the_next_one_goes
 @story
 async def test_a_gate_that_fails_promotes_nothing(world):
     async def decide(*_):
-        raise OSError("the store is away")
+        raise UserError("the store is away")
 
     world.decide = decide
     world.start()

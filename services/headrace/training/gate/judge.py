@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from headrace.core.clock import Clock
-from headrace.core.errors import UserError
+from headrace.core.errors import UserError, words_of
 from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
@@ -231,6 +231,8 @@ async def _replay(
         )
     except (KafkaError, UserError) as error:
         event("replay.failed", level="error", version=candidate.version, champion=champion.version, error=str(error))
-        return Unmeasured(str(error))
+        # A verdict is for everybody who reads the topic, and an error of Kafka repeats its client and the broker.
+        kafka = f"Kafka could not be read ({type(error).__name__}); the trainer's log says why"
+        return Unmeasured(kafka if isinstance(error, KafkaError) else words_of(error))
     finally:
         await consumer.stop()

@@ -94,9 +94,12 @@ async def launch(
             break
         # Other machines can't be told of a reason that lasts, so there the restarts run out, on all of them.
         if left == 0 or (output.lasting is not None and nodes is None):
-            raise TrainingFailedError(
+            failed = TrainingFailedError(
                 f"Training {job.id} failed: {output.why()}\nThe log of its ranks is {folder.path / name}"
             )
+            if last := output.last_lines():
+                failed.add_note(f"They wrote last:\n{last}")
+            raise failed
         event("training.restarted", level="warning", training=job.id, why=output.why(), restarts_left=left - 1)
     outcome = await asyncio.to_thread(_outcome, job, places)
     # Of a training that went well there is nothing to look up in it.
@@ -245,7 +248,7 @@ def _outcome(job: Job, places: Places) -> Outcome:
     try:
         outcome = read_outcome(job, places)
     except msgspec.DecodeError as error:
-        raise TrainingFailedError(f"Training {job.id}: {uri} is no outcome of a training ({error})") from error
+        raise TrainingFailedError(f"Training {job.id}: {uri} is no outcome of a training") from error
     if outcome is None:
         raise TrainingFailedError(f"Training {job.id} ended without its outcome, {uri}")
     return outcome

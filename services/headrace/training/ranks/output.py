@@ -54,9 +54,11 @@ class Output:
         found = [] if self._death is None else [self._death]
         if self._reasons:
             found.append(next(iter(self._reasons.values())))
-        elif self._tail:
-            found.append("\n".join(self._tail))
-        return "; ".join(found) or "the ranks wrote nothing"
+        return "; ".join(found) or "the ranks gave no reason"
+
+    def last_lines(self) -> str:
+        """What they wrote last beside their events, in whoever's words: for the terminal, and for no record."""
+        return "\n".join(self._tail)
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.errors import UserError, frames_of, words_of
 from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.model.artifact import load
@@ -156,9 +157,11 @@ class Conductor:
         except (NotLeadingError, KafkaError):
             raise
         except Exception as error:  # noqa: BLE001 - a job, a store or a gate that fails must not end the service
-            event("training.failed", level="error", exception=error, model=self._name, training=training.id)
-            reason = (str(error) or type(error).__name__)[:LONGEST_ERROR]
-            ended = self._ended(training, TrainingState.FAILED, error=reason)
+            # The record is for everybody who reads the topic, so it holds our own words only; so does the log.
+            reason = words_of(error)
+            where = None if isinstance(error, UserError) else frames_of(error)
+            event("training.failed", level="error", model=self._name, training=training.id, why=reason, traceback=where)
+            ended = self._ended(training, TrainingState.FAILED, error=reason[:LONGEST_ERROR])
             await self._publish([ended])
         else:
             ended = self._ended(training, TrainingState.DONE, version=version.version)
