@@ -173,10 +173,10 @@ def read_text(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """
     count = hash_text(data, start, end, characters, hashes, 0, len(hashes))
     for p in range(count):
-        prefetch(word_slots, home_slot(hashes[p], word_shift))
+        prefetch(word_slots, home_slot(word_slots, hashes[p], word_shift))
     for p in range(count - 1):
         pairs[p] = bigram(hashes[p], hashes[p + 1])
-        prefetch(bigram_slots, home_slot(pairs[p], bigram_shift))
+        prefetch(bigram_slots, home_slot(bigram_slots, pairs[p], bigram_shift))
     for p in range(count):
         row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
         rows[p] = row
