@@ -15,6 +15,7 @@ from headrace.training.recipe import Recipe
 from headrace.training.splitting import UNKEYED, Splits, Splitting
 from headrace.training.trainer.reproducing import (
     NotReproducibleError,
+    check_source,
     compare_rows,
     job_again,
     lineage_of,
@@ -53,9 +54,17 @@ async def compared(world: TrainingWorld, lineage: Lineage):
 async def test_labels_that_came_later_change_nothing_of_the_snapshot(world):
     lineage = await trained(world)
     await world.label("0-1", "new", label="neg")
-    await world.put("0-2", None)
+    await world.put("never there", None)
     found = await compared(world, lineage)
     assert (found.equal, found.rows, found.erased, found.labelled) == (True, lineage.rows, (), ())
+
+
+@story
+async def test_a_snapshot_with_a_text_that_was_erased_since_is_trained_no_more_though_the_log_still_has_it(world):
+    lineage = await trained(world)
+    await world.put("0-2", None)
+    found = await compared(world, lineage)
+    assert (found.equal, found.rows, found.erased) == (False, lineage.rows, ("0-2",))
 
 
 @story
@@ -127,3 +136,20 @@ async def test_the_job_again_is_the_job_that_made_the_version(world):
     for without in ({"lineage": None}, {"lineage": msgspec.structs.replace(lineage, offsets=())}):
         with pytest.raises(NotReproducibleError, match="v1 can't be trained again"):
             lineage_of(msgspec.structs.replace(version, **without))
+
+
+def test_a_record_does_not_choose_the_topic_that_is_read() -> None:
+    lineage = Lineage(source="classify.requests", digest="d", rows=1, offsets=(OffsetRange(0, 0, 1),), recipe="{}")
+    version = ModelVersion(
+        name=NAME,
+        version="v1",
+        uri="memory://v1",
+        sha256="0",
+        size=1,
+        labels=("pos",),
+        created_at_ms=5,
+        lineage=lineage,
+    )
+    with pytest.raises(NotReproducibleError, match=r"trained from the topic 'classify\.requests'"):
+        check_source(version, lineage, "classify.labels")
+    check_source(version, lineage, "classify.requests")

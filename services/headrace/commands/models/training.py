@@ -100,16 +100,20 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
     import msgspec
 
     from headrace.model.places import places_of
+    from headrace.model.signing import verify
     from headrace.registry.finding import find_version
     from headrace.training.splitting import Splits
-    from headrace.training.trainer.reproducing import compare_rows, job_again, lineage_of, source_of, splitting_of
+    from headrace.training.trainer import reproducing
 
     async with open_models(settings) as models:
         version = find_version(models.log, settings.worker.model_name, wanted)
-        lineage = lineage_of(version)
-        source = source_of(lineage, settings.trainer)
+        verify(version, settings.signing.trusted)
+        lineage = reproducing.lineage_of(version)
+        reproducing.check_source(version, lineage, settings.topics.names().labels)
+        source = reproducing.source_of(lineage, settings.trainer)
         splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
-        rows = await compare_rows(models.cluster, source, lineage.digest, splitting_of(version, splits))
+        splitting = reproducing.splitting_of(version, splits)
+        rows = await reproducing.compare_rows(models.cluster, source, lineage.digest, splitting)
     for line in describe(version, lineage, rows):
         say(line)
     if not rows.equal:
@@ -118,7 +122,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
     ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
     with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
         places = places_of((folder,), "a temporary folder")
-        job = job_again(version, source, folder=folder, holdout=settings.gate.holdout)
+        job = reproducing.job_again(version, source, folder=folder, holdout=settings.gate.holdout)
         return await _train_again(version, job, places, launcher(ctx, bootstrap, ranks, places))
 
 

@@ -31,9 +31,10 @@ class NotReproducibleError(UserError):
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """What the log has now of a version's snapshot.
 
-    ``equal``: the same labels, ids and texts. ``rows``: training and validation rows now. ``retention``: offsets that
-    were deleted. ``erased`` and ``labelled``: ids that were erased or labelled later and that the snapshot does not
-    hold; those among them that it held are what compaction took, and new ids look the same.
+    ``equal``: the same labels, ids and texts, of which none was erased since. ``rows``: training and validation rows
+    now. ``retention``: offsets that were deleted. Where they are not equal, ``erased`` and ``labelled`` are ids: those
+    erased later, and those labelled later that the snapshot does not hold. What compaction took of it looks like a
+    new id.
     """
 
     equal: bool
@@ -52,6 +53,15 @@ def lineage_of(version: ModelVersion) -> Lineage:
             "versions that `headrace trainer` made have them."
         )
     return lineage
+
+
+def check_source(version: ModelVersion, lineage: Lineage, labels: str) -> None:
+    """Raises NotReproducibleError when the record names another topic than ``labels``: it is not for it to choose."""
+    if lineage.source != labels:
+        raise NotReproducibleError(
+            f"{version.version} can't be trained again here: its record says that it was trained from the topic "
+            f"{lineage.source!r}, and topics.labels is {labels!r}. If it is yours, set that as topics.labels."
+        )
 
 
 def source_of(lineage: Lineage, settings: TrainerSettings) -> TopicSource:
@@ -82,14 +92,17 @@ async def compare_rows(cluster: Cluster, source: TopicSource, digest: str, split
     numbers = [one.partition for one in source.ranges]
     shard = await read_partitions(cluster, source, numbers)
     parts = agree(shard, Alone(), splitting)
-    equal = parts.digest == digest
-    later = () if equal else await _gone(cluster, source, shard)
+    later = await _later(cluster, source, shard)
+    erased = tuple(id_ for id_, is_erased in later if is_erased)
+    # Compaction may not have taken yet what was erased, and it is to be learnt from no more.
+    held = {record.id.decode("utf-8", "backslashreplace") for record in shard.records}
+    equal = parts.digest == digest and held.isdisjoint(erased)
     return Rows(
         equal=equal,
         rows=parts.rows,
         retention=shard.dropped.get("retention", 0),
-        erased=tuple(id_ for id_, erased in later if erased),
-        labelled=tuple(id_ for id_, erased in later if not erased),
+        erased=() if equal else erased,
+        labelled=() if equal else tuple(id_ for id_, is_erased in later if not is_erased),
     )
 
 
@@ -121,8 +134,8 @@ def job_again(version: ModelVersion, source: TopicSource, *, folder: str, holdou
     )
 
 
-async def _gone(cluster: Cluster, source: TopicSource, shard: Shard) -> tuple[tuple[str, bool], ...]:
-    """Ids with a record behind the snapshot and none in it, and whether that record erases."""
+async def _later(cluster: Cluster, source: TopicSource, shard: Shard) -> tuple[tuple[str, bool], ...]:
+    """Ids with a record behind the snapshot that erases them, or that have none in it; whether that record erases."""
     consumer = cluster.consumer(read_committed=True)
     await consumer.start()
     try:
@@ -138,5 +151,5 @@ async def _gone(cluster: Cluster, source: TopicSource, shard: Shard) -> tuple[tu
     return tuple(
         (record.id.decode("utf-8", "backslashreplace"), record.content is None)
         for record in later.records
-        if record.id not in known
+        if record.content is None or record.id not in known
     )
