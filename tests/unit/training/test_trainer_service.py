@@ -197,6 +197,19 @@ async def test_an_order_is_answered_once_with_every_label_published_before_it(wo
 
 
 @story
+async def test_an_order_from_the_far_future_is_not_answered_and_another_is(world):
+    world.start(least_rows=1000)
+    await world.label("a")
+    for ahead_ms in (25 * 3600 * 1000, 10**18):
+        await world.decree(TrainingOrder(name=NAME, ordered_at_ms=world.clock.now_ms() + ahead_ms, reason="forged"))
+        await world.clock.sleep(30)
+    assert not world.trainings()
+    await world.decree(TrainingOrder(name=NAME, ordered_at_ms=world.clock.now_ms(), reason="now"))
+    (done,) = await world.trained()
+    assert done.reason == "ordered: now"
+
+
+@story
 async def test_a_failed_training_is_recorded_and_tried_again_after_a_while(world):
     world.start()
     world.fail = UserError("the ranks were short of memory")

@@ -23,6 +23,8 @@ from headrace_schemas.records import OffsetRange, Training, TrainingOrder, Train
 
 LOOK_S = 0.5
 ONCE = "once, by hand"
+CLOCKS_APART_MS = 24 * 3600 * 1000
+"""How far the clock of whoever gives an order may be ahead."""
 
 T = TypeVar("T")
 
@@ -55,6 +57,8 @@ class Term:
         self._training: asyncio.Task[Training] | None = None
         self._anew: str | None = None
         """Why a training begins whatever the rules say: it takes the place of one that was not gone on with."""
+        self._absurd: TrainingOrder | None = None
+        """The order from the far future of which was said that it is not answered."""
         self.read = False
         """Whether all labels were read."""
 
@@ -140,6 +144,12 @@ class Term:
         """The order that no training has answered yet."""
         order, last = self._log.orders.get(self._name), self._log.trainings.get(self._name)
         if order is None or (last is not None and last.begun_at_ms >= order.ordered_at_ms):
+            return None
+        if order.ordered_at_ms - self._clock.now_ms() > CLOCKS_APART_MS:
+            # The training that answers it takes its time, and versions are named and sorted by that.
+            if order != self._absurd:
+                self._absurd = order
+                event("order.refused", level="warning", model=self._name, ordered_at_ms=order.ordered_at_ms)
             return None
         return order
 
