@@ -139,7 +139,7 @@ async def test_who_takes_over_knows_what_was_seen_however_far_behind_a_zombie_wr
         async with (
             Client(cluster, results=topic, max_batch=1) as client,
             client.group_reader(name, "beginning") as member,
-            asyncio.timeout(LIMIT_S),
+            within(LIMIT_S, f"the reading up to request {last} by a group"),
         ):
             while last not in seen or await committed() < end:
                 for one in await member.read():
