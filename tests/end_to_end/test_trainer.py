@@ -7,15 +7,18 @@ import re
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from headrace.client.dead_letters import read_dead_letters
+from headrace.core.secret import Secret
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import load
 from headrace.registry.models_log import ModelsLog
-from headrace_load.processes import headrace, running
+from headrace.training.splitting import Splitting
+from headrace_load.processes import ProgramError, headrace, running
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, TrainingState
 from tests.support.waiting import until, within
@@ -81,3 +84,64 @@ async def test_a_killed_trainers_training_ends_as_a_champion_by_the_next_trainer
     assert load(champion.uri, champion.sha256, champion.size).version == champion.version
     letters = [found.letter async for found in read_dead_letters(cluster, f"{prefix}classify.dead-letters")]
     assert [(letter.key, letter.error) for letter in letters] == [(b"rubbish", "bad-bytes")]
+
+
+@pytest.mark.apache
+async def test_labels_are_divided_by_a_secret_key_and_rows_on_a_topic_of_their_own_decide(
+    apache_bootstrap, tmp_path: Path
+):
+    prefix, key = f"keyed-{uuid.uuid4().hex[:8]}-", "a key that no labeller has"
+    (tmp_path / "split.key").write_text(f"{key}\n")
+    sets = {
+        "topics.prefix": prefix,
+        "trainer.group": f"{prefix}trainer",
+        "trainer.store": str(tmp_path / "store"),
+        "trainer.split_key_file": str(tmp_path / "split.key"),
+        "trainer.epochs": "2",
+        "trainer.settle": "0",
+        "gate.holdout": f"topic:{prefix}holdout",
+        "admin.port": "0",
+    }
+
+    def at(**other: str) -> tuple[str, ...]:
+        given = {**sets, **other}
+        return (
+            "--bootstrap",
+            apache_bootstrap,
+            *(part for name, value in given.items() for part in ("--set", f"{name}={value}")),
+        )
+
+    await headrace(*at(), "topics", "apply")
+    cluster = AioKafkaCluster(KafkaSettings(bootstrap=apache_bootstrap))
+    admin, producer = cluster.admin(), cluster.producer()
+    await admin.start()
+    await admin.create_topic(TopicSpec(name=f"{prefix}holdout", partitions=2, config={"cleanup.policy": "compact"}))
+    await admin.stop()
+    await producer.start()
+    made = labels(360)
+    await producer.send_many(f"{prefix}classify.labels", made)
+    await producer.send_many(f"{prefix}holdout", made[:60])
+    await producer.stop()
+
+    async with within(LIMIT_S, "the end of the training"):
+        said = await headrace(*at(), "trainer", "--once")
+    models = ModelsLog(cluster, f"{prefix}classify.models")
+    await models.start()
+    await models.stop()
+    champion = models.resolve("default", "champion")
+    verdict = models.verdicts["default", champion.version]
+    splitting = Splitting(Secret(key))
+    assert champion.lineage.split == splitting.id
+    assert champion.lineage.dropped["holdout"] == 60
+    assert "60 rows of gate.holdout" in verdict.reason
+    assert models.aliases["default", "baseline"].version == champion.version
+    assert "split.unkeyed" not in said
+    told = b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file())
+    assert splitting.id.encode() in told
+    for written in (told, said.encode(), msgspec.json.encode([champion, verdict])):
+        assert key.encode() not in written
+
+    other = tmp_path / "other.key"
+    other.write_text("another key, just as long\n")
+    with pytest.raises(ProgramError, match=r"can't be trained again here: its rows were divided by the split"):
+        await headrace(*at(**{"trainer.split_key_file": str(other)}), "models", "reproduce", "champion")
