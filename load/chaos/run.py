@@ -79,8 +79,8 @@ async def _run(
     name = f"{fault.name}-{seed}"
     system = prefixed(cluster.bootstrap, f"{name}.")
     await make_topics(system, PARTITIONS)
-    # Faults put files beside the store too.
-    store = folder / "store"
+    # Faults make stores of their own beside it.
+    store = folder / "published"
     if fault.follows:
         kept = {"HEADRACE_TRAINER__STORE": str(store), "HEADRACE_STORE__ALLOWED": str(folder)}
         await headrace("models", "publish", str(model), environment={**system.environment(), **kept})
