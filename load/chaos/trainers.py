@@ -45,6 +45,7 @@ class Trainers:
             "log.format": "json",
             "trainer.group": self._group,
             "trainer.store": str(self.store),
+            "store.allowed": str(self._folder),
             "trainer.epochs": "2",
             "trainer.settle": "0",
             # What the workers begin with is made of random weights, so nearly every answer changes.
