@@ -19,7 +19,7 @@ from headrace.training.ranks.job import Job, Outcome, TopicSource
 from headrace.training.report import compare
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
+from headrace.training.trainer.service import Trainer, TrainerTopics
 from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.codec import decode_models_record, encode_label, encode_models_record
 from headrace_schemas.dead_letters import dead_letter_from_record
@@ -89,7 +89,6 @@ class TrainingWorld(TwinWorld):
             cluster=self.cluster.node(name),
             topics=TOPICS,
             settings=msgspec.structs.replace(SETTINGS, **settings),
-            times=GroupTimes(TIMES.session_timeout_s, TIMES.rebalance_timeout_s),
             store=TrainingStore(self.store, NAME, seals=self.seals),
             launch=self.launch,
             decide=self.decide,

@@ -95,7 +95,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from headrace.model.signing import seals, signer
     from headrace.training.text_keys import text_keys
     from headrace.training.trainer.metrics import TrainerMetrics
-    from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
+    from headrace.training.trainer.service import Trainer, TrainerTopics
     from headrace.training.trainer.store import TrainingStore
 
     if settings.trainer.split_key is None:
@@ -119,7 +119,6 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 cluster=cluster,
                 topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
                 settings=settings.trainer,
-                times=GroupTimes(settings.kafka.session_timeout_ms / 1000, settings.kafka.rebalance_timeout_ms / 1000),
                 store=store,
                 launch=launch,
                 decide=_gate(settings, cluster, offload),

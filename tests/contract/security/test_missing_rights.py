@@ -32,7 +32,7 @@ from headrace.training.gate.replay import replay
 from headrace.training.labelling import Labelled, publish_labels
 from headrace.training.settings import TrainerSettings
 from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.service import GroupTimes, Trainer, TrainerTopics
+from headrace.training.trainer.service import Trainer, TrainerTopics
 from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.codec import encode_label, encode_request, encode_result
 from headrace_schemas.paths import RequestShape, compile_shape
@@ -176,7 +176,6 @@ async def trainer(cluster: AioKafkaCluster, names: Names) -> None:
         cluster=cluster,
         topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
         settings=TrainerSettings(group=names.trainer_groups[0], least_rows=1, new_labels=1, settle=0.0),
-        times=GroupTimes(6.0, 10.0),
         store=TrainingStore(f"memory://{names.models}", "default"),
         sign=signer(None, ()),
         trusted=(),

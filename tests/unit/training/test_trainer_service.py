@@ -336,8 +336,8 @@ async def test_checkpoints_of_trainings_before_are_removed(world):
 async def test_an_error_that_trying_again_cannot_mend_ends_the_trainer_with_its_reason(world):
     class Faults:
         async def point(self, member: str, name: str) -> None:
-            if name == "commit.before":
-                raise NotAuthorizedError("no right to commit")
+            if name == "join.before":
+                raise NotAuthorizedError("no right to join")
 
     world.cluster.faults = Faults()
     run = world.start()

@@ -1,4 +1,6 @@
-"""Trainers that are killed, frozen and cut off at random over the twin: trainings never overlap, and labels win."""
+"""Trainers that are killed, frozen and cut off at random over the twin: never do two lead, trainings never overlap, and
+labels win.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ NAMES = ("t0", "t1")
 
 
 class Trouble:
-    """Delays and errors at the points of every call, and deaths and freezes of whole trainers."""
+    """Delays and errors at the points of every call; whole trainers die, freeze and lose the coordinator."""
 
     def __init__(self, world: TrainingWorld, rng: random.Random) -> None:
         self.world = world
@@ -38,11 +40,15 @@ class Trouble:
             raise (ProducerDeadError if dead else BrokerUnavailableError)(f"told to fail at {name}")
 
     async def strike(self, name: str) -> None:
-        kind = self.rng.choice(("kill", "freeze", "stop"))
+        kind = self.rng.choice(("kill", "freeze", "stop", "cut"))
         if kind == "freeze":
             self.world.cluster.freeze(name)
             await self.world.clock.sleep(self.rng.uniform(1, 15))
             self.world.cluster.thaw(name)
+        elif kind == "cut":
+            self.world.cluster.cut_coordinator(name)
+            await self.world.clock.sleep(self.rng.uniform(1, 15))
+            self.world.cluster.restore_coordinator(name)
         elif kind == "kill":
             self.world.kill(name)
         else:
@@ -57,6 +63,13 @@ class Trouble:
                 if run is not None and isinstance(error := run.exception(), Exception):
                     assert isinstance(error, BrokerUnavailableError)
                 self.world.start(name)
+
+
+async def never_two_lead(world: TrainingWorld) -> None:
+    while True:
+        leading = [name for name, run in world.runs.items() if world.trainers[name].leads and not run.done()]
+        assert len(leading) <= 1, "two trainers lead"
+        await world.clock.sleep(0.05)
 
 
 def check(records: list[object]) -> None:
@@ -87,7 +100,7 @@ def test_whatever_happens_to_trainers_trainings_follow_one_another_and_the_last_
 
 
 def test_the_judge_sees_a_trainer_that_goes_on_although_another_leads(monkeypatch):
-    async def unproven(_: Election) -> None:
+    def unproven(_: Election) -> None:
         return
 
     async def never(_: Election) -> None:
@@ -110,6 +123,7 @@ def play(seed: int) -> None:
         rng = random.Random(seed)
         trouble = Trouble(world, rng)
         world.train_s = 12.0
+        watching = asyncio.create_task(never_two_lead(world))
         try:
             trouble.revive()
             number = 0
@@ -128,7 +142,9 @@ def play(seed: int) -> None:
             )
             assert world.alias().version == world.trainings(TrainingState.DONE)[-1].version
             check(world.models())
+            assert not watching.done() or watching.result()
         finally:
+            watching.cancel()
             await asyncio.wait_for(world.close(), 60)
 
     run_turned(main())

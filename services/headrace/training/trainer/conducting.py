@@ -60,7 +60,7 @@ class Offload(Protocol):
 
 
 class Conductor:
-    """Conducts the trainings of model ``name``. ``confirm`` raises NotLeadingError unless this trainer still leads.
+    """Conducts the trainings of model ``name``. ``writer`` raises NotLeadingError unless this trainer still leads.
 
     ``sign`` signs what is published, and of ``trusted`` public keys, if there are any, one has to have signed the
     champion that it is compared with. ``holdout`` is where rows are that decide instead of the test rows.
@@ -79,7 +79,6 @@ class Conductor:
         decide: Decide,
         sign: Sign,
         trusted: Collection[str],
-        confirm: Callable[[], Awaitable[None]],
         offload: Offload,
         clock: Clock,
         metrics: TrainerMetrics,
@@ -95,7 +94,6 @@ class Conductor:
         self._decide = decide
         self._sign = sign
         self._trusted = trusted
-        self._confirm = confirm
         self._offload = offload
         self._clock = clock
         self._metrics = metrics
@@ -262,6 +260,5 @@ class Conductor:
         )
 
     async def _publish(self, records: Sequence[ModelsRecord]) -> None:
-        await self._confirm()
         await self._writer.publish(records)
         await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)

@@ -42,19 +42,25 @@ class PatientSender:
     """Publishes what must not get lost, each time by a producer of its own: it is rare, and none outlives a failure.
 
     A record may be appended twice, so it needs a key or a place that makes it the same record to its readers.
+    ``confirm`` is called immediately before each try hands records over; what it raises ends them all.
     """
 
-    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, confirm: Callable[[], None] = lambda: None) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._confirm = confirm
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
-        """Append ``records`` in order and wait for all of them. Raises as :func:`patiently` does."""
+        """Append ``records`` in order and wait for all of them.
+
+        Raises as :func:`patiently` does, and what ``confirm`` raises.
+        """
 
         async def send() -> Appended:
             producer = self._cluster.producer()
             try:
                 await producer.start()
+                self._confirm()
                 return await producer.send_batch(topic, partition, records)
             finally:
                 await producer.stop()

@@ -43,13 +43,6 @@ class TrainerTopics(msgspec.Struct, frozen=True):
     results: str
 
 
-class GroupTimes(msgspec.Struct, frozen=True):
-    """After how many seconds of silence, and of a rebalance, a group gives a member's partitions to another."""
-
-    session_s: float
-    rebalance_s: float
-
-
 class Trainer:
     """One trainer of model ``name``. With ``once`` it ends with the first training that it conducted."""
 
@@ -60,7 +53,6 @@ class Trainer:
         cluster: Cluster,
         topics: TrainerTopics,
         settings: TrainerSettings,
-        times: GroupTimes,
         store: TrainingStore,
         launch: Launch,
         decide: Decide,
@@ -83,14 +75,7 @@ class Trainer:
         self._keep = keep
         self._sender = PatientSender(cluster, clock)
         self._log = ModelsLog(cluster, topics.models)
-        self._election = Election(
-            cluster,
-            topic=topics.models,
-            group=f"{settings.group}-election",
-            session_s=times.session_s,
-            rebalance_s=times.rebalance_s,
-            clock=clock,
-        )
+        self._election = Election(cluster, topic=topics.models, group=f"{settings.group}-election", clock=clock)
         self._drift = None
         if settings.drift is not None:
             self._drift = DriftWatch(
@@ -106,13 +91,12 @@ class Trainer:
             topic=topics.labels,
             settings=settings,
             log=self._log,
-            writer=ModelsWriter(self._sender, topics.models),
+            writer=ModelsWriter(PatientSender(cluster, clock, self._election.confirm), topics.models),
             store=store,
             launch=launch,
             decide=decide,
             sign=sign,
             trusted=trusted,
-            confirm=self._election.confirm,
             offload=offload,
             clock=clock,
             metrics=metrics,
