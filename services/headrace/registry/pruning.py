@@ -23,6 +23,8 @@ class Removal(msgspec.Struct, frozen=True):
     kept: str | None = None
 
 
+SHARED = "another version has the same artifact"
+
 Remove = Callable[[ModelVersion], Awaitable[Removal]]
 """Removes the artifact of a version, as :func:`remove_artifact` does."""
 
@@ -94,7 +96,7 @@ async def prune(
         await log.refresh()
         if in_use(log, version):
             continue
-        removal = Removal() if shared(log, version) else await remove(version)
+        removal = Removal(kept=SHARED) if shared(log, version) else await remove(version)
         verdict = log.verdicts.get((version.name, version.version))
         gone: list[ModelsRecord] = [version] if verdict is None else [verdict, version]
         await writer.forget(gone)

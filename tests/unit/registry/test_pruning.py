@@ -108,8 +108,8 @@ async def test_a_file_that_another_version_needs_stays(log: ModelsLog, writer: M
         removed.append(version.version)
         return Removal(freed=1000)
 
-    freed = [(version.version, of.freed) async for version, of in prune(log, writer, "m", 1, remove=remove)]
-    assert freed == [("v0", 0), ("v1", 0)]
+    said = [(version.version, of) async for version, of in prune(log, writer, "m", 1, remove=remove)]
+    assert said == [(name, Removal(kept="another version has the same artifact")) for name in ("v0", "v1")]
     assert removed == []
 
 
