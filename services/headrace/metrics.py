@@ -131,7 +131,8 @@ class WorkerMetrics:
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
         self._partitions = gauge("partitions", "Partitions assigned to this worker.")
         self._unanswerable = gauge(
-            "partitions_unanswerable", "Partitions of this worker that the results topic lacks: nobody answers them."
+            "partitions_unanswerable",
+            "Partitions of this worker that the results or the dead-letters topic lacks: nobody answers them.",
         )
         self._rebalances = counter("rebalances", "Assignments received from the group.")
         self._leases_lost = counter(

@@ -73,7 +73,7 @@ async def requests_grown_first(world: World) -> None:
         "a worker's word of what is missing",
     )
     said = [str(event["why"]) for worker in workers for event in worker.events("partitions.unanswerable")]
-    assert all(f"{world.system.results} has none" in why and "topics apply --grow" in why for why in said), said
+    assert all(f"missing in {world.system.results}" in why and "topics apply --grow" in why for why in said), said
     for partition in range(PARTITIONS):
         await answered(world.system, await published(world, TEXTS, partition=partition))
     await _grow(world)

@@ -164,7 +164,7 @@ class Assignment:
         if sending:
             # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
             await asyncio.wait(sending, timeout=self._revoke_timeout)
-        told: list[int] = []
+        told: list[str | None] = []
         while missing := [partition for partition in partitions if partition.alive and partition.expected is None]:
             try:
                 await self._resume(missing)
@@ -180,9 +180,10 @@ class Assignment:
             self._consumer.resume([partition.name for partition in known])
             self._metrics.unanswerable(len(self._unanswerable()))
             if left := [partition for partition in missing if partition.alive and partition.unanswerable is not None]:
-                if (numbers := [partition.name.partition for partition in left]) != told:
-                    event("partitions.unanswerable", level="error", partitions=numbers, why=left[0].unanswerable)
-                    told = numbers
+                if (whys := [partition.unanswerable for partition in left]) != told:
+                    numbers = [partition.name.partition for partition in left]
+                    event("partitions.unanswerable", level="error", partitions=numbers, why=whys[0])
+                    told = whys
                 await self._sleep(MENDED_LOOK_S)
 
     def _unanswerable(self) -> list[Partition]:

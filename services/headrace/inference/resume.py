@@ -6,7 +6,7 @@ Gathers the facts and lets :mod:`headrace.core.resume` decide. Runs outside the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from headrace.core import suspects
 from headrace.core.clock import Clock
@@ -40,6 +40,7 @@ class Resumer:
         member: Consumer,
         workers: WorkersLog,
         results: str,
+        dead_letters: str,
         max_batch: int,
         process: str,
         clock: Clock,
@@ -49,6 +50,7 @@ class Resumer:
         self._member = member
         self._workers = workers
         self._results = results
+        self._dead_letters = dead_letters
         self._max_batch = max_batch
         self._process = process
         self._clock = clock
@@ -58,13 +60,15 @@ class Resumer:
     async def resume(self, partitions: Sequence[Partition]) -> None:
         """Begin each of ``partitions`` at its position, all by the same few calls.
 
-        One that the results topic lacks is left as it is, with the reason in ``unanswerable``: another tool added
-        partitions to the requests topic alone. Raises RefusedError when a person has to decide, and a KafkaError.
+        One that the results or the dead-letters topic lacks is left as it is, with the reason in ``unanswerable``:
+        another tool added partitions to the requests topic alone. Raises RefusedError when a person has to decide, and
+        a KafkaError.
         """
         async with self._one_at_a_time:
-            there = await self._reader.partitions_of(self._results)
+            written = (self._results, self._dead_letters)
+            there = {topic: await self._reader.partitions_of(topic) for topic in written}
             for partition in partitions:
-                partition.unanswerable = None if partition.name.partition in there else self._missing(partition.name)
+                partition.unanswerable = _unanswerable(partition.name, there)
             alive = {p.name: p for p in partitions if p.alive and p.unanswerable is None}
             if not alive:
                 return
@@ -73,12 +77,6 @@ class Resumer:
                 if partition.alive:
                     self._compare(partition, facts[name].results_end)
                     self._begin(partition, decide(facts[name]))
-
-    def _missing(self, name: TopicPartition) -> str:
-        return (
-            f"{name.topic} has a partition {name.partition} and {self._results} has none, so its requests can't be "
-            "answered; `headrace topics apply --grow` adds what is missing"
-        )
 
     def _compare(self, partition: Partition, end: int) -> None:
         """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
@@ -185,3 +183,14 @@ class Resumer:
             async for records in read_ranges(self._reader, offsets, ends)
             for record in records
         }
+
+
+def _unanswerable(name: TopicPartition, there: Mapping[str, Collection[int]]) -> str | None:
+    """What keeps the requests of ``name`` from being answered, by the partition numbers of the topics written to."""
+    lacking = [topic for topic, numbers in there.items() if name.partition not in numbers]
+    if not lacking:
+        return None
+    return (
+        f"{name.topic} has a partition {name.partition} that is missing in {' and '.join(lacking)}, so its requests "
+        "can't be answered; `headrace topics apply --grow` adds it"
+    )

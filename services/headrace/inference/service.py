@@ -126,6 +126,7 @@ class Worker:
             member=self._consumer,
             workers=self._workers,
             results=topics.results,
+            dead_letters=topics.dead_letters,
             max_batch=settings.max_batch,
             process=process,
             clock=clock,

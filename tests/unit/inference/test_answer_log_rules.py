@@ -291,10 +291,11 @@ async def test_rule_5_a_worker_answers_what_it_can_of_a_requests_topic_that_anot
     await world.clock.sleep(100)
     await world.publish("behind")
     assert [answer.offset for answer in await world.answered(2)] == [0, 1]
-    assert "requests has a partition 2 and results has none" in world.workers["w0"].unready
+    assert "requests has a partition 2 that is missing in results and dead-letters" in world.workers["w0"].unready
     assert "`headrace topics apply --grow`" in world.workers["w0"].unready
     assert registry.get_sample_value("headrace_lag_records", {"partition": "2"}) == 1
     await admin.add_partitions(TOPICS.results, 3)
+    await admin.add_partitions(TOPICS.dead_letters, 3)
     assert [(answer.offset, answer.after) for answer in await world.answered(1, partition=2)] == [(0, -1)]
     await world.running()
     assert registry.get_sample_value("headrace_partitions_unanswerable") == 0
@@ -305,9 +306,11 @@ def test_rule_5_what_another_tool_grew_is_said_once(caplog):
     async def play(world):
         world.start()
         await world.running()
-        await world.cluster.admin().add_partitions(TOPICS.requests, 3)
+        admin = world.cluster.admin()
+        await admin.add_partitions(TOPICS.dead_letters, 3)
+        await admin.add_partitions(TOPICS.requests, 3)
         await world.clock.sleep(600)
-        await world.cluster.admin().add_partitions(TOPICS.results, 2)
+        await admin.add_partitions(TOPICS.results, 2)
         await world.clock.sleep(600)
         await world.publish("one", partition=1)
         await world.answered(1, partition=1)
@@ -315,3 +318,47 @@ def test_rule_5_what_another_tool_grew_is_said_once(caplog):
     play()
     said = [record.fields["partitions"] for record in caplog.records if record.message == "partitions.unanswerable"]
     assert said == [[1, 2], [2]]
+
+
+@story
+async def test_rule_5_a_partition_that_the_dead_letters_topic_lacks_waits_beside_the_others(world):
+    admin = world.cluster.admin()
+    registry = CollectorRegistry()
+    run = world.start(metrics=WorkerMetrics(registry), watchdog=20.0)
+    await world.publish("before")
+    await world.answered(1)
+    await admin.add_partitions(TOPICS.results, 3)
+    await admin.add_partitions(TOPICS.requests, 3)
+    await world.publish_value(b"rubbish", partition=2)
+    await world.until(lambda: run.done() or registry.get_sample_value("headrace_partitions_unanswerable") == 2)
+    assert not run.done(), run.exception()
+    # Neither the watchdog nor a dead letter of the others ends the worker.
+    await world.clock.sleep(100)
+    await world.publish_value(b"rubbish")
+    assert [answer.status for answer in await world.answered(2)] == [Status.OK, Status.FAILED]
+    assert "requests has a partition 2 that is missing in dead-letters" in world.workers["w0"].unready
+    assert "`headrace topics apply --grow`" in world.workers["w0"].unready
+    await admin.add_partitions(TOPICS.dead_letters, 3)
+    assert [answer.status for answer in await world.answered(1, partition=2)] == [Status.FAILED]
+    assert len(world.log(TOPICS.dead_letters, 2)) == 1
+    await world.running()
+    assert registry.get_sample_value("headrace_partitions_unanswerable") == 0
+
+
+def test_rule_5_what_is_still_missing_is_said_when_it_is_something_else(caplog):
+    @story
+    async def play(world):
+        world.start()
+        await world.running()
+        admin = world.cluster.admin()
+        await admin.add_partitions(TOPICS.requests, 2)
+        await world.clock.sleep(60)
+        await admin.add_partitions(TOPICS.results, 2)
+        await world.clock.sleep(60)
+        await admin.add_partitions(TOPICS.dead_letters, 2)
+        await world.running()
+
+    play()
+    said = [record.fields["why"] for record in caplog.records if record.message == "partitions.unanswerable"]
+    missing = [why.partition("missing in ")[2].partition(",")[0] for why in said]
+    assert missing == ["results and dead-letters", "dead-letters"]

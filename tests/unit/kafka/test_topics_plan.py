@@ -73,11 +73,18 @@ def test_growth_begins_with_results_and_ends_with_requests():
     assert Drift(PREFIX + REQUESTS, "partitions", "4", "6") in decided.drift
 
 
-def test_results_with_fewer_partitions_than_requests_have_drifted():
-    found = changed(as_wanted(), RESULTS, partitions=2)
+@pytest.mark.parametrize("topic", [RESULTS, DEAD_LETTERS])
+def test_results_or_dead_letters_with_fewer_partitions_than_requests_have_drifted(topic):
+    found = changed(as_wanted(), topic, partitions=2)
     decided = plan(wanted(), found, brokers=3)
-    assert decided.drift == (Drift(PREFIX + RESULTS, "partitions", "2", "4"),)
-    assert decided.grow == (Growth(PREFIX + RESULTS, 4),)
+    assert decided.drift == (Drift(PREFIX + topic, "partitions", "2", "4"),)
+    assert decided.grow == (Growth(PREFIX + topic, 4),)
+
+
+@pytest.mark.parametrize("topic", [RESULTS, DEAD_LETTERS])
+def test_results_and_dead_letters_grow_after_requests_that_another_tool_grew(topic):
+    decided = plan(wanted(4), changed(as_wanted(4), REQUESTS, partitions=7), brokers=3)
+    assert Growth(PREFIX + topic, 7) in decided.grow
 
 
 def test_more_results_partitions_than_needed_are_no_drift():
