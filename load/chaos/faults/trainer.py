@@ -25,8 +25,10 @@ from load.chaos.trainers import LIMIT_S, publish_labels, said, trainers
 from load.chaos.workers import Worker
 from load.chaos.world import World
 
-FITTING = ("training.begun", "training.read", "training.epoch")
+# Ranks are launched when the job is kept: a training without one would be begun anew, not gone on with.
+FITTING = ("training.launched", "training.read", "training.epoch")
 PACKING = ("training.compressed", "training.refit", "training.done", "version.published")
+NO_JOB = "its trainer died before it had kept a job"
 LOOK_S = 0.5
 
 
@@ -50,6 +52,8 @@ def killed_at(stages: Sequence[str]) -> Strike:
 async def killed_at_each_record(world: World) -> None:
     """SIGKILL as a record leaves for the models topic: each of the three batches of a training, once so that it does
     not arrive and once so that it does and nobody is told.
+
+    A training of which only the first record is there, and no job, is given up, and another is begun in its place.
     """
     await publish_labels(world)
     async with trainers(world) as of_run:
@@ -60,8 +64,10 @@ async def killed_at_each_record(world: World) -> None:
                     await said(trainer, "training.read")  # its ranks have to train before there is a version
                 await at(world, trainer, Way.TO_BROKER, PRODUCE, functools.partial(_kill, trainer, forward=forward))
         await of_run.start("last")
-        await trained(world)
-    world.notes.append("one training survived six kills")
+        await trained(world, failed=1)
+    (why,) = [one.error for one in await ended(world, 2) if one.state is TrainingState.FAILED]
+    assert NO_JOB in (why or ""), f"the first training failed for another reason: {why}"
+    world.notes.append("a training that had no job yet was begun anew, and that one survived four kills")
 
 
 async def _kill(trainer: Worker, *, forward: bool) -> bool:
@@ -152,7 +158,10 @@ async def store_away(world: World) -> None:
 
 
 async def rubbish(world: World) -> None:
-    """The models topic holds rubbish and a training that nobody can go on with, the labels topic holds rubbish too."""
+    """The models topic holds rubbish and a training that has no job, the labels topic holds rubbish too.
+
+    The training is given up, and another is begun in its place.
+    """
     unreadable = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
     await publish_bytes(world.system, world.system.models, *unreadable)
     await publish_bytes(world.system, world.system.labels, *unreadable)
@@ -164,9 +173,9 @@ async def rubbish(world: World) -> None:
     await publish_labels(world)
     async with trainers(world) as of_run:
         trainer = await of_run.start("trainer")
-        await said(trainer, "training.failed")
-        assert "the topic was cut or made anew" in trainer.said(), "the trainer did not say why it can't go on"
-        await headrace("models", "train", "--now", environment=world.system.environment())
+        await said(trainer, "training.abandoned")
+        (abandoned,) = trainer.events("training.abandoned")
+        assert (abandoned["training"], abandoned["why"]) == (stray.id, NO_JOB), f"the trainer gave up {abandoned}"
         await trained(world, failed=1)
         named = len(trainer.events("models.rubbish"))
         assert named == len(unreadable), f"{named} of {len(unreadable)} records of the models topic were named"
