@@ -14,7 +14,7 @@ from headrace.core.clock import Clock
 from headrace.demo.children import ChildEndedError, Service, child
 from headrace.demo.setting import as_options
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 POLL_S = 0.05
 
 

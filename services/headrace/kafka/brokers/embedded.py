@@ -17,7 +17,7 @@ from pathlib import Path
 from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, free_port, wait_until_ready
 from headrace.kafka.settings import KafkaSettings
 
-START_LIMIT_S = 20.0
+START_LIMIT_S = 120.0
 
 
 @contextlib.asynccontextmanager
