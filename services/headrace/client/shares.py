@@ -152,7 +152,7 @@ class Shares:
             async with asyncio.timeout(RELEASE_LIMIT_S):
                 await self.commit(shares)
         except (KafkaError, TimeoutError) as error:
-            event("release.failed", level="warning", error=str(error) or "timed out")
+            event("release.failed", level="warning", error=str(error) or f"not committed within {RELEASE_LIMIT_S:g} s")
 
     async def _commit(self, places: Mapping[Share, Place]) -> None:
         # One behind the other, or an older place could arrive after a newer one.

@@ -137,7 +137,8 @@ class Assignment:
                     await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
                 await self._release(ended)
         except (KafkaError, TimeoutError) as error:
-            event("release.failed", level="warning", error=str(error) or "timed out")
+            late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"
+            event("release.failed", level="warning", error=str(error) or late)
 
     def again(self, name: TopicPartition, why: str) -> None:
         """End this worker's state of the partition, which it still owns, and resume it from the log."""

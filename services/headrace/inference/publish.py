@@ -111,7 +111,7 @@ async def _stop(producer: Producer) -> None:
         async with asyncio.timeout(STOP_S):
             await producer.stop()
     except (KafkaError, TimeoutError) as error:
-        event("producer.stop_failed", level="warning", error=str(error) or "timed out")
+        event("producer.stop_failed", level="warning", error=str(error) or f"not stopped within {STOP_S:g} s")
 
 
 class Publisher:

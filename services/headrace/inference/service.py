@@ -343,7 +343,8 @@ class Worker:
                 async with asyncio.timeout(self._settings.drain_timeout):
                     await close()
             except (KafkaError, TimeoutError) as error:
-                event("worker.close_failed", level="warning", error=str(error) or "timed out")
+                late = f"not closed within worker.drain_timeout ({self._settings.drain_timeout:g} s)"
+                event("worker.close_failed", level="warning", error=str(error) or late)
         event("worker.stopped")
 
 

@@ -203,5 +203,5 @@ class Trainer:
                 async with asyncio.timeout(STOP_S):
                     await close()
             except (KafkaError, TimeoutError) as error:
-                event("trainer.close_failed", level="warning", error=str(error) or "timed out")
+                event("trainer.close_failed", level="warning", error=str(error) or f"not closed within {STOP_S:g} s")
         event("trainer.stopped", model=self._name)
