@@ -61,7 +61,12 @@ class Committer:
             partition.committed = offset
 
     async def release(self, partitions: Collection[Partition]) -> None:
-        """Say that the partitions were given up cleanly: no process died over what was being tried."""
+        """Say that the partitions were given up cleanly: no process died over what was being tried.
+
+        Past the lease nothing is said: another owner may have written attempts of its own in place of these.
+        """
+        if self._consumer.lease_left_s() <= 0:
+            return
         tried = [
             (partition.stands, partition.evidence)
             for partition in partitions

@@ -56,6 +56,11 @@ class AnswerProducer:
         if self._producer is not None:
             await _stop(self._producer)
 
+    async def ready(self) -> None:
+        """Wait for a producer: a batch that is handed over next waits for none. Raises a KafkaError."""
+        if self._producer is None:
+            await self._replaced()
+
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Raises a KafkaError when the records are not known to be appended."""
         producer = self._producer or await self._replaced()
@@ -154,6 +159,7 @@ class Publisher:
         try:
             if piece.turn is not None:
                 await piece.turn
+            await self._producer.ready()
             if self._assignment.leased() and partition.alive:
                 partition.sending = asyncio.current_task()
                 await self._send(partition, encoded)
@@ -174,6 +180,7 @@ class Publisher:
         if encoded.dead_letters:
             await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
             self._metrics.dead_lettered(encoded.errors)
+            await self._producer.ready()
             if not self._assignment.leased() or not partition.alive:
                 return
         place = await self._producer.send_batch(self._results, number, encoded.answers)

@@ -7,20 +7,25 @@ import asyncio
 import pytest
 
 from headrace.inference.publish import LONGEST_RETRY_S
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError
+from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, ProducerDeadError
+from headrace.kafka.interface import TopicPartition
 from headrace.kafka.memory.producer import MemoryProducer
+from tests.support.simulation import TOPICS
 from tests.support.world import World, story
+
+SESSION_S = 6.0
+"""The twin's."""
 
 
 class Producers:
-    """The producers of a worker in the order in which they were made. The first is never acknowledged once ``hangs``;
-    each later one fails to start with what ``failures`` has for it.
+    """The producers of a worker in the order in which they were made. The first is never acknowledged once ``hangs``,
+    and ends once it ``dies``; each later one fails to start with what ``failures`` has for it.
     """
 
     def __init__(self, world: World, *failures: KafkaError) -> None:
         self.failures = list(failures)
         self.made: list[MemoryProducer] = []
-        self.hangs = False
+        self.hangs = self.dies = False
         self.used_since: list[int] = []
         self.running_at_start: list[list[int]] = []
         node = world.cluster.node("w0")
@@ -38,6 +43,8 @@ class Producers:
                 await super().start()
 
             async def send_batch(self, topic, partition, records):
+                if producers.dies and number == 0:
+                    raise ProducerDeadError("the producer ended")
                 if producers.hangs:
                     producers.used_since.append(number)
                     if number == 0:
@@ -90,3 +97,47 @@ async def test_a_producer_that_may_not_start_ends_the_worker_with_the_reason(wor
     await world.publish("a")
     with pytest.raises(NotAuthorizedError, match="the cluster refuses us"):
         await asyncio.wait_for(run, 60)
+
+
+@story
+async def test_rule_8_what_waited_for_a_producer_is_not_handed_over_past_the_lease(world):
+    producers = Producers(world, *[BrokerUnavailableError("away")] * 1000)
+    admin = world.cluster.admin()
+    for topic in (TOPICS.results, TOPICS.dead_letters, TOPICS.requests):
+        await admin.add_partitions(topic, 2)
+    world.start("w0", publish_timeout=60.0)
+    await world.running("w0")
+    for partition in (0, 1):
+        await world.publish("a", partition=partition)
+    await world.until(lambda: [end(world, partition) for partition in (0, 1)] == [1, 1])
+    # One partition's batch ends the producer, and the other's waits for the next one.
+    producers.dies = True
+    for partition in (0, 1):
+        await world.publish("b", partition=partition)
+    await world.until(lambda: len(producers.made) > 3)
+    world.cluster.cut_coordinator("w0")
+    await world.clock.sleep(SESSION_S + 1.0)
+    world.start("other")
+    await world.until(lambda: [end(world, partition) for partition in (0, 1)] == [2, 2])
+    producers.failures.clear()
+    await world.until(lambda: world.workers["w0"]._producer.missing is None)
+    await world.clock.sleep(10)
+    assert [end(world, partition) for partition in (0, 1)] == [2, 2]
+
+
+def end(world: World, partition: int) -> int:
+    return world.cluster.log(TopicPartition(TOPICS.results, partition)).end
+
+
+@story
+async def test_past_the_lease_no_attempt_is_taken_back(world):
+    """The next owner may have written one of its own in its place."""
+    world.start("w0")
+    await world.running("w0")
+    await world.publish("a")
+    await world.answered(1)
+    before = len(world.log(TOPICS.workers))
+    world.cluster.cut_coordinator("w0")
+    await world.until(lambda: world.workers["w0"].unready is not None)
+    await world.clock.sleep(10)
+    assert len(world.log(TOPICS.workers)) == before
