@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from headrace.kafka.errors import UnknownTopicError
+from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.kafka.interface import Appended, Cluster, Outgoing, Record, TopicPartition
+from headrace.kafka.range_reader import ASKED_EVERY, EMPTY_FETCHES, FETCH_S
 from headrace.logs import event
 from headrace_schemas.errors import WireError
-
-FETCH_S = 0.5
 
 R = TypeVar("R")
 
@@ -66,17 +65,35 @@ class CompactedLog(ABC, Generic[R]):
         await self._consumer.stop()
 
     async def refresh(self) -> None:
-        """Take in every record up to the end offset as it is now."""
+        """Take in every record up to the end offset as it is now.
+
+        Raises BrokerUnavailableError when the log gives nothing for a minute, and other KafkaErrors.
+        """
         async with self._one_at_a_time:
             end = (await self._consumer.end_offsets([self._name]))[self._name]
             if not self.followed:
                 self._consumer.assign([self._name])
             # What a fetch that failed or was cancelled had taken is fetched again.
             self._consumer.seek(self._name, self._position)
+            empty = said_empty = 0
             try:
-                while self._position < end:
+                while (before := self._position) < end:
                     if not await self._fetch(FETCH_S):
                         self._position = await self._consumer.position(self._name)
+                    if self._position > before:
+                        empty = said_empty = 0
+                        continue
+                    empty += 1
+                    if empty % ASKED_EVERY == 0:
+                        said_empty += await self._consumer.holds_nothing(self._name, before, end)
+                    if said_empty > 1:
+                        # Compaction left nothing at the log's end. The leader said so twice.
+                        break
+                    if empty == EMPTY_FETCHES:
+                        raise BrokerUnavailableError(
+                            f"{self._name.topic} gave nothing for {EMPTY_FETCHES * FETCH_S:.0f} s, though its log goes "
+                            f"on from offset {before} to {end}. Is a broker away?"
+                        )
             finally:
                 if not self.followed:
                     self._consumer.assign(())
