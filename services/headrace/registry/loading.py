@@ -27,4 +27,7 @@ def load_version(record: ModelVersion, trusted: Collection[str], places: Places)
     artifact = load(places.locate(record.uri), record.sha256, record.size)
     if artifact.labels != record.labels:
         raise ArtifactError(f"{record.uri} has the labels {artifact.labels}, the record of {record.version} others")
+    if artifact.about.lineage != record.lineage:
+        # The gate goes by it, and no signature covers the record's own.
+        raise ArtifactError(f"{record.uri} has another lineage than the record of {record.version}")
     return artifact

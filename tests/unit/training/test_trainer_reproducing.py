@@ -153,3 +153,16 @@ def test_a_record_does_not_choose_the_topic_that_is_read() -> None:
     with pytest.raises(NotReproducibleError, match=r"trained from the topic 'classify\.requests'"):
         check_source(version, lineage, "classify.labels")
     check_source(version, lineage, "classify.requests")
+
+
+def test_a_record_does_not_choose_how_many_processes_are_started() -> None:
+    lineage = Lineage(
+        source=TOPICS.labels,
+        digest="0" * 64,
+        rows=1,
+        offsets=(OffsetRange(0, 0, 1),),
+        recipe=msgspec.json.encode(RECIPE).decode(),
+        ranks=5000,
+    )
+    with pytest.raises(NotReproducibleError, match="names 5000 ranks"):
+        lineage_of(version_of(lineage))

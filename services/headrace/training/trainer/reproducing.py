@@ -23,6 +23,9 @@ from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 BUDGET = "budget_points"
 """Under which name a version's compression report has the budget that it was searched with."""
 
+MOST_RANKS = 64
+"""Each is a process here, and no signature covers how many a record names."""
+
 
 class NotReproducibleError(UserError):
     """The record of the version does not say how it was trained from a topic."""
@@ -51,6 +54,11 @@ def lineage_of(version: ModelVersion) -> Lineage:
         raise NotReproducibleError(
             f"{version.version} can't be trained again: its record has no offsets of a labels topic and recipe. Only "
             "versions that `headrace trainer` made have them."
+        )
+    if lineage.ranks > MOST_RANKS:
+        raise NotReproducibleError(
+            f"{version.version} can't be trained again here: its record names {lineage.ranks} ranks, more than "
+            f"{MOST_RANKS}, and each would be a process on this machine."
         )
     return lineage
 
