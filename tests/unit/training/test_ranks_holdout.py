@@ -127,3 +127,11 @@ def test_a_job_opens_only_the_holdout_of_the_ranks_own_settings_and_only_the_one
             holdout=None if given is None else given.format(file=file),
         )
     assert said.format(file=file) in str(refused.value)
+
+
+def test_what_is_wrong_with_a_file_of_the_holdout_quotes_no_text_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a secret text of somebody,sport\nanother,sport\n")
+    with pytest.raises(DatasetError, match=r"gate\.holdout, .*rows\.csv, can't be read") as caught:
+        read(str(file))
+    assert "secret" not in str(caught.value)

@@ -70,13 +70,23 @@ def _read(place: str, cluster: Cluster | None, max_text_bytes: int) -> Rows:
             raise ValueError(f"gate.holdout is on the topic {place}, but no cluster was given")
         return asyncio.run(_read_topic(cluster, place.removeprefix(HOLDOUT_TOPIC), max_text_bytes))
     if "://" not in place:
-        return read_rows(Path(place))
+        return _read_file(Path(place), place)
     with tempfile.TemporaryDirectory(prefix="headrace-holdout-") as folder:
         # A setting, which the job only repeats: the operator's own word.
         where = as_told(place)
         file = Path(folder) / where.below[-1]
         file.write_bytes(store.read(where))
+        return _read_file(file, place)
+
+
+def _read_file(file: Path, place: str) -> Rows:
+    try:
         return read_rows(file)
+    except DatasetError:
+        # What that error quotes of the file may be a text, and this one goes into the log and the training's record.
+        raise DatasetError(
+            f"the rows of gate.holdout, {place}, can't be read; `headrace evaluate` with this file says why"
+        ) from None
 
 
 async def _read_topic(cluster: Cluster, topic: str, max_text_bytes: int) -> Rows:
