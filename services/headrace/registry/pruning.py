@@ -70,8 +70,9 @@ def remove_artifact(version: ModelVersion, trusted: Collection[str], places: Pla
     try:
         verify(version, trusted)
         where = places.locate(version.uri)
-        if store.size_of(where) is not None:
-            read_checked(where, version.sha256, version.size)
+        if store.size_of(where) is None:
+            return Removal()
+        read_checked(where, version.sha256, version.size)
     except StoreError as error:
         if error.fault is not StoreFault.REFUSED:
             raise
