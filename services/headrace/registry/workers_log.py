@@ -24,7 +24,7 @@ from headrace_schemas.topics import workers_key
 UNKNOWN_MAX_BATCH = 4096
 """What a claim that names no ``max_batch`` stands for: the largest that the setting allowed when there were such."""
 
-LARGEST_MAX_BATCH = 1 << 16
+CREDIBLE_MAX_BATCH = 1 << 16
 """More than any version writes. A number past it would have workers read a whole results log at each resume."""
 
 
@@ -75,7 +75,7 @@ class WorkersLog(CompactedLog[WorkersRecord]):
         """How many requests any worker that writes ``results`` may answer in one batch."""
         claim = self.claim_of(results)
         claimed = None if claim is None else claim.max_batch
-        if claimed is None or not 1 <= claimed <= LARGEST_MAX_BATCH:
+        if claimed is None or not 1 <= claimed <= CREDIBLE_MAX_BATCH:
             claimed = UNKNOWN_MAX_BATCH
         return max([claimed, *(raised.max_batch for raised in self._raised.values() if raised.results == results)])
 
@@ -105,8 +105,8 @@ class WorkersLog(CompactedLog[WorkersRecord]):
             case ResultsClaim():
                 self._claims[key] = record
             case MaxBatch():
-                if not 1 <= record.max_batch <= LARGEST_MAX_BATCH:
-                    raise BadTypeError("max_batch", f"is {record.max_batch}, at most {LARGEST_MAX_BATCH} is allowed")
+                if not 1 <= record.max_batch <= CREDIBLE_MAX_BATCH:
+                    raise BadTypeError("max_batch", f"is {record.max_batch}, at most {CREDIBLE_MAX_BATCH} is allowed")
                 self._raised[key] = record
             case Attempt():
                 self._attempts[key] = record

@@ -14,7 +14,7 @@ from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, To
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.registry.models_log import ModelsLog
-from headrace.registry.workers_log import LARGEST_MAX_BATCH, WorkersLog
+from headrace.registry.workers_log import CREDIBLE_MAX_BATCH, WorkersLog
 from headrace_schemas.codec import (
     decode_models_record,
     decode_result,
@@ -130,4 +130,4 @@ def test_rubbish_on_the_models_and_workers_topics_is_passed_over(written):
     models, workers = run_turned(read())
     assert models.versions["m", "known"] == VERSION
     assert workers.claim_of("known") == CLAIM
-    assert 1 <= workers.max_batch_of("known") <= LARGEST_MAX_BATCH
+    assert 1 <= workers.max_batch_of("known") <= CREDIBLE_MAX_BATCH
