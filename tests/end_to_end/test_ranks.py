@@ -74,6 +74,7 @@ class Run:
     def __init__(self, folder: Path, source: TopicSource | FileSource, bootstrap: str) -> None:
         self.said: list[Mapping[str, Any]] = []
         self.folder = folder
+        self.store = folder
         self.program = ("headrace", "--set", f"store.allowed={folder}", "--bootstrap", bootstrap)
         self.job = Job(
             id=f"run-{uuid.uuid4().hex[:8]}",
@@ -96,7 +97,7 @@ class Run:
             program=self.program,
             environ=os.environ,
             folder=PrivateFolder(self.folder),
-            places=places_of((str(self.folder),)),
+            places=places_of((str(self.store),)),
             on_event=take,
         )
 

@@ -41,6 +41,7 @@ async def test_every_client_connects_though_the_first_addresses_hang(embedded_bo
             bootstrap=",".join((*addresses, embedded_bootstrap)),
             request_timeout_ms=600,
             rebalance_timeout_ms=500,
+            heartbeat_interval_ms=100,
             idempotent=False,
         )
     )
