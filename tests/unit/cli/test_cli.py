@@ -16,6 +16,7 @@ from headrace.commands.common import settings_from
 from headrace.core.errors import UserError, one_of_all
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.lazy_commands import Mounted, mount
+from tests.support.sources import parsed
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop"}
@@ -181,7 +182,7 @@ def imported_by_us() -> set[str]:
     """The top-level names of all that headrace and the load harness import, at the top of a file or inside it."""
     found: set[str] = set()
     for file in [*(ROOT / "services").rglob("*.py"), *(ROOT / "load" / "headrace_load").rglob("*.py")]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -10,6 +10,7 @@ import pytest
 
 from headrace_load import waiting
 from headrace_load.waiting import until, within
+from tests.support.sources import parsed
 from tests.support.waiting import until as until_of_a_test
 
 ROOT = Path(__file__).parents[3]
@@ -95,7 +96,7 @@ def test_no_time_out_on_a_real_clock_is_without_words():
     for file in (file for folder in REAL_CLOCK for file in (ROOT / folder).rglob("*.py")):
         if file == Path(waiting.__file__) or "peers" in file.parts:
             continue
-        tree = ast.parse(file.read_text())
+        tree = parsed(file.read_text())
         known = handled(tree)
         bare += [
             f"{file.relative_to(ROOT)}:{node.lineno}"

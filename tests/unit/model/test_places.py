@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headrace.model import local_files, store
 from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location, Places, as_told, place_of, places_of
+from tests.support.sources import parsed
 
 SERVICES = Path(__file__).parents[3] / "services"
 
@@ -323,7 +324,7 @@ def test_only_the_command_line_opens_what_it_is_told() -> None:
         name = str(file.relative_to(SERVICES / "headrace"))
         if any(name.startswith(one) for one in told):
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "as_told":
                 found.append(f"{name}: as_told")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"load", "save"}:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import parsed
+
 ROOT = Path(__file__).parents[3]
 SOURCES = ("services", "schemas", "load/headrace_load")
 
@@ -26,7 +28,7 @@ CALLS = {
 
 def found_in(source: str) -> list[str]:
     """The ways from bytes to code in ``source``, each with its line."""
-    return [f"line {line}: {what}" for line, what in _found(ast.parse(source))]
+    return [f"line {line}: {what}" for line, what in _found(parsed(source))]
 
 
 def _found(tree: ast.AST) -> Iterator[tuple[int, str]]:
