@@ -140,16 +140,7 @@ async def test_the_job_again_is_the_job_that_made_the_version(world):
 
 def test_a_record_does_not_choose_the_topic_that_is_read() -> None:
     lineage = Lineage(source="classify.requests", digest="d", rows=1, offsets=(OffsetRange(0, 0, 1),), recipe="{}")
-    version = ModelVersion(
-        name=NAME,
-        version="v1",
-        uri="memory://v1",
-        sha256="0",
-        size=1,
-        labels=("pos",),
-        created_at_ms=5,
-        lineage=lineage,
-    )
+    version = version_of(lineage)
     with pytest.raises(NotReproducibleError, match=r"trained from the topic 'classify\.requests'"):
         check_source(version, lineage, "classify.labels")
     check_source(version, lineage, "classify.requests")
