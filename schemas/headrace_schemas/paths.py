@@ -1,11 +1,12 @@
-"""Requests as they are: text, id and what to copy, at paths inside the records that a team has already.
+r"""Requests as they are: text, id and what to copy, at paths inside the records that a team has already.
 
-A path names map keys and list indices, parted by dots: ``ticket.body``, ``items.0.text``.
+A path names map keys and list indices, parted by dots: ``ticket.body``, ``items.0.text``. A backslash takes a dot or
+another backslash into a key: ``after\.body`` is the one key ``after.body``, as flattening tools write it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -62,6 +63,12 @@ def compile_shape(shape: RequestShape) -> Decode:
     if limit < 1:
         raise ValueError(f"max_text_bytes is {limit}, and must be at least 1")
     text_path, id_path = parse_path(shape.text_path), parse_path(shape.id_path)
+    both = min(len(text_path), len(id_path))
+    if len(text_path) != len(id_path) and text_path[:both] == id_path[:both]:
+        raise ValueError(
+            f"text_path {shape.text_path!r} and id_path {shape.id_path!r}: neither can lie inside the other, "
+            "because a text and an id have no parts"
+        )
     if (shape.text_path, shape.id_path) == ("text", "id"):
         return lambda value, content_type: decode_request(value, content_type, limit=limit)
 
@@ -101,11 +108,41 @@ def compile_copy(shape: RequestShape) -> Copy:
 
 
 def parse_path(path: str) -> tuple[str, ...]:
-    """Part a path at its dots; raises ValueError when a part is empty."""
-    parts = tuple(path.split("."))
+    r"""Part a path at its dots; ``\.`` is a dot inside a key and ``\\`` a backslash.
+
+    Raises ValueError for a path that could never match: an empty part, a backslash before anything else or at the end,
+    and what no record can hold because UTF-8 can't.
+    """
+    parts = [""]
+    letters = iter(path)
+    for letter in letters:
+        if letter == "\\":
+            escaped = next(letters, "")
+            if escaped not in (".", "\\"):
+                shown = f"{letter}{escaped}" if escaped else "a backslash at the end"
+                raise ValueError(
+                    f"path '{path}': {shown} means nothing; write \\. for a dot in a key and \\\\ for a backslash"
+                )
+            parts[-1] += escaped
+        elif letter == ".":
+            parts.append("")
+        else:
+            parts[-1] += letter
     if "" in parts:
-        raise ValueError(f"path {path!r}: write map keys and list indices parted by single dots, as in ticket.body")
-    return parts
+        raise ValueError(
+            f"path '{path}': write map keys and list indices parted by single dots, as in ticket.body; "
+            "a dot that belongs to a key is written \\."
+        )
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"path {path!r} is not UTF-8, so no record holds such a key") from None
+    return tuple(parts)
+
+
+def write_path(parts: Sequence[str]) -> str:
+    """Return the path that :func:`parse_path` parts into ``parts``."""
+    return ".".join(part.replace("\\", "\\\\").replace(".", "\\.") for part in parts)
 
 
 def _decode_generic(value: bytes, content_type: str) -> object:
@@ -140,10 +177,18 @@ def _text_at(document: object, path: tuple[str, ...]) -> str:
     text = _walk(document, path)
     if isinstance(text, str):
         return text
-    field = ".".join(path)
+    field = write_path(path)
     if text is _ABSENT:
-        raise MissingTextError(field, "is where the text must be, and absent")
+        raise MissingTextError(field, f"is where the text must be, and absent{_flattened(document, path)}")
     raise BadTypeError(field, f"Expected `str`, got `{_type_name(text)}`")
+
+
+def _flattened(document: object, path: tuple[str, ...]) -> str:
+    """Return a hint where the parts of ``path`` are one key with dots in it: nothing is looked up by it."""
+    key = ".".join(path)
+    if len(path) > 1 and isinstance(document, dict) and key in document:
+        return f"; there is one key of that name, whose path is {write_path((key,))}"
+    return ""
 
 
 def _id_at(document: object, path: tuple[str, ...]) -> str | None:
@@ -154,7 +199,7 @@ def _id_at(document: object, path: tuple[str, ...]) -> str | None:
         return found
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
-    raise BadTypeError(".".join(path), f"Expected `str | int | null`, got `{_type_name(found)}`")
+    raise BadTypeError(write_path(path), f"Expected `str | int | null`, got `{_type_name(found)}`")
 
 
 def _shown(value: object) -> bytes | None:

@@ -25,7 +25,7 @@ from headrace_schemas import (
     WireError,
     encode_request,
 )
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape, parse_path, write_path
 
 TICKET = {"ticket": {"body": "It broke", "number": 4711, "tags": ["a", {"b": "deep"}], "0": "zero"}, "no": None}
 ENCODE: dict[str, Callable[[object], bytes]] = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}
@@ -138,6 +138,65 @@ def test_a_path_with_an_empty_part_is_refused_at_the_start(path: str) -> None:
         compile_shape(RequestShape(id_path=path))
     with pytest.raises(ValueError, match="single dots"):
         compile_copy(RequestShape(copy_fields={"x": path}))
+
+
+FLAT = {"after.body": "It broke", "after.id": 7, "back\\slash": "C:\\", "a\\.b": "both", "deep": {"x.y": ["z"]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (r"after\.body", "It broke"),
+        (r"back\\slash", "C:\\"),
+        (r"a\\\.b", "both"),
+        (r"deep.x\.y.0", "z"),
+    ],
+)
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+def test_a_key_with_dots_or_backslashes_is_named_by_escapes(content_type: str, path: str, text: str) -> None:
+    shape = RequestShape(text_path=path, id_path=r"after\.id", copy_fields={"whole": r"after\.body"})
+    value = ENCODE[content_type](FLAT)
+    assert compile_shape(shape)(value, content_type) == ClassifyRequest(text=text, id="7")
+    assert compile_copy(shape)(value, content_type, ()) == (("whole", b"It broke"),)
+
+
+@pytest.mark.parametrize("path", ["after\\", r"a.b\n", r"\u0041", "a\\ b", r"a\\\\\ "])
+def test_a_path_with_an_escape_that_means_nothing_is_refused_at_the_start(path: str) -> None:
+    for make in (
+        lambda: compile_shape(RequestShape(text_path=path)),
+        lambda: compile_shape(RequestShape(id_path=path)),
+        lambda: compile_copy(RequestShape(copy_fields={"x": path})),
+    ):
+        with pytest.raises(ValueError, match="means nothing"):
+            make()
+
+
+def test_a_path_that_no_record_can_hold_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="not UTF-8"):
+        compile_shape(RequestShape(text_path="a\udcff"))
+
+
+@pytest.mark.parametrize(("text_path", "id_path"), [("a", "a.id"), ("a.text", "a"), ("id.text", "id")])
+def test_an_id_inside_the_text_or_the_other_way_round_is_refused_at_the_start(text_path: str, id_path: str) -> None:
+    with pytest.raises(ValueError, match="inside the other"):
+        compile_shape(RequestShape(text_path=text_path, id_path=id_path))
+
+
+def test_a_path_that_should_have_been_escaped_is_answered_with_the_escaped_one() -> None:
+    with pytest.raises(MissingTextError) as raised:
+        compile_shape(RequestShape(text_path="after.body"))(ENCODE[JSON](FLAT), JSON)
+    assert r"whose path is after\.body" in raised.value.message
+
+
+def test_a_missing_key_with_a_dot_is_named_as_its_path() -> None:
+    with pytest.raises(MissingTextError) as raised:
+        compile_shape(RequestShape(text_path=r"no\.body"))(ENCODE[JSON](FLAT), JSON)
+    assert raised.value.field == r"no\.body"
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1))
+def test_every_key_has_a_path(parts: list[str]) -> None:
+    assert parse_path(write_path(parts)) == tuple(parts)
 
 
 def test_a_limit_below_one_byte_is_refused_at_the_start() -> None:
