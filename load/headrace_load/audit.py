@@ -96,7 +96,7 @@ async def audit(client: Client, published: Sequence[Published], *, quiet_s: floa
     for name in ("partition", "offset", "crc"):
         sent[name] = [getattr(place, name) for place in published]
     rows: list[tuple[int, ...]] = []
-    async with client.reader("beginning") as reader:
+    async with client.reader("earliest") as reader:
         begins = sum(place.position for place in reader.positions.values())
         while answers := await reader.read(timeout_s=quiet_s):
             rows += [

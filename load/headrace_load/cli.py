@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from headrace.lazy_commands import Mounted, lazy_group
+from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
 
 TABLE = {
     "run": Mounted("headrace_load.commands.run:run", "One run of a workload."),
@@ -23,11 +23,23 @@ TABLE = {
 }
 
 
-app = typer.Typer(cls=lazy_group(TABLE), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=lazy_group(TABLE),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
+)
 
 
 @app.callback()
-def headrace_load() -> None:
+def headrace_load(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=version_of("headrace-load"), help="Show the version."),
+    ] = False,
+) -> None:
     """Load a classifier on Kafka, open loop, and audit every answer."""
 
 

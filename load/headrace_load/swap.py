@@ -144,7 +144,7 @@ async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
     times: dict[str, list[int]] = {}
     async with (
         connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
-        client.reader("beginning") as reader,
+        client.reader("earliest") as reader,
     ):
         while answers := await reader.read(timeout_s=QUIET_S):
             for answer in answers:

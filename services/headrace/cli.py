@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation
+from headrace.commands.common import Bootstrap, Invocation, LogLevel
 from headrace.core.errors import UserError, with_notes
 from headrace.core.printable import printable
-from headrace.lazy_commands import Mounted, lazy_group
+from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
 
 COMMANDS = {
     "demo": Mounted("headrace.commands.demo:demo", "See it all at work: broker, training, two workers, live figures."),
@@ -54,8 +55,27 @@ EXTRAS = {
 # Commands that need more than what they miss first, and which extras are parts of theirs.
 WHOLE = {"train": {"worker", "train"}, "demo": {"worker", "train", "demo"}}
 
+LOG_LEVEL_HELP = "debug, info, warning or error; short for log.level."
 
-app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
+
+def _more_log(ctx: typer.Context, level: LogLevel | None) -> None:
+    if level is not None:
+        # The command's own context: find_object looks there first.
+        ctx.obj = msgspec.structs.replace(ctx.ensure_object(Invocation), log_level=level.value)
+
+
+def everywhere(
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option("--log-level", metavar="LEVEL", callback=_more_log, expose_value=False, help=LOG_LEVEL_HELP),
+    ] = None,
+) -> None:
+    """Options that stand before a command's name and behind it."""
+
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS, everywhere), no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP
+)
 
 
 @app.callback()
@@ -70,9 +90,15 @@ def headrace(
         typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over all else. May be repeated."),
     ] = None,
     bootstrap: Bootstrap = None,
+    log_level: Annotated[LogLevel | None, typer.Option("--log-level", metavar="LEVEL", help=LOG_LEVEL_HELP)] = None,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool,
+        typer.Option("--version", is_eager=True, callback=version_of("headrace"), help="Show the version."),
+    ] = False,
 ) -> None:
     """Event-driven text classification on Apache Kafka: publish text, read its label, nothing lost."""
-    ctx.obj = Invocation(dict(os.environ), config, tuple(sets or ()), bootstrap)
+    level = None if log_level is None else log_level.value
+    ctx.obj = Invocation(dict(os.environ), config, tuple(sets or ()), bootstrap, level)
 
 
 def main() -> None:

@@ -1,8 +1,12 @@
-"""A group of commands whose modules are imported when they run, so that the overview is quick."""
+"""A group of commands whose modules are imported when they run, so that the overview is quick.
+
+What all commands have in common is added here: `-h`, flags that are shown as flags, and the options that a group gives
+to each of its commands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -10,6 +14,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+
+import headrace
 
 
 class Mounted(NamedTuple):
@@ -20,10 +26,22 @@ class Mounted(NamedTuple):
     hidden: bool = False
 
 
-def lazy_group(table: Mapping[str, Mounted]) -> type[TyperGroup]:
-    """The class of a group that lists the commands of ``table`` and imports one when it is about to run."""
+HELP_NAMES = ["-h", "--help"]
+HELP = {"help_option_names": HELP_NAMES}
+"""The settings of a command line's typer app, and by it those of all its commands."""
+
+
+def lazy_group(table: Mapping[str, Mounted], everywhere: Callable[..., None] | None = None) -> type[TyperGroup]:
+    """The class of a group that lists the commands of ``table`` and imports one when it is about to run.
+
+    The options of ``everywhere``, a function that typer could run, are options of every command too, and of no use to
+    it: they act by their callbacks.
+    """
 
     class LazyGroup(TyperGroup):
+        def get_params(self, ctx: Any) -> list[Any]:
+            return as_flags(super().get_params(ctx))
+
         def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
             return list(table)
 
@@ -35,16 +53,54 @@ def lazy_group(table: Mapping[str, Mounted]) -> type[TyperGroup]:
             if args[0] not in table and (near := get_close_matches(args[0], table, n=1)):
                 ctx.fail(f"There is no command {args[0]!r}. Did you mean {near[0]!r}?")
             name, command, rest = super().resolve_command(ctx, args)
-            return name, None if command is None else mount(table, str(name)), rest
+            return name, None if command is None else mount(table, str(name), everywhere), rest
 
     return LazyGroup
 
 
-def mount(table: Mapping[str, Mounted], name: str) -> Any:
-    """Import the command ``name`` of ``table``."""
+def mount(table: Mapping[str, Mounted], name: str, everywhere: Callable[..., None] | None = None) -> Any:
+    """Import the command ``name`` of ``table``, with the options of ``everywhere``."""
     module, _, attribute = table[name].target.partition(":")
     found = getattr(import_module(module), attribute)
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(add_completion=False)
         found.command(name)(function)
-    return get_command(found)
+    command = get_command(found)
+    shared = [] if everywhere is None else options_of(everywhere)
+    for one in _tree(command):
+        if not isinstance(one, TyperGroup):
+            one.params += shared
+        as_flags(one.get_params(typer.Context(one, help_option_names=HELP_NAMES)))
+    return command
+
+
+def options_of(function: Callable[..., None]) -> list[Any]:
+    """The options that typer makes of a function's parameters."""
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return list(get_command(app).params)
+
+
+def version_of(program: str) -> Callable[[bool], None]:
+    """The callback of the option --version."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{program} {headrace.__version__}")
+            raise typer.Exit
+
+    return show
+
+
+def as_flags(params: list[Any]) -> list[Any]:
+    """Let the flags among ``params`` be shown as what they are: they take no value, and typer would write <bool>."""
+    for one in params:
+        if getattr(one, "is_flag", False):
+            one.metavar = ""
+    return params
+
+
+def _tree(command: Any) -> Iterable[Any]:
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from _tree(below)

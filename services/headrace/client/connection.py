@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Self
@@ -11,7 +12,7 @@ from headrace.client.awaiting import Awaiter
 from headrace.client.errors import AnswersEndedError, ClientClosedError, NoAnswerError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, Publisher, prepare
-from headrace.client.reading import Answer, AnswerReader, From, Start
+from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.kafka.errors import NotAuthorizedError
@@ -173,7 +174,7 @@ class Client:
             await reader.stop()
 
     @asynccontextmanager
-    async def group_reader(self, group: str, from_: Start = "latest") -> AsyncIterator[GroupReader]:
+    async def group_reader(self, group: str, from_: str | dt.datetime = "latest") -> AsyncIterator[GroupReader]:
         """Read answers by chunks as one of the members of ``group``, who share the partitions.
 
         Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
@@ -198,11 +199,12 @@ class Client:
     ) -> AsyncGenerator[Answer, None]:
         """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
 
-        ``from_`` is "latest", "beginning" or a place for each results partition: :attr:`Answer.place` of the last
-        answer that is done with, or what :attr:`AnswerReader.positions` gave. Who names the same ``group`` shares the
+        ``from_`` is "latest", "earliest" ("end" and "beginning" say the same), a time (a datetime, or a text as ISO
+        8601; without a zone in UTC) or a place for each results partition: :attr:`Answer.place` of the last answer that
+        is done with, or what :attr:`AnswerReader.positions` gave. Who names the same ``group`` shares the
         partitions, and the group's place is kept in Kafka about once a second: an answer counts as processed when the
-        next one is asked for, none is skipped, and after a kill some come again. A group begins at "latest" or
-        "beginning" and reads all partitions.
+        next one is asked for, none is skipped, and after a kill some come again. A group begins at a word or a
+        time and reads all partitions. Raises StartError, a ValueError, for anything else.
         """
         if group is None:
             async with self.reader(from_, partitions=partitions) as reader:
@@ -210,7 +212,7 @@ class Client:
                     for answer in await reader.read():
                         yield answer
         if partitions is not None or isinstance(from_, Mapping):
-            raise TypeError('the group shares out partitions and keeps their places: from_ is "latest" or "beginning"')
+            raise TypeError("the group shares out partitions and keeps their places: from_ is a word or a time")
         async with self.group_reader(group, from_) as member:
             while True:
                 for answer in await member.read():

@@ -14,11 +14,13 @@ What is promised, as long as Kafka keeps the group's commits:
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
-from headrace.client.reading import CHUNK, LOOK_BACK, Answer, Start, begins_after_retention
+from headrace.client.reading import CHUNK, LOOK_BACK, Answer, begins_after_retention
 from headrace.client.shares import Share, Shares
 from headrace.core.clock import Clock
+from headrace.core.starts import parse_start
 from headrace.kafka.errors import OffsetOutOfRangeError, RebalancedError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 
@@ -37,7 +39,7 @@ class GroupReader:
         looking: Consumer,
         topic: str,
         *,
-        from_: Start = "latest",
+        from_: str | dt.datetime = "latest",
         look_back: int = LOOK_BACK,
         clock: Clock,
     ) -> None:
@@ -45,7 +47,7 @@ class GroupReader:
         self._looking = looking
         self._topic = topic
         self._clock = clock
-        self._shares = Shares(consumer, looking, topic, from_=from_, look_back=look_back, clock=clock)
+        self._shares = Shares(consumer, looking, topic, from_=parse_start(from_), look_back=look_back, clock=clock)
         self._committed_at = clock.monotonic()
 
     @property

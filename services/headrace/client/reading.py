@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal
 
 import msgspec
 
@@ -11,18 +11,21 @@ from headrace.client.errors import AnswerLogError
 from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
 from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
+from headrace.core.starts import Start, parse_start
 from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Headers, Record, TopicPartition
 from headrace.kafka.last_answers import last_answers
+from headrace.kafka.starts import offsets_of
 from headrace.logs import event
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import ClassifyResult
 
-Start = Literal["latest", "beginning"]
-From = Start | Mapping[int, Place] | Mapping[int, int]
-"""The end, the beginning, or the place in each results partition (one that is not named: its beginning).
+Places = Mapping[int, Place] | Mapping[int, int]
+From = str | dt.datetime | Places
+"""A start as :mod:`headrace.core.starts` reads it, "latest" for one, or the place in each results partition (one that
+is not named: its beginning).
 
 A position alone is a place of which the highest request offset is not known, and is looked for.
 """
@@ -74,7 +77,7 @@ class AnswerReader:
     ) -> None:
         self._consumer = consumer
         self._topic = topic
-        self._from = from_
+        self._from = from_ if isinstance(from_, Mapping) else parse_start(from_)
         self._only = None if partitions is None else frozenset(partitions)
         self._look_back = look_back
         self._clock = clock
@@ -143,27 +146,23 @@ class AnswerReader:
         if self._only is None and self._clock.monotonic() - self._looked_at >= LOOK_FOR_PARTITIONS_S:
             known = {name.partition for name in self._positions}
             if new := await self._wanted() - known:
-                await self._take_in(new, "beginning")
+                await self._take_in(new, "earliest")
 
-    async def _take_in(self, numbers: Iterable[int], from_: From) -> None:
+    async def _take_in(self, numbers: Iterable[int], from_: Start | Places) -> None:
         new = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         begins = await self._consumer.beginning_offsets(new)
+        if isinstance(from_, Mapping):
+            places = {name: as_place(from_.get(name.partition, begins[name])) for name in new}
+        else:
+            places = {name: Place(at) for name, at in (await offsets_of(self._consumer, new, from_)).items()}
+        # After the places: one that is beyond the end would be a log that was cut.
         ends = await self._consumer.end_offsets(new)
-        starts = {
-            name: start_in_log(name, _start(name.partition, from_, begins[name], ends[name]), begins[name], ends[name])
-            for name in new
-        }
+        starts = {name: start_in_log(name, place, begins[name], ends[name]) for name, place in places.items()}
         self._readers |= await readers_at(self._consumer, starts, begins, look_back=self._look_back)
         self._positions |= {name: start.position for name, start in starts.items()}
         self._consumer.assign(self._positions)
         for name, position in self._positions.items():
             self._consumer.seek(name, position)
-
-
-def _start(partition: int, from_: From, begin: int, end: int) -> Place:
-    if isinstance(from_, Mapping):
-        return as_place(from_.get(partition, begin))
-    return Place(end if from_ == "latest" else begin)
 
 
 def start_in_log(name: TopicPartition, start: Place, begin: int, end: int) -> Place:

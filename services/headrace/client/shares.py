@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
-from headrace.client.reading import LOOK_BACK, Answer, Start, read_answer, readers_at, start_in_log
+from headrace.client.reading import LOOK_BACK, Answer, read_answer, readers_at, start_in_log
 from headrace.core.answer_log import PartitionReader, Place, committed_place, encode_metadata
 from headrace.core.clock import Clock
+from headrace.core.starts import Start
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.starts import offsets_of
 from headrace.logs import event
 
 RETRY_S = 0.2
@@ -191,10 +193,10 @@ class Shares:
         committed = {name: await self._committed(name) for name in {zero, *(share.name for share in shares)}}
         # After the commits, which may name an answer that was not there before.
         begins = await self._looking.beginning_offsets([share.name for share in shares])
+        at = await offsets_of(self._looking, begins, self._from) if committed[zero] is None else begins
         ends = await self._looking.end_offsets(begins)
         starts: dict[TopicPartition, Place] = {}
         fresh: dict[Share, Place] = {}
-        at = ends if self._from == "latest" and committed[zero] is None else begins
         for share in shares:
             name, kept = share.name, committed[share.name]
             starts[name] = start_in_log(name, Place(at[name]) if kept is None else kept, begins[name], ends[name])

@@ -37,6 +37,15 @@ class BackendName(enum.StrEnum):
     REFERENCE = "reference"
 
 
+class LogLevel(enum.StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Invocation(msgspec.Struct, frozen=True):
     """The global options, and the environment as it was when the command line started."""
 
@@ -44,6 +53,7 @@ class Invocation(msgspec.Struct, frozen=True):
     file: Path | None = None
     sets: tuple[str, ...] = ()
     bootstrap: str | None = None
+    log_level: str | None = None
 
 
 def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
@@ -61,6 +71,7 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
     # A command's own --bootstrap stands closer to the command than the global one.
     if own.get("--bootstrap", ("", None))[1] is None:
         own["--bootstrap"] = ("kafka.bootstrap", given.bootstrap)
+    own["--log-level"] = ("log.level", given.log_level)
     return load_settings(file, given.environ, given.sets, own)
 
 

@@ -38,6 +38,8 @@ def launcher(
         program += ["--set", assignment]
     if (address := bootstrap or given.bootstrap) is not None:
         program += ["--bootstrap", address]
+    if given.log_level is not None:
+        program += ["--log-level", given.log_level]
     # The command's own options, such as --store, are in them too.
     program += ["--set", allowing(places)]
     folder = private_folder(given.environ).folder("trainings")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import sys
 from collections import Counter, deque
 from contextlib import aclosing, suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, console, say
+from headrace.core.starts import METAVAR, parse_start
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,23 +23,17 @@ SHOWN = 20
 REFRESH_S = 0.25
 
 
-class Start(enum.StrEnum):
-    """Where to begin."""
-
-    LATEST = "latest"
-    BEGINNING = "beginning"
-
-
 def tail(
     ctx: typer.Context,
     *,
-    from_: Annotated[Start, typer.Option("--from", help="Where to begin.")] = Start.LATEST,
+    from_: Annotated[str, typer.Option("--from", metavar=METAVAR, help="Where to begin.")] = "latest",
     count: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, instead of the live table.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show the answers as they come, without repeats; holes are marked. Ends by Ctrl-C."""
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    parse_start(from_)  # Before anything is connected.
     follow = _lines if as_json or not sys.stdout.isatty() else _table
     with suppress(KeyboardInterrupt):
         asyncio.run(follow(settings, from_, count))
@@ -55,9 +49,9 @@ def as_line(answer: Answer) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-async def _lines(settings: Settings, from_: Start, count: int | None) -> None:
+async def _lines(settings: Settings, from_: str, count: int | None) -> None:
     shown = 0
-    async with client_of(settings) as client, aclosing(client.answers(from_.value)) as answers:
+    async with client_of(settings) as client, aclosing(client.answers(from_)) as answers:
         async for answer in answers:
             say(as_line(answer), flush=True)
             shown += 1
@@ -65,12 +59,12 @@ async def _lines(settings: Settings, from_: Start, count: int | None) -> None:
                 return
 
 
-async def _table(settings: Settings, from_: Start, count: int | None) -> None:
+async def _table(settings: Settings, from_: str, count: int | None) -> None:
     from rich.live import Live
 
     last: deque[Answer] = deque(maxlen=SHOWN)
     totals: Counter[str] = Counter()
-    async with client_of(settings) as client, client.reader(from_.value) as reader:
+    async with client_of(settings) as client, client.reader(from_) as reader:
         with Live(table(last, totals), console=console(), auto_refresh=False) as live:
             while count is None or totals.total() < count:
                 answers = await reader.read(timeout_s=REFRESH_S)

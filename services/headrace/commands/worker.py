@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.commands.common import Bootstrap, Invocation, settings_from
+from headrace.core.starts import METAVAR
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -35,9 +36,7 @@ def worker(
     requests: Annotated[Text, typer.Option(metavar="TOPIC", help="Where requests are.")] = None,
     results: Annotated[Text, typer.Option(metavar="TOPIC", help="Where answers go.")] = None,
     group: Annotated[Text, typer.Option(help="The consumer group.")] = None,
-    start_from: Annotated[
-        Text, typer.Option("--from", metavar="earliest|latest|TIME", help="Where a new group begins.")
-    ] = None,
+    start_from: Annotated[Text, typer.Option("--from", metavar=METAVAR, help="Where a new group begins.")] = None,
     backend: Annotated[Text, typer.Option(metavar="cpu|cuda|reference", help="What computes.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Members of the group under one parent.")] = 1,
     slot: Annotated[int | None, typer.Option(hidden=True)] = None,

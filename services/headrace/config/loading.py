@@ -92,7 +92,7 @@ def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given
         try:
             sections[section.name] = section.type(**values[section.name])
         except ValueError as error:
-            faults.append(f"{section.name}: {error}.{_origins(given, [section.name])}")
+            faults.append(f"{section.name}: {_sentence(error)}{_origins(given, [section.name])}")
     if faults:
         raise SettingsError("\n".join(faults))
     try:
@@ -100,7 +100,12 @@ def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given
     except ValueError as error:
         named_first = str(error).partition(":")[0]
         named = [named_first] if named_first in sections else [key for key in given if key in str(error)]
-        raise SettingsError(f"{error}.{_origins(given, named)}") from error
+        raise SettingsError(f"{_sentence(error)}{_origins(given, named)}") from error
+
+
+def _sentence(error: ValueError) -> str:
+    said = str(error)
+    return said if said.endswith((".", "?")) else f"{said}."
 
 
 def _origin(given: Given) -> str:

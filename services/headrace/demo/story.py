@@ -61,7 +61,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
             connection = await stack.enter_async_context(
                 client.connect(kafka=kafka, requests=names.requests, results=names.results)
             )
-            reader = await stack.enter_async_context(connection.reader("beginning"))
+            reader = await stack.enter_async_context(connection.reader("earliest"))
             async with beside(stream.read_answers(reader, ledger, clock)):
                 end = await _publish(order, connection, ledger, console=console, clock=clock, random=random)
         _close(order, settings, ledger, end, console)

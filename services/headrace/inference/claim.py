@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 from headrace.core.clock import Clock
+from headrace.core.starts import parse_start
 from headrace.inference.resume import RefusedError
 from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.starts import offsets_of
 from headrace.registry.workers_log import WorkersLog, WorkersWriter, copy_older_claims
 from headrace_schemas.records import ResultsClaim
 
@@ -73,24 +73,5 @@ async def _starts(reader: Consumer, requests: str, start_from: str) -> tuple[int
     partitions = [TopicPartition(requests, number) for number in sorted(await reader.partitions_of(requests))]
     if not partitions:
         raise RefusedError(f"There is no topic {requests}. Create headrace's topics with `headrace topics apply`.")
-    if start_from == "earliest":
-        begin = await reader.beginning_offsets(partitions)
-    elif start_from == "latest":
-        begin = await reader.end_offsets(partitions)
-    else:
-        begin = await _at_time(reader, partitions, start_from)
+    begin = await offsets_of(reader, partitions, parse_start(start_from))
     return tuple(begin[partition] for partition in partitions)
-
-
-async def _at_time(reader: Consumer, partitions: list[TopicPartition], time: str) -> dict[TopicPartition, int]:
-    try:
-        moment = dt.datetime.fromisoformat(time)
-    except ValueError as error:
-        raise RefusedError(
-            f"worker.start_from is {time!r}; allowed are earliest, latest or a time as ISO 8601, "
-            "such as 2026-01-31T12:00:00+00:00."
-        ) from error
-    milliseconds = int(moment.astimezone(dt.UTC).timestamp() * 1000)
-    found = await reader.offsets_for_times(dict.fromkeys(partitions, milliseconds))
-    ends = await reader.end_offsets(partitions)
-    return {p: ends[p] if (offset := found[p]) is None else offset for p in partitions}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from headrace.core.resume import LARGEST_MAX_BATCH
+from headrace.core.starts import StartError, parse_start
 
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -27,7 +28,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     load_timeout: Seconds = 300.0
     """Longest wait for a version to be loaded; past it the load has failed, and is tried again."""
     start_from: str = "earliest"
-    """Where a new group begins: earliest, latest, or a time as ISO 8601."""
+    """Where a new group begins: earliest, latest, or a time as ISO 8601, without a zone in UTC."""
     backend: Literal["cpu", "cuda", "reference", "constant"] = "cpu"
     """What computes; constant has no model and tells what the rest costs."""
     threads: Positive = 1
@@ -51,3 +52,9 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     breaker_retry: Seconds = 1.0
     watchdog: Seconds = 60.0
     """Without progress for so long although requests wait, the process ends itself."""
+
+    def __post_init__(self) -> None:
+        try:
+            parse_start(self.start_from)
+        except StartError as error:
+            raise ValueError(f"start_from: {error}") from error

@@ -1,4 +1,5 @@
 import asyncio
+import datetime as dt
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from headrace.client import AnswerLogError, AnswerReader, Place, decode_positions, encode_positions
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
+from headrace.core.starts import StartError
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -310,3 +312,23 @@ async def test_answers_that_come_while_a_read_waits_wake_it(log: Log) -> None:
     log.append(*chain(4))
     assert [one.result.offset for one in await waiting] == [4]
     assert log.clock.monotonic() < 2.0
+
+
+@on_a_log()
+async def test_a_reader_begins_at_a_word_or_a_time_and_the_words_are_those_of_the_command_line(log: Log) -> None:
+    log.append(*chain(0, 1))
+    middle = dt.datetime.fromtimestamp(1000, dt.UTC)
+    log.cluster.log(FIRST).append_batch(list(chain(1, 2, 3)), 2_000_000)
+    for start in ("earliest", "beginning"):
+        assert await offsets(await log.reader(start)) == [0, 1, 2, 3]
+    for start in ("latest", "end", "2100-01-01"):
+        assert await offsets(await log.reader(start)) == []
+    for start in (middle, middle.isoformat(), middle.replace(tzinfo=None).isoformat()):
+        assert await offsets(await log.reader(start)) == [2, 3]
+
+
+@on_a_log()
+async def test_a_reader_refuses_what_is_no_start_instead_of_reading_the_whole_log_again(log: Log) -> None:
+    for start in ("Latest", "banana", "", None, 7):
+        with pytest.raises(StartError, match="no place to begin at"):
+            await log.reader(start)

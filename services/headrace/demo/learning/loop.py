@@ -108,7 +108,7 @@ class Loop:
         kafka, names = self._settings.kafka, self._names
         async with (
             client.connect(kafka=kafka, requests=names.requests, results=names.results) as connection,
-            connection.reader("beginning") as reader,
+            connection.reader("earliest") as reader,
             beside(
                 read_answers(reader, self.ledger, self._clock),
                 keep_shown(self._console, now, self._clock),
