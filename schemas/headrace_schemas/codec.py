@@ -22,6 +22,7 @@ from headrace_schemas.errors import (
     UnknownContentTypeError,
     from_decoding_fault,
 )
+from headrace_schemas.foreign_bytes import behind_frame
 from headrace_schemas.headers import JSON, MSGPACK, TEXT
 from headrace_schemas.records import (
     ClassifyRequest,
@@ -38,6 +39,28 @@ MAX_ID_BYTES: Final = 1024
 T = TypeVar("T")
 
 _ENCODERS = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
+
+
+def decode_foreign(decoder: Callable[[bytes], T], value: bytes, content_type: str, where: str = "") -> T:
+    """Decode ``value``, which may be JSON behind a byte order mark or Confluent's framing.
+
+    Raises a WireError naming ``where``, with what the bytes seem to be where they are no JSON.
+    """
+    try:
+        return decoder(value)
+    except DECODING_FAULTS as fault:
+        if content_type != JSON:
+            raise from_decoding_fault(fault, where) from fault
+        inner = behind_frame(value)
+        if inner is not None:
+            try:
+                return decoder(inner)
+            except msgspec.ValidationError as inside:  # it is JSON, and not the right one
+                raise from_decoding_fault(inside, where) from inside
+            except DECODING_FAULTS as inside:
+                if value[0]:
+                    raise from_decoding_fault(inside, where, inner) from inside
+        raise from_decoding_fault(fault, where, value) from fault
 
 
 class RecordCodec(Generic[T]):
@@ -67,10 +90,7 @@ class RecordCodec(Generic[T]):
             raise _unknown(content_type, self._name, where)
         if value is None:
             raise MissingFieldError("value", f"is null, and must be a {self._name}", where)
-        try:
-            return decoder(value)
-        except DECODING_FAULTS as fault:
-            raise from_decoding_fault(fault, where) from fault
+        return decode_foreign(decoder, value, content_type, where)
 
 
 _REQUESTS: RecordCodec[ClassifyRequest] = RecordCodec(ClassifyRequest, "request")
@@ -110,11 +130,8 @@ def decode_request(
     if decoder is None:
         raise _unknown(content_type, "request", where)
     if value is None:
-        raise MissingTextError("value", "is null, and must hold a text", where)
-    try:
-        request = decoder(value)
-    except DECODING_FAULTS as fault:
-        raise from_decoding_fault(fault, where) from fault
+        raise MissingTextError("value", "is null (a tombstone), and must hold a text", where)
+    request = decode_foreign(decoder, value, content_type, where)
     # No encoding is shorter than the text's UTF-8, so a short value needs no measuring.
     if len(value) > MAX_ID_BYTES or len(value) > limit:
         check_sizes(request, limit, where)

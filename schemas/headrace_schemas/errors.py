@@ -10,6 +10,8 @@ from typing import ClassVar, Self
 
 import msgspec
 
+from headrace_schemas.foreign_bytes import hint
+
 # All that msgspec's decoders raise on bytes they can't take; RecursionError comes of deep nesting, also in fields
 # that are skipped.
 DECODING_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -106,13 +108,14 @@ def place(topic: str, partition: int, offset: int) -> str:
     return f"{topic}[{partition}]@{offset}"
 
 
-def from_decoding_fault(fault: Exception, record: str = "") -> WireError:
-    """Turn one of :data:`DECODING_FAULTS` into the error that names the field."""
+def from_decoding_fault(fault: Exception, record: str = "", json: bytes | None = None) -> WireError:
+    """Turn one of :data:`DECODING_FAULTS` into the error that names the field. ``json`` should have been JSON."""
     message = str(fault)
     if isinstance(fault, RecursionError):
         return BadBytesError("value", "nested too deeply to be decoded", record)
     if not isinstance(fault, msgspec.ValidationError):
-        return BadBytesError("value", message, record)
+        cause = "" if json is None else hint(json, message)
+        return BadBytesError("value", f"{cause} ({message})" if cause else message, record)
     if missing := _MISSING.match(message):
         name, parent = missing.groups()
         field = f"{parent}.{name}" if parent else name

@@ -29,7 +29,18 @@ TEXT: Final = "text/plain"
 MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
 MAX_ATTEMPT: Final = 1_000_000
 
-_MEDIA_TYPES = {JSON: JSON, MSGPACK: MSGPACK, "application/x-msgpack": MSGPACK, TEXT: TEXT}
+_MEDIA_TYPES = {
+    JSON: JSON,
+    "text/json": JSON,
+    "application/x-json": JSON,
+    MSGPACK: MSGPACK,
+    "application/x-msgpack": MSGPACK,
+    "application/vnd.msgpack": MSGPACK,
+    TEXT: TEXT,
+}
+_SUFFIXES = {"json": JSON, "msgpack": MSGPACK}
+"""Structured syntax suffixes (RFC 6839): application/cloudevents+json is JSON."""
+_ALLOWED: Final = f"{JSON}, text/json, any +json, {MSGPACK}, any +msgpack and {TEXT}"
 _EXACT = {name.encode(): known for name, known in _MEDIA_TYPES.items()}
 _CHARSETS = {"utf-8", "utf8", "us-ascii"}
 
@@ -37,6 +48,7 @@ _CHARSETS = {"utf-8", "utf8", "us-ascii"}
 def content_type(headers: Headers, where: str = "") -> str:
     """Return :data:`JSON` (also without a header), :data:`MSGPACK` or :data:`TEXT`.
 
+    A type that ends in ``+json`` or ``+msgpack`` is that format; of parameters only the charset counts.
     Raises UnknownContentTypeError for any other type, and for a charset other than UTF-8.
     """
     if not headers:
@@ -89,13 +101,21 @@ def _whole_number(name: str, value: bytes | None, most: int, where: str) -> int:
 
 def _parse_content_type(value: bytes | None, where: str) -> str:
     media_type, *parameters = (value or b"").decode("ascii", "replace").lower().split(";")
-    known = _MEDIA_TYPES.get(media_type.strip())
+    known = _MEDIA_TYPES.get(media_type.strip()) or _by_suffix(media_type.strip())
+    if known is None:
+        raise UnknownContentTypeError(f"header {CONTENT_TYPE}", f"{shown(value)} is none of {_ALLOWED}", where)
     pairs = (parameter.partition("=") for parameter in parameters)
-    charsets = {setting.strip(' "') for name, _, setting in pairs if name.strip() == "charset"}
-    if known is None or not charsets <= _CHARSETS:
-        allowed = f"{shown(value)} is none of {', '.join(_MEDIA_TYPES)}, in UTF-8"
-        raise UnknownContentTypeError(f"header {CONTENT_TYPE}", allowed, where)
+    charsets = {setting.strip(" \"'") for name, _, setting in pairs if name.strip() == "charset"}
+    if foreign := charsets - _CHARSETS:
+        named = shown(min(foreign).encode())
+        raise UnknownContentTypeError(f"header {CONTENT_TYPE}", f"charset {named} is not read, only utf-8", where)
     return known
+
+
+def _by_suffix(media_type: str) -> str | None:
+    kind, _, name = media_type.partition("/")
+    start, _, suffix = name.rpartition("+")
+    return _SUFFIXES.get(suffix) if kind and start and "/" not in name else None
 
 
 def shown(value: bytes | None, most: int = 80) -> str:

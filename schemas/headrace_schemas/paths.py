@@ -11,14 +11,12 @@ from typing import Final
 
 import msgspec
 
-from headrace_schemas.codec import MAX_TEXT_BYTES, check_sizes, decode_request
+from headrace_schemas.codec import MAX_TEXT_BYTES, check_sizes, decode_foreign, decode_request
 from headrace_schemas.errors import (
-    DECODING_FAULTS,
     BadTypeError,
     MissingTextError,
     UnknownContentTypeError,
     WireError,
-    from_decoding_fault,
 )
 from headrace_schemas.headers import COPIED, JSON, MSGPACK, TEXT, Headers, copied_headers
 from headrace_schemas.records import ClassifyRequest
@@ -149,10 +147,7 @@ def _decode_generic(value: bytes, content_type: str) -> object:
     decoder = _GENERIC.get(content_type)
     if decoder is None:
         raise UnknownContentTypeError("content-type", f"{content_type!r} is no format with paths inside")
-    try:
-        return decoder(value)
-    except DECODING_FAULTS as fault:
-        raise from_decoding_fault(fault) from fault
+    return decode_foreign(decoder, value, content_type)
 
 
 def _walk(document: object, path: tuple[str, ...]) -> object:

@@ -52,6 +52,12 @@ def test_headers_that_are_not_ours_change_nothing() -> None:
         (b"text/plain; charset=utf-8", TEXT),
         (b'Text/Plain ;charset="UTF-8"; format=flowed', TEXT),
         (b"application/json;charset=utf8", JSON),
+        (b"application/cloudevents+json", JSON),
+        (b"Application/CloudEvents+JSON; charset=UTF-8", JSON),
+        (b"application/vnd.acme.ticket.v2+json; profile=x; v=1", JSON),
+        (b"text/json", JSON),
+        (b"application/vnd.acme+msgpack", MSGPACK),
+        (b"application/vnd.msgpack", MSGPACK),
     ],
 )
 def test_a_content_type_is_known_with_its_parameters(value: bytes, expected: str) -> None:
@@ -59,12 +65,30 @@ def test_a_content_type_is_known_with_its_parameters(value: bytes, expected: str
 
 
 @pytest.mark.parametrize(
-    "value", [b"application/xml", b"", None, b"\xff\xfe", b"text/plain; charset=latin-1", b"json", b"text/plain/x"]
+    "value",
+    [
+        b"application/xml",
+        b"",
+        None,
+        b"\xff\xfe",
+        b"json",
+        b"text/plain/x",
+        b"+json",
+        b"a/+json",
+        b"a/b/c+json",
+        b"a/json+x",
+    ],
 )
 def test_any_other_content_type_is_refused_and_shown(value: bytes | None) -> None:
     with pytest.raises(UnknownContentTypeError, match="is none of application/json") as raised:
         content_type([("content-type", value)], WHERE)
     assert (raised.value.record, raised.value.field) == (WHERE, "header content-type")
+
+
+@pytest.mark.parametrize("value", [b"text/plain; charset=latin-1", b'application/x+json;CHARSET="Latin-1"'])
+def test_a_charset_that_is_not_utf_8_is_named(value: bytes) -> None:
+    with pytest.raises(UnknownContentTypeError, match="charset 'latin-1' is not read, only utf-8"):
+        content_type([("content-type", value)], WHERE)
 
 
 @pytest.mark.parametrize("number", [1, 250, MAX_TIMEOUT_MS])
