@@ -90,7 +90,7 @@ def _slip_in(value: bytes, fault: str) -> str:  # noqa: PLR0911 - one a slip
         return "more follows behind the JSON value; one record holds one request"
     if _NOT_JSON.match(value, place) and place:
         return "NaN, Infinity, None and the like are not JSON; write null"
-    if at and value[place] < 0x20:
+    if at and b"" < value[place : place + 1] < b" ":
         return "a line break, tab or other control character in a JSON string is written \\n, \\t or \\u00XX"
     if value.lstrip()[:1] not in (b"{", b"["):
         return "a bare text needs the header content-type: text/plain; without one a value is JSON"

@@ -60,6 +60,25 @@ def test_a_value_that_is_no_json_is_refused_with_its_cause(shape: RequestShape, 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_a_fault_behind_the_last_byte_is_refused_too(shape: RequestShape) -> None:
+    for value in (
+        b'"',
+        b'"\\',
+        b'"\\u',
+        b'"\\ud83d\\',
+        b'"\\ud83d\\u',
+        b"[",
+        b"{",
+        b'{"a',
+        b"-",
+        b"\0" * 6,
+        b'"\\ud83d\\udc0',
+    ):
+        with pytest.raises(WireError):
+            compile_shape(shape)(value, JSON)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_wrong_behind_a_frame_is_named_as_without_it(shape: RequestShape) -> None:
     with pytest.raises(BadTypeError, match="text: Expected `str`"):
         compile_shape(shape)(b'\0\0\0\0\x01{"text":7}', JSON)
