@@ -21,9 +21,11 @@ def evaluate(
 ) -> None:
     """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
 
-    Rows are taken as they are. A row whose label the artifact does not know counts as wrong.
+    Labels are cleaned as training cleans them, texts are taken as they are. A row whose label the artifact does not
+    know counts as wrong.
     """
     from headrace.core.errors import UserError
+    from headrace.core.label_names import label_name
     from headrace.model.artifact import ArtifactError, load
     from headrace.model.backends.interface import open_backend
     from headrace.training.answering import answer
@@ -44,7 +46,7 @@ def evaluate(
         return
     shown = console()
     shown.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
-    unknown = sorted(set(rows.labels) - set(artifact.labels))
+    unknown = sorted(set(rows.labels) - set(map(label_name, artifact.labels)))
     if unknown:
         shown.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
     for table in report_tables(report):

@@ -31,7 +31,7 @@ def publish(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish a label a row. A label with the id of an earlier one replaces it."""
-    from headrace.training.dataset import read_rows
+    from headrace.training.dataset import read_ids, read_rows
     from headrace.training.labelling import labelled, publish_labels
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
@@ -39,8 +39,7 @@ def publish(
     rows = read_rows(file, text_column=text_column, label_column=label_column)
     ids = None
     if id_column is not None:
-        # An id may be a number, as a label may.
-        ids = read_rows(file, text_column=text_column, label_column=id_column).labels
+        ids = read_ids(file, text_column=text_column, id_column=id_column)
     total = asyncio.run(publish_labels(cluster_of(settings), topic, labels=labelled(rows, ids)))
     say(f"published {total:,} labels to {topic}")
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import msgspec
 
+from headrace.core.label_names import label_name
 from headrace_schemas.records import ClassifyResult, Status
 
 NO_LABEL = "(no label)"
@@ -74,7 +75,7 @@ class Tally:
         elif a.status != Status.OK or b.status != Status.OK:
             self._not_ok += 1
         else:
-            pair = (a.label or NO_LABEL, b.label or NO_LABEL)
+            pair = (_shown(a), _shown(b))
             self._pairs[pair] += 1
             kept = self._examples.setdefault(pair, [])
             if pair[0] != pair[1] and len(kept) < self._examples_each:
@@ -110,3 +111,7 @@ class Tally:
             for label, answers in by_label.items()
         ]
         return tuple(sorted(classes, key=lambda one: (one.agreeing - one.requests, one.label)))
+
+
+def _shown(answer: ClassifyResult) -> str:
+    return label_name(answer.label or "") or NO_LABEL

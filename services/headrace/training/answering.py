@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.core.label_names import label_name
 from headrace.model.backends.interface import Backend
 
 _BATCH = 256
@@ -19,13 +20,16 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 def answer(backend: Backend, texts: Sequence[str]) -> list[str]:
-    """The label that ``backend`` gives each text."""
+    """The label that ``backend`` gives each text, as :func:`~headrace.core.label_names.label_name` spells it.
+
+    An artifact of before names were cleaned may spell it otherwise.
+    """
     return list(answer_scored(backend, texts).labels)
 
 
 def answer_scored(backend: Backend, texts: Sequence[str]) -> Answered:
     """What ``backend`` answers to each text. A lone surrogate, which UTF-8 has no place for, becomes ``?``."""
-    names = backend.artifact.labels
+    names = [label_name(label) for label in backend.artifact.labels]
     labels: list[str] = []
     scores: list[float] = []
     for first in range(0, len(texts), _BATCH):

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.label_names import label_name
 from headrace.training.dataset import Rows
 from headrace.training.numbering import key_halves, number_keys
 from headrace.training.text_keys import NO_WORDS, text_keys
@@ -38,11 +39,11 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 def clean(rows: Rows) -> Cleaned:
     """Keep one row for each text, the first, in file order, as :func:`judge` says.
 
-    A label is taken without the blanks around it. A row is empty when its text has no words, or its label nothing but
-    blanks.
+    Labels are taken as :func:`~headrace.core.label_names.label_name` spells them. A row is empty when its text has no
+    words, or its label no name.
     """
     keys = text_keys(rows.texts)
-    names = [label.strip() for label in rows.labels]
+    names = [label_name(label) for label in rows.labels]
     labels, _ = number_labels(keys, names)
     verdicts = judge(number_keys(key_halves(keys)), labels)
     places = np.flatnonzero(verdicts == Verdict.KEPT).tolist()

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.errors import UserError
+from headrace.core.label_names import label_name
 
 
 class DatasetError(UserError):
@@ -35,27 +36,38 @@ class Rows(msgspec.Struct, frozen=True):
 def read_rows(path: Path, *, text_column: str = "text", label_column: str = "label") -> Rows:
     """Read ``path``: ``.jsonl``, ``.csv`` (its first line names the columns) or ``.parquet``.
 
-    A label may be a number, which becomes its decimal string. A null text or label becomes an empty string, which
+    A label may be a number, which becomes its decimal string, or a boolean; its name is cleaned by
+    :func:`~headrace.core.label_names.label_name`. A null text or label becomes an empty string, which
     cleaning counts and drops. Raises DatasetError for a file that is missing, of another kind, without those columns,
     not UTF-8, or broken at some line.
     """
+    texts, labels = _columns(path, text_column, label_column)
+    return Rows(texts, tuple(map(label_name, labels)))
+
+
+def read_ids(path: Path, *, text_column: str = "text", id_column: str) -> tuple[str, ...]:
+    """The ids of :func:`read_rows`' rows, as they stand there; a number becomes its decimal string."""
+    return _columns(path, text_column, id_column)[1]
+
+
+def _columns(path: Path, text_column: str, other_column: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
         raise DatasetError(f"{path}: its name must end in .jsonl, .csv or .parquet, which says how to read it")
     try:
-        return _collect(reader(path, text_column, label_column))
+        return _collect(reader(path, text_column, other_column))
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: is not UTF-8 ({error.reason}). Save it as UTF-8") from error
 
 
-def _collect(pairs: Iterator[tuple[str, str]]) -> Rows:
+def _collect(pairs: Iterator[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     texts, labels = [], []
     for text, label in pairs:
         texts.append(text)
         labels.append(label)
-    return Rows(tuple(texts), tuple(labels))
+    return tuple(texts), tuple(labels)
 
 
 def _read_jsonl(path: Path, text_column: str, label_column: str) -> Iterator[tuple[str, str]]:

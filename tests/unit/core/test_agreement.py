@@ -41,6 +41,12 @@ def test_classes_are_those_of_a_and_the_most_frequent_disagreement_comes_first()
     ]
 
 
+def test_a_name_that_two_versions_spell_differently_is_one_label() -> None:
+    agreement = tally_of(("re\u0301el", "r\u00e9el"), ("True", "true"), ("sport", None)).agreement()
+    assert (agreement.requests, agreement.agreeing) == (3, 2)
+    assert [one.label for one in agreement.classes] == ["sport", "r\u00e9el", "true"]
+
+
 def test_only_answers_that_are_ok_by_the_versions_asked_for_are_compared() -> None:
     tally = tally_of(("a", "a"))
     tally.joined(0, result(1, "a", "v0"), result(1, "a", "v2"))

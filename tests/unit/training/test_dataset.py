@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.dataset import DatasetError, Rows, read_ids, read_rows
 
 EXPECTED = Rows(('one, "two"', "drei\nvier", "五六"), ("a", "b", "3"))
 
@@ -33,6 +33,23 @@ def test_parquet_is_read_by_column_names(tmp_path):
     parquet.write_table(table, tmp_path / "rows.parquet")
 
     assert read_rows(tmp_path / "rows.parquet", text_column="body", label_column="class") == EXPECTED
+
+
+def test_booleans_blanks_and_decomposed_names_are_the_same_labels_by_every_way_in(tmp_path):
+    lines = '{"text": "a", "label": true}\n{"text": "b", "label": false}\n{"text": "c", "label": "re\u0301el "}\n'
+    as_json = written(tmp_path, "rows.jsonl", lines)
+    as_csv = written(tmp_path, "rows.csv", "text,label\na,True\nb,FALSE\nc,\u00a0r\u00e9el\n")
+    table = pa.table({"text": ["a", "b"], "label": [True, False]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+
+    assert read_rows(as_json).labels == read_rows(as_csv).labels == ("true", "false", "r\u00e9el")
+    assert read_rows(tmp_path / "rows.parquet").labels == ("true", "false")
+
+
+def test_ids_are_taken_as_they_stand(tmp_path):
+    path = written(tmp_path, "rows.csv", "text,id\na,True\nb, x \n")
+
+    assert read_ids(path, id_column="id") == ("True", " x ")
 
 
 def test_a_null_is_left_to_cleaning(tmp_path):

@@ -115,6 +115,19 @@ def test_a_label_that_is_not_among_those_allowed_is_known_by_that():
     simulated(story)
 
 
+def test_an_allowed_label_is_allowed_however_either_side_spells_it():
+    async def story(cluster):
+        await cluster.producer().send_batch(
+            "t", 0, [label("x", "fine", "re\u0301el\u00a0"), label("y", "odd", "True"), label("z", "bad", "yes")]
+        )
+        allowed = msgspec.structs.replace(source(3), labels=("r\u00e9el", "TRUE"))
+
+        shard = await read_partitions(cluster, allowed, [0])
+        assert [isinstance(record.content, str) for record in shard.records] == [False, False, True]
+
+    simulated(story)
+
+
 def test_what_retention_took_from_a_range_is_counted(caplog):
     async def story(cluster):
         await cluster.producer().send_batch("t", 0, [label(str(n), "text") for n in range(5)])

@@ -45,6 +45,13 @@ def test_an_equal_text_under_another_id_and_label_conflicts_until_one_of_them_go
     assert take(known, "d", "good film", "pos") is None
 
 
+def test_names_that_are_spelled_differently_are_one_label():
+    known = KnownLabels(allowed=["re\u0301el", "true"])
+    assert take(known, "a", "good film", "r\u00e9el") is None
+    assert take(known, "b", "good film", "\u3000re\u0301el\ufeff") is None
+    assert take(known, "c", "other film", "True") is None
+
+
 def test_an_erasure_counts_once_the_snapshot_holds_the_text():
     known = KnownLabels()
     take(known, "a", "good", "pos")

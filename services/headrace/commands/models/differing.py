@@ -12,6 +12,7 @@ import typer
 from headrace.commands.common import Bootstrap, begin, console
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import number, time_of
+from headrace.core.label_names import label_name
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -72,9 +73,10 @@ def _measures(version: ModelVersion) -> dict[str, float]:
 
 
 def _labels(a: tuple[str, ...], b: tuple[str, ...]) -> Iterator[Difference]:
-    if gone := sorted(set(a) - set(b)):
+    before, after = (set(map(label_name, labels)) for labels in (a, b))
+    if gone := sorted(before - after):
         yield Difference("labels removed", ", ".join(gone), ABSENT, f"{-len(gone)}")
-    if new := sorted(set(b) - set(a)):
+    if new := sorted(after - before):
         yield Difference("labels added", ABSENT, ", ".join(new), f"+{len(new)}")
 
 

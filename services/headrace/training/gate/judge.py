@@ -10,6 +10,7 @@ import numpy as np
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
 from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
+from headrace.core.label_names import label_name
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
@@ -127,7 +128,7 @@ def answer_by(version: ModelVersion, trusted: Collection[str], places: Places) -
     """
     artifact = load_version(version, trusted, places)
     backend = open_backend("cpu", artifact)
-    labels, least = artifact.labels, artifact.about.threshold or 0.0
+    labels, least = [label_name(label) for label in artifact.labels], artifact.about.threshold or 0.0
 
     def answer(texts: Sequence[bytes]) -> list[str | None]:
         answers = backend.classify(texts)

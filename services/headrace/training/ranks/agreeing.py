@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.label_names import label_name
 from headrace.training.cleaning import NO_LABEL, Verdict, judge, number_labels
 from headrace.training.dataset import DatasetError, Rows
 from headrace.training.numbering import KEY_BYTES, key_halves, number_keys
@@ -75,7 +76,7 @@ def agree(
     """
     labelled = [record.content if isinstance(record.content, LabelledText) else None for record in shard.records]
     texts = ["" if one is None else one.text for one in labelled]
-    labels = ["" if one is None else one.label.strip() for one in labelled]
+    labels = ["" if one is None else label_name(one.label) for one in labelled]
     keys = text_keys(texts, splitting.hashing)
     told = exchange.gather(_facts(shard.records, keys, labels), _Facts)
     facts = _merge(told)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from headrace.core.label_names import label_name
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.logs import event
@@ -59,6 +60,7 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
     ranges = {TopicPartition(source.topic, one.partition): one for one in source.ranges if one.partition in partitions}
     if missing := set(partitions) - {name.partition for name in ranges}:
         raise ValueError(f"the job gives no range for the partitions {sorted(missing)} of {source.topic}")
+    allowed = frozenset(map(label_name, source.labels))
     last: dict[tuple[int, bytes], LastRecord] = {}
     dropped: Counter[str] = Counter()
     consumer = cluster.consumer(read_committed=True)
@@ -73,7 +75,7 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
             for record in chunk:
                 if record.key:
                     before = last.get((record.partition, record.key))
-                    last[record.partition, record.key] = _last(record, before, source)
+                    last[record.partition, record.key] = _last(record, before, source.max_text_bytes, allowed)
                 else:
                     dropped[BadKeyError.code] += 1
     finally:
@@ -98,17 +100,15 @@ async def _starts(consumer: Consumer, ranges: Mapping[TopicPartition, OffsetRang
     return {name: min(max(one.first, beginnings[name]), one.end) for name, one in ranges.items()}
 
 
-def _last(record: Record, before: LastRecord | None, source: TopicSource) -> LastRecord:
+def _last(record: Record, before: LastRecord | None, limit: int, allowed: Collection[str]) -> LastRecord:
     content: LabelledText | str | None
     try:
         where = place(record.topic, record.partition, record.offset)
-        content = decode_label(
-            record.value, content_type(record.headers, where), limit=source.max_text_bytes, where=where
-        )
+        content = decode_label(record.value, content_type(record.headers, where), limit=limit, where=where)
     except WireError as error:
         event("labels.unreadable", level="warning", error=str(error))
         content = error.code
-    if isinstance(content, LabelledText) and source.labels and content.label.strip() not in source.labels:
+    if isinstance(content, LabelledText) and allowed and label_name(content.label) not in allowed:
         content = UNKNOWN_LABEL
     return LastRecord(
         id=record.key or b"",

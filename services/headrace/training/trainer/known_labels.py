@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.core.label_names import label_name
 from headrace.training.ranks.labels import UNKNOWN_LABEL
 from headrace.training.text_keys import NO_WORDS
 
@@ -42,7 +43,7 @@ class KnownLabels:
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
-        self._allowed = frozenset(allowed)
+        self._allowed = frozenset(map(label_name, allowed))
         self._known: dict[bytes, _Known] = {}
         self._votes: dict[bytes, dict[str, int]] = {}
         self._new: set[bytes] = set()
@@ -70,7 +71,7 @@ class KnownLabels:
         Returns why it is refused, None when it is not. A refused label takes the place of the one before it, as it
         does on the compacted topic.
         """
-        known = _Known(text_key[:_KEY_BYTES], sys.intern(label.strip()))
+        known = _Known(text_key[:_KEY_BYTES], sys.intern(label_name(label)))
         fault = self._unusable(known)
         if fault is not None:
             self.remove(id_, snapped=snapped)
