@@ -55,6 +55,37 @@ def test_publishing_moves_the_alias_and_records_a_path_that_works_from_anywhere(
     assert site.log().versions["default", first].uri == f"file://{site.folder / first}"
 
 
+def test_a_version_published_from_another_place_is_refused_and_moved_on_demand(site: Site) -> None:
+    version = site.artifact(1).version
+    site.run("publish", version)
+    first = site.log().versions["default", version]
+    (site.folder / "elsewhere").mkdir()
+    elsewhere = (site.folder / version).rename(site.folder / "elsewhere" / version)
+    with pytest.raises(UserError, match=f"was published from file://{site.folder}/{version}.*--move"):
+        site.run("publish", elsewhere)
+    assert site.log().versions["default", version] == first
+    site.run("publish", elsewhere, "--move")
+    moved = site.log().versions["default", version]
+    assert (moved.uri, moved.created_at_ms) == (f"file://{elsewhere}", first.created_at_ms)
+
+
+def test_a_version_published_again_keeps_the_time_of_the_first(site: Site) -> None:
+    version = site.artifact(0).version  # its file has no time
+    site.run("publish", version)
+    old = msgspec.structs.replace(site.log().versions["default", version], created_at_ms=7)
+    site.publish(old)
+    site.run("publish", version)
+    assert site.log().versions["default", version] == old
+
+
+def test_a_version_is_never_replaced_by_another_file(site: Site) -> None:
+    version = site.artifact(1).version
+    site.run("publish", version)
+    site.publish(msgspec.structs.replace(site.log().versions["default", version], sha256="0" * 64))
+    with pytest.raises(UserError, match="with another file"):
+        site.run("publish", version, "--move")
+
+
 def test_promote_takes_a_name_the_beginning_of_one_of_its_hash_or_an_alias(site: Site, three: list[str]) -> None:
     first, second, third = three
     for wanted, expected in (

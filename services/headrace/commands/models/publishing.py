@@ -21,12 +21,16 @@ def publish(
     *,
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
     reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
+    move: Annotated[
+        bool, typer.Option("--move", help="The version is known and its file has moved: record where it is now.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
 
     An artifact that lies in no allowed place (store.allowed) is copied into trainer.store, where workers find it.
-    Publish a version again to have it signed by another key.
+    Publish a version again to have it signed by another key. The time and, without --move, the place of the first
+    time stay.
     """
     from headrace.core.clock import SystemClock
     from headrace.model.signing import signer
@@ -38,19 +42,22 @@ def publish(
     name, now_ms = settings.worker.model_name, SystemClock().now_ms()
     artifact, where = adopt(uri, base=settings.trainer.store, name=name, places=settings.places())
     version = sign(version_record(artifact, name=name, where=where, now_ms=now_ms))
-    pointer = asyncio.run(_publish(settings, version, alias, reason))
+    pointer = asyncio.run(_publish(settings, version, alias, reason, move=move))
     say(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
 
 
-async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str) -> ModelAlias:
+async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str, *, move: bool) -> ModelAlias:
     from headrace.core.clock import SystemClock
-    from headrace.registry.moving import move
+    from headrace.registry.moving import move as moved
+    from headrace.registry.versions import published_again
 
     async with open_models(settings) as models:
+        known = models.log.versions.get((version.name, version.version))
+        version = published_again(known, version, trusted=settings.signing.trusted, move=move)
         # In this order: a reader never sees an alias that points at a version it does not know.
         await models.writer.publish([version])
         await models.log.refresh()
         now = SystemClock().now_ms()
-        pointer = move(models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True)
+        pointer = moved(models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True)
         await models.writer.publish([pointer])
         return pointer
