@@ -15,8 +15,9 @@ PREFIX: Final = "__headrace.errors."
 MAX_MESSAGE_BYTES: Final = 2048
 
 REPLAYED: Final = f"{PREFIX}replayed"
-"""The only header of a mark: a record without key and value behind a letter that was published again, with the
-letter's offset in the same partition of the topic.
+"""The only header of a mark: a record without a value behind a letter that was published again, with the letter's
+offset in the same partition of the topic. The mark's key names the record that the letter is about, as
+:func:`~headrace_schemas.errors.place` does, for other letters of it; marks of before have no key.
 """
 
 # What a letter keeps of its record, where that is not the whole: the values of the header KEPT.

@@ -75,18 +75,27 @@ def lacking(found: Found) -> str | None:
     return "cut" if found.kept == CUT else "without its record"
 
 
-async def read_replayed(cluster: Cluster, topic: str) -> frozenset[tuple[int, int]]:
-    """The places (partition, offset) of the letters that were published again and marked.
+class Replayed(msgspec.Struct, frozen=True):
+    """What was published again: ``places`` (partition, offset) of letters, and ``origins``, the records' own places.
 
-    Without them a second run over all letters would publish each of them once more. Raises a KafkaError.
+    Workers of two groups that share the topic leave a letter each of one record, and the second may come late.
     """
-    return frozenset(
-        [
-            (record.partition, offset)
-            async for record in _records(cluster, topic)
-            if (offset := replayed_offset(record.headers)) is not None
-        ]
-    )
+
+    places: frozenset[tuple[int, int]] = frozenset()
+    origins: frozenset[str] = frozenset()
+
+
+async def read_replayed(cluster: Cluster, topic: str) -> Replayed:
+    """Read the marks of what was published again.
+
+    Without them a second run over all letters would publish each record once more. Raises a KafkaError.
+    """
+    places, origins = set[tuple[int, int]](), set[str]()
+    async for record in _records(cluster, topic):
+        if (offset := replayed_offset(record.headers)) is not None:
+            places.add((record.partition, offset))
+            origins.add((record.key or b"").decode("utf-8", "replace"))
+    return Replayed(frozenset(places), frozenset(origins))
 
 
 async def _records(cluster: Cluster, topic: str, only: Collection[int] = ()) -> AsyncIterator[Record]:

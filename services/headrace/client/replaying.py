@@ -38,7 +38,7 @@ UNREADABLE = (
     "whose topic this user has no right to read, so that nothing confirms them; grant Read, or look at them by `show`, "
     "then --unverified replays them"
 )
-REPEATED = "of a record that another letter of this run was about"
+REPEATED = "of a record that another letter was about, which was replayed: one record goes back once"
 
 
 class NotReplayableError(UserError):
@@ -146,7 +146,8 @@ async def replay(publisher: Publisher, marks: Publisher, found: Found, partition
         raise NotReplayableError(f"The dead letter of {where} is {why}.")
     record = Outgoing(letter.value, letter.key, replay_headers(letter))
     published = await publisher.publish(record, partition)
-    await marks.publish(Outgoing(None, None, replayed_mark(found.offset)), found.partition)
+    origin = place(letter.topic, letter.partition, letter.offset).encode()
+    await marks.publish(Outgoing(None, origin, replayed_mark(found.offset)), found.partition)
     return published
 
 

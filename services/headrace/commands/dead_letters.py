@@ -210,26 +210,26 @@ async def _replay(
     key: PrivateKey | None = None,
     targets: Targets | None = None,
 ) -> _Done:
-    from headrace.client.dead_letters import opened, read_replayed
+    from headrace.client.dead_letters import Replayed, opened, read_replayed
     from headrace.client.publishing import Publisher
     from headrace.client.replaying import REPEATED, Originals, refused, replay
-    from headrace_schemas.errors import RequestTooLargeError
+    from headrace_schemas.errors import RequestTooLargeError, place
 
     cluster = cluster_of(settings)
     letters = settings.topics.names().dead_letters
     targets = targets or targets_of(settings, None, places, unverified=False)
     publishers = {letters: Publisher(cluster.producer, letters)}
-    marked = frozenset() if places else await read_replayed(cluster, letters)
+    marked = Replayed() if places else await read_replayed(cluster, letters)
     replayed = left = before = 0
     not_replayed = Counter[str]()
-    done = set[tuple[str, int, int]]()
+    done = set(marked.origins)
     try:
         async with Originals(cluster) as originals:
             async for sealed in _letters(settings, places, error):
                 found = opened(sealed, key)
                 letter = found.letter
-                origin = (letter.topic, letter.partition, letter.offset)
-                if (found.partition, found.offset) in marked:
+                origin = place(letter.topic, letter.partition, letter.offset)
+                if (found.partition, found.offset) in marked.places:
                     before += 1
                     done.add(origin)
                 elif letter.attempt >= max_attempts or letter.error == RequestTooLargeError.code:

@@ -168,6 +168,16 @@ def test_a_record_is_replayed_once_however_many_letters_name_it(cluster) -> None
     assert held(cluster) == {NAMES.requests: 1}
 
 
+def test_a_letter_of_a_slower_group_does_not_replay_a_record_again(cluster) -> None:
+    assert replayed(cluster, letter_of(REQUEST)) == (1, 0, 0, Counter())
+    # A shadow's letter of the same record lies on another partition, which is read first.
+    cluster.log(TopicPartition(NAMES.dead_letters, 0)).append_batch([letter_of(REQUEST)], 0)
+    cluster.log(TopicPartition(NAMES.dead_letters, 1)).truncate_before(1)
+    targets = targets_of(SETTINGS, None, (), unverified=False)
+    assert run_turned(dead_letters._replay(SETTINGS, (), None, 3, None, targets)) == (0, 0, 0, Counter({REPEATED: 1}))
+    assert held(cluster) == {NAMES.requests: 1}
+
+
 def test_the_operator_names_another_topic_for_letters_that_were_looked_at(cluster) -> None:
     done = replayed(cluster, letter_of(REQUEST, topic="classify.requests-old"), places=((1, 0),), to=OTHERS)
     assert done == (1, 0, 0, Counter())
