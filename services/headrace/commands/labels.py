@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, say
+from headrace.commands.common import Bootstrap, begin, cluster_of, console, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.kafka.interface import Cluster
+    from headrace.training.labels_there import There
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def labels() -> None:
-    """Publish labelled texts for the trainer, and erase them."""
+    """Publish labelled texts for the trainer, look at them, and erase them."""
 
 
 @app.command()
@@ -54,14 +60,110 @@ def erase(
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Erase labelled texts from every version that is trained from now on. Versions that exist still know them."""
+    """Erase labelled texts from every version that is trained from now on. Versions that exist still know them.
+
+    Says which ids had a label, and ends with 1 when none had.
+    """
     from headrace.core.errors import UserError
-    from headrace.training.labelling import ids_by_every_hashing, publish_labels, text_ids
+    from headrace.training.labelling import ids_by_every_hashing, text_ids
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
-    erased = [*(ids or ()), *ids_by_every_hashing(text or ())]
-    if not all([*(ids or ()), *text_ids(text or ())]) or not erased:
+    asked: dict[str, tuple[str, ...]] = {id_: (id_,) for id_ in ids or ()}
+    # A text may have had another id in an earlier release.
+    asked |= {f"text {number}": tuple(ids_by_every_hashing([one])) for number, one in enumerate(text or (), start=1)}
+    if not all([*(ids or ()), *text_ids(text or ())]) or not asked:
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
-    total = asyncio.run(publish_labels(cluster_of(settings), topic, erased=erased))
-    say(f"erased {total:,} labels on {topic}")
+    erased = asyncio.run(_erase(cluster_of(settings), topic, list(dict.fromkeys(sum(asked.values(), ())))))
+    if erased is None:
+        say(f"published a tombstone for each to {topic}; without the right to read it, what was there is unknown")
+        return
+    for name, its_ids in asked.items():
+        if not erased.intersection(its_ids):
+            say(f"{name}: {topic} has no such label")
+    say(f"erased {len(erased):,} labels on {topic}")
+    if not erased:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_labels(
+    ctx: typer.Context,
+    *,
+    label: Annotated[str | None, typer.Option(help="Only texts with this label.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
+    skip: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why."""
+    import msgspec
+    from rich.table import Table
+    from rich.text import Text
+
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    topic = settings.topics.names().labels
+    there = [one for one in asyncio.run(_read(cluster_of(settings), topic)) if label in (None, one.label)]
+    shown = there[skip : skip + limit]
+    if as_json:
+        for one in shown:
+            say(msgspec.json.encode(one).decode())
+        return
+    table = Table("id", "label", "text", box=None, pad_edge=False)
+    for one in shown:
+        cells = (one.id, one.label, one.text) if one.error is None else (one.id, "", f"(can't be used: {one.error})")
+        table.add_row(
+            *(Text(cell, overflow="fold") for cell in cells[:2]), Text(cells[2], "", overflow="ellipsis", no_wrap=True)
+        )
+    if shown:
+        console().print(table)
+    say(
+        f"{len(shown):,} of {len(there):,} labels on {topic}"
+        + (f"; --skip {skip + limit} shows more" if skip + limit < len(there) else "")
+    )
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Where they go: .jsonl or .csv, which `headrace train` reads.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Write the labels that the topic holds now to a file, with id, text and label. What can't be used is left out."""
+    from headrace.core.errors import UserError
+    from headrace.training.labels_file import check_place, write_labels
+
+    check_place(file, force=force)
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    topic = settings.topics.names().labels
+    there = asyncio.run(_read(cluster_of(settings), topic))
+    usable = [one for one in there if one.error is None]
+    if not usable:
+        raise UserError(f"{topic} holds no label that can be used, so {file} was not written.")
+    write_labels(file, usable)
+    left_out = f"; left out {len(there) - len(usable):,} that can't be used" if len(usable) < len(there) else ""
+    say(f"wrote {len(usable):,} labels of {topic} to {file}{left_out}")
+
+
+async def _read(cluster: Cluster, topic: str) -> list[There]:
+    from headrace.training.labels_there import read_labels
+
+    return await read_labels(cluster, topic)
+
+
+async def _erase(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
+    """Publish tombstones for those of ``ids`` that have a label, and return them; None where that is unknown."""
+    from headrace.kafka.errors import NotAuthorizedError
+    from headrace.training.labelling import publish_labels
+    from headrace.training.labels_there import read_labels
+
+    try:
+        there = {one.id for one in await read_labels(cluster, topic, ids)}
+    except NotAuthorizedError:
+        # Who only labels may write the topic and not read it.
+        await publish_labels(cluster, topic, erased=ids)
+        return None
+    await publish_labels(cluster, topic, erased=[id_ for id_ in ids if id_ in there])
+    return there

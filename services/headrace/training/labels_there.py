@@ -1,0 +1,64 @@
+"""The labels that the topic holds now, by id: of each id the last record, and none where that is a tombstone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from headrace.kafka.errors import UnknownTopicError
+from headrace.kafka.interface import Cluster, Record, TopicPartition
+from headrace.kafka.range_reader import read_ranges
+from headrace_schemas.codec import decode_label
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+
+
+class There(msgspec.Struct, frozen=True):
+    """A label on the topic: its id, text and label; ``error`` says why the trainer can't use it, and then both are
+    empty.
+    """
+
+    id: str
+    text: str
+    label: str
+    error: str | None = None
+
+
+async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[There]:
+    """Read what the topic holds now, of the ids ``only`` where they are given, in the order of the first records.
+
+    Inside a partition the highest offset of an id counts, across partitions the latest time. Raises a KafkaError.
+    """
+    wanted = None if only is None else {id_.encode() for id_ in only}
+    last: dict[bytes, Record] = {}
+    consumer = cluster.consumer()
+    try:
+        await consumer.start()
+        numbers = await consumer.partitions_of(topic)
+        if not numbers:
+            raise UnknownTopicError(f"There is no topic {topic} to read labels from; `headrace topics apply` makes it.")
+        names = [TopicPartition(topic, number) for number in sorted(numbers)]
+        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+        async for records in read_ranges(consumer, begins, ends):
+            for record in records:
+                if record.key is None or (wanted is not None and record.key not in wanted):
+                    continue
+                before = last.get(record.key)
+                if before is None or before.partition == record.partition or before.timestamp <= record.timestamp:
+                    last[record.key] = record
+    finally:
+        await consumer.stop()
+    return [
+        _there(key.decode("utf-8", "backslashreplace"), record)
+        for key, record in last.items()
+        if record.value is not None
+    ]
+
+
+def _there(id_: str, record: Record) -> There:
+    try:
+        label = decode_label(record.value, content_type(record.headers))
+    except WireError as error:
+        return There(id_, "", "", error.code)
+    return There(id_, "", "") if label is None else There(id_, label.text, label.label)
