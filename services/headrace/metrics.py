@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from headrace.core.drift import Drift
+from headrace.core.timestamps import believable
 
 # From a batch of one on a warm cache to a produce that times out.
 STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -111,6 +112,11 @@ class WorkerMetrics:
         self._in_kafka = ManyHistogram(
             "headrace_in_kafka_seconds", "From a request's timestamp to its fetch.", KAFKA_BUCKETS, registry
         )
+        self._odd_timestamps = counter(
+            "odd_timestamps",
+            "Requests whose timestamp is missing or absurd, so that deadlines count from the fetch.",
+            "kind",
+        )
         self._batch_size = histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
         self._batches = counter("batches", "Batches by why they took no more.", "closed")
         self._texts = counter("texts", "Texts that reached the model.")
@@ -147,9 +153,18 @@ class WorkerMetrics:
         self._answers_with = Children(self._answers)
 
     def fetched(self, records: Sequence[Stamped], now_ms: int) -> None:
-        """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka."""
+        """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka, and one
+        that can't be believed is left out.
+        """
         self._fetched.inc(len(records))
-        self._in_kafka.observe_many([max(0, now_ms - record.timestamp) / 1000 for record in records])
+        earliest, latest = believable(now_ms)
+        stamps = [record.timestamp for record in records]
+        self._in_kafka.observe_many([max(0, now_ms - stamp) / 1000 for stamp in stamps if earliest <= stamp <= latest])
+
+    def odd_timestamps(self, kinds: Mapping[str, int]) -> None:
+        """So many requests of each kind had a timestamp that can't be believed."""
+        for kind, count in kinds.items():
+            self._odd_timestamps.labels(kind).inc(count)
 
     def unanswerable(self, count: int) -> None:
         """So many assigned partitions can't be answered until somebody mends a topic."""

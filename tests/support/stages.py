@@ -37,7 +37,9 @@ def staged(
     loop = asyncio.new_event_loop()
     try:
         done = loop.create_future()
-        piece = Slice(partition, [admit(record, 0.0) for record in records], AFTER, None, None, None, done)
+        piece = Slice(
+            partition, [admit(record, 0.0, record.timestamp) for record in records], AFTER, None, None, None, done
+        )
         return compute(
             Batch([piece], NOW_MS, len(records)),
             Served(Model("v", LABELS, backend), Breaker(), None, asyncio.Event()),

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 import msgspec
 
+from headrace.core.timestamps import believable
 from headrace.inference.batch import Slice
-from headrace.inference.partition import NEVER, Request
+from headrace.inference.partition import Request
 from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, size_of
 from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
@@ -61,8 +62,10 @@ _timeout_ms = lru_cache(maxsize=64)(read_timeout_ms)
 _content_type = lru_cache(maxsize=64)(content_type)
 
 
-def admit(record: Record, came_s: float) -> Request:
+def admit(record: Record, came_s: float, now_ms: int) -> Request:
     """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded.
+
+    Where its timestamp can't be believed the time counts from ``now_ms``, when it was fetched.
 
     A record that is larger than any request may be was compressed: neither an answer nor a dead letter that repeats it
     could be published, and a queue of such would fill the memory. So its value is not kept, and of key and headers what
@@ -77,7 +80,11 @@ def admit(record: Record, came_s: float) -> Request:
         timeout_ms = _timeout_ms(tuple(record.headers))
     except BadHeaderError:
         return Request(record, came_s, size)
-    return Request(record, came_s, size, NEVER if timeout_ms is None else record.timestamp + timeout_ms)
+    if timeout_ms is None:
+        return Request(record, came_s, size)
+    earliest, latest = believable(now_ms)
+    begun_ms = record.timestamp if earliest <= record.timestamp <= latest else now_ms
+    return Request(record, came_s, size, begun_ms + timeout_ms)
 
 
 def _without_value(record: Record, came_s: float, size: int) -> Request:

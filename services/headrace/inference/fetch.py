@@ -8,10 +8,12 @@ records of a transaction, compaction).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from headrace.core.clock import Clock
 from headrace.core.commit import settled
+from headrace.core.timestamps import Reminder, believable, kind_of
 from headrace.inference.assignment import Assignment
 from headrace.inference.decode import admit
 from headrace.inference.partition import Partition
@@ -19,6 +21,7 @@ from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
+from headrace_schemas.errors import place
 
 FETCH_WAIT_S = 0.2
 SETTLE_S = 0.5
@@ -40,6 +43,7 @@ class Fetcher:
         self._clock = clock
         self._metrics = metrics
         self._settled_s = -SETTLE_S
+        self._reminder = Reminder()
 
     async def run(self) -> None:
         while True:
@@ -100,16 +104,38 @@ class Fetcher:
             return
         partition.gap = None
         came_s = self._clock.monotonic()
-        requests = [admit(record, came_s) for record in records]
+        now_ms = self._clock.now_ms()
+        requests = [admit(record, came_s, now_ms) for record in records]
         partition.waiting.extend(requests)
         partition.waiting_bytes += sum([request.size for request in requests])
         partition.expected = records[-1].offset + 1
-        self._metrics.fetched(records, self._clock.now_ms())
+        self._metrics.fetched(records, now_ms)
+        self._look_at_timestamps(records, now_ms, came_s)
         full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
         if full and not partition.paused:
             partition.paused = True
             self._consumer.pause([partition.name])
         self._assignment.wake.set()
+
+    def _look_at_timestamps(self, records: Sequence[Record], now_ms: int, now_s: float) -> None:
+        earliest, latest = believable(now_ms)
+        odd = [record for record in records if not earliest <= record.timestamp <= latest]
+        if not odd:
+            return
+        kinds = Counter(kind_of(record.timestamp, now_ms) for record in odd)
+        self._metrics.odd_timestamps(kinds)
+        # A record without one is an old client's, and nothing is wrong with it.
+        absurd = [record for record in odd if record.timestamp != -1]
+        if absurd and (count := self._reminder.count(len(absurd), now_s)):
+            example = absurd[0]
+            event(
+                "timestamps.absurd",
+                level="warning",
+                requests=count,
+                example=place(example.topic, example.partition, example.offset),
+                timestamp=example.timestamp,
+                why="a producer writes other than milliseconds, or its clock is wrong; deadlines count from the fetch",
+            )
 
     def let_in(self, partition: Partition) -> None:
         """Fetch a paused partition again once half of its queue is free."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.core.timestamps import believable
 from headrace.inference.assignment import Assignment
 from headrace.inference.partition import Partition
 from headrace.kafka.errors import KafkaError
@@ -76,8 +77,7 @@ class LagWatch:
             partition.end_seen = ends[name]
             being_resumed = partition.expected is None and partition.unanswerable is None
             lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
-            oldest_ms = partition.waiting[0].record.timestamp if partition.waiting else now_ms
-            self._metrics.lag(name.partition, lag, max(0.0, (now_ms - oldest_ms) / 1000))
+            self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
             position, since = self._moved.get(name, (-1, now))
             told = partition.unanswerable is not None
             if not lag or told or excused or position != partition.position:
@@ -96,3 +96,14 @@ class LagWatch:
         if partition.waiting or partition.in_work or not partition.alive or partition.expected is None:
             return partition.position
         return max(partition.position, await self._fetched(partition.name))
+
+
+def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
+    """Of the oldest request that waits, by its timestamp, or from its fetch where that can't be believed."""
+    if not partition.waiting:
+        return 0.0
+    oldest = partition.waiting[0]
+    earliest, latest = believable(now_ms)
+    if earliest <= oldest.record.timestamp <= latest:
+        return max(0.0, (now_ms - oldest.record.timestamp) / 1000)
+    return max(0.0, now_s - oldest.came_s)

@@ -38,6 +38,24 @@ async def test_a_request_that_waited_too_long_in_kafka_expires_without_touching_
     assert sum(model.batches) == 1
 
 
+@pytest.mark.parametrize("stamp", [lambda _: -1, lambda _: 0, lambda now: now // 1000, lambda now: now * 1000])
+def test_a_deadline_counts_from_the_fetch_where_the_timestamp_can_not_be_believed(stamp, caplog):
+    @story
+    async def play(world):
+        caplog.set_level("WARNING")
+        stamped = stamp(world.clock.now_ms())
+        for _ in range(3):
+            await world.publish("a text", headers=((TIMEOUT_MS, b"5000"),), timestamp_ms=stamped)
+        world.start()
+        assert {answer.status for answer in await world.answered(3)} == {Status.OK}
+        await world.publish("another", headers=((TIMEOUT_MS, b"5000"),), timestamp_ms=stamped)
+        await world.answered(4)
+        said = [record for record in caplog.records if record.message == "timestamps.absurd"]
+        assert len(said) == (0 if stamped == -1 else 1)
+
+    play()
+
+
 @pytest.mark.parametrize(
     ("value", "headers", "code"),
     [

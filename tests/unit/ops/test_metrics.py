@@ -27,6 +27,16 @@ def test_time_in_kafka_is_counted_from_the_record_and_never_negative() -> None:
     assert registry.get_sample_value("headrace_requests_fetched_total") == 3
 
 
+def test_a_timestamp_that_can_not_be_believed_is_left_out_of_the_time_in_kafka() -> None:
+    registry = CollectorRegistry()
+    now_ms = 1_764_000_000_000
+    stamps = (now_ms - 2_000, -1, 0, now_ms // 1000, now_ms * 1000, now_ms * 1_000_000)
+    WorkerMetrics(registry).fetched([SimpleNamespace(timestamp=stamp) for stamp in stamps], now_ms)
+    assert registry.get_sample_value("headrace_in_kafka_seconds_sum") == 2.0
+    assert registry.get_sample_value("headrace_in_kafka_seconds_count") == 1
+    assert registry.get_sample_value("headrace_requests_fetched_total") == 6
+
+
 def test_a_new_version_replaces_the_old_one() -> None:
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
