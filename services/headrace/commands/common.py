@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from headrace.core.errors import UserError
 from headrace.core.printable import printable
 
 if TYPE_CHECKING:
@@ -101,6 +102,25 @@ def console() -> Terminal:
 def say(text: str, *, flush: bool = False) -> None:
     """Print ``text``, which may come from a record, with all escaped that a terminal would obey."""
     print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
+
+
+class NotConfirmedError(UserError):
+    """Something that can't be undone was not agreed to."""
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that can't be undone; ``yes`` agrees beforehand. Raises NotConfirmedError.
+
+    Without a terminal nobody can be asked, and what a script was not told to do is not done.
+    """
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmedError("Nothing was deleted: there is no terminal to ask on. --yes deletes without asking.")
+    if not typer.confirm(printable(question)):
+        raise NotConfirmedError("Nothing was deleted.")
 
 
 def cluster_of(settings: Settings) -> Cluster:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, console, say
+from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, console, say
 from headrace.core.errors import UserError
+from headrace_schemas.errors import place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from headrace.client.dead_letters import Found
     from headrace.client.replaying import Targets
     from headrace.config import Settings
+    from headrace.kafka.interface import TopicPartition
     from headrace.kafka.sealing import PrivateKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -141,6 +143,34 @@ def replay(
         say(f"refused {count} {why}")
 
 
+@app.command()
+def purge(
+    ctx: typer.Context,
+    places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Up to these.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All that there are now.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Without asking.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Delete dead letters for good: all, or in each partition named those up to a place, which is deleted too.
+
+    Kafka deletes from the beginning of a partition only. The marks of what was replayed go with them.
+    """
+    if every == bool(places):
+        raise typer.BadParameter("name places, or --all.")
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    topic = settings.topics.names().dead_letters
+    before = asyncio.run(_ends(settings, topic, parse_places(places or [])))
+    count, waiting = asyncio.run(_counted(settings, before))
+    if not count and not any(before.values()):
+        say(f"{topic} holds no dead letters")
+        return
+    say(f"{count:,} dead letters on {topic}, {waiting:,} of them never replayed")
+    confirm("Delete them for good?", yes=yes)
+    asyncio.run(_delete(settings, before))
+    say(f"deleted {count:,} dead letters on {topic}")
+
+
 def targets_of(settings: Settings, to: str | None, places: Sequence[tuple[int, int]], *, unverified: bool) -> Targets:
     """Where letters may be published again. Raises TargetError for a topic that ``--to`` must not name."""
     import msgspec
@@ -213,7 +243,7 @@ async def _replay(
     from headrace.client.dead_letters import Replayed, opened, read_replayed
     from headrace.client.publishing import Publisher
     from headrace.client.replaying import REPEATED, Originals, refused, replay
-    from headrace_schemas.errors import RequestTooLargeError, place
+    from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
     letters = settings.topics.names().dead_letters
@@ -253,6 +283,56 @@ async def _replay(
         for publisher in publishers.values():
             await publisher.stop()
     return _Done(replayed, left, before, not_replayed)
+
+
+async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]]) -> dict[TopicPartition, int]:
+    """Before which offset of each partition is to be deleted. Raises PlaceError and a KafkaError."""
+    from headrace.kafka.errors import UnknownTopicError
+    from headrace.kafka.interface import TopicPartition
+
+    consumer = cluster_of(settings).consumer()
+    try:
+        await consumer.start()
+        names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
+        if not names:
+            raise UnknownTopicError(f"There is no topic {topic} to purge.")
+        ends = await consumer.end_offsets(names)
+    finally:
+        await consumer.stop()
+    if not places:
+        return ends
+    before: dict[TopicPartition, int] = {}
+    for partition, offset in places:
+        name = TopicPartition(topic, partition)
+        if offset >= ends.get(name, 0):
+            raise PlaceError(f"{topic} has no dead letter at {partition}@{offset}.")
+        before[name] = max(offset + 1, before.get(name, 0))
+    return before
+
+
+async def _counted(settings: Settings, before: Mapping[TopicPartition, int]) -> tuple[int, int]:
+    """How many letters lie before those offsets, and how many of them no mark names."""
+    from headrace.client.dead_letters import read_replayed
+
+    marked = await read_replayed(cluster_of(settings), settings.topics.names().dead_letters)
+    ends = {name.partition: offset for name, offset in before.items()}
+    count = waiting = 0
+    async for found in _letters(settings, (), None):
+        if found.offset < ends.get(found.partition, 0):
+            count += 1
+            letter = found.letter
+            origin = place(letter.topic, letter.partition, letter.offset)
+            waiting += (found.partition, found.offset) not in marked.places and origin not in marked.origins
+    return count, waiting
+
+
+async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> None:
+    admin = cluster_of(settings).admin()
+    try:
+        await admin.start()
+        await admin.delete_records({name: offset for name, offset in before.items() if offset})
+    finally:
+        await admin.stop()
 
 
 def _key(file: Path | None) -> PrivateKey | None:

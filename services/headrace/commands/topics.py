@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, say, settings_from
+from headrace.commands.common import Bootstrap, cluster_of, confirm, say, settings_from
 from headrace.core.errors import UserError
 from headrace.kafka.acls import Role
 
@@ -105,6 +105,50 @@ def describe(
 
 
 @app.command()
+def delete(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[TOPIC]...", help="Topics of these settings, by their whole names.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every topic of these settings.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Without asking.")] = False,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    results: Results = None,
+) -> None:
+    """Delete topics with all that is in them, for good. Only those that the settings name, and never any other.
+
+    Stop workers and trainers first. Requests and results are one: whoever deletes one deletes both and the workers
+    topic, or workers refuse to answer a log that was made anew.
+    """
+    settings = _settings(ctx, bootstrap, prefix, None, results)
+    titles = {one.name: one.topic.title for one in wanted_topics(settings.topics)}
+    if every == bool(names):
+        raise typer.BadParameter("name topics, or --all.")
+    wanted = list(titles) if every else list(dict.fromkeys(names or ()))
+    if foreign := [name for name in wanted if name not in titles]:
+        raise ForeignTopicError(
+            f"{', '.join(foreign)}: only topics of these settings are deleted: {', '.join(titles)}."
+        )
+    held = asyncio.run(_held(settings, wanted))
+    for name in wanted:
+        found = f"{held[name][0]} partitions, {held[name][1]:,} records" if name in held else "is not there"
+        say(f"{name}: {found}\n  {titles[name]}")
+    if not held:
+        raise typer.Exit(1)
+    confirm(f"Delete {len(held)} topics with all that is in them, for good?", yes=yes)
+
+    async def run() -> None:
+        async with _admin(settings) as admin:
+            for name in held:
+                await admin.delete_topic(name)
+                say(f"deleted {name}")
+
+    asyncio.run(run())
+
+
+@app.command()
 def claim(
     ctx: typer.Context,
     *,
@@ -175,6 +219,30 @@ def acl(
             rights, principal=whose, bootstrap=settings.kafka.bootstrap, command_config=command_config
         ):
             say(command)
+
+
+class ForeignTopicError(UserError):
+    """A topic that is none of headrace's own by the settings."""
+
+    exit_code = 2
+
+
+async def _held(settings: Settings, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Of the topics that are there, how many partitions they have and how many offsets lie in them."""
+    from headrace.kafka.interface import TopicPartition
+
+    consumer = cluster_of(settings).consumer()
+    held: dict[str, tuple[int, int]] = {}
+    try:
+        await consumer.start()
+        for name in names:
+            places = [TopicPartition(name, number) for number in sorted(await consumer.partitions_of(name))]
+            if places:
+                first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+                held[name] = len(places), sum(end.values()) - sum(first.values())
+    finally:
+        await consumer.stop()
+    return held
 
 
 class ClaimError(UserError):
@@ -272,9 +340,7 @@ def _settings(
 
 @contextlib.asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[Admin]:
-    from headrace.kafka.aio import AioKafkaCluster
-
-    admin = AioKafkaCluster(settings.kafka).admin()
+    admin = cluster_of(settings).admin()
     await admin.start()
     try:
         yield admin

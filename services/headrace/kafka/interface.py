@@ -241,6 +241,9 @@ class Admin(Protocol):
     async def add_partitions(self, topic: str, total: int) -> None: ...
     async def alter_config(self, topic: str, config: Mapping[str, str]) -> None: ...
     async def delete_topic(self, topic: str) -> None: ...
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete what lies before these offsets, as retention does. Raises OffsetOutOfRangeError beyond an end."""
+
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         """What the group has committed, empty for an unknown group."""
 

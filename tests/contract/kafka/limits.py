@@ -11,6 +11,7 @@ EMBEDDED_LIMITS: dict[str, str] = {
     "add_partitions": "it has no CreatePartitions request",
     "alter_config": "it has no AlterConfigs request",
     "commit metadata": "a text committed with an offset is accepted and read back as an empty one",
+    "delete_records": "it has no DeleteRecords request",
     "exact offsets by time": "ListOffsets finds the first record of a batch, not the record inside it",
     "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
     "idempotent producer": "it refuses InitProducerId",

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.errors import KafkaError, TopicExistsError
-from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, TopicExistsError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "604800000"}
 
@@ -82,3 +82,23 @@ async def test_an_unknown_group_has_committed_nothing(admin, name):
 
 async def test_the_brokers_are_counted(admin):
     assert await admin.broker_count() == 1
+
+
+@pytest.mark.needs("delete_records")
+async def test_records_are_deleted_from_the_beginning_and_never_beyond_the_end(admin, cluster, name):
+    await admin.create_topic(TopicSpec(name=name, partitions=2))
+    producer, reader = cluster.producer(), cluster.consumer()
+    first, other = TopicPartition(name, 0), TopicPartition(name, 1)
+    await producer.start()
+    await reader.start()
+    try:
+        for partition in (0, 1):
+            await producer.send_batch(name, partition, [Outgoing(b"%d" % number) for number in range(4)])
+        with pytest.raises(OffsetOutOfRangeError):
+            await admin.delete_records({first: 9})
+        await admin.delete_records({first: 3})
+        assert await reader.beginning_offsets([first, other]) == {first: 3, other: 0}
+        assert await reader.end_offsets([first, other]) == {first: 4, other: 4}
+    finally:
+        await reader.stop()
+        await producer.stop()

@@ -86,6 +86,13 @@ def test_a_version_is_never_replaced_by_another_file(site: Site) -> None:
         site.run("publish", version, "--move")
 
 
+def test_versions_are_listed_for_programs_one_a_line(site: Site, three: list[str]) -> None:
+    rows = [msgspec.json.decode(line) for line in site.run("list", "--json").splitlines()]
+    assert [row["version"] for row in rows] == three
+    assert [list(row["aliases"]) for row in rows] == [[], [], ["champion"]]
+    assert {row["verdict"] for row in rows} == {None}
+
+
 def test_promote_takes_a_name_the_beginning_of_one_of_its_hash_or_an_alias(site: Site, three: list[str]) -> None:
     first, second, third = three
     for wanted, expected in (

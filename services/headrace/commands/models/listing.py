@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console
+from headrace.commands.common import Bootstrap, begin, console, say
 from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, time_of
 
@@ -21,10 +22,39 @@ if TYPE_CHECKING:
 COLUMNS = ("model", "version", "aliases", "gate", "macro-F1", "labels", "size", "created", "uri")
 
 
-def list_(ctx: typer.Context, *, bootstrap: Bootstrap = None) -> None:
+def list_(
+    ctx: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with all that is known.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
     """List the versions, oldest first, with the aliases that point at them and the gate's verdict."""
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    if as_json:
+        for line in asyncio.run(_lines(settings)):
+            say(line)
+        return
     console().print(asyncio.run(_read(settings)))
+
+
+async def _lines(settings: Settings) -> list[str]:
+    async with open_models(settings) as models:
+        return [as_line(models.log, version) for version in ordered(models.log)]
+
+
+def as_line(log: ModelsLog, version: ModelVersion) -> str:
+    """One version as a line of JSON: its record, the aliases that point at it, and the gate's verdict or null."""
+    fields = {
+        **msgspec.to_builtins(version),
+        "aliases": aliases_of(log, version),
+        "verdict": msgspec.to_builtins(log.verdicts.get((version.name, version.version))),
+    }
+    return msgspec.json.encode(fields).decode()
+
+
+def ordered(log: ModelsLog) -> list[ModelVersion]:
+    """Every version, oldest first."""
+    return sorted(log.versions.values(), key=lambda known: (known.name, known.created_at_ms, known.version))
 
 
 async def _read(settings: Settings) -> Table:
@@ -38,7 +68,7 @@ def table(log: ModelsLog) -> Table:
     from rich.text import Text
 
     shown = Table(*COLUMNS, box=None, pad_edge=False)
-    for version in sorted(log.versions.values(), key=lambda known: (known.name, known.created_at_ms, known.version)):
+    for version in ordered(log):
         shown.add_row(*(Text(cell) for cell in row(log, version)))
     return shown
 

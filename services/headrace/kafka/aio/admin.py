@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka import TopicPartition as TheirPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupIdNotFound, NoError, for_code
 from aiokafka.errors import KafkaError as TheirKafkaError
+from aiokafka.errors import OffsetOutOfRangeError as OffsetOutOfRange
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated, translating
 from headrace.kafka.aio.metadata import send_to_any, topics_metadata
-from headrace.kafka.errors import BrokerUnavailableError
+from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 from headrace.kafka.settings import KafkaSettings, client_options
 
@@ -106,6 +108,19 @@ class AioAdmin:
         for _, code, *message in response.topic_error_codes:
             _check(code, doing, message, needs="Delete", topic=topic)
         await self._wait_for_partitions(topic, 0, doing)
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        topics = sorted({name.topic for name in before})
+        wanted = {TheirPartition(*name): RecordsToDelete(offset) for name, offset in before.items()}
+        with translating(
+            f"Deleting records of {', '.join(topics)}", needs="Delete", topic=topics[0] if topics else None
+        ):
+            try:
+                await self._inner.delete_records(wanted)
+            except OffsetOutOfRange as error:
+                raise OffsetOutOfRangeError(
+                    {(name.topic, name.partition): offset for name, offset in before.items()}
+                ) from error
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         doing = f"Asking what group {group} committed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from headrace.kafka.errors import KafkaError, TopicExistsError
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, TopicExistsError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 
 if TYPE_CHECKING:
@@ -70,6 +70,15 @@ class MemoryAdmin:
     async def delete_topic(self, topic: str) -> None:
         await self._node.point("admin.before")
         self._cluster.delete_topic(topic)
+        await self._node.point("admin.after")
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        await self._node.point("admin.before")
+        for name, offset in before.items():
+            if offset > self._cluster.log(name).end:
+                raise OffsetOutOfRangeError({name: offset})
+        for name, offset in before.items():
+            self._cluster.log(name).truncate_before(offset)
         await self._node.point("admin.after")
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:

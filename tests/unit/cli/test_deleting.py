@@ -1,0 +1,107 @@
+"""`dead-letters purge` and `topics delete` as a user runs them, on the twin: what they ask, refuse and delete."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from headrace import cli
+from headrace.commands import common, dead_letters, topics
+from headrace.config import Settings
+from headrace.core.clock import SystemClock
+from headrace.core.errors import UserError
+from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.memory import MemoryCluster
+
+NAMES = Settings().topics.names()
+OTHER = "somebody.elses"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
+    cluster = MemoryCluster(SystemClock())
+    for module in (dead_letters, topics):
+        monkeypatch.setattr(module, "cluster_of", lambda settings: cluster)
+    for name in (*msgspec.structs.astuple(NAMES), OTHER):
+        cluster.create_topic(TopicSpec(name=name, partitions=2))
+    for offset in range(3):
+        cluster.log(TopicPartition(NAMES.requests, 1)).append_batch([Outgoing(b"{")], 0)
+        record = FetchedRecord(NAMES.requests, 1, offset, 0, None, b"{", ())
+        letter = dead_letter(record, stage="decode", error="bad-bytes", message="m")
+        cluster.log(TopicPartition(NAMES.dead_letters, 1)).append_batch([letter], 0)
+    return cluster
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+
+
+def letters(cluster: MemoryCluster) -> list[int]:
+    return [record.offset for record in cluster.log(TopicPartition(NAMES.dead_letters, 1)).records]
+
+
+def test_purging_says_how_many_were_never_replayed_and_deletes_them(cluster: MemoryCluster) -> None:
+    run("dead-letters", "replay", "1@0")
+    said = run("dead-letters", "purge", "--all", "--yes").output
+    assert "3 dead letters on classify.dead-letters, 2 of them never replayed" in said
+    assert "deleted 3 dead letters" in said
+    assert letters(cluster) == []
+
+
+def test_purging_up_to_a_place_keeps_what_lies_behind_it(cluster: MemoryCluster) -> None:
+    assert "deleted 2 dead letters" in run("dead-letters", "purge", "1@1", "--yes").output
+    assert letters(cluster) == [2]
+    with pytest.raises(UserError, match="no dead letter at 1@3"):
+        run("dead-letters", "purge", "1@3", "--yes")
+
+
+@pytest.mark.parametrize("command", [("dead-letters", "purge", "--all"), ("topics", "delete", "--all")])
+def test_without_a_terminal_nothing_is_deleted_unless_it_was_said(cluster: MemoryCluster, command: list[str]) -> None:
+    with pytest.raises(UserError, match="--yes"):
+        run(*command)
+    assert letters(cluster) == [0, 1, 2]
+    assert NAMES.labels in cluster.topics
+
+
+@pytest.mark.parametrize(("agreed", "left"), [(False, [0, 1, 2]), (True, [])])
+def test_on_a_terminal_it_is_asked(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, agreed: bool, left: list[int]
+) -> None:
+    asked = []
+
+    def answer(question: str, *, yes: bool) -> None:
+        asked.append(question)
+        if not agreed:
+            raise common.NotConfirmedError("Nothing was deleted.")
+
+    monkeypatch.setattr(dead_letters, "confirm", answer)
+    if agreed:
+        run("dead-letters", "purge", "--all")
+    else:
+        with pytest.raises(UserError, match="Nothing was deleted"):
+            run("dead-letters", "purge", "--all")
+    assert asked == ["Delete them for good?"]
+    assert letters(cluster) == left
+
+
+def test_topics_are_shown_with_what_is_in_them_and_deleted(cluster: MemoryCluster) -> None:
+    said = run("topics", "delete", NAMES.dead_letters, NAMES.requests, "--yes").output
+    assert f"{NAMES.dead_letters}: 2 partitions, 3 records" in said
+    assert f"deleted {NAMES.requests}" in said
+    assert NAMES.dead_letters not in cluster.topics
+    assert NAMES.labels in cluster.topics
+
+
+def test_a_topic_that_the_settings_do_not_name_is_never_deleted(cluster: MemoryCluster) -> None:
+    with pytest.raises(UserError, match="only topics of these settings"):
+        run("topics", "delete", OTHER, NAMES.requests, "--yes")
+    assert run("topics", "delete", "--all", "--yes").exit_code == 0
+    assert set(cluster.topics) == {OTHER}
+
+
+def test_deleting_what_is_not_there_ends_with_1(cluster: MemoryCluster) -> None:
+    run("topics", "delete", "--all", "--yes")
+    ended = run("topics", "delete", NAMES.labels, "--yes")
+    assert (ended.exit_code, "is not there" in ended.output) == (1, True)
