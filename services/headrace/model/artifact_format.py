@@ -21,7 +21,7 @@ from headrace.model import characters
 from headrace.model.artifact_arrays import Arrays, arrays_of, fields_of
 from headrace.model.errors import ArtifactError
 from headrace.model.integers import MAX_LOGIT, MAX_TOKENS, MAX_WIDTH, QuantizedNetwork
-from headrace.model.words import HASHING
+from headrace.model.words import RULES
 from headrace_schemas.records import Lineage, Profile
 
 FORMAT = "headrace/2"
@@ -99,8 +99,8 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
     arrays = arrays_of(network)
     description = _Description(
         format=FORMAT,
-        hashing=HASHING,
-        characters_sha256=characters.digest(),
+        hashing=network.hashing,
+        characters_sha256=characters.digest(RULES[network.hashing]),
         tables_sha256=network.tables_sha256,
         labels=network.labels,
         max_tokens=network.max_tokens,
@@ -161,13 +161,13 @@ def _description(data: bytes, source: str) -> _Description:
         description = msgspec.json.decode(text, type=_Description)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{source} is no headrace artifact: {error!r}") from error
-    for what, theirs, ours in (
-        ("hash", description.hashing, HASHING),
-        ("character tables", description.characters_sha256, characters.digest()),
-    ):
-        if theirs != ours:
-            said = theirs[:LONGEST_QUOTED]
-            raise ArtifactError(f"{source} was made with another {what} ({said}, here {ours}): train it again")
+    rule = RULES.get(description.hashing)
+    if rule is None:
+        said, known = description.hashing[:LONGEST_QUOTED], ", ".join(RULES)
+        raise ArtifactError(f"{source} was made with another hash ({said}, here {known}): train it again")
+    theirs, ours = description.characters_sha256[:LONGEST_QUOTED], characters.digest(rule)
+    if theirs != ours:
+        raise ArtifactError(f"{source} was made with another character tables ({theirs}, here {ours}): train it again")
     return description
 
 
@@ -211,6 +211,7 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
         wide_factor=description.wide_factor,
         unit=description.unit,
         tables_sha256=description.tables_sha256,
+        hashing=description.hashing,
         **fields,
     )
 

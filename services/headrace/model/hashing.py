@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from headrace.model import characters
 from headrace.model.compiling import kernel
-from headrace.model.words import BIGRAM_FACTOR, FNV_BASIS, FNV_PRIME, MIX_FIRST, MIX_SECOND
+from headrace.model.composing import compose_all
+from headrace.model.words import (
+    BIGRAM_FACTOR,
+    COMPOSING_RULES,
+    FNV_BASIS,
+    FNV_PRIME,
+    HASHING,
+    MIX_FIRST,
+    MIX_SECOND,
+    RULES,
+)
 
 _BASIS = np.uint64(FNV_BASIS)
 _PRIME = np.uint64(FNV_PRIME)
@@ -20,8 +30,18 @@ _MIX_FIRST = np.uint64(MIX_FIRST)
 _MIX_SECOND = np.uint64(MIX_SECOND)
 _BIGRAM = np.uint64(BIGRAM_FACTOR)
 _SHIFT = np.uint64(33)
-_WORD = np.uint32(characters.WORD)
+_CLASS_BITS = np.uint32(characters.CLASS_BITS)
+_CLASS = np.uint32((1 << characters.CLASS_BITS) - 1)
 _SEPARATOR = np.uint32(characters.SEPARATOR)
+_WORD = np.uint32(characters.WORD)
+_SINGLE = np.uint32(characters.SINGLE)
+_CLUSTER = np.uint32(characters.CLUSTER)
+# The classes from here on join the word before them, or are dropped.
+_MARK = np.uint32(characters.MARK)
+_STACKER = np.uint32(characters.STACKER)
+_DROPPED = np.uint32(characters.DROPPED)
+# What the word being read is: none, letters, a cluster, or a cluster that the next letter of its script joins.
+_NO_RUN, _LETTERS, _CLUSTERED, _JOINING = 0, 1, 2, 3
 
 
 @kernel(inline=True)
@@ -62,7 +82,7 @@ def _decode(data, i, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]
+def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]  # noqa: C901 - one loop
     """Write the hashes of the words of ``data[start:end]`` (UTF-8) to ``out[at:]``, at most ``max_tokens``.
 
     Returns how many. Malformed UTF-8 gives some words or other, never an access outside ``data[start:end]``.
@@ -73,25 +93,40 @@ def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-
     out_at = np.uint64(at)
     stop = np.uint64(at + max_tokens)
     run = _BASIS
-    in_run = False
+    state = _NO_RUN
     one = np.uint64(1)
     while i < end and out_at < stop:
         code, i = _decode(data, i, end)
         entry = table[code]
-        kind = entry & np.uint32(3)
-        if kind == _WORD:
-            run = (run ^ np.uint64(entry >> np.uint32(2))) * _PRIME
-            in_run = True
+        kind = entry & _CLASS
+        lower = np.uint64(entry >> _CLASS_BITS)
+        if kind == _WORD and state <= _LETTERS:
+            run = (run ^ lower) * _PRIME
+            state = _LETTERS
             continue
-        if in_run:
+        if kind >= _MARK or (kind == _CLUSTER and state == _JOINING):
+            if kind != _DROPPED:
+                run = (run ^ lower) * _PRIME
+                if kind == _CLUSTER:
+                    state = _CLUSTERED
+                elif state == _NO_RUN:
+                    state = _LETTERS
+                elif kind == _STACKER and state == _CLUSTERED:
+                    state = _JOINING
+            continue
+        if state != _NO_RUN:
             out[out_at] = mix(run)
             out_at += one
             run = _BASIS
-            in_run = False
-        if kind != _SEPARATOR and out_at < stop:
-            out[out_at] = mix((_BASIS ^ np.uint64(entry >> np.uint32(2))) * _PRIME)
-            out_at += one
-    if in_run and out_at < stop:
+            state = _NO_RUN
+        if kind == _SINGLE:
+            if out_at < stop:
+                out[out_at] = mix((_BASIS ^ lower) * _PRIME)
+                out_at += one
+        elif kind != _SEPARATOR:
+            run = (_BASIS ^ lower) * _PRIME
+            state = _LETTERS if kind == _WORD else _CLUSTERED if kind == _CLUSTER else _JOINING
+    if state != _NO_RUN and out_at < stop:
         out[out_at] = mix(run)
         out_at += one
     return np.int64(out_at) - at
@@ -107,9 +142,11 @@ def _hash_texts(data, offsets, table, max_tokens, out, starts):  # type: ignore[
 
 
 def hash_texts(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], max_tokens: int
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], max_tokens: int, hashing: str = HASHING
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The word hashes of texts that lie end to end in ``data``; text i is ``data[offsets[i]:offsets[i + 1]]``, UTF-8.
+    """The word hashes of texts that lie end to end in ``data``, as :func:`join_texts` lays them.
+
+    Text i is ``data[offsets[i]:offsets[i + 1]]``, UTF-8.
 
     Returns ``(hashes uint64[words], starts int64[texts + 1])``: text i has ``hashes[starts[i]:starts[i + 1]]``, at most
     ``max_tokens`` of them.
@@ -118,18 +155,25 @@ def hash_texts(
     room = int(np.minimum(np.diff(offsets), max_tokens).sum())
     hashes = np.empty(room, np.uint64)
     starts = np.empty(len(offsets), np.int64)
-    _hash_texts(data, offsets, characters.table(), max_tokens, hashes, starts)
+    _hash_texts(data, offsets, characters.table(RULES[hashing]), max_tokens, hashes, starts)
     return hashes[: starts[-1]].copy(), starts
 
 
-def join_texts(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Lay texts end to end: ``(data uint8[bytes], offsets int64[texts + 1])``. ``data`` is read-only."""
+def join_texts(texts: Sequence[bytes], hashing: str = HASHING) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Lay texts end to end, composed where ``hashing`` asks for it: ``(data uint8[bytes], offsets int64[texts + 1])``.
+
+    ``data`` is read-only.
+    """
+    if RULES[hashing] in COMPOSING_RULES:
+        texts = compose_all(texts)
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
     return np.frombuffer(b"".join(texts), np.uint8), offsets
 
 
-def hash_strings(texts: Sequence[str], max_tokens: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def hash_strings(
+    texts: Sequence[str], max_tokens: int, hashing: str = HASHING
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """:func:`hash_texts` of strings. A lone surrogate, which UTF-8 has no place for, is a separator."""
-    data, offsets = join_texts([text.encode("utf-8", "surrogatepass") for text in texts])
-    return hash_texts(data, offsets, max_tokens)
+    data, offsets = join_texts([text.encode("utf-8", "surrogatepass") for text in texts], hashing)
+    return hash_texts(data, offsets, max_tokens, hashing)

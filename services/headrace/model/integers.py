@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.words import HASHING
+
 # Above it a float32 product of int8 values could leave the integers that float32 holds exactly: 127 * 127 * D < 2^24.
 MAX_DIMENSIONS = 1040
 # Sums of wide weights stay within 32 bits: (2 * MAX_TOKENS - 1) * 32767 < 2^31.
@@ -97,6 +99,8 @@ class QuantizedNetwork:
     wide_factor: int
     unit: float
     tables_sha256: str
+    hashing: str = HASHING
+    """By which the words of texts are hashed, and the text rule with it: that of the training."""
 
     @property
     def filters_a_width(self) -> int:

@@ -1,7 +1,8 @@
 """What a word is and what its hash is, defined plainly: the reference that the kernels are held to.
 
-A text is cut into words by the classes of :mod:`headrace.model.characters`: a run of word characters is a word, each
-single character is a word, separators are dropped. Words are lower-cased code point by code point.
+A text is composed, and cut into words by the classes of :mod:`headrace.model.characters`: a run of word characters is a
+word, each single character is a word, each cluster is one with its marks, separators are dropped. Words are lower-cased
+code point by code point.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.model import characters
+from headrace.model.composing import compose
 
 # FNV-1a's basis and prime (Fowler, Noll, Vo), taken over code points instead of bytes so that a Chinese character is
 # one step; MurmurHash3's finalizer (Appleby) spreads the result, because the lookup takes its top bits.
@@ -19,25 +21,38 @@ MIX_SECOND = 0xC4CEB9FE1A85EC53
 # 2^64 divided by the golden ratio, odd: makes the bigram's hash depend on the order of its words.
 BIGRAM_FACTOR = 0x9E3779B97F4A7C15
 # Part of every artifact. Change it when any constant or step here changes.
-HASHING = "fnv1a-code-points+fmix64/1"
+HASHING = "fnv1a-code-points+fmix64/2"
+RULES = {"fnv1a-code-points+fmix64/1": 1, HASHING: characters.LATEST_RULE}
+"""Every hashing that artifacts were made by, and the text rule, the number of its character tables."""
+COMPOSING_RULES = frozenset((2,))
 
 _MASK = (1 << 64) - 1
 
 
-def split_words(text: str, max_tokens: int | None = None) -> list[str]:
-    """The first ``max_tokens`` words of ``text`` (None: all), lower-cased."""
-    table = characters.table()
+def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING) -> list[str]:
+    """The first ``max_tokens`` words of ``text`` (None: all), lower-cased, as ``hashing`` cuts them."""
+    rule = RULES[hashing]
+    table = characters.table(rule)
     words: list[str] = []
     run = ""
-    for character in text:
+    in_cluster = joins_next = False
+    for character in compose(text) if rule in COMPOSING_RULES else text:
         entry = int(table[ord(character)])
-        kind, lower = entry & 3, chr(entry >> 2)
-        if kind == characters.WORD:
+        kind, lower = entry & 7, chr(entry >> characters.CLASS_BITS)
+        if kind == characters.DROPPED:
+            continue
+        if kind == characters.CLUSTER and joins_next:
+            run, joins_next = run + lower, False
+            continue
+        if kind in {characters.MARK, characters.STACKER} or (kind == characters.WORD and not in_cluster):
             run += lower
+            joins_next |= in_cluster and kind == characters.STACKER
             continue
         if run:
             words.append(run)
-            run = ""
+        in_cluster = kind in {characters.CLUSTER, characters.PREPEND}
+        joins_next = kind == characters.PREPEND
+        run = lower if in_cluster or kind == characters.WORD else ""
         if kind == characters.SINGLE:
             words.append(lower)
     if run:
@@ -65,6 +80,6 @@ def bigram_hash(first: int, second: int) -> int:
     return mix((first * BIGRAM_FACTOR + second) & _MASK)
 
 
-def hash_words(text: str, max_tokens: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def hash_words(text: str, max_tokens: int, hashing: str = HASHING) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     """``uint64[n]``: the hashes of the first ``max_tokens`` words of ``text``."""
-    return np.array([word_hash(word) for word in split_words(text, max_tokens)], np.uint64)
+    return np.array([word_hash(word) for word in split_words(text, max_tokens, hashing)], np.uint64)

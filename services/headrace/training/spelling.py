@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, rows_of
 from headrace.model.textcnn import WordParts
-from headrace.model.words import split_words
+from headrace.model.words import split_words, word_hash
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.vocabulary import HashedTexts
 
@@ -43,7 +42,8 @@ def spelled(texts: Sequence[str], hashed: HashedTexts, kept: NDArray[np.uint64],
         words = split_words(texts[owner], int(end - begin))
         own.update(words[place - begin] for place in places)
     everyone = sorted(set[str]().union(*exchange.gather(own, set[str])))
-    found = rows_of(hash_strings(everyone, 1)[0], kept)
+    # Not as a text: what is left of a word without its unseen characters would be composed once more.
+    found = rows_of(np.array([word_hash(word) for word in everyone], np.uint64), kept)
     written = [""] * len(kept)
     for place, word in zip(found, everyone, strict=True):
         written[place] = word

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
 
 from headrace.model.hashing import hash_strings
-from headrace.model.words import HASHING
+from headrace.model.words import HASHING, RULES
 
 # Longer than any text that the wire takes, so the key covers the whole text and not only what a network reads of it.
 _ALL_WORDS = 2**31 - 1
@@ -29,8 +30,8 @@ def text_keys(texts: Sequence[str], hashing: str = HASHING) -> list[bytes]:
     return HASHINGS[hashing](texts)
 
 
-def _keys_of_words(texts: Sequence[str]) -> list[bytes]:
-    hashes, starts = hash_strings(texts, _ALL_WORDS)
+def _keys_of_words(texts: Sequence[str], hashing: str) -> list[bytes]:
+    hashes, starts = hash_strings(texts, _ALL_WORDS, hashing)
     portable = hashes.astype("<u8")
     return [_key(portable[first:end]) for first, end in pairwise(starts)]
 
@@ -40,7 +41,7 @@ def _key(words: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> bytes:
 
 
 HASHINGS: Mapping[str, Callable[[Sequence[str]], list[bytes]]] = MappingProxyType(
-    {"fnv1a-code-points+fmix64/1": _keys_of_words}
+    {hashing: partial(_keys_of_words, hashing=hashing) for hashing in RULES}
 )
 """Every hashing that has made keys of texts, by its name in :mod:`headrace.model.words`, and how it makes them.
 

@@ -39,8 +39,10 @@ def test_the_split_of_known_texts_by_a_known_key_never_changes():
 
     assert [i for i, part in enumerate(parts) if part is Part.TEST] == [25]
     assert [i for i, part in enumerate(parts) if part is Part.VALID] == [7, 22, 29, 32]
-    assert splitting.id == "d51cd601610d705a/fnv1a-code-points+fmix64/1"
-    assert UNKEYED.id == "unkeyed/fnv1a-code-points+fmix64/1"
+    for rule in ("1", "2"):
+        hashing = f"fnv1a-code-points+fmix64/{rule}"
+        assert Splitting(splitting.secret, hashing).id == f"d51cd601610d705a/{hashing}"
+        assert Splitting(hashing=hashing).id == f"unkeyed/{hashing}"
 
 
 @given(KEYS, st.lists(st.sampled_from(MANY), min_size=1, max_size=30), st.randoms())
@@ -79,7 +81,9 @@ def test_a_split_is_found_by_its_identity_where_its_key_is_known():
 
     assert splits.current == splits.find(Splitting(now).id) == Splitting(now)
     assert splits.find(Splitting(before).id) == Splitting(before)
-    assert splits.find(UNKEYED.id) == splits.find(None) == UNKEYED
+    assert splits.find(UNKEYED.id) == UNKEYED
+    first = Splitting(hashing="fnv1a-code-points+fmix64/1")
+    assert splits.find(None) == splits.find(first.id) == first
     assert splits.find(Splitting(foreign).id) is None
 
 

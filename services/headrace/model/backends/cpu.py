@@ -22,6 +22,7 @@ from headrace.model.hashing import join_texts
 from headrace.model.integers import inverse_roots, stepped
 from headrace.model.lookup import build_lookup
 from headrace.model.network import FIRST_WORD_ROW
+from headrace.model.words import RULES
 
 
 class CpuBackend:
@@ -40,7 +41,7 @@ class CpuBackend:
         # In the order of the kernel's parameters. None is the artifact's own array: those of a loaded one can't be
         # written, for which numba would compile once more.
         self._constants = (
-            characters.table(),
+            characters.table(RULES[network.hashing]),
             network.max_tokens,
             *build_lookup(network.word_keys, FIRST_WORD_ROW),
             *build_lookup(network.bigram_keys, 1),
@@ -74,7 +75,7 @@ class CpuBackend:
 
     def _answer(self, texts: Sequence[bytes], ranking: int) -> tuple[NDArray[np.int64], Answers]:
         count, labels = len(texts), len(self.artifact.labels)
-        data, offsets = join_texts(texts)
+        data, offsets = join_texts(texts, self.artifact.network.hashing)
         logits = np.empty((count, labels), np.int64)
         answers = Answers(
             labels=np.empty(count, np.int32),

@@ -22,6 +22,7 @@ from headrace.model.backends.padding import shares
 from headrace.model.hashing import join_texts
 from headrace.model.lookup import build_lookup
 from headrace.model.network import FIRST_WORD_ROW
+from headrace.model.words import RULES
 
 try:
     import torch
@@ -72,7 +73,7 @@ class CudaBackend:
         self._slice = SLICE
         # In the order of the kernel's parameters.
         self._words = (
-            characters.table(),
+            characters.table(RULES[network.hashing]),
             network.max_tokens,
             *build_lookup(network.word_keys, FIRST_WORD_ROW),
             *build_lookup(network.bigram_keys, 1),
@@ -109,7 +110,7 @@ class CudaBackend:
 
     def _answer(self, texts: Sequence[bytes], ranking: int, logits: NDArray[np.int64] | None) -> NDArray[np.int32]:
         """Rows as a lane gives them, and the logits into ``logits`` when it is there."""
-        data, offsets = join_texts(texts)
+        data, offsets = join_texts(texts, self.artifact.network.hashing)
         answers = np.empty((len(texts), 2 + 2 * ranking), np.int32)
 
         def run(first: int, end: int) -> None:

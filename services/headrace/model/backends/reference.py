@@ -67,7 +67,7 @@ class ReferenceBackend:
 
     def _logits(self, text: str) -> torch.Tensor:
         network = self.artifact.network
-        words = [word_hash(word) for word in split_words(text, network.max_tokens)]
+        words = [word_hash(word) for word in split_words(text, network.max_tokens, network.hashing)]
         rows = [self._row_of_word.get(word >> KEY_SHIFT, UNKNOWN_ROW) for word in words]
         convolution = self._convolution(rows) * network.convolution_factor
         return convolution + self._wide(words, rows) * network.wide_factor + self._bias
