@@ -81,7 +81,7 @@ def erase(
     for name, its_ids in asked.items():
         if not erased.intersection(its_ids):
             say(f"{name}: {topic} has no such label")
-    say(f"erased {len(erased):,} labels on {topic}")
+    say(f"erased {len(erased):,} {'label' if len(erased) == 1 else 'labels'} on {topic}")
     if not erased:
         raise typer.Exit(1)
 

@@ -97,7 +97,9 @@ def test_a_replay_is_the_request_as_it_was_with_its_attempt_raised() -> None:
         assert (record.key, record.value, record.headers[0]) == (b"k", b"\xff\x00", ("tenant", b"a"))
         assert read_attempt(record.headers) == 3
         assert cluster.log(TopicPartition(REQUESTS, 0)).records[0].value is None
-        assert await read_replayed(cluster, LETTERS) == {(0, 0), (1, 0)}
+        replayed = await read_replayed(cluster, LETTERS)
+        assert replayed.places == {(0, 0), (1, 0)}
+        assert replayed.origins == {f"{REQUESTS}[0]@8", f"{REQUESTS}[1]@7"}
         assert len(await collected(cluster)) == 2
 
     run_turned(asyncio.wait_for(main(), 60))
