@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, console, say
+from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say
 from headrace.core.errors import UserError
 from headrace_schemas.errors import place
 
@@ -64,16 +64,11 @@ def list_letters(
         for one in found:
             say(as_line(one))
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("place", "record", "stage", "error", "attempt", "message", box=None, pad_edge=False)
     for one in found:
-        letter = one.letter
-        record = f"{letter.topic}[{letter.partition}]@{letter.offset}"
-        cells = (f"{one.partition}@{one.offset}", record, letter.stage, letter.error, str(letter.attempt))
-        table.add_row(*(Text(cell, overflow="fold") for cell in (*cells, letter.message)))
-    console().print(table if found else "no dead letters")
+        for line in as_lines(one):
+            say(line)
+    if not found:
+        say("no dead letters")
 
 
 @app.command()
@@ -194,6 +189,16 @@ def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
             raise PlaceError(f"{one}: write PARTITION@OFFSET, as `headrace dead-letters list` shows it.")
         parsed.append((int(partition), int(offset)))
     return tuple(parsed)
+
+
+def as_lines(found: Found) -> tuple[str, str]:
+    """One dead letter for people: what it is, and below it the message, on lines that letters can't add to."""
+    from headrace.core.printable import printable
+
+    letter = found.letter
+    record = place(letter.topic, letter.partition, letter.offset)
+    about = f"{found.partition}@{found.offset}  {record}  {letter.stage}: {letter.error}, attempt {letter.attempt}"
+    return printable(about), f"  {printable(letter.message.removeprefix(f'{record}: '))}"
 
 
 def as_line(found: Found) -> str:

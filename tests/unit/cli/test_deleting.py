@@ -50,6 +50,17 @@ def test_purging_says_how_many_were_never_replayed_and_deletes_them(cluster: Mem
     assert letters(cluster) == []
 
 
+def test_letters_are_listed_on_lines_that_a_letter_can_not_add_to(cluster: MemoryCluster) -> None:
+    record = FetchedRecord(NAMES.requests, 0, 7, 0, None, b"{", ())
+    where = f"{NAMES.requests}[0]@7"
+    letter = dead_letter(record, stage="decode", error="bad\n0@1 forged", message=f"{where}: m\x1b[2J\nforged")
+    cluster.log(TopicPartition(NAMES.dead_letters, 0)).append_batch([letter], 0)
+    lines = run("dead-letters", "list").output.splitlines()
+    assert len(lines) == 8
+    assert lines[:2] == [f"0@0  {where}  decode: bad\\u000a0@1 forged, attempt 1", "  m\\u001b[2J\\u000aforged"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_purging_up_to_a_place_keeps_what_lies_behind_it(cluster: MemoryCluster) -> None:
     assert "deleted 2 dead letters" in run("dead-letters", "purge", "1@1", "--yes").output
     assert letters(cluster) == [2]
