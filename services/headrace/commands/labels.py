@@ -67,6 +67,8 @@ def erase(
     from headrace.core.errors import UserError
     from headrace.training.labelling import ids_by_every_hashing, text_ids
 
+    if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
+        raise UserError("An id or a text is not UTF-8, so no label has it: nothing was erased.")
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
     asked: dict[str, tuple[str, ...]] = {id_: (id_,) for id_ in ids or ()}

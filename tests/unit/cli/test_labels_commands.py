@@ -65,6 +65,13 @@ def test_erasing_names_those_that_were_not_there_beside_those_that_were(cluster:
     assert run("erase", "1").exit_code == 1  # it is gone now
 
 
+@pytest.mark.parametrize("arguments", [("erase", "a\udcff"), ("erase", "--text", "a\udcff"), ("erase", ""), ("erase",)])
+def test_what_no_label_can_have_is_refused(cluster: MemoryCluster, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UserError):
+        run(*arguments)
+    assert tombstones(cluster) == []
+
+
 def test_who_may_only_write_labels_erases_without_knowing(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
