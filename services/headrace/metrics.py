@@ -120,6 +120,7 @@ class WorkerMetrics:
         self._batch_size = histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
         self._batches = counter("batches", "Batches by why they took no more.", "closed")
         self._texts = counter("texts", "Texts that reached the model.")
+        self._cut = counter("texts_cut", "Texts longer than the version reads: only their beginning counted.")
         self._stage = histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
         self._request_seconds = counter(
             "request_seconds", "Seconds spent in a stage, added up over the requests, not over the batches.", "stage"
@@ -182,9 +183,11 @@ class WorkerMetrics:
         self._batch_size.observe(size)
         self._batches.labels(str(closed)).inc()
 
-    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float) -> None:
-        """A batch was computed, ``texts`` of its requests by the model."""
+    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, cut: int = 0) -> None:
+        """A batch was computed, ``texts`` of its requests by the model, which read only a part of ``cut`` of them."""
         self._texts.inc(texts)
+        if cut:
+            self._cut.inc(cut)
         self.stage("decode", decode_s)
         self.stage("infer", infer_s)
         self.stage("encode", encode_s)

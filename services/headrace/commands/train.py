@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from headrace.model.places import Places
     from headrace.security.private_folder import PrivateFolder
+    from headrace.training.lengths import Lengths
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
     from headrace.training.splitting import Splits
@@ -37,6 +38,10 @@ def train(
     valid: Annotated[Path | None, typer.Option(help="Validation rows; by default a tenth of DATA by hash.")] = None,
     test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA by hash.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Longest training; the validation rows may end it.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, max=32_768, help="Words of a text that are read; by default the longest text's, to 2048."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same artifact on one machine.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training.")] = None,
     budget: Annotated[
@@ -99,7 +104,8 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
             ),
-            recipe=adapted(epochs=epochs, seed=seed, threads=threads, vectors=vectors),
+            recipe=adapted(epochs=epochs, seed=seed, threads=threads, vectors=vectors, max_tokens=max_tokens),
+            follow_lengths=max_tokens is None,
             checkpoints=shared or folder,
             out=shared or folder,
             budget=Budget(points=budget) if budget else None,
@@ -222,9 +228,22 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
         f"fp32 beside it: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
         f" {outcome.float_report.macro_f1:.2%}; equal answers {equal:.2%}"
     )
+    if outcome.lengths is not None:
+        console.print(_lengths(outcome.lengths, outcome.longest_us or 0.0))
     console.print(
         f"\n{out}: version {outcome.version}, {outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32),"
         f" {outcome.epochs} epochs, {outcome.latency_us:.1f} us a text, sha256 {outcome.sha256},"
         f" {outcome.seconds:.0f} s",
         soft_wrap=True,
+    )
+
+
+def _lengths(found: Lengths, longest_us: float) -> str:
+    """How much of the texts is read, what that costs, and what to do about texts that are cut."""
+    said = f"reads {found.max_tokens:,} words of a text; so long a text takes about {longest_us:,.0f} us to answer."
+    if not found.cut:
+        return said
+    return (
+        f"{said} {found.cut:,} of {found.texts:,} texts are longer and were cut, the longest has {found.longest:,}"
+        " words: --max-tokens reads more of them"
     )

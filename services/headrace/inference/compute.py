@@ -32,6 +32,8 @@ class Computed(msgspec.Struct, frozen=True, eq=False):
     decode_s: float
     infer_s: float
     encode_s: float
+    cut: int = 0
+    """Texts of which only the beginning was read."""
 
 
 def compute(
@@ -60,6 +62,7 @@ def compute(
         decoded_at - begun,
         inferred_at - decoded_at,
         monotonic() - inferred_at,
+        model.cut(decoded.texts),
     )
 
 

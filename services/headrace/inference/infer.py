@@ -15,6 +15,8 @@ from headrace.inference.decode import FAILED, Failure
 from headrace.inference.plain_answers import MICROS, in_micros
 from headrace.logs import event
 from headrace.model.backends.interface import Answers, Backend
+from headrace.model.hashing import hash_texts, join_texts
+from headrace.model.words import HASHING
 from headrace_schemas.records import Profile
 
 
@@ -34,6 +36,22 @@ class Model(msgspec.Struct, frozen=True, eq=False):
     canaries: tuple[tuple[bytes, str], ...] = ()
     threshold: float | None = None
     profile: Profile | None = None
+    max_tokens: int | None = None
+    """Words of a text that the version reads, by ``hashing``; None is not known."""
+    hashing: str = HASHING
+
+    def cut(self, texts: Sequence[bytes]) -> int:
+        """How many of ``texts`` have more words than are read.
+
+        Only those of more than two bytes for each are looked at: others would have to be nearly all punctuation.
+        """
+        if self.max_tokens is None:
+            return 0
+        long = [text for text in texts if len(text) > 2 * self.max_tokens]
+        if not long:
+            return 0
+        _, starts = hash_texts(*join_texts(long, self.hashing), self.max_tokens + 1, self.hashing)
+        return int((np.diff(starts) > self.max_tokens).sum())
 
     def canaries_answered(self) -> bool:
         """Whether every canary still gets its label."""

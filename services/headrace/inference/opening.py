@@ -50,6 +50,8 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
         canaries=tuple((canary.text.encode(), canary.label) for canary in canaries),
         threshold=about.threshold,
         profile=about.profile,
+        max_tokens=artifact.network.max_tokens,
+        hashing=artifact.network.hashing,
     )
     if not model.canaries_answered():
         raise UnfitError(

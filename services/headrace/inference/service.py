@@ -293,7 +293,7 @@ class Worker:
         took = self._clock.monotonic() - begun
         self._service_time.observe(batch.weight, took)
         self._metrics.spent("model", batch.size * took)
-        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s)
+        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, cut=computed.cut)
         self._publisher.publish(computed.encoded)
 
     def _compute(self, batch: Batch, served: Served) -> Computed:

@@ -9,12 +9,14 @@ import numpy as np
 
 from headrace.model.backends.interface import Backend
 from headrace.model.network import Network, float_logits
+from headrace.model.words import split_words
 from headrace.training.answering import Answered, answer_scored
 from headrace.training.dataset import Rows
 from headrace.training.ranks.exchange import Exchange
 
 _TIMED_TEXTS = 2048
 _ROUNDS = 5
+_LONG_WORDS = 256
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,14 @@ def latency_us(backend: Backend, texts: Sequence[str], monotonic: Callable[[], f
         answer_scored(backend, timed)
         rounds.append(monotonic() - begun)
     return min(rounds) / len(timed) * 1e6
+
+
+def longest_us(backend: Backend, texts: Sequence[str], max_tokens: int, monotonic: Callable[[], float]) -> float:
+    """About how many microseconds a text of ``max_tokens`` words takes, made of the words of ``texts``."""
+    words = split_words(" ".join(texts[:_LONG_WORDS]), _LONG_WORDS) or ["a"]
+    measured = " ".join((words * _LONG_WORDS)[:_LONG_WORDS])
+    # An answer's time is linear in the words that are read.
+    return latency_us(backend, [measured], monotonic) * max_tokens / _LONG_WORDS
 
 
 def _joined(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:

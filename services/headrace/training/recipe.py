@@ -61,12 +61,20 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
 
 
-def adapted(*, seed: int, epochs: int | None = None, vectors: str | None = None, threads: int | None = None) -> Recipe:
+def adapted(
+    *,
+    seed: int,
+    epochs: int | None = None,
+    vectors: str | None = None,
+    threads: int | None = None,
+    max_tokens: int | None = None,
+) -> Recipe:
     """The recipe that all data sets share, with what somebody wants otherwise; None is as the recipe has it."""
     recipe = Recipe()
     return msgspec.structs.replace(
         recipe,
         seed=seed,
+        max_tokens=max_tokens or recipe.max_tokens,
         threads=threads or recipe.threads,
         convolution=msgspec.structs.replace(
             recipe.convolution,

@@ -11,6 +11,9 @@ from headrace.core.training_rules import Limits
 
 SHORTEST_SPLIT_KEY = 16
 
+# As headrace.model.integers has it, which settings do not load.
+MAX_TOKENS = 32_768
+
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -62,6 +65,9 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Points of validation macro-F1 that compression may cost; 0 leaves it out."""
     accept: Share | None = None
     """Share of texts of known classes that the abstention threshold lets through; without it no answer abstains."""
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
+    """Words of a text that are read; without it as many as the longest text has, from 256 to 2,048. An answer takes the
+    longer the more words it reads."""
     epochs: Positive | None = None
     """Longest training; the recipe's own by default."""
     vectors: str | None = None

@@ -113,7 +113,9 @@ def test_a_version_is_made_again_by_the_split_that_it_was_made_by_or_not_at_all(
 
     assert of(Splitting(then).id) == Splitting(then)
     # From before there were keys.
-    assert of(None) == of(UNKEYED.id) == UNKEYED
+    first = Splitting(hashing="fnv1a-code-points+fmix64/1")
+    assert of(None) == of(first.id) == first
+    assert of(UNKEYED.id) == UNKEYED
     with pytest.raises(NotReproducibleError, match=r"v1 can't be trained again here.*trainer\.previous_split_key"):
         of(Splitting(gone).id)
 

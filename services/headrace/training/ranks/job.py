@@ -8,6 +8,7 @@ from headrace.model import store
 from headrace.model.places import Places
 from headrace.training.compress.curve import Curve
 from headrace.training.compress.plan import Budget
+from headrace.training.lengths import Lengths
 from headrace.training.recipe import Recipe
 from headrace.training.report import Report
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
@@ -55,6 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Where rows are that decide instead of the test rows; the same as gate.holdout of every rank's own settings."""
     holdout_digest: str | None = None
     """What the digest of their texts has to be, where it matters: to make a version again."""
+    follow_lengths: bool = False
+    """Whether the recipe's max_tokens is raised to the lengths of the texts."""
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 
@@ -111,6 +114,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Compared | None = None
     holdout: Judged | None = None
     curve: Curve | None = None
+    lengths: Lengths | None = None
+    """How many words of a text are read and how many texts are longer."""
+    longest_us: float | None = None
+    """Microseconds that a text of so many words takes."""
 
 
 def outcome_uri(job: Job) -> str:

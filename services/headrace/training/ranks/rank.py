@@ -20,7 +20,8 @@ from headrace.training.answering import answer
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
 from headrace.training.dataset import DatasetError
-from headrace.training.examining import latency_us
+from headrace.training.examining import latency_us, longest_us
+from headrace.training.lengths import Lengths, follow_lengths
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.checkpoint import StoredCheckpoints
@@ -69,10 +70,20 @@ def run(
         if exchange.rank == 0:
             on_event(name, **fields)
 
-    tell("training.read", rows=parts.rows, labels=len(parts.labels), dropped=parts.dropped, split=parts.splitting)
+    recipe, lengths = follow_lengths(job.recipe, parts, exchange, follow=job.follow_lengths)
+    tell(
+        "training.read",
+        rows=parts.rows,
+        labels=len(parts.labels),
+        dropped=parts.dropped,
+        split=parts.splitting,
+        max_tokens=lengths.max_tokens,
+        longest_text=lengths.longest,
+        cut_texts=lengths.cut,
+    )
     trained = train(
         parts,
-        job.recipe,
+        recipe,
         exchange,
         checkpoints,
         clock=time.perf_counter,
@@ -87,7 +98,7 @@ def run(
     packed = pack(
         trained,
         parts,
-        lineage_of(parts, _source_name(job.source), job.recipe, exchange, _offsets(job.source)),
+        lineage_of(parts, _source_name(job.source), recipe, exchange, _offsets(job.source)),
         exchange,
         created_at_ms=job.created_at_ms,
         parent=job.parent,
@@ -96,7 +107,7 @@ def run(
         None if rival is None else compared(*rival, parts, job.source, splits, exchange, aside.rows) for rival in rivals
     )
     if exchange.rank == 0:
-        outcome = _outcome(job, trained, packed, parts, champion, baseline, aside, begun)
+        outcome = _outcome(job, trained, packed, parts, champion, baseline, aside, begun=begun, lengths=lengths)
         where = places.locate(outcome.uri)
         save(packed.artifact, where)
         if trained.curve is not None:
@@ -180,7 +191,9 @@ def _outcome(
     champion: Compared | None,
     baseline: Compared | None,
     aside: Holdout,
+    *,
     begun: float,
+    lengths: Lengths,
 ) -> Outcome:
     artifact, examined = packed.artifact, packed.examined
     texts = parts.split.test.texts or parts.split.train.texts
@@ -203,6 +216,8 @@ def _outcome(
         curve=trained.curve,
         latency_us=latency_us(packed.backend, texts, time.perf_counter),
         epochs=trained.chosen.number,
+        lengths=lengths,
+        longest_us=longest_us(packed.backend, texts, lengths.max_tokens, time.perf_counter),
         # Evaluated last, so that the measuring above counts too.
         seconds=time.monotonic() - begun,
     )

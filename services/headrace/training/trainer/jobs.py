@@ -47,7 +47,10 @@ def job_of(
         source=TopicSource(
             topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
         ),
-        recipe=adapted(seed=settings.seed, epochs=settings.epochs, vectors=settings.vectors),
+        recipe=adapted(
+            seed=settings.seed, epochs=settings.epochs, vectors=settings.vectors, max_tokens=settings.max_tokens
+        ),
+        follow_lengths=settings.max_tokens is None,
         budget=Budget(points=settings.budget_points) if settings.budget_points else None,
         checkpoints=store.training(training.id),
         out=store.versions,
