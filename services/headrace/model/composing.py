@@ -8,29 +8,36 @@ by itself: no newer character has a say.
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.model import characters
 
 _CLASS = np.uint32((1 << characters.CLASS_BITS) - 1)
-# In UTF-8 what may not be composed: marks, what joins the character before it, and what is spelled otherwise in NFC. It
-# finds too much (all of Hebrew, Arabic, Indic), never too little, and passes over Latin, Cyrillic, Han and Kana.
-_MAY_CHANGE = re.compile(
-    rb"[\xcc-\xce\xd2\xd6-\xdf\xe0\xe1]"
-    rb"|\xe2(?:\x80[\x80\x81]|[\x83\x84\x8c\xab\xb3\xb5\xb7])"
-    rb"|\xe3(?:\x80[\xaa-\xaf]|\x82[\x99\x9a])"
-    rb"|\xea[\x99-\xaf]|\xef[\xa4-\xb9]|\xf0[^\x9f]|[\xf1-\xf4]",
-    re.DOTALL,
-)
 # UAX 15's Stream-Safe Text Format: no language needs more. Python orders a run of marks in quadratic time.
 _MOST_MARKS = 30
 # Up to so many characters a run of marks costs less than looking for it.
 _SHORT = 512
+# Blocks with characters, beside the marks, that NFC spells otherwise or joins with the one before.
+_SPELLED_OTHERWISE = (
+    (0x0340, 0x0387),
+    (0x0900, 0x0FFF),
+    (0x1100, 0x11FF),
+    (0x1B00, 0x1B4C),
+    (0x1F00, 0x1FFF),
+    (0x2000, 0x2001),
+    (0x2126, 0x212B),
+    (0x2329, 0x232A),
+    (0x2ADC, 0x2ADC),
+    (0xF900, 0xFB4F),
+    (0x11000, 0x11FFF),
+    (0x1D100, 0x1D1FF),
+    (0x2F800, 0x2FA1F),
+)
 
 
 def compose(text: str) -> str:
@@ -50,14 +57,17 @@ def compose(text: str) -> str:
     )
 
 
-def compose_all(texts: Sequence[bytes]) -> Sequence[bytes]:
-    """:func:`compose` of texts in UTF-8; bytes that are none stay as they are."""
-    if all(map(bytes.isascii, texts)):
-        return texts
-    return [text if text.isascii() or not _MAY_CHANGE.search(text) else _composed(text) for text in texts]
+@cache
+def may_change() -> NDArray[np.bool_]:
+    """``bool[TABLE_SIZE]``: whether :func:`compose` may change a text because of a code point. Some say so in vain."""
+    flags: NDArray[np.bool_] = (characters.table() & _CLASS) >= characters.MARK
+    for first, last in _SPELLED_OTHERWISE:
+        flags[first : last + 1] = True
+    return flags
 
 
-def _composed(data: bytes) -> bytes:
+def compose_bytes(data: bytes) -> bytes:
+    """:func:`compose` of a text in UTF-8; bytes that are none stay as they are."""
     try:
         text = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.model import characters
 from headrace.model.compiling import kernel
-from headrace.model.composing import compose_all
+from headrace.model.composing import compose_bytes, may_change
 from headrace.model.words import (
     BIGRAM_FACTOR,
     COMPOSING_RULES,
@@ -164,11 +164,36 @@ def join_texts(texts: Sequence[bytes], hashing: str = HASHING) -> tuple[NDArray[
 
     ``data`` is read-only.
     """
-    if RULES[hashing] in COMPOSING_RULES:
-        texts = compose_all(texts)
+    data, offsets = _joined(texts)
+    if RULES[hashing] not in COMPOSING_RULES or data.tobytes().isascii():
+        return data, offsets
+    may = np.empty(len(texts), np.bool_)
+    _find_marks(data, offsets, may_change(), may)
+    if not may.any():
+        return data, offsets
+    return _joined([compose_bytes(text) if found else text for text, found in zip(texts, may.tolist(), strict=True)])
+
+
+def _joined(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
     return np.frombuffer(b"".join(texts), np.uint8), offsets
+
+
+@kernel
+def _find_marks(data, offsets, flags, found):  # type: ignore[no-untyped-def]
+    """Write to ``found`` whether each text has a code point with a flag."""
+    for text in range(len(found)):
+        i = np.uint64(offsets[text])
+        end = np.uint64(offsets[text + 1])
+        has = False
+        while i < end and not has:
+            if data[i] < np.uint8(0x80):
+                i += np.uint64(1)
+                continue
+            code, i = _decode(data, i, end)
+            has = flags[code]
+        found[text] = has
 
 
 def hash_strings(
