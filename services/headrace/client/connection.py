@@ -18,10 +18,13 @@ from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 from headrace_schemas.topics import REQUESTS, RESULTS
+from headrace_schemas.writing import compile_writer
 
 COMMIT_S = 1.0
+OWN_SHAPE = RequestShape()
 
 
 @asynccontextmanager
@@ -32,11 +35,13 @@ async def connect(
     requests: str = REQUESTS,
     results: str = RESULTS,
     max_batch: int = LARGEST_MAX_BATCH,
+    shape: RequestShape = OWN_SHAPE,
 ) -> AsyncIterator[Client]:
     """Connect to Kafka at ``bootstrap``, or by all of ``kafka`` (TLS, SASL). Raises a KafkaError.
 
     ``max_batch`` is the largest worker.max_batch among the workers, by default the largest that there can be: a reader
-    that knows a position alone looks back over four times so many answers of each partition.
+    that knows a position alone looks back over four times so many answers of each partition. ``shape`` is the section
+    ``[requests]`` of the workers' settings: requests are written so that they can read them.
 
     >>> async with headrace.client.connect("127.0.0.1:9092") as client:
     ...     print((await client.classify("Rates rise again")).label)
@@ -44,7 +49,7 @@ async def connect(
     from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415 - aiokafka loads when somebody connects
 
     cluster = AioKafkaCluster(kafka or KafkaSettings(bootstrap=bootstrap))
-    async with Client(cluster, requests=requests, results=results, max_batch=max_batch) as client:
+    async with Client(cluster, requests=requests, results=results, max_batch=max_batch, shape=shape) as client:
         yield client
 
 
@@ -61,6 +66,7 @@ class Client:
         requests: str = REQUESTS,
         results: str = RESULTS,
         max_batch: int = LARGEST_MAX_BATCH,
+        shape: RequestShape = OWN_SHAPE,
         clock: Clock | None = None,
     ) -> None:
         self._cluster = cluster
@@ -71,6 +77,7 @@ class Client:
         self._awaiter: Awaiter | None = None
         self._awaiter_starts = asyncio.Lock()
         self._closed = False
+        self._encode = compile_writer(shape)
 
     async def __aenter__(self) -> Self:
         self._closed = False
@@ -92,6 +99,18 @@ class Client:
         finally:
             await self._publisher.stop()
 
+    def prepare(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float | None = None,
+        headers: Headers = (),
+    ) -> Outgoing:
+        """Make the record to publish, in this client's shape; see :func:`headrace.client.prepare`."""
+        return prepare(request, key=key, id=id, timeout=timeout, headers=headers, encode=self._encode)
+
     async def publish(
         self,
         request: str | bytes | ClassifyRequest,
@@ -104,20 +123,20 @@ class Client:
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
         self._check_open()
-        record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         return await self._publisher.publish(record, partition)
 
     async def publish_many(
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
     ) -> list[Published]:
-        """Publish many, batched; with key, timeout or headers make them by :func:`prepare`. Order as given.
+        """Publish many, batched; with key, timeout or headers make them by :meth:`prepare`. Order as given.
 
         An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
         there, whatever their keys; a few at a time are cheapest so.
         """
         self._check_open()
         return await self._publisher.publish_many(
-            (request if isinstance(request, Outgoing) else prepare(request) for request in requests), partition
+            (request if isinstance(request, Outgoing) else self.prepare(request) for request in requests), partition
         )
 
     async def request_partitions(self) -> frozenset[int]:
@@ -141,7 +160,7 @@ class Client:
         which is a ClientClosedError where this client was closed.
         """
         self._check_open()
-        record = prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         try:
             async with asyncio.timeout(timeout):
                 awaiter = await self._started_awaiter()

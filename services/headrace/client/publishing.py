@@ -11,13 +11,17 @@ import msgspec
 
 from headrace.kafka.errors import ProducerDeadError
 from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
-from headrace_schemas.codec import encode_request
 from headrace_schemas.errors import BadHeaderError
-from headrace_schemas.headers import MAX_TIMEOUT_MS, TIMEOUT_MS
+from headrace_schemas.headers import MAX_TIMEOUT_MS, TIMEOUT_MS, content_type
+from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest
+from headrace_schemas.writing import Encode, compile_writer
 
 BATCH = 2000
 """Records handed to the producer at once by :meth:`Publisher.publish_many`."""
+
+
+_OWN = compile_writer(RequestShape())
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -35,17 +39,20 @@ def prepare(
     id: str | None = None,  # noqa: A002 - the field's name on the wire
     timeout: float | None = None,
     headers: Headers = (),
+    encode: Encode = _OWN,
 ) -> Outgoing:
     """Make the record to publish. Bytes go as they are: a record of your own, with its content type in ``headers``.
 
-    ``id`` is for a bare text; ``timeout`` is in seconds, after which the request is answered `expired`.
+    Any other request is written by ``encode``, by default as our own record: :meth:`Client.prepare` and
+    :func:`~headrace_schemas.writing.compile_writer` know other shapes. ``id`` is for a bare text;
+    ``timeout`` is in seconds, after which the request is answered `expired`.
     Raises a WireError for what a worker would refuse.
     """
     if isinstance(request, str):
         request = ClassifyRequest(text=request, id=id)
     elif id is not None:
         raise TypeError("id is for a text; this record brings its own")
-    value = encode_request(request) if isinstance(request, ClassifyRequest) else request
+    value = encode(request, content_type(headers)) if isinstance(request, ClassifyRequest) else request
     if timeout is not None:
         milliseconds = round(timeout * 1000)
         if not 1 <= milliseconds <= MAX_TIMEOUT_MS:

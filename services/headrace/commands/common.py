@@ -135,4 +135,4 @@ def client_of(settings: Settings) -> Client:
     from headrace.client import Client
 
     names = settings.topics.names()
-    return Client(cluster_of(settings), requests=names.requests, results=names.results)
+    return Client(cluster_of(settings), requests=names.requests, results=names.results, shape=settings.requests)

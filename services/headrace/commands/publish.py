@@ -19,6 +19,7 @@ from headrace.core.errors import UserError
 if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.kafka.interface import Outgoing
+    from headrace_schemas.paths import RequestShape
 
 CHUNK = 10_000
 
@@ -48,20 +49,29 @@ def publish(
     form = lines or (Lines.JSONL if file.endswith(".jsonl") else Lines.TEXT)
     try:
         with sys.stdin.buffer if file == "-" else open(file, "rb") as source:  # noqa: PTH123 - or standard input
-            asyncio.run(_publish(settings, read_requests(source, form, key_field=key_field, timeout=timeout)))
+            shape = settings.requests
+            records = read_requests(source, form, key_field=key_field, timeout=timeout, shape=shape)
+            asyncio.run(_publish(settings, records))
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error.strerror or error}).") from error
 
 
 def read_requests(
-    lines: Iterable[bytes], form: Lines, *, key_field: str | None = None, timeout: float | None = None
+    lines: Iterable[bytes],
+    form: Lines,
+    *,
+    key_field: str | None = None,
+    timeout: float | None = None,
+    shape: RequestShape | None = None,
 ) -> Iterator[Outgoing]:
-    """Make a record of each line that is not empty. Raises InputError naming the line."""
+    """Make a record of each line that is not empty, as ``shape`` says. Raises InputError naming the line."""
     import msgspec
 
     from headrace.client import prepare
-    from headrace_schemas import ClassifyRequest, WireError, decode_request
+    from headrace_schemas import ClassifyRequest, RequestShape, WireError, decode_request
+    from headrace_schemas.writing import compile_writer
 
+    encode = compile_writer(shape or RequestShape())
     if key_field is not None and form is Lines.TEXT:
         raise InputError("--key-field: a line of text has no fields; use --lines jsonl.")
     fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -77,7 +87,7 @@ def read_requests(
                 request = decode_request(content)
                 if key_field is not None:
                     key = _key(fields.decode(content).get(key_field), key_field)
-            yield prepare(request, key=key, timeout=timeout)
+            yield prepare(request, key=key, timeout=timeout, encode=encode)
         except (WireError, ValueError) as error:
             raise InputError(f"line {number}: {error}") from error
 

@@ -11,6 +11,7 @@ from headrace.commands.publish import InputError, Lines, read_requests
 from headrace.core.answer_log import Hole
 from headrace_schemas.codec import decode_request
 from headrace_schemas.headers import read_timeout_ms
+from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter, Score, Status
 
 ANSWER = Answer(
@@ -106,3 +107,15 @@ def test_a_place_is_partition_and_offset() -> None:
     for wrong in ("3", "a@1", "0@-1", "@"):
         with pytest.raises(dead_letters.PlaceError, match="PARTITION@OFFSET"):
             dead_letters.parse_places([wrong])
+
+
+@pytest.mark.parametrize(("line", "form"), [(b"Rain", Lines.TEXT), (b'{"text":"Rain"}', Lines.JSONL)])
+def test_a_line_becomes_a_request_of_the_shape_that_workers_read(line: bytes, form: Lines) -> None:
+    shape = RequestShape(text_path="ticket.body", id_path="ticket.number")
+    (record,) = read_requests([line], form, shape=shape)
+    assert record.value == b'{"ticket":{"body":"Rain"}}'
+
+
+def test_a_shape_that_cannot_be_built_is_said_with_its_line() -> None:
+    with pytest.raises(InputError, match=r"line 1: items\.3: asks for place 3 of a list"):
+        list(read_requests([b"Rain"], Lines.TEXT, shape=RequestShape(text_path="items.3")))

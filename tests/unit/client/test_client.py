@@ -24,6 +24,7 @@ from headrace.kafka.partitioner import partition_of_key
 from headrace_schemas.codec import decode_request
 from headrace_schemas.errors import BadHeaderError, TextTooLargeError
 from headrace_schemas.headers import read_timeout_ms
+from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, Status
 from tests.support.answer_log import AnswerWriter, answer
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -79,6 +80,18 @@ async def test_what_is_published_is_where_the_acknowledgement_says(stage: Scene)
     assert (record.key, read_timeout_ms(record.headers)) == (b"k", 1500)
     assert ("tenant", b"a") in record.headers
     assert published.crc == zlib.crc32(record.value)
+
+
+@scene
+async def test_requests_are_written_in_the_shape_that_the_worker_reads(stage: Scene) -> None:
+    shape = RequestShape(text_path="ticket.body", id_path="ticket.number")
+    async with Client(stage.cluster, clock=stage.clock, shape=shape) as client:
+        published = await client.publish("Rates rise", id="7", headers=[("content-type", b"application/msgpack")])
+        record = stage.records(partition=published.partition)[published.offset]
+        assert compile_shape(shape)(record.value, "application/msgpack") == ClassifyRequest(text="Rates rise", id="7")
+        (many,) = await client.publish_many(["Lima"])
+        value = stage.records(partition=many.partition)[many.offset].value
+        assert value == b'{"ticket":{"body":"Lima"}}'
 
 
 @scene
