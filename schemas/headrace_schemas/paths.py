@@ -44,10 +44,15 @@ class RequestShape(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text_path: str = "text"
+    """Where a request has its text, as a path such as ticket.body."""
     id_path: str = "id"
+    """Where a request has its id."""
     copy_headers: tuple[str, ...] = COPIED
+    """Names of a request's headers that its answer takes over."""
     copy_fields: dict[str, str] = {}
+    """Headers of an answer, each with the path of its value in the request."""
     max_text_bytes: int = MAX_TEXT_BYTES
+    """Longest text, in bytes of UTF-8."""
 
 
 def compile_shape(shape: RequestShape) -> Decode:

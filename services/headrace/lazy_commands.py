@@ -6,6 +6,7 @@ to each of its commands.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -25,6 +26,9 @@ class Mounted(NamedTuple):
     summary: str
     hidden: bool = False
 
+
+LARGEST = 2**31
+"""No count, size or time that a command takes comes near it."""
 
 HELP_NAMES = ["-h", "--help"]
 HELP = {"help_option_names": HELP_NAMES}
@@ -70,8 +74,24 @@ def mount(table: Mapping[str, Mounted], name: str, everywhere: Callable[..., Non
     for one in _tree(command):
         if not isinstance(one, TyperGroup):
             one.params += shared
+        for option in one.params:
+            _within_reason(option)
         as_flags(one.get_params(typer.Context(one, help_option_names=HELP_NAMES)))
     return command
+
+
+def _within_reason(option: Any) -> None:
+    """Refuse what no command can use as a number: not-a-number, infinities, more digits than 64 bits hold."""
+    inner = option.callback
+
+    def checked(ctx: Any, param: Any, value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise typer.BadParameter(f"{value} is no number that can be used here.", ctx=ctx, param=param)
+        if isinstance(value, int | float) and abs(value) >= LARGEST:
+            raise typer.BadParameter(f"{value:.6g} is too large.", ctx=ctx, param=param)
+        return value if inner is None else inner(ctx, param, value)
+
+    option.callback = checked
 
 
 def options_of(function: Callable[..., None]) -> list[Any]:

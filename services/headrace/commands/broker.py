@@ -38,7 +38,9 @@ def broker(
         BrokerKind.EMBEDDED
     ),
     nodes: Annotated[int, typer.Option(help="1, or 3 for the apache kind.")] = 1,
-    port: Annotated[int | None, typer.Option(help="Port of the first node; a free one by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the first node; a free one by default.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Directory that keeps the apache kind's data; without it nothing is kept.")
     ] = None,

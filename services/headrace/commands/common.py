@@ -73,7 +73,22 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
     if own.get("--bootstrap", ("", None))[1] is None:
         own["--bootstrap"] = ("kafka.bootstrap", given.bootstrap)
     own["--log-level"] = ("log.level", given.log_level)
-    return load_settings(file, given.environ, given.sets, own)
+    loaded = load_settings(file, given.environ, given.sets, own)
+    if loaded.ignored:
+        _warn(loaded)
+    return loaded
+
+
+def _warn(loaded: Loaded) -> None:
+    """Say which variables set nothing, in the log, whose format the settings know."""
+    import sys
+
+    from headrace.logs import configure, event
+
+    configure(sys.stderr, level=loaded.settings.log.level, form=loaded.settings.log.format)
+    for variable, nearest in loaded.ignored:
+        why = "no such setting" if nearest is None else f"no such setting; did you mean {nearest}?"
+        event("setting.ignored", level="warning", variable=variable, why=why)
 
 
 def begin(ctx: typer.Context, options: Options | None = None) -> Settings:

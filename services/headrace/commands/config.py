@@ -17,6 +17,16 @@ def config() -> None:
 
 
 @app.command()
+def reference(
+    *, markdown: Annotated[bool, typer.Option("--markdown", help="As the page docs/settings.md.")] = False
+) -> None:
+    """Print every setting that there is, with what it does, what it may be and its default."""
+    from headrace.config.reference import as_markdown, as_text
+
+    say(as_markdown().removesuffix("\n") if markdown else "\n".join(as_text()))
+
+
+@app.command()
 def show(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, key to value.")] = False
 ) -> None:

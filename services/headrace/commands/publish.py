@@ -41,7 +41,9 @@ def publish(
     *,
     lines: Annotated[Lines | None, typer.Option(help="By default by the name: .jsonl, else text.")] = None,
     key_field: Annotated[str | None, typer.Option(help="The field of a JSON line that is the record's key.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which a request is answered expired.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds after which a request is answered expired.")
+    ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish a request a line: a text, or JSON with text and, if you like, id. Other fields are ignored."""

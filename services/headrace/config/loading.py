@@ -20,8 +20,10 @@ from headrace.config.sources import (
     from_options,
     from_sets,
     last_of_each,
+    misspelt_in,
 )
-from headrace.config.values import ValueRefusedError, is_secret, shown, to_type
+from headrace.config.values import shown, to_type
+from headrace.core.fields import FieldError, is_secret
 
 DEFAULT = "default"
 
@@ -33,6 +35,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     settings: Settings
     origins: dict[str, str]
+    ignored: tuple[tuple[str, str | None], ...] = ()
+    """Variables of the environment that look like settings and are none, each with the nearest that is one."""
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """Yield key, value (secrets masked) and origin of every setting."""
@@ -76,13 +80,14 @@ def load_settings(
             values[section][field] = to_type(value, wanted, is_text=one.is_text)
         except SecretFileError as fault:
             faults.append(str(fault))
-        except ValueRefusedError as fault:
+        except FieldError as fault:
             faults.append(f"{one.key} ({one.origin}): {fault}.")
     if faults:
         raise SettingsError("\n".join(faults))
     settings = _build(values, given)
     keys = [f"{section}.{field}" for section, fields in types.items() for field in fields]
-    return Loaded(settings, {key: _origin(given[key]) if key in given else DEFAULT for key in keys})
+    misspelt = tuple(misspelt_in(environ, keys))
+    return Loaded(settings, {key: _origin(given[key]) if key in given else DEFAULT for key in keys}, misspelt)
 
 
 def _build(values: Mapping[str, Mapping[str, object]], given: Mapping[str, Given]) -> Settings:

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.core.public_keys import SIGNING, public_key_bytes
 from headrace.model.errors import StoreError
 from headrace.model.places import places_of
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
 
-Positive = Annotated[int, Meta(gt=0)]
+Milliseconds = Annotated[int, Meta(gt=0, le=2**63 - 1)]
 
 
 class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,26 +27,38 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     workers: str
 
 
-class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
+class TopicsSettings(Section, frozen=True, kw_only=True):
     """A name that is not set is ``prefix`` followed by the topic's own name, such as ``classify.requests``.
 
     Retentions are in milliseconds; one that is not set is the topic's usual one. Raises ValueError for a prefix that
     Kafka refuses, for two topics of one name, and for results that are kept for less long than requests.
     """
 
-    prefix: str = ""
-    partitions: Annotated[int, Meta(gt=0)] = 4
-    requests: str | None = None
-    results: str | None = None
-    dead_letters: str | None = None
-    labels: str | None = None
-    models: str | None = None
-    workers: str | None = None
-    requests_retention_ms: Positive | None = None
-    results_retention_ms: Positive | None = None
-    dead_letters_retention_ms: Positive | None = None
+    prefix: Prefix = ""
+    """What the names of all topics begin with, where they are not set themselves."""
+    partitions: Annotated[int, Meta(gt=0, le=100_000)] = 4
+    """Partitions of the answering path's topics, when `headrace topics apply` makes them."""
+    requests: Topic | None = None
+    """The topic of texts to be labelled; by default prefix and classify.requests."""
+    results: Topic | None = None
+    """The topic of answers; by default prefix and classify.results."""
+    dead_letters: Topic | None = None
+    """The topic of records that could not be used; by default prefix and classify.dead-letters."""
+    labels: Topic | None = None
+    """The topic of labelled texts; by default prefix and classify.labels."""
+    models: Topic | None = None
+    """The topic of versions and aliases; by default prefix and classify.models."""
+    workers: Topic | None = None
+    """The topic of what workers tell each other; by default prefix and classify.workers."""
+    requests_retention_ms: Milliseconds | None = None
+    """How long requests are kept; by default the topic's usual time."""
+    results_retention_ms: Milliseconds | None = None
+    """How long answers are kept; at least as long as requests."""
+    dead_letters_retention_ms: Milliseconds | None = None
+    """How long dead letters are kept; by default the topic's usual time."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kept = {
             topic.name: topic.retention_ms or 0 for topic in topics(self.prefix, self.partitions, self.retention_ms())
         }
@@ -80,49 +93,58 @@ class TopicsSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
+class AdminSettings(Section, frozen=True, kw_only=True):
     """Where /healthz, /readyz and /metrics are served. Port 0 takes a free one; member N of several uses port + N."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
+    """The address on which /healthz, /readyz and /metrics are served."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 9464
+    """The port of /healthz, /readyz and /metrics; 0 takes a free one, member N of several uses port + N."""
 
     def port_of(self, slot: int) -> int:
         """The port of the member in ``slot``, counted from 0."""
         return self.port + slot if self.port else 0
 
 
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+class LogSettings(Section, frozen=True, kw_only=True):
     """How much is logged, and whether for people or for machines."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged."""
     format: Literal["text", "json"] = "text"
+    """Whether logs are for people or for machines."""
 
 
-class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+class StoreSettings(Section, frozen=True, kw_only=True):
     """Where artifacts, jobs, checkpoints and outcomes may lie: below the folders and URIs in ``allowed``.
 
     Empty, it is ``trainer.store`` alone. Raises ValueError for what names no place.
     """
 
     allowed: tuple[str, ...] = ()
+    """Folders and URIs below which artifacts, jobs and checkpoints may lie; empty, it is trainer.store alone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             places_of(self.allowed)
         except StoreError as error:
             raise ValueError(f"allowed: {error}") from error
 
 
-class SigningSettings(msgspec.Struct, frozen=True, kw_only=True):
+class SigningSettings(Section, frozen=True, kw_only=True):
     """Who signs versions, by the private key in ``key_file``, and whose signatures are asked for.
 
     ``trusted`` are public keys as `headrace models keygen` prints them; where there is one, a worker and a trainer
     refuse every version that none of them signed. Raises ValueError for what is no such key.
     """
 
-    key_file: str | None = None
+    key_file: Place | None = None
+    """The private key that signs versions, as `headrace models keygen` makes it."""
     trusted: tuple[str, ...] = ()
+    """Public keys; where there is one, versions that none of them signed are refused."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in self.trusted:
             public_key_bytes(SIGNING, key)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 from headrace.core.errors import UserError
 
 PREFIX = "HEADRACE_"
+
+_NO_SETTINGS = frozenset({"HEADRACE_DATA"})  # Of the tests and benchmarks: where their data is.
 
 _KEY = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _TABLE_LINE = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
@@ -57,6 +60,17 @@ def from_file(path: Path) -> Iterator[Given]:
             key = f"{section}.{field}"
             line = f", line {lines[key]}" if key in lines else ""
             yield Given(key, value, f"{path}{line}", is_text=False)
+
+
+def misspelt_in(environ: Mapping[str, str], keys: Collection[str]) -> Iterator[tuple[str, str | None]]:
+    """Variables that look like ours and set nothing, for want of two underscores, with the nearest that does."""
+    settings = {PREFIX + key.replace(".", "__").upper(): key for key in keys}
+    for name in sorted(environ):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or (name.startswith(PREFIX) and "__" in name) or name in _NO_SETTINGS:
+            continue
+        same = [one for one in settings if one.replace("__", "_") == upper.replace("__", "_")]
+        yield name, next(iter(same or difflib.get_close_matches(upper, settings, n=1, cutoff=0.8)), None)
 
 
 def from_environment(environ: Mapping[str, str]) -> Iterator[Given]:

@@ -26,6 +26,7 @@ from typing import Annotated
 
 import msgspec
 
+from headrace.core.fields import Section
 from headrace_schemas.records import Check
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -42,7 +43,7 @@ _UNNOTICED_US = 10.0
 """By so much a text may take longer in any case: of texts of few words a busy machine says no more than that."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a candidate has to keep to. Points are hundredths of macro-F1."""
 
     above_chance: Points = 5.0
@@ -57,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Largest share of the test rows that may come from one topic; 1 allows a single topic."""
     agreement: Share = 0.9
     """Least share of test rows that the compressed version answers as its fp32 original does."""
-    max_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 << 20
+    max_bytes: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = 64 << 20
     """Largest artifact."""
     max_latency_us: Positive = 1000.0
     """Longest mean time a text on one thread, in microseconds."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace.core.fields import LARGEST, Line, Section
 from headrace.core.public_keys import SEALING, key_id, public_key_bytes
 from headrace.kafka.interface import Record
 from headrace.kafka.sealing import PrivateKey, SealError, sealer, unseal
@@ -19,7 +20,7 @@ from headrace_schemas.records import DeadLetter
 Header = tuple[str, bytes | None]
 
 
-class DeadLetterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeadLetterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What dead letters keep. ``cut`` keeps key, headers and the value's first ``cut_bytes``; ``encrypted`` seals key,
     headers and value to ``public_key``; ``nothing`` leaves the place of the record and the reason.
 
@@ -27,10 +28,14 @@ class DeadLetterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     keep: Literal["whole", "cut", "encrypted", "nothing"] = "whole"
-    cut_bytes: Annotated[int, Meta(ge=0)] = 256
-    public_key: str | None = None
+    """What a dead letter keeps of its record: all, a beginning, all encrypted, or its place and the reason."""
+    cut_bytes: Annotated[int, Meta(ge=0, le=LARGEST)] = 256
+    """How many bytes of the value keep = cut leaves."""
+    public_key: Line | None = None
+    """To whom encrypted dead letters are sealed, as `headrace dead-letters keygen` prints it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep == ENCRYPTED and self.public_key is None:
             raise ValueError("keep is encrypted, but there is no public_key; `headrace dead-letters keygen` makes one")
         if self.public_key is None:

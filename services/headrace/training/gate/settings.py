@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from headrace.core.fields import Place
 from headrace.core.gate import Limits
 
 HOLDOUT_TOPIC = "topic:"
@@ -15,7 +16,7 @@ HOLDOUT_TOPIC = "topic:"
 class GateSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits (see :class:`headrace.core.gate.Limits`), and the effort."""
 
-    holdout: str | None = None
+    holdout: Place | None = None
     """Rows that decide instead of the test rows: a path or URI (.jsonl, .csv or .parquet, columns text and label), or
     topic:NAME. Whoever writes labels must not write there."""
     replay: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
