@@ -6,7 +6,7 @@ each however long they are. What is compared begins where both have begun and en
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 
@@ -14,11 +14,8 @@ from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answ
 from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
 from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
-from headrace.kafka.interface import Cluster, Consumer, TopicPartition
+from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.kafka.range_reader import read_ranges
-from headrace_schemas.errors import WireError
-from headrace_schemas.headers import content_type
-from headrace_schemas.paths import Decode
 from headrace_schemas.records import ClassifyResult
 
 
@@ -47,25 +44,6 @@ async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, example
             for stream in streams:
                 await stream.aclose()
     return tally.agreement()
-
-
-async def read_texts(
-    consumer: Consumer, topic: str, places: Collection[tuple[int, int]], decode: Decode
-) -> dict[tuple[int, int], str]:
-    """The texts of the requests at ``places`` (partition, offset); of those that are deleted or hold none, nothing.
-
-    ``consumer`` is started. Raises a KafkaError that says what could not be read.
-    """
-    texts: dict[tuple[int, int], str] = {}
-    for partition, offset in places:
-        name = TopicPartition(topic, partition)
-        try:
-            async for records in read_ranges(consumer, {name: offset}, {name: offset + 1}, chunk=1):
-                for record in records:
-                    texts[partition, offset] = decode(record.value, content_type(record.headers)).text
-        except (OffsetOutOfRangeError, WireError):  # retention took it, or it was answered by its failure
-            continue
-    return texts
 
 
 async def _ranges(cluster: Cluster, topic: str, last: int) -> dict[int, tuple[int, int]]:

@@ -1,16 +1,22 @@
-"""`headrace tail`: the answers as they come."""
+"""`headrace tail`: the answers as they come, with the texts that they answer."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import re
 import sys
 from collections import Counter, deque
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, console, say
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console
+from headrace.commands.lines import Form, form_of, row_writer
+from headrace.core.errors import UserError
 from headrace.core.starts import METAVAR, parse_start
 
 if TYPE_CHECKING:
@@ -18,86 +24,198 @@ if TYPE_CHECKING:
 
     from headrace.client import Answer
     from headrace.config import Settings
+    from headrace.kafka.interface import Consumer
+    from headrace_schemas.paths import Decode
 
 SHOWN = 20
 REFRESH_S = 0.25
+COLUMNS = ("partition", "offset", "status", "label", "score", "id", "version", "reason")
+"""Of CSV; ``text`` comes behind them where it was asked for."""
+
+_AGO = re.compile(r"(\d{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answers to show; those of any label or id where none is named. ``texts``: with what they answer."""
+
+    from_: str | dt.datetime = "latest"
+    count: int | None = None
+    labels: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    texts: bool = False
+
+    def takes(self, answer: Answer) -> bool:
+        """Whether the answer is one of them."""
+        result = answer.result
+        return (not self.labels or result.label in self.labels) and (not self.ids or result.id in self.ids)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """An answer, and the text of its request where it was asked for and is still there."""
+
+    answer: Answer
+    text: str | None = None
 
 
 def tail(
     ctx: typer.Context,
     *,
     from_: Annotated[str, typer.Option("--from", metavar=METAVAR, help="Where to begin.")] = "latest",
+    since: Annotated[
+        str | None, typer.Option(metavar="AGO|TIME", help="Instead of --from: how long ago, such as 15m or 2h.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only answers of this label. May be repeated.")] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", help="Only the answer of this id. May be repeated.")] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Show the text that each one answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, instead of the live table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Lines of CSV, the first of which names the columns.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show the answers as they come, without repeats; holes are marked. Ends by Ctrl-C."""
+    form = form_of(as_json=as_json, as_csv=as_csv)
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    parse_start(from_)  # Before anything is connected.
-    follow = _lines if as_json or not sys.stdout.isatty() else _table
+    if since is not None and from_ != "latest":
+        raise UserError("--from and --since both say where to begin: give one of them.")
+    wanted = Wanted(
+        from_=from_ if since is None else moment_of(since, dt.datetime.now(dt.UTC)),
+        count=count,
+        labels=frozenset(label or ()),
+        ids=frozenset(id_ or ()),
+        texts=texts,
+    )
+    parse_start(wanted.from_)  # Before anything is connected.
+    if form is None and not sys.stdout.isatty():
+        form = Form.JSON
     with suppress(KeyboardInterrupt):
-        asyncio.run(follow(settings, from_, count))
+        asyncio.run(_table(settings, wanted) if form is None else _lines(settings, wanted, form))
 
 
-def as_line(answer: Answer) -> str:
-    """One answer as JSON: its partition, the result's own fields, and the hole in front of it, if any."""
-    import msgspec
-
-    fields = {"partition": answer.partition, **msgspec.to_builtins(answer.result)}
-    if answer.hole is not None:
-        fields["hole"] = msgspec.to_builtins(answer.hole)
-    return msgspec.json.encode(fields).decode()
-
-
-async def _lines(settings: Settings, from_: str, count: int | None) -> None:
-    shown = 0
-    async with client_of(settings) as client, aclosing(client.answers(from_)) as answers:
-        async for answer in answers:
-            say(as_line(answer), flush=True)
-            shown += 1
-            if shown == count:
-                return
+def moment_of(since: str, now: dt.datetime) -> str | dt.datetime:
+    """What ``--since`` says: so long before ``now``, else a time as --from takes it."""
+    ago = _AGO.fullmatch(since.strip())
+    if ago is None:
+        return since
+    # Nothing on Kafka is older than its clock, which begins in 1970.
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    span = int(ago[1]) * _SECONDS[ago[2]]
+    return now - dt.timedelta(seconds=span) if span < (now - epoch).total_seconds() else epoch
 
 
-async def _table(settings: Settings, from_: str, count: int | None) -> None:
+def as_row(seen: Seen) -> dict[str, object]:
+    """One answer for programs: its partition, the result's own fields, the hole in front of it, if any, its text."""
+    fields: dict[str, object] = {"partition": seen.answer.partition, **msgspec.to_builtins(seen.answer.result)}
+    if seen.answer.hole is not None:
+        fields["hole"] = msgspec.to_builtins(seen.answer.hole)
+    if seen.text is not None:
+        fields["text"] = seen.text
+    return fields
+
+
+async def _lines(settings: Settings, wanted: Wanted, form: Form) -> None:
+    write = row_writer(form, (*COLUMNS, "text") if wanted.texts else COLUMNS)
+    async with aclosing(_seen(settings, wanted)) as chunks:
+        async for chunk in chunks:
+            for seen in chunk:
+                write(as_row(seen))
+
+
+async def _table(settings: Settings, wanted: Wanted) -> None:
     from rich.live import Live
 
-    last: deque[Answer] = deque(maxlen=SHOWN)
+    last: deque[Seen] = deque(maxlen=SHOWN)
     totals: Counter[str] = Counter()
-    async with client_of(settings) as client, client.reader(from_) as reader:
-        with Live(table(last, totals), console=console(), auto_refresh=False) as live:
-            while count is None or totals.total() < count:
-                answers = await reader.read(timeout_s=REFRESH_S)
-                for answer in answers if count is None else answers[: count - totals.total()]:
-                    last.append(answer)
-                    totals[answer.result.status] += 1
+    shown = console()
+    with Live(table(last, totals), console=shown, auto_refresh=False) as live:
+        async with aclosing(_seen(settings, wanted)) as chunks:
+            async for chunk in chunks:
+                last.extend(chunk)
+                totals.update(seen.answer.result.status for seen in chunk)
                 live.update(table(last, totals), refresh=True)
 
 
-def table(last: deque[Answer], totals: Counter[str]) -> RenderableType:
-    """The last answers, newest last, and how many of each status there were."""
+async def _seen(settings: Settings, wanted: Wanted) -> AsyncGenerator[Sequence[Seen], None]:
+    """Chunks of the answers that are wanted, for ever or until there were so many; empty ones while nothing comes."""
+    left = wanted.count
+    async with (
+        client_of(settings) as client,
+        client.reader(wanted.from_) as reader,
+        _texts_of(settings, wanted) as texts,
+    ):
+        while left is None or left > 0:
+            answers = [answer for answer in await reader.read(timeout_s=REFRESH_S) if wanted.takes(answer)]
+            chunk = answers if left is None else answers[:left]
+            left = None if left is None else left - len(chunk)
+            found = await texts.read(chunk)
+            yield [Seen(answer, found.get((answer.partition, answer.result.offset))) for answer in chunk]
+
+
+class _Texts:
+    """Reads the texts of answered requests, by ``decode``; without a consumer it finds none."""
+
+    def __init__(self, consumer: Consumer | None, topic: str, decode: Decode) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._decode = decode
+
+    async def read(self, answers: Sequence[Answer]) -> dict[tuple[int, int], str]:
+        from headrace.client.texts import read_texts
+
+        if self._consumer is None:
+            return {}
+        places = [(answer.partition, answer.result.offset) for answer in answers]
+        return await read_texts(self._consumer, self._topic, places, self._decode)
+
+
+@asynccontextmanager
+async def _texts_of(settings: Settings, wanted: Wanted) -> AsyncIterator[_Texts]:
+    from headrace_schemas.paths import compile_shape
+
+    topic, decode = settings.topics.names().requests, compile_shape(settings.requests)
+    if not wanted.texts:
+        yield _Texts(None, topic, decode)
+        return
+    consumer = cluster_of(settings).consumer()
+    try:
+        await consumer.start()
+        yield _Texts(consumer, topic, decode)
+    finally:
+        await consumer.stop()
+
+
+def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
+    """The last answers, newest last, within 80 columns, and how many of each status there were.
+
+    The versions that answered are named below once each: a column would take a third of the room.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "waiting for answers"
+    versions = dict.fromkeys(seen.answer.result.version for seen in last)
+    caption = "\n".join([said, *(f"version {version}" for version in versions)])
+    shown = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left")
+    for name in ("request", "status"):
+        shown.add_column(name, no_wrap=True)
+    shown.add_column("label", max_width=24, no_wrap=True, overflow="ellipsis")
+    shown.add_column("score", no_wrap=True)
+    shown.add_column("id", max_width=20, no_wrap=True, overflow="ellipsis")
+    shown.add_column("text" if any(seen.text is not None for seen in last) else "", no_wrap=True, overflow="ellipsis")
+    for seen in last:
+        # Text, because a label or an id may look like markup.
+        shown.add_row(*map(Text, _cells(seen)))
+    return shown
+
+
+def _cells(seen: Seen) -> Iterator[str]:
     from headrace_schemas import Status
 
-    said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "waiting for answers"
-    shown = Table(
-        "request", "status", "label", "score", "id", "version", "", box=None, pad_edge=False, caption=said,
-        caption_justify="left",
-    )  # fmt: skip
-    for answer in last:
-        result = answer.result
-        hole = answer.hole
-        cells = (
-            f"{answer.partition}@{result.offset}",
-            result.status,
-            result.label or result.reason or (NO_LABEL if result.status is Status.OK else ""),
-            "" if result.score is None else f"{result.score:.3f}",
-            result.id or "",
-            result.version,
-            "" if hole is None else f"no answer to {hole.first} to {hole.last}",
-        )
-        # Text, because a label or an id may look like markup.
-        shown.add_row(*map(Text, cells))
-    return shown
+    result, hole = seen.answer.result, seen.answer.hole
+    yield f"{seen.answer.partition}@{result.offset}"
+    yield result.status
+    yield result.label or result.reason or (NO_LABEL if result.status is Status.OK else "")
+    yield "" if result.score is None else f"{result.score:.3f}"
+    yield result.id or ""
+    missing = "" if hole is None else f"no answer to {hole.first} to {hole.last} "
+    yield f"{missing}{' '.join((seen.text or '').split())}"

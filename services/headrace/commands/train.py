@@ -186,7 +186,8 @@ def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
     """A line for what was read, and a bar for each stage, with what the validation rows say beside it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # A short bar, so that the figures beside it fit 80 columns.
+    columns = (TextColumn("{task.description}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
         search = progress.add_task("search", total=longest, note="")
         smaller = progress.add_task("compress", total=None, start=False, note="")
@@ -230,11 +231,12 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
     )
     if outcome.lengths is not None:
         console.print(_lengths(outcome.lengths, outcome.longest_us or 0.0))
+    # The hash on a line of its own, where no terminal breaks it.
+    console.print(f"\n{out}", soft_wrap=True)
+    console.print(f"version {outcome.version}, sha256\n{outcome.sha256}")
     console.print(
-        f"\n{out}: version {outcome.version}, {outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32),"
-        f" {outcome.epochs} epochs, {outcome.latency_us:.1f} us a text, sha256 {outcome.sha256},"
-        f" {outcome.seconds:.0f} s",
-        soft_wrap=True,
+        f"{outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32), {outcome.epochs} epochs,"
+        f" {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
     )
 
 

@@ -1,4 +1,4 @@
-from collections import Counter, deque
+from collections import Counter
 
 import msgspec
 import pytest
@@ -58,7 +58,7 @@ def test_a_line_that_is_no_request_is_named(lines: list[bytes], form: Lines, key
 
 
 def test_an_answer_is_one_json_line_with_its_hole() -> None:
-    line = msgspec.json.decode(tail.as_line(ANSWER))
+    line = tail.as_row(tail.Seen(ANSWER))
     assert (line["partition"], line["offset"], line["label"]) == (1, 9, "[bold]sport[/]")
     assert line["hole"] == {"first": 5, "last": 8}
 
@@ -66,7 +66,7 @@ def test_an_answer_is_one_json_line_with_its_hole() -> None:
 def test_the_table_shows_labels_as_they_are_and_marks_holes() -> None:
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(tail.table(deque([ANSWER]), Counter(ok=3)))
+        console.print(tail.table([tail.Seen(ANSWER)], Counter(ok=3)))
     shown = captured.get()
     assert "1@9" in shown
     assert "[bold]sport[/]" in shown
@@ -81,7 +81,7 @@ def test_an_answer_without_a_label_is_shown_as_one_with_what_it_would_have_been(
     assert classify.as_lines(unsure) == ["(no label)  0.400", "sport  0.400"]
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(tail.table(deque([msgspec.structs.replace(ANSWER, result=unsure)]), Counter(ok=1)))
+        console.print(tail.table([tail.Seen(msgspec.structs.replace(ANSWER, result=unsure))], Counter(ok=1)))
     assert "(no label)" in captured.get()
 
 

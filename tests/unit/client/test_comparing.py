@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from headrace.client.comparing import Side, compare_logs, read_texts
+from headrace.client.comparing import Side, compare_logs
+from headrace.client.texts import read_texts
 from headrace.core.agreement import Agreement
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec

@@ -199,4 +199,4 @@ def test_the_table_shows_the_largest_first_and_marks_the_one_taken() -> None:
     lines = [line for line in shown.splitlines() if "81.25%" in line]
     assert ["->" in line for line in lines] == [False, True, False]
     assert "1,200" in lines[0]
-    assert "wide part" in lines[1]
+    assert "linear" in lines[1]

@@ -114,7 +114,7 @@ async def _compare(
 
 
 async def _with_texts(cluster: Cluster, settings: Settings, examples: Sequence[Example]) -> tuple[Example, ...]:
-    from headrace.client.comparing import read_texts
+    from headrace.client.texts import read_texts
     from headrace_schemas.paths import compile_shape
 
     consumer = cluster.consumer()

@@ -13,13 +13,20 @@ from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, time_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
 
     from headrace.config import Settings
     from headrace.registry.models_log import ModelsLog
     from headrace_schemas.records import ModelVersion
 
-COLUMNS = ("model", "version", "aliases", "gate", "macro-F1", "labels", "size", "created", "uri")
+COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "created", "uri")
+NARROW = 6
+"""So many of them fit 80 columns beside a version's whole name, which people copy."""
+WITH_TIME = 104
+"""Columns of a terminal that has room for the time too."""
+WITH_URI = 180
 
 
 def list_(
@@ -34,7 +41,9 @@ def list_(
         for line in asyncio.run(_lines(settings)):
             say(line)
         return
-    console().print(asyncio.run(_read(settings)))
+    shown = console()
+    for table in asyncio.run(_read(settings, shown.width)):
+        shown.print(table)
 
 
 async def _lines(settings: Settings) -> list[str]:
@@ -57,20 +66,31 @@ def ordered(log: ModelsLog) -> list[ModelVersion]:
     return sorted(log.versions.values(), key=lambda known: (known.name, known.created_at_ms, known.version))
 
 
-async def _read(settings: Settings) -> Table:
+async def _read(settings: Settings, width: int) -> list[RenderableType]:
     async with open_models(settings) as models:
-        return table(models.log)
+        return list(tables(models.log, width))
 
 
-def table(log: ModelsLog) -> Table:
-    """A row a version."""
+def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
+    """A table for each model with a row a version, oldest first, and as many of COLUMNS as ``width`` has room for."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*COLUMNS, box=None, pad_edge=False)
-    for version in ordered(log):
-        shown.add_row(*(Text(cell) for cell in row(log, version)))
-    return shown
+    names = sorted({version.name for version in log.versions.values()})
+    if not names:
+        yield "There is no version. `headrace models publish FILE` adds one, and so does a trainer."
+    for name in names:
+        title = Text(f"model {name}") if len(names) > 1 else None
+        shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        count = len(COLUMNS) if width >= WITH_URI else NARROW + (width >= WITH_TIME)
+        for column in COLUMNS[:count]:
+            shown.add_column(column, no_wrap=column == "version", overflow="fold")
+        for version in ordered(log):
+            if version.name != name:
+                continue
+            cells = row(log, version)
+            shown.add_row(*(Text(cell) for cell in cells[:count]))
+        yield shown
 
 
 def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
@@ -78,7 +98,6 @@ def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
     verdict = log.verdicts.get((version.name, version.version))
     score = version.metrics.get("test_macro_f1")
     return (
-        version.name,
         version.version,
         ", ".join(aliases_of(log, version)),
         "" if verdict is None else "passed" if verdict.promoted else "refused",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,14 @@ from headrace.commands.models.opening import open_models
 from headrace.commands.models.wording import aliases_of, number, time_of
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from headrace.config import Settings
     from headrace_schemas.records import Lineage, ModelAlias, ModelVersion, Verdict
+
+
+NAMES = 8
+"""The least columns of a section's names: a hash beside the shortest ones fits 80 columns."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +94,7 @@ def _about(shown: Shown) -> list[tuple[str, str]]:
         ("artifact", version.uri),
         ("size", f"{version.size:,} bytes"),
         ("sha256", version.sha256),
-        ("weights sha256", version.weights_sha256),
+        ("weights", version.weights_sha256),
         ("signed by", version.signed_by),
         ("parent", version.parent),
         ("abstains below", None if version.threshold is None else number(version.threshold)),
@@ -139,12 +144,26 @@ def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
 
 
 def _rows(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    return Section(title, tuple(rows))
 
-    table = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left", title_style="bold")
-    table.add_column(min_width=18)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(f"  {name}"), Text(value))
-    return table
+
+class Section:
+    """A heading, and rows of a name and a value, which goes on below itself where it is long.
+
+    A word is never broken, whatever the width: people copy hashes and URIs. A terminal wraps what is longer than it.
+    """
+
+    def __init__(self, title: str, rows: tuple[tuple[str, str], ...]) -> None:
+        self.title = title
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        names = max(NAMES, *(len(name) for name, _ in self.rows)) + 2
+        room = max(options.max_width - names - 2, 20)
+        yield Text(self.title, style="bold", no_wrap=True, overflow="ignore")
+        for name, value in self.rows:
+            first, *others = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [""]
+            lines = (f"  {name:<{names}}{first}", *(" " * (names + 2) + line for line in others))
+            yield Text("\n".join(lines), no_wrap=True, overflow="ignore")
