@@ -195,13 +195,15 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "waiting for answers"
     versions = dict.fromkeys(seen.answer.result.version for seen in last)
     caption = "\n".join([said, *(f"version {version}" for version in versions)])
-    shown = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left")
+    shown = Table(box=None, pad_edge=False, expand=True, caption=Text(caption), caption_justify="left")
     for name in ("request", "status"):
         shown.add_column(name, no_wrap=True)
     shown.add_column("label", max_width=24, no_wrap=True, overflow="ellipsis")
     shown.add_column("score", no_wrap=True)
     shown.add_column("id", max_width=20, no_wrap=True, overflow="ellipsis")
-    shown.add_column("text" if any(seen.text is not None for seen in last) else "", no_wrap=True, overflow="ellipsis")
+    # A long text takes the room that the other columns leave, and none of theirs.
+    name = "text" if any(seen.text is not None for seen in last) else ""
+    shown.add_column(name, ratio=1, no_wrap=True, overflow="ellipsis")
     for seen in last:
         # Text, because a label or an id may look like markup.
         shown.add_row(*map(Text, _cells(seen)))

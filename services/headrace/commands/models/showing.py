@@ -50,7 +50,8 @@ def show(
         say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
         return
     for part in page(shown):
-        console().print(part)
+        # The terminal wraps what can't be folded, so that it is copied whole.
+        console().print(part, soft_wrap=True)
 
 
 async def _read(settings: Settings, wanted: str) -> Shown:

@@ -11,8 +11,8 @@ _TUNING = {Tuning.NONE: "", Tuning.WIDE: "linear", Tuning.BOTH: "all"}
 
 _EXPLAINED = (
     "loss: cross entropy. words, pairs: the share that is kept, of single words and of two in a row. dim, filters: of"
-    " the convolution. bits: a weight, in the convolution and in the linear part beside it. tuned: what was trained again"
-    " after the cut, the linear part or all. ->: the one taken. Dim lines cost more than the budget."
+    " the convolution. bits: a weight, in the convolution and in the linear part beside it. tuned: what was trained"
+    " again after the cut, the linear part or all. ->: the one taken. Dim lines cost more than the budget."
 )
 
 

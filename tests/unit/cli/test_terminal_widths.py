@@ -1,0 +1,91 @@
+"""What commands show on a terminal of 80 columns: nothing is cut that people read or copy."""
+
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from headrace.client import Answer
+from headrace.commands import tail
+from headrace.commands.models.listing import tables
+from headrace.commands.models.showing import Section
+from headrace.core.answer_log import Hole
+from headrace.kafka.memory import MemoryCluster
+from headrace.registry.models_log import ModelsLog
+from headrace.terminal import Terminal
+from headrace.training.report import compare
+from headrace.training.tables import report_tables
+from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
+from tests.support.turned_loop import TurnedClock
+from tests.support.versions import version_of
+
+WIDTHS = (80, 120)
+HASH = "0123456789abcdef" * 4
+VERSION = "20261129T041722Z-0123456789ab"
+
+
+def shown(renderables: object, width: int) -> list[str]:
+    """The lines on a terminal of ``width`` columns."""
+    console = Terminal(width=width)
+    with console.capture() as captured:
+        for one in renderables:  # type: ignore[attr-defined]
+            console.print(one, soft_wrap=isinstance(one, Section))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def fits(lines: list[str], width: int) -> bool:
+    return all(cell_len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_list_of_models_has_whole_versions(width: int) -> None:
+    log = ModelsLog(MemoryCluster(TurnedClock()), "models")
+    version = version_of(VERSION, uri="file:///a/long/folder/of/somebody/" + "deeper/" * 20)
+    key = (version.name, version.version)
+    log.versions[key] = version
+    for alias in ("champion", "challenger"):
+        log.aliases[version.name, alias] = ModelAlias(
+            name=version.name, alias=alias, version=VERSION, moved_at_ms=1, previous=None, pinned=True
+        )
+    log.verdicts[key] = Verdict(
+        name=version.name, version=VERSION, promoted=False, reason="", decided_at_ms=0, checks=(), champion=None
+    )
+    lines = shown(tables(log, width), width)
+    assert fits(lines, width)
+    assert any(VERSION in line for line in lines)
+    assert any("refused" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_section_keeps_hashes_and_uris_whole_and_folds_prose(width: int) -> None:
+    uri = "file:///" + "folder/" * 30
+    section = Section(
+        "about", (("sha256", HASH), ("weights", HASH), ("artifact", uri), ("gate", "a word or two " * 30))
+    )
+    lines = shown([section], width)
+    assert sum(HASH in line for line in lines) == 2
+    assert any(uri in line for line in lines)
+    assert fits([line for line in lines if uri not in line], width)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("classes", [3, 10, 60])
+def test_a_report_has_all_its_figures(width: int, classes: int) -> None:
+    labels = [f"a class with rather a long name {number}" for number in range(classes)] * 30
+    lines = shown(report_tables(compare(labels, [labels[-1], *labels[:-1]])), width)
+    assert fits(lines, width)
+    assert "…" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_answers_as_they_come_fit_and_name_their_version(width: int) -> None:
+    result = ClassifyResult(
+        offset=123_456_789, after=1, crc=0, status=Status.OK, version=VERSION, label="sport", score=0.75, id="q-1" * 20
+    )
+    answer = Answer(
+        partition=11, position=4, timestamp_ms=0, key=None, headers=(), result=result, hole=Hole(5, 123_456_788)
+    )
+    lines = shown([tail.table([tail.Seen(answer, "a text\nof two lines " * 20)], {"ok": 1})], width)  # type: ignore[arg-type]
+    assert fits(lines, width)
+    said = "\n".join(lines)
+    assert all(part in said for part in (f"version {VERSION}", "11@123456789", "sport", "0.750"))
