@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def test_evaluate_reports_any_file_and_counts_an_unknown_label_as_wrong(trained)
 
     assert "does not know, counted as wrong: dusk" in " ".join(result.output.split())
     assert (report["rows"], report["accuracy"]) == (4, 0.75)
+
+
+def test_evaluate_shows_the_rows_that_are_answered_wrongly(trained):
+    folder, columns, _ = trained
+    given = ("evaluate", folder / "m.safetensors", folder / "own.jsonl", "--errors", *columns)
+    (row,) = [json.loads(line) for line in invoke(*given, "--json").output.splitlines()]
+    (line,) = csv.DictReader(invoke(*given, "--csv").output.splitlines())
+    screen = " ".join(invoke(*given).output.split())
+
+    assert (row["row"], row["label"], row["text"]) == (4, "dusk", "fog")
+    assert (line["row"], line["label"], line["text"]) == ("4", "dusk", "fog")
+    assert row["answered"] in {"day", "night"}
+    assert "1 of 4 rows are answered wrongly" in screen
 
 
 def test_both_backends_report_the_same(trained):
