@@ -17,6 +17,7 @@ from headrace.commands.common import Invocation, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
     from headrace.model.places import Places
     from headrace.security.private_folder import PrivateFolder
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from headrace.training.splitting import Splits
 
 OnEvent = Callable[[Mapping[str, Any]], None]
+
+QUICK_EPOCHS = 4
 
 
 def train(
@@ -47,6 +50,9 @@ def train(
     budget: Annotated[
         float, typer.Option(min=0, help="Points of validation macro-F1 that being smaller may cost; 0 prunes nothing.")
     ] = 0.5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="For a first look: at most 4 epochs, and fewer sizes of the artifact tried.")
+    ] = False,
     vectors: Annotated[
         str | None, typer.Option(help="Pretrained vectors that words begin from, if installed: glove-6b-50d.")
     ] = None,
@@ -104,16 +110,22 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
             ),
-            recipe=adapted(epochs=epochs, seed=seed, threads=threads, vectors=vectors, max_tokens=max_tokens),
+            recipe=adapted(
+                epochs=epochs or (QUICK_EPOCHS if quick else None),
+                seed=seed,
+                threads=threads,
+                vectors=vectors,
+                max_tokens=max_tokens,
+            ),
             follow_lengths=max_tokens is None,
             checkpoints=shared or folder,
             out=shared or folder,
-            budget=Budget(points=budget) if budget else None,
+            budget=Budget(points=budget, coarse=quick) if budget else None,
             split=splits.current.id,
             accept=accept,
         )
         places = places_of((shared or folder,), "--shared")
-        with _progress(console, job.recipe.convolution.epochs) as on_event:
+        with _progress(console, job) as on_event:
             outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), places, on_event)
         save(load(places.locate(outcome.uri)), out)
     _report(console, outcome, out)
@@ -141,7 +153,7 @@ def _run(
         def tell(event: str, **fields: Any) -> None:
             on_event({"event": event, **fields})
 
-        run(job, None, Alone(), tell, trusted=(), splits=splits, places=places)
+        run(job, None, Alone(), tell, trusted=(), splits=splits, places=places, resumes=False)
         outcome = read_outcome(job, places)
         assert outcome is not None  # noqa: S101 - the rank has just written it
         return outcome
@@ -182,10 +194,16 @@ def _nodes(
 
 
 @contextmanager
-def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
-    """A line for what was read, and a bar for each stage, with what the validation rows say beside it."""
+def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
+    """A line for what was read, and a bar for each stage; beside it what the validation rows say and the time left."""
+    import time
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from headrace.training.remaining import Remaining, in_words
+
+    budget, longest = job.budget, job.recipe.convolution.epochs
+    remaining = Remaining(longest, compresses=budget is not None, coarse=budget is not None and budget.coarse)
     # A short bar, so that the figures beside it fit 80 columns.
     columns = (TextColumn("{task.description}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
@@ -194,24 +212,34 @@ def _progress(console: Console, longest: int) -> Iterator[OnEvent]:
         refit = progress.add_task("refit", total=None, start=False, note="")
 
         def on_event(said: Mapping[str, Any]) -> None:
+            left = remaining.after(said, time.monotonic())
+            after = "" if left is None else f"; {in_words(left)}"
             match said["event"]:
                 case "training.read":
                     dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
                     console.print(f"{said['rows']:,} rows, {said['labels']} labels; left out: {dropped or 'none'}")
                 case "training.epoch":
-                    note = f"validation accuracy {said['accuracy']:.2%}"
+                    note = f"{said['accuracy']:.2%} right{after}"
                     progress.update(search, completed=said["number"], note=note)
                 case "training.compressed":
-                    progress.update(search, total=progress.tasks[search].completed)
+                    _leave(progress, search)
                     progress.start_task(smaller)
-                    progress.update(smaller, advance=1, note=f"{said['score']['size'] / 1e3:,.0f} kB")
+                    progress.update(smaller, advance=1, note=f"{said['score']['size'] / 1e3:,.0f} kB{after}")
                 case "training.refit":
-                    progress.update(search, total=progress.tasks[search].completed)
-                    progress.update(smaller, total=progress.tasks[smaller].completed)
+                    _leave(progress, search)
+                    _leave(progress, smaller)
                     progress.start_task(refit)
-                    progress.update(refit, completed=said["number"], total=said["total"])
+                    progress.update(refit, completed=said["number"], total=said["total"], note=after.lstrip("; "))
+                case "training.done":
+                    progress.update(refit, note="")
 
         yield on_event
+
+
+def _leave(progress: Progress, stage: TaskID) -> None:
+    """End a stage's bar where it is, with what was said of it but for the time that was left."""
+    task = progress.tasks[stage]
+    progress.update(stage, total=task.completed, note=task.fields["note"].partition(";")[0])
 
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:

@@ -19,7 +19,8 @@ async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) ->
     data = folder / "texts.jsonl"
     write_rows(rows, data)
     # By names in its folder: what it prints shall not point at files that are gone soon.
-    command = ["train", data.name, "--out", model.name]
+    # A first look, not the best model: the demo is to be seen whole before somebody has lost patience.
+    command = ["train", data.name, "--out", model.name, "--quick", "--max-tokens", "128"]
     await run_to_its_end("`headrace train`", command, environ=environ, folder=folder, log=None, grace_s=GRACE_S)
 
 

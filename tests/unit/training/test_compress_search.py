@@ -73,6 +73,29 @@ def test_every_step_of_a_path_makes_one_thing_smaller_down_to_the_least(data: st
     assert all(getattr(before, field) == values[-1] for field, values in axes.items())
 
 
+def test_a_coarse_search_tries_fewer_values_between_the_same_ends() -> None:
+    fine, coarse = axes_of(NETWORK), axes_of(NETWORK, coarse=True)
+    for field, values in coarse.items():
+        assert (values[0], values[-1]) == (fine[field][0], fine[field][-1])
+        assert set(map(str, values)) < set(map(str, fine[field]))
+
+
+def test_a_coarse_search_scores_fewer_networks_and_stays_inside_the_budget() -> None:
+    scored = dict.fromkeys((False, True), 0)
+    for coarse in scored:
+        cost = scoring(lambda network, _: 0.2 * (1 - kept_share(network)))
+
+        def score(network: Network, bits: Bits, coarse: bool = coarse, cost=cost) -> Score:
+            scored[coarse] += 1
+            return cost(network, bits)
+
+        tools = Tools(score=score, refit_wide=lambda one: one, tune_convolution=lambda one: one)
+        budget = Budget(points=0.5, coarse=coarse)
+        found = search(NETWORK, COUNTS, ORIGINAL, budget, tools, lambda _: None)
+        assert allows(budget, ORIGINAL, found.curve.chosen.score)
+    assert scored[True] * 3 < scored[False] * 2
+
+
 def test_what_costs_much_comes_last() -> None:
     axes = axes_of(NETWORK)
     for dear in axes:

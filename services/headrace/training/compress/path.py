@@ -33,16 +33,23 @@ def whole_plan(network: Network) -> Plan:
     return Plan(dimensions=dimensions, filters=filters, words=1.0, bigrams=1.0, bits=Bits())
 
 
-def axes_of(network: Network) -> Axes:
-    """For each field of a plan the values tried, from that of the whole network on, falling."""
+def axes_of(network: Network, *, coarse: bool = False) -> Axes:
+    """For each field of a plan the values tried, from that of the whole network on, falling.
+
+    ``coarse``: the whole and every second value, the last among them.
+    """
     whole = whole_plan(network)
-    return {
+    axes: Axes = {
         "words": list(_SHARES),
         "bigrams": list(_SHARES),
         "dimensions": _counts(whole.dimensions, _DIMENSIONS),
         "filters": _counts(whole.filters, _FILTERS),
         "bits": [Bits(), Bits(wide=4), Bits(4, 4)],
     }
+    if not coarse:
+        return axes
+    # Counted from the last, so that the smallest network that can be reached is the same.
+    return {field: [*values[:1], *values[:0:-2][::-1]] for field, values in axes.items()}
 
 
 def lay_path(network: Network, axes: Axes, costs: Mapping[str, Sequence[float]]) -> Iterator[Plan]:

@@ -10,9 +10,14 @@ from headrace.model.quantizing import Bits
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """``points``: how far validation macro-F1 may fall below that of the fp32 network, in points of a hundred."""
+    """``points``: how far validation macro-F1 may fall below that of the fp32 network, in points of a hundred.
+
+    ``coarse``: fewer sizes are tried, further apart, and the convolution is not trained on, so the search ends sooner
+    with a network that may be larger.
+    """
 
     points: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    coarse: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from headrace.training.compress.sizes import artifact_bytes
 
 # A network of the path is scored where it is at most this share of the last one scored.
 _SHRINK = 0.85
+_COARSE_SHRINK = 0.6
 # The path is followed until a network that is not trained on costs so many times what the budget allows.
 _BEYOND = 6.0
 # What part of the rise in cross entropy that goes with the budget is used up. The network taken is the smallest that
@@ -71,15 +72,17 @@ def search(
         return points[-1]
 
     def trained(plan: Plan) -> tuple[Network, Point]:
-        # Both, because the convolution of few rows can get worse by more training.
         refitted = tools.refit_wide(apply_plan(network, plan, counts))
+        if budget.coarse:
+            return refitted, add(refitted, plan, Tuning.WIDE)
+        # Both, because the convolution of few rows can get worse by more training.
         tuned = tools.tune_convolution(refitted)
         found = [(refitted, add(refitted, plan, Tuning.WIDE)), (tuned, add(tuned, plan, Tuning.BOTH))]
         return min(found, key=lambda one: (not one[1].within, one[1].score.cross_entropy))
 
     chosen, best = add(network, whole_plan(network), Tuning.NONE), network
     plans: list[Plan] = []
-    for plan in _thinned(network, _path(network, counts, chosen.score, tools)):
+    for plan in _thinned(network, _path(network, counts, chosen.score, tools, budget), budget):
         plans.append(plan)
         point = add(apply_plan(network, plan, counts), plan, Tuning.NONE)
         if _rise(original, point.score) > _BEYOND * allowed_rise(budget, original):
@@ -123,8 +126,8 @@ def _rise(original: Score, score: Score) -> float:
     return score.cross_entropy / max(original.cross_entropy, 1e-12) - 1
 
 
-def _path(network: Network, counts: Counts, whole: Score, tools: Tools) -> Sequence[Plan]:
-    axes = axes_of(network)
+def _path(network: Network, counts: Counts, whole: Score, tools: Tools, budget: Budget) -> Sequence[Plan]:
+    axes = axes_of(network, coarse=budget.coarse)
 
     def cost(field: str, value: Value) -> float:
         plan = alone(network, field, value)
@@ -134,12 +137,13 @@ def _path(network: Network, counts: Counts, whole: Score, tools: Tools) -> Seque
     return list(lay_path(network, axes, costs))
 
 
-def _thinned(network: Network, path: Sequence[Plan]) -> Sequence[Plan]:
+def _thinned(network: Network, path: Sequence[Plan], budget: Budget) -> Sequence[Plan]:
     """Of ``path`` the plans that are each smaller than the one before by a good part, and the last."""
     kept = []
     size = float(artifact_bytes(network, whole_plan(network)))
+    shrink = _COARSE_SHRINK if budget.coarse else _SHRINK
     for plan in path:
-        if artifact_bytes(network, plan) <= _SHRINK * size or plan is path[-1]:
+        if artifact_bytes(network, plan) <= shrink * size or plan is path[-1]:
             kept.append(plan)
             size = artifact_bytes(network, plan)
     return kept

@@ -24,7 +24,7 @@ from headrace.training.examining import latency_us, longest_us
 from headrace.training.lengths import Lengths, follow_lengths
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
-from headrace.training.ranks.checkpoint import StoredCheckpoints
+from headrace.training.ranks.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.training.ranks.comparing import compared
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.files import read_files
@@ -47,12 +47,14 @@ def run(
     splits: Splits,
     places: Places,
     holdout: str | None = None,
+    resumes: bool = True,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
     ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any; all
     files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
-    be the job's. A rank that is started again goes on from the last checkpoint. Raises DatasetError for rows that can't
+    be the job's. A rank that is started again goes on from the last checkpoint; where none will
+    be, because ``resumes`` is false, none is kept. Raises DatasetError for rows that can't
     be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
@@ -62,7 +64,7 @@ def run(
         for one in (job.champion, job.baseline)
     ]
     splitting = _splitting(job, splits)
-    checkpoints = StoredCheckpoints(job.checkpoints, exchange, places)
+    checkpoints = StoredCheckpoints(job.checkpoints, exchange, places) if resumes else NoCheckpoints()
     aside = _holdout(job, holdout, cluster, exchange, splitting, checkpoints)
     parts = read_parts(job.source, cluster, exchange, splitting, aside)
 
@@ -150,7 +152,7 @@ def _holdout(
     cluster: Cluster | None,
     exchange: Exchange,
     splitting: Splitting,
-    checkpoints: StoredCheckpoints,
+    checkpoints: Checkpoints,
 ) -> Holdout:
     """The rows that decide, none where the job names none. What a job names is opened only if the settings say so too.
 
