@@ -126,6 +126,15 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     audit: Audit
     notes: tuple[str, ...] = ()
 
+    def shown(self) -> tuple[Second, ...]:
+        """The timeline without a last second that the run ended within.
+
+        What came of a part of a second would look as if nothing had been answered any more.
+        """
+        last = self.timeline[-1:]
+        partial = len(self.timeline) > 1 and last[0].second + 1 > self.seconds
+        return self.timeline[:-1] if partial else self.timeline
+
     def measured(self) -> tuple[Second, ...]:
         """The timeline without the seconds behind the run, in which its last answers were waited for."""
         return tuple(one for one in self.timeline if one.second < self.seconds)

@@ -2,7 +2,8 @@
 
 The record's timestamp is when the harness sent it, so the stages follow each other: "producing" ends where "kafka"
 begins, which is the way to the broker, the wait there and the fetch. "publishing" ends when the worker knows of the
-append, a little behind the append itself, so what the stages leave of the whole can be a little below zero.
+append, a little behind the append itself, and the workers' sums hold requests that were on their way at either end. So
+the stages can come to more than the whole: then nothing is left, and the shares are of what they come to.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ def stages(whole: float, producing: float, reading: float | None, metrics: Scrap
                 means[stage] = metrics[_SECONDS, stage] / answers * 1000
     if reading is not None:
         means["reading"] = reading
-    means["other"] = whole - sum(means.values())
-    return tuple(Stage(name=name, mean=mean, share=mean / whole if whole else 0.0) for name, mean in means.items())
+    told = sum(means.values())
+    means["other"] = max(0.0, whole - told)
+    of = max(whole, told)
+    return tuple(Stage(name=name, mean=mean, share=mean / of if of else 0.0) for name, mean in means.items())
 
 
 def batch_sizes(metrics: Scraped) -> dict[str, int]:

@@ -15,6 +15,9 @@ _CLOCKS = {
     ),
 }
 
+# Stages that come to so much more than the whole are spoken of.
+_TELLING = 0.02
+
 
 def run_tables(result: Result) -> tuple[Table, ...]:
     """All tables of a run, figures first."""
@@ -63,7 +66,11 @@ def _latency(latency: Latency) -> tuple[str, ...]:
 def stages(result: Result) -> Table:
     """Where the mean request's time went."""
     rows = tuple((stage.name, milliseconds(stage.mean), percent(stage.share)) for stage in result.stages)
-    return Table(title="The mean request's time by stage", columns=("stage", "mean", "share"), rows=rows)
+    whole = result.to_reader or result.to_append
+    told = sum(stage.mean for stage in result.stages)
+    over = told / whole.mean - 1 if whole is not None and whole.mean else 0.0
+    note = f"Measured apart, the stages come to {percent(over)} more than the mean latency." if over > _TELLING else ""
+    return Table(title="The mean request's time by stage", columns=("stage", "mean", "share"), rows=rows, note=note)
 
 
 def used(result: Result) -> Table:
@@ -82,4 +89,6 @@ def audit(result: Result) -> Table:
     counts, statuses = counts_of(result)
     rows = tuple((called(name), f"{count:,}") for name, count in {**counts, **statuses}.items())
     note = "Kept: nothing lost, repeated, missing or wrong." if result.audit.kept else "Not kept."
+    if (warm_up := result.audit.answered - result.answered) > 0:
+        note += f" Requests of the warm-up are counted here and not above: {warm_up:,} of the answers are to them."
     return Table(title="Audit of the answer log", columns=("", "count"), rows=rows, note=note)

@@ -51,7 +51,7 @@ def latency_percentiles(result: Result) -> Figure | None:
 
 def latency_over_time(result: Result) -> Figure | None:
     """p50, p99 and the slowest of each second."""
-    seconds = result.timeline
+    seconds = result.shown()
     lines = {"max": (lambda s: s.max, GREY), "p99": (lambda s: s.p99, VERMILION), "p50": (lambda s: s.p50, BLUE)}
     values = {name: _column(seconds, read) for name, (read, _) in lines.items()}
     if not any(np.isfinite(column).any() for column in values.values()):
@@ -71,7 +71,7 @@ def latency_over_time(result: Result) -> Figure | None:
 
 def rates_over_time(result: Result) -> Figure | None:
     """What was due, sent and answered each second, and below it the lag."""
-    seconds = result.timeline
+    seconds = result.shown()
     if not seconds:
         return None
     with drawn(4.6) as figure:
@@ -117,7 +117,7 @@ def batch_sizes(result: Result) -> Figure | None:
 
 def memory_over_time(result: Result) -> Figure | None:
     """Resident memory of workers, broker and harness."""
-    seconds = result.timeline
+    seconds = result.shown()
     names = dict.fromkeys(name for second in seconds for name, value in second.rss_mb.items() if value)
     if not names:
         return None

@@ -114,6 +114,18 @@ def test_stages_follow_each_other_and_what_is_left_is_said():
     assert sum(stage.share for stage in found) == pytest.approx(1.0)
 
 
+def test_stages_that_come_to_more_than_the_whole_leave_nothing_and_share_what_they_come_to():
+    metrics = {
+        ("headrace_answers_total", "ok"): 100.0,
+        ("headrace_request_seconds_total", "model"): 0.6,
+        ("headrace_request_seconds_total", "publishing"): 0.5,
+    }
+    found = {stage.name: stage for stage in stages(10.0, 0.5, None, metrics)}
+    assert found["other"].mean == found["other"].share == 0
+    assert found["model"].share == pytest.approx(6 / 11.5)
+    assert sum(stage.share for stage in found.values()) == pytest.approx(1.0)
+
+
 def test_without_metrics_only_what_the_harness_sees_is_told_apart():
     assert [stage.name for stage in stages(10.0, 0.5, None, {})] == ["producing", "other"]
 

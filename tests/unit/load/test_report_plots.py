@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from headrace_load.report.plots import pictures, write_pictures
-from headrace_load.result import Stage
+from headrace_load.result import Second, Stage
 from tests.support.load_results import comparison_of, result_of
 
 
@@ -47,6 +47,30 @@ def test_contenders_whose_names_are_cut_alike_stay_apart():
     names = {f"a very long name that goes on and on {number}": 1000.0 + number for number in range(2)}
     stages = {one.name: one.figure for one in pictures(comparison_of(names, rounds=2))}["stages"]
     assert len(stages.axes[0].get_yticklabels()) == 2
+
+
+def second(number: int, answered: int, due: int) -> Second:
+    return Second(second=number, due=due, sent=due, answered=answered, lag=0, p50=1.0, p99=1.0, max=1.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "last"),
+    [(3.0, 2), (2.4, 1), (4.0, 3)],
+    ids=["answers behind the end", "an end within a second", "an end with a second"],
+)
+def test_a_second_that_the_run_ended_within_is_not_drawn_as_an_outage(measured, last):
+    whole = tuple(second(number, 1000, 1000) for number in range(last + 1))
+    part = () if measured == last + 1 == 4 else (second(last + 1, 3, 0),)
+    result = msgspec.structs.replace(result_of(), seconds=measured, timeline=whole + part)
+    rates = {one.name: one.figure for one in pictures(result)}["rates"]
+    for line in rates.axes[0].get_lines():
+        assert line.get_xdata()[-1] == last
+        assert min(line.get_ydata()) == 1000
+
+
+def test_a_run_shorter_than_a_second_is_drawn():
+    result = msgspec.structs.replace(result_of(), seconds=0.3, timeline=(second(0, 10, 10),))
+    assert "rates" in {one.name for one in pictures(result)}
 
 
 def test_a_run_without_answers_has_no_pictures(tmp_path):

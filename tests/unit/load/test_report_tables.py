@@ -52,6 +52,24 @@ def test_a_run_without_answers_has_only_the_tables_it_has_rows_for():
     assert titles == ["Figures", "CPU and memory", "Audit of the answer log"]
 
 
+def test_an_audit_that_counts_the_warm_up_too_says_so():
+    result = result_of()
+    whole = msgspec.structs.replace(result.audit, answered=result.answered + 1203)
+    note = next(one.note for one in tables(msgspec.structs.replace(result, audit=whole)) if "Audit" in one.title)
+    assert "1,203 of the answers" in note
+    same = msgspec.structs.replace(result.audit, answered=result.answered)
+    note = next(one.note for one in tables(msgspec.structs.replace(result, audit=same)) if "Audit" in one.title)
+    assert "warm-up" not in note
+
+
+def test_stages_that_come_to_more_than_the_latency_say_by_how_much():
+    result = result_of()
+    stages = tuple(msgspec.structs.replace(stage, mean=1.5 * stage.mean) for stage in result.stages)
+    note = next(one.note for one in tables(msgspec.structs.replace(result, stages=stages)) if "by stage" in one.title)
+    assert "more than the mean latency" in note
+    assert not next(one.note for one in tables(result) if "by stage" in one.title)
+
+
 def test_every_row_has_a_cell_a_column():
     for document in (result_of(), comparison_of(CONTENDERS)):
         for table in tables(document):
