@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# What compression costs, in epochs: the networks that are trained on, mostly. Measured on BBC News and banking77.
+# What compression costs, in epochs: the networks that are trained on, mostly. Measured on BBC News.
 _COMPRESSION_EPOCHS = 11.0
 _COARSE_EPOCHS = 3.0
 # A guess that was too short goes on at this share of itself, and never below.
