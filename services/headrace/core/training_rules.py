@@ -35,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the rules look at.
 
-    ``rows``: usable labels that there are. ``new`` and ``erased``: ids labelled (again) and erased since the last
+    ``rows``: texts with a label to learn. ``new`` and ``erased``: ids labelled (again) and erased since the last
     snapshot. ``trained``: whether there was one. ``age_s``: since then. ``quiet_s`` and ``waiting_s``: since the
     last and since the first of the changes. ``drift``: the champion's largest PSI, None while that is unknown.
     ``order``: why somebody asked for a training, None when nobody did. ``failed_s``: since the last training failed,

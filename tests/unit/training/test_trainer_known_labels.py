@@ -3,6 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.training.cleaning import clean
+from headrace.training.dataset import Rows
 from headrace.training.text_keys import text_keys
 from headrace.training.trainer.known_labels import KnownLabels
 
@@ -70,14 +72,34 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS)
-def test_what_is_known_is_the_last_record_of_each_id_and_a_conflict_is_two_labels_of_one_text(actions):
+def test_the_trainer_refuses_and_counts_by_the_rule_by_which_training_takes_rows(actions):
     known, last = KnownLabels(), {}
     for id_, text, label in actions:
         if label is None:
             last.pop(id_, None)
             known.remove(id_.encode(), snapped=False)
-            continue
-        last[id_] = text, label
-        others = {of for of_text, of in last.values() if of_text == text} - {label}
-        assert (take(known, id_, text, label) == "conflicting-label") == bool(others)
-        assert len(known) == len(last)
+        else:
+            last[id_] = text, label
+            fault = take(known, id_, text, label)
+        rows = Rows(tuple(text for text, _ in last.values()), tuple(label for _, label in last.values()))
+        cleaned = clean(rows)
+        learnt = dict(zip(cleaned.rows.texts, cleaned.rows.labels, strict=True))
+        if label is not None:
+            assert fault == (None if learnt.get(text) == label else "conflicting-label")
+        assert {text: known.learnt(text_keys([text])[0]) for text in rows.texts} == {
+            text: learnt.get(text) for text in rows.texts
+        }
+        assert (len(known), known.usable) == (len(last), len(learnt))
+
+
+def test_the_majority_of_equal_texts_is_learnt_and_only_the_others_are_refused_with_the_votes():
+    known = KnownLabels()
+    assert [take(known, id_, "good film", "pos") for id_ in "ab"] == [None, None]
+    fault = known.take(b"c", text_keys(["Good  film"])[0], "neg", snapped=False)
+    assert (fault.code, known.usable) == ("conflicting-label", 1)
+    assert "'neg' is that of 1 of 3 equal texts, 'pos' of 2" in fault.message
+    # Its second vote is no majority yet, and takes away the other's; the third is one.
+    assert take(known, "d", "good film", "neg") == "conflicting-label"
+    assert (known.usable, len(known)) == (0, 4)
+    assert take(known, "e", "good film", "neg") is None
+    assert known.usable == 1

@@ -1,13 +1,14 @@
 """The labels that there are now, as the trainer has read them: which are usable, and what changed since a snapshot.
 
-An id's last record counts. A text that another living id labels otherwise is refused with its reason, but stays known:
-which of them is right is decided over all labels when a training reads them.
+An id's last record counts. Of equal texts under several ids a training takes the label of more than half of them, as
+:func:`headrace.training.cleaning.judge` says. So a label that has not that majority among those read so far is refused
+with its reason, but stays known and has its vote: when others join it, a training will take it after all.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -46,11 +47,22 @@ class KnownLabels:
         self._allowed = frozenset(map(label_name, allowed))
         self._known: dict[bytes, _Known] = {}
         self._votes: dict[bytes, dict[str, int]] = {}
+        self._decided = 0
         self._new: set[bytes] = set()
         self._erased: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def usable(self) -> int:
+        """How many rows a training of all that is known would take: one of each text that has a label to learn."""
+        return self._decided
+
+    def learnt(self, text_key: bytes) -> str | None:
+        """The label that a training takes for the text with this key, None when it takes none."""
+        votes = self._votes.get(text_key[:_KEY_BYTES])
+        return None if votes is None else _majority(votes)
 
     @property
     def new(self) -> int:
@@ -85,12 +97,7 @@ class KnownLabels:
         known = self._known.pop(id_, None)
         if known is None:
             return
-        votes = self._votes[known.text]
-        votes[known.label] -= 1
-        if not votes[known.label]:
-            del votes[known.label]
-        if not votes:
-            del self._votes[known.text]
+        self._vote(known, -1)
         self._new.discard(id_)
         if not snapped:
             self._erased.add(id_)
@@ -98,11 +105,21 @@ class KnownLabels:
     def _replace(self, id_: bytes, label: _Known, *, snapped: bool) -> None:
         self.remove(id_, snapped=True)
         self._known[id_] = label
-        votes = self._votes.setdefault(label.text, {})
-        votes[label.label] = votes.get(label.label, 0) + 1
+        self._vote(label, 1)
         self._erased.discard(id_)
         if not snapped:
             self._new.add(id_)
+
+    def _vote(self, label: _Known, count: int) -> None:
+        """Count a vote for the label of a text, or take one back."""
+        votes = self._votes.setdefault(label.text, {})
+        self._decided -= _majority(votes) is not None
+        votes[label.label] = votes.get(label.label, 0) + count
+        if not votes[label.label]:
+            del votes[label.label]
+        self._decided += _majority(votes) is not None
+        if not votes:
+            del self._votes[label.text]
 
     def _unusable(self, label: _Known) -> Fault | None:
         if not label.label:
@@ -114,8 +131,18 @@ class KnownLabels:
         return None
 
     def _conflict(self, label: _Known) -> Fault | None:
-        others = [other for other in self._votes[label.text] if other != label.label]
-        if not others:
+        votes = self._votes[label.text]
+        if _majority(votes) == label.label:
             return None
-        message = f"label: {label.label[:_SHOWN]!r}, but an equal text of another id is labelled {others[0][:_SHOWN]!r}"
+        other = min((other for other in votes if other != label.label), key=lambda other: (-votes[other], other))
+        message = (
+            f"label: {label.label[:_SHOWN]!r} is that of {votes[label.label]} of {sum(votes.values())} equal texts, "
+            f"{other[:_SHOWN]!r} of {votes[other]}; a training takes the label of more than half of them"
+        )
         return Fault(CONFLICTING_LABEL, message)
+
+
+def _majority(votes: Mapping[str, int]) -> str | None:
+    """The label of more than half of equal texts, None without one."""
+    total = sum(votes.values())
+    return next((label for label, count in votes.items() if 2 * count > total), None)

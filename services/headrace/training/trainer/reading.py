@@ -92,7 +92,7 @@ class LabelsReader:
             self._positions[name] = records[-1].offset + 1
         if chunks:
             await self._commit(chunks.keys())
-        self._metrics.labels(len(self.known), self.known.new, self.known.erased)
+        self._metrics.labels(self.known.usable, self.known.new, self.known.erased)
 
     async def catch_up(self) -> None:
         """Take in every label up to the ends as they are now."""

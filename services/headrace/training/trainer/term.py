@@ -77,7 +77,7 @@ class Term:
                 self._watching = asyncio.create_task(self._drift.run())
             await self._patiently(reader.start, "reading the labels")
             self.read = True
-            event("labels.read", model=self._name, usable=len(reader.known), new=reader.known.new)
+            event("labels.read", model=self._name, usable=reader.known.usable, new=reader.known.new)
             if last is not None and last.state is TrainingState.RUNNING:
                 await self._go_on_with(last, reader)
             while True:
@@ -85,7 +85,7 @@ class Term:
                 ended = self._collect()
                 if once and ended is not None:
                     return ended
-                if once and self._training is None and not len(reader.known):
+                if once and self._training is None and not reader.known.usable:
                     event("labels.none", level="warning", model=self._name)
                     return None
                 if self._training is None and (stray := self._log.trainings.get(self._name)) is not None:
@@ -130,7 +130,7 @@ class Term:
     async def _begin(self, reader: LabelsReader, *, once: bool) -> Training | None:
         """Begin a training when there is a reason to."""
         order = self._order()
-        anew = self._anew if len(reader.known) else None
+        anew = self._anew if reader.known.usable else None
         reason = ONCE if once else anew or reason_to_train(self._facts(reader, order), self._limits)
         if reason is None:
             return None
@@ -159,7 +159,7 @@ class Term:
         failed = last is not None and last.state is TrainingState.FAILED
         drift = None if self._drift is None else self._drift.measure()
         return Facts(
-            rows=len(reader.known),
+            rows=reader.known.usable,
             new=reader.known.new,
             erased=reader.known.erased,
             trained=last is not None,
