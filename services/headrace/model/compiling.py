@@ -3,11 +3,16 @@
 numba's own cache looks at the file of the function alone. A kernel calls functions of other files, and they are
 compiled into it: after a change there the old code would go on answering. So the cache is a folder named after all
 sources of this package.
+
+What is kept is unpickled, so it is code: it lies beside the sources or where no other user can write. Where there is no
+such place each process compiles anew, which takes some seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +22,7 @@ import numba
 from numba.core import config as numba_config
 
 from headrace.logs import event
+from headrace.security.kept_folder import kept_folder, why_unusable
 
 _PACKAGE = Path(__file__).parent
 # numba fills this module from its environment variables when it is imported, so its names have no types.
@@ -35,21 +41,56 @@ def sources_digest() -> str:
 def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
     """Compile ``function`` at its first call, or take it from the cache; ``inline`` puts it into its callers.
 
-    The cache lies in ``__pycache__`` beside the sources, or in NUMBA_CACHE_DIR. Where neither can be written numba
-    takes the user's cache, which is right as long as the sources can't be written either. What can't be kept, as on a
-    full disk, is compiled again by the next process.
+    What can't be kept, as on a full disk, is compiled again by the next process.
     """
     if function is None:
         return lambda later: kernel(later, inline=inline)
     chosen = _config.CACHE_DIR
-    _config.CACHE_DIR = str(Path(chosen or _PACKAGE / "__pycache__") / f"kernels-{sources_digest()}")
+    folder = _folder(chosen)
+    _config.CACHE_DIR = "" if folder is None else str(folder)
     try:
-        dispatcher: Any = numba.njit(nogil=True, cache=True, inline="always" if inline else "never")(function)
+        dispatcher: Any = numba.njit(nogil=True, cache=folder is not None, inline="always" if inline else "never")(
+            function
+        )
     finally:
         _config.CACHE_DIR = chosen
-    cached = dispatcher._cache  # noqa: SLF001 - numba has no public way to go on without its cache
-    cached.save_overload = _tolerant(cached.save_overload)
+    if folder is not None:
+        cached = dispatcher._cache  # noqa: SLF001 - numba has no public way to go on without its cache
+        cached.save_overload = _tolerant(cached.save_overload)
     return dispatcher
+
+
+@cache
+def _folder(chosen: str) -> Path | None:
+    """Where kernels are kept: in ``chosen``, which is NUMBA_CACHE_DIR, beside the sources, or in a folder of this user.
+
+    None where there is no such place, which is said.
+    """
+    name = f"kernels-{sources_digest()}"
+    why = why_unusable(Path(chosen).absolute() / name) if chosen else None
+    if chosen and why is None:
+        return Path(chosen).absolute() / name
+    if _is_as_safe_as_the_sources(beside := _PACKAGE / "__pycache__" / name):
+        folder: Path | None = beside
+    else:
+        folder = kept_folder(name, os.environ)
+    if chosen and folder is not None:
+        event("kernels.elsewhere", level="warning", folder=str(folder), why=f"NUMBA_CACHE_DIR is {chosen}, but {why}")
+    if folder is None:
+        advice = "set NUMBA_CACHE_DIR to a folder that this user alone can write, and each start is some seconds faster"
+        event("kernels.in_memory", why=f"{why or 'no folder is safe to keep them in'}: {advice}")
+    return folder
+
+
+def _is_as_safe_as_the_sources(folder: Path) -> bool:
+    """Whether ``folder`` can be made and written here, and only by those who can write the sources too."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found, sources = folder.stat(), _PACKAGE.stat()
+    except OSError:
+        return False
+    more = found.st_mode & ~sources.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return os.access(folder, os.W_OK) and not more and found.st_uid in (0, os.geteuid(), sources.st_uid)
 
 
 def _tolerant(save: Callable[..., None]) -> Callable[..., None]:

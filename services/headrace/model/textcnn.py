@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headrace.model.compiling import kernel
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW
 
 
@@ -59,7 +59,7 @@ def flatten(texts: Sequence[NDArray[np.int64]], widest: int) -> FlatBatch:
     return FlatBatch(rows, starts, lengths)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool(products, places, starts, windows, pooled, winners):  # type: ignore[no-untyped-def]
     # A row at a time, so that the inner loops run over neighbouring filters and are compiled to vector instructions.
     width, count = products.shape[1], products.shape[2]
@@ -81,7 +81,7 @@ def _pool(products, places, starts, windows, pooled, winners):  # type: ignore[n
                 pooled[text, filter_] = sums[filter_] if better else pooled[text, filter_]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _pool_gradient(upstream, winners, places, words, filters, d_words, d_filters):  # type: ignore[no-untyped-def]
     # Each filter saw one window of each text, and after ReLU and dropout most of the upstream gradient is zero.
     count, width, dimensions = filters.shape

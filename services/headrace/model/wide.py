@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.model.compiling import kernel
 from headrace.model.network import FIRST_WORD_ROW, UNKNOWN_ROW, pair_hashes, rows_of, word_rows
 
 
@@ -55,7 +55,7 @@ def wide_features(
     return WideFeatures(columns[order], ends, (1 / np.sqrt(np.maximum(words, 1))).astype(np.float32))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _sum_rows(columns, starts, scales, weights, sums):  # type: ignore[no-untyped-def]
     for text in range(len(scales)):
         for entry in range(starts[text], starts[text + 1]):
@@ -63,7 +63,7 @@ def _sum_rows(columns, starts, scales, weights, sums):  # type: ignore[no-untype
                 sums[text, label] += scales[text] * weights[columns[entry], label]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _add_to_rows(columns, starts, scales, upstream, d_weights):  # type: ignore[no-untyped-def]
     for text in range(len(scales)):
         for entry in range(starts[text], starts[text + 1]):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
+from headrace.model.compiling import kernel
 
-@numba.njit(nogil=True, cache=True)
+
+@kernel
 def _update(rows, slopes, table, mean, square, first, second, rate, eps):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     for place in range(len(rows)):
         row = rows[place]

@@ -67,3 +67,28 @@ def test_an_artifact_from_a_file_and_one_from_memory_share_what_is_compiled(tmp_
         open_backend("cpu", opened).classify([b"the good film"], ranking=1)
     assert len(kernels.answer_texts.signatures) == 1
     assert len(lookup._insert.signatures) == 1
+
+
+def test_a_chosen_cache_that_others_can_write_is_left_alone_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+
+    @compiling.kernel
+    def quadruple(value):  # type: ignore[no-untyped-def]
+        return 4 * value
+
+    assert quadruple(4) == 16
+    assert not list(tmp_path.rglob("*.nb?"))
+    assert [record.getMessage() for record in caplog.records] == ["kernels.elsewhere"]
+
+
+def test_a_cache_that_a_stranger_can_write_beside_the_sources_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "_PACKAGE", tmp_path)
+    folder = tmp_path / "__pycache__" / "kernels-x"
+    assert compiling._is_as_safe_as_the_sources(folder)
+    folder.chmod(0o777)
+    assert not compiling._is_as_safe_as_the_sources(folder)

@@ -1,0 +1,76 @@
+"""Folders for what is kept from one run to the next.
+
+What is kept is believed when it is found again, such as compiled code. So it lies only where no other user can put,
+change or replace anything, from the folder itself up to the root. A user without a home, as services have, keeps it
+beside what is temporary; who can write nowhere goes without.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from headrace.security.private_folder import private_folder
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def kept_folders(name: str, environ: Mapping[str, str]) -> Iterator[Path]:
+    """Where ``name`` may be kept, the best first: in the user's cache, else beside what is temporary. None is made."""
+    cache = environ.get("XDG_CACHE_HOME", "")
+    if not Path(cache).is_absolute():
+        cache = str(home / ".cache") if (home := _home(environ)) is not None else ""
+    if cache:
+        yield Path(cache) / "headrace" / name
+    try:
+        yield private_folder(environ).path / name
+    except FileNotFoundError:
+        return  # of all temporary folders none can be written
+
+
+def kept_folder(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The first of :func:`kept_folders` that is this user's own, made and writable; None where there is none."""
+    return next((path for path in kept_folders(name, environ) if why_unusable(path) is None), None)
+
+
+def why_unusable(path: Path) -> str | None:
+    """Why nothing can be kept in the folder ``path``, in words; None when it can, and then the folder is there."""
+    try:
+        for level in reversed((path, *path.parents)):
+            if not level.exists():
+                level.mkdir(mode=0o700)
+        tempfile.TemporaryFile(dir=path).close()
+        return why_unsafe(path)
+    except OSError as error:
+        return f"{path} can't be written ({error.strerror or error})"
+
+
+def why_unsafe(path: Path) -> str | None:
+    """Why other users could put something into the folder ``path`` or in its place; None when they can't.
+
+    Raises OSError when it can't be looked at.
+    """
+    folder = path.resolve(strict=True)
+    for level in (folder, *folder.parents):
+        found = level.stat()
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{level} belongs to another user ({found.st_uid})"
+        # In a sticky folder others can't move what isn't theirs.
+        if found.st_mode & _OTHERS_WRITE and (level == folder or not found.st_mode & stat.S_ISVTX):
+            return f"others can write {level} ({stat.filemode(found.st_mode)})"
+    return None
+
+
+def _home(environ: Mapping[str, str]) -> Path | None:
+    """The user's home, which need not be there; None for a user of whom no home is known."""
+    home = environ.get("HOME", "")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            return None
+    return Path(home) if Path(home).is_absolute() else None
