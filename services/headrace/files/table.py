@@ -1,0 +1,223 @@
+"""Rows of any file: JSON lines, a JSON array, CSV with any delimiter, Parquet; packed or not, in any encoding.
+
+What a file is says its name (.jsonl, .csv, .tsv, .parquet, with .gz, .zst, .bz2, .xz or .zip behind it or not), and
+where that says nothing its beginning. Delimiter and encoding are found out, and said where they are unusual. Files
+are the work of strangers: nothing but the row that is read is held in memory.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from headrace.files.decoding import Found, by_content, by_mark, checked_encoding, decoded, lines_of
+from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
+from headrace.files.errors import FileError
+from headrace.files.json_rows import json_rows
+from headrace.files.unpacking import open_zip, pieces
+
+_PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
+_ZIP = b"PK\x03\x04"
+_PARQUET = b"PAR1"
+
+NAMES = ".jsonl, .json, .csv, .tsv, .parquet, also .gz or .zst"
+"""For the help of commands."""
+
+
+class Kind(enum.StrEnum):
+    """What a file's rows are."""
+
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+    TEXT = "text"
+    """A text a line, in the column text."""
+
+
+_KINDS = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json", ".jsonlines", ".geojsonl"), Kind.JSON),
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".psv"), Kind.CSV),
+    **dict.fromkeys((".parquet", ".pq", ".parq"), Kind.PARQUET),
+}
+_REFUSED = {".xlsx": "an Excel workbook", ".xls": "an Excel workbook", ".ods": "a workbook", ".numbers": "a workbook"}
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How a file is to be read; None is found out."""
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+class Row(NamedTuple):
+    """``where`` names the file and the line that the row begins in; ``values`` by column, of CSV all strings."""
+
+    where: str
+    values: dict[str, object]
+
+
+def kind_of(name: str) -> Kind | None:
+    """What ``name`` says of the kind, None for nothing. Raises FileError for a kind that holds no rows."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    while suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if last in _REFUSED:
+        raise FileError(f"{name}: is {_REFUSED[last]}. Save it as CSV (UTF-8)")
+    return _KINDS.get(last)
+
+
+def check_file(path: Path) -> None:
+    """Raise FileError for what is no file that can be read: missing, a folder, a pipe. Opens no pipe, which waits."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise FileError(f"{path}: is a folder; name a file in it")
+        if not stat.S_ISREG(mode):
+            raise FileError(f"{path}: is a pipe or device, which can be read only once. Write it to a file first")
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_file(
+    path: Path,
+    columns: Sequence[str] | None,
+    *,
+    also: Sequence[str] = (),
+    kind: Kind | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Row]:
+    """The rows of ``path`` with ``columns``, all of which have to be there, and those of ``also`` that are.
+
+    With None every column is taken. ``tell`` is told what was found out that is not usual. Raises FileError before the
+    first row for a file that is missing or of another kind, and at some row for what is broken there.
+    """
+    check_file(path)
+    name = str(path)
+    size = path.stat().st_size
+    try:
+        source = _File(path)
+        kind = kind or kind_of(name) or _kind_by_content(source, size)
+        if kind is Kind.PARQUET:
+            yield from _parquet(path, columns, also)
+            return
+        found = _encoding(source, name, reading)
+        texts = decoded(source.pieces(), found.encoding, name)
+        yield from _rows(texts, name, kind, columns, also, reading, found, tell)
+    except OSError as error:
+        raise FileError(f"{name}: can't be read: {error.strerror or error}") from error
+
+
+def read_stream(
+    stream: io.BufferedReader,
+    name: str,
+    columns: Sequence[str] | None,
+    *,
+    also: Sequence[str] = (),
+    kind: Kind,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Row]:
+    """The rows of a stream that may go on for ever: each when its line is there. Raises FileError, as read_file."""
+    if kind is Kind.PARQUET:
+        raise FileError(f"{name}: Parquet can't be read from a stream; name the file")
+    try:
+        walk = pieces(stream, bytes(stream.peek(1)), name, lambda: 1 << 62)
+        first = next(walk, b"")
+        # UTF-16's first two bytes may come alone; whoever writes a line writes more.
+        found = Found(checked_encoding(reading.encoding)) if reading.encoding else by_mark(first)
+        if found is None:
+            head, _, _ = first.rpartition(b"\n")
+            found = by_content(lambda: [head], name)
+        texts = decoded(_joined(first, walk), found.encoding, name)
+        yield from _rows(texts, name, kind, columns, also, reading, found, tell)
+    except OSError as error:
+        raise FileError(f"{name}: can't be read: {error.strerror or error}") from error
+
+
+class _File:
+    """A file whose plain bytes can be read more than once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pieces(self) -> Iterator[bytes]:
+        with self._path.open("rb") as packed:
+            begin = packed.peek(8)[:8]
+            if begin.startswith(_ZIP):
+                size = self._path.stat().st_size
+                with open_zip(self._path) as member:
+                    yield from pieces(member, b"", str(self._path), lambda: size, packed=True)
+            else:
+                yield from pieces(packed, begin, str(self._path), packed.tell)
+
+
+def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _kind_by_content(source: _File, size: int) -> Kind:
+    begin = next(source.pieces(), b"") if size else b""
+    if begin.startswith(_PARQUET):
+        return Kind.PARQUET
+    text = begin.decode((by_mark(begin) or Found("utf-8")).encoding, "ignore").lstrip("\ufeff \t\r\n")
+    return Kind.JSON if text.startswith(("{", "[")) else Kind.CSV
+
+
+def _encoding(source: _File, name: str, reading: Reading) -> Found:
+    if reading.encoding is not None:
+        return Found(checked_encoding(reading.encoding))
+    return by_mark(next(source.pieces(), b"")) or by_content(source.pieces, name)
+
+
+def _rows(
+    texts: Iterator[str],
+    name: str,
+    kind: Kind,
+    columns: Sequence[str] | None,
+    also: Sequence[str],
+    reading: Reading,
+    found: Found,
+    tell: Callable[[str], None],
+) -> Iterator[Row]:
+    said = [found.said] if found.said else []
+    if kind is Kind.CSV:
+        delimiter = None if reading.delimiter is None else checked_delimiter(reading.delimiter)
+        table = Delimited(lines_of(texts, name), name, columns or (), delimiter)
+        if table.delimiter != ("\t" if ".tsv" in name else ",") and delimiter is None:
+            said.insert(0, f"delimiter {DELIMITERS[table.delimiter]}")
+        places = {column: place(name, table.header, column) for column in _distinct(columns or table.header)}
+        places |= {column: table.header.index(column) for column in also if column in table.header}
+        rows = table.rows(places)
+    elif kind is Kind.JSON:
+        rows = json_rows(texts, name, columns, also)
+    else:
+        rows = ((number, {"text": line.rstrip("\r\n")}) for number, line in enumerate(lines_of(texts, name), 1))
+    if said:
+        tell(f"{name}: {', '.join(said)}")
+    for number, values in rows:
+        yield Row(f"{name} line {number}", values)
+
+
+def _parquet(path: Path, columns: Sequence[str] | None, also: Sequence[str]) -> Iterator[Row]:
+    from headrace.files.parquet_rows import Parquet  # noqa: PLC0415 - pyarrow, for those who bring Parquet
+
+    table = Parquet(str(path))
+    taken = {column: table.header[place(str(path), table.header, column)] for column in columns or table.header}
+    taken |= {column: column for column in also if column in table.header}
+    for number, values in table.rows(taken, path.stat().st_size):
+        yield Row(f"{path} row {number}", values)
+
+
+def _distinct(columns: Sequence[str]) -> Sequence[str]:
+    return list(dict.fromkeys(columns))

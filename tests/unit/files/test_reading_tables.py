@@ -1,0 +1,164 @@
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import zipfile
+
+import pyarrow as pa
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from headrace.files import unpacking
+from headrace.files.errors import FileError
+from headrace.files.table import Kind, Reading, read_file, read_stream
+
+ROWS = [{"text": 'one, "two"; drei\nvier', "label": "a"}, {"text": "五六 é", "label": "b|c"}]
+COLUMNS = ("text", "label")
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r"), max_size=30)
+TABLES = st.lists(st.fixed_dictionaries({"text": TEXTS, "label": TEXTS}), min_size=1, max_size=6)
+PACKERS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+def delimited(rows, delimiter):
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, COLUMNS, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+WAYS = {
+    "rows.csv": lambda rows: delimited(rows, ","),
+    "semi.csv": lambda rows: delimited(rows, ";"),
+    "bar.csv": lambda rows: delimited(rows, "|"),
+    "rows.tsv": lambda rows: delimited(rows, "\t"),
+    "rows.jsonl": lambda rows: "\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
+    "rows.json": json.dumps,
+    "pretty.json": lambda rows: json.dumps(rows, indent=2, ensure_ascii=False),
+}
+
+
+def values(path, **options):
+    return [row.values for row in read_file(path, COLUMNS, **options)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("packed", PACKERS)
+@given(rows=TABLES)
+def test_a_table_reads_back_equal_whatever_it_is_written_as(tmp_path_factory, way, encoding, packed, rows):
+    path = tmp_path_factory.mktemp("rows") / (way + packed)
+    path.write_bytes(PACKERS[packed](WAYS[way](rows).encode(encoding)))
+
+    assert values(path) == rows
+
+
+def test_parquet_and_a_zip_archive_of_one_file_are_read(tmp_path):
+    table = pa.table({"label": ["a", "b|c"], "text": [row["text"] for row in ROWS]})
+    parquet.write_table(table, tmp_path / "r.parquet")
+    with zipfile.ZipFile(tmp_path / "r.csv.zip", "w") as archive:
+        archive.writestr("r.csv", delimited(ROWS, ";"))
+
+    assert values(tmp_path / "r.parquet") == values(tmp_path / "r.csv.zip") == ROWS
+
+
+def test_an_array_on_one_line_may_be_longer_than_any_row(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": "x\\" * 50_000, "label": "a"}] * 200))
+
+    assert len(values(path)) == 200
+
+
+def test_a_field_may_be_longer_than_the_csv_modules_own_limit(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,label\n{'x' * 500_000},a\n")
+
+    assert len(values(path)[0]["text"]) == 500_000
+
+
+def test_what_is_unusual_is_said(tmp_path):
+    path, said = tmp_path / "rows.csv", []
+    path.write_bytes("text;label\ncafé;a\n".encode("cp1252"))
+
+    assert values(path, tell=said.append) == [{"text": "café", "label": "a"}]
+    assert "delimiter semicolon" in said[0]
+    assert "WARNING: line 2 is not UTF-8" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"text,class\nx,a\n", "must have one column 'label'"),
+        ("a.csv", b"text,label,text\nx,a,y\n", "must have one column 'text'"),
+        ("a.csv", b'text,label\n"a\nb",x\nc,d,e\n', "line 4: has 3 fields"),
+        ("a.csv", b'text,label\nx,a\n"y,b\nz,c\n', "line 3: here begins a row that is not valid CSV"),
+        ("a.csv", b"text,label\nx\0,a\n", "line 2: holds NUL"),
+        ("a.csv", b"text,label\n\x81,a\n", "line 2: is neither UTF-8 nor Windows-1252"),
+        ("a.jsonl", b'{"text": "x", "label": "a"}\n{"text": ', "line 2: is not a JSON object"),
+        ("a.jsonl", b'{"a":' * 100_000, "line 1: is not a JSON object"),
+        ("a.json", b'[{"text": "x", "label": "a"},\n', "the array has no end"),
+        ("a.json", b'[{"text": "x", "label": "a"}]\nx', "line 2: something stands behind"),
+        ("a.json", b"[1]", "line 1: here an array of objects"),
+        ("a.parquet", b"text", "is not a Parquet file"),
+        ("a.csv.gz", gzip.compress(b"text,label\n" + b"x,a\n" * 999)[:-9], "damaged or was cut"),
+        ("a.csv.zst", zstandard.compress(b"text,label\n" + os.urandom(999).hex().encode())[:-9], "damaged or was cut"),
+        ("a.xlsx", b"PK\x03\x04", "Excel workbook"),
+    ],
+)
+def test_a_broken_file_ends_in_one_error_that_names_it(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(FileError, match=message) as refusal:
+        values(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_folders_pipes_and_missing_files_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, message in ((".", "is a folder"), ("pipe.csv", "is a pipe"), ("gone.csv", "No such file")):
+        with pytest.raises(FileError, match=message):
+            values(tmp_path / name)
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_bomb_is_refused(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 20)
+    path = tmp_path / f"bomb.csv{packed}"
+    path.write_bytes(PACKERS[packed](b"text,label\n" + b"\n" * (64 << 20)))
+
+    with pytest.raises(FileError, match="grows to more than 250 times"):
+        values(path)
+
+
+def test_a_line_of_a_stream_is_read_before_the_next_one_is_written():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        pipe.write(b"first\n")
+        rows = read_stream(stream, "standard input", None, kind=Kind.TEXT)
+        assert next(rows).values == {"text": "first"}
+        pipe.write(b"second\n")
+        assert next(rows).values == {"text": "second"}
+
+
+def test_a_named_delimiter_and_encoding_are_taken(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text~label\nпривет~a\n".encode("koi8-r"))
+
+    assert values(path, reading=Reading("~", "koi8-r")) == [{"text": "привет", "label": "a"}]
+    with pytest.raises(FileError, match="there is no such encoding"):
+        values(path, reading=Reading(None, "klingon"))
