@@ -21,6 +21,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from headrace.files.errors import DatasetError
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
@@ -28,7 +29,7 @@ from headrace.training.answering import answer
 from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
 from headrace.training.compress.plan import Budget
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.dataset import Rows, read_rows
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.checkpoint import NoCheckpoints
 from headrace.training.ranks.exchange import Alone

@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from headrace.files.errors import DatasetError
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network, float_logits
@@ -29,7 +30,7 @@ from headrace.model.quantizing import quantize
 from headrace.training.compress.curve import Curve, figures
 from headrace.training.compress.picture import draw
 from headrace.training.compress.plan import Budget
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.examining import latency_us
 from headrace.training.recipe import Recipe
 from headrace.training.report import compare

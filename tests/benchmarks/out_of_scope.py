@@ -24,12 +24,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from headrace.files.errors import DatasetError
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import float_logits
 from headrace.training.answering import answer_scored
 from headrace.training.calibration import calibration_error
 from headrace.training.cleaning import clean
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.dataset import Rows, read_rows
 from headrace.training.packing import lineage_of, pack
 from headrace.training.ranks.checkpoint import NoCheckpoints
 from headrace.training.ranks.exchange import Alone

@@ -119,6 +119,13 @@ def say(text: str, *, flush: bool = False) -> None:
     print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
 
 
+def remark(text: str) -> None:
+    """Print ``text``, as :func:`say` does, beside the output: what is only told of how it came about."""
+    import sys
+
+    print(printable(text, lines=True), file=sys.stderr)  # noqa: T201
+
+
 class NotConfirmedError(UserError):
     """Something that can't be undone was not agreed to."""
 

@@ -27,7 +27,8 @@ def demo(
     *,
     bootstrap: Bootstrap = None,
     data: Annotated[
-        Path | None, typer.Option(help="Your own labelled texts: .jsonl, .csv or .parquet; by default BBC News.")
+        Path | None,
+        typer.Option(help="Your own labelled texts: JSON, CSV or Parquet; by default BBC News."),
     ] = None,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName, console, say
+from headrace.commands.common import BackendName, console, remark, say
 from headrace.commands.lines import Form, form_of, row_writer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ COLUMNS = tuple(Mistake.__struct_fields__)
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
-    file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
+    file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     errors: Annotated[
         bool, typer.Option("--errors", help="Show the rows that are answered wrongly, the surest first, and no report.")
@@ -65,7 +65,7 @@ def evaluate(
     form = form_of(as_json=as_json, as_csv=as_csv)
     if as_csv and not errors:
         raise UserError("--csv writes the rows that --errors picks: give both.")
-    rows = read_rows(file, text_column=text_column, label_column=label_column)
+    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
     if not len(rows):
         raise UserError(f"{file}: has no rows to evaluate on")
     try:

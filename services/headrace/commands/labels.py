@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, console, say
+from headrace.commands.common import Bootstrap, begin, cluster_of, console, remark, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def labels() -> None:
 @app.command()
 def publish(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
+    file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
@@ -42,7 +42,7 @@ def publish(
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
-    rows = read_rows(file, text_column=text_column, label_column=label_column)
+    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
     ids = None
     if id_column is not None:
         ids = read_ids(file, text_column=text_column, id_column=id_column)

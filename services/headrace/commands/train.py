@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Invocation, settings_from
+from headrace.commands.common import Invocation, remark, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ QUICK_EPOCHS = 4
 
 def train(
     ctx: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Labelled texts: .jsonl, .csv or .parquet.")],
+    data: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
@@ -85,6 +85,7 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    from headrace.files.table import read_file
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
     from headrace.security.private_folder import PrivateFolder
@@ -100,6 +101,10 @@ def train(
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
+    for file in (data, valid, test):
+        # Here, once: the ranks, which may be many, read it without a word.
+        if file is not None:
+            next(read_file(file, (text_column, label_column), tell=remark), None)
     with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
         job = Job(
             id="train",

@@ -9,9 +9,10 @@ from random import Random
 
 import msgspec
 
+from headrace.files.errors import DatasetError
 from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.dataset import Rows, read_rows
 from headrace.training.splitting import split
 from headrace_schemas.codec import MAX_TEXT_BYTES
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 
 MOST_CHARACTERS = 1 << 24
 """Of a line, and of a row: far above any text, and what a hostile file may take of the memory."""
@@ -23,7 +23,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-ALLOWED = "UTF-8, UTF-16 and UTF-32 are found out; name another by --encoding, such as cp1252, latin-1 or shift_jis"
+ALLOWED = "UTF-8, UTF-16 and UTF-32 are found out; save files of other encodings as UTF-8"
 
 
 class Found(NamedTuple):
@@ -34,12 +34,12 @@ class Found(NamedTuple):
 
 
 def checked_encoding(name: str) -> str:
-    """``name`` when it is an encoding of text. Raises FileError."""
+    """``name`` when it is an encoding of text. Raises DatasetError."""
     try:
         b"".decode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError) as error:
-        raise FileError(
+        raise DatasetError(
             f"--encoding {name}: there is no such encoding of texts; utf-8, utf-16, cp1252, latin-1, shift_jis, "
             "gb18030 and koi8-r are some"
         ) from error
@@ -59,16 +59,16 @@ def by_mark(begin: bytes) -> Found | None:
 
 
 def by_content(pieces: Callable[[], Iterable[bytes]], name: str) -> Found:
-    """UTF-8 where all of ``pieces`` is, else the fallback. Raises FileError when it is neither of them."""
+    """UTF-8 where all of ``pieces`` is, else the fallback. Raises DatasetError when it is neither of them."""
     line = _fault(pieces(), UTF8)
     if line is None:
         return Found(UTF8)
     if _fault(pieces(), FALLBACK) is not None:
-        raise FileError(f"{name} line {line}: is neither UTF-8 nor Windows-1252. {ALLOWED}")
+        raise DatasetError(f"{name} line {line}: is neither UTF-8 nor Windows-1252. {ALLOWED}")
     return Found(
         FALLBACK,
         f"WARNING: line {line} is not UTF-8, so all is read as Windows-1252 (cp1252). Look whether letters with accents"
-        " come out right; if not, name the encoding by --encoding",
+        " come out right; if not, save the file as UTF-8",
     )
 
 
@@ -87,7 +87,7 @@ def _fault(pieces: Iterable[bytes], encoding: str) -> int | None:
 
 
 def decoded(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[str]:
-    """The text of ``pieces``, without a byte order mark. Raises FileError behind all the text before the fault."""
+    """The text of ``pieces``, without a byte order mark. Raises DatasetError behind all the text before the fault."""
     decoder = codecs.getincrementaldecoder(encoding)()
     begun = False
     line = 1
@@ -99,7 +99,7 @@ def decoded(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[str]:
             fault = error
             text = error.object[: error.start].decode(encoding, "ignore")
         except UnicodeError as error:
-            raise FileError(f"{name}: is not {encoding.upper()} ({error}). {ALLOWED}") from error
+            raise DatasetError(f"{name}: is not {encoding.upper()} ({error}). {ALLOWED}") from error
         if text and not begun:
             begun = True
             text = text.removeprefix("\ufeff")
@@ -107,13 +107,13 @@ def decoded(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[str]:
             yield text
             line += text.count("\n")
         if fault is not None:
-            raise FileError(f"{name} line {line}: is not {encoding.upper()} ({fault.reason}). {ALLOWED}") from fault
+            raise DatasetError(f"{name} line {line}: is not {encoding.upper()} ({fault.reason}). {ALLOWED}") from fault
 
 
 def lines_of(texts: Iterable[str], name: str) -> Iterator[str]:
     """The lines of ``texts`` with their ends, which are LF, CR LF or CR alone.
 
-    Raises FileError for a line that holds NUL or is longer than MOST_CHARACTERS.
+    Raises DatasetError for a line that holds NUL or is longer than MOST_CHARACTERS.
     """
     number = 0
     held: list[str] = []
@@ -138,10 +138,12 @@ def lines_of(texts: Iterable[str], name: str) -> Iterator[str]:
 
 def _whole(line: str, name: str, number: int) -> str:
     if "\0" in line:
-        raise FileError(
+        raise DatasetError(
             f"{name} line {number}: holds NUL, which no text has. Is it a binary file, or of another encoding? "
             f"{ALLOWED}"
         )
     if len(line) > MOST_CHARACTERS:
-        raise FileError(f"{name} line {number}: is longer than {MOST_CHARACTERS:,} characters, the most that is read")
+        raise DatasetError(
+            f"{name} line {number}: is longer than {MOST_CHARACTERS:,} characters, the most that is read"
+        )
     return line

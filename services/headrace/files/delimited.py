@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from unicodedata import normalize
 
 from headrace.files.decoding import MOST_CHARACTERS
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|"}
@@ -16,10 +16,10 @@ _SEPARATOR = "sep="
 
 
 def checked_delimiter(given: str) -> str:
-    """The character that ``given`` names: itself, or a word such as tab. Raises FileError."""
+    """The character that ``given`` names: itself, or a word such as tab. Raises DatasetError."""
     delimiter = _WORDS.get(given.lower(), given)
     if len(delimiter) != 1 or delimiter in '"\r\n\0 ' or delimiter.isalnum():
-        raise FileError(f"--delimiter {given!r}: must be one character such as , ; | or the word tab")
+        raise DatasetError(f"--delimiter {given!r}: must be one character such as , ; | or the word tab")
     return delimiter
 
 
@@ -41,7 +41,7 @@ class Delimited:
             delimiter = delimiter or first[len(_SEPARATOR)]
             first = next((line for line in self._counted() if line.strip()), "")
         if not first:
-            raise FileError(f"{name}: is empty; its first line has to name the columns")
+            raise DatasetError(f"{name}: is empty; its first line has to name the columns")
         self.delimiter = delimiter or _sniffed(first, wanted)
         blanks = f'{self.delimiter} "' in first
         csv.field_size_limit(MOST_CHARACTERS)
@@ -50,13 +50,13 @@ class Delimited:
         self.header = [normalize("NFC", one.strip()) for one in header]
 
     def rows(self, places: dict[str, int]) -> Iterator[tuple[int, dict[str, object]]]:
-        """Number of the line and fields of each row. Raises FileError for a row of more or fewer fields."""
+        """Number of the line and fields of each row. Raises DatasetError for a row of more or fewer fields."""
         chosen = list(places.items())
         while (fields := self._next()) is not None:
             if not fields:
                 continue
             if len(fields) != len(self.header):
-                raise FileError(
+                raise DatasetError(
                     f"{self._name} line {self._begun}: has {len(fields)} fields where the first line names"
                     f" {len(self.header)}. Is a text with a {DELIMITERS.get(self.delimiter, 'delimiter')} in it not"
                     " quoted?"
@@ -73,7 +73,7 @@ class Delimited:
         for line in self._counted():
             self._size += len(line)
             if self._size > 2 * MOST_CHARACTERS:
-                raise FileError(
+                raise DatasetError(
                     f"{self._name} line {self._begun}: here begins a row longer than {MOST_CHARACTERS:,} characters, "
                     "the most that is read. Is a quotation mark not closed?"
                 )
@@ -85,19 +85,19 @@ class Delimited:
         try:
             return next(self._reader, None)
         except csv.Error as error:
-            raise FileError(
+            raise DatasetError(
                 f"{self._name} line {self._begun}: here begins a row that is not valid CSV ({error}). A field with a "
                 "quotation mark in it is quoted, and its marks are doubled"
             ) from error
 
 
 def place(name: str, header: Sequence[str], column: str) -> int:
-    """Where ``column`` is in ``header``. Raises FileError unless it is there once."""
+    """Where ``column`` is in ``header``. Raises DatasetError unless it is there once."""
     wanted = normalize("NFC", column.strip())
     if header.count(wanted) != 1:
         shown = ", ".join(repr(one[:60]) for one in header[:_MOST_SHOWN])
         more = f" and {len(header) - _MOST_SHOWN:,} more" if len(header) > _MOST_SHOWN else ""
-        raise FileError(
+        raise DatasetError(
             f"{name}: must have one column {column!r}, its columns are {shown or 'none'}{more}."
             " Name yours with --text-column, --label-column or --id-column"
         )

@@ -1,9 +1,9 @@
-"""What a file of rows can be refused for."""
+"""What rows are refused for."""
 
 from __future__ import annotations
 
 from headrace.core.errors import UserError
 
 
-class FileError(UserError):
-    """A file that can't be read, or a line of it; the message names both and what is allowed."""
+class DatasetError(UserError):
+    """Rows that can't be read or trained on; the message names the file, the line and what was expected."""

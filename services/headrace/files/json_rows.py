@@ -9,7 +9,7 @@ from itertools import chain
 import msgspec
 
 from headrace.files.decoding import MOST_CHARACTERS, lines_of
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 
 _ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRUCTURE = re.compile(r'[{}"]')
@@ -24,7 +24,7 @@ def json_rows(
     """The number of the line where it begins, and the values, of each object.
 
     Each has to have the ``wanted`` fields and may have those of ``also``; with None for ``wanted`` all are taken.
-    Raises FileError naming the line.
+    Raises DatasetError naming the line.
     """
     before: list[str] = []
     for text in texts:
@@ -46,11 +46,11 @@ def _values(text: str, where: str, wanted: Collection[str] | None, also: Collect
         for column in wanted or ():
             if column not in row:
                 shown = ", ".join(repr(one[:60]) for one in list(row)[:_MOST_SHOWN])
-                raise FileError(f"{where}: has no {column!r}, only {shown or 'nothing'}")
+                raise DatasetError(f"{where}: has no {column!r}, only {shown or 'nothing'}")
         chosen = row if wanted is None else [*wanted, *(one for one in also if one in row)]
         return {column: msgspec.json.decode(row[column]) for column in chosen}
     except _FAULTS as error:
-        raise FileError(
+        raise DatasetError(
             f"{where}: is not a JSON object ({error}). Allowed are an object a line, or one array of objects"
         ) from error
 
@@ -69,12 +69,12 @@ def _elements(texts: Iterator[str], name: str) -> Iterator[tuple[int, str]]:
                 at = scan.between(text, at, name)
         scan.end(text)
         if scan.size > MOST_CHARACTERS:
-            raise FileError(
+            raise DatasetError(
                 f"{name} line {scan.begun}: here begins an object longer than {MOST_CHARACTERS:,} characters, the most "
                 "that is read"
             )
     if not scan.ended:
-        raise FileError(f"{name} line {scan.line}: the array has no end; was the file cut?")
+        raise DatasetError(f"{name} line {scan.line}: the array has no end; was the file cut?")
 
 
 class _Scan:
@@ -116,7 +116,7 @@ class _Scan:
         self.line += text.count("\n", self._counted, at)
         self._counted = at
         if self.ended:
-            raise FileError(f"{name} line {self.line}: something stands behind the end of the array")
+            raise DatasetError(f"{name} line {self.line}: something stands behind the end of the array")
         if not self._inside:
             self._inside = True
         elif character == "]":
@@ -126,7 +126,7 @@ class _Scan:
         elif character == "{" and not self._comma:
             self.depth, self.begun, self._start, self.size = 1, self.line, at, 0
         else:
-            raise FileError(
+            raise DatasetError(
                 f"{name} line {self.line}: here an array of objects with a comma between them was expected. Allowed "
                 "are an object a line, or one array of objects"
             )

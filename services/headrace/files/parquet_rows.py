@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 
 _ROWS = 1000
 # A dictionary packs a text that is repeated a million times into a few bytes.
@@ -17,14 +17,14 @@ _LARGEST_RATIO = 250
 
 
 class Parquet:
-    """The rows of the Parquet file at ``path``. Raises FileError for another file."""
+    """The rows of the Parquet file at ``path``. Raises DatasetError for another file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         try:
             self._file: Any = parquet.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise FileError(f"{path}: is not a Parquet file ({error})") from error
+            raise DatasetError(f"{path}: is not a Parquet file ({error})") from error
         self.header: list[str] = list(self._file.schema_arrow.names)
 
     def rows(self, columns: dict[str, str], packed_bytes: int) -> Iterator[tuple[int, dict[str, object]]]:
@@ -36,7 +36,7 @@ class Parquet:
                 for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns.values())):
                     grown += batch.nbytes
                     if grown > _FREE_BYTES and grown > _LARGEST_RATIO * packed_bytes:
-                        raise FileError(
+                        raise DatasetError(
                             f"{self._path}: grows to more than {_LARGEST_RATIO} times its size, as no texts do"
                         )
                     values = [batch.column(name).to_pylist() for name in columns.values()]
@@ -44,4 +44,4 @@ class Parquet:
                         number += 1
                         yield number, dict(zip(columns, row, strict=True))
         except (pa.ArrowException, OSError) as error:
-            raise FileError(f"{self._path}: is damaged behind row {number} ({error})") from error
+            raise DatasetError(f"{self._path}: is damaged behind row {number} ({error})") from error

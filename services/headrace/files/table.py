@@ -18,16 +18,13 @@ import msgspec
 
 from headrace.files.decoding import Found, by_content, by_mark, checked_encoding, decoded, lines_of
 from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 from headrace.files.json_rows import json_rows
 from headrace.files.unpacking import open_zip, pieces
 
 _PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
 _ZIP = b"PK\x03\x04"
 _PARQUET = b"PAR1"
-
-NAMES = ".jsonl, .json, .csv, .tsv, .parquet, also .gz or .zst"
-"""For the help of commands."""
 
 
 class Kind(enum.StrEnum):
@@ -63,28 +60,28 @@ class Row(NamedTuple):
 
 
 def kind_of(name: str) -> Kind | None:
-    """What ``name`` says of the kind, None for nothing. Raises FileError for a kind that holds no rows."""
+    """What ``name`` says of the kind, None for nothing. Raises DatasetError for a kind that holds no rows."""
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
     if last in _REFUSED:
-        raise FileError(f"{name}: is {_REFUSED[last]}. Save it as CSV (UTF-8)")
+        raise DatasetError(f"{name}: is {_REFUSED[last]}. Save it as CSV (UTF-8)")
     return _KINDS.get(last)
 
 
 def check_file(path: Path) -> None:
-    """Raise FileError for what is no file that can be read: missing, a folder, a pipe. Opens no pipe, which waits."""
+    """Raise DatasetError for what is no readable file: missing, a folder, a pipe. Opens no pipe, which waits."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise FileError(f"{path}: is a folder; name a file in it")
+            raise DatasetError(f"{path}: is a folder; name a file in it")
         if not stat.S_ISREG(mode):
-            raise FileError(f"{path}: is a pipe or device, which can be read only once. Write it to a file first")
+            raise DatasetError(f"{path}: is a pipe or device, which can be read only once. Write it to a file first")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
-        raise FileError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+        raise DatasetError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_file(
@@ -98,8 +95,8 @@ def read_file(
 ) -> Iterator[Row]:
     """The rows of ``path`` with ``columns``, all of which have to be there, and those of ``also`` that are.
 
-    With None every column is taken. ``tell`` is told what was found out that is not usual. Raises FileError before the
-    first row for a file that is missing or of another kind, and at some row for what is broken there.
+    With None every column is taken. ``tell`` is told what was found out that is not usual. Raises DatasetError before
+    the first row for a file that is missing or of another kind, and at some row for what is broken there.
     """
     check_file(path)
     name = str(path)
@@ -114,7 +111,7 @@ def read_file(
         texts = decoded(source.pieces(), found.encoding, name)
         yield from _rows(texts, name, kind, columns, also, reading, found, tell)
     except OSError as error:
-        raise FileError(f"{name}: can't be read: {error.strerror or error}") from error
+        raise DatasetError(f"{name}: can't be read: {error.strerror or error}") from error
 
 
 def read_stream(
@@ -127,9 +124,9 @@ def read_stream(
     reading: Reading = Reading(),  # noqa: B008 - frozen
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
-    """The rows of a stream that may go on for ever: each when its line is there. Raises FileError, as read_file."""
+    """The rows of a stream that may go on for ever: each when its line is there. Raises DatasetError, as read_file."""
     if kind is Kind.PARQUET:
-        raise FileError(f"{name}: Parquet can't be read from a stream; name the file")
+        raise DatasetError(f"{name}: Parquet can't be read from a stream; name the file")
     try:
         walk = pieces(stream, bytes(stream.peek(1)), name, lambda: 1 << 62)
         first = next(walk, b"")
@@ -141,7 +138,7 @@ def read_stream(
         texts = decoded(_joined(first, walk), found.encoding, name)
         yield from _rows(texts, name, kind, columns, also, reading, found, tell)
     except OSError as error:
-        raise FileError(f"{name}: can't be read: {error.strerror or error}") from error
+        raise DatasetError(f"{name}: can't be read: {error.strerror or error}") from error
 
 
 class _File:

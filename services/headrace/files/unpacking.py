@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 
 PIECE = 1 << 16
 
@@ -50,11 +50,11 @@ def pieces(
     """The plain bytes of ``stream``, whose first bytes are ``begin``; ``packed_bytes`` says how many were read of it.
 
     With ``packed`` they are unpacked already, and only measured.
-    Raises FileError for what is damaged, was cut, grows without measure, or is of a kind that holds no rows.
+    Raises DatasetError for what is damaged, was cut, grows without measure, or is of a kind that holds no rows.
     """
     for magic, what in _NO_ROWS.items():
         if begin.startswith(magic):
-            raise FileError(f"{name}: is {what}")
+            raise DatasetError(f"{name}: is {what}")
     unpack = _plain if packed else _unpacker(begin)
     if unpack is None:
         while piece := _read1(stream):
@@ -65,38 +65,38 @@ def pieces(
         for piece in unpack(stream):
             grown += len(piece)
             if grown > FREE_BYTES and grown > LARGEST_RATIO * packed_bytes():
-                raise FileError(
+                raise DatasetError(
                     f"{name}: grows to more than {LARGEST_RATIO} times its size, as no texts do. If you trust it, "
                     "unpack it yourself first"
                 )
             yield piece
     except _FAULTS as error:
-        raise FileError(f"{name}: can't be unpacked: it is damaged or was cut ({error})") from error
+        raise DatasetError(f"{name}: can't be unpacked: it is damaged or was cut ({error})") from error
 
 
 def open_zip(path: Path) -> BinaryIO:
-    """The one file in the zip archive at ``path``. Raises FileError for other archives, and for workbooks."""
+    """The one file in the zip archive at ``path``. Raises DatasetError for other archives, and for workbooks."""
     archive = _archive(path)
     try:
         return archive.open(_member(archive, path))  # type: ignore[return-value]
     except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path}: can't be unpacked ({error}). Unpack it first") from error
+        raise DatasetError(f"{path}: can't be unpacked ({error}). Unpack it first") from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise FileError(f"{path}: can't be unpacked: it is damaged or was cut ({error})") from error
+        raise DatasetError(f"{path}: can't be unpacked: it is damaged or was cut ({error})") from error
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     names = archive.namelist()
     if "[Content_Types].xml" in names or "mimetype" in names:
-        raise FileError(f"{path}: is a workbook or document, no table of texts. Save it as CSV (UTF-8)")
+        raise DatasetError(f"{path}: is a workbook or document, no table of texts. Save it as CSV (UTF-8)")
     files = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
     if len(files) != 1:
-        raise FileError(f"{path}: holds {len(files):,} files, where one is expected. Unpack it first")
+        raise DatasetError(f"{path}: holds {len(files):,} files, where one is expected. Unpack it first")
     return files[0]
 
 

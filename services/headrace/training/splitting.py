@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.core.secret import Secret
+from headrace.files.errors import DatasetError
 from headrace.model.words import HASHING
 from headrace.training.cleaning import Cleaned
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.text_keys import HASHINGS, text_keys
 
 _TEST_SHARE = 0.1

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headrace.files.errors import DatasetError
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network
@@ -23,7 +24,7 @@ from headrace.training.calibration import threshold_for
 from headrace.training.compress.compress import Compressor
 from headrace.training.compress.curve import Curve, Point
 from headrace.training.compress.plan import Budget
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.fit_convolution import ConvolutionFit, fresh_network
 from headrace.training.material import Material, fit_wide_part, prepare
 from headrace.training.ranks.checkpoint import Checkpoints

@@ -7,7 +7,8 @@ import pytest
 
 from headrace.demo import texts
 from headrace.demo.texts import endless_paragraphs, read_texts, write_rows
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.files.errors import DatasetError
+from headrace.training.dataset import Rows, read_rows
 from headrace.training.splitting import UNKEYED, Part
 from headrace.training.text_keys import text_keys
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from headrace.files import unpacking
-from headrace.files.errors import FileError
+from headrace.files.errors import DatasetError
 from headrace.files.table import Kind, Reading, read_file, read_stream
 
 ROWS = [{"text": 'one, "two"; drei\nvier', "label": "a"}, {"text": "五六 é", "label": "b|c"}]
@@ -123,7 +123,7 @@ def test_a_broken_file_ends_in_one_error_that_names_it(tmp_path, name, content, 
     path = tmp_path / name
     path.write_bytes(content)
 
-    with pytest.raises(FileError, match=message) as refusal:
+    with pytest.raises(DatasetError, match=message) as refusal:
         values(path)
     assert str(path) in str(refusal.value)
 
@@ -131,7 +131,7 @@ def test_a_broken_file_ends_in_one_error_that_names_it(tmp_path, name, content, 
 def test_folders_pipes_and_missing_files_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for name, message in ((".", "is a folder"), ("pipe.csv", "is a pipe"), ("gone.csv", "No such file")):
-        with pytest.raises(FileError, match=message):
+        with pytest.raises(DatasetError, match=message):
             values(tmp_path / name)
 
 
@@ -141,7 +141,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch, packed):
     path = tmp_path / f"bomb.csv{packed}"
     path.write_bytes(PACKERS[packed](b"text,label\n" + b"\n" * (64 << 20)))
 
-    with pytest.raises(FileError, match="grows to more than 250 times"):
+    with pytest.raises(DatasetError, match="grows to more than 250 times"):
         values(path)
 
 
@@ -160,5 +160,5 @@ def test_a_named_delimiter_and_encoding_are_taken(tmp_path):
     path.write_bytes("text~label\nпривет~a\n".encode("koi8-r"))
 
     assert values(path, reading=Reading("~", "koi8-r")) == [{"text": "привет", "label": "a"}]
-    with pytest.raises(FileError, match="there is no such encoding"):
+    with pytest.raises(DatasetError, match="there is no such encoding"):
         values(path, reading=Reading(None, "klingon"))

@@ -1,10 +1,12 @@
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from headrace.training.dataset import DatasetError, Rows, read_ids, read_rows
+from headrace.files.errors import DatasetError
+from headrace.training.dataset import Rows, read_ids, read_rows
 
 EXPECTED = Rows(('one, "two"', "drei\nvier", "五六"), ("a", "b", "3"))
 
@@ -46,6 +48,15 @@ def test_booleans_blanks_and_decomposed_names_are_the_same_labels_by_every_way_i
     assert read_rows(tmp_path / "rows.parquet").labels == ("true", "false")
 
 
+def test_what_spreadsheets_and_archives_make_of_a_file_is_read_and_told(tmp_path):
+    told = []
+    tab = written(tmp_path, "rows.txt", "text\tlabel\ncafé\ta\n".encode("utf-16"))
+    packed = written(tmp_path, "rows.json.gz", gzip.compress(b'[{"text": "caf\\u00e9", "label": "a"}]'))
+
+    assert read_rows(tab, tell=told.append) == read_rows(packed, tell=told.append) == Rows(("café",), ("a",))
+    assert told == [f"{tab}: delimiter tab, encoding UTF-16-LE"]
+
+
 def test_ids_are_taken_as_they_stand(tmp_path):
     path = written(tmp_path, "rows.csv", "text,id\na,True\nb, x \n")
 
@@ -61,7 +72,7 @@ def test_a_null_is_left_to_cleaning(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.txt", "x", "must end in .jsonl, .csv or .parquet"),
+        ("rows.txt", "x", "must have one column 'text', its columns are 'x'"),
         ("rows.jsonl", '{"text": "x", "label": "a"}\n{"text": ', "line 2: is not a JSON object"),
         ("rows.jsonl", '{"text": "x", "label": "a"}\n["x"]\n', "line 2: is not a JSON object"),
         ("rows.jsonl", '{"text": "x", "class": "a"}\n', "line 1: has no 'label', only 'text', 'class'"),
@@ -71,13 +82,13 @@ def test_a_null_is_left_to_cleaning(tmp_path):
             '{"text": "x", "label": 1.5}\n',
             "line 1, 'label': must be a string or a whole number, not float",
         ),
-        ("rows.jsonl", b'{"text": "\xff", "label": "a"}\n', "line 1.*is not a JSON object|not UTF-8"),
+        ("rows.jsonl", b'{"text": "\x81", "label": "a"}\n', "line 1: is neither UTF-8 nor Windows-1252"),
         ("rows.csv", "text,class\nx,a\n", "must have one column 'label', its columns are 'text', 'class'"),
-        ("rows.csv", "", "must have one column 'text', its columns are none"),
+        ("rows.csv", "", "is empty; its first line has to name the columns"),
         ("rows.csv", "text,label,text\nx,a,y\n", "must have one column 'text'"),
         ("rows.csv", 'text,label\n"a\nb",x\nc,d,e\n', "line 4: has 3 fields where the first line names 2"),
-        ("rows.csv", 'text,label\n"x"y,a\n', "line 2: is not valid CSV"),
-        ("rows.csv", b"text,label\n\xff,a\n", "is not UTF-8"),
+        ("rows.csv", 'text,label\n"x"y,a\n', "line 2: here begins a row that is not valid CSV"),
+        ("rows.csv", b"text,label\n\x81,a\n", "line 2: is neither UTF-8 nor Windows-1252"),
         ("rows.parquet", "text", "is not a Parquet file"),
     ],
 )

@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.training import labelling
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.labelling import ids_by_every_hashing, labelled, publish_labels, text_ids
 from headrace.training.text_keys import HASHINGS
 from headrace_schemas import decode_label

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.secret import Secret
+from headrace.files.errors import DatasetError
 from headrace.training.cleaning import clean
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.labels import LastRecord, Shard

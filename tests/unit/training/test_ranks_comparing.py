@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from headrace.core.secret import Secret
+from headrace.files.errors import DatasetError
 from headrace.model.backends.interface import open_backend
 from headrace.training.answering import answer
-from headrace.training.dataset import DatasetError
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.comparing import compared, fair_rows, known_rows
 from headrace.training.ranks.exchange import Alone

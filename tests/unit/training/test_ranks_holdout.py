@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model import store
-from headrace.training.dataset import DatasetError
 from headrace.training.ranks.checkpoint import StoredCheckpoints
 from headrace.training.ranks.exchange import Alone, Exchange
 from headrace.training.ranks.holdout import NO_ROWS, Holdout, keep_to, read_holdout

@@ -1,9 +1,9 @@
 import msgspec
 import pytest
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.errors import BrokerUnavailableError
 from headrace.kafka.interface import Outgoing, TopicPartition
-from headrace.training.dataset import DatasetError
 from headrace.training.ranks.job import TopicSource
 from headrace.training.ranks.labels import UNKNOWN_LABEL, read_partitions
 from headrace_schemas.codec import encode_label

@@ -6,8 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.secret import Secret
+from headrace.files.errors import DatasetError
 from headrace.training.cleaning import clean
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.splitting import UNKEYED, Part, Splits, Splitting, split
 from headrace.training.text_keys import text_keys
 

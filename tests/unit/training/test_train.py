@@ -3,10 +3,11 @@ import random
 import msgspec
 import pytest
 
+from headrace.files.errors import DatasetError
 from headrace.training.answering import answer
 from headrace.training.cleaning import clean
 from headrace.training.compress.plan import Budget
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.checkpoint import NoCheckpoints, StoredCheckpoints
 from headrace.training.ranks.exchange import Alone, Exchange

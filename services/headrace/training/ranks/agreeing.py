@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.label_names import label_name
+from headrace.files.errors import DatasetError
 from headrace.training.cleaning import NO_LABEL, Verdict, judge, number_labels
-from headrace.training.dataset import DatasetError, Rows
+from headrace.training.dataset import Rows
 from headrace.training.numbering import KEY_BYTES, key_halves, number_keys
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.labels import LastRecord, Shard

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.model import store
 from headrace.model.places import as_told
 from headrace.training.cleaning import clean
-from headrace.training.dataset import DatasetError, Rows, read_rows
+from headrace.training.dataset import Rows, read_rows
 from headrace.training.gate.settings import HOLDOUT_TOPIC
 from headrace.training.ranks.checkpoint import Checkpoints
 from headrace.training.ranks.exchange import Exchange

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from headrace.core.label_names import label_name
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.logs import event
-from headrace.training.dataset import DatasetError
 from headrace.training.ranks.job import TopicSource
 from headrace_schemas.codec import decode_label
 from headrace_schemas.errors import BadKeyError, WireError, place

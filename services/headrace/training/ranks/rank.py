@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model import store
@@ -19,7 +20,6 @@ from headrace.registry.loading import load_version
 from headrace.training.answering import answer
 from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
-from headrace.training.dataset import DatasetError
 from headrace.training.examining import latency_us, longest_us
 from headrace.training.lengths import Lengths, follow_lengths
 from headrace.training.packing import Packed, lineage_of, pack
