@@ -7,7 +7,14 @@
 """
 
 from headrace.client.connection import Client, connect
-from headrace.client.errors import AnswerLogError, AnswersEndedError, ClientClosedError, LostAnswerError, NoAnswerError
+from headrace.client.errors import (
+    AnswerLogError,
+    AnswersEndedError,
+    ArgumentError,
+    ClientClosedError,
+    LostAnswerError,
+    NoAnswerError,
+)
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
@@ -22,6 +29,7 @@ __all__ = [
     "AnswerLogError",
     "AnswerReader",
     "AnswersEndedError",
+    "ArgumentError",
     "Client",
     "ClientClosedError",
     "GroupReader",

@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable,
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
+from headrace.client.arguments import check_instance, check_name, check_number, check_numbers, check_requests
 from headrace.client.awaiting import Awaiter
-from headrace.client.errors import AnswersEndedError, ClientClosedError, NoAnswerError
+from headrace.client.errors import AnswersEndedError, ArgumentError, ClientClosedError, NoAnswerError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, Publisher, prepare
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.clock import Clock, SystemClock
+from headrace.core.errors import raise_failed
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
-from headrace.kafka.errors import NotAuthorizedError
+from headrace.kafka.errors import KafkaError, NotAuthorizedError
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.paths import RequestShape
@@ -48,6 +50,9 @@ async def connect(
     """
     from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415 - aiokafka loads when somebody connects
 
+    check_name("bootstrap", bootstrap)
+    if kafka is not None:
+        check_instance("kafka", kafka, KafkaSettings, "KafkaSettings")
     cluster = AioKafkaCluster(kafka or KafkaSettings(bootstrap=bootstrap))
     async with Client(cluster, requests=requests, results=results, max_batch=max_batch, shape=shape) as client:
         yield client
@@ -56,7 +61,8 @@ async def connect(
 class Client:
     """Publishes to ``requests`` and reads from ``results`` of ``cluster``. Use it by ``async with``.
 
-    Whatever reaches for Kafka raises a KafkaError; what the wire refuses raises a WireError before anything is sent.
+    Whatever reaches for Kafka raises a KafkaError; what the wire refuses raises a WireError, and what is no
+    such argument an ArgumentError, before anything is sent. Outside of the ``async with`` all raise ClientClosedError.
     """
 
     def __init__(
@@ -69,6 +75,10 @@ class Client:
         shape: RequestShape = OWN_SHAPE,
         clock: Clock | None = None,
     ) -> None:
+        check_name("requests", requests)
+        check_name("results", results)
+        check_number("max_batch", max_batch, least=1)
+        check_instance("shape", shape, RequestShape, "a RequestShape")
         self._cluster = cluster
         self._results = results
         self._look_back = look_back(max_batch)
@@ -76,26 +86,25 @@ class Client:
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
         self._awaiter_starts = asyncio.Lock()
-        self._closed = False
+        self._readers: set[AnswerReader | GroupReader] = set()
+        self._stops = asyncio.Lock()
+        self._open = False
+        self._entered = False
         self._encode = compile_writer(shape)
 
     async def __aenter__(self) -> Self:
-        self._closed = False
         # Who may only read needs no producer, and who publishes nevertheless is told so then.
         with suppress(NotAuthorizedError):
             await self._publisher.start()
+        self._open = self._entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._closed = True
+        self._open = False
         try:
-            if self._awaiter is not None:
-                await self._awaiter.stop(
-                    ClientClosedError(
-                        "The client was closed before the answer came: whether the request is answered is unknown. "
-                        "Await what is under way before the end of its `async with`."
-                    )
-                )
+            # A `break` out of `answers` leaves its reader to the garbage collector, which may come late or never.
+            stops = (self._stop_reader(reader) for reader in self._readers)
+            raise_failed(await asyncio.gather(self._stop_awaiter(), *stops, return_exceptions=True))
         finally:
             await self._publisher.stop()
 
@@ -123,6 +132,8 @@ class Client:
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
         self._check_open()
+        if partition is not None:
+            check_number("partition", partition)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         return await self._publisher.publish(record, partition)
 
@@ -135,6 +146,9 @@ class Client:
         there, whatever their keys; a few at a time are cheapest so.
         """
         self._check_open()
+        check_requests(requests)
+        if partition is not None:
+            check_number("partition", partition)
         return await self._publisher.publish_many(
             (request if isinstance(request, Outgoing) else self.prepare(request) for request in requests), partition
         )
@@ -155,9 +169,9 @@ class Client:
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
-        Raises NoAnswerError after ``timeout`` seconds, LostAnswerError when later requests were answered instead,
-        AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not read any more,
-        which is a ClientClosedError where this client was closed.
+        Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
+        answered instead, AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not
+        read any more, which is a ClientClosedError where this client was closed.
         """
         self._check_open()
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
@@ -178,6 +192,10 @@ class Client:
     ) -> AsyncIterator[AnswerReader]:
         """Read answers by chunks; see :meth:`answers`."""
         self._check_open()
+        if partitions is not None:
+            check_numbers("partitions", partitions)
+        if isinstance(from_, Mapping):
+            check_numbers("from_", from_)
         reader = AnswerReader(
             self._cluster.consumer(),
             self._results,
@@ -186,11 +204,8 @@ class Client:
             look_back=self._look_back,
             clock=self._clock,
         )
-        try:
-            await reader.start()
+        async with self._started(reader):
             yield reader
-        finally:
-            await reader.stop()
 
     @asynccontextmanager
     async def group_reader(self, group: str, from_: str | dt.datetime = "latest") -> AsyncIterator[GroupReader]:
@@ -199,6 +214,7 @@ class Client:
         Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
         """
         self._check_open()
+        check_name("group", group)
         reader = GroupReader(
             self._cluster.consumer(group=group),
             self._cluster.consumer(),
@@ -207,11 +223,8 @@ class Client:
             look_back=self._look_back,
             clock=self._clock,
         )
-        try:
-            await reader.start()
+        async with self._started(reader):
             yield reader
-        finally:
-            await reader.stop()
 
     async def answers(
         self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
@@ -228,13 +241,16 @@ class Client:
         if group is None:
             async with self.reader(from_, partitions=partitions) as reader:
                 while True:
-                    for answer in await reader.read():
+                    for answer in await self._read(reader):
                         yield answer
         if partitions is not None or isinstance(from_, Mapping):
-            raise TypeError("the group shares out partitions and keeps their places: from_ is a word or a time")
+            name = "from_" if partitions is None else "partitions"
+            raise ArgumentError(
+                f"{name}: the group shares out partitions and keeps their places; from_ is a word or a time."
+            )
         async with self.group_reader(group, from_) as member:
             while True:
-                for answer in await member.read():
+                for answer in await self._read(member):
                     if member.owns(answer):
                         yield answer
                         member.mark(answer)
@@ -242,8 +258,54 @@ class Client:
                 await member.commit(every_s=COMMIT_S)
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise ClientClosedError("This client is closed; connect anew.")
+        if not self._open:
+            raise ClientClosedError(
+                "This client is closed; connect anew."
+                if self._entered
+                else "This client is not connected yet: use it within `async with`."
+            )
+
+    async def _read(self, reader: AnswerReader | GroupReader) -> list[Answer]:
+        self._check_open()
+        try:
+            return await reader.read()
+        except KafkaError:
+            # Its consumer was stopped under it by the end of the client, which says more.
+            self._check_open()
+            raise
+
+    @asynccontextmanager
+    async def _started(self, reader: AnswerReader | GroupReader) -> AsyncIterator[None]:
+        """Around the use of a reader, which ends no later than this client."""
+        try:
+            await reader.start()
+            self._check_open()
+        except BaseException:
+            await reader.stop()
+            raise
+        self._readers.add(reader)
+        try:
+            yield
+        finally:
+            await self._stop_reader(reader)
+
+    async def _stop_reader(self, reader: AnswerReader | GroupReader) -> None:
+        """Stop it once: its user and the client's end may both come, also at the same time."""
+        async with self._stops:
+            if reader in self._readers:
+                try:
+                    await reader.stop()
+                finally:
+                    self._readers.discard(reader)
+
+    async def _stop_awaiter(self) -> None:
+        if self._awaiter is not None:
+            await self._awaiter.stop(
+                ClientClosedError(
+                    "The client was closed before the answer came: whether the request is answered is unknown. "
+                    "Await what is under way before the end of its `async with`."
+                )
+            )
 
     async def _started_awaiter(self) -> Awaiter:
         async with self._awaiter_starts:

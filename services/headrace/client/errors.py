@@ -5,7 +5,13 @@ from __future__ import annotations
 from headrace.core.errors import UserError
 
 
-class NoAnswerError(UserError):
+class ArgumentError(UserError, TypeError, ValueError):
+    """What was given for an argument is none of what it may be. The message begins with the argument's name."""
+
+    exit_code = 2
+
+
+class NoAnswerError(UserError, TimeoutError):
     """The answer did not come in time. The request may still be answered later, unless its timeout says otherwise."""
 
 
@@ -22,4 +28,7 @@ class AnswersEndedError(UserError):
 
 
 class ClientClosedError(AnswersEndedError):
-    """The client was closed, by the end of its ``async with``, under a call that was under way or before a new one."""
+    """The client was closed, by the end of its ``async with``, under a call that was under way or before a new one.
+
+    One that was not entered yet is closed as well.
+    """

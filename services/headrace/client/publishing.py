@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from headrace.client.arguments import check_headers, check_request, key_bytes, timeout_milliseconds
+from headrace.client.errors import ClientClosedError
 from headrace.kafka.errors import ProducerDeadError
 from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
-from headrace_schemas.errors import BadHeaderError
-from headrace_schemas.headers import MAX_TIMEOUT_MS, TIMEOUT_MS, content_type
+from headrace_schemas.headers import TIMEOUT_MS, content_type
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.writing import Encode, compile_writer
@@ -46,20 +47,16 @@ def prepare(
     Any other request is written by ``encode``, by default as our own record: :meth:`Client.prepare` and
     :func:`~headrace_schemas.writing.compile_writer` know other shapes. ``id`` is for a bare text;
     ``timeout`` is in seconds, after which the request is answered `expired`.
-    Raises a WireError for what a worker would refuse.
+    Raises a WireError for what a worker would refuse, and an ArgumentError for what is no request, key or header.
     """
+    check_request(request, id)
+    check_headers(headers)
     if isinstance(request, str):
         request = ClassifyRequest(text=request, id=id)
-    elif id is not None:
-        raise TypeError("id is for a text; this record brings its own")
     value = encode(request, content_type(headers)) if isinstance(request, ClassifyRequest) else request
     if timeout is not None:
-        milliseconds = round(timeout * 1000)
-        if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-            allowed = f"from 0.001 to {MAX_TIMEOUT_MS / 1000:g} seconds are allowed"
-            raise BadHeaderError(f"header {TIMEOUT_MS}", f"{timeout} s is out of range: {allowed}")
-        headers = (*headers, (TIMEOUT_MS, b"%d" % milliseconds))
-    return Outgoing(value, key.encode() if isinstance(key, str) else key, headers)
+        headers = (*headers, (TIMEOUT_MS, b"%d" % timeout_milliseconds(timeout)))
+    return Outgoing(value, key_bytes(key), headers)
 
 
 class Publisher:
@@ -70,17 +67,17 @@ class Publisher:
         self._topic = topic
         self._producer: Producer | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
 
     async def start(self) -> None:
         """Connect. Raises a KafkaError when that fails."""
-        producer = self._new_producer()
-        await producer.start()
-        self._producer = producer
+        self._closed = False
+        await self._alive()
 
     async def stop(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.stop()
+        """Disconnect; who publishes meanwhile or later gets ClientClosedError and connects to nothing."""
+        self._closed = True
+        await self._drop(self._producer)
 
     async def publish(self, record: Outgoing, partition: int | None = None) -> Published:
         """Append ``record``. Raises a KafkaError; then it is unknown whether it was appended."""
@@ -88,7 +85,7 @@ class Publisher:
         try:
             appended = await producer.send(self._topic, record, partition=partition)
         except ProducerDeadError:
-            await self.stop()
+            await self._drop(producer)
             raise
         return _published(record, appended)
 
@@ -103,7 +100,7 @@ class Publisher:
             try:
                 places = await producer.send_many(self._topic, batch, partition=partition)
             except ProducerDeadError:
-                await self.stop()
+                await self._drop(producer)
                 raise
             published.extend(map(_published, batch, places))
         return published
@@ -114,10 +111,25 @@ class Publisher:
 
     async def _alive(self) -> Producer:
         async with self._starting:
-            if self._producer is None:
-                await self.start()
-        assert self._producer is not None  # noqa: S101 - start sets it or raises
-        return self._producer
+            self._check_open()
+            if (producer := self._producer) is None:
+                producer = self._new_producer()
+                await producer.start()
+                if self._closed:
+                    await producer.stop()
+                    self._check_open()
+                self._producer = producer
+        return producer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("The client was closed while it published: what was not acknowledged may be lost.")
+
+    async def _drop(self, producer: Producer | None) -> None:
+        """Let go of ``producer``, unless another one took its place or it was let go of already."""
+        if producer is not None and producer is self._producer:
+            self._producer = None
+            await producer.stop()
 
 
 def _published(record: Outgoing, appended: Appended) -> Published:

@@ -195,12 +195,12 @@ async def producer(cluster: AioKafkaCluster, names: Names) -> None:
 
 async def reader(cluster: AioKafkaCluster, names: Names) -> None:
     """Read alone, then in a group."""
-    client = Client(cluster, requests=names.requests, results=names.results)
-    async with client.reader("beginning") as alone:
-        await alone.read(timeout_s=0.1)
-    async with client.group_reader(names.reader_groups[0], "beginning") as member:
-        while True:
-            await member.read(timeout_s=0.5)
+    async with Client(cluster, requests=names.requests, results=names.results) as client:
+        async with client.reader("beginning") as alone:
+            await alone.read(timeout_s=0.1)
+        async with client.group_reader(names.reader_groups[0], "beginning") as member:
+            while True:
+                await member.read(timeout_s=0.5)
 
 
 async def labeller(cluster: AioKafkaCluster, names: Names) -> None:

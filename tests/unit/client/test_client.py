@@ -11,10 +11,12 @@ import pytest
 from headrace.client import (
     AnswerLogError,
     AnswersEndedError,
+    ArgumentError,
     Client,
     ClientClosedError,
     LostAnswerError,
     NoAnswerError,
+    connect,
     prepare,
 )
 from headrace.kafka.errors import ConsumerDeadError, ProducerDeadError
@@ -22,7 +24,7 @@ from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.partitioner import partition_of_key
 from headrace_schemas.codec import decode_request
-from headrace_schemas.errors import BadHeaderError, TextTooLargeError
+from headrace_schemas.errors import TextTooLargeError
 from headrace_schemas.headers import read_timeout_ms
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, Status
@@ -109,7 +111,7 @@ async def test_a_record_of_ones_own_goes_as_it_is(stage: Scene) -> None:
 async def test_what_a_worker_would_refuse_is_not_sent(stage: Scene) -> None:
     with pytest.raises(TextTooLargeError):
         await stage.client.publish("x" * 70_000)
-    with pytest.raises(BadHeaderError, match="timeout-ms"):
+    with pytest.raises(ArgumentError, match="timeout: 0 s"):
         await stage.client.publish("x", timeout=0)
     assert not stage.records(partition=0)
     assert not stage.records(partition=1)
@@ -359,3 +361,149 @@ def test_bytes_and_records_bring_their_own_id() -> None:
     with pytest.raises(TypeError, match="brings its own"):
         prepare(b"{}", id="1")
     assert prepare(ClassifyRequest(text="a", id="1")) == Outgoing(b'{"text":"a","id":"1"}', None, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("id", {"id": 7}),
+        ("request", {"request": None}),
+        ("request", {"request": {"text": "x"}}),
+        ("key", {"key": 7}),
+        ("key", {"key": "\ud800"}),
+        ("headers", {"headers": {"tenant": b"a"}}),
+        ("headers", {"headers": "tenant"}),
+        ("headers", {"headers": [("tenant", "a")]}),
+        ("headers", {"headers": ["ab"]}),
+        ("headers", {"headers": None}),
+        ("timeout", {"timeout": -1}),
+        ("timeout", {"timeout": float("nan")}),
+        ("timeout", {"timeout": float("inf")}),
+        ("timeout", {"timeout": "5"}),
+        ("timeout", {"timeout": True}),
+        ("timeout", {"timeout": 1e12}),
+    ],
+)
+def test_what_a_request_can_not_be_made_of_is_told_by_the_name_of_the_argument(name: str, given: Any) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        for call in (stage.client.publish, stage.client.classify):
+            with pytest.raises(ArgumentError, match=rf"^{name}: "):
+                await call(**{"request": "x", **given})
+        assert not any(stage.records(partition=number) for number in (0, 1))
+
+    play()
+
+
+@scene
+async def test_many_requests_are_no_single_text_and_partitions_are_numbers(stage: Scene) -> None:
+    wrong: list[Any] = ["a string", b"bytes", {"text": "x"}, ClassifyRequest(text="x"), prepare("x"), None, 7]
+    for requests in wrong:
+        with pytest.raises(ArgumentError, match=r"^requests: "):
+            await stage.client.publish_many(requests)
+    with pytest.raises(ArgumentError, match=r"^request: "):
+        await stage.client.publish_many([None])  # type: ignore[list-item]
+    calls: list[Any] = [-1, "0", True]
+    for partition in calls:
+        with pytest.raises(ArgumentError, match=r"^partition: "):
+            await stage.client.publish("x", partition=partition)
+    read: list[tuple[str, dict[str, Any]]] = [
+        ("partitions", {"partitions": 0}),
+        ("partitions", {"partitions": ["0"]}),
+        ("from_", {"from_": {"0": 5}}),
+        ("group", {"group": ""}),
+        ("group", {"group": 7}),
+        ("partitions", {"group": "billing", "partitions": [0]}),
+    ]
+    for name, given in read:
+        with pytest.raises(ArgumentError, match=rf"^{name}: "):
+            await anext(stage.client.answers(**given))
+    assert not any(stage.records(partition=number) for number in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("bootstrap", {"bootstrap": ["127.0.0.1:9092"]}),
+        ("bootstrap", {"bootstrap": ""}),
+        ("kafka", {"kafka": {"bootstrap": "127.0.0.1:9092"}}),
+        ("requests", {"requests": None}),
+        ("results", {"results": 7}),
+        ("max_batch", {"max_batch": "8"}),
+        ("max_batch", {"max_batch": 0}),
+        ("shape", {"shape": {"text_path": "a"}}),
+    ],
+)
+def test_what_can_not_be_connected_with_is_told_by_the_name_of_the_argument(name: str, given: Any) -> None:
+    async def main() -> None:
+        async with connect(**given):
+            raise AssertionError
+
+    with pytest.raises(ArgumentError, match=rf"^{name}: "):
+        asyncio.run(main())
+
+
+@scene
+async def test_a_client_that_is_not_entered_connects_to_nothing(stage: Scene) -> None:
+    client = Client(stage.cluster, clock=stage.clock)
+    for early in (client.classify("early"), client.publish("early"), client.publish_many(["early"])):
+        with pytest.raises(ClientClosedError, match="async with"):
+            await early
+    with pytest.raises(ClientClosedError, match="async with"):
+        await anext(client.answers("earliest"))
+    assert not any(stage.records(partition=number) for number in (0, 1))
+
+
+@scene
+async def test_what_publishes_many_while_the_client_closes_connects_to_nothing_any_more(stage: Scene) -> None:
+    publishing, closed = asyncio.Event(), asyncio.Event()
+
+    def endless() -> Any:
+        while True:
+            publishing.set()
+            yield "text"
+
+    async def slow(name: str) -> None:
+        if name == "produce.after":
+            await closed.wait()
+
+    async with Client(stage.cluster, clock=stage.clock) as client:
+        stage.fault = slow
+        waiting = asyncio.create_task(client.publish_many(endless()))
+        await publishing.wait()
+    closed.set()
+    with pytest.raises((ClientClosedError, ProducerDeadError)):
+        await waiting
+
+
+def test_no_answer_is_a_timeout() -> None:
+    assert issubclass(NoAnswerError, TimeoutError)
+    assert str(NoAnswerError("No answer.")) == "No answer."
+
+
+@pytest.mark.parametrize("group", [None, "billing"])
+def test_a_break_out_of_the_answers_leaves_no_reader_behind_the_end_of_the_client(group: str | None) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        stage.writer.start()
+        stopped: list[str] = []
+        async with Client(stage.cluster, clock=stage.clock) as client:
+            answers = client.answers("earliest", group=group)
+            await client.publish("seen")
+            async for _ in answers:
+                break
+            kept = next(iter(client._readers))
+            stop = kept.stop
+
+            async def watched() -> None:
+                stopped.append("stopped")
+                await stop()
+
+            kept.stop = watched  # type: ignore[method-assign]
+        assert stopped == ["stopped"]
+        with pytest.raises(ClientClosedError):
+            await anext(answers)
+        await answers.aclose()
+        assert stopped == ["stopped"]
+
+    play()
