@@ -21,6 +21,7 @@ COMMANDS = {
     "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
     "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
+    "predict": Mounted("headrace.commands.predict:predict", "Label the texts of a file, without Kafka."),
     "bench-backend": Mounted(
         "headrace.commands.bench_backend:bench_backend", "Time a backend alone; suggest a batch bound."
     ),

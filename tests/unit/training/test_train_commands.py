@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from typer.testing import CliRunner
 
 from headrace.commands.common import Invocation
 from headrace.commands.evaluate import evaluate
+from headrace.commands.predict import predict
 from headrace.commands.train import train
 from headrace.core.errors import UserError
 
 app = typer.Typer()
 app.command()(train)
 app.command()(evaluate)
+app.command()(predict)
 
 # Evaluates an artifact in a process of its own and says whether torch came along.
 WITHOUT_TORCH = """
@@ -83,6 +86,30 @@ def test_evaluate_shows_the_rows_that_are_answered_wrongly(trained):
     assert (line["row"], line["label"], line["text"]) == ("4", "dusk", "fog")
     assert row["answered"] in {"day", "night"}
     assert "1 of 4 rows are answered wrongly" in screen
+
+
+def test_predict_labels_every_text_of_a_file_as_evaluate_counts_it(trained, tmp_path):
+    folder, _, _ = trained
+    texts = ["sun and light", "moon and stars", 'a "quoted",\nodd text']
+    table = tmp_path / "texts.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("number", "body"), *enumerate(texts)])
+    given = ("predict", folder / "m.safetensors", table, "--text-column", "body", "--id-column", "number")
+    rows = [json.loads(line) for line in invoke(*given).output.splitlines()]
+    lines = list(csv.DictReader(io.StringIO(invoke(*given, "--csv").output)))
+
+    assert [(row["number"], row["text"]) for row in rows] == [(str(at), text) for at, text in enumerate(texts)]
+    assert [row["label"] for row in rows[:2]] == ["day", "night"]
+    assert [(line["number"], line["label"], line["text"]) for line in lines] == [
+        (row["number"], row["label"], row["text"]) for row in rows
+    ]
+
+
+def test_predict_names_the_row_whose_text_is_none(trained, tmp_path):
+    folder, _, _ = trained
+    (tmp_path / "texts.jsonl").write_text('{"text": "sun"}\n{"text": 7}\n')
+    with pytest.raises(UserError, match=r"line 2.*must be a string, not int"):
+        invoke("predict", folder / "m.safetensors", tmp_path / "texts.jsonl")
 
 
 def test_both_backends_report_the_same(trained):
