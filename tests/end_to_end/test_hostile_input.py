@@ -23,7 +23,7 @@ from headrace.client import Client, prepare
 from headrace.client.dead_letters import Found, read_dead_letters
 from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
@@ -102,7 +102,7 @@ async def test_a_flood_of_rubbish_fails_with_its_reasons_and_every_good_request_
     mixed = []
     for number, kind in enumerate(bad):
         value, headers = rubbish(kind, text(number))
-        mixed += [text(number), prepare(value, headers=headers)]
+        mixed += [text(number), Outgoing(value, headers=headers)]
     async with place.client() as client, place.worker():
         published = await client.publish_many(mixed)
         found = await outcomes(client, len(mixed))

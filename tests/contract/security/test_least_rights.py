@@ -131,7 +131,8 @@ async def read_in_a_group(guarded: Guarded) -> None:
     read = 0
     async with (
         within(LIMIT_S, "the reading of all answers by a group"),
-        client(guarded, "reader").group_reader(GROUP, "beginning") as member,
+        client(guarded, "reader") as only_reads,
+        only_reads.group_reader(GROUP, "beginning") as member,
     ):
         while read <= TEXTS:
             for answer in await member.read():
