@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from headrace.client.errors import ArgumentError
+from headrace.core.printable import given_as
 from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.headers import MAX_TIMEOUT_MS
 from headrace_schemas.records import ClassifyRequest
-
-_LONGEST_SHOWN: Final = 60
 
 
 def check_instance(name: str, given: object, kinds: type | tuple[type, ...], allowed: str) -> None:
     """Raise ArgumentError unless ``given`` is one of ``kinds``; a bool is no number."""
     if not isinstance(given, kinds) or isinstance(given, bool):
-        raise ArgumentError(f"{name}: {allowed} is needed, not {_shown(given)}.")
+        raise ArgumentError(f"{name}: {allowed} is needed, not {given_as(given)}.")
 
 
 def check_name(name: str, given: object) -> None:
@@ -37,7 +36,7 @@ def check_number(name: str, given: object, *, least: int = 0) -> None:
 def check_numbers(name: str, given: Any) -> None:
     """Raise ArgumentError unless ``given`` has partition numbers."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ArgumentError(f"{name}: a list of partition numbers is needed, not {_shown(given)}.")
+        raise ArgumentError(f"{name}: a list of partition numbers is needed, not {given_as(given)}.")
     for number in given:
         check_number(name, number)
 
@@ -56,7 +55,7 @@ def check_requests(requests: object) -> None:
     """Raise ArgumentError unless ``requests`` are many."""
     one = isinstance(requests, str | bytes | ClassifyRequest | Outgoing | Mapping)
     if one or not isinstance(requests, Iterable):
-        raise ArgumentError(f"requests: a list or another iterable of requests is needed, not {_shown(requests)}.")
+        raise ArgumentError(f"requests: a list or another iterable of requests is needed, not {given_as(requests)}.")
 
 
 def key_bytes(key: object) -> bytes | None:
@@ -67,19 +66,19 @@ def key_bytes(key: object) -> bytes | None:
     try:
         return str(key).encode()
     except UnicodeEncodeError:
-        raise ArgumentError(f"key: {_shown(key)} can't be written as UTF-8.") from None
+        raise ArgumentError(f"key: {given_as(key)} can't be written as UTF-8.") from None
 
 
 def check_headers(headers: Headers) -> None:
     """Raise ArgumentError unless ``headers`` are pairs of a name and bytes."""
     if not isinstance(headers, list | tuple):
-        raise ArgumentError(f'headers: a list of pairs such as [("tenant", b"a")] is needed, not {_shown(headers)}.')
+        raise ArgumentError(f'headers: a list of pairs such as [("tenant", b"a")] is needed, not {given_as(headers)}.')
     for header in headers:
         match header:
             case (str(), bytes() | None):
                 continue
         raise ArgumentError(
-            f'headers: each is a pair of a name and bytes such as ("tenant", b"a"), not {_shown(header)}.'
+            f'headers: each is a pair of a name and bytes such as ("tenant", b"a"), not {given_as(header)}.'
         )
 
 
@@ -90,8 +89,3 @@ def timeout_milliseconds(timeout: float) -> int:
         return milliseconds
     allowed = f"from 0.001 to {MAX_TIMEOUT_MS / 1000:g} seconds are allowed"
     raise ArgumentError(f"timeout: {timeout} s is out of range: {allowed}.")
-
-
-def _shown(given: object) -> str:
-    text = repr(given)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,28 +60,13 @@ def predicted(
     from headrace.training.answering import answer_scored
 
     threshold = backend.artifact.about.threshold or 0.0
-    for chunk in _chunks(rows):
+    while chunk := list(islice(rows, CHUNK)):
         texts = [_text(row, text_column) for row in chunk]
         answered = answer_scored(backend, texts)
-        for row, text, label, score in zip(chunk, texts, answered.labels, answered.scores, strict=True):
+        for row, text, label, exact in zip(chunk, texts, answered.labels, answered.scores, strict=True):
             known = {} if id_column is None else {id_column: row.values[id_column]}
-            yield {
-                **known,
-                "label": label if round(score, 6) >= threshold else None,
-                "score": round(score, 6),
-                "text": text,
-            }
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[Sequence[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+            score = round(exact, 6)
+            yield {**known, "label": label if score >= threshold else None, "score": score, "text": text}
 
 
 def _text(row: Row, column: str) -> str:

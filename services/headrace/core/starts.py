@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Final, Literal
 
 from headrace.core.errors import UserError
+from headrace.core.printable import given_as
 
 Start = Literal["earliest", "latest"] | int
 """The log's beginning, its end, or the first record from a time on, in milliseconds since the Unix epoch."""
@@ -24,7 +25,6 @@ _WORDS: Final[dict[str, Literal["earliest", "latest"]]] = {
     "end": "latest",
 }
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_LONGEST_SHOWN: Final = 60
 
 
 class StartError(UserError, ValueError):
@@ -41,7 +41,7 @@ def parse_start(given: object) -> Start:
     if isinstance(given, dt.datetime):
         return _milliseconds(given, given)
     if not isinstance(given, str):
-        raise StartError(f"{_shown(given)} is no place to begin at: allowed are {ALLOWED}.")
+        raise StartError(f"{given_as(given)} is no place to begin at: allowed are {ALLOWED}.")
     if (word := _WORDS.get(given)) is not None:
         return word
     try:
@@ -49,7 +49,7 @@ def parse_start(given: object) -> Start:
     except ValueError:
         near = get_close_matches(given.strip().lower(), _WORDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise StartError(f"{_shown(given)} is no place to begin at: allowed are {ALLOWED}.{hint}") from None
+        raise StartError(f"{given_as(given)} is no place to begin at: allowed are {ALLOWED}.{hint}") from None
     return _milliseconds(moment, given)
 
 
@@ -57,10 +57,5 @@ def _milliseconds(moment: dt.datetime, given: object) -> int:
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
     # Kafka takes negative times for its own marks of the log's ends.
     if (since := (aware - _EPOCH) // dt.timedelta(milliseconds=1)) < 0:
-        raise StartError(f"{_shown(given)} lies before 1970, and no record does. For all there is, say earliest.")
+        raise StartError(f"{given_as(given)} lies before 1970, and no record does. For all there is, say earliest.")
     return since
-
-
-def _shown(given: object) -> str:
-    text = repr(given)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
