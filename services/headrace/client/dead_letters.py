@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
 from headrace.core.public_keys import key_id
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster, Record, TopicPartition
+from headrace.kafka.interface import Cluster
 from headrace.kafka.keeping import open_letter
-from headrace.kafka.range_reader import read_ranges
+from headrace.kafka.range_reader import read_topic
 from headrace.kafka.sealing import PrivateKey
 from headrace.logs import event
 from headrace_schemas.dead_letters import (
@@ -23,6 +22,8 @@ from headrace_schemas.dead_letters import (
 )
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.records import DeadLetter
+
+LETTERS = "dead letters"
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ async def read_dead_letters(
 
     What is written meanwhile is not read, so a replay never sees what it causes. Raises a KafkaError.
     """
-    async for record in _records(cluster, topic, {number for number, _ in places}):
+    async for record in read_topic(cluster, topic, LETTERS, {number for number, _ in places}):
         if (places and (record.partition, record.offset) not in places) or replayed_offset(record.headers) is not None:
             continue
         where = place(record.topic, record.partition, record.offset)
@@ -91,24 +92,8 @@ async def read_replayed(cluster: Cluster, topic: str) -> Replayed:
     Without them a second run over all letters would publish each record once more. Raises a KafkaError.
     """
     places, origins = set[tuple[int, int]](), set[str]()
-    async for record in _records(cluster, topic):
+    async for record in read_topic(cluster, topic, LETTERS):
         if (offset := replayed_offset(record.headers)) is not None:
             places.add((record.partition, offset))
             origins.add((record.key or b"").decode("utf-8", "replace"))
     return Replayed(frozenset(places), frozenset(origins))
-
-
-async def _records(cluster: Cluster, topic: str, only: Collection[int] = ()) -> AsyncIterator[Record]:
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
-        numbers = await consumer.partitions_of(topic)
-        if not numbers:
-            raise UnknownTopicError(f"There is no topic {topic} to read dead letters from.")
-        names = [TopicPartition(topic, number) for number in sorted(numbers) if not only or number in only]
-        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-        async for records in read_ranges(consumer, begins, ends):
-            for record in records:
-                yield record
-    finally:
-        await consumer.stop()

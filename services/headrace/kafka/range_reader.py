@@ -7,10 +7,10 @@ is known from where the consumer stands, or from a broker that says so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
+from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 
 CHUNK = 2000
 FETCH_S = 0.5
@@ -66,3 +66,24 @@ async def read_ranges(
             )
     # A consumer that is assigned something keeps asking for it, and its other requests wait behind that.
     consumer.assign(())
+
+
+async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int] = ()) -> AsyncIterator[Record]:
+    """Iterate over the records that ``topic`` holds now, of the partitions ``only`` where some are named.
+
+    What is written meanwhile is not read. Raises UnknownTopicError where there is no such topic, which names ``of``:
+    what was to be read. Raises as read_ranges does.
+    """
+    consumer = cluster.consumer()
+    try:
+        await consumer.start()
+        numbers = await consumer.partitions_of(topic)
+        if not numbers:
+            raise UnknownTopicError(f"There is no topic {topic} to read {of} from.")
+        names = [TopicPartition(topic, number) for number in sorted(numbers) if not only or number in only]
+        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+        async for records in read_ranges(consumer, begins, ends):
+            for record in records:
+                yield record
+    finally:
+        await consumer.stop()

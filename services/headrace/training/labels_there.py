@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster, Record, TopicPartition
-from headrace.kafka.range_reader import read_ranges
+from headrace.kafka.interface import Cluster, Record
+from headrace.kafka.range_reader import read_topic
 from headrace_schemas.codec import decode_label
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
@@ -32,23 +31,12 @@ async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None
     """
     wanted = None if only is None else {id_.encode() for id_ in only}
     last: dict[bytes, Record] = {}
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
-        numbers = await consumer.partitions_of(topic)
-        if not numbers:
-            raise UnknownTopicError(f"There is no topic {topic} to read labels from; `headrace topics apply` makes it.")
-        names = [TopicPartition(topic, number) for number in sorted(numbers)]
-        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-        async for records in read_ranges(consumer, begins, ends):
-            for record in records:
-                if record.key is None or (wanted is not None and record.key not in wanted):
-                    continue
-                before = last.get(record.key)
-                if before is None or before.partition == record.partition or before.timestamp <= record.timestamp:
-                    last[record.key] = record
-    finally:
-        await consumer.stop()
+    async for record in read_topic(cluster, topic, "labels"):
+        if record.key is None or (wanted is not None and record.key not in wanted):
+            continue
+        before = last.get(record.key)
+        if before is None or before.partition == record.partition or before.timestamp <= record.timestamp:
+            last[record.key] = record
     return [
         _there(key.decode("utf-8", "backslashreplace"), record)
         for key, record in last.items()
