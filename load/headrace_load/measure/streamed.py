@@ -60,6 +60,8 @@ async def streamed(setting: Setting) -> Gathered:
             setting.show("settling", begun_us, producers, answered)
 
         expected = int(to_be_answered(sent, setting.answers).sum())
+        # A contender may have answered all before the first tick.
+        await show("settling")
         complete = await settled(answered_so_far, expected, workload.settle, tick)
         sampler.sample()
         metrics = grown(before, await scrape(running.metrics))
