@@ -19,6 +19,7 @@ from headrace.inference.serving import Serving
 from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
+from headrace.registry.finding import near_names
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelAlias, ModelVersion
 
@@ -201,10 +202,14 @@ class Follower:
         if target is None:
             pointer = self._log.aliases.get((self._name, self._alias))
             where = "no version yet" if pointer is None else f"{pointer.version}, of which there is no record"
-            self.waiting_for = (
-                f"alias {self._alias!r} of model {self._name!r} points at {where}: publish one with `headrace "
-                f"models publish FILE --alias {self._alias}`, or let a trainer do it"
+            near = near_names(self._log, self._name, self._alias) if pointer is None else []
+            # Who mistyped an alias must not be led to publish under it.
+            advice = (
+                f"did you mean {' or '.join(map(repr, near))}? `headrace models list` shows all"
+                if near
+                else f"publish one with `headrace models publish FILE --alias {self._alias}`, or let a trainer do it"
             )
+            self.waiting_for = f"alias {self._alias!r} of model {self._name!r} points at {where}: {advice}"
         elif self._retry.version != target.version:
             self.waiting_for = f"version {target.version} is being loaded"
         now = self._clock.monotonic()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from headrace.core.errors import UserError
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelVersion
+
+NEAR_NAMES = 3
 
 
 class VersionNotFoundError(UserError):
@@ -30,9 +34,17 @@ def find_version(log: ModelsLog, name: str, wanted: str) -> ModelVersion:
         raise VersionNotFoundError(
             f"{wanted!r} is the beginning of {len(fits)} versions of model {name!r}: {', '.join(sorted(fits))}."
         )
+    near = near_names(log, name, wanted)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise VersionNotFoundError(
-        f"Model {name!r} has no version or alias {wanted!r}; `headrace models list` shows those that there are."
+        f"Model {name!r} has no version or alias {wanted!r}; `headrace models list` shows those that there are.{hint}"
     )
+
+
+def near_names(log: ModelsLog, name: str, wanted: str) -> list[str]:
+    """Aliases and versions of model ``name`` that are spelled nearly like ``wanted``, the nearest first."""
+    spelled = {known.casefold(): known for of, known in [*log.versions, *log.aliases] if of == name and known != wanted}
+    return [spelled[near] for near in get_close_matches(wanted.casefold(), spelled, n=NEAR_NAMES, cutoff=0.75)]
 
 
 def _begins(version: str, wanted: str) -> bool:

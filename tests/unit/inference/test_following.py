@@ -286,6 +286,15 @@ def test_without_a_version_a_worker_waits_says_so_and_owns_no_partition(caplog):
 
 
 @story
+async def test_a_worker_whose_alias_is_mistyped_names_the_near_one_and_does_not_advise_to_publish(world):
+    await world.publish_version("v1")
+    await world.point_alias("v1", alias="champoin")
+    world.start(answering=Store(world).load)
+    await world.until(lambda: "did you mean 'champoin'?" in world.workers["w0"]._follower.waiting_for)
+    assert "publish" not in world.workers["w0"]._follower.waiting_for
+
+
+@story
 async def test_a_first_version_that_cannot_be_loaded_is_named_as_what_is_waited_for(world):
     store = Store(world)
     store.faults["v1"] = UserError("no such bucket")

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.finding import VersionNotFoundError, find_version
+from headrace.registry.finding import VersionNotFoundError, find_version, near_names
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelAlias
 from tests.support.versions import version_of
@@ -55,3 +55,14 @@ def test_what_names_none_or_several_is_refused(wanted: str, said: str) -> None:
 def test_another_models_versions_do_not_count() -> None:
     with pytest.raises(VersionNotFoundError):
         find_version(log(), "other", FIRST)
+
+
+@pytest.mark.parametrize("wanted", ["champoin", "Champion", "champio", "chmpion"])
+def test_a_mistyped_alias_is_answered_with_the_near_one(wanted: str) -> None:
+    with pytest.raises(VersionNotFoundError, match="Did you mean 'champion'"):
+        find_version(log(), "m", wanted)
+
+
+def test_a_name_that_is_like_none_or_like_one_of_another_model_gets_no_near_ones() -> None:
+    assert near_names(log(), "m", "zzz") == []
+    assert near_names(log(), "other", "champoin") == []
