@@ -16,9 +16,9 @@ from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
-from headrace.kafka.brokers.process import free_port
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
+from headrace.ports import free_ports
 from headrace_load.waiting import within
 from load.chaos.proxy import Proxy, proxied
 
@@ -172,7 +172,7 @@ async def cluster(nodes: int, folder: Path, config: Mapping[str, str] | None = N
     Raises BrokerStartError.
     """
     async with AsyncExitStack() as stack:
-        second = [free_port() for _ in range(nodes)]
+        second = free_ports(nodes)
         proxies = [await stack.enter_async_context(proxied(port)) for port in second]
 
         def of_node(node: int, settings: Mapping[str, str]) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ It shares the loop on purpose: a loop that hangs sends no heartbeats either, and
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +15,16 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from headrace.core.errors import UserError
 from headrace.core.printable import printable
+from headrace.logs import event
+from headrace.ports import LARGEST, PortError, why_not
 
 Check = Callable[[], str | None]
 """None when all is well, else what is not, for the person who reads the answer."""
 
+ADVICE = (
+    "Set admin.port to another, to 0 for any free one, or not at all for the next free one (the host is admin.host)."
+)
 LONGEST_HEAD = 8192
 MOST_CONNECTIONS = 32
 HEAD_S = 2.0
@@ -34,31 +39,39 @@ _PLAIN = "text/plain; charset=utf-8"
 _Reply = tuple[HTTPStatus, str, bytes]
 
 
-class AdminPortError(UserError):
-    """The admin port can't be opened."""
-
-
 @asynccontextmanager
 async def admin_server(
-    host: str, port: int, *, health: Check, ready: Check, registry: CollectorRegistry
+    host: str, port: int, *, neighbours: int = 0, health: Check, ready: Check, registry: CollectorRegistry
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; yields the port, a free one for 0. Raises AdminPortError when it is taken.
+    """Serve while the block runs; yields the port, a free one for 0. Raises PortError when it can't be listened on.
 
-    ``health`` says whether the process should go on, ``ready`` whether it does its work.
+    Where another process has it, the next ``neighbours`` ports are tried. ``health`` says whether the process should
+    go on, ``ready`` whether it does its work.
     """
     admin = _Admin(health, ready, registry)
+    server = await _open(admin, host, range(port, min(port + neighbours, LARGEST) + 1))
+    found = int(server.sockets[0].getsockname()[1])
+    if port in (0, found):
+        event("admin.listening", host=host, port=found)
+    else:
+        event("admin.listening", host=host, port=found, instead_of=port, why="another process has that one")
     try:
-        server = await asyncio.start_server(admin.connected, host, port, limit=LONGEST_HEAD)
-    except OSError as error:
-        raise AdminPortError(
-            f"The admin port {host}:{port} can't be opened ({error.strerror or error}). "
-            "Choose another by admin.port, or 0 for a free one."
-        ) from error
-    try:
-        yield server.sockets[0].getsockname()[1]
+        yield found
     finally:
         server.close()
         await admin.finish()
+
+
+async def _open(admin: _Admin, host: str, ports: range) -> asyncio.Server:
+    for port in ports:
+        try:
+            return await asyncio.start_server(admin.connected, host, port, limit=LONGEST_HEAD)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                continue
+            which = f"{host}:{port}" if port == ports[0] else f"{host}:{ports[0]} to {port}"
+            raise PortError(f"The admin port can't listen on {which}: {why_not(error)}. {ADVICE}") from error
+    raise PortError(f"There is no port {ports.start}. {ADVICE}")
 
 
 class _Connection:

@@ -18,10 +18,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.brokers.process import free_port
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from headrace.model.places import places_of
+from headrace.ports import free_ports
 from headrace.security.private_folder import PrivateFolder
 from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource
 from headrace.training.ranks.labels import read_partitions
@@ -153,7 +153,7 @@ async def test_machines_meet_at_one_address_and_go_on_together_after_the_rank_of
     data = tmp_path / "data.jsonl"
     lines = (msgspec.json.decode(record.value, type=LabelledText) for record in labels(300))
     data.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    port = free_port()
+    port = free_ports(1)[0]
     machines = [Run(tmp_path / "machines", FileSource(data=str(data)), "127.0.0.1:1")]
     machines.append(copy(machines[0]))
     machines[1].said, machines[1].folder = [], tmp_path / "second"

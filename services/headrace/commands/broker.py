@@ -39,7 +39,7 @@ def broker(
     ),
     nodes: Annotated[int, typer.Option(help="1, or 3 for the apache kind.")] = 1,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of the first node; a free one by default.")
+        int | None, typer.Option(min=0, max=65535, help="Port of the first node; by default, or 0, a free one.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Directory that keeps the apache kind's data; without it nothing is kept.")
@@ -50,7 +50,7 @@ def broker(
         raise typer.BadParameter("The embedded broker is one node and keeps nothing; use --kind apache.")
     if nodes not in (1, 3):
         raise typer.BadParameter("Apache Kafka starts with 1 or 3 nodes.", param_hint="--nodes")
-    asyncio.run(_run(kind, nodes, port, data))
+    asyncio.run(_run(kind, nodes, port or None, data))
 
 
 async def _run(kind: BrokerKind, nodes: int, port: int | None, data: Path | None) -> None:

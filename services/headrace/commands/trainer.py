@@ -166,13 +166,15 @@ async def _admin(
     settings: Settings, registry: CollectorRegistry, ready: Callable[[], str | None]
 ) -> AsyncIterator[None]:
     from headrace.admin import admin_server
-    from headrace.logs import event
 
-    host = settings.admin.host
     async with admin_server(
-        host, settings.admin.port_of(0), health=lambda: None, ready=ready, registry=registry
-    ) as port:
-        event("admin.listening", host=host, port=port)
+        settings.admin.host,
+        settings.admin.port_of(0),
+        neighbours=settings.admin.neighbours,
+        health=lambda: None,
+        ready=ready,
+        registry=registry,
+    ):
         yield
 
 

@@ -58,8 +58,14 @@ def worker(
     # Past its own limits a worker's stop is broken, and its parent's patience comes after that.
     patience = 3 * settings.worker.drain_timeout
     if processes > 1 and slot is None:
+        from headrace.admin import ADVICE
         from headrace.core.clock import SystemClock
+        from headrace.ports import check_free
         from headrace.supervisor import supervise
+
+        if settings.admin.port:
+            ports = [settings.admin.port_of(number) for number in range(processes)]
+            check_free(settings.admin.host, ports, who="The admin port", advice=ADVICE)
 
         def child(number: int) -> list[str]:
             return [sys.executable, "-m", "headrace", *sys.argv[1:], "--slot", str(number)]
@@ -91,7 +97,6 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
     from headrace.inference.service import Worker, WorkerTopics
     from headrace.kafka.aio import AioKafkaCluster
     from headrace.kafka.keeping import keeping
-    from headrace.logs import event
     from headrace.metrics import WorkerMetrics
 
     names = settings.topics.names()
@@ -105,11 +110,11 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
         async with admin_server(
             settings.admin.host,
             settings.admin.port_of(slot),
+            neighbours=settings.admin.neighbours,
             health=lambda: None,
             ready=lambda: STARTING if running is None else running.unready,
             registry=registry,
-        ) as port:
-            event("admin.listening", host=settings.admin.host, port=port)
+        ):
             # Made only now: a port that is taken leaves nothing behind.
             running = Worker(
                 cluster=AioKafkaCluster(settings.kafka),

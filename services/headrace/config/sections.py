@@ -13,6 +13,9 @@ from headrace.model.errors import StoreError
 from headrace.model.places import places_of
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
 
+DEFAULT_ADMIN_PORT = 9464
+ADMIN_NEIGHBOURS = 100
+
 Milliseconds = Annotated[int, Meta(gt=0, le=2**63 - 1)]
 
 
@@ -94,16 +97,26 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
 
 
 class AdminSettings(Section, frozen=True, kw_only=True):
-    """Where /healthz, /readyz and /metrics are served. Port 0 takes a free one; member N of several uses port + N."""
+    """Where /healthz, /readyz and /metrics are served. A port that is set is taken, or the process ends; member N of
+    several uses port + N. By default it is the first free one from DEFAULT_ADMIN_PORT on.
+    """
 
     host: Host = "127.0.0.1"
     """The address on which /healthz, /readyz and /metrics are served."""
-    port: Annotated[int, Meta(ge=0, le=65535)] = 9464
-    """The port of /healthz, /readyz and /metrics; 0 takes a free one, member N of several uses port + N."""
+    port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    """The port of /healthz, /readyz and /metrics; by default the first free one from 9464 on, with 0 any free one.
+    Member N of several uses port + N."""
+
+    @property
+    def neighbours(self) -> int:
+        """How many ports behind its own a member may take instead: one that was named is meant."""
+        return ADMIN_NEIGHBOURS if self.port is None else 0
 
     def port_of(self, slot: int) -> int:
-        """The port of the member in ``slot``, counted from 0."""
-        return self.port + slot if self.port else 0
+        """The port of the member in ``slot``, counted from 0; 0 is any."""
+        if self.port == 0:
+            return 0
+        return (DEFAULT_ADMIN_PORT if self.port is None else self.port) + slot
 
 
 class LogSettings(Section, frozen=True, kw_only=True):

@@ -10,10 +10,10 @@ import pytest
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.aio import connection as aio_connection
 from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
-from headrace.kafka.brokers.process import free_port
 from headrace.kafka.errors import BrokerUnavailableError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
+from headrace.ports import free_ports
 from tests.contract.kafka.helpers import read_from
 from tests.support.waiting import within
 
@@ -25,7 +25,7 @@ async def test_a_broker_that_refuses_idempotence_says_what_to_set(embedded_boots
 
 
 async def test_where_no_broker_listens_every_client_says_so(name):
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     cluster = AioKafkaCluster(KafkaSettings(bootstrap=address))
     for client in (cluster.consumer(group=name), cluster.producer(), cluster.admin()):
         with pytest.raises(BrokerUnavailableError, match=address):

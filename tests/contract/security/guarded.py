@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from headrace.core.secret import Secret
 from headrace.kafka.acls import Right
-from headrace.kafka.brokers.process import free_port
 from headrace.kafka.settings import KafkaSettings, client_options
+from headrace.ports import free_ports
 
 HOST = "localhost"
 """The one name in the certificates: by 127.0.0.1 the broker is reached as somebody else."""
@@ -132,7 +132,7 @@ def _write_for_broker(certificate: trustme.LeafCert, file: Path) -> None:
 
 def plan(folder: Path) -> Guarded:
     """Choose ports."""
-    login, mutual, outdated, brief = (f"{HOST}:{free_port()}" for _ in range(4))
+    login, mutual, outdated, brief = (f"{HOST}:{port}" for port in free_ports(4))
     return Guarded(plain="", login=login, mutual=mutual, outdated=outdated, brief=brief, folder=folder)
 
 

@@ -1,10 +1,12 @@
 import asyncio
+import logging
 import socket
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from headrace.admin import LONGEST_HEAD, MOST_CONNECTIONS, AdminPortError, Check, admin_server
+from headrace.admin import LONGEST_HEAD, MOST_CONNECTIONS, Check, admin_server
+from headrace.ports import PortError
 
 HOST = "127.0.0.1"
 
@@ -140,6 +142,37 @@ async def test_a_taken_port_is_named_with_what_to_do() -> None:
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(AdminPortError, match=rf"{port} can't be opened .* by admin\.port"):
+        with pytest.raises(PortError, match=rf"{port}: another process listens there\. Set admin\.port") as raised:
             async with admin_server(HOST, port, health=well, ready=well, registry=CollectorRegistry()):
                 pass
+        assert raised.value.exit_code == 2
+
+
+async def test_beside_a_taken_port_the_next_free_one_is_taken_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="headrace")
+    async with (
+        admin_server(HOST, 0, health=well, ready=well, registry=CollectorRegistry()) as first,
+        admin_server(HOST, first, neighbours=50, health=well, ready=well, registry=CollectorRegistry()) as second,
+    ):
+        assert first < second <= first + 50
+        assert (await ask(second, PROBE))[0] == 200
+    [_, said] = [record.fields for record in caplog.records if record.message == "admin.listening"]
+    assert (said["port"], said["instead_of"]) == (second, first)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "why"),
+    [("192.0.2.1", 0, "this machine has no such address"), ("nowhere.invalid", 0, r"[Nn]ame|known")],
+)
+async def test_a_host_that_is_not_this_machine_is_said_and_no_neighbour_is_tried(
+    host: str, port: int, why: str
+) -> None:
+    with pytest.raises(PortError, match=why):
+        async with admin_server(host, port, neighbours=5, health=well, ready=well, registry=CollectorRegistry()):
+            pass
+
+
+async def test_past_the_last_port_there_is_none() -> None:
+    with pytest.raises(PortError, match="no port 65536"):
+        async with admin_server(HOST, 65536, health=well, ready=well, registry=CollectorRegistry()):
+            pass

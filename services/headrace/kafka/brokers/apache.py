@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
-from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, free_port, wait_until_ready
+from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
+from headrace.ports import free_ports
 
 START_LIMIT_S = 300.0
 """A busy machine takes minutes; a broker that ends is noticed at once."""
@@ -67,16 +68,16 @@ async def apache_broker(
     ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
     server settings, and ``of_node`` does so for a node, by its number and its settings. ``scram`` maps the users that a
     fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start; without it
-    the data ends with the brokers. Raises BrokerStartError when Java, Maven or the jars are missing, or a node does not
-    come up.
+    the data ends with the brokers. Raises PortError when a port is taken, before anything starts, and BrokerStartError
+    when Java, Maven or the jars are missing, or a node does not come up.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
+    ports = broker_ports(port, nodes)
     java = java_binary()
     jars = await asyncio.to_thread(kafka_jars, cache_directory())
-    ports = [free_port() if port is None else port + node for node in range(nodes)]
-    addresses = [f"127.0.0.1:{number}" for number in ports]
-    voters = ",".join(f"{node}@127.0.0.1:{free_port()}" for node in range(nodes))
+    addresses = [f"{HOST}:{number}" for number in ports]
+    voters = ",".join(f"{node}@{HOST}:{number}" for node, number in enumerate(free_ports(nodes, ports)))
     with tempfile.TemporaryDirectory(prefix="headrace-kafka-") as temporary:
         base = log_dir or Path(temporary)
         settings = [

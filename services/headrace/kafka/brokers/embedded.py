@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, free_port, wait_until_ready
+from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
 from headrace.kafka.settings import KafkaSettings
 
 START_LIMIT_S = 120.0
@@ -24,8 +24,8 @@ START_LIMIT_S = 120.0
 async def embedded_broker(port: int | None = None) -> AsyncIterator[str]:
     """Run the embedded broker on 127.0.0.1 and give its bootstrap address.
 
-    ``port`` None takes a free one. Raises BrokerStartError when the wheel is not installed or the broker does not come
-    up.
+    ``port`` None takes a free one. Raises PortError when ``port`` is taken, before anything starts, and
+    BrokerStartError when the wheel is not installed or the broker does not come up.
     """
     async with embedded_process(port) as (bootstrap, _):
         yield bootstrap
@@ -34,7 +34,8 @@ async def embedded_broker(port: int | None = None) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def embedded_process(port: int | None = None) -> AsyncIterator[tuple[str, BrokerProcess]]:
     """As :func:`embedded_broker`, with the process beside the address."""
-    address = f"127.0.0.1:{port or free_port()}"
+    [number] = broker_ports(port, 1)
+    address = f"{HOST}:{number}"
     with tempfile.TemporaryDirectory(prefix="headrace-broker-") as directory:
         process = BrokerProcess(
             [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from headrace.core.errors import UserError
 from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
+from headrace.ports import check_free, free_ports
 
 POLL_S = 0.05
 LOG_TAIL_LINES = 25
@@ -24,11 +24,21 @@ class BrokerStartError(UserError):
     """A broker can't be started; the message says what is missing or what the broker printed last."""
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+HOST = "127.0.0.1"
+
+
+def broker_ports(first: int | None, nodes: int) -> list[int]:
+    """The ports of ``nodes`` brokers: ``first`` and those behind it, or free ones. Raises PortError for one taken."""
+    if first is None:
+        return free_ports(nodes)
+    ports = [first + node for node in range(nodes)]
+    check_free(
+        HOST,
+        ports,
+        who="The broker",
+        advice="Is one running already? --port takes another; without it the broker takes a free one.",
+    )
+    return ports
 
 
 class BrokerProcess:
@@ -38,6 +48,8 @@ class BrokerProcess:
         self.log_file = log_file
         self._argv = list(argv)
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_began = 0
+        """Where the log was when the process was started; a log that is kept holds former starts too."""
 
     @property
     def pid(self) -> int | None:
@@ -50,6 +62,7 @@ class BrokerProcess:
     def start(self) -> None:
         """Start it (again). Raises BrokerStartError when the program can't be run."""
         with self.log_file.open("ab") as log:
+            self._log_began = log.tell()
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own argument list, no shell
                     ending_with_parent(self._argv, signal.SIGKILL),
@@ -81,6 +94,8 @@ class BrokerProcess:
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     def start_error(self, reason: str) -> BrokerStartError:
+        if b"Address already in use" in self.log_file.read_bytes()[self._log_began :]:
+            return BrokerStartError(f"{reason} Another process took one of its ports in that moment: start it again.")
         return BrokerStartError(f"{reason} The end of its log ({self.log_file}):\n{self.log_tail()}")
 
 

@@ -23,6 +23,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: i
 
 from headrace.core.errors import UserError
 from headrace.logs import event
+from headrace.ports import why_not
 from headrace.training.ranks.exchange import Alone, Collective, Exchange
 from headrace.training.ranks.job import Job
 from headrace.training.ranks.output import RANK_FAILED
@@ -112,7 +113,7 @@ def _opened(told: Assignment, meeting: AcrossMachines) -> TCPStore:
     except OSError as error:
         raise RendezvousError(
             f"Training {told.job.id}: machine 0 can't listen on {meeting.listen}:{meeting.port}: "
-            f"{error.strerror or error}. The port is that of the rendezvous, the address is this machine's own."
+            f"{why_not(error)}. The port is that of the rendezvous, the address is this machine's own."
         ) from error
     return TCPStore(
         meeting.listen,
