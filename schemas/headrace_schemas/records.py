@@ -92,9 +92,16 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ranks: int = 1
     split: str | None = None
     """Names what decided which texts were trained on and which were test rows: the digest of a key, and the hashing.
-    Two versions with one name for it have the same texts among their test rows."""
+    Two versions with one name for it have the same texts among their test rows, but for labels ``lent`` or
+    ``borrowed``."""
     holdout: str | None = None
     """Digest of the texts that were left out of the training because the gate judges by them."""
+    lent: tuple[str, ...] = ()
+    """Labels of so few rows that some which the split calls test were trained on."""
+    borrowed: tuple[str, ...] = ()
+    """Labels of so few rows that some which the split would train on were test rows; a later version may learn them."""
+    unlearnt: tuple[str, ...] = ()
+    """Labels of the data that had no row to learn from, so that the version never answers them."""
 
 
 class Profile(msgspec.Struct, frozen=True):

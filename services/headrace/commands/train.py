@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from headrace.training.ranks.job import Job, Outcome
     from headrace.training.ranks.launch import Nodes
     from headrace.training.splitting import Splits
+    from headrace_schemas.records import Lineage
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
 QUICK_EPOCHS = 4
+LABELS_NAMED = 20
 
 
 def train(
@@ -262,6 +264,8 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
         f"fp32 beside it: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
         f" {outcome.float_report.macro_f1:.2%}; equal answers {equal:.2%}"
     )
+    for line in _of_labels(outcome.lineage):
+        console.print(line, markup=False)
     if outcome.lengths is not None:
         console.print(_lengths(outcome.lengths, outcome.longest_us or 0.0))
     # The hash on a line of its own, where no terminal breaks it.
@@ -271,6 +275,22 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
         f"{outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32), {outcome.epochs} epochs,"
         f" {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
     )
+
+
+def _of_labels(lineage: Lineage) -> Iterator[str]:
+    """Which labels the version can't answer, and of which so few rows are there that one changed its part."""
+    for what, names in (
+        ("Not learnt, as no row to learn from is left, and so never answered", lineage.unlearnt),
+        ("Of so few rows that one was moved into the test", lineage.borrowed),
+        ("Of so few rows that one of the test is learnt", lineage.lent),
+    ):
+        if names:
+            yield f"{what}: {_named(names)}"
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - LABELS_NAMED:,} more" if len(labels) > LABELS_NAMED else ""
+    return f"{', '.join(map(repr, labels[:LABELS_NAMED]))}{more}"
 
 
 def _lengths(found: Lengths, longest_us: float) -> str:

@@ -105,6 +105,9 @@ def lineage_of(
         ranks=exchange.world,
         split=parts.splitting,
         holdout=parts.holdout,
+        lent=parts.split.moved.lent,
+        borrowed=parts.split.moved.borrowed,
+        unlearnt=parts.unlearnt,
     )
 
 

@@ -1,7 +1,12 @@
-"""Divide rows into training, validation and test by a hash of the text, so that a text never changes sides.
+"""Divide rows into training, validation and test by a hash of the text, so that a text stays on its side.
 
 More rows, another order, another machine or a later version of the data set: a text stays where it was. Equal texts
 have equal keys and therefore stay together.
+
+A label of few rows may have all of them in one part: it would never be learnt, or nobody could say how well. So where
+a label has no row in a part, one of its rows is moved there (:func:`place`), as few as can be and the same ones
+whatever the order of the rows. The labels for which a row came to the other side of the test are named
+(:class:`Moved`), because a version that was trained before or after may have it on its own other side.
 
 Without a secret everybody can compute where a text goes, so whoever writes labels can choose the rows that the gate
 judges by. With one (HMAC, RFC 2104) nobody else can.
@@ -11,14 +16,17 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.secret import Secret
 from headrace.files.errors import DatasetError
 from headrace.model.words import HASHING
-from headrace.training.cleaning import Cleaned
+from headrace.training.cleaning import Cleaned, number_labels
 from headrace.training.dataset import Rows
 from headrace.training.text_keys import HASHINGS, text_keys
 
@@ -41,13 +49,35 @@ class Part(enum.Enum):
     TEST = "test"
 
 
+PARTS = tuple(Part)
+"""The parts by the numbers that arrays have for them."""
+
+_TRAIN, _VALID, _TEST = range(len(PARTS))
+# What a label of one row, of two, and of more than two has rows in.
+_FILLED = (_TRAIN, _TEST, _VALID)
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Labels of few rows for which a row is on another side than its hash says.
+
+    ``lent``: a row that the hash calls test is learnt from. ``borrowed``: a test row is one that the hash would have
+    learnt from, as other versions may have.
+    """
+
+    lent: tuple[str, ...] = ()
+    borrowed: tuple[str, ...] = ()
+
+
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """The three parts, and how many rows were left out because their text is held by a file that comes later."""
+    """The three parts, how many rows were left out because their text is held by a file that comes later, and whose
+    rows were moved.
+    """
 
     train: Rows
     valid: Rows
     test: Rows
     held_out: int
+    moved: Moved = Moved()
 
 
 class Splitting(msgspec.Struct, frozen=True):
@@ -71,16 +101,17 @@ class Splitting(msgspec.Struct, frozen=True):
         return f"{key}{self.hashing}"
 
     def part_of(self, key: bytes) -> Part:
-        """Where the text with this ``key`` belongs: 80 % of all texts train, 10 % validate, 10 % test."""
-        drawn = key if self.secret is None else self._mac(b"headrace/split/part" + key)
-        share = int.from_bytes(drawn[:8], "big") / 2**64
-        if share < _TEST_SHARE:
-            return Part.TEST
-        return Part.VALID if share < _TEST_SHARE + _VALID_SHARE else Part.TRAIN
+        """Where the text with this ``key`` belongs by its hash: 80 % of all texts train, 10 % validate, 10 % test."""
+        return PARTS[int(_hashed(self.draws([key]))[0])]
+
+    def draws(self, keys: Sequence[bytes]) -> NDArray[np.uint64]:
+        """The 64 bits by which each of ``keys`` belongs to a part."""
+        drawn = keys if self.secret is None else [self._mac(b"headrace/split/part" + key) for key in keys]
+        return np.array([int.from_bytes(one[:8], "big") for one in drawn], np.uint64)
 
     def calls_test(self, texts: Sequence[str]) -> list[bool]:
         """Whether each of ``texts``, all of which have words, is a test row in this split."""
-        return [self.part_of(key) is Part.TEST for key in text_keys(texts, self.hashing)]
+        return (_hashed(self.draws(text_keys(texts, self.hashing))) == _TEST).tolist()  # type: ignore[no-any-return]
 
     def _mac(self, message: bytes) -> bytes:
         assert self.secret is not None  # noqa: S101 - both callers have looked
@@ -118,6 +149,61 @@ class Splits(msgspec.Struct, frozen=True):
         return next((one for one in known if one.id == id_), None)
 
 
+class Placing(msgspec.Struct, frozen=True):
+    """Of each of n rows the number of its part in PARTS: ``parts`` that it is in, ``hashed`` what its hash says."""
+
+    parts: NDArray[np.int64]
+    hashed: NDArray[np.int64]
+
+    def moved(self, labels: NDArray[np.int64], names: Sequence[str]) -> Moved:
+        """Whose rows came to another side: ``labels`` are the places of the rows' labels in ``names``."""
+
+        def named(chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+            return tuple(sorted(names[label] for label in np.unique(labels[chosen]).tolist()))
+
+        now, before = self.parts == _TEST, self.hashed == _TEST
+        return Moved(lent=named(before & ~now), borrowed=named(now & ~before))
+
+
+def place(draws: NDArray[np.uint64], labels: NDArray[np.int64], own: Collection[Part] = ()) -> Placing:
+    """The part of each row by its draw, and of the rows of a label that would have none in a part.
+
+    A label of one row has it in training, one of two rows in training and test, and one of more in every part. For
+    each part that is empty, training first and validation last, one row is moved: of those that are not alone in a
+    part that the label needs, the one with the lowest draw; from training to validation or back where that can be, so
+    that no row changes the side of the test without need. What is moved depends on the label's rows alone, and not on
+    their order. ``own`` parts came in files: they take no row, and what is theirs by the hash trains.
+    """
+    hashed = _hashed(draws)
+    hashed[np.isin(hashed, [PARTS.index(part) for part in own])] = _TRAIN
+    filled = [part for part in _FILLED if PARTS[part] not in own]
+    parts = hashed.copy()
+    order = np.lexsort((draws, labels))
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    for places in np.split(order, starts)[1:]:
+        needed = filled[: len(places)]
+        counts = np.bincount(hashed[places], minlength=len(PARTS))
+        if not counts[needed].all():
+            parts[places] = _fill(hashed[places].tolist(), needed)
+    return Placing(parts, hashed)
+
+
+def _fill(parts: list[int], needed: Sequence[int]) -> list[int]:
+    """``parts`` of the rows of one label, in the order of their draws, with a row in each part that is ``needed``."""
+    for part in needed:
+        counts = Counter(parts)
+        if not counts[part]:
+            free = [row for row, of in enumerate(parts) if of not in needed or counts[of] > 1]
+            same_side = [row for row in free if (parts[row] == _TEST) == (part == _TEST)]
+            parts[(same_side or free)[0]] = part
+    return parts
+
+
+def _hashed(draws: NDArray[np.uint64]) -> NDArray[np.int64]:
+    shares = draws / 2.0**64
+    return np.where(shares < _TEST_SHARE, _TEST, np.where(shares < _TEST_SHARE + _VALID_SHARE, _VALID, _TRAIN))
+
+
 def split(
     cleaned: Cleaned, *, valid: Cleaned | None = None, test: Rows | None = None, splitting: Splitting = UNKEYED
 ) -> Split:
@@ -131,15 +217,17 @@ def split(
     tested = frozenset(text_keys(test.texts)) if test else frozenset[bytes]()
     own = {part for part, rows in ((Part.VALID, valid), (Part.TEST, test)) if rows is not None}
     outside = tested | frozenset(valid.keys) if valid else tested
-    places: dict[Part, list[int]] = {part: [] for part in Part}
-    for place, key in enumerate(cleaned.keys):
-        if key not in outside:
-            part = splitting.part_of(key)
-            places[Part.TRAIN if part in own else part].append(place)
-    parts = {part: cleaned.rows.take(places[part]) for part in Part}
+    left = [row for row, key in enumerate(cleaned.keys) if key not in outside]
+    keys = [cleaned.keys[row] for row in left]
+    labels, names = number_labels(keys, [cleaned.rows.labels[row] for row in left])
+    placing = place(splitting.draws(keys), labels, own)
+    parts = {
+        part: cleaned.rows.take([left[row] for row in np.flatnonzero(placing.parts == number).tolist()])
+        for number, part in enumerate(PARTS)
+    }
     held_out = len(cleaned.keys) - sum(map(len, parts.values()))
     if valid:
-        parts[Part.VALID] = valid.rows.take([place for place, key in enumerate(valid.keys) if key not in tested])
+        parts[Part.VALID] = valid.rows.take([row for row, key in enumerate(valid.keys) if key not in tested])
         held_out += len(valid.keys) - len(parts[Part.VALID])
     if test:
         parts[Part.TEST] = test
@@ -147,6 +235,12 @@ def split(
     if empty:
         raise DatasetError(
             f"{len(cleaned.keys)} clean rows leave none for {' and '.join(empty)}."
-            " About 100 rows are the least that can be split; or give --valid and --test files"
+            " A label of three rows is the least that can be split; or give --valid and --test files"
         )
-    return Split(train=parts[Part.TRAIN], valid=parts[Part.VALID], test=parts[Part.TEST], held_out=held_out)
+    return Split(
+        train=parts[Part.TRAIN],
+        valid=parts[Part.VALID],
+        test=parts[Part.TEST],
+        held_out=held_out,
+        moved=placing.moved(labels, names),
+    )

@@ -202,6 +202,9 @@ def test_show_tells_everything_of_a_version(site: Site) -> None:
         ranks=2,
         split="unkeyed/a-hashing",
         holdout="d3",
+        lent=("dawn",),
+        borrowed=("dusk", "noon"),
+        unlearnt=("night",),
     )
     artifact = site.artifact(
         1,
@@ -227,6 +230,9 @@ def test_show_tells_everything_of_a_version(site: Site) -> None:
         "left out, erased 7",
         "split unkeyed/a-hashing (no key: who writes labels can choose what is tested on)",
         "without holdout d3",
+        "never learnt 1 label: night",
+        "lent by test 1 label: dawn",
+        "lent to test 2 labels: dusk, noon",
         "rows 1,234",
         'recipe {"seed":3}',
         "ratio 11.5000",

@@ -262,6 +262,18 @@ def test_too_few_rows_that_both_splits_call_test_prove_nothing_and_the_verdict_s
     assert "gate.holdout" in verdict.reason
 
 
+def test_rows_that_were_moved_within_one_split_are_left_out_and_the_others_decide_however_few(tmp_path: Path) -> None:
+    fair = tuple(row < LEAST_ACROSS_SPLITS - 1 for row in range(len(TEXTS)))
+    verdict = judged_beside(tmp_path, split="a-key/a-hashing", fair=fair)
+    assert "29 test rows" in check(verdict, "macro-f1").detail
+
+
+def test_a_champion_that_may_have_been_trained_on_every_test_row_is_not_compared(tmp_path: Path) -> None:
+    verdict = judged_beside(tmp_path, split="a-key/a-hashing", fair=(False,) * len(TEXTS))
+    assert [one.name for one in verdict.checks if not one.passed] == ["macro-f1"]
+    assert "may have been trained on every test row" in verdict.reason
+
+
 def test_a_champion_of_a_split_that_is_not_known_here_may_have_been_trained_on_the_test_rows(tmp_path: Path) -> None:
     verdict = judged_beside(tmp_path, split="another-key/a-hashing", fair=None)
     assert [one.name for one in verdict.checks if not one.passed] == ["macro-f1"]

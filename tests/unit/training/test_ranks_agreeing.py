@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.core.label_names import label_name
 from headrace.core.secret import Secret
 from headrace.files.errors import DatasetError
 from headrace.training.cleaning import clean
@@ -12,7 +13,7 @@ from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
-from headrace.training.splitting import UNKEYED, Part, Splitting
+from headrace.training.splitting import UNKEYED, Moved, Part, Split, Splitting, split
 from headrace.training.text_keys import text_keys
 from headrace_schemas.records import LabelledText
 from tests.support.exchange import run_ranks
@@ -35,8 +36,8 @@ CONTENTS = st.one_of(
     st.just("bad-bytes"),
     st.builds(
         labelled,
-        st.sampled_from(["one", "One ", "two", "three", "ground 7", " "]),
-        st.sampled_from(["a", "b", "c ", " "]),
+        st.sampled_from(["one", "One ", "two", "three", "four", "five", "ground 7", " "]),
+        st.sampled_from(["a", "b", "c ", "d", " "]),
     ),
 )
 RECORDS = st.tuples(st.sampled_from("uvwxyz"), st.integers(0, PARTITIONS - 1), st.integers(0, 5), CONTENTS)
@@ -63,15 +64,17 @@ def agreed(log: Log, world: int = 1, splitting: Splitting = UNKEYED) -> list[Par
 
 
 def rows_of(parts: Parts) -> dict[Part, list[tuple[str, str]]]:
-    split = parts.split
-    return {
-        part: list(zip(rows.texts, rows.labels, strict=True))
-        for part, rows in zip((Part.TRAIN, Part.VALID, Part.TEST), (split.train, split.valid, split.test), strict=True)
-    }
+    return {part: list(zip(rows.texts, rows.labels, strict=True)) for part, rows in parts_of(parts.split).items()}
 
 
-def expected(log: Log) -> tuple[dict[Part, Counter[tuple[str, str]]], Counter[str]]:
-    """The rows and what was left out, by the plainest means."""
+def parts_of(split: Split) -> dict[Part, Rows]:
+    return {part: getattr(split, part.value) for part in Part}
+
+
+def expected(
+    log: Log, splitting: Splitting = UNKEYED
+) -> tuple[dict[Part, Counter[tuple[str, str]]], Counter[str], Moved, tuple[str, ...]]:
+    """The rows, what was left out, whose rows were moved and what is not learnt, as of a file with the same rows."""
     in_partition: dict[tuple[str, int], tuple[int, int, int, LabelledText | str | None]] = {}
     for offset, (name, partition, time, content) in enumerate(log):
         in_partition[name, partition] = (time, partition, offset, content)
@@ -89,10 +92,11 @@ def expected(log: Log) -> tuple[dict[Part, Counter[tuple[str, str]]], Counter[st
     kept = [content for content in ordered if isinstance(content, LabelledText)]
     cleaned = clean(Rows(tuple(one.text for one in kept), tuple(one.label for one in kept)))
     dropped.update(empty=cleaned.empty, duplicate=cleaned.duplicate, conflicting=cleaned.conflicting)
-    rows = {part: Counter[tuple[str, str]]() for part in Part}
-    for key, text, label in zip(cleaned.keys, cleaned.rows.texts, cleaned.rows.labels, strict=True):
-        rows[UNKEYED.part_of(key)][text, label] += 1
-    return rows, +dropped
+    divided = split(cleaned, splitting=splitting)
+    rows = {part: Counter(zip(of.texts, of.labels, strict=True)) for part, of in parts_of(divided).items()}
+    learnt = {label for part in (Part.TRAIN, Part.VALID) for _, label in rows[part]}
+    unlearnt = {label_name(one.label) for one in kept} - learnt - {""}
+    return rows, +dropped, divided.moved, tuple(sorted(unlearnt))
 
 
 @settings(deadline=None)
@@ -100,11 +104,12 @@ def expected(log: Log) -> tuple[dict[Part, Counter[tuple[str, str]]], Counter[st
 def test_any_number_of_ranks_agrees_on_the_rows_that_one_reader_would_take(added, world):
     log = GROUND + added
     ranks = agreed(log, world)
-    rows, dropped = expected(log)
+    rows, dropped, moved, unlearnt = expected(log)
 
     for part in Part:
         assert sum((Counter(rows_of(rank)[part]) for rank in ranks), Counter()) == rows[part]
     for rank in ranks:
+        assert (rank.split.moved, rank.unlearnt) == (moved, unlearnt)
         assert rank.rows == (rows[Part.TRAIN] + rows[Part.VALID]).total()
         assert rank.labels == tuple(sorted({label for _, label in rows[Part.TRAIN] + rows[Part.VALID]}))
         assert Counter(rank.dropped) == dropped + Counter({"bad-key": world})
@@ -121,10 +126,11 @@ def test_the_key_of_the_split_decides_for_all_ranks_where_a_text_goes_and_change
         row for rank in unkeyed for row in all_rows(rank)
     )
     assert {rank.digest for rank in ranks} == {rank.digest for rank in unkeyed}
+    rows, _, moved, _ = expected(GROUND + added, splitting)
+    for part in Part:
+        assert sum((Counter(rows_of(rank)[part]) for rank in ranks), Counter()) == rows[part]
     for rank in ranks:
-        assert rank.splitting == splitting.id
-        for part, rows in rows_of(rank).items():
-            assert all(splitting.part_of(key) is part for key in text_keys([text for text, _ in rows]))
+        assert (rank.splitting, rank.split.moved) == (splitting.id, moved)
 
 
 @settings(deadline=None)
@@ -175,6 +181,16 @@ def test_another_label_or_text_of_an_id_makes_another_digest():
     logs = [[*GROUND, ("me", 0, 100, labelled(*content))] for content in (("x", "a"), ("x", "b"), ("y", "a"))]
 
     assert len({agreed(log)[0].digest for log in logs}) == 3
+
+
+def test_a_label_whose_rows_are_all_held_out_or_contradict_each_other_is_named_by_every_rank():
+    held, other = ("h", 0, 100, labelled("held", "c")), ("i", 1, 100, labelled("twice", "d"))
+    ranks = shards([*GROUND, held, other, ("j", 2, 100, labelled("twice", "e"))], 2)
+    keys = frozenset(text_keys(["held"]))
+    parts = run_ranks(2, lambda exchange: agree(ranks[exchange.rank], exchange, UNKEYED, held_out=keys))
+
+    assert [one.unlearnt for one in parts] == [("c", "d", "e")] * 2
+    assert parts[0].labels == ("a", "b")
 
 
 def test_a_part_without_a_row_on_any_rank_is_an_error_that_names_the_topic():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -17,7 +19,8 @@ from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
 from headrace.training.ranks.rank import run
 from headrace.training.recipe import Recipe
-from headrace.training.splitting import OWN_TEST_FILE, UNKEYED, Splits, Splitting
+from headrace.training.splitting import OWN_TEST_FILE, UNKEYED, Part, Splits, Splitting
+from headrace.training.text_keys import text_keys
 from headrace_schemas.records import LabelledText, Lineage, ModelVersion, OffsetRange
 from tests.support.exchange import run_ranks
 from tests.support.networks import random_artifact
@@ -69,6 +72,47 @@ def test_of_another_split_only_those_rows_count_that_it_calls_test_too(other: Sp
     assert 5 < len(counted) < 0.2 * len(parts.split.test)
     # Every row that does not count trained or chose the other version.
     assert not counted & set((others.split.train + others.split.valid).texts)
+
+
+def few_rows(texts: list[str]) -> Parts:
+    """The rows of a topic with two labels of many rows, and ``texts`` with the label c."""
+    many = [LabelledText(text=f"text {n}", label="ab"[n % 2]) for n in range(300)]
+    contents = [*many, *(LabelledText(text=text, label="c") for text in texts)]
+    records = tuple(LastRecord(f"{n}".encode(), 0, n, 0, content, 0) for n, content in enumerate(contents))
+    return agree(Shard(topic="labels", records=records, dropped={}), Alone(), UNKEYED)
+
+
+def texts_in(part: Part, count: int) -> list[str]:
+    texts = (f"rare {n}" for n in itertools.count())
+    return list(itertools.islice((one for one in texts if UNKEYED.part_of(*text_keys([one])) is part), count))
+
+
+def fair_texts(version: ModelVersion, parts: Parts) -> set[str]:
+    fair = fair_rows(version, parts, Splits())
+    assert fair is not None
+    return {text for text, is_fair in zip(parts.split.test.texts, fair, strict=True) if is_fair}
+
+
+def test_a_row_that_was_moved_into_the_test_does_not_count_as_the_version_before_may_have_learnt_it() -> None:
+    parts = few_rows(texts_in(Part.TRAIN, 3))
+    moved = {text for text, label in zip(parts.split.test.texts, parts.split.test.labels, strict=True) if label == "c"}
+    assert len(moved) == 1
+    assert parts.split.moved.borrowed == ("c",)
+    assert fair_texts(version_of(UNKEYED.id), parts) == set(parts.split.test.texts) - moved
+
+
+def test_a_test_row_that_was_lent_to_the_training_of_the_version_before_does_not_count() -> None:
+    lent, later = texts_in(Part.TEST, 3), texts_in(Part.TRAIN, 2) + texts_in(Part.VALID, 1)
+    before, parts = few_rows(lent), few_rows(lent + later)
+    version = version_of(UNKEYED.id)
+    assert version.lineage is not None
+    version = msgspec.structs.replace(
+        version, lineage=msgspec.structs.replace(version.lineage, lent=before.split.moved.lent)
+    )
+    assert before.split.moved.lent == ("c",)
+    assert set(lent) <= set(parts.split.test.texts)
+    assert set(before.split.train.texts) & set(lent)
+    assert fair_texts(version, parts) == set(parts.split.test.texts) - set(lent)
 
 
 def test_a_version_from_before_there_were_keys_was_divided_without_one() -> None:

@@ -1,6 +1,7 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from headrace.core.secret import Secret
 from headrace.files.errors import DatasetError
 from headrace.training.cleaning import clean
 from headrace.training.dataset import Rows
-from headrace.training.splitting import UNKEYED, Part, Splits, Splitting, split
+from headrace.training.splitting import PARTS, UNKEYED, Moved, Part, Splits, Splitting, place, split
 from headrace.training.text_keys import text_keys
 
 
@@ -160,5 +161,91 @@ def test_rows_of_a_test_file_are_taken_as_they_are():
 
 
 def test_too_few_rows_are_refused_with_what_to_do():
-    with pytest.raises(DatasetError, match=r"leave none for .*test.*--valid and --test"):
+    with pytest.raises(DatasetError, match=r"leave none for valid\..*--valid and --test"):
         split(clean(numbered(2)))
+
+
+# In thousandths of all draws: a tenth of them is called test and a tenth validation, as of rows.
+DRAWS = st.sets(st.integers(0, 999), max_size=8)
+LABELS = st.dictionaries(st.integers(0, 4), DRAWS, max_size=5)
+OWN = st.sampled_from([(), (Part.TEST,), (Part.VALID,), (Part.TEST, Part.VALID)])
+
+
+def placed(rows: list[tuple[int, int]], own=()) -> dict[tuple[int, int], tuple[Part, Part]]:
+    """Of each row, a label and a draw, the part that it is in and the one that its hash says."""
+    draws = np.array([draw * 2**64 // 1000 for _, draw in rows], np.uint64)
+    placing = place(draws, np.array([label for label, _ in rows], np.int64), own)
+    columns = (placing.parts.tolist(), placing.hashed.tolist())
+    return {row: (PARTS[part], PARTS[hashed]) for row, part, hashed in zip(rows, *columns, strict=True)}
+
+
+def rows_of(labels: dict[int, set[int]]) -> list[tuple[int, int]]:
+    return [(label, draw) for label, draws in labels.items() for draw in sorted(draws)]
+
+
+@given(LABELS, st.randoms(), OWN)
+def test_where_a_row_goes_does_not_depend_on_the_order_of_the_rows(labels, randomness, own):
+    rows = rows_of(labels)
+
+    assert placed(randomness.sample(rows, len(rows)), own) == placed(rows, own)
+
+
+@given(LABELS, OWN)
+def test_each_label_has_rows_in_as_many_parts_as_it_has_rows_for_and_no_more_are_moved_than_that_takes(labels, own):
+    found = placed(rows_of(labels), own)
+    order = [part for part in (Part.TRAIN, Part.TEST, Part.VALID) if part not in own]
+    for label, draws in labels.items():
+        pairs = [found[label, draw] for draw in draws]
+        needed = order[: len(draws)]
+        lacking = set(needed) - {hashed for _, hashed in pairs}
+
+        assert set(needed) <= {part for part, _ in pairs}
+        assert sum(part is not hashed for part, hashed in pairs) == len(lacking)
+        assert {part for part, hashed in pairs if part is not hashed} == lacking
+        assert not set(own) & {part for part, _ in pairs}
+
+
+@given(LABELS)
+def test_a_row_comes_to_the_other_side_of_the_test_only_where_its_label_has_too_few_there(labels):
+    found = placed(rows_of(labels))
+    for label, draws in labels.items():
+        pairs = [found[label, draw] for draw in draws]
+        learnt = sum(hashed is not Part.TEST for _, hashed in pairs)
+        lent = [pair for pair in pairs if pair[1] is Part.TEST and pair[0] is not Part.TEST]
+        borrowed = [pair for pair in pairs if pair[0] is Part.TEST and pair[1] is not Part.TEST]
+
+        assert len(lent) <= max(0, 2 - learnt)
+        assert len(borrowed) == (len(pairs) >= 2 and learnt == len(pairs))
+
+
+@settings(max_examples=500)
+@given(LABELS, st.integers(0, 4), st.integers(0, 999))
+def test_one_more_row_moves_none_of_another_label_and_two_of_its_own_at_most(labels, label, draw):
+    assume(draw not in labels.get(label, set()))
+    before, after = placed(rows_of(labels)), placed([*rows_of(labels), (label, draw)])
+    moved = [row for row in before if before[row][0] is not after[row][0]]
+
+    assert {row[0] for row in moved} <= {label}
+    assert len(moved) <= 2
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=60, max_size=200, unique=True), st.integers(0, 8))
+def test_the_labels_whose_rows_changed_sides_are_named_and_no_others(numbers, few):
+    labels = ["few" if place < few else "many" for place in range(len(numbers))]
+    found = split(clean(Rows(tuple(f"text number {number}" for number in numbers), tuple(labels))))
+    lent, borrowed = set(), set()
+    for part in Part:
+        rows = getattr(found, part.value)
+        for key, label in zip(text_keys(rows.texts), rows.labels, strict=True):
+            is_test, was_test = part is Part.TEST, UNKEYED.part_of(key) is Part.TEST
+            lent |= {label} if was_test and not is_test else set()
+            borrowed |= {label} if is_test and not was_test else set()
+
+    assert found.moved == Moved(tuple(sorted(lent)), tuple(sorted(borrowed)))
+
+
+def test_the_only_row_of_a_label_is_learnt_wherever_its_hash_would_have_it():
+    many = numbered(100)
+    for number in range(1000, 1040):
+        found = split(clean(many + Rows((f"text number {number}",), ("rare",))))
+        assert "rare" in found.train.labels

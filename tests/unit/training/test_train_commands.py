@@ -14,6 +14,7 @@ from headrace.commands.evaluate import evaluate
 from headrace.commands.predict import predict
 from headrace.commands.train import train
 from headrace.core.errors import UserError
+from headrace.training.splitting import UNKEYED
 
 app = typer.Typer()
 app.command()(train)
@@ -35,6 +36,10 @@ def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], obj=started, catch_exceptions=False)
 
 
+def called_test(text: str) -> bool:
+    return UNKEYED.calls_test([text]) == [True]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
@@ -48,6 +53,9 @@ def trained(tmp_path_factory):
         rows[0],
         {"body": "both", "class": "day"},
         {"body": "both", "class": "night"},
+        {"body": "neither", "class": "noon"},
+        {"body": "neither", "class": "noontide"},
+        {"body": next(text for text in map("dew {}".format, range(99)) if called_test(text)), "class": "dawn"},
     ]
     for name, chosen in (("rows.jsonl", rows), ("own.jsonl", [*rows[:3], {"body": "fog", "class": "dusk"}])):
         (folder / name).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in chosen))
@@ -61,7 +69,9 @@ def test_train_reports_what_it_dropped_and_the_test_rows(trained):
 
     assert result.exit_code == 0
     output = " ".join(result.output.split())
-    assert "142 rows, 2 labels; left out: 1 empty, 1 duplicate, 2 conflicting" in output
+    assert "143 rows, 3 labels; left out: 1 empty, 1 duplicate, 4 conflicting" in output
+    assert "never answered: 'noon', 'noontide'" in output
+    assert "Of so few rows that one of the test is learnt: 'dawn'" in output
     assert "accuracy 100.00%" in output
     assert (folder / "m.safetensors").exists()
 
@@ -84,7 +94,7 @@ def test_evaluate_shows_the_rows_that_are_answered_wrongly(trained):
 
     assert (row["row"], row["label"], row["text"]) == (4, "dusk", "fog")
     assert (line["row"], line["label"], line["text"]) == ("4", "dusk", "fog")
-    assert row["answered"] in {"day", "night"}
+    assert row["answered"] in {"dawn", "day", "night"}
     assert "1 of 4 rows are answered wrongly" in screen
 
 

@@ -112,6 +112,13 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
         yield "split", lineage.split + (open_to_all if lineage.split.startswith("unkeyed/") else "")
     if lineage.holdout is not None:
         yield "without holdout", lineage.holdout
+    for what, names in (
+        ("never learnt", lineage.unlearnt),
+        ("lent by test", lineage.lent),
+        ("lent to test", lineage.borrowed),
+    ):
+        if names:
+            yield what, f"{len(names):,} {'label' if len(names) == 1 else 'labels'}: {', '.join(names)}"
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
     for reason, count in sorted(lineage.dropped.items()):

@@ -199,7 +199,10 @@ def _rows_for_both(alias: str, other: Compared | None, outcome: Outcome) -> list
             f"on them. If another key made it, set that as trainer.previous_split_key. {by_hand}"
         )
     chosen = [row for row, fair in enumerate(other.fair) if fair]
-    if len(chosen) < len(other.fair) and len(chosen) < LEAST_ACROSS_SPLITS:
+    if not chosen:
+        return Unmeasured(f"it may have been trained on every test row. {by_hand}")
+    across = other.split != outcome.lineage.split and len(chosen) < len(other.fair)
+    if across and len(chosen) < LEAST_ACROSS_SPLITS:
         return Unmeasured(
             f"its rows were divided by another split, and only {len(chosen)} rows are test rows of both; below "
             f"{LEAST_ACROSS_SPLITS} nobody can tell. {by_hand}"

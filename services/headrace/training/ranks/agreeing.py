@@ -23,9 +23,11 @@ from headrace.training.numbering import KEY_BYTES, key_halves, number_keys
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.labels import LastRecord, Shard
 from headrace.training.ranks.parts import Parts
-from headrace.training.splitting import Part, Split, Splitting
+from headrace.training.splitting import PARTS, Part, Split, Splitting, place
 from headrace.training.text_keys import text_keys
 from headrace_schemas.records import LabelledText
+
+_NO_PART = -1
 
 
 class _Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,9 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``places`` (n, 2): partition and offset; ``times``: timestamps in ms. ``ids`` and ``texts`` (n, 2): halves of
     digests. ``labels``: numbers of ``names``, NO_LABEL for no label or no words. ``readable``: it is a labelled text.
-    ``tombstones``: it erases. ``counts``: how many records of its id and partition are no tombstones.
+    ``tombstones``: it erases. ``counts``: how many records of its id and partition are no tombstones. ``draws``: what
+    decides on a text's part, which without the key of the split only its own rank knows. ``held``: its text is held
+    out.
     """
 
     places: NDArray[np.int64]
@@ -45,12 +49,15 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     readable: NDArray[np.bool_]
     tombstones: NDArray[np.bool_]
     counts: NDArray[np.int64]
+    draws: NDArray[np.uint64]
+    held: NDArray[np.bool_]
 
 
 class _Share(msgspec.Struct, frozen=True, kw_only=True):
     """What a rank has to say of its own records once it knew the others'."""
 
     labels: frozenset[str]
+    named: frozenset[str]
     rows: dict[str, int]
     dropped: dict[str, int]
     digests: dict[int, str]
@@ -69,7 +76,8 @@ def agree(
     too. The digest is of ids and labelled texts as they stand after the last record of each id: neither compaction nor
     the number of ranks changes it.
 
-    A row whose text has a key in ``held_out`` is in no part.
+    A row whose text has a key in ``held_out`` is in no part. All ranks place all rows, so that they come to the same
+    where a label has few.
 
     ``dropped`` counts ``erased`` ids, ``replaced`` records (of an id that has a later label), ``empty``, ``duplicate``,
     ``conflicting`` and ``holdout`` rows, records that can't be read by the code of their error, and what the shards
@@ -79,33 +87,36 @@ def agree(
     texts = ["" if one is None else one.text for one in labelled]
     labels = ["" if one is None else label_name(one.label) for one in labelled]
     keys = text_keys(texts, splitting.hashing)
-    told = exchange.gather(_facts(shard.records, keys, labels), _Facts)
+    held = np.array([key in held_out for key in keys], np.bool_)
+    told = exchange.gather(_facts(shard.records, keys, labels, splitting.draws(keys), held), _Facts)
     facts = _merge(told)
     ids = number_keys(facts.ids)
     last = _last_of_ids(facts, ids)
     counted = last & facts.readable
+    verdicts = _judge(facts, counted)
+    kept = counted & (verdicts == Verdict.KEPT)
+    taken = kept & ~facts.held
+    placing = place(facts.draws[taken], facts.labels[taken])
+    parts = np.full(len(taken), _NO_PART)
+    parts[taken] = placing.parts
     first = sum(len(one.labels) for one in told[: exchange.rank])
     own = slice(first, first + len(keys))
-    own_counted = counted[own]
-    verdicts = _judge(facts, counted)[own]
+    own_counted, own_parts = counted[own], parts[own]
 
-    kept: dict[Part, list[int]] = {part: [] for part in Part}
-    held = 0
-    for place in np.flatnonzero(own_counted & (verdicts == Verdict.KEPT)).tolist():
-        if keys[place] in held_out:
-            held += 1
-        else:
-            kept[splitting.part_of(keys[place])].append(place)
-    rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in kept.items()}
+    places = {part: np.flatnonzero(own_parts == number).tolist() for number, part in enumerate(PARTS)}
+    rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in places.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
-    counts = np.bincount(verdicts[own_counted], minlength=len(Verdict))
+    counts = np.bincount(verdicts[own][own_counted], minlength=len(Verdict))
     shares = exchange.gather(
         _Share(
             labels=frozenset(rows[Part.TRAIN].labels) | frozenset(rows[Part.VALID].labels),
+            named=frozenset(
+                label for label, is_counted in zip(labels, own_counted, strict=True) if label and is_counted
+            ),
             rows={part.value: len(of) for part, of in rows.items()},
             dropped=Counter(shard.dropped)
             + Counter({verdict.name.lower(): int(counts[verdict]) for verdict in Verdict if verdict != Verdict.KEPT})
-            + Counter(holdout=held)
+            + Counter(holdout=int((kept & facts.held)[own].sum()))
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
         ),
@@ -115,18 +126,32 @@ def agree(
     _require_rows(shard.topic, totals)
     dropped = sum((Counter(share.dropped) for share in shares), _superseded(facts, ids, last))
     digests = sorted(pair for share in shares for pair in share.digests.items())
+    learnt = frozenset[str]().union(*(share.labels for share in shares))
     return Parts(
-        split=Split(train=rows[Part.TRAIN], valid=rows[Part.VALID], test=rows[Part.TEST], held_out=0),
-        labels=tuple(sorted(frozenset().union(*(share.labels for share in shares)))),
+        split=Split(
+            train=rows[Part.TRAIN],
+            valid=rows[Part.VALID],
+            test=rows[Part.TEST],
+            held_out=0,
+            moved=placing.moved(facts.labels[taken], facts.names),
+        ),
+        labels=tuple(sorted(learnt)),
+        unlearnt=tuple(sorted(frozenset[str]().union(*(share.named for share in shares)) - learnt)),
         rows=totals[Part.TRAIN.value] + totals[Part.VALID.value],
         digest=hashlib.sha256(msgspec.msgpack.encode(digests)).hexdigest(),
         dropped=dict(sorted(dropped.items())),
         splitting=splitting.id,
-        test_places=tuple((shard.records[i].partition, shard.records[i].offset) for i in kept[Part.TEST]),
+        test_places=tuple((shard.records[i].partition, shard.records[i].offset) for i in places[Part.TEST]),
     )
 
 
-def _facts(records: Sequence[LastRecord], keys: Sequence[bytes], labels: Sequence[str]) -> _Facts:
+def _facts(
+    records: Sequence[LastRecord],
+    keys: Sequence[bytes],
+    labels: Sequence[str],
+    draws: NDArray[np.uint64],
+    held: NDArray[np.bool_],
+) -> _Facts:
     numbers, names = number_labels(keys, labels)
     places = np.array([(record.partition, record.offset) for record in records], np.int64).reshape(len(records), 2)
     tombstones = np.array([record.content is None for record in records], np.bool_)
@@ -140,6 +165,8 @@ def _facts(records: Sequence[LastRecord], keys: Sequence[bytes], labels: Sequenc
         readable=np.array([isinstance(record.content, LabelledText) for record in records], np.bool_),
         tombstones=tombstones,
         counts=np.array([record.before for record in records], np.int64) + ~tombstones,
+        draws=draws,
+        held=held,
     )
 
 
@@ -162,6 +189,8 @@ def _merge(told: Sequence[_Facts]) -> _Facts:
         readable=np.concatenate([one.readable for one in told]),
         tombstones=np.concatenate([one.tombstones for one in told]),
         counts=np.concatenate([one.counts for one in told]),
+        draws=np.concatenate([one.draws for one in told]),
+        held=np.concatenate([one.held for one in told]),
     )
 
 
@@ -204,5 +233,5 @@ def _require_rows(topic: str, totals: Counter[str]) -> None:
     if empty:
         raise DatasetError(
             f"{topic}: {totals.total()} clean rows leave none for {' and '.join(empty)}."
-            " About 100 rows are the least that can be split: publish more labels"
+            " A label of three rows is the least that can be split: publish more labels"
         )

@@ -16,7 +16,7 @@ from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.holdout import NO_ROWS
 from headrace.training.ranks.job import Compared, FileSource, TopicSource
 from headrace.training.ranks.parts import Parts
-from headrace.training.splitting import Splits
+from headrace.training.splitting import OWN_TEST_FILE, Splits
 from headrace_schemas.records import ModelVersion
 
 T = TypeVar("T")
@@ -67,16 +67,19 @@ def compared(
 def fair_rows(version: ModelVersion, parts: Parts, splits: Splits) -> list[bool] | None:
     """Which of this rank's test rows ``version`` was not trained on: those that its own split calls test too.
 
+    Of the labels that lent test rows to its training, or a row that was moved into the test here, nobody can tell.
     None when its split is not known here, as its key is another one or its test rows were a file of their own.
     """
-    texts = parts.split.test.texts
+    test = parts.split.test
     split = _split_of(version)
-    if split == parts.splitting:
-        return [True] * len(texts)
+    if split == parts.splitting == OWN_TEST_FILE:
+        return [True] * len(test)
     found = splits.find(split)
     if found is None:
         return None
-    return [True] * len(texts) if found.id == parts.splitting else found.calls_test(texts)
+    lent = frozenset[str]() if version.lineage is None else frozenset(version.lineage.lent)
+    calls_test = found.calls_test(test.texts)
+    return [is_test and label not in lent for is_test, label in zip(calls_test, test.labels, strict=True)]
 
 
 def known_rows(version: ModelVersion, parts: Parts, source: FileSource | TopicSource) -> list[bool] | None:

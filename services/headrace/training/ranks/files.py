@@ -17,8 +17,10 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
 
     Raises DatasetError for what can't be read, or leaves a part without rows.
     """
-    cleaned = clean(_read(source, source.data))
-    valid = clean(_read(source, source.valid)) if source.valid is not None else None
+    data = _read(source, source.data)
+    cleaned = clean(data)
+    validating = _read(source, source.valid) if source.valid is not None else None
+    valid = None if validating is None else clean(validating)
     test = _read(source, source.test) if source.test is not None else None
     parts = split(cleaned, valid=valid, test=test, splitting=splitting)
     dropped = {
@@ -28,7 +30,8 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
         "held out": parts.held_out,
     }
     identity = splitting.id if test is None else OWN_TEST_FILE
-    return share(whole(parts, dropped, identity), exchange.rank, exchange.world)
+    named = {label for rows in (data, validating, test) if rows is not None for label in rows.labels if label}
+    return share(whole(parts, dropped, identity, named), exchange.rank, exchange.world)
 
 
 def _read(source: FileSource, path: str) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import msgspec
 
@@ -29,14 +30,20 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the texts that were left out because the gate judges by them."""
     test_places: tuple[tuple[int, int], ...] = ()
     """Partition and offset of each of this rank's test rows; empty where they come from files."""
+    unlearnt: tuple[str, ...] = ()
+    """Labels that are named somewhere in the data and have no row to learn from, sorted."""
 
 
-def whole(split: Split, dropped: dict[str, int] | None = None, splitting: str = UNKEYED.id) -> Parts:
-    """All rows as one rank has them."""
+def whole(
+    split: Split, dropped: dict[str, int] | None = None, splitting: str = UNKEYED.id, named: Collection[str] = ()
+) -> Parts:
+    """All rows as one rank has them; ``named`` are all labels of the data, before anything was left out."""
     learnt = split.train + split.valid
+    labels = frozenset(learnt.labels)
     return Parts(
         split=split,
-        labels=tuple(sorted(set(learnt.labels))),
+        labels=tuple(sorted(labels)),
+        unlearnt=tuple(sorted(frozenset(named) - labels)),
         rows=len(learnt),
         digest=hashlib.sha256(msgspec.msgpack.encode(learnt)).hexdigest(),
         dropped=dropped or {},
@@ -51,5 +58,5 @@ def share(parts: Parts, rank: int, world: int) -> Parts:
         return rows.take(list(range(rank, len(rows), world)))
 
     split = parts.split
-    own_split = Split(train=own(split.train), valid=own(split.valid), test=own(split.test), held_out=split.held_out)
+    own_split = msgspec.structs.replace(split, train=own(split.train), valid=own(split.valid), test=own(split.test))
     return msgspec.structs.replace(parts, split=own_split)

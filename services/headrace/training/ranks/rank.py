@@ -36,6 +36,9 @@ from headrace.training.splitting import Splits, Splitting
 from headrace.training.train import Steps, Trained, train
 from headrace_schemas.records import OffsetRange
 
+LABELS_NAMED = 20
+"""Labels that one line of the log names."""
+
 
 def run(
     job: Job,
@@ -83,6 +86,7 @@ def run(
         longest_text=lengths.longest,
         cut_texts=lengths.cut,
     )
+    _tell_of_labels(parts, tell)
     trained = train(
         parts,
         recipe,
@@ -120,6 +124,15 @@ def run(
         tell("training.done", version=outcome.version, seconds=outcome.seconds)
     # Nobody leaves before rank 0 has written: the launcher takes the first to end as the end.
     exchange.gather(0, int)
+
+
+def _tell_of_labels(parts: Parts, tell: Callable[..., None]) -> None:
+    """Name the labels that are not learnt, and those of so few rows that a row changed sides."""
+    if parts.unlearnt:
+        tell("training.unlearnt", level="warning", labels=len(parts.unlearnt), names=parts.unlearnt[:LABELS_NAMED])
+    for what, names in (("lent", parts.split.moved.lent), ("borrowed", parts.split.moved.borrowed)):
+        if names:
+            tell(f"training.{what}", labels=len(names), names=names[:LABELS_NAMED])
 
 
 def read_parts(
