@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import sys
-import uuid
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -12,73 +9,14 @@ from pathlib import Path
 import pytest
 
 from headrace.client import Client
-from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.settings import KafkaSettings
-from headrace_schemas.codec import encode_result
+from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.headers import read_attempt
-from headrace_schemas.records import ClassifyResult, DeadLetter, Status
+from headrace_schemas.records import DeadLetter
+from tests.support.answered_site import Site
 from tests.support.waiting import within
 
-PARTITIONS = 2
 LIMIT_S = 40.0
-
-
-class Site:
-    """Topics of their own on a broker, and a task that answers."""
-
-    def __init__(self, bootstrap: str, *, idempotent: bool) -> None:
-        self.bootstrap = bootstrap
-        self.prefix = f"t{uuid.uuid4().hex[:8]}."
-        self.requests, self.results, self.dead_letters = (
-            f"{self.prefix}classify.{name}" for name in ("requests", "results", "dead-letters")
-        )
-        self.idempotent = idempotent
-        self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=idempotent))
-
-    async def create_topics(self) -> None:
-        admin = self.cluster.admin()
-        await admin.start()
-        for name in (self.requests, self.results, self.dead_letters):
-            await admin.create_topic(TopicSpec(name=name, partitions=PARTITIONS))
-        await admin.stop()
-
-    async def answer(self) -> None:
-        consumer, producer = self.cluster.consumer(), self.cluster.producer()
-        await consumer.start()
-        await producer.start()
-        try:
-            names = [TopicPartition(self.requests, number) for number in range(PARTITIONS)]
-            consumer.assign(names)
-            for name in names:
-                consumer.seek(name, 0)
-            while True:
-                for name, records in (await consumer.fetch(max_records=500, timeout_s=0.2)).items():
-                    answers = [_answer(record.offset, record.value or b"") for record in records]
-                    await producer.send_batch(self.results, name.partition, answers)
-        finally:
-            await consumer.stop()
-            await producer.stop()
-
-    async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run the command line; returns its exit code, stdout and stderr."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "headrace", "--bootstrap", self.bootstrap),
-            *("--set", f"kafka.idempotent={self.idempotent}", "--set", f"topics.prefix={self.prefix}", *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with within(LIMIT_S, "the end of the command"):
-            out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-
-def _answer(offset: int, value: bytes) -> Outgoing:
-    result = ClassifyResult(
-        offset=offset, after=offset - 1, crc=zlib.crc32(value), status=Status.OK, version="v1", label="sport", score=0.5
-    )
-    return Outgoing(encode_result(result))
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])

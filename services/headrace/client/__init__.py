@@ -1,23 +1,31 @@
 """Publish texts to be labelled and read their labels, with the base install alone.
 
->>> async with headrace.client.connect("127.0.0.1:9092") as client:
+>>> async with headrace.connect() as client:
 ...     result = await client.classify("Rates rise again")
 ...     async for answer in client.answers("earliest"):
 ...         print(answer.result.id, answer.result.label)
+
+Without an event loop:
+
+>>> with headrace.connect_sync() as client:
+...     print(client.classify("Rates rise again").label)
 """
 
-from headrace.client.connection import Client, connect
+from headrace.client.connecting import connect, connect_sync
+from headrace.client.connection import Client
 from headrace.client.errors import (
     AnswerLogError,
     AnswersEndedError,
     ArgumentError,
     ClientClosedError,
     LostAnswerError,
+    MisuseError,
     NoAnswerError,
 )
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
+from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader
 from headrace.core.answer_log import Place, decode_positions, encode_positions
 from headrace.core.starts import StartError
 from headrace.kafka.errors import KafkaError
@@ -36,13 +44,18 @@ __all__ = [
     "KafkaError",
     "KafkaSettings",
     "LostAnswerError",
+    "MisuseError",
     "NoAnswerError",
     "Outgoing",
     "Place",
     "Published",
     "StartError",
+    "SyncClient",
+    "SyncGroupReader",
+    "SyncReader",
     "client_options",
     "connect",
+    "connect_sync",
     "decode_positions",
     "encode_positions",
     "prepare",

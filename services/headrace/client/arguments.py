@@ -1,54 +1,132 @@
-"""What the client is called with, checked before anything is done: each error names its argument."""
+"""What the client is called with, checked before anything is done: each error names its argument.
+
+What is returned is what is used from there on. A subclass of a text or of bytes, as numpy and enumerations have them,
+becomes a plain one, since encoders take no other; numbers may be numpy's; what can be walked only once is walked once.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+import numbers
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
 
 from headrace.client.errors import ArgumentError
+from headrace.core.answer_log import Place
+from headrace.core.fields import LARGEST, LONGEST_S, FieldError, conform
 from headrace.core.printable import given_as
 from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.headers import MAX_TIMEOUT_MS
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.records import ClassifyRequest
+
+LARGEST_OFFSET: Final = 2**63 - 1
 
 
 def check_instance(name: str, given: object, kinds: type | tuple[type, ...], allowed: str) -> None:
-    """Raise ArgumentError unless ``given`` is one of ``kinds``; a bool is no number."""
-    if not isinstance(given, kinds) or isinstance(given, bool):
+    """Raise ArgumentError unless ``given`` is one of ``kinds``."""
+    if not isinstance(given, kinds):
         raise ArgumentError(f"{name}: {allowed} is needed, not {given_as(given)}.")
 
 
-def check_name(name: str, given: object) -> None:
-    """Raise ArgumentError unless ``given`` is a text that isn't empty."""
+def fitting(name: str, given: object, kind: Any) -> Any:
+    """``given`` as the settings' kind of value ``kind`` allows it. Raises ArgumentError otherwise."""
+    try:
+        return conform(given, kind)
+    except FieldError as fault:
+        raise ArgumentError(f"{name}: {fault}.") from None
+
+
+def plain_text(name: str, given: object) -> str:
+    """The text. Raises ArgumentError for what is none."""
+    if type(given) is str:
+        return given
     check_instance(name, given, str, "a text")
-    if not given:
-        raise ArgumentError(f"{name}: the text is empty.")
+    # Not str(): an enumeration writes its member's name there.
+    return str.__str__(given)
 
 
-def check_number(name: str, given: object, *, least: int = 0) -> None:
-    """Raise ArgumentError unless ``given`` is a whole number from ``least``."""
-    check_instance(name, given, int, "a whole number")
-    if isinstance(given, int) and given < least:
-        raise ArgumentError(f"{name}: a whole number from {least} is needed, not {given}.")
+def whole_number(name: str, given: object, *, least: int = 0, most: int = LARGEST) -> int:
+    """The whole number from ``least`` to ``most``. Raises ArgumentError for anything else; a bool is no number."""
+    try:
+        number = None if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise ArgumentError(f"{name}: a whole number from {least} to {most} is needed, not {given_as(given)}.")
+    return number
 
 
-def check_numbers(name: str, given: Any) -> None:
-    """Raise ArgumentError unless ``given`` has partition numbers."""
+def seconds(name: str, given: object, *, least: float = 0.0, most: float = LONGEST_S) -> float:
+    """The number of seconds from ``least`` to ``most``. Raises ArgumentError for anything else."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        raise ArgumentError(f"{name}: a number of seconds is needed, not {given_as(given)}.")
+    try:
+        number = float(given)
+    except OverflowError:
+        number = float("inf")
+    if not least <= number <= most:
+        allowed = f"from {least:g} to {most:g} seconds are allowed"
+        raise ArgumentError(f"{name}: {given_as(given)} s is out of range: {allowed}.")
+    return number
+
+
+def answer_timeout(given: object) -> float:
+    """How long a request is worth answering, in seconds, as the wire allows it. Raises ArgumentError."""
+    return seconds("timeout", given, least=0.001, most=MAX_TIMEOUT_MS / 1000)
+
+
+def waiting_timeout(given: object) -> float:
+    """The same for who waits for the answer, and should not do so for ever."""
+    if given is None:
+        raise ArgumentError(
+            "timeout: None would wait for ever for an answer that may never come; give a number of seconds, at most "
+            f"{MAX_TIMEOUT_MS // 1000}."
+        )
+    return answer_timeout(given)
+
+
+def partition_numbers(name: str, given: Any) -> frozenset[int]:
+    """The partition numbers, at least one. Raises ArgumentError for anything else."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ArgumentError(f"{name}: a list of partition numbers is needed, not {given_as(given)}.")
-    for number in given:
-        check_number(name, number)
+    found = frozenset(whole_number(name, number) for number in given)
+    if not found:
+        raise ArgumentError(f"{name}: there is none in it, so nothing would ever be read; None reads all of them.")
+    return found
 
 
-def check_request(request: object, request_id: object) -> None:
-    """Raise ArgumentError unless ``request`` is one, and unless ``request_id`` is a text that goes with a text."""
-    check_instance("request", request, (str, bytes, ClassifyRequest), "a text, bytes or a ClassifyRequest")
-    if request_id is None:
-        return
-    check_instance("id", request_id, str, "a text")
-    if not isinstance(request, str):
+def places_by_partition(name: str, given: Mapping[Any, Any]) -> dict[int, Place]:
+    """Where to begin in each partition. Raises ArgumentError for what is no partition or no place."""
+    return {whole_number(name, partition): _place(name, place) for partition, place in given.items()}
+
+
+def _place(name: str, given: object) -> Place:
+    if not isinstance(given, Place):
+        return Place(whole_number(name, given, most=LARGEST_OFFSET))
+    position = whole_number(f"{name}.position", given.position, most=LARGEST_OFFSET)
+    highest = given.highest
+    return Place(position, None if highest is None else whole_number(f"{name}.highest", highest, most=LARGEST_OFFSET))
+
+
+def request_of(request: object, request_id: object) -> bytes | ClassifyRequest:
+    """What is to be sent: bytes as they are, or a request of plain texts. Raises ArgumentError for anything else."""
+    if isinstance(request, str):
+        return ClassifyRequest(text=plain_text("request", request), id=_id("id", request_id))
+    if not isinstance(request, bytes | ClassifyRequest):
+        raise ArgumentError(f"request: a text, bytes or a ClassifyRequest is needed, not {given_as(request)}.")
+    if request_id is not None:
         raise ArgumentError("id: it is for a text; this record brings its own.")
+    if isinstance(request, bytes):
+        return bytes(request)
+    # A struct does not look at what it is made of.
+    return ClassifyRequest(text=plain_text("request.text", request.text), id=_id("request.id", request.id))
+
+
+def _id(name: str, given: object) -> str | None:
+    return None if given is None else plain_text(name, given)
 
 
 def check_requests(requests: object) -> None:
@@ -58,34 +136,54 @@ def check_requests(requests: object) -> None:
         raise ArgumentError(f"requests: a list or another iterable of requests is needed, not {given_as(requests)}.")
 
 
+def record_of(given: Outgoing) -> Outgoing:
+    """A record that somebody made himself. Raises ArgumentError where a part of it can't be sent."""
+    value, key, stamp = given.value, given.key, given.timestamp_ms
+    if value is not None:
+        check_instance("request.value", value, bytes, "bytes")
+    if key is not None:
+        check_instance("request.key", key, bytes, "bytes")
+    if stamp is not None:
+        whole_number("request.timestamp_ms", stamp, most=LARGEST_OFFSET)
+    return Outgoing(value, key, header_pairs(given.headers, "request.headers"), stamp) if given.headers else given
+
+
+def request_shape(given: object) -> RequestShape:
+    """The shape, whose parts are looked at too. Raises ArgumentError for one that no request can be written in."""
+    if not isinstance(given, RequestShape):
+        raise ArgumentError(f"shape: a RequestShape is needed, not {given_as(given)}.")
+    for field in msgspec.structs.fields(RequestShape):
+        fitting(f"shape.{field.name}", getattr(given, field.name), field.type)
+    try:
+        compile_shape(given)
+        compile_copy(given)
+    except ValueError as error:
+        raise ArgumentError(f"shape: {error}.") from None
+    return given
+
+
 def key_bytes(key: object) -> bytes | None:
     """The key as it is sent. Raises ArgumentError for what is none."""
-    if key is None or isinstance(key, bytes):
+    if key is None or type(key) is bytes:
         return key
+    if isinstance(key, bytes):
+        return bytes(key)
     check_instance("key", key, str, "a text, bytes or None")
     try:
-        return str(key).encode()
+        return plain_text("key", key).encode()
     except UnicodeEncodeError:
         raise ArgumentError(f"key: {given_as(key)} can't be written as UTF-8.") from None
 
 
-def check_headers(headers: Headers) -> None:
-    """Raise ArgumentError unless ``headers`` are pairs of a name and bytes."""
+def header_pairs(headers: object, name: str = "headers") -> Headers:
+    """Pairs of a name and bytes. Raises ArgumentError for anything else."""
     if not isinstance(headers, list | tuple):
-        raise ArgumentError(f'headers: a list of pairs such as [("tenant", b"a")] is needed, not {given_as(headers)}.')
-    for header in headers:
-        match header:
-            case (str(), bytes() | None):
-                continue
-        raise ArgumentError(
-            f'headers: each is a pair of a name and bytes such as ("tenant", b"a"), not {given_as(header)}.'
-        )
+        raise ArgumentError(f'{name}: a list of pairs such as [("tenant", b"a")] is needed, not {given_as(headers)}.')
+    return tuple(_header(name, header) for header in headers) if headers else ()
 
 
-def timeout_milliseconds(timeout: float) -> int:
-    """How long a request is worth answering, from seconds. Raises ArgumentError outside of what the wire allows."""
-    check_instance("timeout", timeout, (int, float), "a number of seconds")
-    if math.isfinite(timeout) and 1 <= (milliseconds := round(timeout * 1000)) <= MAX_TIMEOUT_MS:
-        return milliseconds
-    allowed = f"from 0.001 to {MAX_TIMEOUT_MS / 1000:g} seconds are allowed"
-    raise ArgumentError(f"timeout: {timeout} s is out of range: {allowed}.")
+def _header(name: str, given: Sequence[Any]) -> tuple[str, bytes | None]:
+    match given:
+        case (str() as key, (bytes() | None) as value) if not any("\ud800" <= one <= "\udfff" for one in key):
+            return plain_text(name, key), None if value is None else bytes(value)
+    raise ArgumentError(f'{name}: each is a pair of a name and bytes such as ("tenant", b"a"), not {given_as(given)}.')

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-from headrace.client.arguments import check_instance, check_name, check_number, check_numbers, check_requests
+from headrace.client.arguments import (
+    check_requests,
+    fitting,
+    partition_numbers,
+    places_by_partition,
+    record_of,
+    request_shape,
+    waiting_timeout,
+    whole_number,
+)
 from headrace.client.awaiting import Awaiter
-from headrace.client.errors import AnswersEndedError, ArgumentError, ClientClosedError, NoAnswerError
+from headrace.client.errors import AnswersEndedError, ArgumentError, ClientClosedError, MisuseError, NoAnswerError
 from headrace.client.group_reading import GroupReader
-from headrace.client.publishing import Published, Publisher, prepare
+from headrace.client.publishing import Published, Publisher, batches, counted, prepare
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import raise_failed
+from headrace.core.fields import Name, Topic
+from headrace.core.printable import given_as
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.kafka.errors import KafkaError, NotAuthorizedError
 from headrace.kafka.interface import Cluster, Headers, Outgoing
-from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 from headrace_schemas.topics import REQUESTS, RESULTS
@@ -29,40 +41,20 @@ COMMIT_S = 1.0
 OWN_SHAPE = RequestShape()
 
 
-@asynccontextmanager
-async def connect(
-    bootstrap: str = "127.0.0.1:9092",
-    *,
-    kafka: KafkaSettings | None = None,
-    requests: str = REQUESTS,
-    results: str = RESULTS,
-    max_batch: int = LARGEST_MAX_BATCH,
-    shape: RequestShape = OWN_SHAPE,
-) -> AsyncIterator[Client]:
-    """Connect to Kafka at ``bootstrap``, or by all of ``kafka`` (TLS, SASL). Raises a KafkaError.
-
-    ``max_batch`` is the largest worker.max_batch among the workers, by default the largest that there can be: a reader
-    that knows a position alone looks back over four times so many answers of each partition. ``shape`` is the section
-    ``[requests]`` of the workers' settings: requests are written so that they can read them.
-
-    >>> async with headrace.client.connect("127.0.0.1:9092") as client:
-    ...     print((await client.classify("Rates rise again")).label)
-    """
-    from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415 - aiokafka loads when somebody connects
-
-    check_name("bootstrap", bootstrap)
-    if kafka is not None:
-        check_instance("kafka", kafka, KafkaSettings, "KafkaSettings")
-    cluster = AioKafkaCluster(kafka or KafkaSettings(bootstrap=bootstrap))
-    async with Client(cluster, requests=requests, results=results, max_batch=max_batch, shape=shape) as client:
-        yield client
+def shared_start(from_: From, partitions: object) -> str | dt.datetime:
+    """Where a group begins. Raises ArgumentError for what the group keeps itself."""
+    if partitions is None and not isinstance(from_, Mapping):
+        return from_
+    name = "from_" if partitions is None else "partitions"
+    raise ArgumentError(f"{name}: the group shares out partitions and keeps their places; from_ is a word or a time.")
 
 
 class Client:
     """Publishes to ``requests`` and reads from ``results`` of ``cluster``. Use it by ``async with``.
 
     Whatever reaches for Kafka raises a KafkaError; what the wire refuses raises a WireError, and what is no
-    such argument an ArgumentError, before anything is sent. Outside of the ``async with`` all raise ClientClosedError.
+    such argument an ArgumentError, before anything is sent. Outside of the ``async with`` all raise ClientClosedError,
+    on another event loop or behind a fork MisuseError.
     """
 
     def __init__(
@@ -75,13 +67,16 @@ class Client:
         shape: RequestShape = OWN_SHAPE,
         clock: Clock | None = None,
     ) -> None:
-        check_name("requests", requests)
-        check_name("results", results)
-        check_number("max_batch", max_batch, least=1)
-        check_instance("shape", shape, RequestShape, "a RequestShape")
+        if not all(callable(getattr(cluster, name, None)) for name in ("producer", "consumer")):
+            raise ArgumentError(
+                f"cluster: a Cluster is needed, not {given_as(cluster)}; `headrace.client.connect` takes an address."
+            )
+        requests, self._results = fitting("requests", requests, Topic), fitting("results", results, Topic)
+        if requests == self._results:
+            raise ArgumentError(f"results: {requests} is the topic of the requests; answers have one of their own.")
+        self._encode = compile_writer(request_shape(shape))
         self._cluster = cluster
-        self._results = results
-        self._look_back = look_back(max_batch)
+        self._look_back = look_back(whole_number("max_batch", max_batch, least=1, most=LARGEST_MAX_BATCH))
         self._clock = clock or SystemClock()
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
@@ -90,12 +85,21 @@ class Client:
         self._stops = asyncio.Lock()
         self._open = False
         self._entered = False
-        self._encode = compile_writer(shape)
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def __aenter__(self) -> Self:
-        # Who may only read needs no producer, and who publishes nevertheless is told so then.
-        with suppress(NotAuthorizedError):
-            await self._publisher.start()
+        if self._home is not None:
+            if self._entered and not self._open:
+                raise ClientClosedError("This client is closed; connect anew.")
+            raise MisuseError("This client is entered already; share it within its `async with`, or connect another.")
+        self._home = os.getpid(), asyncio.get_running_loop()
+        try:
+            # Who may only read needs no producer, and who publishes nevertheless is told so then.
+            with suppress(NotAuthorizedError):
+                await self._publisher.start()
+        except BaseException:
+            self._home = None
+            raise
         self._open = self._entered = True
         return self
 
@@ -131,9 +135,9 @@ class Client:
         partition: int | None = None,
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
-        self._check_open()
+        self._check_use()
         if partition is not None:
-            check_number("partition", partition)
+            partition = whole_number("partition", partition)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         return await self._publisher.publish(record, partition)
 
@@ -143,19 +147,19 @@ class Client:
         """Publish many, batched; with key, timeout or headers make them by :meth:`prepare`. Order as given.
 
         An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
-        there, whatever their keys; a few at a time are cheapest so.
+        there, whatever their keys; a few at a time are cheapest so. Whatever is raised has notes (``__notes__``) that
+        say which request is to blame, counted from 0, and how many were published.
         """
-        self._check_open()
         check_requests(requests)
-        if partition is not None:
-            check_number("partition", partition)
-        return await self._publisher.publish_many(
-            (request if isinstance(request, Outgoing) else self.prepare(request) for request in requests), partition
-        )
+        published: list[Published] = []
+        with counted(published):
+            for batch in batches(self._records(requests)):
+                published += await self._publish_batch(batch, partition=partition)
+        return published
 
     async def request_partitions(self) -> frozenset[int]:
         """The partition numbers of the requests topic, empty when there is none."""
-        self._check_open()
+        self._check_use()
         return await self._publisher.partitions()
 
     async def classify(
@@ -169,11 +173,13 @@ class Client:
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
+        ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
         Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
         answered instead, AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not
         read any more, which is a ClientClosedError where this client was closed.
         """
-        self._check_open()
+        self._check_use()
+        timeout = waiting_timeout(timeout)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         try:
             async with asyncio.timeout(timeout):
@@ -191,16 +197,12 @@ class Client:
         self, from_: From = "latest", *, partitions: Collection[int] | None = None
     ) -> AsyncIterator[AnswerReader]:
         """Read answers by chunks; see :meth:`answers`."""
-        self._check_open()
-        if partitions is not None:
-            check_numbers("partitions", partitions)
-        if isinstance(from_, Mapping):
-            check_numbers("from_", from_)
+        self._check_use()
         reader = AnswerReader(
             self._cluster.consumer(),
             self._results,
-            from_=from_,
-            partitions=partitions,
+            from_=places_by_partition("from_", from_) if isinstance(from_, Mapping) else from_,
+            partitions=None if partitions is None else partition_numbers("partitions", partitions),
             look_back=self._look_back,
             clock=self._clock,
         )
@@ -213,10 +215,9 @@ class Client:
 
         Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
         """
-        self._check_open()
-        check_name("group", group)
+        self._check_use()
         reader = GroupReader(
-            self._cluster.consumer(group=group),
+            self._cluster.consumer(group=fitting("group", group, Name)),
             self._cluster.consumer(),
             self._results,
             from_=from_,
@@ -243,12 +244,7 @@ class Client:
                 while True:
                     for answer in await self._read(reader):
                         yield answer
-        if partitions is not None or isinstance(from_, Mapping):
-            name = "from_" if partitions is None else "partitions"
-            raise ArgumentError(
-                f"{name}: the group shares out partitions and keeps their places; from_ is a word or a time."
-            )
-        async with self.group_reader(group, from_) as member:
+        async with self.group_reader(group, shared_start(from_, partitions)) as member:
             while True:
                 for answer in await self._read(member):
                     if member.owns(answer):
@@ -257,21 +253,45 @@ class Client:
                         await member.commit(every_s=COMMIT_S)
                 await member.commit(every_s=COMMIT_S)
 
-    def _check_open(self) -> None:
+    async def _publish_batch(self, records: Sequence[Outgoing], *, partition: int | None = None) -> list[Published]:
+        """Publish what :meth:`_records` made, in one go. Order as given."""
+        self._check_use()
+        if partition is not None:
+            partition = whole_number("partition", partition)
+        return await self._publisher.publish_batch(records, partition)
+
+    def _records(self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing]) -> Iterator[Outgoing]:
+        """Make the records of many requests as they are asked for; an error has a note that numbers the request."""
+        for number, request in enumerate(requests):
+            try:
+                yield record_of(request) if isinstance(request, Outgoing) else self.prepare(request)
+            except (ArgumentError, WireError) as error:
+                error.add_note(f"It is request {number:,} of those given, counted from 0.")
+                raise
+
+    def _check_use(self) -> None:
         if not self._open:
             raise ClientClosedError(
                 "This client is closed; connect anew."
                 if self._entered
                 else "This client is not connected yet: use it within `async with`."
             )
+        if self._home == (os.getpid(), asyncio.get_running_loop()):
+            return
+        if self._home is not None and self._home[0] != os.getpid():
+            raise MisuseError("This client was connected before a fork, in another process: connect in this one.")
+        raise MisuseError(
+            "This client belongs to another event loop: connect one in each, or use headrace.client.connect_sync, "
+            "whose client serves any thread."
+        )
 
     async def _read(self, reader: AnswerReader | GroupReader) -> list[Answer]:
-        self._check_open()
+        self._check_use()
         try:
             return await reader.read()
         except KafkaError:
             # Its consumer was stopped under it by the end of the client, which says more.
-            self._check_open()
+            self._check_use()
             raise
 
     @asynccontextmanager
@@ -279,7 +299,7 @@ class Client:
         """Around the use of a reader, which ends no later than this client."""
         try:
             await reader.start()
-            self._check_open()
+            self._check_use()
         except BaseException:
             await reader.stop()
             raise
@@ -309,7 +329,7 @@ class Client:
 
     async def _started_awaiter(self) -> Awaiter:
         async with self._awaiter_starts:
-            self._check_open()
+            self._check_use()
             if self._awaiter is None or not self._awaiter.alive:
                 if self._awaiter is not None:
                     await self._awaiter.stop(AnswersEndedError("The answers are read anew."))

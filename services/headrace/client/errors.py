@@ -11,6 +11,13 @@ class ArgumentError(UserError, TypeError, ValueError):
     exit_code = 2
 
 
+class MisuseError(UserError, RuntimeError):
+    """The client can't be used so: entered twice, on another event loop, in another process, in its own thread.
+
+    The message says what to do instead.
+    """
+
+
 class NoAnswerError(UserError, TimeoutError):
     """The answer did not come in time. The request may still be answered later, unless its timeout says otherwise."""
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+from headrace.client.arguments import check_instance, seconds
 from headrace.client.reading import CHUNK, LOOK_BACK, Answer, begins_after_retention
 from headrace.client.shares import Share, Shares
 from headrace.core.clock import Clock
@@ -75,8 +76,10 @@ class GroupReader:
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
         """Wait up to ``timeout_s`` for answers. Whoever reads again holds nothing that a rebalance need wait for.
 
-        Raises a KafkaError, and AnswerLogError when the log was cut. Who does not read for five minutes is put out.
+        Raises a KafkaError, AnswerLogError when the log was cut, and ArgumentError. Who does not read for five minutes
+        is put out.
         """
+        timeout_s = seconds("timeout_s", timeout_s)
         self._shares.none_in_hand.set()
         if self._shares.failure is not None:
             raise self._shares.failure
@@ -110,8 +113,9 @@ class GroupReader:
     async def commit(self, *, every_s: float = 0.0) -> None:
         """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago.
 
-        What a rebalance took away meanwhile is left to its next owner. Raises any other KafkaError.
+        What a rebalance took away meanwhile is left to its next owner. Raises any other KafkaError, and ArgumentError.
         """
+        every_s = seconds("every_s", every_s)
         if every_s and self._clock.monotonic() - self._committed_at < every_s:
             return
         self._committed_at = self._clock.monotonic()
@@ -121,6 +125,7 @@ class GroupReader:
             return
 
     def _share_of(self, answer: Answer) -> Share | None:
+        check_instance("answer", answer, Answer, "an Answer that this reader gave")
         share = self._shares.owned.get(TopicPartition(self._topic, answer.partition))
         return share if share is not None and share.assignment == answer.assignment else None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
-from headrace.client.arguments import check_headers, check_request, key_bytes, timeout_milliseconds
+from headrace.client.arguments import answer_timeout, header_pairs, key_bytes, request_of
 from headrace.client.errors import ClientClosedError
-from headrace.kafka.errors import ProducerDeadError
+from headrace.kafka.errors import KafkaError, ProducerDeadError
 from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
 from headrace_schemas.headers import TIMEOUT_MS, content_type
 from headrace_schemas.paths import RequestShape
@@ -19,7 +20,7 @@ from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.writing import Encode, compile_writer
 
 BATCH = 2000
-"""Records handed to the producer at once by :meth:`Publisher.publish_many`."""
+"""Records handed to the producer at once, of many."""
 
 
 _OWN = compile_writer(RequestShape())
@@ -49,13 +50,11 @@ def prepare(
     ``timeout`` is in seconds, after which the request is answered `expired`.
     Raises a WireError for what a worker would refuse, and an ArgumentError for what is no request, key or header.
     """
-    check_request(request, id)
-    check_headers(headers)
-    if isinstance(request, str):
-        request = ClassifyRequest(text=request, id=id)
-    value = encode(request, content_type(headers)) if isinstance(request, ClassifyRequest) else request
+    given = request_of(request, id)
+    headers = header_pairs(headers)
     if timeout is not None:
-        headers = (*headers, (TIMEOUT_MS, b"%d" % timeout_milliseconds(timeout)))
+        headers = (*headers, (TIMEOUT_MS, b"%d" % round(answer_timeout(timeout) * 1000)))
+    value = encode(given, content_type(headers)) if isinstance(given, ClassifyRequest) else given
     return Outgoing(value, key_bytes(key), headers)
 
 
@@ -89,21 +88,18 @@ class Publisher:
             raise
         return _published(record, appended)
 
-    async def publish_many(self, records: Iterable[Outgoing], partition: int | None = None) -> list[Published]:
-        """Append ``records`` by :data:`BATCH`, to ``partition`` or by key, keyless ones spread; in the order given.
+    async def publish_batch(self, records: Sequence[Outgoing], partition: int | None = None) -> list[Published]:
+        """Append ``records``, to ``partition`` or by key, keyless ones spread; in the order given.
 
-        Raises a KafkaError; then some prefix of them was appended, and perhaps more of the batch behind it.
+        Raises a KafkaError; then it is unknown which of them were appended.
         """
-        published: list[Published] = []
-        for batch in _batches(records):
-            producer = await self._alive()
-            try:
-                places = await producer.send_many(self._topic, batch, partition=partition)
-            except ProducerDeadError:
-                await self._drop(producer)
-                raise
-            published.extend(map(_published, batch, places))
-        return published
+        producer = await self._alive()
+        try:
+            places = await producer.send_many(self._topic, records, partition=partition)
+        except ProducerDeadError:
+            await self._drop(producer)
+            raise
+        return list(map(_published, records, places))
 
     async def partitions(self) -> frozenset[int]:
         """The partition numbers of the topic, empty when there is none. Raises a KafkaError."""
@@ -136,7 +132,20 @@ def _published(record: Outgoing, appended: Appended) -> Published:
     return Published(appended.partition, appended.offset, zlib.crc32(record.value or b""))
 
 
-def _batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+@contextmanager
+def counted(published: Sequence[Published]) -> Iterator[None]:
+    """Around the publishing of many: whatever is raised has a note that says how many were published."""
+    try:
+        yield
+    except Exception as error:
+        unknown = isinstance(error, KafkaError | ClientClosedError)
+        behind = f"of the next {BATCH:,} it is unknown" if unknown else "nothing behind them was sent"
+        error.add_note(f"The first {len(published):,} requests were published, {behind}.")
+        raise
+
+
+def batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """``records`` by :data:`BATCH`, taken as they are needed."""
     walk = iter(records)
     while batch := list(itertools.islice(walk, BATCH)):
         yield batch

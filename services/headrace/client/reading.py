@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from headrace.client.arguments import seconds
 from headrace.client.errors import AnswerLogError
 from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
@@ -110,8 +111,9 @@ class AnswerReader:
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
         """Wait up to ``timeout_s`` for answers; those of one partition are in the order of their requests.
 
-        Raises a KafkaError, and AnswerLogError when the log was cut behind this reader.
+        Raises a KafkaError, AnswerLogError when the log was cut behind this reader, and ArgumentError.
         """
+        timeout_s = seconds("timeout_s", timeout_s)
         await self._look_for_partitions()
         try:
             chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headrace.kafka.interface import Cluster
     from headrace.terminal import Terminal
 
-DEFAULT_FILE = Path("headrace.toml")
 PIPE_WIDTH = 250
 NO_LABEL = "(no label)"
 """Shown for an answer whose score is below its version's threshold."""
@@ -62,18 +61,17 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
 
     ./headrace.toml is read when it is there and no --config was given. Raises SettingsError.
     """
-    from headrace.config import load_settings
+    from headrace.config import file_of, load_settings
 
     given = ctx.find_object(Invocation)
     if given is None:
         raise RuntimeError("the command line was not started by headrace.cli, so there is no Invocation")
-    file = given.file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
     own = dict(options or {})
     # A command's own --bootstrap stands closer to the command than the global one.
     if own.get("--bootstrap", ("", None))[1] is None:
         own["--bootstrap"] = ("kafka.bootstrap", given.bootstrap)
     own["--log-level"] = ("log.level", given.log_level)
-    loaded = load_settings(file, given.environ, given.sets, own)
+    loaded = load_settings(file_of(given.file), given.environ, given.sets, own)
     if loaded.ignored:
         _warn(loaded)
     return loaded

@@ -3,7 +3,7 @@
 from headrace.config.loading import Loaded, load_settings
 from headrace.config.sections import AdminSettings, LogSettings, TopicNames, TopicsSettings
 from headrace.config.settings import Settings
-from headrace.config.sources import SettingsError
+from headrace.config.sources import SettingsError, file_of
 
 __all__ = [
     "AdminSettings",
@@ -13,5 +13,6 @@ __all__ = [
     "SettingsError",
     "TopicNames",
     "TopicsSettings",
+    "file_of",
     "load_settings",
 ]

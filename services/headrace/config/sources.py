@@ -13,6 +13,7 @@ import msgspec
 from headrace.core.errors import UserError
 
 PREFIX = "HEADRACE_"
+DEFAULT_FILE = Path("headrace.toml")
 
 _NO_SETTINGS = frozenset({"HEADRACE_DATA"})  # Of the tests and benchmarks: where their data is.
 
@@ -38,6 +39,11 @@ class Given(msgspec.Struct, frozen=True):
     origin: str
     is_text: bool
     in_file: bool = False
+
+
+def file_of(named: Path | None) -> Path | None:
+    """The file to read: the one that was ``named``, else ./headrace.toml where it is there."""
+    return named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
 
 
 def from_file(path: Path) -> Iterator[Given]:

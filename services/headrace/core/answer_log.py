@@ -79,7 +79,8 @@ def decode_positions(text: bytes | str) -> dict[int, Place]:
     """What :func:`encode_positions` wrote, or positions alone: ``{"0": 12}``. Raises a UserError in words."""
     try:
         found = msgspec.json.decode(text, type=dict[int, Annotated[int, Meta(ge=0)] | Place])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # A text with half a character in it is a UnicodeEncodeError, and what is no text at all a TypeError.
+    except (msgspec.DecodeError, UnicodeError, TypeError) as error:
         raise UserError(
             f"This holds no positions of a reader: {error}. "
             'They look like {"0": {"position": 12, "highest": 9}}, by partition.'

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta, inspect
 
+from headrace.core.printable import given_as
 from headrace.core.secret import MASK, Secret
 from headrace.core.starts import ALLOWED, parse_start
 
@@ -161,7 +162,7 @@ def conform(value: object, wanted: Any, *, strict: bool = True) -> object:
 
 def refusal(value: object, info: inspect.Type) -> FieldError:
     """The error that says what ``info`` allows, and ``value`` unless it is a secret."""
-    shown = MASK if is_secret(info) else _cut(repr(value))
+    shown = MASK if is_secret(info) else given_as(value, LONGEST_SHOWN)
     return FieldError(f"expected {in_words(info)}, got {shown}")
 
 
@@ -233,7 +234,3 @@ def _range(info: inspect.IntType | inspect.FloatType) -> str:
         if bound is not None
     ]
     return f" {' and '.join(bounds)}" if bounds else ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."

@@ -16,7 +16,7 @@ _ESCAPED = re.compile(
     "\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e007f]"
 )
 _LAYOUT = "\n\t"
-_LONGEST_GIVEN = 60
+LONGEST_GIVEN = 60
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -32,7 +32,13 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
-def given_as(value: object) -> str:
-    """What somebody gave, for the message of an error: as Python writes it, and cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_GIVEN else text[:_LONGEST_GIVEN] + "..."
+def given_as(value: object, longest: int = LONGEST_GIVEN) -> str:
+    """What somebody gave, for the message of an error: as Python writes it, and cut where it is long.
+
+    What can't be written (a number of very many digits, or an object that fails over it) is named by its type.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the error that is to be told must not become another one
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= longest else text[:longest] + "..."

@@ -427,7 +427,7 @@ async def test_many_requests_are_no_single_text_and_partitions_are_numbers(stage
         ("bootstrap", {"bootstrap": ["127.0.0.1:9092"]}),
         ("bootstrap", {"bootstrap": ""}),
         ("kafka", {"kafka": {"bootstrap": "127.0.0.1:9092"}}),
-        ("requests", {"requests": None}),
+        ("requests", {"requests": ""}),
         ("results", {"results": 7}),
         ("max_batch", {"max_batch": "8"}),
         ("max_batch", {"max_batch": 0}),

@@ -1,0 +1,302 @@
+"""The client for programs without an event loop: the asynchronous one, on a loop of its own in a thread of its own.
+
+So it can be used by any thread, by several at once, and where another loop runs already, as in a notebook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import datetime as dt
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from typing import ParamSpec, Self, TypeVar
+
+from headrace.client.arguments import check_instance, check_requests
+from headrace.client.connection import COMMIT_S, Client, shared_start
+from headrace.client.errors import ClientClosedError, MisuseError
+from headrace.client.group_reading import GroupReader
+from headrace.client.publishing import Published, batches, counted
+from headrace.client.reading import Answer, AnswerReader, From
+from headrace.core.answer_log import Place
+from headrace.kafka.interface import Headers, Outgoing
+from headrace_schemas.records import ClassifyRequest, ClassifyResult
+
+GRACE_S = 1.0
+"""How long calls that are under way when the client closes may take to hear of it."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """Holds ``client`` open on an event loop in a thread, from the beginning to :meth:`end`, and runs its calls."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._failure: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._serving = self._loop.create_task(self._serve())
+        # The interpreter waits at its end for threads that are no daemons before it runs what ends this one.
+        self._thread = threading.Thread(target=self._run, name="headrace-client", daemon=True)
+        atexit.register(self.end)
+        self._thread.start()
+        try:
+            self._entered.result()
+        except BaseException:
+            self.end()
+            raise
+
+    def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``function`` on the loop and wait for what it gives. An interrupted wait cancels it."""
+
+        async def run() -> T:
+            return await function(*args, **kwargs)
+
+        if os.getpid() != self._pid:
+            raise MisuseError("This client was connected before a fork, in another process: connect in this one.")
+        if threading.current_thread() is self._thread:
+            raise MisuseError("This client is called in its own thread, where it would wait for itself.")
+        with self._lock:
+            if self._closing:
+                raise ClientClosedError("This client is closed; connect anew.")
+            outcome = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return outcome.result()
+        except concurrent.futures.CancelledError:
+            raise ClientClosedError("The client was closed under this call: what became of it is unknown.") from None
+        except BaseException:
+            outcome.cancel()
+            raise
+
+    def let_go(self) -> None:
+        """Begin to end, without waiting; nothing at all in a process that was forked, which has no such thread."""
+        if os.getpid() == self._pid:
+            with self._lock:
+                if not self._closing:
+                    self._closing = True
+                    # Where connecting failed the loop is closed already.
+                    with suppress(RuntimeError):
+                        self._loop.call_soon_threadsafe(self._serving.cancel)
+
+    def end(self) -> None:
+        """Close the client and end the thread, however often this is called. Raises once what failed in closing."""
+        self.let_go()
+        if os.getpid() != self._pid or threading.current_thread() is self._thread:
+            return
+        self._thread.join()
+        atexit.unregister(self.end)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _serve(self) -> None:
+        try:
+            async with self._client:
+                self._entered.set_result(None)
+                await asyncio.Event().wait()
+        finally:
+            calls = asyncio.all_tasks() - {asyncio.current_task()}
+            if calls:
+                await asyncio.wait(calls, timeout=GRACE_S)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await self._loop.shutdown_asyncgens()
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            self._loop.run_until_complete(self._serving)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for this thread
+            failure = error
+        self._loop.close()
+        if self._entered.done():
+            self._failure = failure
+        else:
+            self._entered.set_exception(failure or ClientClosedError("The client was closed before it was connected."))
+
+
+class SyncReader:
+    """What :meth:`SyncClient.reader` gives; see :class:`~headrace.client.reading.AnswerReader`."""
+
+    def __init__(self, thread: _LoopThread, reader: AnswerReader) -> None:
+        self._thread = thread
+        self._reader = reader
+
+    @property
+    def positions(self) -> dict[int, Place]:
+        """Behind the last answer read of each partition: where a later reader begins by ``from_``."""
+        return self._reader.positions
+
+    def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
+        """Wait up to ``timeout_s`` for answers; those of one partition are in the order of their requests."""
+        return self._thread.call(self._reader.read, timeout_s=timeout_s)
+
+    def ends(self) -> dict[int, int]:
+        """Behind the last answer that each partition holds now, read or not."""
+        return self._thread.call(self._reader.ends)
+
+
+class SyncGroupReader:
+    """What :meth:`SyncClient.group_reader` gives; see :mod:`headrace.client.group_reading`."""
+
+    def __init__(self, thread: _LoopThread, member: GroupReader) -> None:
+        self._thread = thread
+        self._member = member
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The results partitions that this member reads now."""
+        return self._member.partitions
+
+    def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
+        """Wait up to ``timeout_s`` for answers. Whoever reads again holds nothing that a rebalance need wait for."""
+        return self._thread.call(self._member.read, timeout_s=timeout_s)
+
+    def owns(self, answer: Answer) -> bool:
+        """Whether the partition of ``answer`` is still this member's. If not, leave it: its next owner gets it."""
+        return self._member.owns(answer)
+
+    def mark(self, answer: Answer) -> None:
+        """Say that ``answer`` and all before it in its partition are processed. Too late, it changes nothing."""
+        self._member.mark(answer)
+
+    def commit(self, *, every_s: float = 0.0) -> None:
+        """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago."""
+        self._thread.call(self._member.commit, every_s=every_s)
+
+
+class SyncClient:
+    """``client`` for programs without an event loop: its methods take, give and raise what those of `Client` do.
+
+    It is connected from the beginning, or a KafkaError is raised, and is closed by ``with`` or :meth:`close`, at the
+    latest by the interpreter's end. Threads may share it; a call waits for its answer and no other call waits for it.
+    After a fork the child connects anew: every call raises MisuseError there.
+    """
+
+    def __init__(self, client: Client) -> None:
+        check_instance("client", client, Client, "a Client")
+        self._client = client
+        self._thread = _LoopThread(client)
+        # Whoever forgets to close it leaves no thread behind; the interpreter's end is seen to by the thread itself.
+        weakref.finalize(self, self._thread.let_go).atexit = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect, and end the thread. Who waits meanwhile gets ClientClosedError. Again, it does nothing."""
+        self._thread.end()
+
+    def prepare(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float | None = None,
+        headers: Headers = (),
+    ) -> Outgoing:
+        """Make the record to publish; see :meth:`Client.prepare`."""
+        return self._client.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+
+    def publish(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+    ) -> Published:
+        """Publish one request and wait for the acknowledgement; see :meth:`Client.publish`."""
+        return self._thread.call(
+            self._client.publish, request, key=key, id=id, timeout=timeout, headers=headers, partition=partition
+        )
+
+    def publish_many(
+        self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
+    ) -> list[Published]:
+        """Publish many, batched; see :meth:`Client.publish_many`. ``requests`` is walked in the caller's thread."""
+        check_requests(requests)
+        published: list[Published] = []
+        with counted(published):
+            # The two halves of the other client's own method: this one belongs to it.
+            for batch in batches(self._client._records(requests)):  # noqa: SLF001
+                published += self._thread.call(self._client._publish_batch, batch, partition=partition)  # noqa: SLF001
+        return published
+
+    def request_partitions(self) -> frozenset[int]:
+        """The partition numbers of the requests topic, empty when there is none."""
+        return self._thread.call(self._client.request_partitions)
+
+    def classify(
+        self,
+        request: str | bytes | ClassifyRequest,
+        *,
+        key: str | bytes | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name on the wire
+        timeout: float = 30.0,
+        headers: Headers = (),
+    ) -> ClassifyResult:
+        """Publish a request and wait for its answer; see :meth:`Client.classify`.
+
+        Each call waits for one answer. For many at once call it by several threads, such as those of a
+        ThreadPoolExecutor, or publish and read :meth:`answers`.
+        """
+        return self._thread.call(self._client.classify, request, key=key, id=id, timeout=timeout, headers=headers)
+
+    @contextmanager
+    def reader(self, from_: From = "latest", *, partitions: Collection[int] | None = None) -> Iterator[SyncReader]:
+        """Read answers by chunks; see :meth:`Client.answers`."""
+        with self._within(self._client.reader(from_, partitions=partitions)) as reader:
+            yield SyncReader(self._thread, reader)
+
+    @contextmanager
+    def group_reader(self, group: str, from_: str | dt.datetime = "latest") -> Iterator[SyncGroupReader]:
+        """Read answers by chunks as one of the members of ``group``; see :meth:`Client.group_reader`."""
+        with self._within(self._client.group_reader(group, from_)) as member:
+            yield SyncGroupReader(self._thread, member)
+
+    def answers(
+        self, from_: From = "latest", *, partitions: Collection[int] | None = None, group: str | None = None
+    ) -> Generator[Answer, None, None]:
+        """Iterate over accepted answers, for ever; see :meth:`Client.answers`."""
+        if group is None:
+            with self.reader(from_, partitions=partitions) as reader:
+                while True:
+                    yield from reader.read()
+        with self.group_reader(group, shared_start(from_, partitions)) as member:
+            while True:
+                for answer in member.read():
+                    if member.owns(answer):
+                        yield answer
+                        member.mark(answer)
+                        member.commit(every_s=COMMIT_S)
+                member.commit(every_s=COMMIT_S)
+
+    @contextmanager
+    def _within(self, context: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        entered = self._thread.call(context.__aenter__)
+        try:
+            yield entered
+        finally:
+            # A client that is closed has ended its readers; in another process, or in the client's own thread, where
+            # only the garbage collector comes to this, there is nothing to wait for.
+            with suppress(ClientClosedError, MisuseError):
+                self._thread.call(context.__aexit__, None, None, None)
