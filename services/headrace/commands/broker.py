@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import say
+from headrace.commands.common import remark, say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -96,5 +96,5 @@ async def _started(
     else:
         from headrace.kafka.brokers.apache import apache_broker
 
-        async with apache_broker(nodes, port=port, log_dir=data) as brokers:
+        async with apache_broker(nodes, port=port, log_dir=data, tell=remark) as brokers:
             yield brokers.bootstrap, brokers.processes

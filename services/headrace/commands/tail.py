@@ -7,16 +7,18 @@ import datetime as dt
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console, remark
 from headrace.commands.lines import Form, form_of, row_writer
+from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
+from headrace.core.reminders import PATIENCE_S
 from headrace.core.starts import METAVAR, parse_start
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.kafka.interface import Consumer
     from headrace_schemas.paths import Decode
 
+WAITING = "waiting for answers of `headrace worker`; --from earliest shows older ones"
 SHOWN = 20
 REFRESH_S = 0.25
 COLUMNS = ("partition", "offset", "status", "label", "score", "id", "version", "reason")
@@ -116,9 +119,23 @@ def as_row(seen: Seen) -> dict[str, object]:
 async def _lines(settings: Settings, wanted: Wanted, form: Form) -> None:
     write = row_writer(form, (*COLUMNS, "text") if wanted.texts else COLUMNS)
     async with aclosing(_seen(settings, wanted)) as chunks:
-        async for chunk in chunks:
+        async for chunk in with_a_word(chunks, SystemClock(), remark):
             for seen in chunk:
                 write(as_row(seen))
+
+
+async def with_a_word(
+    chunks: AsyncIterator[Sequence[Seen]], clock: Clock, tell: Callable[[str], None]
+) -> AsyncIterator[Sequence[Seen]]:
+    """``chunks``, and a word to ``tell`` when nothing has come for some seconds; the output is for programs."""
+    begun_s: float | None = clock.monotonic()
+    async for chunk in chunks:
+        if chunk:
+            begun_s = None
+        elif begun_s is not None and clock.monotonic() - begun_s >= PATIENCE_S:
+            tell(WAITING)
+            begun_s = None
+        yield chunk
 
 
 async def _table(settings: Settings, wanted: Wanted) -> None:
@@ -192,7 +209,7 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "waiting for answers"
+    said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or WAITING
     versions = dict.fromkeys(seen.answer.result.version for seen in last)
     caption = "\n".join([said, *(f"version {version}" for version in versions)])
     shown = Table(box=None, pad_edge=False, expand=True, caption=Text(caption), caption_justify="left")

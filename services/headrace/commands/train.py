@@ -237,6 +237,8 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
                     _leave(progress, smaller)
                     progress.start_task(refit)
                     progress.update(refit, completed=said["number"], total=said["total"], note=after.lstrip("; "))
+                case "rank.waits":
+                    console.print(f"waiting: {said['why']}")
                 case "training.done":
                     progress.update(refit, note="")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.commands.common import Bootstrap, Invocation, settings_from
+from headrace.core.errors import UserError
+from headrace.core.restarts import EXIT_SETTINGS
 from headrace.core.starts import METAVAR
 
 if TYPE_CHECKING:
@@ -26,13 +29,22 @@ Text = str | None
 
 
 STARTING = "starting"
+NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
+
+
+class ModelNameError(UserError):
+    """What should answer can be no alias, no version and no file."""
+
+    exit_code = EXIT_SETTINGS
 
 
 def worker(
     ctx: typer.Context,
     *,
     bootstrap: Bootstrap = None,
-    model: Annotated[Text, typer.Option(metavar="URI|ALIAS", help="An artifact, or an alias to follow.")] = None,
+    model: Annotated[
+        Text, typer.Option(metavar="URI|ALIAS|VERSION", help="An artifact, an alias to follow, or a version.")
+    ] = None,
     requests: Annotated[Text, typer.Option(metavar="TOPIC", help="Where requests are.")] = None,
     results: Annotated[Text, typer.Option(metavar="TOPIC", help="Where answers go.")] = None,
     group: Annotated[Text, typer.Option(help="The consumer group.")] = None,
@@ -149,6 +161,11 @@ def _model(settings: Settings) -> Model | Load:
             event("model.not_verified", level="warning", uri=model, why=why)
         artifact = load(model)
         return open_model(artifact, backend, artifact.version)
+    if not NAME.fullmatch(model):
+        raise ModelNameError(
+            f"worker.model is {model!r}, and there is no file of that name. An alias or a version has letters, digits, "
+            "'_' and '-' alone; `headrace models list` shows those that there are."
+        )
     if backend == "cuda":
         from headrace.model.backends.cuda import find_device
 

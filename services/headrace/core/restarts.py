@@ -8,6 +8,8 @@ EXIT_DONE = 0
 EXIT_SETTINGS = 2
 EXIT_REFUSED = 3
 """Going on needs a person: the log was cut or made anew, a results topic belongs to another group."""
+EXIT_LATE = 4
+"""What a command was to wait for did not come in the time that it was given."""
 
 FINAL = frozenset({EXIT_DONE, EXIT_SETTINGS, EXIT_REFUSED})
 

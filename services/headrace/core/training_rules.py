@@ -6,6 +6,8 @@ again on the labels of the last snapshot would give the last version again, so w
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 SETTLE_PATIENCE = 12
@@ -54,6 +56,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     failed_s: float | None
 
 
+class Awaited(msgspec.Struct, frozen=True):
+    """What the next training waits for: ``rule`` says what in one word, ``why`` in words for people.
+
+    ``missing``: how many labels it lacks, 0 when it waits for something else. ``stuck``: nothing was ever trained, and
+    somebody has to do something.
+    """
+
+    rule: str
+    why: str
+    missing: int = 0
+    stuck: bool = False
+
+
 def reason_to_train(facts: Facts, limits: Limits) -> str | None:
     """Why a training should begin now, in words for people; None when it should not."""
     if facts.order is not None:
@@ -66,6 +81,43 @@ def reason_to_train(facts: Facts, limits: Limits) -> str | None:
         # What failed before fails again, so nothing but new labels or time is a reason to try.
         return f"again, {facts.failed_s:.0f} s after a failure" if facts.failed_s >= limits.retry else None
     return _drift(facts, limits) or _erasures(facts, limits) or _age(facts, limits)
+
+
+def awaited(facts: Facts, limits: Limits) -> Awaited:
+    """What keeps the next training waiting, where there is no :func:`reason_to_train`."""
+    wanted = _wanted(facts, limits)
+    if facts.rows < limits.least_rows:
+        missing = max(limits.least_rows - facts.rows, 0 if wanted is None else wanted - facts.new)
+        order = "; `headrace models train --now` begins with those" if facts.rows else ""
+        why = (
+            f"{facts.rows:,} of the {limits.least_rows:,} labels that a training begins at (trainer.least_rows): "
+            f"`headrace labels publish FILE` brings the {missing:,} that are missing{order}"
+        )
+        return Awaited("rows", why, missing, stuck=not facts.trained)
+    if not _settled(facts, limits):
+        return Awaited("settle", f"labels are coming; they have to be quiet for {limits.settle:g} s (trainer.settle)")
+    if facts.failed_s is not None:
+        left = max(0.0, limits.retry - facts.failed_s)
+        why = f"the last training failed; it is tried again in {left:.0f} s (trainer.retry), or with new labels"
+        return Awaited("retry", why)
+    if wanted is None:
+        why = "neither trainer.new_labels nor trainer.growth is set; `headrace models train --now` orders a training"
+        return Awaited("order", why)
+    why = (
+        f"{facts.new:,} of the {wanted:,} new labels that begin the next training (trainer.new_labels, "
+        "trainer.growth); `headrace models train --now` orders one"
+    )
+    return Awaited("new", why, max(0, wanted - facts.new))
+
+
+def _wanted(facts: Facts, limits: Limits) -> int | None:
+    """How many new labels begin a training after the first, as :func:`_new_labels` counts; None where none do."""
+    if not facts.trained:
+        return None
+    counts = [] if limits.new_labels is None else [limits.new_labels]
+    if limits.growth is not None:
+        counts.append(max(1, math.ceil(limits.growth * max(1, facts.rows - facts.new))))
+    return min(counts, default=None)
 
 
 def _settled(facts: Facts, limits: Limits) -> bool:

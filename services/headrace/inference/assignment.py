@@ -78,6 +78,9 @@ class Assignment:
         self._lapsed = False
         self._metrics.assigned(len(self.partitions))
         event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
+        if not self.partitions:
+            why = "the other workers of its group have all partitions; this one takes over when one of them ends"
+            event("worker.stands_by", why=why)
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         self._holds = self._lapsed = False

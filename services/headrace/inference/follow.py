@@ -14,12 +14,13 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
+from headrace.core.reminders import Reminder
 from headrace.inference.infer import Model
 from headrace.inference.serving import Serving
 from headrace.kafka.errors import KafkaError
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
-from headrace.registry.finding import near_names
+from headrace.registry.finding import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelAlias, ModelVersion
 
@@ -27,7 +28,6 @@ Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
 """From a version's record to a model that answers at once; raises what loading raises."""
 
 POLL_S = 0.1
-SAY_AGAIN_S = 10.0
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
 
@@ -55,6 +55,7 @@ class _Retry(msgspec.Struct, frozen=True):
 class Follower:
     """Keeps ``serving`` at the version that ``alias`` of model ``name`` points at.
 
+    Where ``alias`` is no alias but names a version, as :func:`find_version` takes it, that version answers for good.
     What can't be loaded is tried again, ever later, as long as the alias points there; the old version answers
     meanwhile. Of an alias that moves fast only the newest version is loaded.
     """
@@ -89,12 +90,17 @@ class Follower:
         """The alias as it was when its previous version could not be loaded; it is not tried again before a move."""
         self._stray: ModelAlias | None = None
         """The alias as it was when it was said that it points at a version of which there is no record."""
-        self._said_at = float("-inf")
+        self._pinned: str | None = None
+        """The version that ``alias`` names, where it is no alias."""
+        self._reminder = Reminder()
         self.waiting_for = ""
         """What the first version waits for, in words; it says nothing once there is one."""
 
     async def first(self) -> None:
-        """Return when there is a version that answers. Raises a KafkaError that can't be mended here."""
+        """Return when there is a version that answers.
+
+        Raises a KafkaError that can't be mended here, and SeveralVersionsError for the beginning of several versions.
+        """
         while self._serving.version is None:
             await self._turn()
 
@@ -116,7 +122,7 @@ class Follower:
             if not error.retriable:
                 raise
             event("follow.failed", level="warning", error=str(error))
-        target = self._log.resolve(self._name, self._alias)
+        target = self._target()
         if self._loading is not None and self._loading.task.done():
             self._collect(self._loading, target)
         self._aim(target)
@@ -125,6 +131,23 @@ class Follower:
         if self._serving.version is None:
             self._say(target)
         await self._clock.sleep(POLL_S)
+
+    def _target(self) -> ModelVersion | None:
+        """The version that should answer, None while there is none."""
+        if self._pinned is not None:
+            return self._log.versions.get((self._name, self._pinned))
+        if (self._name, self._alias) in self._log.aliases or self._serving.version is not None:
+            return self._log.resolve(self._name, self._alias)
+        try:
+            found = find_version(self._log, self._name, self._alias)
+        except SeveralVersionsError:
+            raise
+        except VersionNotFoundError:
+            return None
+        # Kept, so that a later version which begins in the same way changes nothing.
+        self._pinned = found.version
+        event("model.pinned", version=found.version, why=f"{self._alias!r} names this version, and is no alias")
+        return found
 
     def _aim(self, target: ModelVersion | None) -> None:
         """Begin what brings the alias's version to answer; when it does, what makes the way back short."""
@@ -198,24 +221,14 @@ class Follower:
         self._kept = old if self._keep_previous else None
 
     def _say(self, target: ModelVersion | None) -> None:
-        """Say why nothing is answered, at once and every SAY_AGAIN_S."""
+        """Say why nothing is answered, at once and then ever more rarely."""
         if target is None:
-            pointer = self._log.aliases.get((self._name, self._alias))
-            where = "no version yet" if pointer is None else f"{pointer.version}, of which there is no record"
-            near = near_names(self._log, self._name, self._alias) if pointer is None else []
-            # Who mistyped an alias must not be led to publish under it.
-            advice = (
-                f"did you mean {' or '.join(map(repr, near))}? `headrace models list` shows all"
-                if near
-                else f"publish one with `headrace models publish FILE --alias {self._alias}`, or let a trainer do it"
-            )
-            self.waiting_for = f"alias {self._alias!r} of model {self._name!r} points at {where}: {advice}"
+            self.waiting_for = nothing_named(self._log, self._name, self._alias, followed=True)
         elif self._retry.version != target.version:
             self.waiting_for = f"version {target.version} is being loaded"
-        now = self._clock.monotonic()
-        if target is None and now - self._said_at >= SAY_AGAIN_S:
-            self._said_at = now
-            event("model.awaited", level="warning", why=self.waiting_for)
+        if target is None and self._reminder.due(self.waiting_for, self._clock.monotonic()):
+            level = "info" if self._reminder.again else "warning"
+            event("model.awaited", level=level, why=self.waiting_for)
 
     def _say_stray(self) -> None:
         """Say, once a move, that the alias points at a version of which there is no record; the old one answers on."""

@@ -21,7 +21,7 @@ class WorkerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     group: Name = "headrace"
     """The consumer group whose members share the requests."""
     model: Place = "champion"
-    """A URI of an artifact, or an alias on the models topic, which is followed."""
+    """A URI of an artifact; or on the models topic an alias, which is followed, or a version, or its beginning."""
     model_name: ModelName = "default"
     """Which model's aliases are meant."""
     keep_previous: bool = True

@@ -19,6 +19,7 @@ from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, Status
+from tests.support.turned_loop import TurnedClock, run_turned
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 TEXTS = ("rates rise", 'a "quoted", odd\ntext', "rain")
@@ -99,3 +100,19 @@ def test_since_is_so_long_ago_or_a_time(since: str, moment: object) -> None:
 def test_what_contradicts_itself_is_refused_before_anything_connects(options: tuple[str, ...]) -> None:
     with pytest.raises(UserError):
         CliRunner().invoke(cli.app, ["tail", *options], catch_exceptions=False)
+
+
+def test_a_program_that_gets_no_answers_is_told_once_what_is_waited_for() -> None:
+    clock, told = TurnedClock(), []
+
+    async def nothing():
+        for _ in range(100):
+            await clock.sleep(1)
+            yield []
+
+    async def read() -> None:
+        async for _ in tail.with_a_word(nothing(), clock, told.append):
+            pass
+
+    run_turned(read())
+    assert told == [tail.WAITING]

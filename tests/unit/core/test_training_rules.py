@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.training_rules import Facts, Limits, reason_to_train
+from headrace.core.training_rules import Awaited, Facts, Limits, awaited, reason_to_train
 
 LIMITS = Limits(
     least_rows=100,
@@ -118,3 +118,41 @@ def test_without_enough_labels_nothing_but_an_order_begins_a_training(facts):
     few = msgspec.structs.replace(facts, rows=min(facts.rows, LIMITS.least_rows - 1))
     assert reason_to_train(few, LIMITS) is None
     assert reason_to_train(msgspec.structs.replace(few, order="now"), LIMITS) == "ordered: now"
+
+
+def waits(limits: Limits = LIMITS, **facts: object) -> Awaited:
+    return awaited(msgspec.structs.replace(QUIET, **facts), limits)
+
+
+def test_too_few_labels_are_counted_with_what_brings_more_and_what_begins_without():
+    what = waits(rows=60, new=60, trained=False)
+    assert (what.rule, what.missing, what.stuck) == ("rows", 40, True)
+    assert what.why.startswith("60 of the 100 labels that a training begins at (trainer.least_rows)")
+    assert "`headrace labels publish FILE` brings the 40 that are missing" in what.why
+    assert "models train --now" in what.why
+    assert "models train --now" not in waits(rows=0, trained=False).why, "there is nothing to train with"
+
+
+def test_labels_that_are_coming_are_let_come():
+    what = waits(new=5000, quiet_s=1.0, waiting_s=1.0)
+    assert (what.rule, what.missing) == ("settle", 0)
+
+
+def test_a_failed_training_names_when_it_is_tried_again():
+    assert "in 600 s (trainer.retry)" in waits(failed_s=300.0).why
+
+
+def test_after_a_training_the_nearer_of_the_rules_about_new_labels_counts():
+    assert (waits(rows=500, new=10).missing, waits(rows=50_000, new=10).missing) == (39, 990)
+    without = msgspec.structs.replace(LIMITS, new_labels=None, growth=None)
+    assert waits(without).rule == "order"
+
+
+@given(rows=st.integers(0, 3000), new=st.integers(0, 3000), trained=st.booleans())
+def test_so_many_labels_as_are_missing_begin_a_training(rows, new, trained):
+    facts = {"rows": max(rows, new), "new": new, "trained": trained}
+    if reason(**facts) is not None:
+        return
+    missing = waits(**facts).missing
+    assert missing > 0
+    assert reason(rows=facts["rows"] + missing, new=new + missing, trained=trained) is not None

@@ -115,6 +115,15 @@ def test_a_broker_that_lost_its_port_in_the_last_moment_says_so_without_its_log(
     assert str(process.start_error("It ended.")).count("\n") == 0
 
 
+@pytest.mark.parametrize("model", ["two words", "champion!", "größe"])
+def test_a_worker_of_a_model_that_can_be_no_name_and_is_no_file_ends_with_what_it_takes(
+    model: str, monkeypatch, capsys
+) -> None:
+    code, lines = run(monkeypatch, capsys, "--set", "admin.port=0", "worker", "--model", model)
+    assert code == 2
+    assert f"worker.model is {model!r}, and there is no file of that name" in lines[-1]
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_worker_whose_named_admin_port_is_taken_ends_with_one_line(
     processes: str, taken: int, monkeypatch, capsys

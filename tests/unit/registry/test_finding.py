@@ -4,7 +4,7 @@ import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.finding import VersionNotFoundError, find_version, near_names
+from headrace.registry.finding import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelAlias
 from tests.support.versions import version_of
@@ -44,7 +44,7 @@ def test_a_version_is_found_by_alias_name_beginning_or_hash(wanted: str, version
         ("aaa", f"beginning of 2 versions of model 'm': {FIRST}, {SECOND}"),
         ("", "no version or alias ''"),
         ("zzz", "no version or alias 'zzz'"),
-        ("lost", "points at gone, whose record is gone"),
+        ("lost", "points at gone, of which there is no record"),
     ],
 )
 def test_what_names_none_or_several_is_refused(wanted: str, said: str) -> None:
@@ -59,10 +59,32 @@ def test_another_models_versions_do_not_count() -> None:
 
 @pytest.mark.parametrize("wanted", ["champoin", "Champion", "champio", "chmpion"])
 def test_a_mistyped_alias_is_answered_with_the_near_one(wanted: str) -> None:
-    with pytest.raises(VersionNotFoundError, match="Did you mean 'champion'"):
+    with pytest.raises(VersionNotFoundError, match="did you mean 'champion'"):
         find_version(log(), "m", wanted)
 
 
 def test_a_name_that_is_like_none_or_like_one_of_another_model_gets_no_near_ones() -> None:
-    assert near_names(log(), "m", "zzz") == []
-    assert near_names(log(), "other", "champoin") == []
+    assert "mean" not in nothing_named(log(), "m", "zzz")
+    assert "mean" not in nothing_named(log(), "other", "champoin")
+
+
+def test_what_there_is_and_what_to_run_is_said_where_nothing_is_spelled_alike() -> None:
+    said = nothing_named(log(), "m", "zzz", followed=True)
+    assert f"aliases 2026, champion, lost and versions {TIMELESS}, {SECOND}, {FIRST}" in said
+    assert "promote VERSION --alias zzz" in said
+    assert "promote" not in nothing_named(log(), "m", "zzz")
+
+
+def test_another_models_name_is_told_from_an_empty_registry() -> None:
+    assert "worker.model_name names the model, and there are m: publish" in nothing_named(log(), "other", "champion")
+    empty = ModelsLog(MemoryCluster(SystemClock()), "models")
+    assert nothing_named(empty, "m", "beta", followed=True) == (
+        "model 'm' has no version yet: publish one with `headrace models publish FILE --alias beta`, "
+        "or let a trainer do it"
+    )
+
+
+def test_a_beginning_of_several_can_not_be_mended_by_waiting() -> None:
+    with pytest.raises(SeveralVersionsError, match="Give more of it") as raised:
+        find_version(log(), "m", "aaa")
+    assert raised.value.exit_code == 2

@@ -7,9 +7,11 @@ import asyncio
 import msgspec
 import pytest
 
+from headrace.commands.models.training import OrderLateError, answer_to
 from headrace.core.errors import UserError
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing
+from headrace.registry.models_log import ModelsLog
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import (
     ClassifyResult,
@@ -43,6 +45,35 @@ async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the
     assert (alias.alias, alias.version, done.version) == ("champion", version.version, version.version)
     assert (baseline.alias, baseline.version) == ("baseline", version.version)
     assert world.metric("trainings_total", state="done") == 1.0
+
+
+def awaited(caplog) -> list[tuple[str, int]]:
+    said = [record for record in caplog.records if record.getMessage() == "training.awaited"]
+    return [(record.levelname, record.fields["missing"]) for record in said]
+
+
+def test_too_few_labels_are_said_at_once_and_with_every_change_ever_more_rarely(caplog):
+    caplog.set_level("INFO", logger="headrace")
+
+    @story
+    async def play(world):
+        world.start(least_rows=100)
+        await world.until(lambda: awaited(caplog))
+        for id_ in range(90):
+            await world.label(f"id-{id_}")
+            await world.clock.sleep(1)
+        assert world.metric("labels_missing") == 10
+        await world.clock.sleep(600)
+        first, *more = awaited(caplog)
+        assert first == ("WARNING", 100)
+        assert 3 <= len(more) <= 5
+        assert more[-1] == ("INFO", 10)
+        await world.label(*(f"more-{id_}" for id_ in range(10)))
+        await world.trained()
+        await world.clock.sleep(5)
+        assert world.metric("labels_missing") == 3, "the next training begins with three new ones"
+
+    play()
 
 
 @story
@@ -194,6 +225,50 @@ async def test_an_order_is_answered_once_with_every_label_published_before_it(wo
     assert [one.end for one in done.offsets] == [1, 1]
     await world.clock.sleep(60)
     assert len(world.launched) == 1
+
+
+async def ordered(world, *, limit_s: float | None = None, told: list[str]) -> Training:
+    """Order a training and wait for its end, as the command does."""
+    log = ModelsLog(world.cluster, TOPICS.models)
+    await log.start()
+    try:
+        order = TrainingOrder(name=NAME, ordered_at_ms=world.clock.now_ms(), reason="by hand")
+        await world.decree(order)
+        return await answer_to(order, log, world.clock, limit_s=limit_s, tell=told.append)
+    finally:
+        await log.stop()
+
+
+@story
+async def test_who_waits_for_an_order_without_a_trainer_is_told_to_start_one_and_ends_in_time(world):
+    told: list[str] = []
+    with pytest.raises(OrderLateError, match=r"within 60 s: no trainer .* `headrace trainer` starts one\.") as raised:
+        await ordered(world, limit_s=60.0, told=told)
+    assert raised.value.exit_code == 4
+    assert told == ["waiting: no trainer has taken the order yet; `headrace trainer` starts one"] * 3
+
+
+@story
+async def test_who_waits_for_an_order_is_told_of_the_training_before_and_of_its_own(world):
+    told: list[str] = []
+    world.start()
+    world.train_s = 30.0
+    await world.label("a", "b", "c")
+    await world.until(lambda: world.launched)
+    await ordered(world, told=told)
+    assert "comes after it" in told[0]
+    assert "comes after it" not in told[-1]
+    assert "runs since" in told[-1]
+
+
+@story
+async def test_an_order_that_is_answered_soon_is_waited_for_without_a_word(world):
+    told: list[str] = []
+    world.start()
+    world.train_s = 1.0
+    await world.label("a")
+    assert (await ordered(world, told=told)).state is TrainingState.DONE
+    assert told == []
 
 
 @story

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, say
+from headrace.commands.common import Bootstrap, begin, remark, say
 from headrace.commands.launching import launcher
 from headrace.commands.models.opening import open_models
+from headrace.commands.models.wording import time_of
 from headrace.core.errors import UserError
+from headrace.core.reminders import PATIENCE_S, Reminder
+from headrace.core.restarts import EXIT_LATE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from headrace.commands.models.opening import Models
     from headrace.config import Settings
+    from headrace.core.clock import Clock
     from headrace.model.places import Places
+    from headrace.registry.models_log import ModelsLog
     from headrace.training.ranks.job import Job
     from headrace.training.trainer.conducting import Launch
     from headrace.training.trainer.reproducing import Rows
@@ -32,19 +36,31 @@ class OrderFailedError(UserError):
     """The training that was ordered failed."""
 
 
+class OrderLateError(UserError):
+    """The training that was ordered has not ended in time."""
+
+    exit_code = EXIT_LATE
+
+
 def train(
     ctx: typer.Context,
     *,
     now: Annotated[bool, typer.Option("--now", help="Whatever the rules say.")] = False,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the training's record.")] = "by hand",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the training.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="SECONDS", help=f"Wait no longer, and end with {EXIT_LATE} then."),
+    ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Order a training of the labels that there are. A running `headrace trainer` begins it, after one that runs."""
     if not now:
         raise typer.BadParameter("trainings begin by the trainer's rules; --now orders one.")
+    if timeout is not None and not wait:
+        raise typer.BadParameter("--timeout says how long --wait waits: give both.")
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    ended = asyncio.run(_order(settings, reason, wait=wait))
+    ended = asyncio.run(_order(settings, reason, wait=wait, limit_s=timeout))
     if ended is None:
         say(f"{settings.worker.model_name}: a training is ordered")
     elif ended.error is not None:
@@ -70,7 +86,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-async def _order(settings: Settings, reason: str, *, wait: bool) -> Training | None:
+async def _order(settings: Settings, reason: str, *, wait: bool, limit_s: float | None) -> Training | None:
     from headrace.core.clock import SystemClock
     from headrace_schemas.records import TrainingOrder
 
@@ -80,17 +96,47 @@ async def _order(settings: Settings, reason: str, *, wait: bool) -> Training | N
         await models.writer.publish([order])
         if not wait:
             return None
-        while (ended := _answer_to(order, models)) is None:
-            await clock.sleep(LOOK_S)
-            await models.log.refresh()
-        return ended
+        return await answer_to(order, models.log, clock, limit_s=limit_s, tell=remark)
 
 
-def _answer_to(order: TrainingOrder, models: Models) -> Training | None:
+async def answer_to(
+    order: TrainingOrder, log: ModelsLog, clock: Clock, *, limit_s: float | None, tell: Callable[[str], None]
+) -> Training:
+    """Wait for the end of the training that answers ``order``; ``tell`` what is waited for when it takes its time.
+
+    Raises OrderLateError ``limit_s`` seconds from now.
+    """
+    begun_s = clock.monotonic()
+    reminder = Reminder()
+    while (ended := _ended(order, log)) is None:
+        now_s = clock.monotonic()
+        waited_for = _waited_for(order, log)
+        if limit_s is not None and now_s - begun_s >= limit_s:
+            raise OrderLateError(f"Not trained within {limit_s:g} s: {waited_for}. The order stands.")
+        if now_s - begun_s >= PATIENCE_S and reminder.due(waited_for, now_s):
+            tell(f"waiting: {waited_for}")
+        await clock.sleep(LOOK_S if limit_s is None else min(LOOK_S, begun_s + limit_s - now_s))
+        await log.refresh()
+    return ended
+
+
+def _waited_for(order: TrainingOrder, log: ModelsLog) -> str:
+    from headrace_schemas.records import TrainingState
+
+    last = log.trainings.get(order.name)
+    if last is None or last.state is not TrainingState.RUNNING:
+        return "no trainer has taken the order yet; `headrace trainer` starts one"
+    running = f"training {last.id} runs since {time_of(last.begun_at_ms)}"
+    if last.begun_at_ms >= order.ordered_at_ms:
+        return running
+    return f"{running}, and the ordered one comes after it; without a trainer `headrace trainer` goes on with it"
+
+
+def _ended(order: TrainingOrder, log: ModelsLog) -> Training | None:
     """The training that began for ``order``, or for a later one, once it has ended."""
     from headrace_schemas.records import TrainingState
 
-    last = models.log.trainings.get(order.name)
+    last = log.trainings.get(order.name)
     if last is None or last.begun_at_ms < order.ordered_at_ms or last.state is TrainingState.RUNNING:
         return None
     return last

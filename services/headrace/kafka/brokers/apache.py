@@ -62,20 +62,21 @@ async def apache_broker(
     of_node: Callable[[int, Mapping[str, str]], Mapping[str, str]] | None = None,
     scram: Mapping[str, str] | None = None,
     log_dir: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[ApacheBrokers]:
     """Run Apache Kafka on 127.0.0.1 and give its handle.
 
     ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
     server settings, and ``of_node`` does so for a node, by its number and its settings. ``scram`` maps the users that a
     fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start; without it
-    the data ends with the brokers. Raises PortError when a port is taken, before anything starts, and BrokerStartError
-    when Java, Maven or the jars are missing, or a node does not come up.
+    the data ends with the brokers. ``tell`` is told what takes its time. Raises PortError when a port is taken, before
+    anything starts, and BrokerStartError when Java, Maven or the jars are missing, or a node does not come up.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
     ports = broker_ports(port, nodes)
     java = java_binary()
-    jars = await asyncio.to_thread(kafka_jars, cache_directory())
+    jars = await asyncio.to_thread(kafka_jars, cache_directory(), tell)
     addresses = [f"{HOST}:{number}" for number in ports]
     voters = ",".join(f"{node}@{HOST}:{number}" for node, number in enumerate(free_ports(nodes, ports)))
     with tempfile.TemporaryDirectory(prefix="headrace-kafka-") as temporary:
@@ -97,6 +98,7 @@ async def apache_broker(
         try:
             for process in processes:
                 process.start()
+            tell("Apache Kafka is starting")
             await wait_until_ready(addresses[0], nodes, processes, START_LIMIT_S)
             yield ApacheBrokers(addresses, processes)
         finally:

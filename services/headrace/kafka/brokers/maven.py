@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def cache_directory() -> Path:
     return Path(cache) / "headrace" / f"kafka-{KAFKA_VERSION}"
 
 
-def kafka_jars(directory: Path) -> Path:
+def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """Return ``directory``, filled with the jars; a call that finds them there runs no Maven.
 
+    ``tell`` is told in words that Maven runs, which takes its time.
     Raises BrokerStartError when Maven is missing or fails.
     """
     pom = resources.files("headrace.kafka.brokers").joinpath("pom.xml").read_bytes()
@@ -41,6 +43,7 @@ def kafka_jars(directory: Path) -> Path:
             "Install it (Debian and Ubuntu: apt install maven; macOS: brew install maven), "
             f"or {_WITHOUT}."
         )
+    tell(f"Maven fetches Apache Kafka's jars into {directory}, once; that can take minutes")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jars-", dir=directory.parent) as work:
         fresh = Path(work) / "jars"

@@ -22,6 +22,7 @@ from torch import distributed
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined] # public, by its docs
 
 from headrace.core.errors import UserError
+from headrace.core.reminders import PATIENCE_S, Reminder
 from headrace.logs import event
 from headrace.ports import why_not
 from headrace.training.ranks.exchange import Alone, Collective, Exchange
@@ -83,24 +84,45 @@ def join(told: Assignment) -> Exchange:
     return Collective()
 
 
+class _Patience:
+    """Waits for the other ranks, with words, and not for ever."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._begun_s = time.monotonic()
+        self._reminder = Reminder()
+
+    def pause(self, why: str) -> None:
+        """Raises RendezvousError past LONGEST_MEETING_S."""
+        now_s = time.monotonic()
+        if now_s > self._begun_s + LONGEST_MEETING_S:
+            raise RendezvousError(f"The ranks did not meet within {LONGEST_MEETING_S:g} s: {why}")
+        if now_s > self._begun_s + PATIENCE_S and self._reminder.due(why, now_s):
+            event("rank.waits", rank=self._rank, why=why)
+        time.sleep(_LOOK_S)
+
+
 def _meet(told: Assignment, meeting: AcrossMachines) -> Store:
-    deadline = time.monotonic() + LONGEST_MEETING_S
+    patience = _Patience(told.rank)
     prefix = told.job.id
     own = _opened(told, meeting) if told.rank == 0 else None
-    store = PrefixStore(prefix, own or _client(meeting, deadline))
+    store = PrefixStore(prefix, own or _client(meeting, patience))
     if own is not None:
         store.set(_OPEN, "")
     # A store without the training's key is of another one; where this rank was before, it is about to end.
     while not store.check([_OPEN]) or store.add(_came(told.rank), 1) > 1:
         if store.check([_OPEN]):
             store.set(_AGAIN, "")
-        _pause(deadline, f"{meeting.host}:{meeting.port} is held by ranks that began before")
-        store = PrefixStore(prefix, _client(meeting, deadline))
+        patience.pause(f"{meeting.host}:{meeting.port} is held by ranks that began before")
+        store = PrefixStore(prefix, _client(meeting, patience))
     everybody = [_came(rank) for rank in range(told.world)]
     while not store.check(everybody):
         here = sum(store.check([name]) for name in everybody)
-        _pause(deadline, f"{here} of {told.world} ranks came to {meeting.host}:{meeting.port}")
-    watched = PrefixStore(prefix, _client(meeting, deadline))
+        patience.pause(
+            f"{here} of {told.world} ranks came to {meeting.host}:{meeting.port}; each other machine runs "
+            "`headrace trainer --node NUMBER`"
+        )
+    watched = PrefixStore(prefix, _client(meeting, patience))
     threading.Thread(target=_watch, args=(watched,), name="rendezvous", daemon=True).start()
     return store
 
@@ -125,22 +147,16 @@ def _opened(told: Assignment, meeting: AcrossMachines) -> TCPStore:
     )
 
 
-def _client(meeting: AcrossMachines, deadline: float) -> TCPStore:
+def _client(meeting: AcrossMachines, patience: _Patience) -> TCPStore:
     """A connection to the store. A plain one is tried first: torch writes pages about each that is refused."""
     while True:
         try:
             socket.create_connection((meeting.host, meeting.port), timeout=_LOST.total_seconds()).close()
         except OSError as error:
             why = f"{meeting.host}:{meeting.port} can't be reached ({error.strerror or error})"
-            _pause(deadline, f"{why}; is machine 0 training, and is that its address?")
+            patience.pause(f"{why}; is machine 0 training, and is that its address?")
         else:
             return TCPStore(meeting.host, meeting.port, is_master=False, timeout=_LOST, wait_for_workers=False)
-
-
-def _pause(deadline: float, why: str) -> None:
-    if time.monotonic() > deadline:
-        raise RendezvousError(f"The ranks did not meet within {LONGEST_MEETING_S:g} s: {why}")
-    time.sleep(_LOOK_S)
 
 
 def _watch(store: Store) -> None:

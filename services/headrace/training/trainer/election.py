@@ -82,7 +82,7 @@ class Election:
         self._elected = self._seat in partitions
         self._revoked_until = math.inf
         if not self._elected:
-            event("trainer.stands_by")
+            event("trainer.stands_by", why="another trainer of this group leads; this one takes over when it ends")
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         del partitions

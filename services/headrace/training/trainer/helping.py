@@ -52,7 +52,7 @@ class Helper:
         """Help until ``stop`` is set. Raises a KafkaError that can't be mended here."""
         try:
             await self._log.start()
-            event("trainer.helps", model=self._name)
+            event("trainer.helps", model=self._name, why="waits for trainings that a trainer of this model begins")
             while not stop.is_set():
                 await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)
                 self.ready = True

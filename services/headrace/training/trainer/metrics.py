@@ -25,6 +25,7 @@ class TrainerMetrics:
         self._refused = counter("labels_refused", "Labels dead-lettered, by reason.", "reason")
         self._live = gauge("labels", "Usable labels that there are.")
         self._changes = gauge("label_changes", "Ids labelled or erased since the last snapshot.", "change")
+        self._missing = gauge("labels_missing", "Labels that the next training lacks, 0 while it waits for none.")
         self._running = gauge("training_running", "1 while a training runs.")
         self._trainings = counter("trainings", "Trainings that ended, by how.", "state")
         self._seconds = gauge("training_seconds", "How long the last training took.")
@@ -36,6 +37,7 @@ class TrainerMetrics:
         self._leads.set(leads)
         if not leads:
             self._running.set(0)
+            self._missing.set(0)
 
     def read(self, records: int) -> None:
         self._read.inc(records)
@@ -50,6 +52,10 @@ class TrainerMetrics:
         self._live.set(usable)
         self._changes.labels("new").set(new)
         self._changes.labels("erased").set(erased)
+
+    def missing(self, labels: int) -> None:
+        """The next training lacks so many labels."""
+        self._missing.set(labels)
 
     def begun(self) -> None:
         self._running.set(1)

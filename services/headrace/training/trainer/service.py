@@ -178,6 +178,7 @@ class Trainer:
             conductor=self._conductor,
             limits=self._settings.limits,
             clock=self._clock,
+            metrics=self._metrics,
         )
 
     async def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:

@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.training_rules import Facts, Limits, reason_to_train
+from headrace.core.reminders import Reminder
+from headrace.core.training_rules import Facts, Limits, awaited, reason_to_train
 from headrace.logs import event
 from headrace.registry.models_log import ModelsLog
 from headrace.training.trainer.conducting import CHAMPION, Conductor
 from headrace.training.trainer.drift_watch import DriftWatch
+from headrace.training.trainer.metrics import TrainerMetrics
 from headrace.training.trainer.patience import patiently
 from headrace.training.trainer.reading import LabelsReader
 from headrace_schemas.records import OffsetRange, Training, TrainingOrder, TrainingState
@@ -45,6 +47,7 @@ class Term:
         conductor: Conductor,
         limits: Limits,
         clock: Clock,
+        metrics: TrainerMetrics,
     ) -> None:
         self._name = name
         self._log = log
@@ -53,6 +56,10 @@ class Term:
         self._conductor = conductor
         self._limits = limits
         self._clock = clock
+        self._metrics = metrics
+        self._reminder = Reminder()
+        self._said = ""
+        """What was said last of what the next training waits for."""
         self._watching: asyncio.Task[None] | None = None
         self._training: asyncio.Task[Training] | None = None
         self._anew: str | None = None
@@ -131,14 +138,28 @@ class Term:
         """Begin a training when there is a reason to."""
         order = self._order()
         anew = self._anew if reader.known.usable else None
-        reason = ONCE if once else anew or reason_to_train(self._facts(reader, order), self._limits)
+        facts = self._facts(reader, order)
+        reason = ONCE if once else anew or reason_to_train(facts, self._limits)
         if reason is None:
+            self._say_awaited(facts)
             return None
         self._anew = None
+        self._metrics.missing(0)
+        self._reminder.done()
         # What was published before an order was given belongs to the training that answers it.
         await self._patiently(reader.catch_up, "reading the labels")
         offsets = await self._patiently(reader.freeze, "asking for the first offsets")
         return await self._conductor.begin(reason, offsets, not_before_ms=0 if order is None else order.ordered_at_ms)
+
+    def _say_awaited(self, facts: Facts) -> None:
+        """Say what the next training waits for: at once, and when that has changed, ever more rarely."""
+        what = awaited(facts, self._limits)
+        self._metrics.missing(what.missing)
+        if what.why == self._said or not self._reminder.due(what.rule, self._clock.monotonic()):
+            return
+        self._said = what.why
+        level = "warning" if what.stuck and not self._reminder.again else "info"
+        event("training.awaited", level=level, model=self._name, missing=what.missing, why=what.why)
 
     def _order(self) -> TrainingOrder | None:
         """The order that no training has answered yet."""
