@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import ParamSpec, Self, TypeVar
+from typing import Generic, ParamSpec, Self, TypeVar
 
 from headrace.client.arguments import check_instance, check_requests
 from headrace.client.connection import COMMIT_S, Client, shared_start
@@ -31,6 +31,37 @@ GRACE_S = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """A call by another thread, which waits for ``outcome`` and may give up at any point, before it begins too."""
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
+        self._task: asyncio.Task[T] | None = None
+        self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def begin(self) -> None:
+        if not self.outcome.cancelled():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(self._tell)
+
+    def give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> T:
+        return await self._function()
+
+    def _tell(self, task: asyncio.Task[T]) -> None:
+        error = None if task.cancelled() else task.exception()
+        with suppress(concurrent.futures.InvalidStateError):  # given up
+            if task.cancelled():
+                self.outcome.cancel()
+            elif error is not None:
+                self.outcome.set_exception(error)
+            else:
+                self.outcome.set_result(task.result())
 
 
 class _LoopThread:
@@ -57,24 +88,20 @@ class _LoopThread:
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``function`` on the loop and wait for what it gives. An interrupted wait cancels it."""
-
-        async def run() -> T:
-            return await function(*args, **kwargs)
-
         if os.getpid() != self._pid:
             raise MisuseError("This client was connected before a fork, in another process: connect in this one.")
         if threading.current_thread() is self._thread:
             raise MisuseError("This client is called in its own thread, where it would wait for itself.")
-        with self._lock:
-            if self._closing:
-                raise ClientClosedError("This client is closed; connect anew.")
-            outcome = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        call = _Call(lambda: function(*args, **kwargs))
         try:
-            return outcome.result()
+            self._submit(call)
+            return call.outcome.result()
         except concurrent.futures.CancelledError:
             raise ClientClosedError("The client was closed under this call: what became of it is unknown.") from None
         except BaseException:
-            outcome.cancel()
+            if call.outcome.cancel():
+                with suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(call.give_up)
             raise
 
     def let_go(self) -> None:
@@ -98,18 +125,24 @@ class _LoopThread:
         if failure is not None:
             raise failure
 
+    def _submit(self, call: _Call[T]) -> None:
+        with self._lock:
+            if self._closing:
+                raise ClientClosedError("This client is closed; connect anew.")
+            self._loop.call_soon_threadsafe(call.begin)
+
     async def _serve(self) -> None:
         try:
             async with self._client:
                 self._entered.set_result(None)
                 await asyncio.Event().wait()
         finally:
-            calls = asyncio.all_tasks() - {asyncio.current_task()}
-            if calls:
-                await asyncio.wait(calls, timeout=GRACE_S)
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+            if calls := asyncio.all_tasks() - {asyncio.current_task()}:
+                _, late = await asyncio.wait(calls, timeout=GRACE_S)
+                for call in late:
+                    call.cancel()
+                if late:
+                    await asyncio.wait(late, timeout=GRACE_S)
             await self._loop.shutdown_asyncgens()
 
     def _run(self) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -165,6 +166,25 @@ def test_who_can_not_connect_is_told_and_leaves_no_thread() -> None:
     with pytest.raises(ArgumentError, match=r"^bootstrap: "):
         connect_sync("127.0.0.1")
     assert not threads()
+
+
+def test_an_interrupt_before_the_call_has_begun_leaves_nothing_running(
+    stage: SyncScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = stage.client._thread._loop
+    begin = loop.call_soon_threadsafe
+
+    def interrupted(callback: Callable[..., Any], *args: Any) -> None:
+        begin(callback, *args)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage.client.classify("nobody answers", timeout=1000)
+    wait_until(lambda: not waits_for_an_answer(stage.client))
+    stage.answer()
+    assert stage.client.classify("again").status is Status.OK
 
 
 def test_a_forked_child_is_told_to_connect_anew_and_ends_in_peace() -> None:
