@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
+from headrace import logs
 from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
+from headrace.security.kept_folder import keep_what_matplotlib_caches
 
 TABLE = {
     "run": Mounted("headrace_load.commands.run:run", "One run of a workload."),
@@ -45,6 +48,8 @@ def headrace_load(
 
 def main() -> None:
     """Run the command line; the exit code is 2 for wrong usage, 1 for a failure or figures that don't stand."""
+    logs.configure(sys.stderr, level="warning")
+    keep_what_matplotlib_caches(os.environ)
     try:
         app()
     except ModuleNotFoundError as error:

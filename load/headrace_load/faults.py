@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiokafka.errors import KafkaError as AioKafkaError
 
 from headrace.client import KafkaError
+from headrace.security.private_folder import NoFolderError
 from headrace_load.contender import ContenderError
 from headrace_load.measure.children import MeasuringError
 from headrace_load.place import PlaceError
@@ -15,7 +16,7 @@ from headrace_load.workload.recording import RecordingError
 from headrace_load.workload.spec import WorkloadError
 
 USAGE = (ContenderError, WorkloadError, PlaceError, KafkaSettingsError, ResultError, FileExistsError)
-FAILED = (ProgramError, MeasuringError, RecordingError, KafkaError, AioKafkaError, OSError, TimeoutError)
+FAILED = (ProgramError, MeasuringError, NoFolderError, RecordingError, KafkaError, AioKafkaError, OSError, TimeoutError)
 
 
 def code_of(error: Exception) -> int | None:

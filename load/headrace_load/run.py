@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
+from headrace.security.private_folder import temporary_folder
 from headrace_load.contender import Contender
 from headrace_load.measure.drained import drained
 from headrace_load.measure.judging import judged
@@ -37,8 +36,7 @@ async def run(
     ``start`` raises. Whatever it raises, no process of its own is left.
     """
     # Texts and perhaps a password are in these files: they are for their owner alone, and gone with the run.
-    with tempfile.TemporaryDirectory(prefix="headrace-load-") as made:
-        folder = Path(made)
+    with temporary_folder("headrace-load-") as folder:
         texts = folder / "texts.json"
         texts.write_bytes(msgspec.json.encode(await _texts(workload, system)))
         setting = Setting(

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
+from headrace import logs
 from headrace.commands.common import Bootstrap, Invocation, LogLevel
 from headrace.core.errors import UserError, with_notes
 from headrace.core.printable import printable
@@ -107,6 +108,8 @@ def main() -> None:
     from headrace.kafka.errors import KafkaError
     from headrace_schemas.errors import WireError
 
+    # Services say more; of any other command what a person has to know stands on a line too.
+    logs.configure(sys.stderr, level="warning")
     try:
         app()
     except UserError as error:

@@ -1,10 +1,16 @@
-"""Commands as a user who has nothing: uid 65534, no home, and an installation that he can read and not write."""
+"""Commands as a user who has nothing: uid 65534, no home, and an installation that he can read and not write.
+
+``sealed`` makes that true for root too: all is mounted read-only for the command, but for folders that are named.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +30,32 @@ _HOMES = (
     "TMPDIR",
     "NUMBA_CACHE_DIR",
 )
+
+
+# What other mounts there are, such as /dev and /proc, stay as they are: only these folders could hold files of ours.
+_SEAL = """
+mount --make-rprivate / &&
+{ [ -z "$1" ] || mount --bind "$1" "$1"; } &&
+for at in / /tmp /var/tmp; do ! mountpoint -q "$at" || mount -o remount,bind,ro "$at" || exit 1; done &&
+shift && exec "$@"
+"""
+
+
+def sealed(command: list[str], writable: Path | None = None) -> list[str]:
+    """``command`` where nothing can be written but ``writable`` and what is in it. Skips where nobody may mount."""
+    if not _may_mount():
+        pytest.skip("nothing may be mounted here, not even for one process")
+    return ["unshare", "--mount", "sh", "-c", _SEAL, "sh", "" if writable is None else str(writable), *command]
+
+
+@cache
+def _may_mount() -> bool:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _SEAL, "sh", "", "true"], capture_output=True, check=False
+    )
+    return tried.returncode == 0
 
 
 def as_user(user: int, *command: str, **environment: str | None) -> list[str]:

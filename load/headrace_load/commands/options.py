@@ -130,7 +130,11 @@ def several(paths: Sequence[Path]) -> dict[str, Contender]:
 def folder_for(out: Path | None, name: str) -> Path:
     """A new folder for results. Raises FileExistsError when there is one with something in it."""
     folder = out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made: {error.strerror or error}. Give --out a folder that this user can write"
+        raise type(error)(error.errno, why) from error
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: results go into a folder of their own (--out)")
     return folder

@@ -60,6 +60,7 @@ def demo(
     from headrace import lifecycle, logs
     from headrace.demo.setting import Broker, Order
     from headrace.demo.texts import read_texts
+    from headrace.security.kept_folder import needed_folder
 
     loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     logs.configure(sys.stderr, level="warning")
@@ -68,9 +69,9 @@ def demo(
     # A cluster in a settings file is for real work; the demo takes one only when asked to now.
     asked = loaded.origins["kafka.bootstrap"] in ("--bootstrap", "--set")
     environ = ctx.ensure_object(Invocation).environ
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if embedded and asked:
         raise typer.BadParameter("--embedded starts a broker, and --bootstrap names a cluster that runs already.")
+    keep_in = needed_folder("demo", environ)  # before the texts are read, which takes seconds
     order = Order(
         texts=read_texts(data, text_column, label_column),
         kafka=loaded.settings.kafka if asked else None,
@@ -78,7 +79,7 @@ def demo(
         rate=rate or (LEARNING_RATE if learning else RATE),
         seconds=seconds or (LEARNING_SECONDS if learning else SECONDS),
         environ=environ,
-        keep_in=cache / "headrace" / "demo",
+        keep_in=keep_in,
     )
     if learning:
         from headrace.demo.learning.story import tell

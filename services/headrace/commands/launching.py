@@ -43,6 +43,8 @@ def launcher(
     # The command's own options, such as --store, are in them too.
     program += ["--set", allowing(places)]
     folder = private_folder(given.environ).folder("trainings")
+    with folder.descriptor():
+        pass  # said now, and not when the first training begins
 
     nodes = None
     if settings.nodes > 1 and settings.rendezvous is not None and settings.address is not None:

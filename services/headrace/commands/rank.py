@@ -18,6 +18,9 @@ def rank(ctx: typer.Context) -> None:
     from headrace import logs
     from headrace.core.errors import UserError, frames_of, words_of
     from headrace.kafka.errors import KafkaError
+    from headrace.security.kept_folder import keep_what_matplotlib_caches
+
+    keep_what_matplotlib_caches(os.environ)
     from headrace.training.ranks.job import TopicSource
     from headrace.training.ranks.output import RANK_FAILED
     from headrace.training.ranks.rank import run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +89,7 @@ def train(
     from headrace.files.table import read_file
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
-    from headrace.security.private_folder import PrivateFolder
+    from headrace.security.private_folder import PrivateFolder, temporary_folder
     from headrace.terminal import Terminal
     from headrace.training.compress.plan import Budget
     from headrace.training.ranks.job import FileSource, Job
@@ -107,7 +106,8 @@ def train(
         # Here, once: the ranks, which may be many, read it without a word.
         if file is not None:
             next(read_file(file, (text_column, label_column), tell=remark), None)
-    with tempfile.TemporaryDirectory(prefix="headrace-train-") as folder:
+    with temporary_folder("headrace-train-") as made:
+        folder = str(made)
         job = Job(
             id="train",
             source=FileSource(

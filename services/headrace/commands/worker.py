@@ -190,13 +190,22 @@ def _freeze() -> None:
 def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[str | None]:
     import socket
 
+    from headrace.logs import event
     from headrace.membership import machine, static_member
-    from headrace.security.private_folder import private_folder
+    from headrace.security.private_folder import NoFolderError, private_folder
 
     if not settings.kafka.static_members:
         return nullcontext()
+    try:
+        folder = private_folder(environ)
+        with folder.descriptor():
+            pass
+    except NoFolderError as error:
+        # A read-only container: it answers as well, and the group shares out anew when it is started again.
+        event("member.dynamic", level="warning", why=f"its number can be kept nowhere: {error}")
+        return nullcontext()
     return static_member(
-        private_folder(environ),
+        folder,
         host=socket.gethostname(),
         machine=machine(),
         cluster=settings.kafka.bootstrap,

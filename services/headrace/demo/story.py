@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import AsyncExitStack
 from itertools import islice
-from pathlib import Path
 from random import Random
 
 from rich.console import Console
@@ -21,6 +19,7 @@ from headrace.demo.setting import Order, child_environment, create_topics, demo_
 from headrace.demo.texts import endless_paragraphs
 from headrace.demo.training import keep, train_model
 from headrace.demo.workers import workers
+from headrace.security.private_folder import temporary_folder
 
 MEMBERS = 2
 KEPT = "model.safetensors"
@@ -34,7 +33,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
     """
     texts = order.texts
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
+        folder = stack.enter_context(temporary_folder("headrace-demo-"))
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         model = folder / "model.safetensors"
         settings = demo_settings(kafka, prefix_for(random), str(model))

@@ -1,8 +1,8 @@
 """Folders for what is kept from one run to the next.
 
-What is kept is believed when it is found again, such as compiled code. So it lies only where no other user can put,
-change or replace anything, from the folder itself up to the root. A user without a home, as services have, keeps it
-beside what is temporary; who can write nowhere goes without.
+What is kept is believed when it is found again, such as compiled code and programs. So it lies only where no other
+user can put, change or replace anything, from the folder itself up to the root. A user without a home, as services
+have, keeps it beside what is temporary; who can write nowhere goes without.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import pwd
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from headrace.security.private_folder import private_folder
+from headrace.logs import event
+from headrace.security.private_folder import NoFolderError, private_folder
 
+_SET_CACHE = "Set XDG_CACHE_HOME to a folder that this user alone can write"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -28,13 +30,40 @@ def kept_folders(name: str, environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(cache) / "headrace" / name
     try:
         yield private_folder(environ).path / name
-    except FileNotFoundError:
+    except NoFolderError:
         return  # of all temporary folders none can be written
 
 
 def kept_folder(name: str, environ: Mapping[str, str]) -> Path | None:
     """The first of :func:`kept_folders` that is this user's own, made and writable; None where there is none."""
     return next((path for path in kept_folders(name, environ) if why_unusable(path) is None), None)
+
+
+def needed_folder(name: str, environ: Mapping[str, str], filled: Callable[[Path], bool] = lambda _: False) -> Path:
+    """As :func:`kept_folder`, for what nobody can go without; one that is ``filled`` need not be writable.
+
+    Another than the user's cache is said. Raises NoFolderError, which says why each of them can't be used.
+    """
+    tried: list[str] = []
+    for path in kept_folders(name, environ):
+        why = _why_unsafe_or_absent(path) if filled(path) else why_unusable(path)
+        if why is None:
+            if tried:
+                event("cache.elsewhere", level="warning", folder=str(path), why=tried[0])
+            return path
+        tried.append(why)
+    raise NoFolderError(f"nowhere can {name} be kept: {', '.join(tried) or 'no home and no TMPDIR'}. {_SET_CACHE}")
+
+
+def keep_what_matplotlib_caches(environ: MutableMapping[str, str]) -> None:
+    """Before matplotlib is imported: where the user has no home, it looks through the fonts once, not each time, and
+    warns of nothing.
+    """
+    home = _home(environ)
+    if "MPLCONFIGDIR" in environ or (home is not None and os.access(home, os.W_OK)):
+        return
+    if (folder := kept_folder("matplotlib", environ)) is not None:
+        environ["MPLCONFIGDIR"] = str(folder)
 
 
 def why_unusable(path: Path) -> str | None:
@@ -63,6 +92,13 @@ def why_unsafe(path: Path) -> str | None:
         if found.st_mode & _OTHERS_WRITE and (level == folder or not found.st_mode & stat.S_ISVTX):
             return f"others can write {level} ({stat.filemode(found.st_mode)})"
     return None
+
+
+def _why_unsafe_or_absent(path: Path) -> str | None:
+    try:
+        return why_unsafe(path)
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror or error})"
 
 
 def _home(environ: Mapping[str, str]) -> Path | None:

@@ -1,4 +1,5 @@
-"""Folders for lock files, logs and meeting places, which no other user of the machine can make, fill or redirect.
+"""Folders for lock files, logs and meeting places, which no other user of the machine can make, fill or redirect, and
+for what is gone with its block.
 
 A name that everybody can guess in a folder that everybody can write is taken by whoever comes first: as a folder of
 their own with files in it, or as a link to somewhere else. So a folder is looked at through the descriptor by which it
@@ -14,13 +15,16 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from headrace.core.errors import UserError
+from headrace.logs import event
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_SET_TMPDIR = "Set TMPDIR to a folder that this user can write"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -28,12 +32,16 @@ class UnsafeFolderError(UserError):
     """A folder or file that another user of the machine may have made or can change."""
 
 
+class NoFolderError(UserError):
+    """A folder that nobody can make here: the place is read-only, full, or another user's."""
+
+
 class PrivateFolder(msgspec.Struct, frozen=True):
     """A folder that is made when it is first used, with mode 0700.
 
     ``outer`` is the folder that it is in, when that has to be private too; otherwise ``path.parent`` has to be there.
-    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone, or another
-    UserError when it can't be made.
+    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone, or
+    NoFolderError when it can't be made.
     """
 
     path: Path
@@ -113,12 +121,44 @@ def private_folder(environ: Mapping[str, str]) -> PrivateFolder:
     """Where this user keeps what lives as long as processes do: in XDG_RUNTIME_DIR, or else in the temporary folder.
 
     XDG_RUNTIME_DIR counts where it is this user's alone, as it has to be by its definition; after `sudo` it is not.
+    Raises NoFolderError when there is no temporary folder either.
     """
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if Path(runtime).is_absolute() and _is_ours(Path(runtime)):
         return PrivateFolder(Path(runtime) / "headrace")
-    temporary = environ.get("TMPDIR") or tempfile.gettempdir()
-    return PrivateFolder(Path(temporary).absolute() / f"headrace-{os.geteuid()}")
+    return PrivateFolder(_temporary(environ.get("TMPDIR", "")) / f"headrace-{os.geteuid()}")
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder of this user alone, which is gone with the block. Raises NoFolderError when none can be made."""
+    where = _temporary(os.environ.get("TMPDIR", ""))
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=where)
+    except OSError as error:
+        raise NoFolderError(f"nothing can be made in {where}: {error.strerror or error}. {_SET_TMPDIR}") from error
+    with made as folder:
+        yield Path(folder)
+
+
+@cache
+def _temporary(told: str) -> Path:
+    """The folder of what is temporary: TMPDIR, which says ``told``, or else the first of the system's that can be
+    written, which is said once. Raises NoFolderError when none can.
+    """
+    if told and os.access(f"{told}/", os.W_OK | os.X_OK):
+        return Path(told).absolute()
+    why = f"TMPDIR is {told}, which can't be written" if told else "TMPDIR is not set"
+    try:
+        found = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise NoFolderError(
+            f"there is no folder for what is temporary: {why}, and neither /tmp nor /var/tmp nor the working folder "
+            f"can be written. {_SET_TMPDIR}"
+        ) from error
+    if told:
+        event("temporary.elsewhere", level="warning", folder=str(found), why=why)
+    return found
 
 
 def _is_ours(path: Path) -> bool:
@@ -167,8 +207,8 @@ def _unsafe(path: Path, why: str) -> UnsafeFolderError:
     )
 
 
-def _unusable(path: Path, error: OSError) -> UserError:
-    return UserError(
+def _unusable(path: Path, error: OSError) -> NoFolderError:
+    return NoFolderError(
         f"{path} can't be made: {error.strerror or error}. Set XDG_RUNTIME_DIR or TMPDIR to a folder that this user can"
         " write"
     )

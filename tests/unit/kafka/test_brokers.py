@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import sys
 from importlib import resources
@@ -12,6 +14,7 @@ import pytest
 from headrace.kafka.brokers.apache import apache_broker, cluster_id, node_settings
 from headrace.kafka.brokers.maven import KAFKA_VERSION, cache_directory, java_binary, java_major, kafka_jars
 from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, wait_until_ready
+from headrace.security.private_folder import NoFolderError
 
 POM = resources.files("headrace.kafka.brokers").joinpath("pom.xml")
 
@@ -80,11 +83,40 @@ def test_maven_runs_once_and_again_only_for_other_jars(monkeypatch, tmp_path):
     assert (jars / "pom.xml").read_bytes() == POM.read_bytes()
 
 
-def test_the_jars_are_cached_under_the_version_that_the_pom_names(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_the_jars_are_cached_under_the_version_that_the_pom_names(tmp_path):
     [version, *_] = re.findall(r"<version>(.+)</version>", POM.read_text())
     assert version == KAFKA_VERSION
-    assert cache_directory() == tmp_path / "headrace" / f"kafka-{version}"
+    assert cache_directory({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "headrace" / f"kafka-{version}"
+
+
+def test_jars_that_another_user_fetched_are_taken_from_a_cache_that_nobody_else_can_write(monkeypatch, tmp_path):
+    cache = tmp_path / "headrace" / f"kafka-{KAFKA_VERSION}"
+    cache.mkdir(parents=True)
+    (cache / "pom.xml").write_bytes(POM.read_bytes())
+    monkeypatch.setattr("headrace.security.kept_folder.why_unusable", lambda path: f"{path} is read-only")
+    environ = {"XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    assert cache_directory(environ) == cache
+    cache.chmod(0o777)
+    with pytest.raises(NoFolderError, match=f"kafka-{KAFKA_VERSION} be kept: others can write .*Set XDG_CACHE_HOME"):
+        cache_directory(environ)
+
+
+def test_maven_keeps_a_repository_in_the_work_folder_for_a_user_whose_home_is_not_there(monkeypatch, tmp_path):
+    executable(
+        tmp_path / "bin" / "mvn",
+        f'echo "$@" > {tmp_path / "told"}\n'
+        'for part in "$@"; do case $part in -DoutputDirectory=*) touch "${part#*=}/kafka_2.13-4.jar";; esac; done',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    kafka_jars(tmp_path / "a" / "jars")
+    assert ("-Dmaven.repo.local=" in (tmp_path / "told").read_text()) is not os.access(Path.home(), os.W_OK)
+
+    def nobody(_):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    kafka_jars(tmp_path / "b" / "jars")
+    assert re.search(rf"-Dmaven\.repo\.local={tmp_path}/b/jars-\w+/repository", (tmp_path / "told").read_text())
 
 
 def test_the_pom_in_deploy_is_the_one_that_the_package_ships():

@@ -1,11 +1,20 @@
 """What is kept is believed later, so it lies only where no other user can put anything."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from headrace.security.kept_folder import kept_folder, kept_folders, why_unsafe, why_unusable
+from headrace.security.kept_folder import (
+    keep_what_matplotlib_caches,
+    kept_folder,
+    kept_folders,
+    needed_folder,
+    why_unsafe,
+    why_unusable,
+)
+from headrace.security.private_folder import NoFolderError
 
 
 def test_the_cache_of_the_user_comes_first_and_what_is_temporary_second(tmp_path: Path) -> None:
@@ -62,3 +71,33 @@ def test_what_is_a_file_or_on_a_path_through_one_is_not_used(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     assert "can't be written" in (why_unusable(tmp_path / "file") or "")
     assert "can't be written" in (why_unusable(tmp_path / "file" / "x") or "")
+
+
+def test_what_is_needed_is_kept_elsewhere_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path)}
+    elsewhere = tmp_path / f"headrace-{os.geteuid()}" / "x"
+    with caplog.at_level(logging.WARNING, "headrace"):
+        assert needed_folder("x", environ) == elsewhere
+    [record] = caplog.records
+    assert record.getMessage() == "cache.elsewhere"
+    assert record.__dict__["fields"]["folder"] == str(elsewhere)
+
+
+def test_what_can_be_kept_nowhere_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / f"headrace-{os.geteuid()}").write_text("")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NoFolderError, match=r"nowhere can x be kept: .*file.* can't be written.*Set XDG_CACHE_HOME"):
+        needed_folder("x", {"XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path)})
+
+
+def test_matplotlib_is_told_where_to_keep_its_fonts_only_where_there_is_no_home(tmp_path: Path) -> None:
+    at_home = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    told = {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "MPLCONFIGDIR": "there"}
+    for environ in (at_home, told):
+        before = dict(environ)
+        keep_what_matplotlib_caches(environ)
+        assert environ == before
+    homeless = {"HOME": str(tmp_path / "absent"), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    keep_what_matplotlib_caches(homeless)
+    assert homeless["MPLCONFIGDIR"] == str(tmp_path / "headrace" / "matplotlib")

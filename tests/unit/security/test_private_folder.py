@@ -1,15 +1,22 @@
 """The attacks on a folder whose name everybody can guess, in a folder that everybody can write."""
 
+import logging
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from headrace.core.errors import UserError
 from headrace.membership import static_member
-from headrace.security.private_folder import PrivateFolder, UnsafeFolderError, private_folder
+from headrace.security.private_folder import (
+    NoFolderError,
+    PrivateFolder,
+    UnsafeFolderError,
+    private_folder,
+    temporary_folder,
+)
 
 WRITE = os.O_RDWR | os.O_CREAT
 STRANGER = 65534
@@ -159,6 +166,28 @@ def test_the_users_runtime_folder_comes_first_where_it_is_the_users_alone(shared
     assert private_folder(environ | {"XDG_RUNTIME_DIR": "relative"}) == ours(shared)
 
 
-def test_a_temporary_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"headrace-\d+ can't be made: No such file or directory\. Set XDG_RUNTIME_DIR"):
-        written(ours(tmp_path / "absent"), "1.lock")
+def test_a_temporary_folder_that_cannot_be_written_is_said_once_and_the_systems_is_taken(tmp_path, caplog):
+    absent = tmp_path / "absent"
+    with caplog.at_level(logging.WARNING, "headrace"):
+        for _ in range(2):
+            assert private_folder({"TMPDIR": str(absent)}) == ours(Path(tempfile.gettempdir()))
+    [record] = caplog.records
+    assert record.getMessage() == "temporary.elsewhere"
+    assert record.fields["why"] == f"TMPDIR is {absent}, which can't be written"
+
+
+def test_where_nothing_can_be_written_the_error_names_the_setting(monkeypatch, tmp_path):
+    def none():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(NoFolderError, match=r"TMPDIR is .*absent-too, which can't.*Set TMPDIR to a folder"):
+        private_folder({"TMPDIR": str(tmp_path / "absent-too")})
+
+
+def test_a_temporary_folder_is_its_users_alone_and_gone_with_the_block(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with temporary_folder("a-") as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -148,6 +147,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
     from headrace.model.places import places_of
     from headrace.model.signing import verify
     from headrace.registry.finding import find_version
+    from headrace.security.private_folder import temporary_folder
     from headrace.training.splitting import Splits
     from headrace.training.trainer import reproducing
 
@@ -166,7 +166,8 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         return False
     # Other machines only help with the training that runs, so all its ranks train here.
     ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
-    with tempfile.TemporaryDirectory(prefix="headrace-reproduce-") as folder:
+    with temporary_folder("headrace-reproduce-") as made:
+        folder = str(made)
         places = places_of((folder,), "a temporary folder")
         job = reproducing.job_again(version, source, folder=folder, holdout=settings.gate.holdout)
         return await _train_again(version, job, places, launcher(ctx, bootstrap, ranks, places))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from random import Random
 
 from rich.console import Console
@@ -25,6 +23,7 @@ from headrace.demo.workers import workers
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.registry.loading import load_version
 from headrace.registry.models_log import ModelsLog
+from headrace.security.private_folder import temporary_folder
 
 MEMBERS = 2
 FIRST_SHARE = 0.6
@@ -37,7 +36,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
     Raises a UserError or KafkaError. Whatever it started has ended when it returns, raises or is cancelled.
     """
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
+        folder = stack.enter_context(temporary_folder("headrace-demo-"))
         if order.kafka is None and order.broker is Broker.APACHE:
             console.print("Starting Apache Kafka, whose jars Maven fetches the first time", soft_wrap=True)
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import signal
 import subprocess
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
 from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
 from headrace.ports import free_ports
+from headrace.security.private_folder import temporary_folder
 
 START_LIMIT_S = 300.0
 """A busy machine takes minutes; a broker that ends is noticed at once."""
@@ -70,17 +71,18 @@ async def apache_broker(
     server settings, and ``of_node`` does so for a node, by its number and its settings. ``scram`` maps the users that a
     fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start; without it
     the data ends with the brokers. ``tell`` is told what takes its time. Raises PortError when a port is taken, before
-    anything starts, and BrokerStartError when Java, Maven or the jars are missing, or a node does not come up.
+    anything starts, and BrokerStartError when Java, Maven or the jars are missing, or a node does not come
+    up, and NoFolderError when there is no place for jars or data.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
     ports = broker_ports(port, nodes)
     java = java_binary()
-    jars = await asyncio.to_thread(kafka_jars, cache_directory(), tell)
+    jars = await asyncio.to_thread(kafka_jars, cache_directory(os.environ), tell)
     addresses = [f"{HOST}:{number}" for number in ports]
     voters = ",".join(f"{node}@{HOST}:{number}" for node, number in enumerate(free_ports(nodes, ports)))
-    with tempfile.TemporaryDirectory(prefix="headrace-kafka-") as temporary:
-        base = log_dir or Path(temporary)
+    with temporary_folder("headrace-kafka-") as temporary:
+        base = log_dir or temporary
         settings = [
             node_settings(node, addresses[node], voters, nodes, base / f"node-{node}") | dict(config or {})
             for node in range(nodes)

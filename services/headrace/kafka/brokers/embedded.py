@@ -10,12 +10,12 @@ import contextlib
 import importlib.util
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
 from headrace.kafka.settings import KafkaSettings
+from headrace.security.private_folder import temporary_folder
 
 START_LIMIT_S = 120.0
 
@@ -36,7 +36,7 @@ async def embedded_process(port: int | None = None) -> AsyncIterator[tuple[str, 
     """As :func:`embedded_broker`, with the process beside the address."""
     [number] = broker_ports(port, 1)
     address = f"{HOST}:{number}"
-    with tempfile.TemporaryDirectory(prefix="headrace-broker-") as directory:
+    with temporary_folder("headrace-broker-") as directory:
         process = BrokerProcess(
             [
                 *(str(tansu_binary()), "broker"),
@@ -44,7 +44,7 @@ async def embedded_process(port: int | None = None) -> AsyncIterator[tuple[str, 
                 *("--advertised-listener-url", f"tcp://{address}"),
                 *("--storage-engine", "memory://headrace/"),
             ],
-            Path(directory) / "broker.log",
+            directory / "broker.log",
         )
         try:
             process.start()

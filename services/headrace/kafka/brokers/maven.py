@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from headrace.kafka.brokers.process import BrokerStartError
+from headrace.security.kept_folder import needed_folder
 
 KAFKA_VERSION = "4.3.1"
 LEAST_JAVA = 17
@@ -20,10 +22,12 @@ RESOLVE_LIMIT_S = 600
 _WITHOUT = "use the embedded broker (`headrace broker --kind embedded`, `headrace demo --learning --embedded`)"
 
 
-def cache_directory() -> Path:
-    """Return where the jars are kept: headrace/kafka-VERSION in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "headrace" / f"kafka-{KAFKA_VERSION}"
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """Return where the jars are kept: headrace/kafka-VERSION in the user's cache, or where he can keep something.
+
+    Raises NoFolderError where that is nowhere.
+    """
+    return needed_folder(f"kafka-{KAFKA_VERSION}", environ, filled=_complete)
 
 
 def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
@@ -32,9 +36,7 @@ def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) ->
     ``tell`` is told in words that Maven runs, which takes its time.
     Raises BrokerStartError when Maven is missing or fails.
     """
-    pom = resources.files("headrace.kafka.brokers").joinpath("pom.xml").read_bytes()
-    kept_pom = directory / "pom.xml"
-    if kept_pom.is_file() and kept_pom.read_bytes() == pom:
+    if _complete(directory):
         return directory
     mvn = shutil.which("mvn")
     if mvn is None:
@@ -48,8 +50,8 @@ def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) ->
     with tempfile.TemporaryDirectory(prefix="jars-", dir=directory.parent) as work:
         fresh = Path(work) / "jars"
         fresh.mkdir()
-        (fresh / "pom.xml").write_bytes(pom)
-        _run_maven(mvn, fresh)
+        (fresh / "pom.xml").write_bytes(_pom())
+        _run_maven(mvn, fresh, [] if _can_keep_a_repository() else [f"-Dmaven.repo.local={work}/repository"])
         # Renamed when complete, so neither a broken run nor another process beside us leaves half a set.
         if directory.exists():
             directory.rename(Path(work) / "outdated")
@@ -83,10 +85,32 @@ def java_major(printed: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _run_maven(mvn: str, directory: Path) -> None:
+def _pom() -> bytes:
+    return resources.files("headrace.kafka.brokers").joinpath("pom.xml").read_bytes()
+
+
+def _complete(directory: Path) -> bool:
+    """Whether the jars of our pom.xml are there: it is put beside them when they are."""
+    try:
+        return (directory / "pom.xml").read_bytes() == _pom()
+    except OSError:
+        return False
+
+
+def _can_keep_a_repository() -> bool:
+    """Whether Maven can write its repository. It lies in the home that the system knows of, whatever HOME says."""
+    try:
+        repository = Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".m2" / "repository"
+    except KeyError:
+        return False
+    there = next(level for level in (repository, *repository.parents) if os.path.exists(level))  # noqa: PTH110 - of what can't be looked at Path.exists raises
+    return os.access(there, os.W_OK)
+
+
+def _run_maven(mvn: str, directory: Path, more: Sequence[str]) -> None:
     command = [
         *(mvn, "--quiet", "--batch-mode", "--file", str(directory / "pom.xml")),
-        *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={directory}"),
+        *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={directory}", *more),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RESOLVE_LIMIT_S)  # noqa: S603

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from headrace.files.errors import DatasetError
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.model import store
 from headrace.model.places import as_told
+from headrace.security.private_folder import temporary_folder
 from headrace.training.cleaning import clean
 from headrace.training.dataset import Rows, read_rows
 from headrace.training.gate.settings import HOLDOUT_TOPIC
@@ -72,10 +72,10 @@ def _read(place: str, cluster: Cluster | None, max_text_bytes: int) -> Rows:
         return asyncio.run(_read_topic(cluster, place.removeprefix(HOLDOUT_TOPIC), max_text_bytes))
     if "://" not in place:
         return _read_file(Path(place), place)
-    with tempfile.TemporaryDirectory(prefix="headrace-holdout-") as folder:
+    with temporary_folder("headrace-holdout-") as folder:
         # A setting, which the job only repeats: the operator's own word.
         where = as_told(place)
-        file = Path(folder) / where.below[-1]
+        file = folder / where.below[-1]
         file.write_bytes(store.read(where))
         return _read_file(file, place)
 
