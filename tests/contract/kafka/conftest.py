@@ -14,7 +14,7 @@ from headrace.kafka.interface import Cluster, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.settings import KafkaSettings
 from tests.conftest import docker_missing
-from tests.contract.kafka.limits import EMBEDDED_LIMITS
+from tests.contract.kafka.limits import EMBEDDED_LIMITS, SEEN_BY_WAITING, STATIC_MEMBERS
 
 BACKENDS = [
     "memory",
@@ -28,6 +28,15 @@ LONG_S = 600
 """A session that ends in no test."""
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m takes its choice
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        needed = {mark.args[0] for mark in item.iter_markers("needs")}
+        if callspec is not None and callspec.params.get("backend") == "embedded" and needed & SEEN_BY_WAITING:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -57,7 +66,7 @@ def cluster(backend: str, request: pytest.FixtureRequest) -> Cluster:
             embedded_settings(bootstrap),
             # Left out for that broker, except where a test is there to show that it still can't.
             idempotent="idempotent producer" in needed,
-            static_members="static members" in needed,
+            static_members=STATIC_MEMBERS in needed,
             session_timeout_ms=1_200,  # it waits half a session at every rebalance
         )
         return AioKafkaCluster(settings)

@@ -5,6 +5,10 @@ The marks are strict: when a later version of the broker can do one of these, it
 
 from __future__ import annotations
 
+STATIC_MEMBERS = "static members"
+SEEN_BY_WAITING = frozenset({STATIC_MEMBERS})
+"""Limits that only show after rebalances, a minute in all: whether they are still there is looked at by slow tests."""
+
 EMBEDDED_LIMITS: dict[str, str] = {
     "LogAppendTime": "message.timestamp.type is accepted and not applied, so a record keeps its sender's time",
     "OffsetOutOfRange": "a fetch beyond the end gives nothing instead of an error",
@@ -16,5 +20,5 @@ EMBEDDED_LIMITS: dict[str, str] = {
     "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
     "idempotent producer": "it refuses InitProducerId",
     "max.message.bytes": "the topic's limit is accepted and not applied",
-    "static members": "at every rebalance it forgets them and evicts them again and again",
+    STATIC_MEMBERS: "at every rebalance it forgets them and evicts them again and again",
 }

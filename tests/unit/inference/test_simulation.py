@@ -38,18 +38,27 @@ def quiet():
     logging.disable(logging.NOTSET)
 
 
-@settings(
-    max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+def examples(count: int) -> settings:
+    checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    return settings(max_examples=count, deadline=None, suppress_health_check=checks)
+
+
+@examples(500)
 @given(seed=st.integers(0, 2**32), plan=plans)
 def test_every_acknowledged_request_gets_one_answer_in_order_whatever_happens(seed, plan):
     verdict = simulate(seed, plan)
     assert verdict.kept, verdict
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@pytest.mark.slow
+@examples(5000)
+@given(seed=st.integers(0, 2**32), plan=plans)
+def test_every_acknowledged_request_gets_one_answer_in_thousands_of_interleavings_more(seed, plan):
+    verdict = simulate(seed, plan)
+    assert verdict.kept, verdict
+
+
+@examples(60)
 @given(seed=st.integers(0, 2**32), plan=st.builds(replace, plans, moves=st.integers(1, 12)))
 def test_the_promise_holds_while_the_version_that_answers_is_swapped(seed, plan):
     verdict = simulate(seed, plan)
@@ -73,7 +82,7 @@ def test_a_worker_that_answers_past_its_lease_is_caught():
     assert any(simulate(seed, CUT_OFF, OutlivesItsLease).forgotten for seed in range(SEEDS_TO_CATCH))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(seed=st.integers(0, 2**32))
 def test_the_promise_holds_for_slow_workers_that_lose_the_coordinator_alone(seed):
     verdict = simulate(seed, CUT_OFF)
