@@ -27,19 +27,18 @@ class There(msgspec.Struct, frozen=True):
 async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[There]:
     """Read what the topic holds now, of the ids ``only`` where they are given, in the order of the first records.
 
-    Inside a partition the highest offset of an id counts, across partitions the latest time. Raises a KafkaError.
+    Which record of an id counts is as in a training (:func:`headrace.training.ranks.agreeing.agree`). Raises a
+    KafkaError.
     """
     wanted = None if only is None else {id_.encode() for id_ in only}
-    last: dict[bytes, Record] = {}
+    last: dict[bytes, dict[int, Record]] = {}
     async for record in read_topic(cluster, topic, "labels"):
-        if record.key is None or (wanted is not None and record.key not in wanted):
-            continue
-        before = last.get(record.key)
-        if before is None or before.partition == record.partition or before.timestamp <= record.timestamp:
-            last[record.key] = record
+        if record.key is not None and (wanted is None or record.key in wanted):
+            last.setdefault(record.key, {})[record.partition] = record
+    counted = {key: max(of.values(), key=lambda one: (one.timestamp, one.partition)) for key, of in last.items()}
     return [
         _there(key.decode("utf-8", "backslashreplace"), record)
-        for key, record in last.items()
+        for key, record in counted.items()
         if record.value is not None
     ]
 

@@ -19,6 +19,8 @@ from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.training.dataset import read_rows
 from headrace.training.labelling import Labelled, publish_labels, text_ids
+from headrace_schemas.codec import encode_label
+from headrace_schemas.records import LabelledText
 
 TOPIC = "classify.labels"
 LABELS = [
@@ -126,3 +128,16 @@ def test_without_a_usable_label_no_file_is_written(cluster: MemoryCluster, tmp_p
     with pytest.raises(UserError, match="holds no label"):
         run("export", tmp_path / "labels.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_an_id_on_several_partitions_the_latest_of_their_last_records_counts(cluster: MemoryCluster) -> None:
+    def append(partition: int, label: str, moment: int) -> None:
+        value = encode_label(LabelledText(text="moved", label=label))
+        cluster.log(TopicPartition(TOPIC, partition)).append_batch([Outgoing(value, b"m", timestamp_ms=moment)], 0)
+
+    append(0, "first", 20)
+    append(1, "latest", 10)
+    append(0, "last of its partition", 5)
+    assert "latest" in run("list", "--json").output
+    append(0, "as late, in a lower partition", 10)
+    assert "lower partition" not in run("list", "--json").output
