@@ -103,9 +103,12 @@ def list_labels(
     from rich.table import Table
     from rich.text import Text
 
+    from headrace.core.label_names import label_name
+
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
-    there = [one for one in asyncio.run(_read(cluster_of(settings), topic)) if label in (None, one.label)]
+    wanted = None if label is None else label_name(label)
+    there = [one for one in asyncio.run(_read(cluster_of(settings), topic)) if wanted in (None, one.label)]
     shown = there[skip : skip + limit]
     if as_json:
         for one in shown:

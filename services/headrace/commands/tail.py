@@ -18,6 +18,7 @@ from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, clus
 from headrace.commands.lines import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
+from headrace.core.label_names import label_name
 from headrace.core.reminders import PATIENCE_S
 from headrace.core.starts import METAVAR, parse_start
 
@@ -51,7 +52,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, answer: Answer) -> bool:
         """Whether the answer is one of them."""
         result = answer.result
-        return (not self.labels or result.label in self.labels) and (not self.ids or result.id in self.ids)
+        return (not self.labels or label_name(result.label or "") in self.labels) and (
+            not self.ids or result.id in self.ids
+        )
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -84,7 +87,7 @@ def tail(
     wanted = Wanted(
         from_=from_ if since is None else moment_of(since, dt.datetime.now(dt.UTC)),
         count=count,
-        labels=frozenset(label or ()),
+        labels=frozenset(map(label_name, label or ())),
         ids=frozenset(id_ or ()),
         texts=texts,
     )

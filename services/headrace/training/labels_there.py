@@ -6,16 +6,19 @@ from collections.abc import Collection
 
 import msgspec
 
+from headrace.core.label_names import label_name
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
+from headrace.training.trainer.known_labels import EMPTY_LABEL
 from headrace_schemas.codec import decode_label
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 
 
 class There(msgspec.Struct, frozen=True):
-    """A label on the topic: its id, text and label; ``error`` says why the trainer can't use it, and then both are
-    empty.
+    """A label on the topic: its id, text and label, whose name is spelled as training spells it.
+
+    ``error`` says why the trainer can't use it, and then text and label are empty.
     """
 
     id: str
@@ -48,4 +51,5 @@ def _there(id_: str, record: Record) -> There:
         label = decode_label(record.value, content_type(record.headers))
     except WireError as error:
         return There(id_, "", "", error.code)
-    return There(id_, "", "") if label is None else There(id_, label.text, label.label)
+    name = "" if label is None else label_name(label.label)
+    return There(id_, label.text, name) if label is not None and name else There(id_, "", "", EMPTY_LABEL)

@@ -101,6 +101,17 @@ def test_labels_are_listed_for_programs_one_a_line(cluster: MemoryCluster) -> No
     assert next(row for row in rows if row["id"] == "2")["text"] == LABELS[1].text
 
 
+def test_labels_have_the_names_that_training_gives_them(cluster: MemoryCluster, tmp_path: Path) -> None:
+    odd = {"a": "cafe\u0301 ", "b": "\ufeffcafé", "c": "TRUE", "d": " \u200b "}
+    asyncio.run(publish_labels(cluster, TOPIC, labels=[Labelled(id_, "x", name) for id_, name in odd.items()]))
+    rows = [msgspec.json.decode(line) for line in run("list", "--json").output.splitlines()]
+    found = {row["id"]: (row["label"], row["error"]) for row in rows if row["id"] in odd}
+    assert found == {"a": ("café", None), "b": ("café", None), "c": ("true", None), "d": ("", "empty-label")}
+    for given in ("café", " cafe\u0301"):
+        assert "2 of 2 labels" in run("list", "--label", given).output
+    assert "left out 1" in run("export", tmp_path / "labels.jsonl").output
+
+
 @pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv"])
 def test_what_is_exported_is_what_training_reads(cluster: MemoryCluster, tmp_path: Path, name: str) -> None:
     file = tmp_path / name

@@ -74,6 +74,7 @@ def test_csv_reads_back_as_the_texts_were(run) -> None:
     ("options", "ids"),
     [
         (("--label", "odd"), ["b"]),
+        (("--label", "odd "), ["b"]),
         (("--id", "c"), ["c"]),
         (("--label", "money", "--label", "weather", "--count", "2"), ["a", "c"]),
     ],
