@@ -21,7 +21,7 @@ from headrace_schemas.records import ClassifyRequest, ClassifyResult, DeadLetter
 from headrace_schemas.topics import REPLICATION, Topic, topics
 
 # Raised with every change of the wire; the first part never, because old records must decode for ever.
-WIRE_VERSION: Final = "1.2.0"
+WIRE_VERSION: Final = "1.3.0"
 
 GENERATED: Final = Path(__file__).parent / "generated"
 

@@ -141,6 +141,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     profile: Profile | None = None
     threshold: float | None = None
     """An answer with a lower score is ``ok`` without a label."""
+    untested: tuple[str, ...] = ()
+    """Labels that it learnt and that no test row has, so that the metrics say nothing of them."""
     signature: str | None = None
     signed_by: str | None = None
     path: str | None = None

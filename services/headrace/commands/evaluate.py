@@ -60,7 +60,7 @@ def evaluate(
     from headrace.training.answering import answer_scored
     from headrace.training.dataset import read_rows
     from headrace.training.report import compare
-    from headrace.training.tables import report_tables
+    from headrace.training.tables import report_tables, report_warnings
 
     form = form_of(as_json=as_json, as_csv=as_csv)
     if as_csv and not errors:
@@ -76,17 +76,18 @@ def evaluate(
     if errors:
         _show_errors(errors_of(rows, answered), len(rows), form)
         return
-    report = compare(rows.labels, answered.labels)
+    learnt = set(map(label_name, artifact.labels))
+    report = compare(rows.labels, answered.labels, learnt=learnt)
     if as_json:
         say(msgspec.json.encode(report).decode())
         return
     shown = console()
     shown.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
-    unknown = sorted(set(rows.labels) - set(map(label_name, artifact.labels)))
+    unknown = sorted(set(rows.labels) - learnt)
     if unknown:
         shown.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
-    for table in report_tables(report):
-        shown.print(table)
+    for part in (*report_tables(report), *report_warnings(report)):
+        shown.print(part)
 
 
 def errors_of(rows: Rows, answered: Answered) -> list[Mistake]:

@@ -254,7 +254,7 @@ def _leave(progress: Progress, stage: TaskID) -> None:
 def _report(console: Console, outcome: Outcome, out: str) -> None:
     from headrace.training.compress.table import curve_table
     from headrace.training.report import agreement
-    from headrace.training.tables import report_tables
+    from headrace.training.tables import report_tables, report_warnings
 
     if outcome.curve is not None:
         console.print(curve_table(outcome.curve))
@@ -277,6 +277,9 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
         f"{outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32), {outcome.epochs} epochs,"
         f" {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
     )
+    # Last, where a long report has not scrolled it away.
+    for warning in report_warnings(outcome.report):
+        console.print(warning)
 
 
 def _of_labels(lineage: Lineage) -> Iterator[str]:

@@ -17,16 +17,22 @@ Two more comparisons are there because labels can be written by people who mean 
 - on the rows that the champion's own snapshot held already, so that a flood of new rows can't hide what became of them;
 - with the baseline, the best version so far or one that an operator chose. Without it each candidate might lose the
   allowed point against the last champion, which had lost one against the champion before.
+
+What can't be told is never in a candidate's favour. A version without a champion, too, has to have shown on enough rows
+that it reads the text: answers that ignore it must be as good by chance at most one time in forty (a permutation test,
+which holds for any number of rows). And most of the classes that it learnt must have rows to judge it by.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 
-from headrace.core.fields import Section
+from headrace.core.fields import LARGEST, Section
+from headrace.core.gate_rows import agreement, chance, more_rows, sources, told, untested
 from headrace_schemas.records import Check
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -48,6 +54,11 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     above_chance: Points = 5.0
     """Points of macro-F1 above what answers that ignore the text can reach."""
+    least_rows: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = 10
+    """Rows to judge by below which nobody can tell: each of fewer is more than ten points of accuracy."""
+    untested_classes: Share = 0.2
+    """Largest share of the learnt classes that may have no row to judge by: of five classes one new or misspelt label
+    blocks nothing, of two or three each is most of what has to be known. 1 turns the check off."""
     worse_by: Points = 1.0
     """Points that macro-F1 may be below the champion's on the test rows, unless the interval says it may be chance."""
     uncertain_by: Points = 5.0
@@ -81,6 +92,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def difference(self) -> float:
         """Candidate less rival."""
         return self.macro_f1 - self.rival_macro_f1
+
+    @property
+    def told(self) -> bool:
+        """Whether all of it is numbers."""
+        return all(map(math.isfinite, (self.difference, self.low, self.high)))
 
 
 class ClassChange(msgspec.Struct, frozen=True):
@@ -123,18 +139,24 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of a candidate: on ``rows`` rows of ``classes`` classes, and in use.
+    """What was measured of a candidate, on ``rows`` rows of ``classes`` classes and in use; None where nothing was.
 
-    ``judged_on`` says in words what these rows are. ``sources``: how many of them come from which topic; empty where
-    an operator chose them. ``keyed``: whether who writes labels can't compute which rows are tested on.
-    ``champion``, ``champion_latency_us`` and ``replay`` are None when there is no champion. ``agreement`` is the share
-    of test rows that it answers as its fp32 original, ``latency_us`` microseconds a text, ``size`` bytes.
+    ``interval`` is the 95 % interval of ``macro_f1``; ``by_chance`` how often answers that ignore the text do as well.
+    Of the ``learnt`` classes those that are ``untested`` have no row. ``judged_on`` says in words what these rows are.
+    ``sources``: how many of them come from which topic; empty where an operator chose them. ``keyed``: whether who
+    writes labels can't compute which rows are tested on. ``champion``, ``champion_latency_us`` and ``replay`` are None
+    when there is no champion. ``agreement`` is the share of test rows that it answers as its fp32 original,
+    ``latency_us`` microseconds a text, ``size`` bytes.
     """
 
     rows: int
     classes: int
-    macro_f1: float
-    agreement: float
+    learnt: int
+    untested: tuple[str, ...]
+    macro_f1: float | None
+    interval: tuple[float, float]
+    by_chance: float | None
+    agreement: float | None
     size: int
     latency_us: float
     judged_on: str = "test rows"
@@ -160,7 +182,7 @@ class Judgement(msgspec.Struct, frozen=True):
 
 def judge(evidence: Evidence, limits: Limits) -> Judgement:
     """Make every check: a candidate that fails one is told about the others too. It is promoted when it fails none."""
-    checks = tuple(_checks(evidence, limits))
+    checks = tuple(map(told, _checks(evidence, limits)))
     failed = [check.detail for check in checks if not check.passed]
     if failed:
         return Judgement(False, "; ".join(failed), checks, raises_baseline=False)
@@ -179,21 +201,16 @@ def _is_best(evidence: Evidence) -> bool:
 
 
 def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
-    yield _chance(evidence, limits)
+    yield chance(evidence, limits)
+    if limits.untested_classes < 1:
+        yield untested(evidence, limits)
     if evidence.sources and limits.source_share < 1:
-        yield _sources(evidence, limits)
+        yield sources(evidence, limits)
     if evidence.champion is not None:
         yield from _against_champion(evidence.champion, evidence, limits)
     if evidence.baseline is not None:
         yield from _against_baseline(evidence.baseline, evidence, limits)
-    yield Check(
-        "agreement",
-        evidence.agreement >= limits.agreement,
-        evidence.agreement,
-        limits.agreement,
-        f"{evidence.agreement:.2%} of the test rows are answered as by the fp32 original, "
-        f"at least {limits.agreement:.2%} must be",
-    )
+    yield agreement(evidence, limits)
     yield Check(
         "size",
         evidence.size <= limits.max_bytes,
@@ -206,45 +223,22 @@ def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
         yield _replay(evidence.replay, limits)
 
 
-def _chance(evidence: Evidence, limits: Limits) -> Check:
-    """Answers that ignore the text, whether one class for all or drawn at random, reach a macro-F1 of 1 / classes."""
-    if not evidence.rows:
-        return Check(
-            "chance", False, 0.0, limits.above_chance / 100, f"there are no {evidence.judged_on} to judge it by"
-        )
-    limit = min(1 / evidence.classes + limits.above_chance / 100, 1.0)
-    chosen = "" if evidence.keyed else "; trainer.split_key is not set, so who writes labels can choose these rows"
-    detail = (
-        f"macro-F1 is {evidence.macro_f1:.4f} on {evidence.rows} {evidence.judged_on}; "
-        f"{limit:.4f} is {limits.above_chance:g} points above what can be had without reading the text{chosen}"
-    )
-    return Check("chance", evidence.macro_f1 >= limit, evidence.macro_f1, limit, detail)
-
-
-def _sources(evidence: Evidence, limits: Limits) -> Check:
-    source, rows = max(evidence.sources.items(), key=lambda one: (one[1], one[0]))
-    share = rows / sum(evidence.sources.values())
-    detail = (
-        f"{rows} of the test rows ({share:.1%}) come from the topic {source}, at most {limits.source_share:.1%} may"
-    )
-    if len(evidence.sources) == 1:
-        detail += "; there is no other topic of labels, so below 100% only rows of gate.holdout can decide"
-    return Check("source-share", share <= limits.source_share, share, limits.source_share, detail)
-
-
 def _against_champion(champion: Rival, evidence: Evidence, limits: Limits) -> Iterator[Check]:
     yield from _loss("macro-f1", champion, evidence, limits.worse_by)
     comparison = champion.comparison
     if isinstance(comparison, Unmeasured):
         return
     low = 100 * comparison.low
+    passed = low >= -limits.uncertain_by
+    # A loss that is none for certain: the rows are too few to exclude it.
+    untold = "" if passed or comparison.high < 0 else f"can't tell whether it is worse, {more_rows(evidence)}: "
     yield Check(
         "macro-f1-interval",
-        low >= -limits.uncertain_by,
+        passed,
         low,
         -limits.uncertain_by,
-        f"the 95 % interval of macro-F1 against {champion.version} begins at {low:+.2f} points on {comparison.rows} "
-        f"{evidence.judged_on}, and may begin at {-limits.uncertain_by:g}",
+        f"{untold}the 95 % interval of macro-F1 against {champion.version} begins at {low:+.2f} points on "
+        f"{comparison.rows} {evidence.judged_on}, and may begin at {-limits.uncertain_by:g}",
     )
     yield from _known_loss("macro-f1-known", champion, evidence, limits.worse_by)
 
@@ -256,6 +250,8 @@ def _against_baseline(baseline: Rival, evidence: Evidence, limits: Limits) -> It
 
 def _loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, named: str = "") -> Iterator[Check]:
     comparison = rival.comparison
+    if isinstance(comparison, Comparison) and not comparison.told:
+        comparison = Unmeasured("what was measured is no number")
     if isinstance(comparison, Unmeasured):
         detail = f"it could not be compared with {named}{rival.version} on the {evidence.judged_on}: {comparison.why}"
         yield Check(name, False, 0.0, -worse_by, detail)
@@ -327,6 +323,12 @@ def _replay(replay: Replayed | Unmeasured, limits: Limits) -> Check:
     if isinstance(replay, Unmeasured):
         return Check("replay", False, 0.0, limits.max_changed, f"the last requests could not be replayed: {replay.why}")
     share = replay.changed / replay.requests if replay.requests else 0.0
+    if replay.requests < LEAST_REPLAYED <= replay.requests + replay.unreadable:
+        detail = (
+            f"can't tell: {replay.unreadable} of the last {replay.requests + replay.unreadable} requests hold no text "
+            "that can be read; set text_path and content type as the workers have them, or gate.replay = 0"
+        )
+        return Check("replay", False, share, limits.max_changed, detail)
     unreadable = f", {replay.unreadable} more hold no text" if replay.unreadable else ""
     if replay.requests < LEAST_REPLAYED:
         detail = f"{replay.requests} requests could be replayed{unreadable}: below {LEAST_REPLAYED} they prove nothing"

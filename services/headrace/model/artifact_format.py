@@ -57,6 +57,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     canaries: tuple[Canary, ...] = ()
     profile: Profile | None = None
     threshold: float | None = None
+    untested: tuple[str, ...] = ()
 
 
 class _Description(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ def version_record(artifact: Artifact, *, name: str, where: Location, now_ms: in
         weights_sha256=weights_digest(artifact.network),
         profile=about.profile,
         threshold=about.threshold,
+        untested=about.untested,
     )
 
 

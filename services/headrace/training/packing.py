@@ -57,7 +57,9 @@ def pack(
     test = parts.split.test
     examined = examine(backend, trained.original, test, exchange)
     truth, answers = examined.truth, examined.answers
-    report, float_report = compare(truth, answers.labels), compare(truth, examined.float_answers)
+    learnt = trained.network.labels
+    report = compare(truth, answers.labels, learnt=learnt)
+    float_report = compare(truth, examined.float_answers, learnt=learnt)
     equal = agreement(answers.labels, examined.float_answers)
     right = [label == given for label, given in zip(truth, answers.labels, strict=True)]
     about = About(
@@ -67,7 +69,11 @@ def pack(
         metrics={
             "test_rows": float(report.rows),
             "test_accuracy": report.accuracy,
+            "test_accuracy_low": report.accuracy_interval[0],
+            "test_accuracy_high": report.accuracy_interval[1],
             "test_macro_f1": report.macro_f1,
+            "test_macro_f1_low": report.macro_f1_interval[0],
+            "test_macro_f1_high": report.macro_f1_interval[1],
             "test_accuracy_fp32": float_report.accuracy,
             "test_macro_f1_fp32": float_report.macro_f1,
             "test_calibration_error": calibration_error(answers.scores, right),
@@ -78,6 +84,7 @@ def pack(
         else figures(trained.curve, trained.original, trained.network, bare.size),
         libraries=library_versions(),
         canaries=_canaries(backend, test, exchange),
+        untested=report.untested,
         profile=profile_of(answers, trained.network.labels),
         threshold=trained.threshold,
     )

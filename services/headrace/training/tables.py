@@ -6,17 +6,26 @@ from collections.abc import Iterator
 
 from rich import box
 from rich.console import RenderableType
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-from headrace.training.report import Report
+from headrace.training.report import Interval, Report
 
 _MOST_CLASSES = 20
 _LARGEST_MATRIX = 10
+_MOST_NAMED = 10
+_NONE = "-"
+"""In the place of a figure that can't be measured."""
 
 
 def report_tables(report: Report) -> Iterator[RenderableType]:
     """Accuracy and macro-F1, each class (of many, those with the lowest F1), and the confusion of classes."""
-    yield f"{report.rows:,} rows   accuracy {report.accuracy:.2%}   macro-F1 {report.macro_f1:.2%}"
+    yield f"{report.rows:,} rows; in brackets where the figure of all texts may lie (95 %)"
+    yield (
+        f"accuracy {report.accuracy:.2%} ({_interval(report.accuracy_interval)})   "
+        f"macro-F1 {report.macro_f1:.2%} ({_interval(report.macro_f1_interval)})"
+    )
     yield _classes(report)
     if len(report.classes) <= _LARGEST_MATRIX:
         yield _matrix(report)
@@ -24,16 +33,49 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
         yield _mistakes(report)
 
 
+def report_warnings(report: Report) -> Iterator[RenderableType]:
+    """What the figures of a report don't tell, in frames that nobody passes over."""
+    if report.tells_little:
+        low, high = report.accuracy_interval
+        yield _frame(
+            "TOO FEW ROWS TO TELL",
+            f"{report.rows:,} {'row tells' if report.rows == 1 else 'rows tell'} very little: the accuracy on other "
+            f"texts may be anything from {low:.0%} to {high:.0%}. Label more texts, of which about a tenth become test "
+            "rows, or give some hundred labelled rows as a file of their own.",
+        )
+    if report.untested:
+        more = len(report.untested) - _MOST_NAMED
+        names = ", ".join(report.untested[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        yield _frame(
+            "CLASSES WITHOUT ROWS",
+            f"Nothing is known of how well {len(report.untested):,} learnt "
+            f"{'class is' if len(report.untested) == 1 else 'classes are'} answered, of which there is no row: {names}",
+        )
+
+
+def _frame(title: str, text: str) -> Panel:
+    return Panel(Text(text), title=title, title_align="left", border_style="bold yellow")
+
+
 def _classes(report: Report) -> Table:
     shown = report.classes
     title = "Each class"
     if len(shown) > _MOST_CLASSES:
-        shown = tuple(sorted(shown, key=lambda one: one.f1)[:_MOST_CLASSES])
+        shown = tuple(sorted(shown, key=lambda one: 1.0 if one.f1 is None else one.f1)[:_MOST_CLASSES])
         title = f"The {_MOST_CLASSES} of {len(report.classes)} classes with the lowest F1"
     table = _table(title, "class", "precision", "recall", "F1", "rows")
     for one in shown:
-        table.add_row(one.label, f"{one.precision:.1%}", f"{one.recall:.1%}", f"{one.f1:.1%}", f"{one.support:,}")
+        table.add_row(one.label, *map(_share, (one.precision, one.recall, one.f1)), f"{one.support:,}")
     return table
+
+
+def _share(share: float | None) -> str:
+    return _NONE if share is None else f"{share:.1%}"
+
+
+def _interval(interval: Interval) -> str:
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"
 
 
 def _matrix(report: Report) -> Table:

@@ -14,7 +14,7 @@ from headrace.kafka.memory import MemoryCluster
 from headrace.registry.models_log import ModelsLog
 from headrace.terminal import Terminal
 from headrace.training.report import compare
-from headrace.training.tables import report_tables
+from headrace.training.tables import report_tables, report_warnings
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
 from tests.support.turned_loop import TurnedClock
 from tests.support.versions import version_of
@@ -75,6 +75,23 @@ def test_a_report_has_all_its_figures(width: int, classes: int) -> None:
     lines = shown(report_tables(compare(labels, [labels[-1], *labels[:-1]])), width)
     assert fits(lines, width)
     assert "…" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_too_few_rows_and_classes_without_rows_are_framed_and_what_has_no_figure_is_a_dash(width: int) -> None:
+    learnt = {"day", "night", *(f"a class with rather a long name {number}" for number in range(30))}
+    report = compare(["day"] * 9, ["day"] * 8 + ["night"], learnt=learnt)
+    lines = shown((*report_tables(report), *report_warnings(report)), width)
+    assert fits(lines, width)
+    said = " ".join("\n".join(lines).replace("│", " ").split())
+    assert "accuracy 88.89% (56.5% to 98.0%) macro-F1 94.12% (" in said
+    assert "TOO FEW ROWS TO TELL" in said
+    assert "9 rows tell very little: the accuracy on other texts may be anything from 57% to 98%" in said
+    assert "31 learnt classes are answered, of which there is no row" in said
+    assert "and 21 more" in said
+    assert any(line.split() == ["night", "0.0%", "-", "-", "0"] for line in lines)
+    enough = compare(["day", "night"] * 200, ["day", "night"] * 200, learnt={"day", "night"})
+    assert not list(report_warnings(enough))
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -1,5 +1,7 @@
 """What the gate lets through, and what it says when it does not."""
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -37,7 +39,19 @@ def rival(version: str, difference: float, low: float, high: float, *, known: fl
     )
 
 
-FIRST = Evidence(rows=500, classes=4, macro_f1=0.9, agreement=0.99, size=1_000_000, latency_us=10.0)
+FIRST = Evidence(
+    rows=500,
+    classes=4,
+    learnt=4,
+    untested=(),
+    macro_f1=0.9,
+    interval=(0.87, 0.93),
+    by_chance=0.0005,
+    agreement=0.99,
+    size=1_000_000,
+    latency_us=10.0,
+    sources={"labels": 250, "others": 250},
+)
 AGAINST = msgspec.structs.replace(
     FIRST,
     champion=Rival(
@@ -78,7 +92,87 @@ def test_the_first_version_has_to_beat_what_ignores_the_text() -> None:
 
 
 def test_a_version_without_a_test_row_is_not_promoted() -> None:
-    assert failures(judged(FIRST, rows=0, classes=0, macro_f1=0.0)) == ["chance"]
+    nothing = judged(FIRST, rows=0, classes=0, macro_f1=None, by_chance=None, agreement=None, untested=tuple("abcd"))
+    assert failures(nothing) == ["chance", "untested-classes", "agreement"]
+    assert all("can't tell" in check.detail for check in nothing.checks if not check.passed)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.9])
+def test_an_agreement_of_no_rows_fails_whatever_the_limit(limit: float) -> None:
+    judgement = judge(msgspec.structs.replace(FIRST, agreement=None), Limits(agreement=limit))
+    assert failures(judgement) == ["agreement"]
+    assert "can't tell" in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"rows": 9}, "9 test rows, and gate.least_rows is 10"),
+        ({"rows": 1, "classes": 1, "macro_f1": 1.0}, "1 test rows, and gate.least_rows is 10"),
+        ({"classes": 1, "macro_f1": 1.0}, "500 test rows, all of one class"),
+        ({"by_chance": 0.026}, "answers that ignore the text do as well on 2.6% of such"),
+        ({"by_chance": 1.0}, "do as well on 100.0% of such, at most 2.5% may be"),
+        ({"by_chance": math.nan}, "answers that ignore the text do as well on nan% of such"),
+        ({"by_chance": None}, "nobody measured"),
+    ],
+)
+def test_rows_that_can_not_tell_promote_nothing_and_the_reason_says_what_to_do(
+    changes: dict[str, object], why: str
+) -> None:
+    for evidence in (FIRST, AGAINST):
+        judgement = judged(evidence, **changes)
+        assert failures(judgement) == ["chance"]
+        assert judgement.reason.startswith("can't tell: ")
+        assert why in judgement.reason
+        assert "label more texts (about a tenth of them test), or look at it and promote it by hand" in judgement.reason
+
+
+def test_who_judges_by_rows_of_a_holdout_is_told_to_add_some() -> None:
+    judgement = judged(FIRST, rows=3, judged_on="rows of gate.holdout", sources={})
+    assert "can't tell: 3 rows of gate.holdout" in judgement.reason
+    assert "add rows of gate.holdout" in judgement.reason
+
+
+def test_how_few_rows_are_enough_is_a_setting() -> None:
+    nine = msgspec.structs.replace(FIRST, rows=9)
+    assert judge(nine, Limits(least_rows=9)).promoted
+    assert failures(judge(nine, Limits(least_rows=10))) == ["chance"]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "untested", "passed"), [(2, 1, False), (3, 1, False), (4, 1, False), (5, 1, True), (77, 15, True)]
+)
+def test_learnt_classes_without_test_rows_refuse_unless_they_are_few_among_many(
+    learnt: int, untested: int, passed: bool
+) -> None:
+    names = tuple(f"class {number}" for number in range(untested))
+    judgement = judged(FIRST, learnt=learnt, untested=names)
+    assert failures(judgement) == ([] if passed else ["untested-classes"])
+    (check,) = [check for check in judgement.checks if check.name == "untested-classes"]
+    assert f"{untested} of the {learnt} classes that it learnt" in check.detail
+    assert "class 0" in check.detail
+    assert passed or "can't tell" in judgement.reason
+    allowed = judge(msgspec.structs.replace(FIRST, learnt=learnt, untested=names), Limits(untested_classes=1.0))
+    assert allowed.promoted
+    assert "untested-classes" not in {check.name for check in allowed.checks}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["macro_f1", "agreement", "latency_us", "champion_latency_us"])
+def test_what_is_no_number_fails_its_check_and_the_verdict_can_be_read(field: str, value: float) -> None:
+    judgement = judged(AGAINST, **{field: value})
+    assert msgspec.json.decode(msgspec.json.encode(judgement), type=Judgement) == judgement
+    assert not judgement.promoted
+    assert "can't tell" in judgement.reason
+
+
+@pytest.mark.parametrize("field", ["macro_f1", "rival_macro_f1", "low", "high"])
+def test_a_comparison_of_what_is_no_number_promotes_nothing(field: str) -> None:
+    comparison = msgspec.structs.replace(compared(0.0, -0.01, 0.01), **{field: math.nan})
+    for side in ("champion", "baseline"):
+        judgement = judged(**{side: Rival(version="v1", comparison=comparison)})
+        assert msgspec.json.decode(msgspec.json.encode(judgement), type=Judgement) == judgement
+        assert not judgement.promoted
 
 
 @pytest.mark.parametrize(
@@ -220,6 +314,23 @@ def test_few_requests_prove_nothing() -> None:
     assert "0 requests could be replayed" in none.reason
 
 
+@pytest.mark.parametrize("readable", [0, 1, LEAST_REPLAYED - 1])
+def test_requests_that_nobody_can_read_are_no_reason_to_promote(readable: int) -> None:
+    judgement = judged(replay=Replayed(requests=readable, changed=0, unreadable=LEAST_REPLAYED - readable, classes=()))
+    assert failures(judgement) == ["replay"]
+    assert f"can't tell: {LEAST_REPLAYED - readable} of the last {LEAST_REPLAYED} requests hold no text" in (
+        judgement.reason
+    )
+    few = judged(replay=Replayed(requests=0, changed=0, unreadable=LEAST_REPLAYED - 1, classes=()))
+    assert few.promoted
+
+
+def test_few_rows_can_not_tell_a_candidate_from_a_worse_one() -> None:
+    judgement = judged(champion=rival("v1", 0.0, -0.36, 0.37))
+    assert failures(judgement) == ["macro-f1-interval"]
+    assert judgement.reason.startswith("can't tell whether it is worse, label more texts")
+
+
 @given(
     st.floats(0, 1),
     st.floats(0, 1),
@@ -241,4 +352,4 @@ def test_it_is_promoted_exactly_when_every_check_passed(
     )
     assert judgement.promoted is all(check.passed for check in judgement.checks)
     assert all(check.detail in judgement.reason for check in judgement.checks if not check.passed)
-    assert len({check.name for check in judgement.checks}) == len(judgement.checks) == 9
+    assert len({check.name for check in judgement.checks}) == len(judgement.checks) == 11

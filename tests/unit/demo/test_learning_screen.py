@@ -30,7 +30,12 @@ def made(*, promoted: bool = True, dropped: dict[str, int] | None = None) -> Mad
             size=123_456,
             labels=("a", "b"),
             created_at_ms=1,
-            metrics={"test_macro_f1": 0.97123, "test_rows": 116.0},
+            metrics={
+                "test_macro_f1": 0.97123,
+                "test_macro_f1_low": 0.93,
+                "test_macro_f1_high": 0.99,
+                "test_rows": 116.0,
+            },
             lineage=lineage,
         ),
         Verdict(name="default", version="v", promoted=promoted, reason="so it is", decided_at_ms=1),
@@ -41,7 +46,7 @@ def test_a_version_is_told_with_its_rows_its_score_and_the_gates_reason() -> Non
     assert made_lines(made(dropped={"duplicate": 35, "erased": 2, "empty": 0})) == [
         "v: 0.12 MB, 2 labels, after 20 s",
         "2 ranks trained on 1,184 rows of labels; left out: 35 duplicate, 2 erased",
-        "macro-F1 97.12% on 116 test rows, which no training sees",
+        "macro-F1 97.12% (95 % interval 93.0% to 99.0%) on 116 test rows, which no training sees",
         "gate: promoted: so it is",
     ]
     assert made_lines(made())[1] == "2 ranks trained on 1,184 rows of labels"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.training.gate.bootstrap import compare_paired
+from headrace.training.gate.bootstrap import by_chance, compare_paired, macro_f1_interval
 
 LABELS = ("a", "b", "c", "d")
 rows = st.lists(st.tuples(*[st.sampled_from(LABELS)] * 3), min_size=1, max_size=60)
@@ -43,7 +43,8 @@ def test_equal_answers_differ_by_nothing_and_the_order_of_rows_does_not_matter(
 ) -> None:
     truth, candidate, champion = zip(*drawn, strict=True)
     same = compared(truth, candidate, candidate)
-    assert (same.difference, same.low, same.high) == (0, 0, 0)
+    assert same.difference == 0
+    assert -1 <= same.low < 0 < same.high <= 1
     turned = zip(*reversed(drawn), strict=True)
     assert compared(*turned) == compared(truth, candidate, champion)
 
@@ -89,6 +90,77 @@ def test_the_seed_decides_the_interval_and_memory_is_bounded(monkeypatch: pytest
     assert compared(truth, candidate, champion) == whole
     monkeypatch.setattr("headrace.training.gate.bootstrap._CELLS_AT_ONCE", 500)
     assert compared(truth, candidate, champion) == whole
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 9, 30, 100])
+def test_few_rows_that_are_all_right_do_not_make_an_interval_of_one_point(rows: int) -> None:
+    truth = (["a", "b"] * rows)[:rows]
+    low, high = macro_f1_interval(truth, truth)
+    # As far down as the exact interval of an accuracy (Clopper and Pearson), about.
+    assert high == 1
+    assert low <= 0.025 ** (1 / rows) + 0.02
+    same = compared(truth, truth, truth, 2000)
+    assert same.low <= -(1 - 0.025 ** (1 / rows)) * 0.7
+    assert same.high >= (1 - 0.025 ** (1 / rows)) * 0.7
+
+
+@given(rows)
+@settings(deadline=None, max_examples=30)
+def test_an_interval_holds_what_was_seen_and_the_order_of_rows_does_not_matter(
+    drawn: list[tuple[str, str, str]],
+) -> None:
+    truth, answers, _ = zip(*drawn, strict=True)
+    low, high = macro_f1_interval(truth, answers)
+    assert 0 <= low <= macro_f1(truth, answers) + 1e-12
+    assert macro_f1(truth, answers) - 1e-12 <= high <= 1
+    assert macro_f1_interval(truth[::-1], answers[::-1]) == (low, high)
+
+
+def chance(truth: Sequence[str], answers: Sequence[str], resamples: int = 2000) -> float:
+    return by_chance(truth, answers, resamples=resamples, randomness=np.random.default_rng(7))
+
+
+@pytest.mark.parametrize(
+    ("truth", "answers", "exact"),
+    [
+        ("a", "a", 1.0),
+        ("ab", "ab", 1 / 2),
+        ("aabb", "aabb", 1 / 6),
+        ("aaaabbbb", "aaaabbbb", 1 / 70),
+        ("aaaaaaaaab", "aaaaaaaaaa", 1.0),
+        ("aaaa", "aaaa", 1.0),
+        ("abab", "baba", 1.0),
+    ],
+)
+def test_how_often_chance_does_as_well_is_what_counting_all_orders_gives(
+    truth: str, answers: str, exact: float
+) -> None:
+    found = chance(list(truth), list(answers))
+    assert found == pytest.approx(exact, abs=0.035)
+    assert found >= 1 / 2001
+
+
+def test_answers_that_ignore_the_text_pass_for_more_about_as_often_as_is_allowed() -> None:
+    generator = np.random.default_rng(2)
+    taken = 0
+    for _ in range(400):
+        truth, answers = (list(generator.choice(["a", "b", "c"], 12)) for _ in range(2))
+        taken += chance(truth, answers, 200) <= 0.025
+    assert taken <= 22
+
+
+@pytest.mark.parametrize(("truth", "answers"), [([], []), (["a"], ["a", "b"])])
+def test_nothing_has_no_interval_and_no_chance(truth: list[str], answers: list[str]) -> None:
+    with pytest.raises(ValueError, match="can't be compared"):
+        macro_f1_interval(truth, answers)
+    with pytest.raises(ValueError, match="can't be compared"):
+        chance(truth, answers)
+
+
+def test_many_labels_take_room_for_the_rows_and_not_for_each_pair_of_labels() -> None:
+    truth = [str(number) for number in range(2000)]
+    result = compared(truth, truth, truth[::-1], 100)
+    assert (result.macro_f1, result.rival_macro_f1) == (1, 0)
 
 
 @pytest.mark.parametrize(("truth", "candidate"), [([], []), (["a"], ["a", "b"])])

@@ -32,7 +32,8 @@ from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
 
 RANDOM = np.random.default_rng(4)
 TEXTS = [" ".join(RANDOM.choice(VOCABULARY, 6)) for _ in range(80)]
-LOOSE = GateSettings(max_changed=1.0, slower_by=1000.0)
+# A random network answers few of its labels, which are then the only true ones.
+LOOSE = GateSettings(max_changed=1.0, slower_by=1000.0, untested_classes=1.0)
 
 
 def file_of(version: ModelVersion) -> Path:
@@ -97,6 +98,7 @@ def decided(
     requests: Sequence[str] = TEXTS,
     faults: Away | None = None,
     trusted: Sequence[str] = (),
+    shape: RequestShape = RequestShape(),  # noqa: B008 - frozen
 ) -> Verdict:
     async def main() -> Verdict:
         clock = TurnedClock()
@@ -110,7 +112,7 @@ def decided(
                 candidate,
                 champion,
                 outcome,
-                traffic=Traffic(cluster, "requests", RequestShape()),
+                traffic=Traffic(cluster, "requests", shape),
                 settings=settings,
                 trusted=trusted,
                 places=ANYWHERE,
@@ -160,6 +162,7 @@ def test_a_worse_candidate_is_left_as_challenger_with_every_reason(tmp_path: Pat
     verdict = decided(published(tmp_path, ours), published(tmp_path, theirs), outcome, GateSettings())
     assert not verdict.promoted
     assert {one.name for one in verdict.checks if not one.passed} == {
+        "chance",
         "macro-f1",
         "macro-f1-interval",
         "agreement",
@@ -174,6 +177,51 @@ def test_answers_below_the_threshold_are_replayed_as_readers_see_them(tmp_path: 
     assert check(verdict, "replay").value > 0, "a score of 1 is below no threshold, others are"
     changes = check(verdict, "replay").detail.partition(": ")[2].split("; ")
     assert all(change.endswith("mostly to (no label)") for change in changes), changes
+
+
+def judged_on_rows(tmp_path: Path, truth: Sequence[str], answers: Sequence[str]) -> Verdict:
+    """The verdict of the gate as it is set by default on a first version that answers so."""
+    artifact = random_artifact(1)
+    outcome = msgspec.structs.replace(
+        outcome_of(artifact), truth=tuple(truth), answers=tuple(answers), float_answers=tuple(answers)
+    )
+    return decided(published(tmp_path, artifact), None, outcome, GateSettings())
+
+
+def test_a_version_that_ignores_the_text_is_not_promoted_for_want_of_rows_of_a_rare_class(tmp_path: Path) -> None:
+    common, rare, *_ = random_artifact(1).labels
+    verdict = judged_on_rows(tmp_path, [common] * 50, [common] * 50)
+    assert {"chance", "untested-classes"} <= {one.name for one in verdict.checks if not one.passed}
+    assert "can't tell: 50 test rows, all of one class" in check(verdict, "chance").detail
+    assert rare in check(verdict, "untested-classes").detail
+    with_one = judged_on_rows(tmp_path, [common] * 49 + [rare], [common] * 50)
+    assert not check(with_one, "chance").passed
+
+
+def test_a_version_of_few_test_rows_is_not_promoted_however_well_it_does(tmp_path: Path) -> None:
+    labels = (random_artifact(1).labels * 9)[:9]
+    for truth, answers in ((labels, labels), (labels, labels[::-1]), (labels[:1], labels[:1])):
+        verdict = judged_on_rows(tmp_path, truth, answers)
+        assert not verdict.promoted
+        assert verdict.reason.startswith(f"can't tell: {len(truth)} test rows, and gate.least_rows is 10")
+        assert "label more texts" in verdict.reason
+
+
+def test_a_verdict_on_no_row_at_all_can_be_read_and_fails(tmp_path: Path) -> None:
+    verdict = judged_on_rows(tmp_path, (), ())
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+    assert {one.name for one in verdict.checks if not one.passed} == {"chance", "untested-classes", "agreement"}
+
+
+def test_requests_of_another_shape_are_no_replay(tmp_path: Path) -> None:
+    ours, theirs = random_artifact(1), random_artifact(2)
+    settings = msgspec.structs.replace(LOOSE, replay=40)
+    before = published(tmp_path, theirs)
+    broken = decided(
+        published(tmp_path, ours), before, outcome_of(ours, theirs), settings, shape=RequestShape(text_path="body")
+    )
+    assert [one.name for one in broken.checks if not one.passed] == ["replay"]
+    assert "40 of the last 40 requests hold no text" in broken.reason
 
 
 def test_without_requests_the_replay_says_so_and_passes(tmp_path: Path) -> None:

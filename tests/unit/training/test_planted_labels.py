@@ -11,7 +11,7 @@ import pytest
 from headrace.core.gate import Comparison, Evidence, Judgement, Limits, Rival, judge
 from headrace.core.secret import Secret
 from headrace.training.dataset import Rows
-from headrace.training.gate.bootstrap import compare_paired
+from headrace.training.gate.bootstrap import by_chance, compare_paired
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.exchange import Alone
 from headrace.training.ranks.labels import LastRecord, Shard
@@ -78,7 +78,11 @@ def judged(rows: Rows, candidate: list[str], champion: list[str], known: list[bo
     evidence = Evidence(
         rows=len(rows),
         classes=len(set(rows.labels)),
+        learnt=len(set(rows.labels)),
+        untested=(),
         macro_f1=compare(rows.labels, candidate).macro_f1,
+        interval=(0.0, 1.0),
+        by_chance=by_chance(rows.labels, candidate, resamples=100, randomness=np.random.default_rng(1)),
         agreement=1.0,
         size=1,
         latency_us=1.0,

@@ -1,8 +1,9 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.training.report import Confusion, compare
+from headrace.training.report import Confusion, Report, agreement, compare, share_interval
 
 LABEL = st.sampled_from("abcd")
 
@@ -22,11 +23,53 @@ def test_precision_recall_and_f1_of_a_worked_example():
     )
 
 
-def test_a_class_that_is_only_answered_counts_in_macro_f1():
+def test_a_class_that_is_only_answered_is_named_and_has_no_f1():
     report = compare(("a", "a"), ("a", "x"))
+    a, x = report.classes
 
-    assert [one.label for one in report.classes] == ["a", "x"]
-    assert report.macro_f1 == pytest.approx((2 / 3) / 2)
+    assert (a.label, x.label) == ("a", "x")
+    assert (x.precision, x.recall, x.f1, x.support) == (0.0, None, None, 0)
+    assert report.macro_f1 == a.f1 == pytest.approx(2 / 3)
+
+
+def test_what_can_not_be_measured_is_null_in_json():
+    report = compare(("a", "b"), ("a", "a"), learnt=("a", "b", "rare"))
+    told = msgspec.json.decode(msgspec.json.encode(report))
+
+    assert [(one["label"], one["precision"], one["recall"]) for one in told["classes"]] == [
+        ("a", 0.5, 1.0),
+        ("b", None, 0.0),
+    ]
+    assert told["untested"] == ["rare"]
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "low", "high"),
+    # As Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_interval_of_a_share_is_wilsons(count, rows, low, high):
+    assert share_interval(count, rows) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_the_interval_of_a_share_holds_what_was_seen_and_is_never_a_point(rows, data):
+    count = data.draw(st.integers(0, rows))
+    low, high = share_interval(count, rows)
+
+    assert 0 <= low <= count / rows <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize(("rows", "little"), [(1, True), (9, True), (15, True), (16, False), (500, False)])
+def test_few_rows_tell_little_even_when_all_are_right(rows, little):
+    assert compare("a" * rows, "a" * rows).tells_little is little
+
+
+def test_an_agreement_of_nothing_is_none():
+    with pytest.raises(ValueError, match="no answers"):
+        agreement((), ())
 
 
 def test_the_most_frequent_mistakes_come_first_and_are_bounded():

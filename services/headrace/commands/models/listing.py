@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from headrace.registry.models_log import ModelsLog
     from headrace_schemas.records import ModelVersion
 
-COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "created", "uri")
+COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % of F1", "created", "uri")
 NARROW = 6
 """So many of them fit 80 columns beside a version's whole name, which people copy."""
-WITH_TIME = 104
-"""Columns of a terminal that has room for the time too."""
+WITH_TIME = 116
+"""Columns of a terminal that has room for the interval of macro-F1 and for the time too."""
 WITH_URI = 180
 
 
@@ -82,7 +82,7 @@ def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
     for name in names:
         title = Text(f"model {name}") if len(names) > 1 else None
         shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        count = len(COLUMNS) if width >= WITH_URI else NARROW + (width >= WITH_TIME)
+        count = len(COLUMNS) if width >= WITH_URI else NARROW + 2 * (width >= WITH_TIME)
         for column in COLUMNS[:count]:
             shown.add_column(column, no_wrap=column == "version", overflow="fold")
         for version in ordered(log):
@@ -96,7 +96,7 @@ def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
 def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
     """The cells of one version, in the order of COLUMNS."""
     verdict = log.verdicts.get((version.name, version.version))
-    score = version.metrics.get("test_macro_f1")
+    score, low, high = (version.metrics.get(f"test_macro_f1{end}") for end in ("", "_low", "_high"))
     return (
         version.version,
         ", ".join(aliases_of(log, version)),
@@ -104,6 +104,7 @@ def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
         "" if score is None else f"{score:.4f}",
         str(len(version.labels)),
         f"{version.size / 1e6:.2f} MB",
+        "" if low is None or high is None else f"{low:.3f}-{high:.3f}",
         time_of(version.created_at_ms),
         version.uri,
     )

@@ -76,6 +76,9 @@ def page(shown: Shown) -> Iterator[RenderableType]:
     yield _rows(f"{version.name} {version.version}", _about(shown))
     yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
     yield from _figures("metrics", version.metrics)
+    if version.untested:
+        count = f"{len(version.untested):,} of {len(version.labels):,} labels"
+        yield _rows("not tested", [(count, ", ".join(version.untested))])
     if version.lineage is not None:
         yield _rows("trained on", list(_lineage(version.lineage)))
     yield from _figures("compression", version.compression)
@@ -147,8 +150,17 @@ def _move(move: ModelAlias, version: str) -> tuple[str, str]:
 
 
 def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
-    if figures:
-        yield _rows(title, [(name, number(value)) for name, value in sorted(figures.items())])
+    """The ends of an interval stand beside their figure."""
+    ends = {f"{name}_{end}" for name in figures for end in ("low", "high")}
+    rows = [(name, _figure(figures, name)) for name in sorted(figures.keys() - ends)]
+    if rows:
+        yield _rows(title, rows)
+
+
+def _figure(figures: dict[str, float], name: str) -> str:
+    low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
+    beside = "" if low is None or high is None else f" (95 % interval {number(low)} to {number(high)})"
+    return number(figures[name]) + beside
 
 
 def _rows(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:

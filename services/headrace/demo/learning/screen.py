@@ -30,8 +30,9 @@ def made_lines(of: Made) -> list[str]:
             + (f"; left out: {dropped}" if dropped else "")
         )
     if (score := version.metrics.get("test_macro_f1")) is not None:
-        rows = version.metrics.get("test_rows", 0)
-        lines.append(f"macro-F1 {score:.2%} on {rows:,.0f} test rows, which no training sees")
+        rows, low, high = (version.metrics.get(f"test_{name}") for name in ("rows", "macro_f1_low", "macro_f1_high"))
+        interval = "" if low is None or high is None else f" (95 % interval {low:.1%} to {high:.1%})"
+        lines.append(f"macro-F1 {score:.2%}{interval} on {rows or 0:,.0f} test rows, which no training sees")
     lines.append(f"gate: {'promoted' if of.verdict.promoted else 'not promoted'}: {of.verdict.reason}")
     return lines
 

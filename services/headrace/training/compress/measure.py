@@ -97,7 +97,8 @@ def _score(
 
 
 def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    """The mean of F1 over the classes that occur among labels (rows) or answers (columns)."""
-    either = confusion.sum(axis=0) + confusion.sum(axis=1)
-    occurs = either > 0
-    return float((2 * np.diagonal(confusion)[occurs] / either[occurs]).mean())
+    """The mean of F1 over the classes that occur among labels (rows); answers are columns."""
+    support = confusion.sum(axis=1)
+    occurs = support > 0
+    either = (support + confusion.sum(axis=0))[occurs]
+    return float((2 * np.diagonal(confusion)[occurs] / either).mean())

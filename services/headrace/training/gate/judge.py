@@ -17,7 +17,7 @@ from headrace.logs import event
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.registry.loading import load_version
-from headrace.training.gate.bootstrap import compare_paired
+from headrace.training.gate.bootstrap import by_chance, compare_paired
 from headrace.training.gate.replay import Answer, Offload, replay
 from headrace.training.gate.settings import GateSettings
 from headrace.training.ranks.job import Compared, Judged, Outcome
@@ -58,7 +58,7 @@ async def decide(
     loop.
     """
     baseline = outcome.baseline
-    evidence = _evidence(candidate, outcome)
+    evidence = await offload(lambda: _evidence(candidate, outcome, settings.resamples, randomness))
 
     async def beside(version: str, alias: str, other: Compared | None) -> Rival:
         rival: Rival = await offload(lambda: _rival(version, alias, other, outcome, settings.resamples, randomness))
@@ -88,29 +88,26 @@ async def decide(
     )
 
 
-def _evidence(candidate: ModelVersion, outcome: Outcome) -> Evidence:
+def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomness: np.random.Generator) -> Evidence:
     """What is measured of the candidate alone: on the rows of the holdout where there is one, else on the test rows."""
-    evidence = Evidence(
-        rows=len(outcome.truth),
-        classes=len(set(outcome.truth)),
-        macro_f1=outcome.report.macro_f1,
-        agreement=agreement(outcome.answers, outcome.float_answers),
-        size=candidate.size,
-        latency_us=outcome.latency_us,
-        sources={outcome.lineage.source: len(outcome.truth)} if outcome.truth else {},
-        keyed=not is_unkeyed(outcome.lineage.split),
-    )
-    if outcome.holdout is None:
-        return evidence
-    truth, answers = outcome.holdout.truth, outcome.holdout.answers
-    return msgspec.structs.replace(
-        evidence,
+    chosen = outcome.holdout
+    truth, answers = (outcome.truth, outcome.answers) if chosen is None else (chosen.truth, chosen.answers)
+    learnt = frozenset(map(label_name, candidate.labels))
+    report = compare(truth, answers, learnt=learnt) if truth else None
+    return Evidence(
         rows=len(truth),
         classes=len(set(truth)),
-        macro_f1=compare(truth, answers).macro_f1,
-        judged_on="rows of gate.holdout",
-        sources={},
-        keyed=True,
+        learnt=len(learnt),
+        untested=tuple(sorted(learnt)) if report is None else report.untested,
+        macro_f1=None if report is None else report.macro_f1,
+        interval=(0.0, 1.0) if report is None else report.macro_f1_interval,
+        by_chance=by_chance(truth, answers, resamples=resamples, randomness=randomness) if truth else None,
+        agreement=agreement(outcome.answers, outcome.float_answers) if outcome.answers else None,
+        size=candidate.size,
+        latency_us=outcome.latency_us,
+        judged_on="test rows" if chosen is None else "rows of gate.holdout",
+        sources={outcome.lineage.source: len(truth)} if truth and chosen is None else {},
+        keyed=chosen is not None or not is_unkeyed(outcome.lineage.split),
     )
 
 
