@@ -41,13 +41,14 @@ def bench_backend(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.core.errors import UserError
-    from headrace.model.artifact import ArtifactError, load
+    from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.model.timing import Report, fit, measure, suggested, texts_for
+    from headrace.registry.loading import load_named
 
     given = read_texts(texts)
     try:
-        artifact = load(model)
+        artifact = load_named(model)
     except ArtifactError as error:
         raise UserError(str(error)) from error
     opened = open_backend(backend.value, artifact, threads)

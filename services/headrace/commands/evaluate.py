@@ -55,8 +55,9 @@ def evaluate(
     """
     from headrace.core.errors import UserError
     from headrace.core.label_names import label_name
-    from headrace.model.artifact import ArtifactError, load
+    from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
+    from headrace.registry.loading import load_named
     from headrace.training.answering import answer_scored
     from headrace.training.dataset import read_rows
     from headrace.training.report import compare
@@ -69,7 +70,7 @@ def evaluate(
     if not len(rows):
         raise UserError(f"{file}: has no rows to evaluate on")
     try:
-        artifact = load(model)
+        artifact = load_named(model)
     except ArtifactError as error:
         raise UserError(str(error)) from error
     answered = answer_scored(open_backend(backend.value, artifact), rows.texts)

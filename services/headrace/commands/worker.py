@@ -151,15 +151,14 @@ def _model(settings: Settings) -> Model | Load:
     from headrace.inference.background import Background
     from headrace.inference.opening import open_model, open_version
     from headrace.logs import event
-    from headrace.model.artifact import load
-    from headrace.registry.loading import is_location
+    from headrace.registry.loading import is_location, load_named
 
     model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
     if is_location(model):
         if trusted:
             why = "a file that worker.model names is the operator's own choice: its signature is not asked for"
             event("model.not_verified", level="warning", uri=model, why=why)
-        artifact = load(model)
+        artifact = load_named(model)
         return open_model(artifact, backend, artifact.version)
     if not NAME.fullmatch(model):
         raise ModelNameError(

@@ -16,6 +16,16 @@ def is_location(model: str) -> bool:
     return "/" in model or "." in model or Path(model).is_file()
 
 
+def load_named(model: str) -> Artifact:
+    """Load the artifact at a path or URI that a user named. Raises ArtifactError, also for what is an alias alone."""
+    if "/" in model or Path(model).exists():
+        return load(model)
+    raise ArtifactError(
+        f"{model}: there is no such artifact here. Aliases and versions, which have no dot in them, are names on "
+        "Kafka: `headrace models show NAME` says where their artifact is."
+    )
+
+
 def load_version(record: ModelVersion, trusted: Collection[str], places: Places) -> Artifact:
     """Load the artifact of a version, checked against its record, and before that the record's signature.
 

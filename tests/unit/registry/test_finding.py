@@ -4,7 +4,9 @@ import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.memory import MemoryCluster
+from headrace.model.artifact import ArtifactError
 from headrace.registry.finding import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
+from headrace.registry.loading import load_named
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ModelAlias
 from tests.support.versions import version_of
@@ -82,6 +84,13 @@ def test_another_models_name_is_told_from_an_empty_registry() -> None:
         "model 'm' has no version yet: publish one with `headrace models publish FILE --alias beta`, "
         "or let a trainer do it"
     )
+
+
+@pytest.mark.parametrize("named", ["champion", "champion.v2", FIRST])
+def test_where_a_file_is_asked_for_an_alias_or_version_is_told_where_its_file_is(named, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=f"^{named}: there is no such artifact here.*`headrace models show NAME`"):
+        load_named(named)
 
 
 def test_a_beginning_of_several_can_not_be_mended_by_waiting() -> None:
