@@ -7,7 +7,7 @@ import datetime as dt
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import NoReturn, Self
 
 from headrace.client.arguments import (
     check_requests,
@@ -102,6 +102,12 @@ class Client:
             raise
         self._open = self._entered = True
         return self
+
+    def __enter__(self) -> NoReturn:
+        raise MisuseError("This client is asynchronous: enter it by `async with`, or use headrace.connect_sync().")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; without it Python would not come to the words of ``__enter__``."""
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False

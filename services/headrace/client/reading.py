@@ -102,7 +102,10 @@ class AnswerReader:
         await self._consumer.start()
         numbers = await self._wanted()
         if not numbers:
-            raise UnknownTopicError(f"There is no topic {self._topic} to read answers from.")
+            raise UnknownTopicError(
+                f"There is no topic {self._topic} to read answers from. Create it first, for example by "
+                "`headrace topics apply`."
+            )
         await self._take_in(numbers, self._from)
 
     async def stop(self) -> None:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Generic, ParamSpec, Self, TypeVar
+from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from headrace.client.arguments import check_instance, check_requests
 from headrace.client.connection import COMMIT_S, Client, shared_start
@@ -230,6 +230,12 @@ class SyncClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> NoReturn:
+        raise MisuseError("This client is synchronous: enter it by `with`, or use headrace.connect().")
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never reached; without it Python would not come to the words of ``__aenter__``."""
 
     def close(self) -> None:
         """Disconnect, and end the thread. Who waits meanwhile gets ClientClosedError. Again, it does nothing."""

@@ -5,6 +5,7 @@ import datetime as dt
 import enum
 import inspect
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -300,6 +301,28 @@ async def test_a_client_is_entered_once_and_closing_twice_is_fine() -> None:
     with pytest.raises(headrace.client.ClientClosedError, match="connect anew"):
         await client.__aenter__()
     await cluster.close()
+
+
+async def test_a_forked_process_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = MemoryCluster(SystemClock())
+    cluster.create_topic(TopicSpec(name=REQUESTS, partitions=1))
+    async with Client(cluster) as client:
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: -1)
+            for call in (client.publish, client.classify):
+                with pytest.raises(MisuseError, match="before a fork"):
+                    await call("x")
+        assert (await client.publish("x")).offset == 0
+    await cluster.close()
+
+
+async def test_who_mixes_up_the_two_clients_is_told_which_is_which() -> None:
+    cluster = MemoryCluster(SystemClock())
+    with pytest.raises(MisuseError, match="async with"), Client(cluster):  # type: ignore[var-annotated]
+        pass
+    with headrace.client.SyncClient(Client(cluster)) as sync, pytest.raises(MisuseError, match="by `with`"):
+        async with sync:
+            pass
 
 
 async def test_another_event_loop_is_told_so() -> None:
