@@ -36,7 +36,11 @@ def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING
     words: list[str] = []
     run = ""
     in_cluster = joins_next = False
-    for character in compose(text) if rule in COMPOSING_RULES else text:
+    composed = compose(text) if rule in COMPOSING_RULES else text
+    most = len(composed) if max_tokens is None else max_tokens
+    for character in composed:
+        if len(words) >= most:
+            break  # of a long text most is never looked at
         entry = int(table[ord(character)])
         kind, lower = entry & 7, chr(entry >> characters.CLASS_BITS)
         if kind == characters.DROPPED:
@@ -57,7 +61,7 @@ def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING
             words.append(lower)
     if run:
         words.append(run)
-    return words[:max_tokens]
+    return words[:most]
 
 
 def mix(value: int) -> int:

@@ -32,6 +32,11 @@ def test_the_kernel_hashes_the_words_of_the_plain_definition(text: str, max_toke
     assert_kernel_agrees(text, max_tokens)
 
 
+@given(anything, st.integers(0, 12))
+def test_the_first_words_of_a_text_are_the_first_of_all(text: str, count: int) -> None:
+    assert words.split_words(text, count) == words.split_words(text)[:count]
+
+
 @settings(deadline=None)  # the first call compiles
 @given(st.lists(anything, max_size=6))
 def test_texts_hashed_together_are_hashed_as_if_alone(texts: list[str]) -> None:
