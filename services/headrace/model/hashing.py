@@ -82,7 +82,7 @@ def _decode(data, i, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]  # noqa: C901 - one loop
+def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-untyped-def]  # noqa: C901, PLR0912 - one loop
     """Write the hashes of the words of ``data[start:end]`` (UTF-8) to ``out[at:]``, at most ``max_tokens``.
 
     Returns how many. Malformed UTF-8 gives some words or other, never an access outside ``data[start:end]``.
@@ -103,6 +103,13 @@ def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-
         if kind == _WORD and state <= _LETTERS:
             run = (run ^ lower) * _PRIME
             state = _LETTERS
+            # Most of most texts are letters of one byte: what such a letter can't be need not be asked of it.
+            while i < end and data[i] < np.uint8(0x80):
+                entry = table[data[i]]
+                if entry & _CLASS != _WORD:
+                    break
+                run = (run ^ np.uint64(entry >> _CLASS_BITS)) * _PRIME
+                i += one
             continue
         if kind >= _MARK or (kind == _CLUSTER and state == _JOINING):
             if kind != _DROPPED:
