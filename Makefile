@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: demo demo-learning test test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: demo demo-learning test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -29,6 +29,10 @@ demo-learning: $(VENV)/.installed
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+# What takes long: chaos, thousands of interleavings, every user without a home, upgrades from older workers.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 # The stores' contract on S3 too. Its packages are not in dev: beside the others pip looks through hundreds of boto3.
 test-s3: $(VENV)/.installed

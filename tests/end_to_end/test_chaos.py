@@ -21,7 +21,7 @@ from load.made import made_artifact
 FAULTS = {fault.name: fault for fault in ALL}
 BROKEN = (sys.executable, "-m", "tests.support.broken_program")
 
-pytestmark = pytest.mark.apache
+pytestmark = [pytest.mark.apache, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -56,7 +56,6 @@ async def test_faults_are_survived_and_a_worker_that_commits_before_it_publishes
     assert broken.checked.lost > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["DropsABatch", "Reorders", "AnswersTwice"])
 async def test_a_broken_worker_is_found_out_on_real_kafka(chaos, broken):
     outcome = await chaos("worker-terminated", (*BROKEN, broken))
@@ -64,7 +63,6 @@ async def test_a_broken_worker_is_found_out_on_real_kafka(chaos, broken):
     assert outcome.error.startswith("the promise was broken"), outcome.error
 
 
-@pytest.mark.slow
 async def test_a_worker_that_answers_past_its_lease_is_found_out_on_real_kafka(chaos):
     outcome = await chaos("network-coordinator-alone", (*BROKEN, "OutlivesItsLease"))
     assert outcome.error is not None

@@ -108,7 +108,7 @@ async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
     [
         pytest.param(starts("tansu broker"), (), id="the broker starts"),
         pytest.param(lambda demo: "labels; left out:" in demo.printed(), (), id="training"),
-        pytest.param(starts("worker --processes"), (), id="the workers' parent starts"),
+        pytest.param(starts("worker --processes"), (), id="the workers' parent starts", marks=pytest.mark.slow),
         pytest.param(starts("--slot 1"), (), id="the workers start"),
         pytest.param(lambda demo: "Streaming" in demo.printed(), (), id="streaming"),
         pytest.param(starts(" rank "), ("--learning", "--embedded"), id="ranks train"),
