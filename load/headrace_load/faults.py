@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiokafka.errors import KafkaError as AioKafkaError
 
 from headrace.client import KafkaError
+from headrace.files.output import OutputError
 from headrace.security.private_folder import NoFolderError
 from headrace_load.contender import ContenderError
 from headrace_load.measure.children import MeasuringError
@@ -15,7 +16,7 @@ from headrace_load.system import KafkaSettingsError
 from headrace_load.workload.recording import RecordingError
 from headrace_load.workload.spec import WorkloadError
 
-USAGE = (ContenderError, WorkloadError, PlaceError, KafkaSettingsError, ResultError, FileExistsError)
+USAGE = (ContenderError, WorkloadError, PlaceError, KafkaSettingsError, ResultError, OutputError, FileExistsError)
 FAILED = (ProgramError, MeasuringError, NoFolderError, RecordingError, KafkaError, AioKafkaError, OSError, TimeoutError)
 
 

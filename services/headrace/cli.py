@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -118,6 +119,13 @@ def main() -> None:
         _end(with_notes(error), 1)
     except KafkaError as error:
         _end(f"{with_notes(error)}\n{_advice(error)}".rstrip(), 1)
+    except OSError as error:
+        # Without a file's name it is of a stream: our output, into a file on a disk that is full.
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or error.filename is not None:
+            raise
+        # What is still held back would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _end(f"The output can't be written: {error.strerror}.", 1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from headrace.files.output import check_output_folder
 from headrace_load.contender import Contender, ContenderError, read_contender
 from headrace_load.place import Asked, place
 from headrace_load.runs import Runner
@@ -128,13 +129,13 @@ def several(paths: Sequence[Path]) -> dict[str, Contender]:
 
 
 def folder_for(out: Path | None, name: str) -> Path:
-    """A new folder for results. Raises FileExistsError when there is one with something in it."""
+    """A new folder for results, looked at before the run whose they are.
+
+    Raises FileExistsError when there is one with something in it, and OutputError when nothing can be written there.
+    """
     folder = out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"{folder} can't be made: {error.strerror or error}. Give --out a folder that this user can write"
-        raise type(error)(error.errno, why) from error
+    check_output_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: results go into a folder of their own (--out)")
     return folder

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from aiokafka import AIOKafkaConsumer
 
+from headrace.files.output import check_output
 from headrace_load.commands import options
 from headrace_load.place import place
 from headrace_load.workload.recording import record as follow
@@ -20,6 +21,7 @@ def record(
     *,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to follow the topic.")] = 60.0,
     most: Annotated[int, typer.Option(min=1, help="Requests to record at most.")] = 1_000_000,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a recording that is there.")] = False,
     keep_texts: Annotated[
         bool, typer.Option("--keep-texts", help="Keep the texts themselves; else their lengths alone.")
     ] = False,
@@ -32,6 +34,8 @@ def record(
     The topic is that of --prefix, or --set topics.requests=NAME.
     """
     asked = options.asked(bootstrap, prefix, sets)
+    for written in (out.with_suffix(".jsonl"), out.with_suffix(".toml")):
+        check_output(written, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
 
     async def work() -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.files.output import check_output_folder
 from headrace_load.commands import options
 from headrace_load.result import read
 from headrace_load.runs import report as write_all
@@ -20,6 +21,8 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to. By default beside the result.")] = None,
 ) -> None:
     """Make the page and the pictures of a result again, and print its tables."""
-    document, folder = read(result), out or result.parent
+    folder = out or result.parent
+    check_output_folder(folder)
+    document = read(result)
     folder.mkdir(parents=True, exist_ok=True)
     write_all(document, folder, options.console())

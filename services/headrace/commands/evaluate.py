@@ -55,6 +55,7 @@ def evaluate(
     """
     from headrace.core.errors import UserError
     from headrace.core.label_names import label_name
+    from headrace.files.table import check_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.registry.loading import load_named
@@ -66,13 +67,14 @@ def evaluate(
     form = form_of(as_json=as_json, as_csv=as_csv)
     if as_csv and not errors:
         raise UserError("--csv writes the rows that --errors picks: give both.")
-    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
-    if not len(rows):
-        raise UserError(f"{file}: has no rows to evaluate on")
+    check_file(file)
     try:
         artifact = load_named(model)
     except ArtifactError as error:
         raise UserError(str(error)) from error
+    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
+    if not len(rows):
+        raise UserError(f"{file}: has no rows to evaluate on")
     answered = answer_scored(open_backend(backend.value, artifact), rows.texts)
     if errors:
         _show_errors(errors_of(rows, answered), len(rows), form)

@@ -131,7 +131,7 @@ def list_labels(
 @app.command()
 def export(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Where they go: .jsonl or .csv, which `headrace train` reads.")],
+    file: Annotated[str, typer.Argument(help="Where they go: .jsonl or .csv, which `headrace train` reads.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     bootstrap: Bootstrap = None,
@@ -140,14 +140,14 @@ def export(
     from headrace.core.errors import UserError
     from headrace.training.labels_file import check_place, write_labels
 
-    check_place(file, force=force)
+    where = check_place(file, force=force)
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
     there = asyncio.run(_read(cluster_of(settings), topic))
     usable = [one for one in there if one.error is None]
     if not usable:
         raise UserError(f"{topic} holds no label that can be used, so {file} was not written.")
-    write_labels(file, usable)
+    write_labels(where, usable)
     left_out = f"; left out {len(there) - len(usable):,} that can't be used" if len(usable) < len(there) else ""
     say(f"wrote {len(usable):,} labels of {topic} to {file}{left_out}")
 

@@ -34,13 +34,14 @@ def predict(
 
     The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
     """
-    from headrace.files.table import read_file
+    from headrace.files.table import check_file, read_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.registry.loading import load_named
 
     form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
+    check_file(file)
     rows = read_file(file, columns, tell=remark)
     try:
         opened = open_backend(backend.value, load_named(model))

@@ -37,6 +37,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     valid: Annotated[Path | None, typer.Option(help="Validation rows; by default a tenth of DATA by hash.")] = None,
@@ -87,6 +88,7 @@ def train(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.files.table import read_file
+    from headrace.model import store
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
     from headrace.security.private_folder import PrivateFolder, temporary_folder
@@ -99,6 +101,10 @@ def train(
     console = Terminal()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # All that can be looked at, before anything else is done.
+    where = store.check_place(out, force=force)
+    if shared is not None:
+        store.check_place(f"{shared.rstrip('/')}/headrace.try", force=True)
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
@@ -134,7 +140,7 @@ def train(
         places = places_of((shared or folder,), "--shared")
         with _progress(console, job) as on_event:
             outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), places, on_event)
-        save(load(places.locate(outcome.uri)), out)
+        save(load(places.locate(outcome.uri)), where)
     _report(console, outcome, out)
 
 
@@ -214,9 +220,10 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
     # A short bar, so that the figures beside it fit 80 columns.
     columns = (TextColumn("{task.description}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        search = progress.add_task("search", total=longest, note="")
-        smaller = progress.add_task("compress", total=None, start=False, note="")
-        refit = progress.add_task("refit", total=None, start=False, note="")
+        # Not to be seen before the rows are read: until then something may be wrong with them.
+        search = progress.add_task("search", total=longest, start=False, visible=False, note="")
+        smaller = progress.add_task("compress", total=None, start=False, visible=False, note="")
+        refit = progress.add_task("refit", total=None, start=False, visible=False, note="")
 
         def on_event(said: Mapping[str, Any]) -> None:
             left = remaining.after(said, time.monotonic())
@@ -225,6 +232,9 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
                 case "training.read":
                     dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
                     console.print(f"{said['rows']:,} rows, {said['labels']} labels; left out: {dropped or 'none'}")
+                    progress.start_task(search)
+                    for task in (search, smaller, refit):
+                        progress.update(task, visible=True)
                 case "training.epoch":
                     note = f"{said['accuracy']:.2%} right{after}"
                     progress.update(search, completed=said["number"], note=note)

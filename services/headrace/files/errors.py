@@ -7,3 +7,9 @@ from headrace.core.errors import UserError
 
 class DatasetError(UserError):
     """Rows that can't be read or trained on; the message names the file, the line and what was expected."""
+
+
+class InputError(DatasetError):
+    """A file that is missing, or none that can be opened: the command named another than it should."""
+
+    exit_code = 2

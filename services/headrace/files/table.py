@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.files.decoding import Found, by_content, by_mark, checked_encoding, decoded, lines_of
 from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
-from headrace.files.errors import DatasetError
+from headrace.files.errors import DatasetError, InputError
 from headrace.files.json_rows import json_rows
 from headrace.files.unpacking import open_zip, pieces
 
@@ -71,17 +71,17 @@ def kind_of(name: str) -> Kind | None:
 
 
 def check_file(path: Path) -> None:
-    """Raise DatasetError for what is no readable file: missing, a folder, a pipe. Opens no pipe, which waits."""
+    """Raise InputError for what is no readable file: missing, a folder, a pipe. Opens no pipe, which waits."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise DatasetError(f"{path}: is a folder; name a file in it")
+            raise InputError(f"{path}: is a folder; name a file in it")
         if not stat.S_ISREG(mode):
-            raise DatasetError(f"{path}: is a pipe or device, which can be read only once. Write it to a file first")
+            raise InputError(f"{path}: is a pipe or device, which can be read only once. Write it to a file first")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_file(

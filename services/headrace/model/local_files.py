@@ -33,13 +33,17 @@ def read(where: Location, limit: int) -> bytes:
         return file.read(limit)
 
 
-def write(where: Location, data: bytes, token: str) -> None:
-    """Write a file under a temporary name and move it; nothing is left behind when it fails. Raises as :func:`read`."""
+def write(where: Location, data: bytes, token: str, *, private: bool = False) -> None:
+    """Write a file, for its owner alone where it is ``private``, under a temporary name and move it.
+
+    Nothing is left behind when it fails. Raises as :func:`read`.
+    """
     with _folder_of(where, make=True) as (folder, name):
         temporary = f"{name}.{token}.partial"
         try:
-            with os.fdopen(_create(temporary, folder), "wb") as file:
+            with os.fdopen(_create(temporary, folder, 0o600 if private else 0o666), "wb") as file:
                 file.write(data)
+            _refuse_no_file(name, folder)
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -117,11 +121,18 @@ def _real(where: Location) -> tuple[str, list[str]]:
     return root, real.removeprefix(begin).split("/")
 
 
-def _create(name: str, folder: int) -> int:
+def _refuse_no_file(name: str, folder: int) -> None:
+    """A device or a pipe would be replaced by the file, and whoever uses it find that."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, "no file")
+
+
+def _create(name: str, folder: int, mode: int) -> int:
     """A file that was not there before. What a writer that was killed has left under that name goes."""
     for _ in range(_TRIES):
         try:
-            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import msgspec
@@ -112,7 +112,7 @@ def place_of(folder: str) -> Place:
     """The place that a setting names: a path, which may be relative, or a URI. Raises StoreError."""
     if "," in folder:
         raise _refused(folder, "it has a comma, by which lists of places are written")
-    return Place(*_apart(_whole(folder)))
+    return Place(*_apart(absolute(folder)))
 
 
 def places_of(folders: Sequence[str], by: str = "store.allowed") -> Places:
@@ -125,14 +125,25 @@ def as_told(file: str) -> Location:
 
     Never for what stands in a record. Raises StoreError for what is no URI that is opened.
     """
-    scheme, names = _apart(os.path.realpath(file) if "://" not in file else file)
+    scheme, names = _apart(_absolute(file, os.path.realpath))
     if not names:
         raise _refused(file, "it names no file")
     return Location(Place(scheme, names[:-1]), names[-1:])
 
 
-def _whole(folder: str) -> str:
-    return folder if "://" in folder else os.path.abspath(folder)  # noqa: PTH100 - Path.absolute() keeps `..`
+def absolute(path: str) -> str:
+    """A URI as it is, and a path from the root, without `..`. Raises StoreError."""
+    return _absolute(path, os.path.abspath)
+
+
+def _absolute(path: str, resolve: Callable[[str], str]) -> str:
+    try:
+        return path if "://" in path else resolve(path)
+    except FileNotFoundError:
+        # The only thing that either of them asks for that has to be there.
+        raise _refused(path, "the folder that this runs in was removed") from None
+    except (OSError, ValueError):
+        raise _refused(path, "it is no path") from None
 
 
 def _apart(uri: str) -> tuple[str, tuple[str, ...]]:

@@ -15,20 +15,23 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from headrace.files.output import OutputError, check_output
 from headrace.logs import event
 from headrace.model import local_files
 from headrace.model.artifact_format import MAX_FILE_BYTES
 from headrace.model.errors import StoreError, StoreFault
-from headrace.model.places import Location
+from headrace.model.places import Location, as_told
 
 __all__ = [
     "StoreError",
     "StoreFault",
+    "check_place",
     "folders",
     "read",
     "read_if_there",
@@ -44,14 +47,36 @@ _LONGEST_NAME = 60
 _AWAY = ("ConnectionError", "TimeoutError")
 
 
-def write(where: Location, data: bytes, token: str) -> None:
+def check_place(told: str, *, force: bool = False) -> Location:
+    """Where a file is to be written that the operator names, a path or URI, looked at before the work for it begins.
+
+    Nothing is left by looking. Raises OutputError where the file can't be written: the store can't be reached, its
+    driver is not installed, the name is that of a folder; or where one is that ``force`` does not overwrite.
+    """
+    if not told or told.endswith("/"):
+        raise OutputError(f"{told!r} names a folder: name a file in it.")
+    try:
+        where = as_told(told)
+        if where.scheme == "file":
+            check_output(Path("/", *where.names), force=force)
+        elif _is_there(where) and not force:
+            raise OutputError(f"{where} is there already: --force overwrites it.")
+        elif where.scheme != "memory":
+            _try_to_write(where)
+    except StoreError as error:
+        raise OutputError(str(error)) from None
+    return where
+
+
+def write(where: Location, data: bytes, token: str, *, private: bool = False) -> None:
     """Write ``data`` for readers to see all of it or nothing. ``token`` makes the temporary name unique.
 
-    Raises StoreError when it can't be written; nothing is left behind then.
+    A file of this machine is for the owner's eyes alone where it is ``private``. Raises StoreError when it can't be
+    written; nothing is left behind then.
     """
     with _in_our_words(where, "written"):
         if where.scheme == "file":
-            local_files.write(where, data, token)
+            local_files.write(where, data, token, private=private)
             return
         files, path = _open(where)
         if where.scheme != "memory":
@@ -133,6 +158,27 @@ def remove_folder(where: Location) -> None:
             return
         files, path = _open(where)
         files.rm(path, recursive=True)
+
+
+def _is_there(where: Location) -> bool:
+    try:
+        return size_of(where) is not None
+    except StoreError as error:
+        # Who may only write is told so about what is not there, too.
+        if error.fault is not StoreFault.DENIED:
+            raise
+        return False
+
+
+def _try_to_write(where: Location) -> None:
+    """Only an object that is written tells whether there is the bucket and the right to write to it."""
+    tried = where.beside(".partial")
+    with _in_our_words(where, "written"):
+        files, path = _open(tried)
+        files.pipe_file(path, b"")
+        with suppress(Exception):
+            # Who may write and not remove can still write.
+            files.rm_file(path)
 
 
 def _open(where: Location) -> tuple[Any, str]:

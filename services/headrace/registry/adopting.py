@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from headrace.model import store
 from headrace.model.artifact import Artifact, load, read_checked
-from headrace.model.places import Location, Places, as_told, place_of
+from headrace.model.places import Location, Places, absolute, as_told, place_of
 
 
 def versions_folder(base: str, name: str) -> str:
@@ -20,7 +18,7 @@ def adopt(told: str, *, base: str, name: str, places: Places) -> tuple[Artifact,
 
     Raises ArtifactError when it is none, or the store, which has to be one of ``places``, can't be written to.
     """
-    whole = told if "://" in told else os.path.abspath(told)  # noqa: PTH100 - Path.absolute() keeps `..`
+    whole = absolute(told)
     if places.has(whole):
         where = places.locate(whole)
         return load(where), where

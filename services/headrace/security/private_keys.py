@@ -21,8 +21,14 @@ def write_private_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey, *, 
 
     try:
         # In one step: neither is a key of others overwritten, nor this one ever readable by them.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        try:
+            with file:
+                file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        except BaseException:
+            # A part of a key is none, and would be in the way of the next.
+            path.unlink()
+            raise
     except FileExistsError as error:
         raise refused(f"{path} is there already, and a key is never overwritten. Name a new file.") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import fsspec
 import pytest
 
+from headrace.files.output import OutputError
 from headrace.model import store
 from headrace.model.artifact import About, ArtifactError, assemble, load, save
 from headrace.model.quantizing import quantize
@@ -168,3 +169,18 @@ def test_a_store_whose_driver_is_not_installed_is_said() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "s3://bucket/model could not be looked at: its driver is not installed" in done.stderr
     assert "pip install 'headrace[s3]'" in done.stderr
+
+
+def test_whether_a_file_can_be_written_is_looked_at_and_leaves_nothing(folder: str) -> None:
+    where = store.check_place(f"{folder}/model")
+    assert names_in(folder) == []
+    save(ONE, where)
+    with pytest.raises(OutputError, match="is there already: --force overwrites it"):
+        store.check_place(f"{folder}/model")
+    assert store.check_place(f"{folder}/model", force=True) == where
+    assert names_in(folder) == ["model"]
+
+
+def test_a_bucket_that_is_not_there_is_said_before_the_work(s3: None) -> None:
+    with pytest.raises(OutputError, match="there is no such file, folder or bucket"):
+        store.check_place("s3://no-such-bucket/model")

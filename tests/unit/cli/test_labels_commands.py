@@ -13,6 +13,7 @@ from headrace import cli
 from headrace.commands import labels as commands
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
+from headrace.files.output import OutputError
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -127,11 +128,18 @@ def test_what_is_exported_is_what_training_reads(cluster: MemoryCluster, tmp_pat
 def test_an_export_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.jsonl or \.csv"):
         run("export", tmp_path / "labels.xlsx")
-    with pytest.raises(UserError, match="no folder"):
-        run("export", tmp_path / "none" / "labels.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is no folder"):
+        run("export", tmp_path / "file" / "labels.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(OutputError, match="is a folder: name a file in it"):
         run("export", tmp_path / "folder.csv", "--force")
+
+
+def test_an_export_is_for_its_owners_eyes_alone(cluster: MemoryCluster, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "labels.csv"
+    assert run("export", file).exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_usable_label_no_file_is_written(cluster: MemoryCluster, tmp_path: Path) -> None:

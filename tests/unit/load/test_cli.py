@@ -190,3 +190,11 @@ def test_of_several_errors_all_are_told_and_the_highest_code_holds():
     assert code_of(several) == 2
     assert told(several) == "full\naway\nno broker"
     assert code_of(ExceptionGroup("lanes", [OSError("full"), KeyError("a fault")])) is None
+
+
+@pytest.mark.parametrize("command", [("record", "w"), ("record", "file/w"), ("report", "w.toml", "--out", "file/new")])
+def test_a_place_for_what_is_made_is_looked_at_first(files, monkeypatch, capsys, command):
+    (files / "file").touch()
+    assert run(monkeypatch, *command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is there already: --force" in line or "file is no folder" in line

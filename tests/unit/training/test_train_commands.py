@@ -9,11 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from headrace import cli
 from headrace.commands.common import Invocation
 from headrace.commands.evaluate import evaluate
 from headrace.commands.predict import predict
 from headrace.commands.train import train
 from headrace.core.errors import UserError
+from headrace.files.output import OutputError
 from headrace.training.splitting import UNKEYED
 
 app = typer.Typer()
@@ -74,6 +76,61 @@ def test_train_reports_what_it_dropped_and_the_test_rows(trained):
     assert "Of so few rows that one of the test is learnt: 'dawn'" in output
     assert "accuracy 100.00%" in output
     assert (folder / "m.safetensors").exists()
+
+
+def test_an_artifact_that_is_there_is_overwritten_by_force_alone(trained):
+    folder, columns, _ = trained
+    before = (folder / "m.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="--force"):
+        invoke("train", folder / "rows.jsonl", "--out", folder / "m.safetensors", *columns)
+    assert (folder / "m.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        ("nosuch.jsonl", (), "nosuch.jsonl: can't be read: No such file or directory"),
+        (".", (), "is a folder"),
+        ("rows.jsonl", ("--out", "."), "is a folder: name a file in it"),
+        ("rows.jsonl", ("--out", "rows.jsonl/model"), "rows.jsonl is no folder"),
+        ("rows.jsonl", ("--out", "az://bucket/model"), "its driver is not installed (pip install adlfs)"),
+        ("rows.jsonl", ("--test", "nosuch.csv"), "nosuch.csv: can't be read: No such file or directory"),
+        ("rows.jsonl", ("--shared", "rows.jsonl"), "rows.jsonl is no folder"),
+    ],
+)
+def test_what_can_be_looked_at_is_refused_in_one_line_before_anything_is_read_or_drawn(
+    trained, monkeypatch, capfd, data, options, said
+):
+    folder, columns, _ = trained
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["headrace", "train", data, "--out", "new", *columns, *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capfd.readouterr()
+    assert ended.value.code == 2
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert said in line
+    assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_missing_file_is_refused_before_the_model_is_loaded(trained, command):
+    folder, _, _ = trained
+    with pytest.raises(UserError, match=r"nosuch\.csv: can't be read") as found:
+        invoke(command, folder / "gone.safetensors", folder / "nosuch.csv")
+    assert found.value.exit_code == 2
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_an_output_that_can_not_be_written_is_said_in_one_line(trained, form):
+    folder, _, _ = trained
+    (folder / "texts.jsonl").write_text('{"text": "sun"}\n' * 3)
+    command = [sys.executable, "-m", "headrace", "predict", "m.safetensors", "texts.jsonl", form]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "headrace: The output can't be written: No space left on device.\n")
 
 
 def test_evaluate_reports_any_file_and_counts_an_unknown_label_as_wrong(trained):
