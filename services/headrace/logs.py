@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -36,7 +37,10 @@ def event(name: str, *, level: str = "info", exception: BaseException | None = N
     if forbidden := FORBIDDEN_FIELDS & fields.keys():
         raise ValueError(f"event {name}: {', '.join(sorted(forbidden))} may hold a text, and texts are never logged")
     logger = logging.getLogger(f"{LOGGER}.{name.partition('.')[0]}")
-    logger.log(_LEVELS[level], name, exc_info=exception, extra={"fields": fields})
+    if logger.isEnabledFor(_LEVELS[level]):
+        # The message alone says everything: who uses the client as a library has Python's own handlers.
+        said = printable(" ".join([name, *_pairs(fields)]))
+        logger.log(_LEVELS[level], "%s", said, exc_info=exception, extra={"event": name, "fields": fields})
 
 
 def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> None:
@@ -78,8 +82,7 @@ class RepeatFilter(logging.Filter):
             self._held.clear()
         self._held[key] = record.created, 0
         if held:
-            record.fields = {"message": record.getMessage(), "held_back": held}
-            record.msg, record.args = record.name, ()
+            record.event, record.fields = record.name, {"message": record.getMessage(), "held_back": held}
         return True
 
 
@@ -90,9 +93,9 @@ class _EventFormatter(logging.Formatter):
         """Return time (ISO 8601, UTC), level, name and fields."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields: dict[str, object] | None = getattr(record, "fields", None)
-        name = record.getMessage()
+        name = getattr(record, "event", record.name)
         if fields is None:
-            name, fields = record.name, {"message": name}
+            fields = {"message": record.getMessage()}
         if record.exc_info:
             fields = {**fields, "exception": self.formatException(record.exc_info)}
         return time, record.levelname.lower(), name, {key: _cut(value) for key, value in fields.items()}
@@ -112,7 +115,11 @@ class TextFormatter(_EventFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time, level, name, fields = self.parts(record)
-        return printable(" ".join([time, level, name, *(f"{key}={_shown(value)}" for key, value in fields.items())]))
+        return printable(" ".join([time, level, name, *_pairs(fields)]))
+
+
+def _pairs(fields: Mapping[str, object]) -> list[str]:
+    return [f"{key}={_shown(_cut(value))}" for key, value in fields.items()]
 
 
 def _cut(value: object) -> object:

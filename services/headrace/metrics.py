@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -83,6 +84,20 @@ class DriftGauge(Collector):
         yield gauge
 
 
+class BrokerGauge:
+    """Whether Kafka answers, as it is when somebody asks for it: of a worker, a trainer, a machine that helps one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._gauge = Gauge(
+            "headrace_broker_connected",
+            "1 while Kafka answers, 0 when it has not for three seconds.",
+            registry=registry,
+        )
+
+    def follow(self, connected: Callable[[], bool]) -> None:
+        self._gauge.set_function(connected)
+
+
 class Children(dict[str, Any]):
     """The children of a metric with one label, by its value."""
 
@@ -129,7 +144,8 @@ class WorkerMetrics:
         self._abstained = counter("answers_abstained", "Answers that are ok without a label: the score was too low.")
         self._dead_letters = counter("dead_letters", "Requests dead-lettered, by error.", "error")
         self._queue = gauge("queue_depth", "Requests held in front of a stage.", "stage")
-        self._lag = gauge("lag_records", "Requests behind the last answer.", "partition")
+        self.broker = BrokerGauge(registry)
+        self._lag = gauge("lag_records", "Requests behind the last answer, absent while unknown.", "partition")
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
         self._loop_lag = histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
         self._model = gauge("model_info", "1 for the version that answers.", "version")
@@ -218,6 +234,16 @@ class WorkerMetrics:
         self._lag.labels(label).set(records)
         self._lag_seconds.labels(label).set(seconds)
 
+    def lag_unknown(self, partition: int | None = None) -> None:
+        """How far behind the worker is can't be told, of ``partition`` or of all: no old number is shown for it."""
+        if partition is None:
+            self._lag.clear()
+            self._lag_seconds.clear()
+            return
+        for gauge in (self._lag, self._lag_seconds):
+            with suppress(KeyError):
+                gauge.remove(str(partition))
+
     def loop_lag(self, seconds: float) -> None:
         self._loop_lag.observe(seconds)
 
@@ -240,15 +266,13 @@ class WorkerMetrics:
         """The group gave this worker so many partitions. Who has a partition reports its lag, so old ones go."""
         self._rebalances.inc()
         self._partitions.set(partitions)
-        self._lag.clear()
-        self._lag_seconds.clear()
+        self.lag_unknown()
 
     def lease_lost(self) -> None:
         """All partitions were given up, because the group was not heard for too long."""
         self._leases_lost.inc()
         self._partitions.set(0)
-        self._lag.clear()
-        self._lag_seconds.clear()
+        self.lag_unknown()
 
     def breaker(self, *, is_open: bool) -> None:
         self._breaker.set(is_open)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Text = str | None
 
-NOT_READY = "not in the group yet, or the labels are being read"
+STARTING = "starting"
 STOP_S = 30.0
 UNKEYED_WARNING = (
     "trainer.split_key is not set, so everybody can compute which texts the gate judges by, and whoever writes labels "
@@ -89,7 +89,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from prometheus_client import CollectorRegistry
 
     from headrace.core.clock import SystemClock
-    from headrace.kafka.aio import AioKafkaCluster
+    from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.kafka.keeping import keeping
     from headrace.logs import event
     from headrace.model.signing import seals, signer
@@ -109,10 +109,10 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     store = TrainingStore(settings.trainer.store, name, settings.places(), own)
     cluster = AioKafkaCluster(settings.kafka)
     registry = CollectorRegistry()
-    with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool, calmed():
         offload = _offload(pool)
         running: Trainer | None = None
-        async with _admin(settings, registry, lambda: None if running is not None and running.ready else NOT_READY):
+        async with _admin(settings, registry, lambda: STARTING if running is None else running.unready):
             # Made only now: a port that is taken leaves nothing behind.
             running = Trainer(
                 name=name,
@@ -130,6 +130,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 once=once,
                 keep=keeping(settings.dead_letters),
                 holdout=settings.gate.holdout,
+                away_after=settings.kafka.away_after_ms / 1000,
             )
             return await running.run(stop)
 
@@ -141,13 +142,15 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
     from prometheus_client import CollectorRegistry
 
     from headrace.core.clock import SystemClock
-    from headrace.kafka.aio import AioKafkaCluster
+    from headrace.kafka.aio import AioKafkaCluster, calmed
+    from headrace.metrics import BrokerGauge
     from headrace.model.signing import seals
     from headrace.training.trainer.helping import Helper
     from headrace.training.trainer.store import TrainingStore
 
     own = seals(settings.signing.key_file, settings.signing.trusted)
-    with ThreadPoolExecutor(1, thread_name_prefix="store") as pool:
+    registry = CollectorRegistry()
+    with ThreadPoolExecutor(1, thread_name_prefix="store") as pool, calmed():
         helper = Helper(
             name=settings.worker.model_name,
             cluster=AioKafkaCluster(settings.kafka),
@@ -156,8 +159,10 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
             launch=launch,
             offload=_offload(pool),
             clock=SystemClock(),
+            broker=BrokerGauge(registry),
+            away_after=settings.kafka.away_after_ms / 1000,
         )
-        async with _admin(settings, CollectorRegistry(), lambda: None if helper.ready else NOT_READY):
+        async with _admin(settings, registry, lambda: helper.unready):
             await helper.run(stop)
 
 

@@ -107,7 +107,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
     from headrace.admin import admin_server
     from headrace.core.clock import SystemClock
     from headrace.inference.service import Worker, WorkerTopics
-    from headrace.kafka.aio import AioKafkaCluster
+    from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.kafka.keeping import keeping
     from headrace.metrics import WorkerMetrics
 
@@ -117,6 +117,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
     with (
         ThreadPoolExecutor(settings.worker.threads, thread_name_prefix="compute") as pool,
         _membership(settings, environ) as member,
+        calmed(),
     ):
         running: Worker | None = None
         async with admin_server(
@@ -141,6 +142,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
                 process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
                 member=member,
                 before_answering=_freeze,
+                away_after=settings.kafka.away_after_ms / 1000,
             )
             async with lifecycle.ends_when_held(settings.worker.watchdog):
                 await running.run(stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from headrace.core.clock import Clock
@@ -14,6 +15,8 @@ from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.metrics import WorkerMetrics
 
 EVERY_S = 1.0
+MEASURE_LIMIT_S = 5.0
+"""A broker that holds its connections and answers nothing would keep the last figures standing."""
 
 
 class StalledError(UserError):
@@ -57,12 +60,14 @@ class LagWatch:
             await self._clock.sleep(EVERY_S)
             self._metrics.loop_lag(max(0.0, self._clock.monotonic() - before - EVERY_S))
             try:
-                await self._measure()
-            except KafkaError as error:
+                async with asyncio.timeout(MEASURE_LIMIT_S):
+                    await self._measure()
+            except (KafkaError, TimeoutError) as error:
                 # Without the end offsets nothing is known, so nobody is accused.
-                if not error.retriable:
+                if isinstance(error, KafkaError) and not error.retriable:
                     raise
                 self._moved.clear()
+                self._metrics.lag_unknown()
 
     async def _measure(self) -> None:
         partitions = dict(self._assignment.partitions)
@@ -77,7 +82,10 @@ class LagWatch:
             partition.end_seen = ends[name]
             being_resumed = partition.expected is None and partition.unanswerable is None
             lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
-            self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
+            if being_resumed:
+                self._metrics.lag_unknown(name.partition)
+            else:
+                self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
             position, since = self._moved.get(name, (-1, now))
             told = partition.unanswerable is not None
             if not lag or told or excused or position != partition.position:

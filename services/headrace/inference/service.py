@@ -33,6 +33,7 @@ from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster
 from headrace.kafka.keeping import Keep, keep_whole
+from headrace.kafka.reach import Reach, missing_of
 from headrace.logs import event
 from headrace.metrics import WorkerMetrics
 from headrace.registry.models_log import ModelsLog
@@ -63,7 +64,7 @@ class Worker:
 
     ``model`` is what answers, for good, or how a version is loaded to which the alias of the settings points.
     ``before_answering`` is called once, when the first version is there. ``keep`` says what dead letters keep
-    of a request.
+    of a request. Past ``away_after`` seconds without an answer of Kafka's it is not ready.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Worker:
         member: str | None = None,
         before_answering: Callable[[], None] = lambda: None,
         keep: Keep = keep_whole,
+        away_after: float = 10.0,
     ) -> None:
         self._topics = topics
         self._process = process
@@ -117,6 +119,8 @@ class Worker:
                 clock=clock,
                 metrics=metrics,
             )
+        self._reach = Reach(cluster, clock=clock, away_after=away_after)
+        metrics.broker.follow(lambda: self._reach.connected)
         metrics.drift(lambda: self._serving.drift(clock.monotonic()))
         self._committer = Committer(
             self._consumer, self._workers_writer, every=settings.commit_every, clock=clock, metrics=metrics
@@ -175,6 +179,8 @@ class Worker:
     @property
     def unready(self) -> str | None:
         """Why requests are not being answered now, in words; None when they are."""
+        if self._reach.unready is not None:
+            return self._reach.unready
         if self._serving.version is None:
             waiting_for = self._follower.waiting_for if self._follower is not None else ""
             return f"no version answers yet: {waiting_for or 'the topics are being read'}"
@@ -186,8 +192,10 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
+        watching: asyncio.Task[None] | None = None
         try:
             await self._connect()
+            watching = asyncio.create_task(self._reach.watch(self._missing_topics), name="reach")
             if not await self._first_version(stop):
                 return
             self._before_answering()
@@ -214,7 +222,12 @@ class Worker:
         except ExceptionGroup as group:
             raise one_of_all(group) from group
         finally:
+            if watching is not None:
+                watching.cancel()
             await self._close()
+
+    async def _missing_topics(self) -> list[str]:
+        return await missing_of(self._reader, msgspec.structs.astuple(self._topics))
 
     async def _connect(self) -> None:
         await self._producer.start()

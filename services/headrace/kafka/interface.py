@@ -251,6 +251,13 @@ class Admin(Protocol):
 class Cluster(Protocol):
     """Where consumers, producers and admins come from: one per bootstrap address (or per twin)."""
 
+    @property
+    def bootstrap(self) -> str:
+        """Where it is, for people to read."""
+
+    async def why_away(self) -> str | None:
+        """Why no address of ``bootstrap`` answers a connection made now, in words; None when one answers."""
+
     def consumer(
         self,
         *,

@@ -86,6 +86,8 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Longest wait for the acknowledgement of a record."""
     stop_timeout_ms: Positive = 5_000
     """Longest time that closing a connection takes."""
+    away_after_ms: Positive = 10_000
+    """A worker or trainer that no broker has answered for so long is not ready: /readyz says 503 and why."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -240,7 +240,7 @@ async def test_two_members_of_one_static_id_both_go_on_and_it_is_said_once(new_t
     two = await join(cluster, name, topic, member="the-same")
 
     def said() -> int:
-        return sum(record.getMessage() == "member.static_id_given_up" for record in caplog.records)
+        return sum(getattr(record, "event", "") == "member.static_id_given_up" for record in caplog.records)
 
     await until(lambda: said() and len(one.assigned_now) == len(two.assigned_now) == 1, LIMIT_S)
     calm = list(one.events), list(two.events)

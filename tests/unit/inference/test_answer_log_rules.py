@@ -213,7 +213,7 @@ async def test_rule_7_a_dead_letter_is_acknowledged_before_its_failed_answer(wor
 
 def cut(caplog) -> list[tuple[int, int]]:
     """(end, end before) of each time that a worker said that answers are gone."""
-    said = [record for record in caplog.records if record.getMessage() == "results.cut"]
+    said = [record for record in caplog.records if getattr(record, "event", "") == "results.cut"]
     return [(record.fields["end"], record.fields["was"]) for record in said]
 
 

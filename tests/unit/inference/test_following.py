@@ -73,7 +73,7 @@ async def answering_v1(world: Any) -> Store:
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[Any]:
-    return [record for record in caplog.records if record.getMessage() == name]
+    return [record for record in caplog.records if getattr(record, "event", "") == name]
 
 
 @story

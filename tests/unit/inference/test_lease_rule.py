@@ -31,7 +31,7 @@ def slowly(world):
 
 
 def lost(caplog):
-    return [record for record in caplog.records if record.getMessage() == "lease.lost"]
+    return [record for record in caplog.records if getattr(record, "event", "") == "lease.lost"]
 
 
 @story

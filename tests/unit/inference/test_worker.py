@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.inference.infer import Model
 from headrace.inference.lag import StalledError
-from headrace.kafka.errors import NotAuthorizedError
+from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError
 from headrace.kafka.interface import TopicPartition
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.metrics import WorkerMetrics
@@ -255,7 +255,7 @@ async def test_an_attempt_that_may_not_be_written_ends_the_worker_with_its_reaso
 
 
 def clock_suspected(caplog) -> int:
-    return sum(record.getMessage() == "clock.suspect" for record in caplog.records)
+    return sum(getattr(record, "event", "") == "clock.suspect" for record in caplog.records)
 
 
 @pytest.mark.parametrize("count", [150, 400])
@@ -357,3 +357,34 @@ async def test_offsets_without_a_record_at_the_end_are_no_stall(world):
     assert not run.done()
     await world.publish("and this one too")
     await world.answered(2)
+
+
+@story
+async def test_a_worker_without_a_broker_is_not_ready_and_knows_no_lag(world):
+    registry = CollectorRegistry()
+    world.start(metrics=WorkerMetrics(registry), watchdog=30.0)
+    await world.publish("before")
+    await world.answered(1)
+
+    def lag() -> float | None:
+        return registry.get_sample_value("headrace_lag_records", {"partition": "0"})
+
+    await world.until(lambda: lag() == 0 and world.workers["w0"].unready is None)
+    assert registry.get_sample_value("headrace_broker_connected") == 1
+
+    async def nothing_answers(member: str, name: str) -> None:
+        raise BrokerUnavailableError("nothing listens there")
+
+    world.fault = nothing_answers
+    await world.clock.sleep(8)
+    assert lag() is None, "an old figure says that all is well"
+    assert registry.get_sample_value("headrace_broker_connected") == 0
+    await world.clock.sleep(100)
+    assert "Kafka at memory has not answered for 10" in world.workers["w0"].unready
+    assert world.workers["w0"].unready.endswith("(nothing listens there); lag unknown")
+    world.fault = None
+    await world.publish("behind")
+    assert len(await world.answered(2)) == 2
+    await world.until(lambda: lag() == 0 and world.workers["w0"].unready is None)
+    assert registry.get_sample_value("headrace_broker_connected") == 1
+    await world.running()

@@ -109,7 +109,7 @@ def test_two_processes_of_one_static_id_take_it_from_each_other_until_one_gives_
         await second.commit(dict.fromkeys(second.assignment(), 1))
 
     simulated(story)
-    assert [record.getMessage() for record in caplog.records if "static" in record.getMessage()] == [
+    assert [getattr(record, "event", "") for record in caplog.records if "static" in getattr(record, "event", "")] == [
         "member.static_id_given_up"
     ]
 

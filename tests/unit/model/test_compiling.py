@@ -81,7 +81,7 @@ def test_a_chosen_cache_that_others_can_write_is_left_alone_and_that_is_said(
 
     assert quadruple(4) == 16
     assert not list(tmp_path.rglob("*.nb?"))
-    assert [record.getMessage() for record in caplog.records] == ["kernels.elsewhere"]
+    assert [getattr(record, "event", "") for record in caplog.records] == ["kernels.elsewhere"]
 
 
 def test_a_cache_that_a_stranger_can_write_beside_the_sources_is_not_used(

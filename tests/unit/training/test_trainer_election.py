@@ -29,7 +29,7 @@ async def test_a_second_trainer_stands_by_and_reads_no_labels(world):
     world.start("t0")
     await leader(world, "t0")
     world.start("t1")
-    await world.until(lambda: world.trainers["t1"].ready)
+    await world.until(lambda: world.trainers["t1"].unready is None)
     await world.label("a", "b", "c")
     await world.trained()
     await world.clock.sleep(60)
@@ -73,7 +73,7 @@ async def test_a_trainer_that_leaves_hands_over_at_once(world):
     world.start("t0")
     await leader(world, "t0")
     world.start("t1")
-    await world.until(lambda: world.trainers["t1"].ready)
+    await world.until(lambda: world.trainers["t1"].unready is None)
     first = await leader(world, "t0", "t1")
     other = "t1" if first == "t0" else "t0"
     await world.stop(first)
@@ -161,13 +161,13 @@ async def test_a_trainer_that_loses_the_coordinator_alone_stops_its_training_is_
     world.cluster.cut_coordinator("t0")
     world.start("t1")
     await never_both_lead_until_t1_does(world)
-    assert not world.trainers["t0"].ready
+    assert world.trainers["t0"].unready
     (done,) = await world.trained()
     assert [training.state for training in world.trainings()] == [TrainingState.RUNNING, TrainingState.DONE]
     assert len(world.ended) == 1, "the ranks of the trainer that was cut off were ended"
     assert world.alias().version == done.version
     world.cluster.restore_coordinator("t0")
-    await world.until(lambda: world.trainers["t0"].ready)
+    await world.until(lambda: world.trainers["t0"].unready is None)
     await world.stop("t1")
     assert await leader(world, "t0") == "t0"
 
@@ -240,7 +240,7 @@ async def test_a_trainer_that_dies_between_the_ranks_end_and_the_verdict_launche
 async def test_a_training_that_a_frozen_trainer_publishes_too_late_is_ended_by_the_one_that_leads(world):
     world.start("t0")
     await leader(world, "t0")
-    await world.until(lambda: world.trainers["t0"].ready)
+    await world.until(lambda: world.trainers["t0"].unready is None)
     late = Training(
         name=NAME, id="late", state=TrainingState.RUNNING, reason="late", begun_at_ms=world.clock.now_ms(), offsets=()
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from headrace.core.errors import UserError
+from headrace.metrics import BrokerGauge
 from headrace.model import store
 from headrace.training.ranks.job import Job, outcome_uri
 from headrace.training.trainer.helping import Helper
@@ -39,6 +41,7 @@ def help_with(world: TrainingWorld, shares: Shares) -> asyncio.Event:
         launch=shares.launch,
         offload=after_a_moment,
         clock=world.clock,
+        broker=BrokerGauge(CollectorRegistry()),
     )
     world.runs["helper"], world.stops["helper"] = asyncio.create_task(helper.run(stop)), stop
     return stop

@@ -91,7 +91,7 @@ async def test_what_was_labelled_since_the_last_snapshot_is_counted_again_after_
     await world.stop()
     world.start()
     await read(world, 5)
-    await world.until(lambda: world.trainers["t0"].ready)
+    await world.until(lambda: world.trainers["t0"].unready is None)
     assert world.metric("label_changes", change="new") == 1.0
     assert world.metric("label_changes", change="erased") == 1.0
     assert world.metric("labels") == 3.0
@@ -100,7 +100,7 @@ async def test_what_was_labelled_since_the_last_snapshot_is_counted_again_after_
 @story
 async def test_partitions_added_later_are_read(world):
     world.start()
-    await world.until(lambda: world.trainers["t0"].ready)
+    await world.until(lambda: world.trainers["t0"].unready is None)
     await world.cluster.admin().add_partitions(TOPICS.labels, 3)
     await world.label("a", "b", "c", partition=2)
     (done,) = await world.trained()
@@ -121,7 +121,7 @@ async def test_offsets_without_a_record_are_stepped_over(world):
 async def test_labels_that_retention_took_before_they_were_read_are_read_anew_from_what_is_left(world):
     await world.label("a", "b", "c", "d")
     world.start(least_rows=3)
-    await world.until(lambda: world.trainers["t0"].ready)
+    await world.until(lambda: world.trainers["t0"].unready is None)
     world.cluster.recreate(TOPICS.labels)
     world.runs["t0"].cancel()
     world.runs.clear()

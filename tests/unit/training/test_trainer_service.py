@@ -9,8 +9,8 @@ import pytest
 
 from headrace.commands.models.training import OrderLateError, answer_to
 from headrace.core.errors import UserError
-from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError
+from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import (
@@ -433,3 +433,65 @@ async def test_a_training_that_runs_when_the_trainer_stops_is_left_to_the_next(w
     (done,) = await world.trained()
     assert world.launched[0] == world.launched[1]
     assert done.id == world.trainings()[0].id
+
+
+class Away:
+    """Kafka as the trainer ``t0`` finds it: nothing answers while ``away``."""
+
+    def __init__(self, world) -> None:
+        self.away = False
+        world.cluster.faults = self
+
+    async def point(self, member: str, name: str) -> None:
+        await asyncio.sleep(0)
+        if self.away and member == "t0":
+            raise BrokerUnavailableError("nothing listens there")
+
+
+def test_a_trainer_without_a_broker_is_not_ready_says_so_seldom_and_goes_on(caplog):
+    @story
+    async def play(world):
+        caplog.set_level("INFO", "headrace")
+        kafka = Away(world)
+        world.start()
+        await world.until(lambda: world.trainers["t0"].unready is None)
+        assert world.registry.get_sample_value("headrace_broker_connected") == 1
+        kafka.away = True
+        await world.clock.sleep(300)
+        assert "Kafka at memory has not answered for " in world.trainers["t0"].unready
+        assert world.registry.get_sample_value("headrace_broker_connected") == 0
+        loud = [record for record in caplog.records if record.levelname != "INFO"]
+        assert 0 < len(loud) < 30, [record.getMessage() for record in loud]
+        kafka.away = False
+        await world.until(lambda: world.trainers["t0"].unready is None)
+        assert "broker.back" in [getattr(record, "event", "") for record in caplog.records]
+        await world.label("a", "b", "c")
+        await world.trained()
+
+    play()
+
+
+@pytest.mark.parametrize("gone", [(TOPICS.labels,), (TOPICS.models,), (TOPICS.labels, TOPICS.models)])
+def test_a_trainer_whose_topics_are_gone_waits_for_them_and_starts_from_what_they_hold_then(gone):
+    @story
+    async def play(world):
+        admin = world.cluster.admin()
+        world.start()
+        await world.label("a", "b", "c")
+        await world.trained()
+        for topic in gone:
+            await admin.delete_topic(topic)
+        await world.until(lambda: world.trainers["t0"].unready)
+        await world.clock.sleep(100)
+        assert f"missing topics: {', '.join(gone)}" in world.trainers["t0"].unready
+        assert "`headrace topics apply`" in world.trainers["t0"].unready
+        assert not world.runs["t0"].done()
+        before = len(world.launched)
+        for topic in gone:
+            world.cluster.create_topic(TopicSpec(name=topic, partitions=1 if topic == TOPICS.models else 2))
+        await world.until(lambda: world.trainers["t0"].unready is None)
+        await world.label("d", "e", "f", "g")
+        await world.until(lambda: len(world.launched) > before)
+        assert all(one.begin == 0 for one in world.launched[-1].source.ranges)
+
+    play()

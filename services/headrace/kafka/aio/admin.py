@@ -18,6 +18,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated, translating
 from headrace.kafka.aio.metadata import send_to_any, topics_metadata
+from headrace.kafka.aio.pacing import pace
 from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -33,6 +34,7 @@ class AioAdmin:
         self._settings = settings
         self._limit_s = settings.request_timeout_ms / 1000
         self._inner = AIOKafkaAdminClient(**client_options(settings))
+        pace(self._client)
 
     @property
     def _client(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.kafka.aio.admin import AioAdmin
+from headrace.kafka.aio.connecting import why_unreachable
 from headrace.kafka.aio.consumer import AioConsumer
 from headrace.kafka.aio.producer import AioProducer
 from headrace.kafka.settings import KafkaSettings
@@ -13,6 +14,14 @@ class AioKafkaCluster:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
+
+    @property
+    def bootstrap(self) -> str:
+        return self.settings.bootstrap
+
+    async def why_away(self) -> str | None:
+        reason = await why_unreachable(self.settings)
+        return None if reason is None else str(reason)
 
     def consumer(
         self, *, group: str | None = None, member: str | None = None, read_committed: bool = False

@@ -14,6 +14,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated
+from headrace.kafka.aio.pacing import pace
 from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, ProducerDeadError, UnsupportedError
 from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options
@@ -48,6 +49,7 @@ class ProducerConnection:
             max_batch_size=settings.max_batch_bytes,
             max_request_size=settings.max_request_size,
         )
+        pace(self.inner.client)
 
     async def start(self) -> None:
         """Connect. Raises UnsupportedError when the broker can't give an idempotent producer its id."""
@@ -115,7 +117,7 @@ class ProducerConnection:
             async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
                 await self.inner.stop()
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
-            log.warning("Stopping a producer did not end well (%r); discarding it", error)
+            log.info("Stopping a producer did not end well (%r); discarding it", error)
             await self.discard()
         self._end()
 
@@ -132,7 +134,7 @@ class ProducerConnection:
                 if task is not None:
                     await asyncio.wait([task])
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
-            log.warning("A discarded producer's connections did not close in time (%r)", error)
+            log.info("A discarded producer's connections did not close in time (%r)", error)
 
     async def _outcome(self, delivery: asyncio.Future[Any]) -> int:
         """Return the offset that ``delivery`` ends with. Raises CutOffError when the connection ends before.

@@ -15,6 +15,7 @@ from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.membership import Membership
 from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends, holds_nothing
+from headrace.kafka.aio.pacing import pace
 from headrace.kafka.aio.tolerant import TolerantReader
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, RebalanceListener, Record, TopicPartition
@@ -60,6 +61,7 @@ class AioConsumer:
             fetch_max_bytes=settings.fetch_max_bytes,
             max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         )
+        pace(self._inner._client)  # noqa: SLF001 - aiokafka offers no other way
         self._tolerant = TolerantReader(
             self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
             read_committed=read_committed,
@@ -97,7 +99,7 @@ class AioConsumer:
             failure = "it hung" if not stopping.done() else stopping.cancelled() or stopping.exception()
             if failure:
                 stopping.cancel()
-                log.warning("Stopping a consumer did not end well (%r); closing its connections", failure)
+                log.info("Stopping a consumer did not end well (%r); closing its connections", failure)
                 await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
 
     async def _stop_inner(self) -> None:

@@ -65,7 +65,7 @@ class Membership:
             async with asyncio.timeout(limit_s):
                 await self._send(LeaveGroupRequest(group, self._coordinator.member_id))
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the end must come
-            log.warning("Member %s could not leave group %s (%r); its session will end", member, group, error)
+            log.info("Member %s could not leave group %s (%r); its session will end", member, group, error)
 
     @property
     def _static_id(self) -> str | None:

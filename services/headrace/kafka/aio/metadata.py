@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from headrace.kafka.errors import BrokerUnavailableError
@@ -31,11 +38,18 @@ async def partitions_of(client: AIOKafkaClient, topic: str) -> frozenset[int]:
 
 
 async def send_to_any(client: AIOKafkaClient, request: Any) -> Any:
-    """Send ``request`` to some broker that is known. Raises BrokerUnavailableError when none is."""
-    node = client.get_random_node()
-    if node is None:
+    """Send ``request`` to the brokers that are known, in any order, until one answers.
+
+    Raises BrokerUnavailableError when none is known, and what the last one raised when none answers.
+    """
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
         await client.force_metadata_update()
-        node = client.get_random_node()
-    if node is None:
+        nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
         raise BrokerUnavailableError(f"No broker is known; is there a Kafka cluster at {client.hosts}?")
-    return await client.send(node, request)
+    *others, last = random.sample(nodes, len(nodes))
+    for node in others:
+        with contextlib.suppress(KafkaConnectionError, NodeNotReadyError, RequestTimedOutError):
+            return await client.send(node, request)
+    return await client.send(last, request)

@@ -62,6 +62,14 @@ class MemoryCluster:
         self._tasks: set[asyncio.Task[None]] = set()
         self._member_numbers = itertools.count(1)
 
+    @property
+    def bootstrap(self) -> str:
+        return "memory"
+
+    async def why_away(self) -> str | None:
+        """Never: a fault is one of a call."""
+        return None
+
     def node(self, name: str) -> MemoryNode:
         """The process ``name``; a new one when there is none, or when it was killed."""
         node = self._nodes.get(name)

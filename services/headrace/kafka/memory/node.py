@@ -36,6 +36,13 @@ class MemoryNode:
         self._coordinator.set()
         self._consumers: list[MemoryConsumer] = []
 
+    @property
+    def bootstrap(self) -> str:
+        return self.cluster.bootstrap
+
+    async def why_away(self) -> str | None:
+        return await self.cluster.why_away()
+
     def consumer(
         self, *, group: str | None = None, member: str | None = None, read_committed: bool = False
     ) -> MemoryConsumer:

@@ -80,7 +80,7 @@ class DriftWatch:
                 except KafkaError as error:
                     if not error.retriable:
                         raise
-                    event("drift.waits", level="warning", error=str(error))
+                    event("drift.waits", level="debug", error=str(error))
                     await self._clock.sleep(RETRY_S)
         finally:
             await consumer.stop()

@@ -11,9 +11,11 @@ import math
 from collections.abc import Collection
 
 from headrace.core.clock import Clock
+from headrace.core.reminder import Reminder
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.logs import event
+from headrace.training.trainer.patience import SAID_AFTER_S
 
 POLL_S = 1.0
 LOOK_S = 0.1
@@ -53,6 +55,8 @@ class Election:
 
     async def run(self) -> None:
         """Keep the membership. Raises what can't be mended here."""
+        waiting = Reminder(SAID_AFTER_S)
+        since_s = self._clock.monotonic()
         while True:
             try:
                 # A member has to poll, or the group takes it for dead; nothing is read here.
@@ -60,8 +64,11 @@ class Election:
             except KafkaError as error:
                 if not error.retriable:
                     raise
-                event("trainer.election_waits", level="warning", error=str(error))
+                if waiting.due(self._clock.monotonic() - since_s):
+                    event("trainer.election_waits", level="warning", error=str(error))
                 await self._clock.sleep(POLL_S)
+            else:
+                waiting, since_s = Reminder(SAID_AFTER_S), self._clock.monotonic()
 
     async def won(self) -> None:
         """Return once this candidate leads."""

@@ -10,15 +10,18 @@ import asyncio
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Cluster
+from headrace.kafka.reach import Reach, missing_of
 from headrace.logs import event
+from headrace.metrics import BrokerGauge
 from headrace.model.errors import ArtifactError
 from headrace.registry.models_log import ModelsLog
 from headrace.training.ranks.job import Job
 from headrace.training.trainer.conducting import Launch, Offload
 from headrace.training.trainer.patience import patiently
 from headrace.training.trainer.store import TrainingStore
-from headrace_schemas.records import TrainingState
+from headrace_schemas.records import Training, TrainingState
 
 LOOK_S = 1.0
 
@@ -36,35 +39,65 @@ class Helper:
         launch: Launch,
         offload: Offload,
         clock: Clock,
+        broker: BrokerGauge,
+        away_after: float = 10.0,
     ) -> None:
         self._name = name
-        self._log = ModelsLog(cluster, models)
         self._store = store
         self._launch = launch
         self._offload = offload
         self._clock = clock
         self._job: Job | None = None
         self._sharing: asyncio.Task[object] | None = None
-        self.ready = False
-        """Whether the models topic was read."""
+        self._read = False
+        self._cluster = cluster
+        self._looker = cluster.consumer()
+        self._models = models
+        self._reach = Reach(cluster, clock=clock, away_after=away_after)
+        broker.follow(lambda: self._reach.connected)
+
+    @property
+    def unready(self) -> str | None:
+        """Why this machine can't help, in words; None when it can."""
+        return self._reach.unready or (None if self._read else "the models topic is being read")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Help until ``stop`` is set. Raises a KafkaError that can't be mended here."""
+        await self._looker.start()
+        watching = asyncio.create_task(self._reach.watch(self._missing_topics), name="reach")
         try:
-            await self._log.start()
+            while not stop.is_set():
+                try:
+                    await self._help(stop)
+                except UnknownTopicError as error:
+                    if not self._read:
+                        raise
+                    event("trainer.waits", level="warning", model=self._name, why=str(error))
+                    await self._reach.whole(stop)
+        finally:
+            watching.cancel()
+            await self._looker.stop()
+
+    async def _help(self, stop: asyncio.Event) -> None:
+        log = ModelsLog(self._cluster, self._models)
+        try:
+            await log.start()
             event("trainer.helps", model=self._name, why="waits for trainings that a trainer of this model begins")
             while not stop.is_set():
-                await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)
-                self.ready = True
-                await self._follow(await self._wanted())
+                self._reach.check_topics()
+                await patiently(log.refresh, doing="reading the models topic", clock=self._clock)
+                self._read = True
+                await self._follow(await self._wanted(log.trainings.get(self._name)))
                 await self._clock.sleep(LOOK_S)
         finally:
             await self._follow(None)
-            await self._log.stop()
+            await log.stop()
 
-    async def _wanted(self) -> Job | None:
+    async def _missing_topics(self) -> list[str]:
+        return await missing_of(self._looker, [self._models])
+
+    async def _wanted(self, training: Training | None) -> Job | None:
         """The job that this machine should have a share in: of the training that runs, and has no outcome yet."""
-        training = self._log.trainings.get(self._name)
         if training is None or training.state is not TrainingState.RUNNING:
             return None
         running = self._sharing is not None and not self._sharing.done()

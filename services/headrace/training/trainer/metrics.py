@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from headrace.core.drift import Drift
+from headrace.metrics import BrokerGauge
 from headrace_schemas.records import Training, TrainingState
 
 
@@ -20,6 +21,7 @@ class TrainerMetrics:
         def gauge(name: str, documentation: str, *labels: str) -> Gauge:
             return Gauge(f"headrace_trainer_{name}", documentation, labels, registry=registry)
 
+        self.broker = BrokerGauge(registry)
         self._leads = gauge("leads", "1 while this trainer leads, 0 while it stands by.")
         self._read = counter("labels_read", "Label records read, tombstones among them.")
         self._refused = counter("labels_refused", "Labels dead-lettered, by reason.", "reason")

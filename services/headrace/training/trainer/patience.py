@@ -6,24 +6,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
+from headrace.core.reminder import Reminder
 from headrace.kafka.errors import KafkaError, passes
 from headrace.kafka.interface import Appended, Cluster, Consumer, Outgoing
 from headrace.logs import event
 
 RETRY_S = 1.0
+SAID_AFTER_S = 10.0
+"""What goes on for so long is worth a line; a broker that is away is said by itself (``kafka/reach.py``)."""
 
 T = TypeVar("T")
 
 
 async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Clock) -> T:
     """Call until it succeeds. Raises the KafkaErrors that trying again can't mend."""
+    since_s, patience = clock.monotonic(), Reminder(SAID_AFTER_S)
     while True:
         try:
             return await call()
         except KafkaError as error:
             if not passes(error):
                 raise
-            event("trainer.tries_again", level="warning", doing=doing, error=str(error))
+            if patience.due(clock.monotonic() - since_s):
+                event("trainer.tries_again", level="warning", doing=doing, error=str(error))
         await clock.sleep(RETRY_S)
 
 

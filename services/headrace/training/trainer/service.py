@@ -12,9 +12,10 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Cluster, Consumer
 from headrace.kafka.keeping import Keep, keep_whole
+from headrace.kafka.reach import Reach, missing_of
 from headrace.logs import event
 from headrace.model.signing import Sign
 from headrace.registry.models_log import ModelsLog
@@ -32,6 +33,7 @@ from headrace.training.trainer.term import Term
 from headrace_schemas.records import OffsetRange, Training
 
 STOP_S = 10.0
+LOOK_S = 1.0
 
 
 class TrainerTopics(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Trainer:
         once: bool = False,
         keep: Keep = keep_whole,
         holdout: str | None = None,
+        away_after: float = 10.0,
     ) -> None:
         self._name = name
         self._cluster = cluster
@@ -74,6 +77,17 @@ class Trainer:
         self._once = once
         self._keep = keep
         self._sender = PatientSender(cluster, clock)
+        self._store, self._launch, self._decide, self._sign = store, launch, decide, sign
+        self._trusted, self._offload, self._holdout = trusted, offload, holdout
+        self._reach = Reach(cluster, clock=clock, away_after=away_after)
+        metrics.broker.follow(lambda: self._reach.connected)
+        self._ended: Training | None = None
+        self._served = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make all that remembers what it has read of the topics."""
+        cluster, topics, settings, clock = self._cluster, self._topics, self._settings, self._clock
         self._log = ModelsLog(cluster, topics.models)
         self._election = Election(cluster, topic=topics.models, group=f"{settings.group}-election", clock=clock)
         self._drift = None
@@ -84,31 +98,38 @@ class Trainer:
                 answers=settings.drift_answers,
                 seconds=settings.drift_seconds,
                 clock=clock,
-                metrics=metrics,
+                metrics=self._metrics,
             )
         self._conductor = Conductor(
-            name=name,
+            name=self._name,
             topic=topics.labels,
             settings=settings,
             log=self._log,
             writer=ModelsWriter(PatientSender(cluster, clock, self._election.confirm), topics.models),
-            store=store,
-            launch=launch,
-            decide=decide,
-            sign=sign,
-            trusted=trusted,
-            offload=offload,
+            store=self._store,
+            launch=self._launch,
+            decide=self._decide,
+            sign=self._sign,
+            trusted=self._trusted,
+            offload=self._offload,
             clock=clock,
-            metrics=metrics,
-            holdout=holdout,
+            metrics=self._metrics,
+            holdout=self._holdout,
         )
         self._term: Term | None = None
-        self._ended: Training | None = None
 
     @property
-    def ready(self) -> bool:
-        """Whether this trainer does its work: it stands by in the group, or leads and has read all labels."""
-        return self._election.joined and (not self._election.leads or (self._term is not None and self._term.read))
+    def unready(self) -> str | None:
+        """Why this trainer does not do its work, in words; None when it stands by in the group, or leads and has read
+        all labels.
+        """
+        if self._reach.unready is not None:
+            return self._reach.unready
+        if not self._election.joined:
+            return "not in the group yet"
+        if self._election.leads and (self._term is None or not self._term.read):
+            return "the labels are being read"
+        return None
 
     @property
     def leads(self) -> bool:
@@ -120,21 +141,52 @@ class Trainer:
 
         Returns the training that ended, with ``once``. Raises a KafkaError that can't be mended here.
         """
+        looker = self._cluster.consumer()
+        await looker.start()
+        watching = asyncio.create_task(self._reach.watch(lambda: self._missing_topics(looker)), name="reach")
+        try:
+            while not stop.is_set():
+                try:
+                    return await self._serve(stop)
+                except UnknownTopicError as error:
+                    if not self._served:
+                        raise
+                    event("trainer.waits", level="warning", model=self._name, why=str(error))
+                self._begin()
+                await self._reach.whole(stop)
+        finally:
+            watching.cancel()
+            await looker.stop()
+        return None
+
+    async def _serve(self, stop: asyncio.Event) -> Training | None:
+        """Work until ``stop`` is set. Raises UnknownTopicError when topics are gone, with all that they held."""
         try:
             await self._log.start()
             await self._election.start()
+            self._served = True
             event("trainer.started", model=self._name, group=self._settings.group)
             async with asyncio.TaskGroup() as group:
                 electing, working = group.create_task(self._election.run()), group.create_task(self._work())
+                losing = group.create_task(self._topics_gone())
                 stopping = group.create_task(stop.wait())
                 await asyncio.wait((stopping, working), return_when=asyncio.FIRST_COMPLETED)
-                for task in (electing, working, stopping):
+                for task in (electing, working, losing, stopping):
                     task.cancel()
         except ExceptionGroup as raised:
             raise one_of_all(raised) from raised
         finally:
             await self._close()
         return self._ended
+
+    async def _missing_topics(self, looker: Consumer) -> list[str]:
+        return await missing_of(looker, msgspec.structs.astuple(self._topics))
+
+    async def _topics_gone(self) -> None:
+        """Raises UnknownTopicError as soon as topics are gone."""
+        while True:
+            self._reach.check_topics()
+            await self._clock.sleep(LOOK_S)
 
     async def _work(self) -> None:
         while True:
@@ -160,9 +212,9 @@ class Trainer:
             if leading.done():
                 leading.result()
                 return True
-            event("trainer.lost", level="warning", model=self._name)
+            event("trainer.lost", model=self._name)
         except NotLeadingError as error:
-            event("trainer.lost", level="warning", model=self._name, why=str(error))
+            event("trainer.lost", model=self._name, why=str(error))
         except OffsetOutOfRangeError as error:
             event("labels.read_again", level="warning", model=self._name, why=str(error))
         finally:
