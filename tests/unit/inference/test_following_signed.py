@@ -69,7 +69,11 @@ class Site:
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    return [(said.fields["version"], said.fields["why"]) for said in caplog.records if said.msg == "model.load_failed"]
+    return [
+        (said.fields["version"], said.fields["why"])
+        for said in caplog.records
+        if getattr(said, "event", "") == "model.load_failed"
+    ]
 
 
 @pytest.fixture
@@ -135,8 +139,8 @@ def test_a_rollback_to_a_version_that_nobody_signed_is_refused_by_a_worker_that_
         await site.publish(key.sign(site.record(second)), previous=first.version)
         await site.answered_by(second.version)
         # The way back is loaded beside the running version, and refused there already.
-        await world.until(lambda: any(said.msg == "model.not_kept" for said in caplog.records))
-        (kept,) = [said.fields["why"] for said in caplog.records if said.msg == "model.not_kept"]
+        await world.until(lambda: any(getattr(said, "event", "") == "model.not_kept" for said in caplog.records))
+        (kept,) = [said.fields["why"] for said in caplog.records if getattr(said, "event", "") == "model.not_kept"]
         assert "is not signed" in kept
         await world.point_alias(first.version, previous=second.version)
         await site.goes_on_by(second.version)

@@ -156,7 +156,7 @@ async def test_beside_a_taken_port_the_next_free_one_is_taken_and_said(caplog: p
     ):
         assert first < second <= first + 50
         assert (await ask(second, PROBE))[0] == 200
-    [_, said] = [record.fields for record in caplog.records if record.message == "admin.listening"]
+    [_, said] = [record.fields for record in caplog.records if getattr(record, "event", "") == "admin.listening"]
     assert (said["port"], said["instead_of"]) == (second, first)
 
 
