@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
     from headrace.kafka.interface import Cluster
+    from headrace.model.places import Location
     from headrace.terminal import Terminal
 
 PIPE_WIDTH = 250
@@ -115,6 +116,26 @@ def console() -> Terminal:
 def say(text: str, *, flush: bool = False) -> None:
     """Print ``text``, which may come from a record, with all escaped that a terminal would obey."""
     print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
+
+
+def place_for(told: str, *, force: bool = False) -> Location:
+    """Where a command is to write a file, a path or URI, looked at before the work for it begins.
+
+    Raises OutputError where it can't be written, or is there and ``force`` is not given.
+    """
+    from headrace.files.output import OutputError
+    from headrace.model import store
+    from headrace.model.errors import StoreError
+    from headrace.model.places import as_told
+
+    if not told or told.endswith("/"):
+        raise OutputError(f"{told!r} names a folder: name a file in it.")
+    try:
+        where = as_told(told)
+    except StoreError as error:
+        raise OutputError(str(error)) from None
+    store.check_place(where, force=force)
+    return where
 
 
 def remark(text: str) -> None:

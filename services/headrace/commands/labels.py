@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, console, remark, say
+from headrace.commands.common import Bootstrap, begin, cluster_of, console, place_for, remark, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,9 +138,10 @@ def export(
 ) -> None:
     """Write the labels that the topic holds now to a file, with id, text and label. What can't be used is left out."""
     from headrace.core.errors import UserError
-    from headrace.training.labels_file import check_place, write_labels
+    from headrace.training.labels_file import check_suffix, write_labels
 
-    where = check_place(file, force=force)
+    check_suffix(file)
+    where = place_for(file, force=force)
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
     there = asyncio.run(_read(cluster_of(settings), topic))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Invocation, remark, settings_from
+from headrace.commands.common import Invocation, place_for, remark, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,6 @@ def train(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.files.table import read_file
-    from headrace.model import store
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
     from headrace.security.private_folder import PrivateFolder, temporary_folder
@@ -102,9 +101,9 @@ def train(
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # All that can be looked at, before anything else is done.
-    where = store.check_place(out, force=force)
+    where = place_for(out, force=force)
     if shared is not None:
-        store.check_place(f"{shared.rstrip('/')}/headrace.try", force=True)
+        place_for(f"{shared.rstrip('/')}/headrace.try", force=True)
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)

@@ -122,9 +122,10 @@ def _real(where: Location) -> tuple[str, list[str]]:
 
 
 def _refuse_no_file(name: str, folder: int) -> None:
-    """A device or a pipe would be replaced by the file, and whoever uses it find that."""
+    """A device or a pipe would be replaced by the file, and whoever uses it find that. A link may be replaced."""
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise FileExistsError(errno.EEXIST, "no file")
 
 

@@ -26,7 +26,7 @@ from headrace.logs import event
 from headrace.model import local_files
 from headrace.model.artifact_format import MAX_FILE_BYTES
 from headrace.model.errors import StoreError, StoreFault
-from headrace.model.places import Location, as_told
+from headrace.model.places import Location
 
 __all__ = [
     "StoreError",
@@ -47,16 +47,13 @@ _LONGEST_NAME = 60
 _AWAY = ("ConnectionError", "TimeoutError")
 
 
-def check_place(told: str, *, force: bool = False) -> Location:
-    """Where a file is to be written that the operator names, a path or URI, looked at before the work for it begins.
+def check_place(where: Location, *, force: bool = False) -> None:
+    """Look whether a file can be written, before the work for it begins. Nothing is left by looking.
 
-    Nothing is left by looking. Raises OutputError where the file can't be written: the store can't be reached, its
-    driver is not installed, the name is that of a folder; or where one is that ``force`` does not overwrite.
+    Raises OutputError where it can't: the store can't be reached, its driver is not installed, the name is that of a
+    folder; or where one is that ``force`` does not overwrite.
     """
-    if not told or told.endswith("/"):
-        raise OutputError(f"{told!r} names a folder: name a file in it.")
     try:
-        where = as_told(told)
         if where.scheme == "file":
             check_output(Path("/", *where.names), force=force)
         elif _is_there(where) and not force:
@@ -65,7 +62,6 @@ def check_place(told: str, *, force: bool = False) -> Location:
             _try_to_write(where)
     except StoreError as error:
         raise OutputError(str(error)) from None
-    return where
 
 
 def write(where: Location, data: bytes, token: str, *, private: bool = False) -> None:

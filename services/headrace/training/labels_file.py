@@ -16,11 +16,10 @@ from headrace.training.labels_there import There
 SUFFIXES = (".jsonl", ".csv")
 
 
-def check_place(file: str, *, force: bool) -> Location:
-    """Where labels go. Raises OutputError as :func:`~headrace.model.store.check_place`, and for any other suffix."""
+def check_suffix(file: str) -> None:
+    """Raise OutputError for a ``file`` with another suffix than SUFFIXES."""
     if not file.lower().endswith(SUFFIXES):
         raise OutputError(f"{file}: labels are written as {' or '.join(SUFFIXES)}.")
-    return store.check_place(file, force=force)
 
 
 def write_labels(where: Location, labels: Sequence[There]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import fsspec
 import pytest
 
+from headrace.commands.common import place_for
 from headrace.files.output import OutputError
 from headrace.model import store
 from headrace.model.artifact import About, ArtifactError, assemble, load, save
@@ -172,15 +173,15 @@ def test_a_store_whose_driver_is_not_installed_is_said() -> None:
 
 
 def test_whether_a_file_can_be_written_is_looked_at_and_leaves_nothing(folder: str) -> None:
-    where = store.check_place(f"{folder}/model")
+    where = place_for(f"{folder}/model")
     assert names_in(folder) == []
     save(ONE, where)
     with pytest.raises(OutputError, match="is there already: --force overwrites it"):
-        store.check_place(f"{folder}/model")
-    assert store.check_place(f"{folder}/model", force=True) == where
+        place_for(f"{folder}/model")
+    assert place_for(f"{folder}/model", force=True) == where
     assert names_in(folder) == ["model"]
 
 
 def test_a_bucket_that_is_not_there_is_said_before_the_work(s3: None) -> None:
     with pytest.raises(OutputError, match="there is no such file, folder or bucket"):
-        store.check_place("s3://no-such-bucket/model")
+        place_for("s3://no-such-bucket/model")

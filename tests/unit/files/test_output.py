@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from headrace.commands.common import place_for
 from headrace.files.output import OutputError, check_output, check_output_folder
 from headrace.model.errors import StoreError
 from headrace.model.places import place_of
-from headrace.model.store import check_place, write
+from headrace.model.store import write
 
 
 def refused(told: str, *, force: bool = False) -> str:
     with pytest.raises(OutputError) as found:
-        check_place(told, force=force)
+        place_for(told, force=force)
     assert found.value.exit_code == 2
     assert "\n" not in str(found.value)
     return str(found.value)
@@ -26,7 +27,7 @@ def all_below(folder: Path) -> set[Path]:
 
 
 def test_a_new_file_may_be_written_in_a_folder_that_is_not_there_yet_and_looking_leaves_nothing(tmp_path: Path) -> None:
-    where = check_place(f"{tmp_path}/deep/er/model")
+    where = place_for(f"{tmp_path}/deep/er/model")
     assert all_below(tmp_path) == set()
     write(where, b"data", "token")
     assert (tmp_path / "deep" / "er" / "model").read_bytes() == b"data"
@@ -37,7 +38,7 @@ def test_a_file_that_is_there_is_overwritten_by_force_alone_also_behind_a_link(t
     (tmp_path / "link").symlink_to("model")
     for name in ("model", "link"):
         assert "is there already: --force overwrites it" in refused(f"{tmp_path}/{name}")
-    write(check_place(f"{tmp_path}/link", force=True), b"after", "token")
+    write(place_for(f"{tmp_path}/link", force=True), b"after", "token")
     assert (tmp_path / "model").read_bytes() == b"after"
     assert (tmp_path / "link").is_symlink()
 
@@ -63,7 +64,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "is a device or a pipe" in refused(f"{tmp_path}/pipe", force=True)
     # One that came after the look is not replaced either.
-    where = check_place(f"{tmp_path}/later")
+    where = place_for(f"{tmp_path}/later")
     os.mkfifo(tmp_path / "later")
     with pytest.raises(StoreError):
         write(where, b"data", "token")
@@ -114,7 +115,7 @@ def test_what_no_driver_can_open_is_refused(told: str, why: str) -> None:
 
 
 def test_a_file_in_a_store_is_overwritten_by_force_alone() -> None:
-    where = check_place("memory://outputs/model")
+    where = place_for("memory://outputs/model")
     write(where, b"before", "token")
     assert "is there already" in refused("memory://outputs/model")
-    assert check_place("memory://outputs/model", force=True) == where
+    assert place_for("memory://outputs/model", force=True) == where
