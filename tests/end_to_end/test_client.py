@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from headrace.client import Client
-from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.interface import Outgoing, Record, TopicPartition, TopicSpec
+from headrace_schemas.codec import decode_request
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import DeadLetter
-from tests.support.answered_site import Site
+from tests.support.answered_site import PARTITIONS, Site
 from tests.support.waiting import within
 
 LIMIT_S = 40.0
@@ -47,6 +49,49 @@ async def test_a_file_is_published_and_every_line_answered_once(site: Site, tmp_
     lines = [json.loads(line) for line in out.splitlines()]
     assert len({(line["partition"], line["offset"]) for line in lines}) == 300
     assert not any("hole" in line for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_line_of_a_pipe_leaves_before_the_next_and_a_signal_says_how_many_went(
+    site: Site, number: signal.Signals
+) -> None:
+    consumer = await site.from_the_beginning(site.requests, PARTITIONS)
+    async with site.started("publish", "-") as process, within(LIMIT_S, "two lines and the end of the command"):
+        assert process.stdin is not None
+        for text in ("first", "zweite é"):
+            process.stdin.write(f"{text}\n".encode())
+            found: list[Record] = []
+            while not found:
+                fetched = await consumer.fetch(max_records=10, timeout_s=0.2)
+                found = [record for records in fetched.values() for record in records]
+            assert [decode_request(record.value).text for record in found] == [text]
+        process.send_signal(number)
+        out, err = await process.communicate()
+    await consumer.stop()
+    assert (process.returncode, out) == (128 + number, b"")
+    said = f"Stopped by {number.name}. 2 requests to {site.requests} were published. --skip 2 goes on behind them."
+    assert err.decode() == f"headrace: {said}\n"
+
+
+async def test_a_label_of_a_pipe_leaves_before_the_next(site: Site) -> None:
+    topic = f"{site.prefix}classify.labels"
+    admin = site.cluster.admin()
+    await admin.start()
+    await admin.create_topic(TopicSpec(name=topic, partitions=1))
+    await admin.stop()
+    consumer = await site.from_the_beginning(topic, 1)
+    async with site.started("labels", "publish", "-") as process, within(LIMIT_S, "a label and the end of the command"):
+        assert process.stdin is not None
+        process.stdin.write(b"label,text\nsport,They won\n")
+        while not (found := await consumer.fetch(max_records=10, timeout_s=0.2)):
+            pass
+        process.stdin.write(b"sport,\n")
+        process.stdin.close()
+        out, err = await process.communicate()
+    await consumer.stop()
+    assert [len(records) for records in found.values()] == [1]
+    assert (process.returncode, err) == (0, b"")
+    assert out.decode() == f"published 1 labels to {topic}; left out: 1 empty\n"
 
 
 async def test_a_text_is_classified_from_the_command_line(site: Site) -> None:

@@ -7,11 +7,11 @@ import sys
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import Consumer, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status
@@ -62,15 +62,36 @@ class Site:
         kafka = f'bootstrap = "{self.bootstrap}"\nidempotent = {str(self.idempotent).lower()}\nstatic_members = false\n'
         return f'[kafka]\n{kafka}\n[topics]\nprefix = "{self.prefix}"\n'
 
-    async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run the command line; returns its exit code, stdout and stderr."""
+    async def from_the_beginning(self, topic: str, partitions: int) -> Consumer:
+        """A consumer of all of a topic; stop it."""
+        consumer = self.cluster.consumer()
+        await consumer.start()
+        begins = await consumer.beginning_offsets([TopicPartition(topic, number) for number in range(partitions)])
+        consumer.assign(begins)
+        for name, offset in begins.items():
+            consumer.seek(name, offset)
+        return consumer
+
+    @asynccontextmanager
+    async def started(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The command line while it runs, with a pipe to it and from it."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headrace", "--bootstrap", self.bootstrap),
             *("--set", f"kafka.idempotent={self.idempotent}", "--set", f"topics.prefix={self.prefix}", *arguments),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with within(LIMIT_S, "the end of the command"):
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run the command line; returns its exit code, stdout and stderr."""
+        async with self.started(*arguments) as process, within(LIMIT_S, "the end of the command"):
             out, err = await process.communicate()
         return process.returncode or 0, out.decode(), err.decode()
 

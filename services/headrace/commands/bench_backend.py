@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName, console, say
+from headrace.commands.common import BackendName, Delimiter, Encoding, console, remark, say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from headrace.files.table import Reading
     from headrace.model.timing import Line, Timing
 
 LARGEST_BATCH = 4096
@@ -22,8 +23,10 @@ LARGEST_BATCH = 4096
 
 def bench_backend(
     model: Annotated[str, typer.Option(help="The artifact: a path or URI.")],
-    texts: Annotated[Path, typer.Option(metavar="FILE", help="A text a line, or .jsonl with text in each line.")],
+    texts: Annotated[Path, typer.Option(metavar="FILE", help="A text a line, or JSON, CSV or Parquet with text.")],
     *,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share a batch.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the texts; the fastest counts.")] = 5,
@@ -41,12 +44,13 @@ def bench_backend(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.core.errors import UserError
+    from headrace.files.table import Reading
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.model.timing import Report, fit, measure, suggested, texts_for
     from headrace.registry.loading import load_named
 
-    given = read_texts(texts)
+    given = read_texts(texts, Reading(delimiter, encoding))
     try:
         artifact = load_named(model)
     except ArtifactError as error:
@@ -82,27 +86,17 @@ def bench_backend(
     shown.print(f"worker.max_batch = {chosen.size} has {chosen.rate / peak:.0%} of the best rate")
 
 
-def read_texts(file: Path) -> list[bytes]:
-    """The texts of a file, in UTF-8: its lines, or of .jsonl the text of each; empty lines are left out.
+def read_texts(file: Path, reading: Reading | None = None) -> list[bytes]:
+    """The texts of a file, in UTF-8: its lines, or the column text of a table; empty ones are left out.
 
-    Raises UserError for a file that can't be read, has a line that is no text, or has none at all.
+    Raises UserError for a file that can't be read, has a row that is no text, or has none at all.
     """
     from headrace.core.errors import UserError
-    from headrace_schemas import WireError, decode_request
+    from headrace.files.table import Kind, Reading, find_kind, read_file
 
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: can't be read ({error.strerror or error})") from error
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            text = decode_request(line).text if file.suffix.lower() == ".jsonl" else line.decode()
-        except (WireError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}, line {number}: {error}") from error
-        texts.append(text.encode())
+    kind = find_kind(file) or Kind.TEXT
+    rows = read_file(file, ("text",), kind=kind, reading=reading or Reading(), tell=remark)
+    texts = [text.encode("utf-8", "replace") for row in rows if (text := row.string("text")).strip()]
     if not texts:
         raise UserError(f"{file}: has no texts to time a backend on")
     return texts

@@ -29,6 +29,13 @@ Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")
 ]
 
+Delimiter = Annotated[
+    str | None, typer.Option("--delimiter", metavar="CHAR", help="What stands between fields of CSV; else found out.")
+]
+Encoding = Annotated[
+    str | None, typer.Option("--encoding", metavar="NAME", help="The file's encoding, such as cp1252; else found out.")
+]
+
 
 class BackendName(enum.StrEnum):
     """The backends that can answer; all give the same labels."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, settings_from
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, Invocation, settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +32,8 @@ def demo(
     ] = None,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     seconds: Annotated[
         float | None,
         typer.Option(min=1, help="How long the stream goes on (20), or with --learning each version answers (5)."),
@@ -60,6 +62,7 @@ def demo(
     from headrace import lifecycle, logs
     from headrace.demo.setting import Broker, Order
     from headrace.demo.texts import read_texts
+    from headrace.files.table import Reading
     from headrace.security.kept_folder import needed_folder
 
     loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
@@ -73,7 +76,7 @@ def demo(
         raise typer.BadParameter("--embedded starts a broker, and --bootstrap names a cluster that runs already.")
     keep_in = needed_folder("demo", environ)  # before the texts are read, which takes seconds
     order = Order(
-        texts=read_texts(data, text_column, label_column),
+        texts=read_texts(data, text_column, label_column, Reading(delimiter, encoding)),
         kafka=loaded.settings.kafka if asked else None,
         broker=Broker.APACHE if learning and not embedded else Broker.EMBEDDED,
         rate=rate or (LEARNING_RATE if learning else RATE),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName, console, remark, say
+from headrace.commands.common import BackendName, Delimiter, Encoding, console, remark, say
 from headrace.commands.lines import Form, form_of, row_writer
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def evaluate(
     backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
 ) -> None:
     """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
 
@@ -55,7 +57,7 @@ def evaluate(
     """
     from headrace.core.errors import UserError
     from headrace.core.label_names import label_name
-    from headrace.files.table import check_file
+    from headrace.files.table import Reading, check_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.registry.loading import load_named
@@ -68,11 +70,12 @@ def evaluate(
     if as_csv and not errors:
         raise UserError("--csv writes the rows that --errors picks: give both.")
     check_file(file)
+    reading = Reading(delimiter, encoding)
     try:
         artifact = load_named(model)
     except ArtifactError as error:
         raise UserError(str(error)) from error
-    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
+    rows = read_rows(file, text_column=text_column, label_column=label_column, reading=reading, tell=remark)
     if not len(rows):
         raise UserError(f"{file}: has no rows to evaluate on")
     answered = answer_scored(open_backend(backend.value, artifact), rows.texts)

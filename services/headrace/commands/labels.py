@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, console, place_for, remark, say
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, cluster_of, console, place_for, remark, say
+from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from headrace.kafka.interface import Cluster
+    from headrace.files.table import Reading, Row
+    from headrace.kafka.interface import Cluster, Outgoing
     from headrace.training.labels_there import There
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -27,27 +32,121 @@ def labels() -> None:
 @app.command()
 def publish(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
+    file: Annotated[
+        Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not; - for standard input.")
+    ],
     *,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     id_column: Annotated[
         str | None, typer.Option(help="The column of the ids; without it a text's words make its id.")
     ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Publish a label a row. A label with the id of an earlier one replaces it."""
-    from headrace.training.dataset import read_ids, read_rows
-    from headrace.training.labelling import labelled, publish_labels
+    """Publish a label a row. A label with the id of an earlier one replaces it.
+
+    A file is checked as a whole before anything is sent, and what `headrace train` would leave out of it is left out.
+    A row of standard input leaves as soon as it is there; only one without words or label is left out.
+    """
+    from headrace.files.table import Reading, read_stream
 
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     topic = settings.topics.names().labels
-    rows = read_rows(file, text_column=text_column, label_column=label_column, tell=remark)
+    columns, reading = Columns(text_column, label_column, id_column), Reading(delimiter, encoding)
+    dropped: list[str] = []
+    if str(file) == STDIN:
+        needed = [text_column, label_column, *([] if id_column is None else [id_column])]
+        rows = read_stream(standard_input(), STDIN_NAME, needed, reading=reading, tell=remark)
+        records = stream_records(rows, columns, settings.kafka.max_request_size, dropped)
+    else:
+        records = file_records(file, columns, reading, settings.kafka.max_request_size, dropped)
+    cluster = cluster_of(settings)
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Send]:
+        producer = cluster.producer()
+        await producer.start()
+        try:
+            yield partial(producer.send_many, topic)
+        finally:
+            await producer.stop()
+
+    total = send_all(
+        records,
+        connected,
+        what=f"labels to {topic}",
+        go_on=lambda _: "All may be published again: a label replaces the one with its id.",
+    )
+    say(f"published {total:,} labels to {topic}" + (f"; left out: {dropped[-1]}" if dropped else ""))
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """The columns of a row's text and label, and of its id where it brings one."""
+
+    text: str = "text"
+    label: str = "label"
+    id: str | None = None
+
+
+def file_records(
+    file: Path, columns: Columns, reading: Reading, largest: int, dropped: list[str]
+) -> Iterator[Outgoing]:
+    """The records of a file's rows, all of which are checked before; ``dropped`` gets what was left out, in words.
+
+    Raises DatasetError naming the row that is none.
+    """
+    from itertools import islice
+
+    from headrace.files.errors import DatasetError
+    from headrace.files.table import read_file
+    from headrace.training.cleaning import clean
+    from headrace.training.dataset import read_ids, read_rows
+    from headrace.training.labelling import label_record, labelled
+
+    rows = read_rows(file, text_column=columns.text, label_column=columns.label, reading=reading, tell=remark)
+    cleaned = clean(rows)
     ids = None
-    if id_column is not None:
-        ids = read_ids(file, text_column=text_column, id_column=id_column)
-    total = asyncio.run(publish_labels(cluster_of(settings), topic, labels=labelled(rows, ids)))
-    say(f"published {total:,} labels to {topic}")
+    if columns.id is not None:
+        given = read_ids(file, id_column=columns.id, reading=reading)
+        ids = [given[place] for place in cleaned.places]
+        if (again := len(ids) - len(set(ids))) > 0:
+            rows_have = "1 row has" if again == 1 else f"{again:,} rows have"
+            remark(f"{file}: WARNING: {rows_have} the id of an earlier one, whose label they replace")
+    if words := cleaned.dropped():
+        dropped.append(words)
+    for place, one in zip(cleaned.places, labelled(cleaned.rows, ids), strict=True):
+        try:
+            label_record(one, largest)
+        except DatasetError as error:
+            row = next(islice(read_file(file, (columns.text,), reading=reading), place, None))
+            raise DatasetError(f"{row.where}: {error}") from error
+    return map(label_record, labelled(cleaned.rows, ids))
+
+
+def stream_records(rows: Iterator[Row], columns: Columns, largest: int, dropped: list[str]) -> Iterator[Outgoing]:
+    """The record of each row as it comes; ``dropped`` gets what was left out so far, in words.
+
+    Raises DatasetError naming the row that is none.
+    """
+    from headrace.core.label_names import label_name
+    from headrace.files.errors import DatasetError
+    from headrace.training.labelling import Labelled, label_record, text_ids
+
+    empty = 0
+    for row in rows:
+        text, label = row.string(columns.text), label_name(row.string(columns.label, numbers=True))
+        (words,) = text_ids([text])
+        if not words or not label:
+            empty += 1
+            dropped[:] = [f"{empty:,} empty"]
+            continue
+        id_ = words if columns.id is None else row.string(columns.id, numbers=True)
+        try:
+            yield label_record(Labelled(id_, text, label), largest)
+        except DatasetError as error:
+            raise DatasetError(f"{row.where}: {error}") from error
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import BackendName, remark
+from headrace.commands.common import BackendName, Delimiter, Encoding, remark
 from headrace.commands.lines import Form, form_of, row_writer
 from headrace.core.errors import UserError
 
@@ -29,12 +29,14 @@ def predict(
     backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     id_column: Annotated[str | None, typer.Option(help="A column to repeat beside each label.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
 ) -> None:
     """Label every text of a file and print label, score and text, a row a line.
 
     The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
     """
-    from headrace.files.table import check_file, read_file
+    from headrace.files.table import Reading, check_file, read_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.registry.loading import load_named
@@ -42,7 +44,7 @@ def predict(
     form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
     check_file(file)
-    rows = read_file(file, columns, tell=remark)
+    rows = read_file(file, columns, reading=Reading(delimiter, encoding), tell=remark)
     try:
         opened = open_backend(backend.value, load_named(model))
     except ArtifactError as error:
@@ -57,24 +59,15 @@ def predicted(
 ) -> Iterator[dict[str, object]]:
     """Each row's id, label, score and text, in the order of the rows; memory holds some thousands of them.
 
-    Raises UserError for a text that is none.
+    Raises DatasetError for a text that is none.
     """
     from headrace.training.answering import answer_scored
 
     threshold = backend.artifact.about.threshold or 0.0
     while chunk := list(islice(rows, CHUNK)):
-        texts = [_text(row, text_column) for row in chunk]
+        texts = [row.string(text_column) for row in chunk]
         answered = answer_scored(backend, texts)
         for row, text, label, exact in zip(chunk, texts, answered.labels, answered.scores, strict=True):
             known = {} if id_column is None else {id_column: row.values[id_column]}
             score = round(exact, 6)
             yield {**known, "label": label if score >= threshold else None, "score": score, "text": text}
-
-
-def _text(row: Row, column: str) -> str:
-    text = row.values[column]
-    if text is None:
-        return ""
-    if isinstance(text, str):
-        return text
-    raise UserError(f"{row.where}: {column!r} must be a string, not {type(text).__name__}")

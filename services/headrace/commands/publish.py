@@ -1,123 +1,307 @@
-"""`headrace publish`: the lines of a file become requests."""
+"""`headrace publish`: the rows of a file, or the lines of a stream, become requests."""
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import itertools
-import sys
+import stat
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, client_of, say
-from headrace.core.errors import UserError
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, client_of, remark, say
+from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
+from headrace.files.errors import DatasetError, InputError
+from headrace.files.table import Kind, Reading, Row, find_kind, kind_of, read_file, read_stream
 
 if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.kafka.interface import Outgoing
     from headrace_schemas.paths import RequestShape
 
-CHUNK = 10_000
+OWN_ID = "id"
+_RECORD_OVERHEAD = 512
+"""Bytes of a batch of one record beside key and value, and more."""
 
 
 class Lines(enum.StrEnum):
-    """What a line is: a text, or a JSON object with text and id."""
+    """What the rows are: a text a line, JSON objects, or CSV."""
 
     TEXT = "text"
     JSONL = "jsonl"
+    CSV = "csv"
 
 
-class InputError(UserError):
-    """The file can't be read, or a line of it is no request."""
+KINDS = {Lines.TEXT: Kind.TEXT, Lines.JSONL: Kind.JSON, Lines.CSV: Kind.CSV}
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """The columns of a row's text, id and key; without ``id`` a column of that name counts where there is one."""
+
+    text: str = "text"
+    id: str | None = None
+    key: str | None = None
+
+    def needed(self) -> list[str]:
+        """Those that every row has to have."""
+        return [self.text, *(one for one in (self.id, self.key) if one is not None)]
+
+
+class Request(NamedTuple):
+    """What a row asks; ``where`` names the file and the line."""
+
+    where: str
+    text: str
+    id: str | None
+    key: str | None
 
 
 def publish(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(help="A file with a request a line; - for standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="Lines of text (.txt, .log), JSON, CSV or Parquet, packed or not; - is standard input."),
+    ],
     *,
-    lines: Annotated[Lines | None, typer.Option(help="By default by the name: .jsonl, else text.")] = None,
-    key_field: Annotated[str | None, typer.Option(help="The field of a JSON line that is the record's key.")] = None,
+    lines: Annotated[
+        Lines | None, typer.Option(help="What the rows are, where the name doesn't say it; standard input is text.")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    id_column: Annotated[
+        str | None, typer.Option(help="The column of the ids; by default id, where there is one.")
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option("--key-column", "--key-field", help="The column that is the record's key.")
+    ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    skip: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Leave out the first N requests, which went already.")
+    ] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds after which a request is answered expired.")
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Publish a request a line: a text, or JSON with text and, if you like, id. Other fields are ignored."""
+    """Publish a request a row: a text a line, or a row of a table with text and, if you like, id.
+
+    A file is checked as a whole before anything is sent. A line of standard input leaves as soon as it is there.
+    """
     settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
-    form = lines or (Lines.JSONL if file.endswith(".jsonl") else Lines.TEXT)
-    try:
-        with sys.stdin.buffer if file == "-" else open(file, "rb") as source:  # noqa: PTH123 - or standard input
-            shape = settings.requests
-            records = read_requests(source, form, key_field=key_field, timeout=timeout, shape=shape)
-            asyncio.run(_publish(settings, records))
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror or error}).") from error
+    columns = Columns(text_column, id_column, key_column)
+    reading = Reading(delimiter, encoding)
+    most = settings.kafka.max_request_size
+
+    def records(requests: Iterable[Request]) -> Iterator[Outgoing]:
+        return make_records(requests, timeout=timeout, shape=settings.requests, largest=most)
+
+    if _once(file):
+        rows = _stream_rows(file, lines, columns, reading)
+        _send(settings, records(make_requests(rows, columns)), skip, "")
+        return
+    path = Path(file)
+    kind = KINDS[lines] if lines is not None else _kind_of_file(path)
+
+    def rows_again(tell: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
+        return _guarded(_file_rows(path, kind, columns, reading, tell), kind, columns, asked=lines is not None)
+
+    seen = Seen()
+    total = sum(1 for _ in records(seen.watch(make_requests(rows_again(remark), columns, seen))))
+    if warning := seen.warning():
+        remark(warning)
+    left_out = f"; left out {seen.without_text:,} without a text" if seen.without_text and kind is not Kind.TEXT else ""
+    # A log may have grown since it was checked.
+    _send(settings, islice(records(make_requests(rows_again(), columns)), total), skip, left_out)
 
 
-def read_requests(
-    lines: Iterable[bytes],
-    form: Lines,
+class Seen:
+    """What a first pass over a file found that is no error."""
+
+    def __init__(self) -> None:
+        self.without_text = 0
+        self._ids: set[int] = set()
+        self._again = 0
+        self._first = ""
+
+    def watch(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Pass ``requests`` on, looking at their ids."""
+        for request in requests:
+            if request.id is not None:
+                # Hashes, which are small whatever the ids are.
+                known = len(self._ids)
+                self._ids.add(hash(request.id))
+                if len(self._ids) == known:
+                    self._again += 1
+                    self._first = self._first or f"{request.id[:60]!r} at {request.where}"
+            yield request
+
+    def warning(self) -> str:
+        """What is to be said of the ids."""
+        if not self._again:
+            return ""
+        rows = "1 row has" if self._again == 1 else f"{self._again:,} rows have"
+        return (
+            f"WARNING: {rows} the id of an earlier one, first {self._first}: by their ids alone the answers can't be"
+            " told apart"
+        )
+
+
+def make_requests(rows: Iterable[Row], columns: Columns, seen: Seen | None = None) -> Iterator[Request]:
+    """The requests of ``rows``. One without a text is none and is left out. Raises UserError naming the row."""
+    for row in rows:
+        text = row.string(columns.text)
+        if not text.strip():
+            if seen is not None:
+                seen.without_text += 1
+            continue
+        id_ = _name(row, columns.id or OWN_ID)
+        key = None if columns.key is None else _name(row, columns.key)
+        if columns.key is not None and key is None:
+            raise DatasetError(
+                f"{row.where}: {columns.key}: is to be the key, so the row needs it, as a text or a whole number"
+            )
+        yield Request(row.where, text, id_, key)
+
+
+def make_records(
+    requests: Iterable[Request],
     *,
-    key_field: str | None = None,
     timeout: float | None = None,
     shape: RequestShape | None = None,
+    largest: int = 1 << 20,
 ) -> Iterator[Outgoing]:
-    """Make a record of each line that is not empty, as ``shape`` says. Raises InputError naming the line."""
-    import msgspec
-
-    from headrace.client import prepare
-    from headrace_schemas import ClassifyRequest, RequestShape, WireError, decode_request
+    """The record of each request, as ``shape`` says. Raises DatasetError naming the row."""
+    from headrace.client import ArgumentError, prepare
+    from headrace_schemas import ClassifyRequest, RequestShape, WireError
     from headrace_schemas.writing import compile_writer
 
     encode = compile_writer(shape or RequestShape())
-    if key_field is not None and form is Lines.TEXT:
-        raise InputError("--key-field: a line of text has no fields; use --lines jsonl.")
-    fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-    for number, line in enumerate(lines, start=1):
-        content = line.strip()
-        if not content:
-            continue
-        key = None
+    for where, text, id_, key in requests:
         try:
-            if form is Lines.TEXT:
-                request = ClassifyRequest(text=content.decode())
-            else:
-                request = decode_request(content)
-                if key_field is not None:
-                    key = _key(fields.decode(content).get(key_field), key_field)
-            yield prepare(request, key=key, timeout=timeout, encode=encode)
-        except (WireError, ValueError) as error:
-            raise InputError(f"line {number}: {error}") from error
+            record = prepare(ClassifyRequest(text=text, id=id_), key=key, timeout=timeout, encode=encode)
+        except (WireError, ArgumentError) as error:
+            raise DatasetError(f"{where}: {error}") from error
+        size = len(record.value or b"") + len(record.key or b"") + _RECORD_OVERHEAD
+        if size > largest:
+            raise DatasetError(f"{where}: takes {size:,} bytes, and kafka.max_request_size allows {largest:,}")
+        yield record
 
 
-def _key(value: msgspec.Raw | None, name: str) -> str:
-    decoded = None if value is None else msgspec.json.decode(value)
-    if isinstance(decoded, str | int) and not isinstance(decoded, bool):
-        return str(decoded)
-    raise ValueError(f"{name}: is to be the key, so the line needs it, as a text or a whole number")
+def _name(row: Row, column: str) -> str | None:
+    if isinstance(row.values.get(column), bool):
+        raise DatasetError(f"{row.where}, {column!r}: must be a string or a whole number, not bool")
+    return row.string(column, numbers=True) or None
 
 
-async def _publish(settings: Settings, records: Iterator[Outgoing]) -> None:
+def _once(file: str) -> bool:
+    """Whether ``file`` can be read only once: standard input, or a pipe such as the shell's <(...)."""
+    if file == STDIN:
+        return True
+    try:
+        mode = Path(file).stat().st_mode
+    except (OSError, ValueError):  # told by whoever opens it
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def _kind_of_file(path: Path) -> Kind:
+    kind = find_kind(path)
+    if kind is None:
+        raise DatasetError(
+            f"{path}: its name does not say what its rows are. --lines text sends each line as a text, --lines csv "
+            "reads a table"
+        )
+    return kind
+
+
+def _stream_rows(file: str, lines: Lines | None, columns: Columns, reading: Reading) -> Iterator[Row]:
+    kind = Kind.TEXT if lines is None else KINDS[lines]
+    needed, also = _asked_of(kind, columns)
+    if file == STDIN:
+        stream, name = standard_input(), STDIN_NAME
+    else:
+        try:
+            stream, name = Path(file).open("rb"), file  # noqa: SIM115 - read to its end by a thread
+        except OSError as error:
+            raise InputError(f"{file}: can't be read: {error.strerror}") from error
+        if lines is None:
+            kind = kind_of(file) or kind
+    rows = read_stream(stream, name, needed, also=also, kind=kind, reading=reading, tell=remark)
+    return _guarded(rows, kind, columns, asked=lines is not None)
+
+
+def _file_rows(
+    path: Path, kind: Kind, columns: Columns, reading: Reading, tell: Callable[[str], None]
+) -> Iterator[Row]:
+    needed, also = _asked_of(kind, columns)
+    return read_file(path, needed, also=also, kind=kind, reading=reading, tell=tell)
+
+
+def _asked_of(kind: Kind, columns: Columns) -> tuple[list[str], tuple[str, ...]]:
+    """The columns that the rows have to have, and one that they may have. Raises DatasetError where lines have none."""
+    if kind is Kind.TEXT and columns != Columns():
+        raise DatasetError(
+            "--text-column, --id-column and --key-column: a line of text has no columns; --lines jsonl or csv reads "
+            "rows that have"
+        )
+    return columns.needed(), (OWN_ID,) if columns.id is None else ()
+
+
+def _guarded(rows: Iterator[Row], kind: Kind, columns: Columns, *, asked: bool) -> Iterator[Row]:
+    """``rows``; raises DatasetError when what is taken for lines of text, unless it was ``asked`` for, is a table."""
+    begun = kind is not Kind.TEXT or asked
+    for row in rows:
+        if not begun and (text := row.string("text").strip()):
+            begun = True
+            if (seems := _seems(text, columns.text)) is not None:
+                raise DatasetError(
+                    f"{row.where}: seems to be {seems.value.upper()} and not a text. --lines {seems.value} reads it as "
+                    "that, --lines text sends each line as it is"
+                )
+        yield row
+
+
+def _seems(line: str, column: str) -> Lines | None:
+    """What else than a text the first line of a file is: an object with the column, or a row that names it."""
+    if line.startswith("{"):
+        try:
+            return Lines.JSONL if column in msgspec.json.decode(line, type=dict[str, msgspec.Raw]) else None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+    named = [[one.strip().strip('"') for one in line.split(mark)] for mark in ",;\t|"]
+    return Lines.CSV if any(column in fields and len(fields) > 1 for fields in named) else None
+
+
+def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: str) -> None:
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from headrace.terminal import Terminal
 
     begun = time.monotonic()
-    total = 0
     console = Terminal(stderr=True)
     columns = (TextColumn("published {task.completed:,.0f} requests"), TimeElapsedColumn())
-    async with client_of(settings) as client:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("", total=None)
-            while chunk := list(itertools.islice(records, CHUNK)):
-                total += len(await client.publish_many(chunk))
-                progress.update(bar, completed=total)
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Send]:
+        async with client_of(settings) as client:
+            yield client.publish_many
+
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=None)
+        total = send_all(
+            islice(records, skip, None),
+            connected,
+            what=f"requests to {settings.topics.names().requests}",
+            go_on=lambda sent: f"--skip {skip + sent} goes on behind them.",
+            tell=lambda sent: progress.update(bar, completed=sent),
+        )
     seconds = time.monotonic() - begun
     say(
         f"published {total:,} requests to {settings.topics.names().requests} "
-        f"in {seconds:.1f} s ({total / seconds:,.0f}/s)"
+        f"in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}"
     )

@@ -17,6 +17,7 @@ def rank(ctx: typer.Context) -> None:
 
     from headrace import logs
     from headrace.core.errors import UserError, frames_of, words_of
+    from headrace.files.table import Reading
     from headrace.kafka.errors import KafkaError
     from headrace.security.kept_folder import keep_what_matplotlib_caches
 
@@ -48,6 +49,7 @@ def rank(ctx: typer.Context) -> None:
             splits=Splits(settings.trainer.split_key, settings.trainer.previous_split_key),
             places=settings.places(),
             holdout=settings.gate.holdout,
+            holdout_reading=Reading(settings.gate.holdout_delimiter, settings.gate.holdout_encoding),
         )
     except (UserError, KafkaError) as error:
         lasting = not (isinstance(error, KafkaError) and error.retriable)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Invocation, place_for, remark, settings_from
+from headrace.commands.common import Delimiter, Encoding, Invocation, place_for, remark, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +40,8 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     valid: Annotated[Path | None, typer.Option(help="Validation rows; by default a tenth of DATA by hash.")] = None,
     test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA by hash.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Longest training; the validation rows may end it.")] = None,
@@ -87,7 +89,7 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from headrace.files.table import read_file
+    from headrace.files.table import Reading, read_file
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
     from headrace.security.private_folder import PrivateFolder, temporary_folder
@@ -107,10 +109,11 @@ def train(
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
+    reading = Reading(delimiter, encoding)
     for file in (data, valid, test):
         # Here, once: the ranks, which may be many, read it without a word.
         if file is not None:
-            next(read_file(file, (text_column, label_column), tell=remark), None)
+            next(read_file(file, (text_column, label_column), reading=reading, tell=remark), None)
     with temporary_folder("headrace-train-") as made:
         folder = str(made)
         job = Job(
@@ -121,6 +124,7 @@ def train(
                 test=None if test is None else str(test),
                 text_column=text_column,
                 label_column=label_column,
+                reading=reading,
             ),
             recipe=adapted(
                 epochs=epochs or (QUICK_EPOCHS if quick else None),

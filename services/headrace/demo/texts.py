@@ -10,6 +10,7 @@ from random import Random
 import msgspec
 
 from headrace.files.errors import DatasetError
+from headrace.files.table import Reading
 from headrace.training.bbc_news import read_bbc_news
 from headrace.training.cleaning import clean
 from headrace.training.dataset import Rows, read_rows
@@ -29,12 +30,18 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True):
     too_long: int
 
 
-def read_texts(data: Path | None, text_column: str, label_column: str) -> Texts:
+def read_texts(
+    data: Path | None,
+    text_column: str,
+    label_column: str,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+) -> Texts:
     """Read ``data``, or the BBC News articles for None. Raises DatasetError, also for too few rows to train on."""
     if data is None:
         name, rows = "BBC News", read_bbc_news()
     else:
-        name, rows = data.name, read_rows(data, text_column=text_column, label_column=label_column)
+        name = data.name
+        rows = read_rows(data, text_column=text_column, label_column=label_column, reading=reading)
     # The same division as in training, for it goes by a hash of each text.
     held_out = split(clean(rows)).test
     fitting = [place for place, text in enumerate(held_out.texts) if len(text.encode()) <= MAX_TEXT_BYTES]

@@ -23,7 +23,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-ALLOWED = "UTF-8, UTF-16 and UTF-32 are found out; save files of other encodings as UTF-8"
+ALLOWED = "UTF-8, UTF-16 and UTF-32 are found out; --encoding names another one, or save it as UTF-8"
 
 
 class Found(NamedTuple):
@@ -36,7 +36,9 @@ class Found(NamedTuple):
 def checked_encoding(name: str) -> str:
     """``name`` when it is an encoding of text. Raises DatasetError."""
     try:
-        b"".decode(name)
+        # Some are known and no encodings of texts, such as hex; others can't be read by pieces.
+        io.TextIOWrapper(io.BytesIO(), encoding=name)
+        codecs.getincrementaldecoder(name)(errors="strict").decode(b"", final=True)
         return codecs.lookup(name).name
     except (LookupError, ValueError) as error:
         raise DatasetError(
@@ -68,7 +70,7 @@ def by_content(pieces: Callable[[], Iterable[bytes]], name: str) -> Found:
     return Found(
         FALLBACK,
         f"WARNING: line {line} is not UTF-8, so all is read as Windows-1252 (cp1252). Look whether letters with accents"
-        " come out right; if not, save the file as UTF-8",
+        " come out right; if not, name the encoding by --encoding, or save it as UTF-8",
     )
 
 

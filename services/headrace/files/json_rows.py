@@ -27,10 +27,14 @@ def json_rows(
     Raises DatasetError naming the line.
     """
     before: list[str] = []
+    blank = 0
     for text in texts:
         before.append(text)
         if text.strip():
             break
+        blank += len(text)
+        if blank > MOST_CHARACTERS:
+            raise DatasetError(f"{name}: begins with more than {MOST_CHARACTERS:,} blank characters, as no rows do")
     texts = chain(before, texts)
     if before and before[-1].lstrip().startswith("["):
         objects = _elements(texts, name)

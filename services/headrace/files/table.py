@@ -20,7 +20,7 @@ from headrace.files.decoding import Found, by_content, by_mark, checked_encoding
 from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
 from headrace.files.errors import DatasetError, InputError
 from headrace.files.json_rows import json_rows
-from headrace.files.unpacking import open_zip, pieces
+from headrace.files.unpacking import Arriving, open_zip, pieces
 
 _PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
 _ZIP = b"PK\x03\x04"
@@ -42,6 +42,7 @@ _KINDS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".psv"), Kind.CSV),
     **dict.fromkeys((".parquet", ".pq", ".parq"), Kind.PARQUET),
 }
+_PLAIN = {".txt", ".text", ".log"}
 _REFUSED = {".xlsx": "an Excel workbook", ".xls": "an Excel workbook", ".ods": "a workbook", ".numbers": "a workbook"}
 
 
@@ -58,6 +59,18 @@ class Row(NamedTuple):
     where: str
     values: dict[str, object]
 
+    def string(self, column: str, *, numbers: bool = False) -> str:
+        """The value of ``column``, "" for none. Raises DatasetError for what is no string, nor one of ``numbers``."""
+        value = self.values.get(column)
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        if numbers and isinstance(value, int):
+            return str(value)
+        allowed = "a string or a whole number" if numbers else "a string"
+        raise DatasetError(f"{self.where}, {column!r}: must be {allowed}, not {type(value).__name__}")
+
 
 def kind_of(name: str) -> Kind | None:
     """What ``name`` says of the kind, None for nothing. Raises DatasetError for a kind that holds no rows."""
@@ -67,7 +80,16 @@ def kind_of(name: str) -> Kind | None:
     last = suffixes[-1] if suffixes else ""
     if last in _REFUSED:
         raise DatasetError(f"{name}: is {_REFUSED[last]}. Save it as CSV (UTF-8)")
-    return _KINDS.get(last)
+    return Kind.TEXT if last in _PLAIN else _KINDS.get(last)
+
+
+def find_kind(path: Path) -> Kind | None:
+    """What the rows of ``path`` are, by its name and else by its beginning; None for what may be CSV or bare texts.
+
+    Raises DatasetError for what can't be read.
+    """
+    check_file(path)
+    return kind_of(str(path)) or _kind_by_content(_File(path))
 
 
 def check_file(path: Path) -> None:
@@ -95,15 +117,15 @@ def read_file(
 ) -> Iterator[Row]:
     """The rows of ``path`` with ``columns``, all of which have to be there, and those of ``also`` that are.
 
-    With None every column is taken. ``tell`` is told what was found out that is not usual. Raises DatasetError before
-    the first row for a file that is missing or of another kind, and at some row for what is broken there.
+    With None every column is taken. What may be a table is read as one, unless ``kind`` is given. ``tell`` is told what
+    was found out that is not usual. Raises DatasetError before the first row for a file that is missing or of another
+    kind, and at some row for what is broken there.
     """
     check_file(path)
     name = str(path)
-    size = path.stat().st_size
     try:
         source = _File(path)
-        kind = kind or kind_of(name) or _kind_by_content(source, size)
+        kind = kind or _kind_of_table(name) or _kind_by_content(source) or Kind.CSV
         if kind is Kind.PARQUET:
             yield from _parquet(path, columns, also)
             return
@@ -120,16 +142,20 @@ def read_stream(
     columns: Sequence[str] | None,
     *,
     also: Sequence[str] = (),
-    kind: Kind,
+    kind: Kind | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
     """The rows of a stream that may go on for ever: each when its line is there. Raises DatasetError, as read_file."""
-    if kind is Kind.PARQUET:
-        raise DatasetError(f"{name}: Parquet can't be read from a stream; name the file")
     try:
-        walk = pieces(stream, bytes(stream.peek(1)), name, lambda: 1 << 62)
+        arriving = Arriving(stream)
+        begin = arriving.begin()
+        if begin.startswith((_PARQUET, _ZIP)):
+            what = "Parquet" if begin.startswith(_PARQUET) else "a zip archive or a workbook"
+            raise DatasetError(f"{name}: is {what}, which can't be read from a stream; name the file")
+        walk = pieces(arriving, begin, name, lambda: arriving.count)  # type: ignore[arg-type]
         first = next(walk, b"")
+        kind = kind or _kind_of_begin(first) or Kind.CSV
         # UTF-16's first two bytes may come alone; whoever writes a line writes more.
         found = Found(checked_encoding(reading.encoding)) if reading.encoding else by_mark(first)
         if found is None:
@@ -163,12 +189,21 @@ def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _kind_by_content(source: _File, size: int) -> Kind:
-    begin = next(source.pieces(), b"") if size else b""
+def _kind_of_table(name: str) -> Kind | None:
+    # Tables are called .txt too, and a label stands beside each text.
+    kind = kind_of(name)
+    return None if kind is Kind.TEXT else kind
+
+
+def _kind_by_content(source: _File) -> Kind | None:
+    return _kind_of_begin(next(source.pieces(), b""))
+
+
+def _kind_of_begin(begin: bytes) -> Kind | None:
     if begin.startswith(_PARQUET):
         return Kind.PARQUET
     text = begin.decode((by_mark(begin) or Found("utf-8")).encoding, "ignore").lstrip("\ufeff \t\r\n")
-    return Kind.JSON if text.startswith(("{", "[")) else Kind.CSV
+    return Kind.JSON if text.startswith(("{", "[")) else None
 
 
 def _encoding(source: _File, name: str, reading: Reading) -> Found:
@@ -207,7 +242,12 @@ def _rows(
 
 
 def _parquet(path: Path, columns: Sequence[str] | None, also: Sequence[str]) -> Iterator[Row]:
-    from headrace.files.parquet_rows import Parquet  # noqa: PLC0415 - pyarrow, for those who bring Parquet
+    try:
+        from headrace.files.parquet_rows import Parquet  # noqa: PLC0415 - pyarrow, for those who bring Parquet
+    except ImportError as error:
+        raise DatasetError(
+            f"{path}: is Parquet, and reading it needs pyarrow ({error}). Install it by: pip install 'headrace[train]'"
+        ) from error
 
     table = Parquet(str(path))
     taken = {column: table.header[place(str(path), table.header, column)] for column in columns or table.header}

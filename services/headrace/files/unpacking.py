@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -33,6 +33,9 @@ _LZMA_MEMORY = 1 << 28
 
 _FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, RuntimeError)
 
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
+_PACKED = (_GZIP, _BZIP2, _XZ, _ZSTD)
+
 _NO_ROWS = {
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file. Save it as CSV (UTF-8)",
     b"%PDF": "a PDF file. Save its texts as CSV or as lines",
@@ -42,6 +45,36 @@ _NO_ROWS = {
     b"Rar!": "a RAR archive. Unpack it first",
     b"\x04\x22\x4d\x18": "packed by lz4. Unpack it first, or pack it by gzip or zstd",
 }
+
+
+class Arriving(io.RawIOBase):
+    """A stream that gives what is there now and waits for no second block. ``count`` bytes were read of it."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.count = 0
+        self._stream = stream
+        self._held = b""
+
+    def begin(self) -> bytes:
+        """The first bytes, as many as tell how it is packed; they are read once more."""
+        while any(len(self._held) < len(magic) and magic.startswith(self._held) for magic in (*_PACKED, *_NO_ROWS)):
+            piece = self._stream.read1(PIECE)
+            if not piece:
+                break
+            self.count += len(piece)
+            self._held += piece
+        return self._held
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._held:
+            self._held = self._stream.read1(len(buffer))
+            self.count += len(self._held)
+        size = min(len(buffer), len(self._held))
+        buffer[:size], self._held = self._held[:size], self._held[size:]
+        return size
 
 
 def pieces(
@@ -57,8 +90,7 @@ def pieces(
             raise DatasetError(f"{name}: is {what}")
     unpack = _plain if packed else _unpacker(begin)
     if unpack is None:
-        while piece := _read1(stream):
-            yield piece
+        yield from _plain(stream)
         return
     grown = 0
     try:
@@ -101,30 +133,26 @@ def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _unpacker(begin: bytes) -> Callable[[BinaryIO], Iterator[bytes]] | None:
-    if begin.startswith(b"\x1f\x8b"):
+    if begin.startswith(_GZIP):
         return lambda stream: _read(gzip.GzipFile(fileobj=stream))
-    if begin.startswith(b"BZh"):
+    if begin.startswith(_BZIP2):
         return lambda stream: _read(bz2.BZ2File(stream))
-    if begin.startswith(b"\xfd7zXZ"):
+    if begin.startswith(_XZ):
         return lambda stream: _read(lzma.LZMAFile(stream))
-    if begin.startswith(b"\x28\xb5\x2f\xfd"):
+    if begin.startswith(_ZSTD):
         return _zstd
     return None
 
 
-def _read(file: io.BufferedIOBase | gzip.GzipFile) -> Iterator[bytes]:
-    while piece := file.read(PIECE):
+def _read(file: bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
+    # What is there now: whoever follows a log waits for no second block.
+    while piece := file.read1(PIECE):
         yield piece
 
 
 def _plain(stream: BinaryIO) -> Iterator[bytes]:
     while piece := stream.read(PIECE):
         yield piece
-
-
-def _read1(stream: BinaryIO) -> bytes:
-    # What is there now: whoever follows a log waits for no second block.
-    return stream.read1(PIECE)  # type: ignore[attr-defined,no-any-return]
 
 
 def _zstd(stream: BinaryIO) -> Iterator[bytes]:

@@ -27,13 +27,22 @@ class Verdict(enum.IntEnum):
 
 
 class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows that are left, with the key of each text, and how many rows were dropped for which reason."""
+    """The rows that are left, with the key of each text, and how many rows were dropped for which reason.
+
+    ``places`` says which of the rows given they are.
+    """
 
     rows: Rows
+    places: tuple[int, ...]
     keys: tuple[bytes, ...]
     empty: int
     duplicate: int
     conflicting: int
+
+    def dropped(self) -> str:
+        """How many were dropped for which reason, in words; "" for none."""
+        counts = {"empty": self.empty, "duplicate": self.duplicate, "conflicting": self.conflicting}
+        return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count)
 
 
 def clean(rows: Rows) -> Cleaned:
@@ -50,6 +59,7 @@ def clean(rows: Rows) -> Cleaned:
     counts = np.bincount(verdicts, minlength=len(Verdict)).tolist()
     return Cleaned(
         rows=Rows(tuple(rows.texts[i] for i in places), tuple(names[i] for i in places)),
+        places=tuple(places),
         keys=tuple(keys[i] for i in places),
         empty=counts[Verdict.EMPTY],
         duplicate=counts[Verdict.DUPLICATE],

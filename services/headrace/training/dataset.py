@@ -8,8 +8,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.label_names import label_name
-from headrace.files.errors import DatasetError
-from headrace.files.table import read_file
+from headrace.files.table import Reading, read_file
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -30,7 +29,12 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 def read_rows(
-    path: Path, *, text_column: str = "text", label_column: str = "label", tell: Callable[[str], None] = lambda _: None
+    path: Path,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Rows:
     """Read ``path``, which may be any file that :func:`~headrace.files.table.read_file` reads.
 
@@ -39,31 +43,18 @@ def read_rows(
     cleaning counts and drops. ``tell`` is told of a delimiter or an encoding that is unusual. Raises DatasetError for
     a file that is missing, of another kind, without those columns, or broken at some line.
     """
-    texts, labels = _columns(path, text_column, label_column, tell)
-    return Rows(texts, tuple(map(label_name, labels)))
+    texts, labels = [], []
+    for row in read_file(path, (text_column, label_column), reading=reading, tell=tell):
+        texts.append(row.string(text_column))
+        labels.append(label_name(row.string(label_column, numbers=True)))
+    return Rows(tuple(texts), tuple(labels))
 
 
-def read_ids(path: Path, *, text_column: str = "text", id_column: str) -> tuple[str, ...]:
+def read_ids(
+    path: Path,
+    *,
+    id_column: str,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+) -> tuple[str, ...]:
     """The ids of :func:`read_rows`' rows, as they stand there; a number becomes its decimal string."""
-    return _columns(path, text_column, id_column, lambda _: None)[1]
-
-
-def _columns(
-    path: Path, text_column: str, other_column: str, tell: Callable[[str], None]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    texts, others = [], []
-    for where, values in read_file(path, (text_column, other_column), tell=tell):
-        texts.append(_string(values[text_column], f"{where}, {text_column!r}", numbers=False))
-        others.append(_string(values[other_column], f"{where}, {other_column!r}", numbers=True))
-    return tuple(texts), tuple(others)
-
-
-def _string(value: object, where: str, *, numbers: bool) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if numbers and isinstance(value, int):
-        return str(value)
-    allowed = "a string or a whole number" if numbers else "a string"
-    raise DatasetError(f"{where}: must be {allowed}, not {type(value).__name__}")
+    return tuple(row.string(id_column, numbers=True) for row in read_file(path, (id_column,), reading=reading))

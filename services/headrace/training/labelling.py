@@ -16,6 +16,8 @@ from headrace_schemas.records import LabelledText
 
 _ID_BYTES = 16
 _CHUNK = 10_000
+_RECORD_OVERHEAD = 512
+"""Bytes of a batch of one record beside key and value, and more."""
 
 
 class Labelled(msgspec.Struct, frozen=True):
@@ -40,12 +42,25 @@ def ids_by_every_hashing(texts: Sequence[str]) -> list[str]:
 
 
 def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]:
-    """``rows`` with ``ids``, or with those of :func:`text_ids`. Raises DatasetError for a row that has no id."""
-    for number, (text, label, id_) in enumerate(zip(rows.texts, rows.labels, ids or text_ids(rows.texts), strict=True)):
-        if not id_:
-            why = "its id is empty" if ids else "its text has no words"
-            raise DatasetError(f"row {number + 1} can't be published: {why}, so that nothing could replace or erase it")
+    """``rows`` with ``ids``, or with those of :func:`text_ids`."""
+    for text, label, id_ in zip(rows.texts, rows.labels, ids or text_ids(rows.texts), strict=True):
         yield Labelled(id_, text, label)
+
+
+def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
+    """The record of a label. Raises DatasetError, which names its id, for what can't be one."""
+    if not one.id:
+        raise DatasetError("the label has no id, so that nothing could replace or erase it")
+    try:
+        value, key = encode_label(LabelledText(text=one.text, label=one.label)), one.id.encode()
+    except (WireError, UnicodeEncodeError) as error:
+        raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error
+    if len(value) + len(key) + _RECORD_OVERHEAD > largest:
+        raise DatasetError(
+            f"the label with the id {one.id[:60]!r} takes {len(value) + len(key):,} bytes; kafka.max_request_size "
+            f"allows {largest:,}"
+        )
+    return Outgoing(value, key)
 
 
 async def publish_labels(
@@ -68,12 +83,7 @@ async def publish_labels(
 
 def _chunks(labels: Iterable[Labelled], erased: Iterable[str]) -> Iterator[list[Outgoing]]:
     def records() -> Iterator[Outgoing]:
-        for one in labels:
-            try:
-                value = encode_label(LabelledText(text=one.text, label=one.label))
-            except WireError as error:
-                raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error
-            yield Outgoing(value, one.id.encode())
+        yield from map(label_record, labels)
         for id_ in erased:
             yield Outgoing(None, id_.encode())
 

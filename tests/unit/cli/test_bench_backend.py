@@ -71,7 +71,7 @@ def test_an_artifact_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.txt", b"good\n\xff\n", "line 2: "),
+        ("a.txt", b"good\n\x81\n", "line 2: "),
         ("a.jsonl", b'{"text": "good"}\n{"words": 1}\n', "line 2: "),
         ("a.txt", b"\n \n", "has no texts"),
     ],

@@ -1,4 +1,6 @@
+import io
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
@@ -7,8 +9,11 @@ from rich.console import Console
 from headrace.client import Answer
 from headrace.client.dead_letters import Found
 from headrace.commands import classify, dead_letters, tail
-from headrace.commands.publish import InputError, Lines, read_requests
+from headrace.commands.publish import Columns, make_records, make_requests
 from headrace.core.answer_log import Hole
+from headrace.core.errors import UserError
+from headrace.files.table import Kind, read_stream
+from headrace.kafka.interface import Outgoing
 from headrace_schemas.codec import decode_request
 from headrace_schemas.headers import read_timeout_ms
 from headrace_schemas.paths import RequestShape
@@ -27,34 +32,52 @@ ANSWER = Answer(
 )
 
 
+def records(lines: bytes, kind: Kind = Kind.TEXT, columns: Columns = Columns(), **options: Any) -> list[Outgoing]:  # noqa: B008
+    stream = io.BufferedReader(io.BytesIO(lines))  # type: ignore[arg-type]
+    rows = read_stream(stream, "given", columns.needed(), also=("id",), kind=kind)
+    return list(make_records(make_requests(rows, columns), **options))
+
+
 def test_a_line_of_text_is_a_request_and_an_empty_one_is_none() -> None:
-    records = list(read_requests(["Rates rise é\n".encode(), b"\n", b"  \n", b"Rain\r\n"], Lines.TEXT, timeout=2.0))
-    assert [decode_request(record.value).text for record in records] == ["Rates rise é", "Rain"]
-    assert [read_timeout_ms(record.headers) for record in records] == [2000, 2000]
+    given = records("Rates rise é\n\n  \nRain\r\n".encode(), timeout=2.0)
+    assert [decode_request(record.value).text for record in given] == ["Rates rise é", "Rain"]
+    assert [read_timeout_ms(record.headers) for record in given] == [2000, 2000]
 
 
-def test_a_json_line_gives_text_id_and_key_and_its_label_is_ignored() -> None:
-    line = b'{"text": "Rain", "id": "7", "label": "weather", "shop": 12}'
-    (record,) = read_requests([line], Lines.JSONL, key_field="shop")
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        (b'{"text": "Rain", "id": "7", "label": "weather", "shop": 12}', Kind.JSON),
+        (b'[{"text": "Rain", "id": 7, "shop": "12"}]', Kind.JSON),
+        (b"shop;id;text\n12;7;Rain", Kind.CSV),
+    ],
+)
+def test_a_row_gives_text_id_and_key_and_its_label_is_ignored(rows: bytes, kind: Kind) -> None:
+    (record,) = records(rows, kind, Columns(key="shop"))
     assert decode_request(record.value) == ClassifyRequest(text="Rain", id="7")
     assert record.key == b"12"
 
 
 @pytest.mark.parametrize(
-    ("lines", "form", "key_field", "said"),
+    ("lines", "kind", "key", "said"),
     [
-        ([b"fine", b"\xff"], Lines.TEXT, None, "line 2: "),
-        ([b'{"text": "a"}', b"{"], Lines.JSONL, None, "line 2: "),
-        ([b'{"id": "a"}'], Lines.JSONL, None, "line 1: .*text"),
-        ([b'{"text": "a"}'], Lines.JSONL, "shop", "line 1: shop: is to be the key"),
-        ([b'{"text": "a", "shop": true}'], Lines.JSONL, "shop", "line 1: shop: is to be the key"),
-        ([b"x" * 70_000], Lines.TEXT, None, "line 1: .*65536"),
-        ([b"a"], Lines.TEXT, "shop", "a line of text has no fields"),
+        (b"fine\n\x81", Kind.TEXT, None, "given line 2: "),
+        (b'{"text": "a"}\n{', Kind.JSON, None, "given line 2: "),
+        (b'{"id": "a"}', Kind.JSON, None, "given line 1: .*text"),
+        (b'{"text": 1}', Kind.JSON, None, "given line 1, 'text': must be a string, not int"),
+        (b'{"text": "a", "id": true}', Kind.JSON, None, "given line 1, 'id': must be a string or a whole number"),
+        (b'{"text": "a"}', Kind.JSON, "shop", "given line 1: has no 'shop'"),
+        (b'{"text": "a", "shop": true}', Kind.JSON, "shop", "given line 1, 'shop': must be a string"),
+        (b'{"text": "a", "shop": null}', Kind.JSON, "shop", "given line 1: shop: is to be the key"),
+        (b"text,shop\na,\n", Kind.CSV, "shop", "given line 2: shop: is to be the key"),
+        (b"text,shop\na," + b"x" * (1 << 20), Kind.CSV, "shop", "given line 2: .*kafka.max_request_size"),
+        (b"x" * 70_000, Kind.TEXT, None, "given line 1: .*65536"),
+        (b'{"text": "a", "id": "' + b"x" * 2000 + b'"}', Kind.JSON, None, "given line 1: id"),
     ],
 )
-def test_a_line_that_is_no_request_is_named(lines: list[bytes], form: Lines, key_field: str | None, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        list(read_requests(lines, form, key_field=key_field))
+def test_a_row_that_is_no_request_is_named(lines: bytes, kind: Kind, key: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        records(lines, kind, Columns(key=key))
 
 
 def test_an_answer_is_one_json_line_with_its_hole() -> None:
@@ -109,13 +132,13 @@ def test_a_place_is_partition_and_offset() -> None:
             dead_letters.parse_places([wrong])
 
 
-@pytest.mark.parametrize(("line", "form"), [(b"Rain", Lines.TEXT), (b'{"text":"Rain"}', Lines.JSONL)])
-def test_a_line_becomes_a_request_of_the_shape_that_workers_read(line: bytes, form: Lines) -> None:
+@pytest.mark.parametrize(("line", "kind"), [(b"Rain", Kind.TEXT), (b'{"text":"Rain"}', Kind.JSON)])
+def test_a_line_becomes_a_request_of_the_shape_that_workers_read(line: bytes, kind: Kind) -> None:
     shape = RequestShape(text_path="ticket.body", id_path="ticket.number")
-    (record,) = read_requests([line], form, shape=shape)
+    (record,) = records(line, kind, shape=shape)
     assert record.value == b'{"ticket":{"body":"Rain"}}'
 
 
 def test_a_shape_that_cannot_be_built_is_said_with_its_line() -> None:
-    with pytest.raises(InputError, match=r"line 1: items\.3: asks for place 3 of a list"):
-        list(read_requests([b"Rain"], Lines.TEXT, shape=RequestShape(text_path="items.3")))
+    with pytest.raises(UserError, match=r"line 1: items\.3: asks for place 3 of a list"):
+        records(b"Rain", shape=RequestShape(text_path="items.3"))

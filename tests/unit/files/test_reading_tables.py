@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import os
+import sys
 import zipfile
 
 import pyarrow as pa
@@ -162,3 +163,92 @@ def test_a_named_delimiter_and_encoding_are_taken(tmp_path):
     assert values(path, reading=Reading("~", "koi8-r")) == [{"text": "привет", "label": "a"}]
     with pytest.raises(DatasetError, match="there is no such encoding"):
         values(path, reading=Reading(None, "klingon"))
+
+
+def stream(content):
+    return read_stream(io.BufferedReader(io.BytesIO(content)), "standard input", ("text",), kind=Kind.CSV)
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_bomb_in_a_stream_is_refused_too(monkeypatch, packed):
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 20)
+
+    with pytest.raises(DatasetError, match="standard input: grows to more than 250 times"):
+        list(stream(PACKERS[packed](b"text,label\n" + (b"x" * 1000 + b",y\n") * (1 << 16))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (Kind.TEXT, b"x" * (1 << 25)),
+        (Kind.JSON, b'{"text": "' + b"x" * (1 << 25)),
+        (Kind.JSON, b'[{"text": "' + b"x" * (1 << 25)),
+        (Kind.JSON, b" " * (1 << 25)),
+        (Kind.CSV, b'text\n"' + (b"x" * 1000 + b"\n") * 40_000),
+    ],
+)
+def test_one_row_of_a_packed_stream_is_as_long_as_a_row_may_be(kind, content):
+    packed = io.BufferedReader(io.BytesIO(gzip.compress(content, 1)))
+
+    with pytest.raises(DatasetError, match=r"standard input.*(than 16,777,216|field limit \(16777216\))"):
+        list(read_stream(packed, "standard input", ("text",), kind=kind))
+
+
+@pytest.mark.parametrize("pack", [gzip, bz2, lzma, zstandard], ids=["gz", "bz2", "xz", "zst"])
+def test_a_packed_stream_may_come_byte_by_byte(pack):
+    class Trickle(io.RawIOBase):
+        def __init__(self, content):
+            self.content = io.BytesIO(content)
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            piece = self.content.read(1)
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    rows = read_stream(io.BufferedReader(Trickle(pack.compress(b"one\ntwo\n"))), "it", None, kind=Kind.TEXT)
+
+    assert [row.values["text"] for row in rows] == ["one", "two"]
+
+
+def test_a_line_of_a_packed_stream_is_read_when_it_was_flushed():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        packed = gzip.GzipFile(fileobj=pipe, mode="wb", mtime=0)
+        packed.write(b"first\n")
+        packed.flush()
+        rows = read_stream(stream, "standard input", None, kind=Kind.TEXT)
+        assert next(rows).values == {"text": "first"}
+        packed.write(b"second\n")
+        packed.flush()
+        assert next(rows).values == {"text": "second"}
+        packed.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PK\x03\x04", "is a zip archive or a workbook"), (b"PAR1", "is Parquet"), (b"%PDF-1.7", "is a PDF file")],
+)
+def test_what_no_stream_can_hold_is_refused_in_words(content, message):
+    with pytest.raises(DatasetError, match=f"standard input: {message}"):
+        list(stream(content))
+
+
+@pytest.mark.parametrize("encoding", ["hex", "base64", "rot13", "undefined", "nosuch"])
+def test_an_encoding_that_texts_cannot_come_in_is_refused(tmp_path, encoding):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\nx,a\n")
+
+    with pytest.raises(DatasetError, match=f"{encoding}"):
+        values(path, reading=Reading(encoding=encoding))
+
+
+def test_parquet_without_its_library_is_one_line_that_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "r.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "headrace.files.parquet_rows", raising=False)
+
+    with pytest.raises(DatasetError, match=r"needs pyarrow .* pip install 'headrace\[train\]'"):
+        values(tmp_path / "r.parquet")

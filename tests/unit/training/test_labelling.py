@@ -7,7 +7,14 @@ from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.training import labelling
 from headrace.training.dataset import Rows
-from headrace.training.labelling import ids_by_every_hashing, labelled, publish_labels, text_ids
+from headrace.training.labelling import (
+    Labelled,
+    ids_by_every_hashing,
+    label_record,
+    labelled,
+    publish_labels,
+    text_ids,
+)
 from headrace.training.text_keys import HASHINGS
 from headrace_schemas import decode_label
 from tests.support.turned_loop import TurnedClock
@@ -58,8 +65,15 @@ def test_a_text_is_erased_under_the_ids_that_every_hashing_ever_gave_it(monkeypa
     assert ids_by_every_hashing(["good film", " "]) == [*before, b"mlif doog.......".hex()]
 
 
-def test_a_row_that_nothing_could_erase_is_refused():
-    with pytest.raises(DatasetError, match="row 2 can't be published: its text has no words"):
-        list(labelled(Rows(("good", " "), ("a", "a"))))
-    with pytest.raises(DatasetError, match="row 1 can't be published: its id is empty"):
-        list(labelled(Rows(("good",), ("a",)), [""]))
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (Labelled("", "good", "a"), "has no id, so that nothing could replace or erase it"),
+        (Labelled("1", "\ud800", "a"), "the label with the id '1' can't be published"),
+        (Labelled("\ud800", "good", "a"), "can't be published"),
+        (Labelled("1", "x" * (1 << 20), "a"), "kafka.max_request_size allows 1,048,576"),
+    ],
+)
+def test_what_can_be_no_label_on_the_topic_is_refused_with_its_id(one, message):
+    with pytest.raises(DatasetError, match=message):
+        label_record(one)

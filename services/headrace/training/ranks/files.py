@@ -35,4 +35,6 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
 
 
 def _read(source: FileSource, path: str) -> Rows:
-    return read_rows(Path(path), text_column=source.text_column, label_column=source.label_column)
+    return read_rows(
+        Path(path), text_column=source.text_column, label_column=source.label_column, reading=source.reading
+    )

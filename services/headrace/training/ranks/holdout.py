@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.files.errors import DatasetError
+from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.model import store
 from headrace.model.places import as_told
@@ -38,7 +39,13 @@ class Holdout(msgspec.Struct, frozen=True):
 
 
 def read_holdout(
-    place: str, cluster: Cluster | None, exchange: Exchange, *, hashing: str, max_text_bytes: int
+    place: str,
+    cluster: Cluster | None,
+    exchange: Exchange,
+    *,
+    hashing: str,
+    max_text_bytes: int,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Holdout:
     """Read the rows at ``place`` by rank 0 and tell all ranks the keys of their texts. A collective.
 
@@ -46,7 +53,7 @@ def read_holdout(
     """
     rows = NO_ROWS
     if exchange.rank == 0:
-        rows = clean(_read(place, cluster, max_text_bytes)).rows
+        rows = clean(_read(place, cluster, max_text_bytes, reading)).rows
         if not len(rows):
             raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to judge by")
     keys = exchange.gather(text_keys(rows.texts, hashing), list[bytes])[0]
@@ -65,24 +72,24 @@ def keep_to(holdout: Holdout, checkpoints: Checkpoints, place: str) -> None:
         )
 
 
-def _read(place: str, cluster: Cluster | None, max_text_bytes: int) -> Rows:
+def _read(place: str, cluster: Cluster | None, max_text_bytes: int, reading: Reading) -> Rows:
     if place.startswith(HOLDOUT_TOPIC):
         if cluster is None:
             raise ValueError(f"gate.holdout is on the topic {place}, but no cluster was given")
         return asyncio.run(_read_topic(cluster, place.removeprefix(HOLDOUT_TOPIC), max_text_bytes))
     if "://" not in place:
-        return _read_file(Path(place), place)
+        return _read_file(Path(place), place, reading)
     with temporary_folder("headrace-holdout-") as folder:
         # A setting, which the job only repeats: the operator's own word.
         where = as_told(place)
         file = folder / where.below[-1]
         file.write_bytes(store.read(where))
-        return _read_file(file, place)
+        return _read_file(file, place, reading)
 
 
-def _read_file(file: Path, place: str) -> Rows:
+def _read_file(file: Path, place: str, reading: Reading) -> Rows:
     try:
-        return read_rows(file)
+        return read_rows(file, reading=reading)
     except DatasetError:
         # What that error quotes of the file may be a text, and this one goes into the log and the training's record.
         raise DatasetError(

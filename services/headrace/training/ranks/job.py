@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.files.table import Reading
 from headrace.model import store
 from headrace.model.places import Places
 from headrace.training.compress.curve import Curve
@@ -15,13 +16,14 @@ from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
-    """Labelled texts in files that every rank can read: .jsonl, .csv or .parquet."""
+    """Labelled texts in files that every rank can read, as :mod:`headrace.files.table` does."""
 
     data: str
     valid: str | None = None
     test: str | None = None
     text_column: str = "text"
     label_column: str = "label"
+    reading: Reading = Reading()
 
 
 class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):

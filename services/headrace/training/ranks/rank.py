@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.files.errors import DatasetError
+from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
 from headrace.logs import event
 from headrace.model import store
@@ -50,6 +51,7 @@ def run(
     splits: Splits,
     places: Places,
     holdout: str | None = None,
+    holdout_reading: Reading = Reading(),  # noqa: B008 - frozen
     resumes: bool = True,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
@@ -68,7 +70,7 @@ def run(
     ]
     splitting = _splitting(job, splits)
     checkpoints = StoredCheckpoints(job.checkpoints, exchange, places) if resumes else NoCheckpoints()
-    aside = _holdout(job, holdout, cluster, exchange, splitting, checkpoints)
+    aside = _holdout(job, holdout, holdout_reading, cluster, exchange, splitting, checkpoints)
     parts = read_parts(job.source, cluster, exchange, splitting, aside)
 
     def tell(name: str, **fields: Any) -> None:
@@ -162,6 +164,7 @@ def _splitting(job: Job, splits: Splits) -> Splitting:
 def _holdout(
     job: Job,
     given: str | None,
+    reading: Reading,
     cluster: Cluster | None,
     exchange: Exchange,
     splitting: Splitting,
@@ -179,7 +182,12 @@ def _holdout(
             f"{given or 'none'}. Give all machines and processes of a training the same"
         )
     found = read_holdout(
-        job.holdout, cluster, exchange, hashing=splitting.hashing, max_text_bytes=job.source.max_text_bytes
+        job.holdout,
+        cluster,
+        exchange,
+        hashing=splitting.hashing,
+        max_text_bytes=job.source.max_text_bytes,
+        reading=reading,
     )
     if job.holdout_digest not in (None, found.digest):
         raise DatasetError(
