@@ -88,7 +88,7 @@ class Awaiter:
                 except KafkaError as error:
                     if not error.retriable:
                         raise
-                    event("answers.retry", level="warning", error=str(error))
+                    event("answers.retry", level="debug", error=str(error))
                     await self._clock.sleep(RETRY_S)
                     continue
                 for answer in answers:

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import NoReturn, Self
 
 from headrace.client.arguments import (
@@ -29,7 +29,7 @@ from headrace.core.errors import raise_failed
 from headrace.core.fields import Name, Topic
 from headrace.core.printable import given_as
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
-from headrace.kafka.errors import KafkaError, NotAuthorizedError
+from headrace.kafka.errors import KafkaError, NotAuthorizedError, passes
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape
@@ -38,6 +38,10 @@ from headrace_schemas.topics import REQUESTS, RESULTS
 from headrace_schemas.writing import compile_writer
 
 COMMIT_S = 1.0
+RETRY_S = 0.5
+LOOK_S = 2.0
+"""How long it is looked whether Kafka is there, when a call's time is over."""
+ASK_WORKERS = "Is a worker answering? Its log and its /readyz say more."
 OWN_SHAPE = RequestShape()
 
 
@@ -80,6 +84,8 @@ class Client:
         self._clock = clock or SystemClock()
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
+        self._calm = ExitStack()
+        self._looking: asyncio.Task[str | None] | None = None
         self._awaiter_starts = asyncio.Lock()
         self._readers: set[AnswerReader | GroupReader] = set()
         self._stops = asyncio.Lock()
@@ -93,12 +99,14 @@ class Client:
                 raise ClientClosedError("This client is closed; connect anew.")
             raise MisuseError("This client is entered already; share it within its `async with`, or connect another.")
         self._home = os.getpid(), asyncio.get_running_loop()
+        self._calm.enter_context(self._cluster.calmed())
         try:
             # Who may only read needs no producer, and who publishes nevertheless is told so then.
             with suppress(NotAuthorizedError):
                 await self._publisher.start()
         except BaseException:
             self._home = None
+            self._calm.close()
             raise
         self._open = self._entered = True
         return self
@@ -116,7 +124,10 @@ class Client:
             stops = (self._stop_reader(reader) for reader in self._readers)
             raise_failed(await asyncio.gather(self._stop_awaiter(), *stops, return_exceptions=True))
         finally:
-            await self._publisher.stop()
+            try:
+                await self._publisher.stop()
+            finally:
+                self._calm.close()
 
     def prepare(
         self,
@@ -180,6 +191,7 @@ class Client:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
         ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
+        While Kafka is away the call waits, and is published again where it is unknown whether it was.
         Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
         answered instead, AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not
         read any more, which is a ClientClosedError where this client was closed.
@@ -189,14 +201,33 @@ class Client:
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
         try:
             async with asyncio.timeout(timeout):
+                return await (await self._asked(record))
+        except TimeoutError as error:
+            away = await self._why_away()
+            why = f"Kafka at {self._cluster.bootstrap} is away: {away}" if away else ASK_WORKERS
+            raise NoAnswerError(f"No answer within {timeout:g} s. {why}") from error
+
+    async def _asked(self, record: Outgoing) -> asyncio.Future[ClassifyResult]:
+        """Publish ``record``, however long that takes, and return the answer to come."""
+        while True:
+            try:
                 awaiter = await self._started_awaiter()
                 with awaiter.publishing():
-                    answer = awaiter.expect(await self._publisher.publish(record))
-                return await answer
-        except TimeoutError as error:
-            raise NoAnswerError(
-                f"No answer within {timeout:g} s. Is a worker answering? Its log and its /readyz say more."
-            ) from error
+                    return awaiter.expect(await self._publisher.publish(record))
+            except KafkaError as error:
+                if not passes(error):
+                    raise
+            await self._clock.sleep(RETRY_S)
+
+    async def _why_away(self) -> str | None:
+        """Why no broker answers, looked at once for all calls whose time ends together; None when one does."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._cluster.why_away())
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await asyncio.shield(self._looking)
+        except TimeoutError:
+            return f"no answer within {LOOK_S:g} s"
 
     @asynccontextmanager
     async def reader(

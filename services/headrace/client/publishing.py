@@ -108,6 +108,8 @@ class Publisher:
     async def _alive(self) -> Producer:
         async with self._starting:
             self._check_open()
+            if self._producer is not None and self._producer.dead:
+                await self._drop(self._producer)
             if (producer := self._producer) is None:
                 producer = self._new_producer()
                 await producer.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -201,6 +202,10 @@ class Consumer(Protocol):
 class Producer(Protocol):
     """A producer that returns once the record is acknowledged by all in-sync replicas."""
 
+    @property
+    def dead(self) -> bool:
+        """Whether it can't be used any more, as ProducerDeadError says to who tries."""
+
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     async def send(self, topic: str, record: Outgoing, *, partition: int | None = None) -> Appended:
@@ -257,6 +262,9 @@ class Cluster(Protocol):
 
     async def why_away(self) -> str | None:
         """Why no address of ``bootstrap`` answers a connection made now, in words; None when one answers."""
+
+    def calmed(self) -> AbstractContextManager[None]:
+        """Keep out of the log, while the block runs, what the library under it says of each of its own tries."""
 
     def consumer(
         self,

@@ -19,7 +19,7 @@ from headrace.client import (
     connect,
     prepare,
 )
-from headrace.kafka.errors import ConsumerDeadError, ProducerDeadError
+from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, ProducerDeadError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.partitioner import partition_of_key
@@ -507,3 +507,33 @@ def test_a_break_out_of_the_answers_leaves_no_reader_behind_the_end_of_the_clien
         assert stopped == ["stopped"]
 
     play()
+
+
+@scene
+async def test_a_call_waits_while_kafka_is_away_and_is_answered_when_it_is_back(stage: Scene) -> None:
+    async def away(name: str) -> None:
+        if name == "produce.before":
+            raise BrokerUnavailableError("nothing listens there")
+
+    stage.fault = away
+    calls = [asyncio.create_task(stage.client.classify(f"text {number}", timeout=60)) for number in range(5)]
+    await stage.clock.sleep(20)
+    assert not any(call.done() for call in calls)
+    stage.fault = None
+    answering = asyncio.create_task(stage.writer.run())
+    assert {result.status for result in await asyncio.gather(*calls)} == {Status.OK}
+    answering.cancel()
+
+
+@scene
+async def test_a_call_whose_time_ends_while_kafka_is_away_names_the_broker(stage: Scene) -> None:
+    async def away(name: str) -> None:
+        raise BrokerUnavailableError("nothing listens there")
+
+    async def why() -> str:
+        return "nothing listens at 127.0.0.1:9"
+
+    stage.fault = away
+    stage.cluster.why_away = why  # type: ignore[method-assign]
+    with pytest.raises(NoAnswerError, match=r"Kafka at memory is away: nothing listens at 127\.0\.0\.1:9"):
+        await stage.client.classify("a text", timeout=5)

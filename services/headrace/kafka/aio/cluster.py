@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from headrace.kafka.aio.admin import AioAdmin
+from headrace.kafka.aio.chatter import calmed
 from headrace.kafka.aio.connecting import why_unreachable
 from headrace.kafka.aio.consumer import AioConsumer
 from headrace.kafka.aio.producer import AioProducer
@@ -22,6 +25,9 @@ class AioKafkaCluster:
     async def why_away(self) -> str | None:
         reason = await why_unreachable(self.settings)
         return None if reason is None else str(reason)
+
+    def calmed(self) -> AbstractContextManager[None]:
+        return calmed()
 
     def consumer(
         self, *, group: str | None = None, member: str | None = None, read_committed: bool = False

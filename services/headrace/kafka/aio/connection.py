@@ -98,11 +98,13 @@ class ProducerConnection:
             # An idempotent producer would go on trying for ever, behind its user's back.
             await self.discard()
             raise BrokerUnavailableError(
-                f"{doing} had no answer in {limit_s:g} s; some may have been appended. The producer connects anew."
+                f"{doing} had no answer in {limit_s:g} s of Kafka at {self._settings.bootstrap}; some may have been "
+                "appended. The producer connects anew."
             ) from error
         except CutOffError as error:
             raise BrokerUnavailableError(
-                f"{doing} was cut off when the connection ended; it may have been appended."
+                f"{doing} was cut off when the connection to Kafka at {self._settings.bootstrap} ended; it may have "
+                "been appended."
             ) from error
         except TheirKafkaError as error:
             raise self._judged(error, partition, doing) from error

@@ -38,6 +38,10 @@ class AioProducer:
         self._counts: dict[str, int] = {}
         self._dead: str | None = None
 
+    @property
+    def dead(self) -> bool:
+        return self._dead is not None
+
     async def start(self) -> None:
         await self._connected()
 

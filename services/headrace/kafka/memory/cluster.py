@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -69,6 +70,9 @@ class MemoryCluster:
     async def why_away(self) -> str | None:
         """Never: a fault is one of a call."""
         return None
+
+    def calmed(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def node(self, name: str) -> MemoryNode:
         """The process ``name``; a new one when there is none, or when it was killed."""

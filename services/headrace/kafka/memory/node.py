@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.kafka.memory.admin import MemoryAdmin
@@ -42,6 +43,9 @@ class MemoryNode:
 
     async def why_away(self) -> str | None:
         return await self.cluster.why_away()
+
+    def calmed(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def consumer(
         self, *, group: str | None = None, member: str | None = None, read_committed: bool = False

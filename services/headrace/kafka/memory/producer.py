@@ -22,6 +22,10 @@ class MemoryProducer:
         self._turn = itertools.count()
         self._stopped = False
 
+    @property
+    def dead(self) -> bool:
+        return self._stopped
+
     async def start(self) -> None:
         await self._node.point("metadata.before")
 
