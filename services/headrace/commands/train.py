@@ -216,6 +216,7 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from headrace.training.limits import LARGE
     from headrace.training.remaining import Remaining, in_words
 
     budget, longest = job.budget, job.recipe.convolution.epochs
@@ -238,6 +239,9 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
                     progress.start_task(search)
                     for task in (search, smaller, refit):
                         progress.update(task, visible=True)
+                case "training.memory" if said["bytes"] >= LARGE:
+                    need, free = said["bytes"] / 1e9, said["free_bytes"] / 1e9
+                    console.print(f"takes about {need:.1f} GB of memory for so many labels; {free:.1f} GB are free")
                 case "training.epoch":
                     note = f"{said['accuracy']:.2%} right{after}"
                     progress.update(search, completed=said["number"], note=note)

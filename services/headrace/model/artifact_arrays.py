@@ -92,7 +92,7 @@ def _expected(arrays: Arrays, labels: int, widths: Sequence[int], dimensions: in
 
 
 def _packed(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype != np.int8 or not array.size or np.abs(array.astype(np.int16)).max() > NIBBLE_LIMIT:
+    if array.dtype != np.int8 or not array.size or max(int(array.max()), -int(array.min())) > NIBBLE_LIMIT:
         return array
     return pack_nibbles(array.reshape(-1, array.shape[-1])).reshape(*array.shape[:-1], -1)
 

@@ -43,7 +43,8 @@ def largest_convolution(head: NDArray[np.int16], features: NDArray[np.int64]) ->
 
 def largest_wide(wide_words: NDArray[np.int16], wide_bigrams: NDArray[np.int16], max_tokens: int) -> int:
     """A bound of the wide part after its division; n words and n - 1 bigrams over sqrt(n) grow with n."""
-    word, bigram = (int(np.abs(weights.astype(np.int64)).max(initial=0)) for weights in (wide_words, wide_bigrams))
+    # Without a copy: with many labels the tables are large.
+    word, bigram = (max(int(of.max(initial=0)), -int(of.min(initial=0))) for of in (wide_words, wide_bigrams))
     return (word * max_tokens + bigram * (max_tokens - 1)) * int(inverse_roots(max_tokens)[-1])
 
 

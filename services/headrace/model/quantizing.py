@@ -35,6 +35,8 @@ from headrace.model.nibbles import NIBBLE_LIMIT
 _LIMITS = {8: 127, 4: NIBBLE_LIMIT}
 # Logits stay below it, so that they are exact as float64 too when a score is shown.
 _LOGIT_LIMIT = 2.0**52
+# Rows of a table are quantized in float64 piece by piece.
+_CELLS_AT_ONCE = 2**20
 
 
 class Bits(msgspec.Struct, frozen=True):
@@ -123,11 +125,15 @@ def _to_rows(values: NDArray[np.floating[Any]], unit: float, limit: int) -> tupl
 
     A common unit loses little: what counts is an error's size in a sum over rows, and only large rows make large ones.
     """
-    wide = values.astype(np.float64)
-    largest = np.abs(wide).max(axis=1, initial=0.0)
-    steps = np.clip(np.ceil(largest / (limit * unit)), 1, MAX_STEP)
-    rounded = np.rint(wide / (steps * unit)[:, None])
-    return np.clip(rounded, -limit, limit).astype(np.int8), steps.astype(np.uint8)
+    stored, all_steps = np.empty(values.shape, np.int8), np.empty(len(values), np.uint8)
+    count = max(1, _CELLS_AT_ONCE // max(1, values.shape[1]))
+    for first in range(0, len(values), count):
+        wide = values[first : first + count].astype(np.float64)
+        largest = np.abs(wide).max(axis=1, initial=0.0)
+        steps = np.clip(np.ceil(largest / (limit * unit)), 1, MAX_STEP)
+        stored[first : first + count] = np.clip(np.rint(wide / (steps * unit)[:, None]), -limit, limit)
+        all_steps[first : first + count] = steps
+    return stored, all_steps
 
 
 def _to_filters(filters: NDArray[np.float32], limit: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -213,5 +219,5 @@ def _head_unit(weights: NDArray[np.float64], features: NDArray[np.int64], limit:
     return max(_largest(weights) / (limit * MAX_STEP), float(sums.max(initial=0.0)) / room) or 1.0
 
 
-def _largest(values: NDArray[np.generic]) -> float:
-    return float(np.abs(values.astype(np.float64)).max(initial=0.0))
+def _largest(values: NDArray[np.floating[Any]]) -> float:
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))

@@ -71,6 +71,47 @@ def _add_to_rows(columns, starts, scales, upstream, d_weights):  # type: ignore[
                 d_weights[columns[entry], label] += scales[text] * upstream[text, label]
 
 
+@kernel
+def _add_to_cells(columns, starts, scales, upstream, firsts, labels, slopes):  # type: ignore[no-untyped-def]
+    for text in range(len(scales)):
+        for entry in range(starts[text], starts[text + 1]):
+            for cell in range(firsts[columns[entry]], firsts[columns[entry] + 1]):
+                slopes[cell] += scales[text] * upstream[text, labels[cell]]
+
+
+class Cells(NamedTuple):
+    """Some cells of a table of weights, by rising place: those of column r are ``firsts[r]`` to ``firsts[r + 1]``, and
+    ``labels`` int64[cells] says of each which class it is of. ``places`` int64[cells] count along the flat table.
+    """
+
+    places: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def cells_at(places: NDArray[np.int64], columns: int, labels: int) -> Cells:
+    """The cells at these rising ``places`` of a table of so many ``columns`` and ``labels``."""
+    return Cells(places, np.searchsorted(places, np.arange(columns + 1) * labels), places % labels)
+
+
+def add_slopes(features: WideFeatures, upstream: Tensor, slopes: Tensor, cells: Cells | None = None) -> None:
+    """Add to ``slopes`` what ``upstream`` float32[texts, C], the logits' gradient, is for weights float32[columns, C].
+
+    With ``cells``, ``slopes`` float32[cells] are of these weights alone.
+    """
+    own = features.columns, features.starts, features.scales, upstream.contiguous().numpy()
+    if cells is None:
+        _add_to_rows(*own, slopes.numpy())
+    else:
+        _add_to_cells(*own, cells.firsts, cells.labels, slopes.numpy())
+
+
+def texts_of(features: WideFeatures, first: int, end: int) -> WideFeatures:
+    """The features of texts ``first`` to ``end`` (excluded)."""
+    starts = features.starts[first : end + 1]
+    return WideFeatures(features.columns[starts[0] : starts[-1]], starts - starts[0], features.scales[first:end])
+
+
 class _SumRows(torch.autograd.Function):
     """``float32[texts, C]`` from weights ``float32[columns, C]``: the scaled sum of each text's rows."""
 
@@ -84,14 +125,7 @@ class _SumRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         d_weights = torch.zeros(ctx.shape)
-        features: WideFeatures = ctx.features
-        _add_to_rows(
-            features.columns,
-            features.starts,
-            features.scales,
-            upstream[0].contiguous().numpy(),
-            d_weights.numpy(),
-        )
+        add_slopes(ctx.features, upstream[0], d_weights)
         return d_weights, None
 
 

@@ -17,6 +17,7 @@ from headrace.training.ranks.exchange import Exchange
 _TIMED_TEXTS = 2048
 _ROUNDS = 5
 _LONG_WORDS = 256
+_TEXTS_AT_ONCE = 256
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +32,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(backend: Backend, original: Network, rows: Rows, exchange: Exchange) -> Examined:
     """Answer this rank's ``rows`` twice, and gather what all ranks answered."""
-    best = np.argmax(float_logits(original, rows.texts), axis=1)
+    pieces = (rows.texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(rows), _TEXTS_AT_ONCE))
+    best = [place for piece in pieces for place in np.argmax(float_logits(original, piece), axis=1)]
     own = Examined(
         truth=rows.labels,
         answers=answer_scored(backend, rows.texts),

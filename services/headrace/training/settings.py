@@ -29,6 +29,9 @@ class TrainerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where artifacts and checkpoints go: a folder or URI that all trainers, ranks and workers reach."""
     labels: tuple[str, ...] = ()
     """The labels that are allowed; empty allows every label, so that a class is new by being published."""
+    max_labels: Positive = 10_000
+    """Labels that a version may have at most. With more no training begins, until trainer.labels names the right ones
+    or this is raised: memory and time of a training grow with them."""
     max_text_bytes: Positive = 64 * 1024
     """Longest labelled text, in bytes of UTF-8; longer ones go to the dead letters."""
     least_rows: Positive = 200

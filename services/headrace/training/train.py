@@ -26,7 +26,8 @@ from headrace.training.compress.curve import Curve, Point
 from headrace.training.compress.plan import Budget
 from headrace.training.dataset import Rows
 from headrace.training.fit_convolution import ConvolutionFit, fresh_network
-from headrace.training.material import Material, fit_wide_part, prepare
+from headrace.training.limits import Sizes, require_memory, training_bytes
+from headrace.training.material import MOST_CELLS, Material, fit_wide_part, prepare
 from headrace.training.ranks.checkpoint import Checkpoints
 from headrace.training.ranks.exchange import Exchange
 from headrace.training.ranks.parts import Parts
@@ -58,8 +59,11 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """Who is told what: each ``epoch`` of the search, each ``point`` that compression tried, and of each epoch of the
-    ``refit`` its number and how many there will be.
+    ``refit`` its number and how many there will be. Before all of them ``memory`` is told how many bytes a rank takes
+    and how many it may.
     """
+
+    memory: Callable[[int, int], None] = lambda *_: None
 
     epoch: Callable[[Epoch], None] = lambda _: None
     point: Callable[[Point], None] = lambda _: None
@@ -93,6 +97,7 @@ def train(
     budget: Budget | None = None,
     accept: float | None = None,
     steps: Steps = Steps(),  # noqa: B008 - frozen
+    free: int | None = None,
 ) -> Trained:
     """Train with ``recipe``, each rank on its ``parts``; the network is the same on every rank.
 
@@ -101,13 +106,14 @@ def train(
     Two fits. The first, on the training rows, is followed on the validation rows to find how many epochs the
     convolution takes and what each part's logits are multiplied by; with a ``budget``, what can be pruned; and the
     score that the share ``accept`` of these rows reaches. The second fits both parts afresh on training and validation
-    rows together, with these numbers. ``clock``, in seconds, only tells how fast a network is. Raises DatasetError for
-    fewer than two classes.
+    rows together, with these numbers. ``clock``, in seconds, only tells how fast a network is. ``free``: how many
+    bytes of memory this rank may take. Raises DatasetError for fewer than two classes, and on every rank where one
+    would take more memory than it may.
     """
     if len(parts.labels) < 2:
         raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
     with _deterministic(recipe.threads):
-        searched = _search(parts, recipe, exchange, checkpoints, steps)
+        searched = _search(parts, recipe, exchange, checkpoints, steps, free)
         chosen = best_epoch(searched.epochs)
         compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
         settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
@@ -133,8 +139,12 @@ def train(
     )
 
 
-def _search(parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps) -> _Searched:
+def _search(
+    parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps, free: int | None
+) -> _Searched:
     material = prepare(parts.split.train, parts.labels, recipe, exchange)
+    if free is not None:
+        _require_memory(material, parts, recipe, exchange, steps, free)
     wide = fit_wide_part(material, recipe, exchange)
     valid = prepare(parts.split.valid, parts.labels, recipe, exchange, material.vocabulary)
     rows = Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets))
@@ -159,6 +169,26 @@ def _search(parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Check
         material=material,
         targets=valid.targets,
     )
+
+
+def _require_memory(
+    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
+) -> None:
+    """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
+    kept, labels, texts = material.vocabulary, len(parts.labels), len(parts.split.train)
+    more = 1 + len(parts.split.valid) / max(1, texts)
+    sizes = Sizes(
+        columns=min(round(more * kept.columns), MOST_CELLS // labels),
+        words=round(more * len(kept.words)),
+        labels=labels,
+        texts=round(more * texts),
+        features=round(more * 2 * len(material.texts.hashes)),
+        valid=len(parts.split.valid),
+    )
+    need = training_bytes(sizes, recipe)
+    steps.memory(need, free)
+    for told in exchange.gather((need, free), tuple[int, int]):
+        require_memory(*told, labels)
 
 
 def _settle(

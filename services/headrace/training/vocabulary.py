@@ -46,14 +46,25 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 def choose_vocabulary(
-    texts: HashedTexts, exchange: Exchange, *, max_words: int, max_bigrams: int, least_bigram_count: int
+    texts: HashedTexts,
+    exchange: Exchange,
+    *,
+    max_words: int,
+    max_bigrams: int,
+    least_bigram_count: int,
+    max_columns: int | None = None,
 ) -> Vocabulary:
-    """The most frequent words and pairs of neighbours of all ranks' ``texts``; of equal counts the lower hash first."""
+    """The most frequent words and pairs of neighbours of all ranks' ``texts``; of equal counts the lower hash first.
+
+    With ``max_columns`` no more are kept than fit these columns, words before pairs; one word always.
+    """
     pairs = pair_hashes(texts.hashes)[adjacent(texts.starts)]
-    return Vocabulary(
-        words=_most_frequent(texts.hashes, exchange, max_words, least_count=1),
-        bigrams=_most_frequent(pairs, exchange, max_bigrams, least_bigram_count),
-    )
+    words = _most_frequent(texts.hashes, exchange, max_words, least_count=1)
+    bigrams = _most_frequent(pairs, exchange, max_bigrams, least_bigram_count)
+    if max_columns is not None:
+        words = words[: max(1, max_columns - FIRST_WORD_ROW)]
+        bigrams = bigrams[: max(0, max_columns - FIRST_WORD_ROW - len(words))]
+    return Vocabulary(words=words, bigrams=bigrams)
 
 
 def _most_frequent(hashes: NDArray[np.uint64], exchange: Exchange, most: int, least_count: int) -> NDArray[np.uint64]:

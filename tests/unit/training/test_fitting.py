@@ -12,7 +12,7 @@ from headrace.model.wide import wide_features, wide_logits
 from headrace.training.assembling import assemble_network
 from headrace.training.blend import Shares, fit_shares
 from headrace.training.fit_convolution import convolution_logits
-from headrace.training.fit_wide import WideWeights, fit_wide, log_count_ratios
+from headrace.training.fit_wide import WideWeights, class_counts, fit_wide, log_count_ratios
 from headrace.training.ranks.exchange import Alone, Exchange
 from headrace.training.recipe import WideRecipe
 from headrace.training.vocabulary import choose_vocabulary, hash_all
@@ -137,7 +137,7 @@ def test_log_count_ratios_are_those_of_the_paper_for_two_classes():
     texts = hash_all(["good good wine", "good", "bad wine"], MAX_TOKENS)
     vocabulary = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=0, least_bigram_count=1)
     features = wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
-    ratios = log_count_ratios(features, np.array([0, 0, 1]), vocabulary.columns, 2, Alone())
+    ratios = log_count_ratios(class_counts(features, np.array([0, 0, 1]), vocabulary.columns, 2, Alone()))
 
     place = 2 + vocabulary.words.tolist().index(hash_all(["good"], 1).hashes[0])
     # Presence counts, each feature smoothed by one; five columns with padding and unknown.
@@ -150,7 +150,7 @@ def test_the_wide_part_learns_and_stays_at_its_prior_when_pulled_hard():
     targets = np.array([0, 0, 1, 1] * 5)
     vocabulary = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=9, least_bigram_count=1)
     features = wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
-    ratios = log_count_ratios(features, targets, vocabulary.columns, 2, Alone())
+    ratios = log_count_ratios(class_counts(features, targets, vocabulary.columns, 2, Alone()))
 
     free = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=0.01), Alone())
     held = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=1e6), Alone())
@@ -206,3 +206,27 @@ def test_ranks_agree_on_the_vocabulary_and_the_wide_part_of_all_their_texts(shar
         assert kept.bigrams.tolist() == alone.bigrams.tolist()
         assert torch.equal(found.weights, ranks[0][1].weights)
         torch.testing.assert_close(found.weights, weights.weights, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_logits_in_pieces_and_ranks_give_the_fit_of_all_texts_at_once(monkeypatch, whole):
+    if not whole:
+        monkeypatch.setattr("headrace.training.fit_wide.FITTED_WHOLE", 1)
+    texts = ["good wine", "good water", "bad wine", "bad water", "not good"] * 4
+    targets = np.array([0, 0, 1, 1, 2] * 4)
+
+    def fit(exchange: Exchange):
+        own = slice(exchange.rank, None, exchange.world)
+        hashed = hash_all(texts[own], MAX_TOKENS)
+        kept = choose_vocabulary(hashed, exchange, max_words=9, max_bigrams=9, least_bigram_count=1)
+        features = wide_features(hashed.hashes, hashed.starts, kept.words, kept.bigrams)
+        return fit_wide(features, targets[own], kept.columns, 3, WideRecipe(), exchange)
+
+    alone = fit(Alone())
+    ranks = run_ranks(2, fit)
+    monkeypatch.setattr("headrace.training.fit_wide.LOGITS_AT_ONCE", 7)
+    pieces = fit(Alone())
+
+    assert torch.equal(ranks[0].weights, ranks[1].weights)
+    for found in (pieces, *ranks):
+        torch.testing.assert_close(found.weights, alone.weights, rtol=1e-2, atol=1e-3)

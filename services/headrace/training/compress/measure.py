@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from headrace.training.ranks.exchange import Exchange
 
 _TIMED_TEXTS = 1024
 _ROUNDS = 3
+_TEXTS_AT_ONCE = 256
+
+T = TypeVar("T")
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +51,9 @@ def score_quantized(
     backend.warm()
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return _score(
-        backend.logits(encoded) * artifact.network.unit,
+        (backend.logits(piece) * artifact.network.unit for piece in _pieces(encoded)),
         targets,
+        len(network.labels),
         exchange,
         size=artifact.size,
         latency_us=exchange.gather(_latency_us(backend, encoded[:_TIMED_TEXTS], clock), float)[0],
@@ -68,8 +72,8 @@ def _latency_us(backend: Backend, texts: Sequence[bytes], clock: Callable[[], fl
 
 def score_float(network: Network, texts: Sequence[str], targets: NDArray[np.int64], exchange: Exchange) -> Score:
     """The network as it was trained."""
-    logits = float_logits(network, texts).astype(np.float64)
-    return _score(logits, targets, exchange, size=float_bytes(network), latency_us=None)
+    logits = (float_logits(network, piece).astype(np.float64) for piece in _pieces(texts))
+    return _score(logits, targets, len(network.labels), exchange, size=float_bytes(network), latency_us=None)
 
 
 def float_bytes(network: Network) -> int:
@@ -78,27 +82,35 @@ def float_bytes(network: Network) -> int:
     return sum(array.nbytes for array in (*arrays, *network.filters))
 
 
+def _pieces(texts: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE))
+
+
 def _score(
-    logits: NDArray[np.floating[Any]],
+    logits: Iterable[NDArray[np.floating[Any]]],
     targets: NDArray[np.int64],
+    labels: int,
     exchange: Exchange,
     *,
     size: int,
     latency_us: float | None,
 ) -> Score:
-    labels = logits.shape[1]
-    shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
-    losses = np.log(np.exp(shifted).sum(axis=1)) - own
+    """``logits`` float64[texts, C] come in pieces, which together are of all texts that ``targets`` are of."""
+    losses, answers, first = np.empty(len(targets)), np.empty(len(targets), np.int64), 0
+    for piece in logits:
+        texts = slice(first, first + len(piece))
+        shifted = piece - piece.max(axis=1, keepdims=True)
+        own = np.take_along_axis(shifted, targets[texts, None], axis=1)[:, 0]
+        losses[texts] = np.log(np.exp(shifted).sum(axis=1)) - own
+        answers[texts] = piece.argmax(axis=1)
+        first += len(piece)
     loss, rows = exchange.sum(np.array([losses.sum(), float(len(targets))]))
-    cells = targets * labels + logits.argmax(axis=1)
-    confusion = exchange.sum(np.bincount(cells, minlength=labels * labels)).reshape(labels, labels)
-    return Score(macro_f1=_macro_f1(confusion), cross_entropy=float(loss / rows), size=size, latency_us=latency_us)
+    right = targets[answers == targets]
+    counts = exchange.sum(np.stack([np.bincount(of, minlength=labels) for of in (targets, answers, right)]))
+    return Score(macro_f1=_macro_f1(*counts), cross_entropy=float(loss / rows), size=size, latency_us=latency_us)
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    """The mean of F1 over the classes that occur among labels (rows); answers are columns."""
-    support = confusion.sum(axis=1)
+def _macro_f1(support: NDArray[np.int64], answered: NDArray[np.int64], right: NDArray[np.int64]) -> float:
+    """The mean of F1 over the classes that occur among labels, from each class's counts."""
     occurs = support > 0
-    either = (support + confusion.sum(axis=0))[occurs]
-    return float((2 * np.diagonal(confusion)[occurs] / either).mean())
+    return float((2 * right[occurs] / (support + answered)[occurs]).mean())

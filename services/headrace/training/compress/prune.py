@@ -16,6 +16,8 @@ from headrace.training.compress.counts import Counts, without_words
 from headrace.training.compress.low_rank import with_dimensions
 from headrace.training.compress.plan import Plan
 
+_CELLS_AT_ONCE = 2**20
+
 
 def apply_plan(network: Network, plan: Plan, counts: Counts) -> Network:
     """What ``plan`` keeps of ``network``, by falling training frequency as before; ``counts`` are of this network.
@@ -34,8 +36,13 @@ def _importance(weights: NDArray[np.float32], occurrences: NDArray[np.int64]) ->
 
 
 def _spread(weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    centred = weights - weights.mean(axis=1, keepdims=True)
-    spread: NDArray[np.float64] = np.linalg.norm(centred.astype(np.float64), axis=1)
+    spread = np.empty(len(weights))
+    # In pieces: the copies in float64 of a table for many labels would be the largest of a training.
+    count = max(1, _CELLS_AT_ONCE // weights.shape[1])
+    for first in range(0, len(weights), count):
+        rows = weights[first : first + count]
+        centred = rows - rows.mean(axis=1, keepdims=True)
+        spread[first : first + count] = np.linalg.norm(centred.astype(np.float64), axis=1)
     return spread
 
 

@@ -60,6 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What the digest of their texts has to be, where it matters: to make a version again."""
     follow_lengths: bool = False
     """Whether the recipe's max_tokens is raised to the lengths of the texts."""
+    max_labels: int | None = None
+    """Labels that there may be at most."""
     accept: float | None = None
     """Share of in-scope texts that the abstention threshold lets through; None gives no threshold."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -23,6 +24,7 @@ from headrace.training.compress.measure import float_bytes
 from headrace.training.compress.picture import draw
 from headrace.training.examining import latency_us, longest_us
 from headrace.training.lengths import Lengths, follow_lengths
+from headrace.training.limits import check_labels, free_memory
 from headrace.training.packing import Packed, lineage_of, pack
 from headrace.training.ranks.agreeing import agree
 from headrace.training.ranks.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
@@ -53,13 +55,15 @@ def run(
     holdout: str | None = None,
     holdout_reading: Reading = Reading(),  # noqa: B008 - frozen
     resumes: bool = True,
+    memory: Callable[[], int] = free_memory,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
     ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any; all
     files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
     be the job's. A rank that is started again goes on from the last checkpoint; where none will
-    be, because ``resumes`` is false, none is kept. Raises DatasetError for rows that can't
+    be, because ``resumes`` is false, none is kept. ``memory`` tells how many bytes are free on this
+    machine. Raises DatasetError for rows that can't
     be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
@@ -72,6 +76,7 @@ def run(
     checkpoints = StoredCheckpoints(job.checkpoints, exchange, places) if resumes else NoCheckpoints()
     aside = _holdout(job, holdout, holdout_reading, cluster, exchange, splitting, checkpoints)
     parts = read_parts(job.source, cluster, exchange, splitting, aside)
+    check_labels(parts.labels, job.max_labels)
 
     def tell(name: str, **fields: Any) -> None:
         if exchange.rank == 0:
@@ -98,10 +103,13 @@ def run(
         budget=job.budget,
         accept=job.accept,
         steps=Steps(
+            memory=lambda need, free: tell("training.memory", bytes=need, free_bytes=free),
             epoch=lambda epoch: tell("training.epoch", **msgspec.to_builtins(epoch)),
             point=lambda point: tell("training.compressed", **msgspec.to_builtins(point)),
             refit=lambda number, total: tell("training.refit", number=number, total=total),
         ),
+        # Ranks of one machine share what it has.
+        free=memory() // exchange.gather(platform.node(), str).count(platform.node()),
     )
     packed = pack(
         trained,

@@ -61,4 +61,5 @@ def job_of(
         split=Splits(settings.split_key, settings.previous_split_key).current.id,
         holdout=holdout,
         accept=settings.accept,
+        max_labels=settings.max_labels,
     )
