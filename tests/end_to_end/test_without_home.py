@@ -22,7 +22,7 @@ from headrace.kafka.brokers.process import BrokerStartError
 from headrace_load.waiting import slowness, until
 from tests.end_to_end.test_load_commands import WORKLOAD
 from tests.support.demos import COLUMNS, audit, write_texts
-from tests.support.nobody import NOBODY, WITHOUT_ENTRY, as_user, headrace_as, sealed
+from tests.support.nobody import NOBODY, WITHOUT_ENTRY, as_user, headrace_as, needs_children, sealed
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version
 
@@ -198,6 +198,7 @@ async def test_apache_kafka_starts_without_a_home(folder):
 
 @pytest.mark.slow
 def test_the_demo_is_shown_without_a_home_and_keeps_its_model_beside_what_is_temporary(folder):
+    needs_children(NOBODY)
     write_texts(folder / "texts.jsonl", 300)
     asked = ("--data", "texts.jsonl", *COLUMNS, "--seconds", "2", "--rate", "50")
     command = headrace_as(NOBODY, "demo", *asked, HOME="/nonexistent", TMPDIR=str(folder))
@@ -210,6 +211,7 @@ def test_the_demo_is_shown_without_a_home_and_keeps_its_model_beside_what_is_tem
 
 @pytest.mark.slow
 def test_a_load_is_run_and_drawn_without_a_home(folder):
+    needs_children(NOBODY)
     random_version(3, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)
     (folder / "w.toml").write_text(WORKLOAD)

@@ -33,11 +33,12 @@ _HOMES = (
 
 
 # What other mounts there are, such as /dev and /proc, stay as they are: only these folders could hold files of ours.
+# Entered again, the working folder is that of the new mount.
 _SEAL = """
 mount --make-rprivate / &&
 { [ -z "$1" ] || mount --bind "$1" "$1"; } &&
 for at in / /tmp /var/tmp; do ! mountpoint -q "$at" || mount -o remount,bind,ro "$at" || exit 1; done &&
-shift && exec "$@"
+shift && cd "$PWD" && exec "$@"
 """
 
 
@@ -46,6 +47,13 @@ def sealed(command: list[str], writable: Path | None = None) -> list[str]:
     if not _may_mount():
         pytest.skip("nothing may be mounted here, not even for one process")
     return ["unshare", "--mount", "sh", "-c", _SEAL, "sh", "" if writable is None else str(writable), *command]
+
+
+def needs_children(user: int) -> None:
+    """Skip a test whose command starts others by this Python, where that lies in a folder that only root can enter."""
+    look = "import shutil, sys; sys.exit(shutil.which(sys.executable) is None)"
+    if subprocess.run(as_user(user, sys.executable, "-c", look), check=False).returncode:
+        pytest.skip(f"user {user} may not start {sys.executable}, which the command starts again")
 
 
 @cache

@@ -92,6 +92,7 @@ def train(
     from headrace.files.table import Reading, read_file
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
+    from headrace.security.kept_folder import keep_what_matplotlib_caches
     from headrace.security.private_folder import PrivateFolder, temporary_folder
     from headrace.terminal import Terminal
     from headrace.training.compress.plan import Budget
@@ -99,6 +100,7 @@ def train(
     from headrace.training.recipe import adapted
     from headrace.training.splitting import Splits
 
+    keep_what_matplotlib_caches(os.environ)
     console = Terminal()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
