@@ -492,6 +492,6 @@ def test_a_trainer_whose_topics_are_gone_waits_for_them_and_starts_from_what_the
         await world.until(lambda: world.trainers["t0"].unready is None)
         await world.label("d", "e", "f", "g")
         await world.until(lambda: len(world.launched) > before)
-        assert all(one.begin == 0 for one in world.launched[-1].source.ranges)
+        assert all(one.first == 0 for one in world.launched[-1].source.ranges)
 
     play()
