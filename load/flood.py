@@ -27,15 +27,12 @@ from rich.console import Console
 
 from headrace_load.audit import Audit, audited
 from headrace_load.contender import Contender, WorkerProgram
-from headrace_load.measure.columns import STATUSES
-from headrace_load.measure.drained import drained
-from headrace_load.measure.gathered import Gathered
-from headrace_load.measure.joined import Rows, join, keys
+from headrace_load.measure.columns import STATUSES, Columns, join, keys
+from headrace_load.measure.course import Setting, drained
+from headrace_load.measure.judging import Gathered
 from headrace_load.measure.machine import machine
-from headrace_load.measure.setting import Setting
-from headrace_load.place import Asked, Place, place
+from headrace_load.place import Asked, Place, make_topics, place, remove_topics, starter
 from headrace_load.progress import Progress
-from headrace_load.started import make_topics, remove_topics, starter
 from headrace_load.system import System
 from headrace_load.workload.rubbish import judge
 from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
@@ -180,7 +177,7 @@ async def drain(
     return _judged(found), letters
 
 
-async def dead_letters(system: System, numbers: int, failed: Rows) -> Letters:
+async def dead_letters(system: System, numbers: int, failed: Columns) -> Letters:
     """Read the dead letters of ``numbers`` partitions, and hold them against the places of the ``failed`` requests."""
     by_reason: Counter[str] = Counter()
     places: list[tuple[int, int]] = []
@@ -241,8 +238,8 @@ def _statuses(found: Gathered) -> np.ndarray:
     return np.where(first >= 0, found.answered["status"][np.maximum(first, 0)], -1)
 
 
-def _failed(found: Gathered) -> Rows:
-    failed: Rows = found.sent[_statuses(found) == STATUSES.index("failed")]
+def _failed(found: Gathered) -> Columns:
+    failed: Columns = found.sent[_statuses(found) == STATUSES.index("failed")]
     return failed
 
 

@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Struct
 from rich.console import Console
 
+from headrace_load.comparison import Runner
 from headrace_load.contender import Contender, WorkerProgram
 from headrace_load.place import Asked, Place, place
 from headrace_load.result import Result
-from headrace_load.runs import Runner
 from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, Workload, ZipfKeys
 from headrace_load.workload.texts import load_texts
 from load.made import made_artifact

@@ -18,7 +18,7 @@ from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
-from headrace.ports import free_ports
+from headrace.process.ports import free_ports
 from headrace_load.waiting import within
 from load.chaos.proxy import Proxy, proxied
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, Producer
-from headrace.registry import history
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry import models_log
+from headrace.registry.models_log import ModelsWriter
 from headrace_load.system import System
 from headrace_schemas.records import ModelsRecord
 
@@ -22,7 +22,7 @@ async def models_records(system: System, kind: type[T]) -> list[T]:
     Rubbish is passed over. Raises a KafkaError.
     """
     cluster = AioKafkaCluster(system.kafka_settings())
-    return [record async for _, record in history.models_records(cluster, system.models, kind)]
+    return [record async for _, record in models_log.models_records(cluster, system.models, kind)]
 
 
 async def publish(system: System, *records: ModelsRecord) -> None:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_load.measure.answers import ROWS, reading, tail
-from headrace_load.measure.children import Measuring, MeasuringError
-from headrace_load.measure.columns import ANSWERED
+from headrace_load.measure.columns import ANSWERED, read_rows
 from headrace_load.measure.job import Read, Stop
-from headrace_load.measure.producers import Producers, producing
-from headrace_load.measure.rows import read_rows
+from headrace_load.measure.processes import Measuring, MeasuringError, Producers, producing
 from headrace_load.system import System
 from headrace_load.waiting import within
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys

@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 
 from headrace.client import Client, Published
-from headrace_load.measure.columns import ANSWERED, SENT, STATUSES
-from headrace_load.measure.joined import Answers, Rows, join, keys
+from headrace_load.measure.columns import ANSWERED, SENT, STATUSES, Answers, Columns, join, keys
 
 QUIET_S = 5.0
 
@@ -47,7 +46,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Audit:
+def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int) -> Audit:
     """Audit rows of columns.SENT against rows of columns.ANSWERED, of which the log held ``records``.
 
     Every acknowledged request must be answered; one that is rubbish only where the answers are headrace's, which
@@ -76,7 +75,7 @@ def audited(sent: Rows, answered: Rows, answers: Answers, *, records: int) -> Au
     )
 
 
-def _out_of_order(answered: Rows) -> int:
+def _out_of_order(answered: Columns) -> int:
     """Answers that stand behind one to a later request of their partition."""
     count = 0
     for partition in np.unique(answered["partition"]):

@@ -8,21 +8,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headrace import logs
 from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
-from headrace.security.kept_folder import keep_what_matplotlib_caches
+from headrace.process import logs
+from headrace.security.private_folder import keep_what_matplotlib_caches
 
 TABLE = {
     "run": Mounted("headrace_load.commands.run:run", "One run of a workload."),
     "drain": Mounted("headrace_load.commands.comparing:drain", "Empty a backlog, contenders in turn."),
     "sweep": Mounted("headrace_load.commands.sweep:sweep", "The highest rate that keeps p99 under a bound."),
-    "soak": Mounted("headrace_load.commands.soak:soak", "One long run: does memory grow, does latency drift?"),
+    "soak": Mounted("headrace_load.commands.swap:soak", "One long run: does memory grow, does latency drift?"),
     "compare": Mounted(
         "headrace_load.commands.comparing:compare", "Contenders in turn, and how sure their differences are."
     ),
     "swap": Mounted("headrace_load.commands.swap:swap", "Move an alias under load, and look at the waits beside it."),
     "record": Mounted("headrace_load.commands.record:record", "Make a workload from a live topic."),
-    "report": Mounted("headrace_load.commands.report:report", "Make the page and the pictures of a result again."),
+    "report": Mounted("headrace_load.commands.record:report", "Make the page and the pictures of a result again."),
 }
 
 

@@ -8,7 +8,7 @@ from headrace.client import KafkaError
 from headrace.files.output import OutputError
 from headrace.security.private_folder import NoFolderError
 from headrace_load.contender import ContenderError
-from headrace_load.measure.children import MeasuringError
+from headrace_load.measure.processes import MeasuringError
 from headrace_load.place import PlaceError
 from headrace_load.processes import ProgramError
 from headrace_load.result import ResultError

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
-from headrace.child_process import ending_with_parent
+from headrace.process.child_process import ending_with_parent
 
 STOP_S = 40.0
 """Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""

@@ -9,10 +9,8 @@ from aiokafka import AIOKafkaConsumer
 
 from headrace.security.private_folder import temporary_folder
 from headrace_load.contender import Contender
-from headrace_load.measure.drained import drained
+from headrace_load.measure.course import Setting, drained, streamed
 from headrace_load.measure.judging import judged
-from headrace_load.measure.setting import Setting
-from headrace_load.measure.streamed import streamed
 from headrace_load.progress import Progress
 from headrace_load.result import Result
 from headrace_load.system import Start, System

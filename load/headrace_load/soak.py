@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from scipy import stats
 
-from headrace_load.intervals import CONFIDENCE
+from headrace_load.comparison import CONFIDENCE
 from headrace_load.result import Result, Second
 
 FORMAT = "headrace-load/soak/1"

@@ -21,12 +21,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import msgspec
 
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.job import FileSource, Job, read_outcome
+from headrace.learning.distributed.rank import run
+from headrace.learning.fit.hyperparameters import adapted
 from headrace.model.artifact import load, save
 from headrace.model.places import places_of
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.job import FileSource, Job, read_outcome
-from headrace.training.ranks.rank import run
-from headrace.training.recipe import adapted
 
 FILTERS = 100
 EPOCHS = 3

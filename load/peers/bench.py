@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
+from headrace_load.comparison import differences
 from headrace_load.contender import Contender
-from headrace_load.intervals import differences
 from headrace_load.result import Comparison, Result
 from headrace_load.workload.spec import Backlog, FileTexts, Poisson, Workload
 from load.peers.contenders import Drained, echo

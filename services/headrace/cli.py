@@ -11,11 +11,11 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
-from headrace import logs
 from headrace.commands.common import Bootstrap, Invocation, LogLevel
 from headrace.core.errors import UserError, with_notes
 from headrace.core.printable import printable
 from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
+from headrace.process import logs
 
 COMMANDS = {
     "demo": Mounted("headrace.commands.demo:demo", "See it all at work: broker, training, two workers, live figures."),

@@ -21,23 +21,23 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from headrace.demo.texts import read_bbc_news
 from headrace.files.errors import DatasetError
+from headrace.learning.compress.plan import Budget
+from headrace.learning.data.files import Rows, read_rows
+from headrace.learning.data.split import Split, split
+from headrace.learning.data.validation import clean
+from headrace.learning.distributed.checkpoint import NoCheckpoints
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.shards import whole as parts_of
+from headrace.learning.evaluate import answer
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.fit.train import Trained, train
+from headrace.learning.package import Packed, lineage_of, pack
+from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
-from headrace.training.answering import answer
-from headrace.training.bbc_news import read_bbc_news
-from headrace.training.cleaning import clean
-from headrace.training.compress.plan import Budget
-from headrace.training.dataset import Rows, read_rows
-from headrace.training.packing import Packed, lineage_of, pack
-from headrace.training.ranks.checkpoint import NoCheckpoints
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.parts import whole as parts_of
-from headrace.training.recipe import Recipe
-from headrace.training.report import compare
-from headrace.training.splitting import Split, split
-from headrace.training.train import Trained, train
 
 BBC_NEWS = "bbc_news"
 SETS = ("trec6", "sst2", "mr", "banking77", "clinc150", "sms_spam", "ag_news", "thucnews_titles", BBC_NEWS)

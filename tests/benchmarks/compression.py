@@ -23,17 +23,16 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.files.errors import DatasetError
+from headrace.learning.compress.curve import Curve, draw, figures
+from headrace.learning.compress.plan import Budget
+from headrace.learning.data.files import Rows
+from headrace.learning.evaluate import latency_us
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network, float_logits
 from headrace.model.quantizing import quantize
-from headrace.training.compress.curve import Curve, figures
-from headrace.training.compress.picture import draw
-from headrace.training.compress.plan import Budget
-from headrace.training.dataset import Rows
-from headrace.training.examining import latency_us
-from headrace.training.recipe import Recipe
-from headrace.training.report import compare
 from tests.benchmarks.accuracy import SETS, Outcome, measure, read_set
 from tests.benchmarks.accuracy import columns as accuracy_columns
 

@@ -25,19 +25,19 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.files.errors import DatasetError
+from headrace.learning.calibration import calibration_error
+from headrace.learning.data.files import Rows, read_rows
+from headrace.learning.data.split import split
+from headrace.learning.data.validation import clean
+from headrace.learning.distributed.checkpoint import NoCheckpoints
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.shards import whole
+from headrace.learning.evaluate import answer_scored
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.fit.train import Trained, train
+from headrace.learning.package import lineage_of, pack
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import float_logits
-from headrace.training.answering import answer_scored
-from headrace.training.calibration import calibration_error
-from headrace.training.cleaning import clean
-from headrace.training.dataset import Rows, read_rows
-from headrace.training.packing import lineage_of, pack
-from headrace.training.ranks.checkpoint import NoCheckpoints
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.parts import whole
-from headrace.training.recipe import Recipe
-from headrace.training.splitting import split
-from headrace.training.train import Trained, train
 
 SET = "clinc150"
 UNKNOWN = "oos"

@@ -26,12 +26,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from headrace.commands.launching import allowing
+from headrace.commands.rank import allowing
+from headrace.learning.distributed.job import FileSource, Job, Outcome
+from headrace.learning.distributed.launch import Nodes, launch
+from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
-from headrace.training.ranks.job import FileSource, Job, Outcome
-from headrace.training.ranks.launch import Nodes, launch
-from headrace.training.recipe import Recipe
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 ENDPOINT = f"{ADDRESSES[0]}:29400"

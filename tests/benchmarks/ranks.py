@@ -27,13 +27,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from headrace.commands.launching import allowing
+from headrace.commands.rank import allowing
+from headrace.learning.compress.plan import Budget
+from headrace.learning.distributed.job import FileSource, Job
+from headrace.learning.distributed.launch import launch
+from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
-from headrace.training.compress.plan import Budget
-from headrace.training.ranks.job import FileSource, Job
-from headrace.training.ranks.launch import launch
-from headrace.training.recipe import Recipe
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from headrace.inference.compute import Computed
 from headrace.kafka.interface import FetchedRecord
 from headrace.model.backends.interface import Backend, open_backend
+from headrace.worker.stages.compute import Computed
 from headrace_schemas.codec import MAX_TEXT_BYTES, decode_result
 from headrace_schemas.paths import RequestShape
 from tests.support.bombs import BOMBS, RAISED, headers_of

@@ -13,12 +13,12 @@ import zlib
 import pytest
 
 from headrace.client import Published
-from headrace.registry.loading import load_version
-from headrace.training.ranks.agreeing import agree
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.job import TopicSource
-from headrace.training.ranks.labels import read_partitions
-from headrace.training.splitting import UNKEYED
+from headrace.learning.data.split import UNKEYED
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.job import TopicSource
+from headrace.learning.distributed.labels import read_partitions
+from headrace.learning.distributed.merge import agree
+from headrace.registry.versions import load_version
 from headrace_load.audit import audit
 from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label

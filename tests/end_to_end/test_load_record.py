@@ -13,8 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import TopicSpec
 from headrace.kafka.settings import KafkaSettings
-from headrace_load.workload.recorded import read_recording
-from headrace_load.workload.recording import RecordingError, record
+from headrace_load.workload.recording import RecordingError, read_recording, record
 from headrace_load.workload.requests import requests
 from headrace_load.workload.spec import (
     Backlog,

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from headrace_load.contender import Contender, Program
-from headrace_load.measure.joined import join
+from headrace_load.measure.columns import join
+from headrace_load.measure.course import Setting, streamed
 from headrace_load.measure.judging import judged
-from headrace_load.measure.setting import Setting
-from headrace_load.measure.streamed import streamed
+from headrace_load.place import make_topics
 from headrace_load.processes import child
 from headrace_load.run import run
-from headrace_load.started import make_topics
 from headrace_load.system import Running, prefixed
 from headrace_load.workload.spec import Constant, MadeTexts, Workload
 from tests.support.waiting import until

@@ -20,13 +20,13 @@ from aiokafka import AIOKafkaProducer
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
+from headrace.learning.distributed.job import FileSource, Job, Outcome, TopicSource
+from headrace.learning.distributed.labels import read_partitions
+from headrace.learning.distributed.launch import Nodes, TrainingFailedError, launch
+from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe
 from headrace.model.places import places_of
-from headrace.ports import free_ports
+from headrace.process.ports import free_ports
 from headrace.security.private_folder import PrivateFolder
-from headrace.training.ranks.job import FileSource, Job, Outcome, TopicSource
-from headrace.training.ranks.labels import read_partitions
-from headrace.training.ranks.launch import Nodes, TrainingFailedError, launch
-from headrace.training.recipe import ConvolutionRecipe, Recipe
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
 from tests.support.waiting import until

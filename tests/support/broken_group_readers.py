@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from headrace.client import Answer, GroupReader
+from headrace.client.group_reading import Share, Shares
 from headrace.client.reading import CHUNK
-from headrace.client.shares import Share, Shares
 from headrace.core.answer_log import Place, encode_metadata
 from headrace.kafka.interface import Record
 

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from headrace.core.resume import Facts, Resume, decide
-from headrace.inference.encode import Encoded
-from headrace.inference.fetch import Fetcher
-from headrace.inference.partition import Partition
-from headrace.inference.publish import Publisher
-from headrace.inference.resume import Resumer
-from headrace.inference.service import Worker
 from headrace.kafka.interface import Outgoing, Record, TopicPartition
+from headrace.worker.partitions.partition import Partition
+from headrace.worker.partitions.resume import Resumer
+from headrace.worker.stages.encode import Encoded
+from headrace.worker.stages.fetch import Fetcher
+from headrace.worker.stages.publish import Publisher
+from headrace.worker.worker import Worker
 from headrace_schemas.codec import decode_result, encode_result
 
 

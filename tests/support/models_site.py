@@ -10,14 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace import cli
-from headrace.commands.models import opening
+from headrace.commands.models import topics
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.quantizing import quantize
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord
 from tests.support.networks import random_network
 
@@ -34,7 +33,7 @@ class Site:
         self.cluster = MemoryCluster(SystemClock())
         for name in (MODELS, WORKERS):
             self.cluster.create_topic(TopicSpec(name=name, partitions=1))
-        monkeypatch.setattr(opening, "cluster_of", lambda settings: self.cluster)
+        monkeypatch.setattr(topics, "cluster_of", lambda settings: self.cluster)
         monkeypatch.chdir(folder)
         # So what is published lies in the store already.
         monkeypatch.setenv("HEADRACE_TRAINER__STORE", str(folder))

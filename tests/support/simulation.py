@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from headrace.core.answer_log import PartitionReader
+from headrace.core.poison_pills import DEATHS_ALLOWED
 from headrace.core.resume import look_back
-from headrace.core.suspects import DEATHS_ALLOWED
-from headrace.inference.infer import Model
-from headrace.inference.service import Worker, WorkerTopics
-from headrace.inference.settings import WorkerSettings
 from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
 from headrace.kafka.interface import Outgoing, Producer, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
-from headrace.metrics import WorkerMetrics
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsWriter
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.settings import WorkerSettings
+from headrace.worker.stages.infer import Model
+from headrace.worker.worker import Worker, WorkerTopics
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ModelAlias, ModelVersion, Status

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from headrace.core.breaker import Breaker
-from headrace.inference.batch import Batch, Slice
-from headrace.inference.compute import Computed, compute
-from headrace.inference.decode import admit
-from headrace.inference.encode import Style
-from headrace.inference.infer import Model
-from headrace.inference.partition import Partition
-from headrace.inference.serving import Served
 from headrace.kafka.interface import Record, TopicPartition
 from headrace.model.backends.interface import Backend
+from headrace.worker.partitions.partition import Partition
+from headrace.worker.stages.batch import Batch, Slice
+from headrace.worker.stages.compute import Computed, compute
+from headrace.worker.stages.decode import admit
+from headrace.worker.stages.encode import Style
+from headrace.worker.stages.infer import Model
+from headrace.worker.versions.serving import Served
 from headrace_schemas.headers import JSON
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 

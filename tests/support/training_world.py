@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from headrace.kafka.dead_letters import keep_whole
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.keeping import keep_whole
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
+from headrace.learning.distributed.job import Job, Outcome, TopicSource
+from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace.model.signing import Seals, Sign, signer
-from headrace.training.ranks.job import Job, Outcome, TopicSource
-from headrace.training.report import compare
-from headrace.training.settings import TrainerSettings
-from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.service import Trainer, TrainerTopics
-from headrace.training.trainer.store import TrainingStore
+from headrace.trainer.metrics import TrainerMetrics
+from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.store import TrainingStore
+from headrace.trainer.trainer import Trainer, TrainerTopics
 from headrace_schemas.codec import decode_models_record, encode_label, encode_models_record
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.records import (

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from headrace.inference.follow import Load
-from headrace.inference.infer import Model
-from headrace.inference.service import Offload, Worker
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.metrics import WorkerMetrics
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsWriter
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.stages.infer import Model
+from headrace.worker.versions.follow import Load
+from headrace.worker.worker import Offload, Worker
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from headrace.client import Published, connect
-from headrace_load.started import make_topics
+from headrace_load.place import make_topics
 from headrace_load.system import System
 from headrace_load.waiting import slowness
 from headrace_schemas.records import ClassifyResult

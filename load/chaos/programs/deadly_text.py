@@ -10,10 +10,10 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from headrace import supervisor
 from headrace.cli import main
 from headrace.model.backends.cpu import CpuBackend
 from headrace.model.backends.interface import Answers
+from headrace.process import supervisor
 
 TEXT = "a text that kills"
 

@@ -14,8 +14,8 @@ from typing import Any
 from aiokafka.producer.transaction_manager import TransactionManager
 
 from headrace.cli import main
-from headrace.kafka.aio import connection
-from headrace.logs import event
+from headrace.kafka.aio import producer
+from headrace.process.logs import event
 
 RENEWED_AFTER = 300
 BEGIN = 2**31 - 1 - RENEWED_AFTER - 1200
@@ -30,5 +30,5 @@ if __name__ == "__main__":
         event("producer.connects", sequence=BEGIN)
 
     TransactionManager.__init__ = near_the_end
-    connection.SEQUENCE_LIMIT = RENEWED_AFTER
+    producer.SEQUENCE_LIMIT = RENEWED_AFTER
     main()

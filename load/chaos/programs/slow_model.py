@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from headrace.cli import main
-from headrace.inference import service
-from headrace.inference.compute import compute
+from headrace.worker import worker
+from headrace.worker.stages.compute import compute
 
 PER_S = 100
 
@@ -38,5 +38,5 @@ def slowed(inner: Any) -> Any:
 
 
 if __name__ == "__main__":
-    service.compute = slowed(compute)  # type: ignore[attr-defined]  # the worker takes it from there
+    worker.compute = slowed(compute)  # type: ignore[attr-defined]  # the worker takes it from there
     main()

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from headrace_load.alternating import alternating
 from headrace_load.commands import options
+from headrace_load.comparison import COMPARISON, Around, alternating, differences, report, stand
 from headrace_load.contender import Contender
-from headrace_load.intervals import differences
 from headrace_load.killing import check_killable, killed
 from headrace_load.place import Asked
 from headrace_load.result import Comparison, Result, write
-from headrace_load.runs import COMPARISON, Around, report, stand
 from headrace_load.workload.spec import Backlog, Workload, read_workload
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up. An interval needs two.")]

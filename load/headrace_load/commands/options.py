@@ -16,10 +16,9 @@ import typer
 from rich.console import Console
 
 from headrace.files.output import check_output_folder
+from headrace_load.comparison import Runner
 from headrace_load.contender import Contender, ContenderError, read_contender
-from headrace_load.place import Asked, place
-from headrace_load.runs import Runner
-from headrace_load.started import BrokerKind
+from headrace_load.place import Asked, BrokerKind, place
 from headrace_load.workload.spec import FileTexts, MadeTexts
 
 RESULTS = Path("load-results")

@@ -1,4 +1,7 @@
-"""`headrace-load record`: a workload from a live topic."""
+"""`headrace-load record`: a workload from a live topic.
+
+`headrace-load report`: the page and the pictures of a result, made again.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from typing import Annotated
 import typer
 from aiokafka import AIOKafkaConsumer
 
-from headrace.files.output import check_output
+from headrace.files.output import check_output, check_output_folder
 from headrace_load.commands import options
+from headrace_load.comparison import report as write_all
 from headrace_load.place import place
+from headrace_load.result import read
 from headrace_load.workload.recording import record as follow
 
 
@@ -59,3 +64,18 @@ def record(
         return True
 
     options.ended(work)
+
+
+def report(
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT", exists=True, dir_okay=False, help="A result.json or comparison.json.")
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to. By default beside the result.")] = None,
+) -> None:
+    """Make the page and the pictures of a result again, and print its tables."""
+    folder = out or result.parent
+    check_output_folder(folder)
+    document = read(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_all(document, folder, options.console())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace_load.commands import options
-from headrace_load.runs import report, stand
+from headrace_load.comparison import report, stand
 from headrace_load.workload.spec import read_workload
 
 

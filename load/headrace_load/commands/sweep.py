@@ -8,8 +8,8 @@ import msgspec
 import typer
 
 from headrace_load.commands import options
+from headrace_load.comparison import report
 from headrace_load.result import Result, write
-from headrace_load.runs import report
 from headrace_load.sweep import Sweep, Try, bisect, tried
 from headrace_load.workload.spec import Constant, Poisson, Workload, WorkloadError, read_workload
 

@@ -11,11 +11,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from headrace.client import AnswerReader, connect
-from headrace_load.measure.children import Measuring, measuring
-from headrace_load.measure.columns import ANSWERED
+from headrace_load.measure.columns import ANSWERED, Answers, read_rows
 from headrace_load.measure.job import Read, ReaderJob
-from headrace_load.measure.joined import Answers
-from headrace_load.measure.rows import read_rows
+from headrace_load.measure.processes import Measuring, measuring
 from headrace_load.system import System
 
 CLOCK_S = 10.0

@@ -1,24 +1,52 @@
-"""From what a run left behind to its result."""
+"""What one run left behind, before it is judged.
+
+From what a run left behind to its result.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from headrace_load.audit import Audit, audited
 from headrace_load.contender import Contender, masked
-from headrace_load.measure.columns import STATUSES
-from headrace_load.measure.gathered import Gathered
-from headrace_load.measure.joined import join
-from headrace_load.measure.latency import latency
-from headrace_load.measure.lateness import lateness, too_late
+from headrace_load.measure.columns import STATUSES, Answers, join
+from headrace_load.measure.latency import Sample, latency, lateness, timeline, too_late
 from headrace_load.measure.machine import machine
-from headrace_load.measure.stages import batch_sizes, stages
-from headrace_load.measure.timeline import timeline
-from headrace_load.result import Lateness, Result, Stage
+from headrace_load.measure.stages import Scraped, batch_sizes, stages
+from headrace_load.result import Lateness, Result, Stage, Used
 from headrace_load.workload.spec import Backlog, Workload
+
+
+class Gathered(Struct, frozen=True, kw_only=True):
+    """Rows of columns.SENT and columns.ANSWERED, and what else was looked at. Times in microseconds."""
+
+    sent: NDArray[np.void]
+    answered: NDArray[np.void]
+    answers: Answers
+    records: int
+    """How many the results hold since the run began, repeats included."""
+    begin_us: int
+    """Of the measured part."""
+    complete: bool
+    """Whether the producers sent all that was due."""
+    append_clock: str
+    metrics: Scraped
+    """What the workers' metrics grew by."""
+    used: dict[str, Used]
+    samples: Sequence[Sample]
+    notes: tuple[str, ...] = ()
+
+
+def to_be_answered(sent: NDArray[np.void], answers: Answers) -> NDArray[np.bool_]:
+    """Which requests must be answered: those acknowledged, and of rubbish only headrace answers `failed`."""
+    acknowledged: NDArray[np.bool_] = sent["acked_us"] >= 0
+    return acknowledged if answers == "log" else acknowledged & sent["good"]
+
 
 HALF_MS_US = 500
 """A record's timestamp is cut to whole milliseconds, so the append was half a millisecond later in the mean."""

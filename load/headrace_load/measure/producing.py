@@ -1,4 +1,11 @@
-"""One producer process: it sends each request when it is due, whatever became of those before.
+"""A lane for each partition: one batch under way, and behind it what was sent meanwhile, as Kafka's own producer does.
+
+Whoever sends waits for no acknowledgement. How much may be in the lanes is bounded, so a broker that is slow makes the
+producer late in the end, and that is measured.
+
+Requests made ahead of their time by a thread, so that making them delays none that is due.
+
+One producer process: it sends each request when it is due, whatever became of those before.
 
 $ python -m headrace_load.measure.producing JOB.json
 """
@@ -7,20 +14,226 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import sys
+import threading
 import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import numpy as np
+from aiokafka.partitioner import murmur2
 
-from headrace.client import connect
-from headrace_load.measure.ahead import Ahead
+from headrace.client import Client, KafkaError, Outgoing, Published, connect
+from headrace_load.measure.columns import SENT, Rows
 from headrace_load.measure.job import Begin, Parent, ProducerJob, Ready, Stop, Told, serve
-from headrace_load.measure.lanes import Lanes
-from headrace_load.workload.requests import requests
+from headrace_load.workload.requests import Planned, requests
 from headrace_load.workload.spec import Backlog
+
+MOST_RECORDS = 2000
+MOST_BYTES = 256 * 1024
+"""Of one batch. Half of the client's own bound, so that a batch stays one and its offsets follow each other."""
+ALL_RECORDS = 100_000
+ALL_BYTES = 128 * 1024 * 1024
+_OVERHEAD = 80  # bytes of a record beside its value and its key, headers included, roughly
+_PIECE = 500
+
+_Sent = tuple[Planned, int, int]  # a request, when it was sent (microseconds), its size (bytes)
+
+
+class Lanes:
+    """Takes requests, appends them by ``client`` and keeps a row of each that has an outcome."""
+
+    def __init__(self, client: Client, partitions: int, begin_us: int) -> None:
+        self._client = client
+        self._begin_us = begin_us
+        self._turn = itertools.cycle(range(partitions))
+        self._waiting: list[deque[_Sent]] = [deque() for _ in range(partitions)]
+        self._wake = [asyncio.Event() for _ in range(partitions)]
+        self._of_key = lru_cache(100_000)(lambda key: (murmur2(key) & 0x7FFFFFFF) % partitions)
+        self._out_records = 0
+        self._out_bytes = 0
+        self._tasks = [asyncio.create_task(self._run(number)) for number in range(partitions)]
+        self.rows = Rows(SENT)
+        self.sent = 0
+        self.failed = 0
+        self.error: str | None = None
+        self.settled = asyncio.Event()
+        """Set whenever a batch has an outcome; for the waiter to clear."""
+
+    @property
+    def room(self) -> bool:
+        """Whether more may be sent."""
+        return self._out_records < ALL_RECORDS and self._out_bytes < ALL_BYTES
+
+    @property
+    def empty(self) -> bool:
+        return not self._out_records
+
+    def send(self, requests: Sequence[Planned], now_us: int) -> None:
+        """Send ``requests``: keyed ones by Kafka's default partitioner, the others by pieces to each lane in turn."""
+        keyless: list[_Sent] = []
+        for request in requests:
+            size = len(request.value or b"") + len(request.key or b"") + _OVERHEAD
+            self._out_bytes += size
+            if request.key is None:
+                keyless.append((request, now_us, size))
+            else:
+                lane = self._of_key(request.key)
+                self._waiting[lane].append((request, now_us, size))
+                self._wake[lane].set()
+        for start in range(0, len(keyless), _PIECE):
+            lane = next(self._turn)
+            self._waiting[lane].extend(keyless[start : start + _PIECE])
+            self._wake[lane].set()
+        self._out_records += len(requests)
+        self.sent += len(requests)
+
+    async def stop(self) -> None:
+        """Give up what has no outcome: it counts as not acknowledged. Raises what ended lanes, all of it."""
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for partition, waiting in enumerate(self._waiting):
+            if waiting:
+                self._took_place(partition, list(waiting), None)
+        if failed := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("Several lanes of the producer failed", failed)
+
+    async def _run(self, partition: int) -> None:
+        waiting, wake = self._waiting[partition], self._wake[partition]
+        while True:
+            await wake.wait()
+            wake.clear()
+            while waiting:
+                batch = _batch(waiting)
+                published: list[Published] | None = None
+                try:
+                    published = await self._client.publish_many(
+                        [Outgoing(r.value, r.key, r.headers, sent_us // 1000) for r, sent_us, _ in batch],
+                        partition=partition,
+                    )
+                except KafkaError as error:
+                    self.error = str(error)
+                finally:
+                    self._took_place(partition, batch, published)
+
+    def _took_place(self, partition: int, batch: list[_Sent], published: list[Published] | None) -> None:
+        now_us = time.time_ns() // 1000
+        count = len(batch)
+        self._out_records -= count
+        self._out_bytes -= sum(size for _, _, size in batch)
+        if published is None:
+            self.failed += count
+        self.rows.add(
+            number=[request.number for request, _, _ in batch],
+            partition=[partition] * count,
+            offset=[-1] * count if published is None else [place.offset for place in published],
+            crc=[0] * count if published is None else [place.crc for place in published],
+            bytes=[len(request.value or b"") for request, _, _ in batch],
+            good=[request.good for request, _, _ in batch],
+            due_us=[self._begin_us + int(request.due_s * 1e6) for request, _, _ in batch],
+            sent_us=[sent_us for _, sent_us, _ in batch],
+            acked_us=[-1 if published is None else now_us] * count,
+        )
+        self.settled.set()
+
+
+def _batch(waiting: deque[_Sent]) -> list[_Sent]:
+    """Take from the front what fits one batch, at least one."""
+    batch = [waiting.popleft()]
+    size = batch[0][2]
+    while waiting and len(batch) < MOST_RECORDS and (size := size + waiting[0][2]) <= MOST_BYTES:
+        batch.append(waiting.popleft())
+    return batch
+
+
+CHUNK = 1000
+MOST_CHUNKS = 200
+_due = attrgetter("due_s")
+
+
+class Ahead:
+    """At most :data:`MOST_CHUNKS` chunks of ``requests``, which are in the order of their time."""
+
+    def __init__(self, requests: Iterator[Planned]) -> None:
+        self._requests = requests
+        self._chunks: deque[list[Planned]] = deque()
+        self._at = 0  # in the first chunk
+        self._room = threading.Semaphore(MOST_CHUNKS)
+        self._filled = threading.Event()
+        self._stopped = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._fill, name="ahead", daemon=True)
+
+    def start(self) -> None:
+        """Begin to make requests, and return when there is no room for more, or no more to make."""
+        self._thread.start()
+        self._filled.wait()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._room.release()
+        self._thread.join()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all were taken. Raises what went wrong while they were made."""
+        ended = self._ended  # looked at first: chunks may still come before it is set
+        if self._chunks:
+            return False
+        if self._error is not None:
+            raise self._error
+        return ended
+
+    def next_due_s(self) -> float | None:
+        """When the next request is due; None when there is none yet, or no more."""
+        return self._chunks[0][self._at].due_s if self._chunks else None
+
+    def waiting(self, now_s: float) -> int:
+        """How many of those made are due by ``now_s`` and were not taken."""
+        count = -self._at if self._chunks else 0
+        for chunk in tuple(self._chunks):
+            if chunk[-1].due_s > now_s:
+                return max(0, count + bisect_right(chunk, now_s, key=_due))
+            count += len(chunk)
+        return count
+
+    def take(self, now_s: float, most: int) -> list[Planned]:
+        """Take up to ``most`` requests that are due by ``now_s``."""
+        taken: list[Planned] = []
+        while self._chunks and len(taken) < most:
+            chunk = self._chunks[0]
+            until = len(chunk) if chunk[-1].due_s <= now_s else bisect_right(chunk, now_s, self._at, key=_due)
+            until = min(until, self._at + most - len(taken))
+            taken += chunk[self._at : until]
+            self._at = until
+            if until < len(chunk):
+                break
+            self._chunks.popleft()
+            self._at = 0
+            self._room.release()
+        return taken
+
+    def _fill(self) -> None:
+        try:
+            while not self._stopped and (chunk := list(itertools.islice(self._requests, CHUNK))):
+                if not self._room.acquire(blocking=False):
+                    self._filled.set()
+                    self._room.acquire()
+                self._chunks.append(chunk)
+        except Exception as error:  # noqa: BLE001 - it is raised where the requests are taken
+            self._error = error
+        self._ended = True
+        self._filled.set()
+
 
 PAUSE_S = 0.001
 """Between two sends: what comes due in it goes together."""

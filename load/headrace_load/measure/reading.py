@@ -16,9 +16,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from headrace.client import AnswerReader, KafkaError, connect
-from headrace_load.measure.columns import ANSWERED, STATUSES
+from headrace_load.measure.columns import ANSWERED, STATUSES, Rows
 from headrace_load.measure.job import Parent, Read, ReaderJob, Ready, serve
-from headrace_load.measure.rows import Rows
 
 WAIT_S = 0.2
 """Longest wait of a fetch, and so for an order to stop."""

@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headrace_load.report import drawing
-from headrace_load.report.comparison_facts import middle, rate_difference, worker_cpu
-from headrace_load.report.drawing import BLUE, INK, drawn
-from headrace_load.report.percentiles import curve
-from headrace_load.report.stages import draw_stages
+from headrace_load.report.drawing import BLUE, INK, curve, draw_stages, drawn
+from headrace_load.report.figures import middle, rate_difference, worker_cpu
 from headrace_load.report.words import number, short, stands
 from headrace_load.result import Comparison, Result, Stage
 

@@ -1,13 +1,17 @@
-"""What all pictures share: colours, axes, and a figure as SVG or PNG.
+"""Percentile curves from the histograms in results.
+
+What all pictures share: colours, axes, and a figure as SVG or PNG.
 
 The colours of series are Okabe and Ito's, which colour-blind people can tell apart. Ink, grid and paper are marked
 values that the page replaces by variables of its style sheet, so one SVG is read on light and on dark.
+
+Stacked bars of stages: of one run, or a bar a contender.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +19,55 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from hdrh.histogram import HdrHistogram
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from msgspec import Struct
 from numpy.typing import NDArray
+
+from headrace_load.report.words import milliseconds, short
+from headrace_load.result import Latency, Stage
+
+POINTS = 400
+
+
+class Curve(Struct, frozen=True):
+    """``milliseconds[i]`` is the latency that all but one in ``one_in[i]`` requests were at most; both rise."""
+
+    one_in: NDArray[np.float64]
+    milliseconds: NDArray[np.float64]
+
+
+def curve(latencies: Iterable[Latency]) -> Curve | None:
+    """The curve of all ``latencies`` together, up to the slowest request; None when they hold none.
+
+    Each value is the highest of its bucket of the histogram, so it is at most the histogram's precision too high.
+    """
+    values, counts = _counted(latencies)
+    total = int(counts.sum())
+    if not total:
+        return None
+    upto = counts.cumsum()
+    one_in = np.geomspace(1, total, min(POINTS, 2 * total)) if total > 1 else np.ones(1)
+    # The k-th fastest has 1 - k / total of the requests above it; the last point is the slowest of all.
+    ranks = np.ceil(total * (1 - 1 / one_in) - 1e-9).clip(1, total)
+    ranks[-1] = total
+    return Curve(one_in, values[np.searchsorted(upto, ranks)] / 1000)
+
+
+def _counted(latencies: Iterable[Latency]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Microseconds and how many requests took them, of all histograms."""
+    counted: dict[int, int] = {}
+    for latency in latencies:
+        histogram = HdrHistogram.decode(latency.histogram)
+        for bucket in histogram.get_recorded_iterator():
+            value = histogram.get_highest_equivalent_value(bucket.value_iterated_to)
+            counted[value] = counted.get(value, 0) + bucket.count_at_value_iterated_to
+    values = sorted(counted)
+    return np.array(values, dtype=np.int64), np.array([counted[value] for value in values], dtype=np.int64)
+
 
 INK, FAINT, PAPER = "#202124", "#c9ccd1", "#fefefe"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
@@ -115,3 +164,63 @@ def svg(figure: Figure, salt: str) -> str:
     for colour, name in ((INK, "ink"), (FAINT, "faint"), (PAPER, "paper")):
         found = re.sub(f"(fill|stroke): {colour}", rf"\1: var(--{name})", found)
     return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", found, count=1)
+
+
+_COLOURS = {
+    "producing": ORANGE,
+    "kafka": SKY,
+    "gathering": PURPLE,
+    "model": VERMILION,
+    "publishing": GREEN,
+    "reading": BLUE,
+    "other": GREY,
+}
+_NARROW = 0.09
+"""Of the longest bar; a stage below it has its time in the legend only."""
+
+
+def draw_stages(bars: Mapping[str, Sequence[Stage]], title: str) -> Figure | None:
+    """A bar a name, its stages from left to right. None when no bar has a stage."""
+    found = {name: stages for name, stages in bars.items() if sum(stage.mean for stage in stages) > 0}
+    if not found:
+        return None
+    longest = max(sum(max(stage.mean, 0) for stage in stages) for stages in found.values())
+    names = list(dict.fromkeys(stage.name for stages in found.values() for stage in stages))
+    with drawn(1.5 + 0.42 * len(found)) as figure:
+        axes = figure.subplots()
+        at = dict.fromkeys(found, 0.0)
+        patches: dict[str, Artist] = {}
+        for stage_name in names:
+            colour = _COLOURS.get(stage_name, GREY)
+            for row, (bar, stages) in enumerate(found.items()):
+                for stage in stages:
+                    if stage.name != stage_name:
+                        continue
+                    width = max(stage.mean, 0.0)  # "other" is what is left, and clocks can leave less than nothing
+                    patch = axes.barh(row, width, left=at[bar], color=colour, height=0.62)
+                    patches.setdefault(stage_name, patch.patches[0])
+                    if width > _NARROW * longest:
+                        text = milliseconds(stage.mean)
+                        axes.text(
+                            at[bar] + width / 2, row, text, ha="center", va="center", fontsize=8.5, color="#000000"
+                        )
+                    at[bar] += width
+        for row, (bar, stages) in enumerate(found.items()):
+            whole = milliseconds(sum(stage.mean for stage in stages))
+            axes.text(at[bar] + 0.01 * longest, row, whole, va="center", fontsize=8.5)
+        lone = next(iter(found.values())) if len(found) == 1 else ()
+        times = {stage.name: f" {milliseconds(stage.mean)}" for stage in lone}
+        axes.set_yticks(range(len(found)), [short(name) if name else "" for name in found])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.invert_yaxis()
+        axes.spines["left"].set_visible(False)
+        scaled(axes, "x", logarithmic=False)
+        axes.set_xlim(0, 1.1 * longest)
+        axes.set(title=title, xlabel="ms")
+        figure.legend(
+            [patches[name] for name in names],
+            [name + times.get(name, "") for name in names],
+            loc="outside lower center",
+            ncols=4,
+        )
+    return figure

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from headrace_load.report import drawing
-from headrace_load.report.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, drawn
-from headrace_load.report.percentiles import curve
-from headrace_load.report.stages import draw_stages
+from headrace_load.report.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, curve, draw_stages, drawn
 from headrace_load.report.words import milliseconds
 from headrace_load.result import Result, Second
 

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace_load.report.documents import tables
-from headrace_load.report.facts import Table as Facts
+from headrace_load.report.figures import Table as Facts
+from headrace_load.report.figures import tables
 from headrace_load.report.words import headline, short
 from headrace_load.result import Comparison, Result
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_load.workload.recorded import Recording
+from headrace_load.workload.recording import Recording
 from headrace_load.workload.spec import (
     Backlog,
     Burst,

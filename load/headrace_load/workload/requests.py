@@ -1,20 +1,131 @@
-"""The requests that a producer sends: all parts of a workload put together, in chunks."""
+"""Which key each record has.
+
+The values of good requests: which text each has, how long it is, and its encoding.
+
+Request ``number`` has text ``number`` of a shuffled round of all texts, so that every text comes up equally often
+whatever the number of producers.
+
+The requests that a producer sends: all parts of a workload put together, in chunks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from headrace_load.workload.arrivals import arrivals
-from headrace_load.workload.keys import keys_of
-from headrace_load.workload.recorded import read_recording
+from headrace_load.workload.recording import Recording, read_recording
 from headrace_load.workload.rubbish import rubbish
-from headrace_load.workload.spec import Recorded, Workload, WorkloadError
-from headrace_load.workload.values import values_of
-from headrace_schemas.codec import decode_request
+from headrace_load.workload.spec import (
+    AsTheyAre,
+    FixedLength,
+    LogNormalLength,
+    NoKeys,
+    Recorded,
+    RecordedKeys,
+    RecordedLength,
+    UniqueKeys,
+    Workload,
+    WorkloadError,
+    ZipfKeys,
+)
+from headrace_load.workload.texts import lognormal, recorded, resized
+from headrace_schemas.codec import decode_request, encode_request
+from headrace_schemas.errors import WireError
 from headrace_schemas.headers import CONTENT_TYPE, JSON, TEXT, TIMEOUT_MS, Headers
+from headrace_schemas.records import ClassifyRequest
+
+KeysOf = Callable[[NDArray[np.int64]], Sequence[bytes | None]]
+
+
+def keys_of(workload: Workload, rng: np.random.Generator) -> KeysOf:
+    """Return the function from requests' numbers to their keys. Raises WorkloadError for a bad recording."""
+    match workload.keys:
+        case NoKeys():
+            return lambda numbers: [None] * len(numbers)
+        case UniqueKeys():
+            return lambda numbers: [b"k%d" % number for number in numbers.tolist()]
+        case ZipfKeys() as zipf:
+            edges = np.cumsum(np.arange(1, zipf.keys + 1, dtype=np.float64) ** -zipf.exponent)
+            return lambda numbers: [b"k%d" % rank for rank in _ranks(edges, len(numbers), rng)]
+        case RecordedKeys(path=path):
+            same = isinstance(workload.arrivals, Recorded) and workload.arrivals.path == path
+            return _recorded(read_recording(path), rng, same=same)
+
+
+def _ranks(edges: NDArray[np.float64], count: int, rng: np.random.Generator) -> list[int]:
+    ranks = np.searchsorted(edges, rng.random(count) * edges[-1], side="right")
+    # A product rounded up to the last edge would be one rank too many.
+    ranks_from_one: list[int] = (np.minimum(ranks, len(edges) - 1) + 1).tolist()
+    return ranks_from_one
+
+
+def _recorded(recording: Recording, rng: np.random.Generator, *, same: bool) -> KeysOf:
+    def keys(numbers: NDArray[np.int64]) -> list[bytes | None]:
+        rows = numbers if same else rng.integers(0, len(recording.keys), len(numbers))
+        return [recording.keys[row] for row in rows.tolist()]
+
+    return keys
+
+
+Numbers = NDArray[np.int64]
+
+
+def values_of(
+    workload: Workload, texts: Sequence[str], rng: np.random.Generator, *, ids: bool
+) -> Callable[[Numbers], list[bytes]]:
+    """Return the function from requests' numbers to their values. Raises WorkloadError for what can't be encoded."""
+    order = np.random.default_rng(workload.seed).permutation(len(texts))
+    sizes_of = _sizes_of(workload, rng)
+    kind = workload.content_type
+    if sizes_of is not None:
+        raw = [text.encode() for text in texts]
+
+        def resized_values(numbers: Numbers) -> list[bytes]:
+            places = order[numbers % len(order)].tolist()
+            each = zip(numbers.tolist(), places, sizes_of(numbers).tolist(), strict=True)
+            return [_encoded(resized(raw[place], size), kind, number if ids else None) for number, place, size in each]
+
+        return resized_values
+    if isinstance(workload.lengths, FixedLength):
+        texts = [resized(text.encode(), workload.lengths.bytes) for text in texts]
+    # Also where ids make every value another: it finds the texts that can't be sent before the run.
+    known = [_encoded(text, kind, None) for text in texts]
+    if not ids:
+        return lambda numbers: [known[place] for place in order[numbers % len(order)].tolist()]
+
+    def values_with_ids(numbers: Numbers) -> list[bytes]:
+        each = zip(numbers.tolist(), order[numbers % len(order)].tolist(), strict=True)
+        return [_encoded(texts[place], kind, number) for number, place in each]
+
+    return values_with_ids
+
+
+def _sizes_of(workload: Workload, rng: np.random.Generator) -> Callable[[Numbers], Numbers] | None:
+    """Return the function from requests' numbers to their lengths in bytes, None where every text has one length."""
+    match workload.lengths:
+        case AsTheyAre() | FixedLength():
+            return None
+        case LogNormalLength() as lengths:
+            return lambda numbers: lognormal(lengths, len(numbers), rng)
+        case RecordedLength(path=path):
+            same = isinstance(workload.arrivals, Recorded) and workload.arrivals.path == path
+            recording = read_recording(path)
+            return lambda numbers: recorded(recording, numbers, rng, same=same)
+
+
+def _encoded(text: str, kind: str, number: int | None) -> bytes:
+    request = ClassifyRequest(text=text, id=None if number is None else str(number))
+    try:
+        return encode_request(request, kind)
+    except WireError as error:
+        raise WorkloadError(
+            f"A text of this workload can't be sent: {error}. Set [lengths] with a bound, or leave that text out."
+        ) from error
+
 
 # Each part draws of a stream of its own, so that a change of one leaves the others as they were.
 _ARRIVALS, _LENGTHS, _KEYS, _DEADLINES, _BAD = range(5)

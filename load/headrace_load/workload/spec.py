@@ -9,13 +9,15 @@ rate = 2000
 [texts]
 kind = "file"
 path = "reviews.jsonl"
+
+A workload as a TOML file that `read_workload` reads.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -245,3 +247,18 @@ def anchored(workload: Workload, folder: Path) -> Workload:
         if isinstance(part := getattr(workload, name), Recorded | FileTexts | RecordedLength | RecordedKeys)
     }
     return msgspec.structs.replace(workload, **replaced)
+
+
+def write_workload(workload: Workload, path: Path, comment: str) -> None:
+    """Write ``workload``, its paths as they are, under ``comment``, one line."""
+    settings = {name: value for name, value in msgspec.to_builtins(workload).items() if value is not None}
+    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    lines = [f"# {comment}", *_pairs({name: value for name, value in settings.items() if name not in tables})]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_pairs(table)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _pairs(table: dict[str, Any]) -> list[str]:
+    # Strings, numbers and lists of them are written in TOML as they are in JSON.
+    return [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in table.items()]

@@ -13,7 +13,7 @@ from headrace.client.reading import Answer, AnswerReader
 from headrace.core.answer_log import Hole
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError
-from headrace.logs import event
+from headrace.process.logs import event
 from headrace_schemas.records import ClassifyResult
 
 RETRY_S = 0.2

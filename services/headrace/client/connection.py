@@ -32,10 +32,9 @@ from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.kafka.errors import KafkaError, NotAuthorizedError, passes
 from headrace.kafka.interface import Cluster, Headers, Outgoing
 from headrace_schemas.errors import WireError
-from headrace_schemas.paths import RequestShape
+from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 from headrace_schemas.topics import REQUESTS, RESULTS
-from headrace_schemas.writing import compile_writer
 
 COMMIT_S = 1.0
 RETRY_S = 0.5

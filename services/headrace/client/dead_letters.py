@@ -1,26 +1,41 @@
-"""Reading dead letters."""
+"""Reading dead letters.
+
+Publishing dead letters again, to a topic that the operator chose and only what the log confirms.
+
+Whoever may write the dead-letters topic can write any letter, and anybody can seal one to a public key. So a letter
+chooses neither the topic nor, where the log still has its record, what is published there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
-from headrace.core.public_keys import key_id
-from headrace.kafka.interface import Cluster
-from headrace.kafka.keeping import open_letter
-from headrace.kafka.range_reader import read_topic
-from headrace.kafka.sealing import PrivateKey
-from headrace.logs import event
+from headrace.client.publishing import Published, Publisher
+from headrace.core.errors import UserError
+from headrace.kafka.dead_letters import open_letter
+from headrace.kafka.errors import NotAuthorizedError, OffsetOutOfRangeError
+from headrace.kafka.interface import Cluster, Consumer, Outgoing, Record, TopicPartition
+from headrace.kafka.range_reader import read_ranges, read_topic
+from headrace.process.logs import event
+from headrace.security.encryption import PrivateKey
+from headrace.security.keys import key_id
 from headrace_schemas.dead_letters import (
     CUT,
     ENCRYPTED,
     dead_letter_from_record,
     kept,
+    own_headers,
+    replay_headers,
+    replayed_mark,
     replayed_offset,
     sealed_to,
 )
-from headrace_schemas.errors import WireError, place
+from headrace_schemas.errors import BadHeaderError, WireError, place
+from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import DeadLetter
 
 LETTERS = "dead letters"
@@ -97,3 +112,146 @@ async def read_replayed(cluster: Cluster, topic: str) -> Replayed:
             places.add((record.partition, offset))
             origins.add((record.key or b"").decode("utf-8", "replace"))
     return Replayed(frozenset(places), frozenset(origins))
+
+
+WINDOW = 64
+"""So many offsets of a partition are read at once: a flood's letters are of neighbours."""
+
+FOREIGN = (
+    "of a topic that is neither the requests topic nor the labels topic of this configuration; look at them by `show`, "
+    "then name their places and --to TOPIC"
+)
+DIFFERENT = "that differ from the record which the log has in their place, so they are forged or changed"
+UNCONFIRMED = (
+    "whose record the log does not hold any more, so that nothing confirms them; look at them by `show`, then "
+    "--unverified replays them"
+)
+UNREADABLE = (
+    "whose topic this user has no right to read, so that nothing confirms them; grant Read, or look at them by `show`, "
+    "then --unverified replays them"
+)
+REPEATED = "of a record that another letter was about, which was replayed: one record goes back once"
+
+
+class NotReplayableError(UserError):
+    """A dead letter that is not published again; the message says why and what to do."""
+
+
+class Targets(msgspec.Struct, frozen=True):
+    """Where letters may go: the ``configured`` topics that they may come from, or the one that the operator ``named``.
+
+    With ``unverified`` letters go to a configured topic though the log does not hold their record any more.
+    """
+
+    configured: frozenset[str]
+    named: str | None = None
+    unverified: bool = False
+
+
+class Originals:
+    """Reads the records that letters are about, as far as the log holds them. An async context manager."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._consumer: Consumer = cluster.consumer()
+        self._bounds: dict[TopicPartition, tuple[int, int]] = {}
+        self._forbidden: set[str] = set()
+        self._at: TopicPartition | None = None
+        self._window = range(0)
+        self._records: dict[int, Record] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+
+    async def at(self, name: TopicPartition, offset: int) -> Record | None:
+        """The record at ``offset`` of ``name``; None where the log has none there. Raises a KafkaError."""
+        if name.topic in self._forbidden:
+            raise NotAuthorizedError(f"There is no right to read {name.topic}.")
+        try:
+            return await self._found(name, offset)
+        except NotAuthorizedError:
+            self._forbidden.add(name.topic)
+            raise
+
+    async def _found(self, name: TopicPartition, offset: int) -> Record | None:
+        if name not in self._bounds:
+            self._bounds[name] = await self._bounds_of(name)
+        first, end = self._bounds[name]
+        if not first <= offset < end:
+            return None
+        if name != self._at or offset not in self._window:
+            await self._read(name, range(offset, min(end, offset + WINDOW)))
+        return self._records.get(offset)
+
+    async def _bounds_of(self, name: TopicPartition) -> tuple[int, int]:
+        if name.partition not in await self._consumer.partitions_of(name.topic):
+            return 0, 0
+        first, end = await self._consumer.beginning_offsets([name]), await self._consumer.end_offsets([name])
+        return first[name], end[name]
+
+    async def _read(self, name: TopicPartition, window: range) -> None:
+        self._at, self._window, self._records = name, window, {}
+        try:
+            async for records in read_ranges(self._consumer, {name: window.start}, {name: window.stop}, chunk=WINDOW):
+                self._records.update((record.offset, record) for record in records)
+        except OffsetOutOfRangeError:
+            # Retention took the record since the bounds were asked for.
+            del self._bounds[name]
+
+
+async def refused(found: Found, targets: Targets, originals: Originals) -> str | None:
+    """Why ``found`` must not be published again, for people; None when it may. Raises a KafkaError."""
+    if (why := lacking(found)) is not None:
+        return why
+    if targets.named is not None:
+        return None
+    letter = found.letter
+    if letter.topic not in targets.configured:
+        return FOREIGN
+    try:
+        original = await originals.at(TopicPartition(letter.topic, letter.partition), letter.offset)
+    except NotAuthorizedError:
+        return None if targets.unverified else UNREADABLE
+    if original is None:
+        return None if targets.unverified else UNCONFIRMED
+    return None if _same(letter, original) else DIFFERENT
+
+
+async def replay(publisher: Publisher, marks: Publisher, found: Found, partition: int | None) -> Published:
+    """Publish the record that ``found`` holds, with its attempt counter raised, to ``partition`` (None: by key).
+
+    ``publisher`` is of the topic that it goes to, ``marks`` of the dead letters' own, where a mark is left then. The
+    caller has asked :func:`refused`. Raises NotReplayableError for a letter that does not hold its record.
+    """
+    letter = found.letter
+    if (why := lacking(found)) is not None:
+        where = place(letter.topic, letter.partition, letter.offset)
+        raise NotReplayableError(f"The dead letter of {where} is {why}.")
+    record = Outgoing(letter.value, letter.key, replay_headers(letter))
+    published = await publisher.publish(record, partition)
+    origin = place(letter.topic, letter.partition, letter.offset).encode()
+    await marks.publish(Outgoing(None, origin, replayed_mark(found.offset)), found.partition)
+    return published
+
+
+def _same(letter: DeadLetter, original: Record) -> bool:
+    """Whether ``letter`` says what stands in the log; its attempt too, or a letter could be replayed for ever."""
+    try:
+        attempt = read_attempt(original.headers)
+    except BadHeaderError:
+        attempt = 1
+    return (letter.key, letter.value, tuple(letter.headers), letter.attempt) == (
+        original.key,
+        original.value,
+        own_headers(original.headers),
+        attempt,
+    )

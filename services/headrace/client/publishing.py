@@ -15,9 +15,8 @@ from headrace.client.errors import ClientClosedError
 from headrace.kafka.errors import KafkaError, ProducerDeadError
 from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
 from headrace_schemas.headers import TIMEOUT_MS, content_type
-from headrace_schemas.paths import RequestShape
+from headrace_schemas.paths import Encode, RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest
-from headrace_schemas.writing import Encode, compile_writer
 
 BATCH = 2000
 """Records handed to the producer at once, of many."""
@@ -46,7 +45,7 @@ def prepare(
     """Make the record to publish. Bytes go as they are: a record of your own, with its content type in ``headers``.
 
     Any other request is written by ``encode``, by default as our own record: :meth:`Client.prepare` and
-    :func:`~headrace_schemas.writing.compile_writer` know other shapes. ``id`` is for a bare text;
+    :func:`~headrace_schemas.paths.compile_writer` know other shapes. ``id`` is for a bare text;
     ``timeout`` is in seconds, after which the request is answered `expired`.
     Raises a WireError for what a worker would refuse, and an ArgumentError for what is no request, key or header.
     """

@@ -15,9 +15,8 @@ from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
 from headrace.core.starts import Start, parse_start
 from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.interface import Consumer, Headers, Record, TopicPartition
-from headrace.kafka.last_answers import last_answers
-from headrace.kafka.starts import offsets_of
-from headrace.logs import event
+from headrace.kafka.range_reader import last_answers, offsets_of
+from headrace.process.logs import event
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError, place
 from headrace_schemas.headers import content_type

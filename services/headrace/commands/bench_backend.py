@@ -48,7 +48,7 @@ def bench_backend(
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.model.timing import Report, fit, measure, suggested, texts_for
-    from headrace.registry.loading import load_named
+    from headrace.registry.versions import load_named
 
     given = read_texts(texts, Reading(delimiter, encoding))
     try:

@@ -15,11 +15,11 @@ from headrace.core.printable import printable
 
 if TYPE_CHECKING:
     from headrace.client import Client
+    from headrace.commands.output import Terminal
     from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
     from headrace.kafka.interface import Cluster
     from headrace.model.places import Location
-    from headrace.terminal import Terminal
 
 PIPE_WIDTH = 250
 NO_LABEL = "(no label)"
@@ -89,7 +89,7 @@ def _warn(loaded: Loaded) -> None:
     """Say which variables set nothing, in the log, whose format the settings know."""
     import sys
 
-    from headrace.logs import configure, event
+    from headrace.process.logs import configure, event
 
     configure(sys.stderr, level=loaded.settings.log.level, form=loaded.settings.log.format)
     for variable, nearest in loaded.ignored:
@@ -102,7 +102,7 @@ def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
     import logging
     import sys
 
-    from headrace.logs import configure
+    from headrace.process.logs import configure
 
     settings = settings_from(ctx, options).settings
     configure(sys.stderr, level=settings.log.level, form=settings.log.format)
@@ -115,7 +115,7 @@ def console() -> Terminal:
     """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut. Nothing in it is markup."""
     import sys
 
-    from headrace.terminal import Terminal
+    from headrace.commands.output import Terminal
 
     return Terminal() if sys.stdout.isatty() else Terminal(width=PIPE_WIDTH)
 

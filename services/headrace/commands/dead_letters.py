@@ -16,11 +16,10 @@ from headrace_schemas.errors import place
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from headrace.client.dead_letters import Found
-    from headrace.client.replaying import Targets
+    from headrace.client.dead_letters import Found, Targets
     from headrace.config import Settings
     from headrace.kafka.interface import TopicPartition
-    from headrace.kafka.sealing import PrivateKey
+    from headrace.security.encryption import PrivateKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -95,8 +94,8 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
 
     The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
     """
-    from headrace.core.public_keys import SEALING, key_id, public_key_text
-    from headrace.kafka.sealing import make_key
+    from headrace.security.encryption import make_key
+    from headrace.security.keys import SEALING, key_id, public_key_text
 
     public = make_key(out)
     say(f"# the private key is in {out}; key {key_id(public)}")
@@ -170,7 +169,7 @@ def targets_of(settings: Settings, to: str | None, places: Sequence[tuple[int, i
     """Where letters may be published again. Raises TargetError for a topic that ``--to`` must not name."""
     import msgspec
 
-    from headrace.client.replaying import Targets
+    from headrace.client.dead_letters import Targets
 
     names = settings.topics.names()
     if to is not None and not places:
@@ -245,9 +244,8 @@ async def _replay(
     key: PrivateKey | None = None,
     targets: Targets | None = None,
 ) -> _Done:
-    from headrace.client.dead_letters import Replayed, opened, read_replayed
+    from headrace.client.dead_letters import REPEATED, Originals, Replayed, opened, read_replayed, refused, replay
     from headrace.client.publishing import Publisher
-    from headrace.client.replaying import REPEATED, Originals, refused, replay
     from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
@@ -341,6 +339,6 @@ async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> N
 
 
 def _key(file: Path | None) -> PrivateKey | None:
-    from headrace.kafka.sealing import read_key
+    from headrace.security.encryption import read_key
 
     return None if file is None else read_key(file)

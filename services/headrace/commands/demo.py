@@ -59,11 +59,11 @@ def demo(
     import logging
     import sys
 
-    from headrace import lifecycle, logs
     from headrace.demo.setting import Broker, Order
     from headrace.demo.texts import read_texts
     from headrace.files.table import Reading
-    from headrace.security.kept_folder import needed_folder
+    from headrace.process import lifecycle, logs
+    from headrace.security.private_folder import needed_folder
 
     loaded = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
     logs.configure(sys.stderr, level="warning")
@@ -96,8 +96,8 @@ def demo(
 async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
+    from headrace.commands.output import Terminal
     from headrace.core.clock import SystemClock
-    from headrace.terminal import Terminal
 
     # The demo's own lines have markup; what it shows of texts is escaped there.
     console = Terminal(highlight=False, markup=True)

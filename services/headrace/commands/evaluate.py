@@ -9,13 +9,13 @@ import msgspec
 import typer
 
 from headrace.commands.common import BackendName, Delimiter, Encoding, console, remark, say
-from headrace.commands.lines import Form, form_of, row_writer
+from headrace.commands.output import Form, form_of, row_writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.training.answering import Answered
-    from headrace.training.dataset import Rows
+    from headrace.learning.data.files import Rows
+    from headrace.learning.evaluate import Answered
 
 SHOWN_ERRORS = 50
 
@@ -55,16 +55,16 @@ def evaluate(
     Labels are cleaned as training cleans them, texts are taken as they are. A row whose label the artifact does not
     know counts as wrong.
     """
+    from headrace.commands.tables import report_tables, report_warnings
     from headrace.core.errors import UserError
     from headrace.core.label_names import label_name
     from headrace.files.table import Reading, check_file
+    from headrace.learning.data.files import read_rows
+    from headrace.learning.evaluate import answer_scored
+    from headrace.learning.report import compare
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
-    from headrace.registry.loading import load_named
-    from headrace.training.answering import answer_scored
-    from headrace.training.dataset import read_rows
-    from headrace.training.report import compare
-    from headrace.training.tables import report_tables, report_warnings
+    from headrace.registry.versions import load_named
 
     form = form_of(as_json=as_json, as_csv=as_csv)
     if as_csv and not errors:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.files.table import Reading, Row
     from headrace.kafka.interface import Cluster, Outgoing
-    from headrace.training.labels_there import There
+    from headrace.learning.data.label_export import There
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -99,11 +99,11 @@ def file_records(
     """
     from itertools import islice
 
+    from headrace.client.labels import label_record, labelled
     from headrace.files.errors import DatasetError
     from headrace.files.table import read_file
-    from headrace.training.cleaning import clean
-    from headrace.training.dataset import read_ids, read_rows
-    from headrace.training.labelling import label_record, labelled
+    from headrace.learning.data.files import read_ids, read_rows
+    from headrace.learning.data.validation import clean
 
     rows = read_rows(file, text_column=columns.text, label_column=columns.label, reading=reading, tell=remark)
     cleaned = clean(rows)
@@ -130,9 +130,9 @@ def stream_records(rows: Iterator[Row], columns: Columns, largest: int, dropped:
 
     Raises DatasetError naming the row that is none.
     """
+    from headrace.client.labels import Labelled, label_record, text_ids
     from headrace.core.label_names import label_name
     from headrace.files.errors import DatasetError
-    from headrace.training.labelling import Labelled, label_record, text_ids
 
     empty = 0
     for row in rows:
@@ -163,8 +163,8 @@ def erase(
 
     Says which ids had a label, and ends with 1 when none had.
     """
+    from headrace.client.labels import ids_by_every_hashing, text_ids
     from headrace.core.errors import UserError
-    from headrace.training.labelling import ids_by_every_hashing, text_ids
 
     if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
         raise UserError("An id or a text is not UTF-8, so no label has it: nothing was erased.")
@@ -237,7 +237,7 @@ def export(
 ) -> None:
     """Write the labels that the topic holds now to a file, with id, text and label. What can't be used is left out."""
     from headrace.core.errors import UserError
-    from headrace.training.labels_file import check_suffix, write_labels
+    from headrace.learning.data.label_export import check_suffix, write_labels
 
     check_suffix(file)
     where = place_for(file, force=force)
@@ -253,16 +253,16 @@ def export(
 
 
 async def _read(cluster: Cluster, topic: str) -> list[There]:
-    from headrace.training.labels_there import read_labels
+    from headrace.learning.data.label_export import read_labels
 
     return await read_labels(cluster, topic)
 
 
 async def _erase(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
     """Publish tombstones for those of ``ids`` that have a label, and return them; None where that is unknown."""
+    from headrace.client.labels import publish_labels
     from headrace.kafka.errors import NotAuthorizedError
-    from headrace.training.labelling import publish_labels
-    from headrace.training.labels_there import read_labels
+    from headrace.learning.data.label_export import read_labels
 
     try:
         there = {one.id for one in await read_labels(cluster, topic, ids)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.commands.common import BackendName, Delimiter, Encoding, remark
-from headrace.commands.lines import Form, form_of, row_writer
+from headrace.commands.output import Form, form_of, row_writer
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def predict(
     from headrace.files.table import Reading, check_file, read_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
-    from headrace.registry.loading import load_named
+    from headrace.registry.versions import load_named
 
     form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
@@ -61,7 +61,7 @@ def predicted(
 
     Raises DatasetError for a text that is none.
     """
-    from headrace.training.answering import answer_scored
+    from headrace.learning.evaluate import answer_scored
 
     threshold = backend.artifact.about.threshold or 0.0
     while chunk := list(islice(rows, CHUNK)):

@@ -178,7 +178,7 @@ def make_records(
     """The record of each request, as ``shape`` says. Raises DatasetError naming the row."""
     from headrace.client import ArgumentError, prepare
     from headrace_schemas import ClassifyRequest, RequestShape, WireError
-    from headrace_schemas.writing import compile_writer
+    from headrace_schemas.paths import compile_writer
 
     encode = compile_writer(shape or RequestShape())
     for where, text, id_, key in requests:
@@ -280,7 +280,7 @@ def _seems(line: str, column: str) -> Lines | None:
 def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: str) -> None:
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from headrace.terminal import Terminal
+    from headrace.commands.output import Terminal
 
     begun = time.monotonic()
     console = Terminal(stderr=True)

@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console, remark
-from headrace.commands.lines import Form, form_of, row_writer
+from headrace.commands.output import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
 from headrace.core.label_names import label_name

@@ -251,7 +251,7 @@ class ClaimError(UserError):
 
 async def _claim(settings: Settings, results: str, max_batch: int | None) -> tuple[ResultsClaim, int]:
     """The claim on ``results`` and its largest batch, raised to ``max_batch``. Raises ClaimError and a KafkaError."""
-    from headrace.commands.models.opening import open_workers
+    from headrace.commands.models.topics import open_workers
     from headrace.core.resume import LARGEST_MAX_BATCH
     from headrace_schemas.records import MaxBatch
 
@@ -277,7 +277,7 @@ async def _claim(settings: Settings, results: str, max_batch: int | None) -> tup
 
 
 async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
-    from headrace.commands.models.opening import open_workers
+    from headrace.commands.models.topics import open_workers
     from headrace.registry.workers_log import copy_older_claims
 
     async with open_workers(settings) as (log, writer):
@@ -286,8 +286,8 @@ async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
 
 def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
     """Return the names that rights are given on, as the settings have them."""
+    from headrace.core.gate import HOLDOUT_TOPIC
     from headrace.kafka.acls import Names
-    from headrace.training.gate.settings import HOLDOUT_TOPIC
 
     names = settings.topics.names()
     holdout = settings.gate.holdout or ""

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from headrace.learning.data.lengths import Lengths
+    from headrace.learning.data.split import Splits
+    from headrace.learning.distributed.job import Job, Outcome
+    from headrace.learning.distributed.launch import Nodes
     from headrace.model.places import Places
     from headrace.security.private_folder import PrivateFolder
-    from headrace.training.lengths import Lengths
-    from headrace.training.ranks.job import Job, Outcome
-    from headrace.training.ranks.launch import Nodes
-    from headrace.training.splitting import Splits
     from headrace_schemas.records import Lineage
 
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -89,16 +89,15 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    from headrace.commands.output import Terminal
     from headrace.files.table import Reading, read_file
+    from headrace.learning.compress.plan import Budget
+    from headrace.learning.data.split import Splits
+    from headrace.learning.distributed.job import FileSource, Job
+    from headrace.learning.fit.hyperparameters import adapted
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
-    from headrace.security.kept_folder import keep_what_matplotlib_caches
-    from headrace.security.private_folder import PrivateFolder, temporary_folder
-    from headrace.terminal import Terminal
-    from headrace.training.compress.plan import Budget
-    from headrace.training.ranks.job import FileSource, Job
-    from headrace.training.recipe import adapted
-    from headrace.training.splitting import Splits
+    from headrace.security.private_folder import PrivateFolder, keep_what_matplotlib_caches, temporary_folder
 
     keep_what_matplotlib_caches(os.environ)
     console = Terminal()
@@ -160,11 +159,11 @@ def _run(
     on_event: OnEvent,
 ) -> Outcome:
     """One rank trains in this process; more are started as processes."""
-    from headrace.commands.launching import allowing
-    from headrace.training.ranks.exchange import Alone
-    from headrace.training.ranks.job import read_outcome
-    from headrace.training.ranks.launch import launch
-    from headrace.training.ranks.rank import run
+    from headrace.commands.rank import allowing
+    from headrace.learning.distributed.collectives import Alone
+    from headrace.learning.distributed.job import read_outcome
+    from headrace.learning.distributed.launch import launch
+    from headrace.learning.distributed.rank import run
 
     if ranks == 1 and nodes is None:
 
@@ -193,7 +192,7 @@ def _nodes(
     count: int, number: int, endpoint: str | None, address: str | None, shared: str | None, *, accepted: bool
 ) -> Nodes | None:
     from headrace.core.errors import UserError
-    from headrace.training.ranks.launch import Nodes
+    from headrace.learning.distributed.launch import Nodes
 
     if count == 1:
         return None
@@ -218,8 +217,8 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from headrace.learning.fit.progress import Remaining, in_words
     from headrace.training.limits import LARGE
-    from headrace.training.remaining import Remaining, in_words
 
     budget, longest = job.budget, job.recipe.convolution.epochs
     remaining = Remaining(longest, compresses=budget is not None, coarse=budget is not None and budget.coarse)
@@ -271,9 +270,9 @@ def _leave(progress: Progress, stage: TaskID) -> None:
 
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:
-    from headrace.training.compress.table import curve_table
-    from headrace.training.report import agreement
-    from headrace.training.tables import report_tables, report_warnings
+    from headrace.commands.tables import report_tables, report_warnings
+    from headrace.learning.compress.curve import curve_table
+    from headrace.learning.report import agreement
 
     if outcome.curve is not None:
         console.print(curve_table(outcome.curve))

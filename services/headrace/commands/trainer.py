@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from headrace.commands.common import Bootstrap, say, settings_from
-from headrace.commands.launching import launcher
+from headrace.commands.rank import launcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
-    from headrace.training.trainer.conducting import Decide, Launch, Offload
+    from headrace.trainer.training_run import Decide, Launch, Offload
     from headrace_schemas.records import Training
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ def trainer(
     Of several trainers one leads and the others stand by. A training that is interrupted is gone on with by whoever
     leads next, from its last checkpoint.
     """
-    from headrace import lifecycle, logs
     from headrace.core.errors import UserError
+    from headrace.process import lifecycle, logs
     from headrace_schemas.records import TrainingState
 
     options = {
@@ -90,13 +90,13 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
-    from headrace.kafka.keeping import keeping
-    from headrace.logs import event
+    from headrace.kafka.dead_letters import keeping
+    from headrace.learning.data.text_keys import text_keys
     from headrace.model.signing import seals, signer
-    from headrace.training.text_keys import text_keys
-    from headrace.training.trainer.metrics import TrainerMetrics
-    from headrace.training.trainer.service import Trainer, TrainerTopics
-    from headrace.training.trainer.store import TrainingStore
+    from headrace.process.logs import event
+    from headrace.trainer.metrics import TrainerMetrics
+    from headrace.trainer.store import TrainingStore
+    from headrace.trainer.trainer import Trainer, TrainerTopics
 
     if settings.trainer.split_key is None:
         event("split.unkeyed", level="warning", why=UNKEYED_WARNING)
@@ -143,10 +143,10 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
-    from headrace.metrics import BrokerGauge
     from headrace.model.signing import seals
-    from headrace.training.trainer.helping import Helper
-    from headrace.training.trainer.store import TrainingStore
+    from headrace.process.metrics import BrokerGauge
+    from headrace.trainer.remote_node import Helper
+    from headrace.trainer.store import TrainingStore
 
     own = seals(settings.signing.key_file, settings.signing.trusted)
     registry = CollectorRegistry()
@@ -170,7 +170,7 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
 async def _admin(
     settings: Settings, registry: CollectorRegistry, ready: Callable[[], str | None]
 ) -> AsyncIterator[None]:
-    from headrace.admin import admin_server
+    from headrace.process.admin import admin_server
 
     async with admin_server(
         settings.admin.host,
@@ -196,7 +196,7 @@ def _gate(settings: Settings, cluster: Cluster, offload: Offload) -> Decide:
     import numpy as np
 
     from headrace.core.clock import SystemClock
-    from headrace.training.gate.judge import Traffic, decide
+    from headrace.trainer.gate.evidence import Traffic, decide
 
     return functools.partial(
         decide,

@@ -13,16 +13,16 @@ import typer
 
 from headrace.commands.common import Bootstrap, Invocation, settings_from
 from headrace.core.errors import UserError
-from headrace.core.restarts import EXIT_SETTINGS
 from headrace.core.starts import METAVAR
+from headrace.process.supervisor import EXIT_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from contextlib import AbstractContextManager
 
     from headrace.config import Settings
-    from headrace.inference.follow import Load
-    from headrace.inference.infer import Model
+    from headrace.worker.stages.infer import Model
+    from headrace.worker.versions.follow import Load
     from headrace_schemas.records import ModelVersion
 
 Text = str | None
@@ -54,7 +54,7 @@ def worker(
     slot: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answer requests until SIGTERM or Ctrl-C: fetch, batch, decode, infer, encode, publish, commit."""
-    from headrace import lifecycle, logs
+    from headrace.process import lifecycle, logs
 
     options = {
         "--bootstrap": ("kafka.bootstrap", bootstrap),
@@ -70,10 +70,10 @@ def worker(
     # Past its own limits a worker's stop is broken, and its parent's patience comes after that.
     patience = 3 * settings.worker.drain_timeout
     if processes > 1 and slot is None:
-        from headrace.admin import ADVICE
         from headrace.core.clock import SystemClock
-        from headrace.ports import check_free
-        from headrace.supervisor import supervise
+        from headrace.process.admin import ADVICE
+        from headrace.process.ports import check_free
+        from headrace.process.supervisor import supervise
 
         if settings.admin.port:
             ports = [settings.admin.port_of(number) for number in range(processes)]
@@ -103,13 +103,13 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
 
     from prometheus_client import CollectorRegistry
 
-    from headrace import lifecycle
-    from headrace.admin import admin_server
     from headrace.core.clock import SystemClock
-    from headrace.inference.service import Worker, WorkerTopics
     from headrace.kafka.aio import AioKafkaCluster, calmed
-    from headrace.kafka.keeping import keeping
-    from headrace.metrics import WorkerMetrics
+    from headrace.kafka.dead_letters import keeping
+    from headrace.process import lifecycle
+    from headrace.process.admin import admin_server
+    from headrace.worker.metrics import WorkerMetrics
+    from headrace.worker.worker import Worker, WorkerTopics
 
     names = settings.topics.names()
     registry = CollectorRegistry()
@@ -150,10 +150,9 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
 
 def _model(settings: Settings) -> Model | Load:
     """The artifact at a path or URI, opened for good; of an alias, how its versions are opened beside the answering."""
-    from headrace.inference.background import Background
-    from headrace.inference.opening import open_model, open_version
-    from headrace.logs import event
-    from headrace.registry.loading import is_location, load_named
+    from headrace.process.logs import event
+    from headrace.registry.versions import is_location, load_named
+    from headrace.worker.versions.loader import Background, open_model, open_version
 
     model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
     if is_location(model):
@@ -191,8 +190,8 @@ def _freeze() -> None:
 def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[str | None]:
     import socket
 
-    from headrace.logs import event
-    from headrace.membership import machine, static_member
+    from headrace.kafka.static_membership import machine, static_member
+    from headrace.process.logs import event
     from headrace.security.private_folder import NoFolderError, private_folder
 
     if not settings.kafka.static_members:

@@ -21,8 +21,9 @@ from headrace.config.sources import (
     from_sets,
     last_of_each,
     misspelt_in,
+    shown,
+    to_type,
 )
-from headrace.config.values import shown, to_type
 from headrace.core.fields import FieldError, is_secret
 
 DEFAULT = "default"

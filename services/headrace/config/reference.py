@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from headrace.config.settings import Settings
-from headrace.config.values import shown
+from headrace.config.sources import shown
 from headrace.core.fields import in_words, is_secret
 
 _HEAD = """\

@@ -1,18 +1,175 @@
-"""Everything that can be set, composed of the sections that the rooms own."""
+"""The sections of the settings that belong to no other room: topics, admin, log.
+
+Everything that can be set, composed of the sections that the rooms own.
+"""
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated, Literal
 
-from headrace.config.sections import AdminSettings, LogSettings, SigningSettings, StoreSettings, TopicsSettings
-from headrace.inference.settings import WorkerSettings
-from headrace.kafka.keeping import DeadLetterSettings
+import msgspec
+from msgspec import Meta
+
+from headrace.core.fields import Host, Place, Prefix, Section, Topic
+from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.model.errors import StoreError
 from headrace.model.places import Places, places_of
-from headrace.training.gate.settings import GateSettings
-from headrace.training.settings import TrainerSettings
+from headrace.security.keys import SIGNING, public_key_bytes
+from headrace.trainer.gate.settings import GateSettings
+from headrace.trainer.settings import TrainerSettings
+from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
-from headrace_schemas.topics import MAX_REQUEST_BYTES
+from headrace_schemas.topics import DEAD_LETTERS, LABELS, MAX_REQUEST_BYTES, MODELS, REQUESTS, RESULTS, WORKERS, topics
+
+DEFAULT_ADMIN_PORT = 9464
+ADMIN_NEIGHBOURS = 100
+
+Milliseconds = Annotated[int, Meta(gt=0, le=2**63 - 1)]
+
+
+class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The topics' names, as they are on the cluster."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    labels: str
+    models: str
+    workers: str
+
+
+class TopicsSettings(Section, frozen=True, kw_only=True):
+    """A name that is not set is ``prefix`` followed by the topic's own name, such as ``classify.requests``.
+
+    Retentions are in milliseconds; one that is not set is the topic's usual one. Raises ValueError for a prefix that
+    Kafka refuses, for two topics of one name, and for results that are kept for less long than requests.
+    """
+
+    prefix: Prefix = ""
+    """What the names of all topics begin with, where they are not set themselves."""
+    partitions: Annotated[int, Meta(gt=0, le=100_000)] = 4
+    """Partitions of the answering path's topics, when `headrace topics apply` makes them."""
+    requests: Topic | None = None
+    """The topic of texts to be labelled; by default prefix and classify.requests."""
+    results: Topic | None = None
+    """The topic of answers; by default prefix and classify.results."""
+    dead_letters: Topic | None = None
+    """The topic of records that could not be used; by default prefix and classify.dead-letters."""
+    labels: Topic | None = None
+    """The topic of labelled texts; by default prefix and classify.labels."""
+    models: Topic | None = None
+    """The topic of versions and aliases; by default prefix and classify.models."""
+    workers: Topic | None = None
+    """The topic of what workers tell each other; by default prefix and classify.workers."""
+    requests_retention_ms: Milliseconds | None = None
+    """How long requests are kept; by default the topic's usual time."""
+    results_retention_ms: Milliseconds | None = None
+    """How long answers are kept; at least as long as requests."""
+    dead_letters_retention_ms: Milliseconds | None = None
+    """How long dead letters are kept; by default the topic's usual time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kept = {
+            topic.name: topic.retention_ms or 0 for topic in topics(self.prefix, self.partitions, self.retention_ms())
+        }
+        if (answers := kept[self.prefix + RESULTS]) < (asked := kept[self.prefix + REQUESTS]):
+            raise ValueError(
+                f"results_retention_ms is {answers}, but has to be at least requests_retention_ms ({asked}): a request "
+                "whose answer is gone can't be told from one that was never answered, and a reader that was away for "
+                "as long finds a hole"
+            )
+        names = msgspec.structs.astuple(self.names())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two topics are both named {twice[0]}: each needs a name of its own")
+
+    def retention_ms(self) -> dict[str, int]:
+        """The retentions that are set, by the topics' own names."""
+        given = {
+            REQUESTS: self.requests_retention_ms,
+            RESULTS: self.results_retention_ms,
+            DEAD_LETTERS: self.dead_letters_retention_ms,
+        }
+        return {name: ms for name, ms in given.items() if ms is not None}
+
+    def names(self) -> TopicNames:
+        """The name of each topic, derived where it is not set."""
+        return TopicNames(
+            requests=self.requests or self.prefix + REQUESTS,
+            results=self.results or self.prefix + RESULTS,
+            dead_letters=self.dead_letters or self.prefix + DEAD_LETTERS,
+            labels=self.labels or self.prefix + LABELS,
+            models=self.models or self.prefix + MODELS,
+            workers=self.workers or self.prefix + WORKERS,
+        )
+
+
+class AdminSettings(Section, frozen=True, kw_only=True):
+    """Where /healthz, /readyz and /metrics are served. A port that is set is taken, or the process ends; member N of
+    several uses port + N. By default it is the first free one from DEFAULT_ADMIN_PORT on.
+    """
+
+    host: Host = "127.0.0.1"
+    """The address on which /healthz, /readyz and /metrics are served."""
+    port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    """The port of /healthz, /readyz and /metrics; by default the first free one from 9464 on, with 0 any free one.
+    Member N of several uses port + N."""
+
+    @property
+    def neighbours(self) -> int:
+        """How many ports behind its own a member may take instead: one that was named is meant."""
+        return ADMIN_NEIGHBOURS if self.port is None else 0
+
+    def port_of(self, slot: int) -> int:
+        """The port of the member in ``slot``, counted from 0; 0 is any."""
+        if self.port == 0:
+            return 0
+        return (DEFAULT_ADMIN_PORT if self.port is None else self.port) + slot
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """How much is logged, and whether for people or for machines."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged."""
+    format: Literal["text", "json"] = "text"
+    """Whether logs are for people or for machines."""
+
+
+class StoreSettings(Section, frozen=True, kw_only=True):
+    """Where artifacts, jobs, checkpoints and outcomes may lie: below the folders and URIs in ``allowed``.
+
+    Empty, it is ``trainer.store`` alone. Raises ValueError for what names no place.
+    """
+
+    allowed: tuple[str, ...] = ()
+    """Folders and URIs below which artifacts, jobs and checkpoints may lie; empty, it is trainer.store alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            places_of(self.allowed)
+        except StoreError as error:
+            raise ValueError(f"allowed: {error}") from error
+
+
+class SigningSettings(Section, frozen=True, kw_only=True):
+    """Who signs versions, by the private key in ``key_file``, and whose signatures are asked for.
+
+    ``trusted`` are public keys as `headrace models keygen` prints them; where there is one, a worker and a trainer
+    refuse every version that none of them signed. Raises ValueError for what is no such key.
+    """
+
+    key_file: Place | None = None
+    """The private key that signs versions, as `headrace models keygen` makes it."""
+    trusted: tuple[str, ...] = ()
+    """Public keys; where there is one, versions that none of them signed are refused."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in self.trusted:
+            public_key_bytes(SIGNING, key)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

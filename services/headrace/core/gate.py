@@ -43,6 +43,8 @@ LEAST_REPLAYED = 30
 """Requests below which a share of changed answers says nothing."""
 LEAST_ACROSS_SPLITS = 30
 """Rows that two splits both have to call test before two versions are compared on them."""
+HOLDOUT_TOPIC = "topic:"
+"""What a topic's name has in front of it as gate.holdout."""
 _CLASSES_NAMED = 3
 
 _UNNOTICED_US = 10.0

@@ -12,8 +12,8 @@ from typing import Any, Never
 
 import msgspec
 
-from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError, one_of_all
+from headrace.process.child_process import ending_with_parent
 
 LOG_TAIL_LINES = 15
 

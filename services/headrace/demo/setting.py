@@ -11,16 +11,15 @@ from random import Random
 import msgspec
 
 from headrace.config import AdminSettings, LogSettings, Settings, TopicsSettings
-from headrace.config.sources import PREFIX
-from headrace.config.values import shown
+from headrace.config.sources import PREFIX, shown
 from headrace.core.secret import Secret
 from headrace.demo.texts import Texts
-from headrace.inference.settings import WorkerSettings
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers.apache import apache_broker
 from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import WantedTopic, carry_out, look
+from headrace.worker.settings import WorkerSettings
 from headrace_schemas.topics import topics
 
 DRAIN_S = 3.0

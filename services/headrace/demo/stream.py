@@ -10,8 +10,7 @@ import msgspec
 
 from headrace.client import AnswerReader, Client
 from headrace.core.clock import Clock
-from headrace.demo.latencies import Rate
-from headrace.demo.ledger import Ledger, Sent
+from headrace.demo.ledger import Ledger, Rate, Sent
 
 RATE_WINDOW_S = 2.0
 TICK_S = 0.02

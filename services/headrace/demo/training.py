@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headrace.demo.children import run_to_its_end
 from headrace.demo.texts import write_rows
-from headrace.training.dataset import Rows
+from headrace.learning.data.files import Rows
 
 GRACE_S = 2.0
 

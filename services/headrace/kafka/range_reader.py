@@ -3,14 +3,25 @@
 The one place that reads such ranges. Silence says nothing here: a broker that pauses is waited for, and when it takes
 too long the error can be tried again. That the rest of a range holds no record (a transaction's marker, compaction)
 is known from where the consumer stands, or from a broker that says so.
+
+The last answers of results partitions: a worker resumes by those at the end, a reader by those before its place.
+
+Both look for the highest request offset, and what one of them counts the other has to count: answers, not offsets.
+
+From where reading is to begin, in words, to the offsets of partitions.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+from headrace.core.resume import Answered
+from headrace.core.starts import Start
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from headrace_schemas.codec import decode_result
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
 
 CHUNK = 2000
 FETCH_S = 0.5
@@ -87,3 +98,51 @@ async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int
                 yield record
     finally:
         await consumer.stop()
+
+
+async def last_answers(
+    consumer: Consumer, logs: Mapping[TopicPartition, tuple[int, int]], count: int
+) -> dict[TopicPartition, tuple[Answered, ...]]:
+    """The last ``count`` answers of each log in its order; fewer where it holds fewer.
+
+    ``logs`` has where each log begins and the offset to stop in front of. Offsets that hold no answer (none at all, a
+    transaction's marker, somebody else's record) are stepped over: each look goes twice as far back as the one before.
+    ``consumer`` is started and of no group; it is left with no assignment. Raises a KafkaError.
+    """
+    answers: dict[TopicPartition, list[Answered]] = {name: [] for name in logs}
+    reach = count
+    short = {name: end for name, (begin, end) in logs.items() if count and begin < end}
+    while short:
+        starts = {name: max(logs[name][0], logs[name][1] - reach) for name in short}
+        found: dict[TopicPartition, list[Answered]] = {name: [] for name in short}
+        async for records in read_ranges(consumer, starts, short):
+            for record in records:
+                if (answer := _answer(record)) is not None:
+                    found[TopicPartition(record.topic, record.partition)].append(answer)
+        for name, earlier in found.items():
+            answers[name] = earlier + answers[name]
+        short = {name: start for name, start in starts.items() if start > logs[name][0] and len(answers[name]) < count}
+        reach *= 2
+    return {name: tuple(of_log[-count:]) if count else () for name, of_log in answers.items()}
+
+
+def _answer(record: Record) -> Answered | None:
+    try:
+        result = decode_result(record.value, content_type(record.headers))
+    except WireError:
+        # Somebody else wrote here; the claim keeps workers out, and readers say it of every such record.
+        return None
+    return Answered(result.offset, result.crc)
+
+
+async def offsets_of(
+    consumer: Consumer, partitions: Collection[TopicPartition], start: Start
+) -> dict[TopicPartition, int]:
+    """Where ``start`` is in each of ``partitions``; a time past the last record is the end. Raises a KafkaError."""
+    if start == "earliest":
+        return await consumer.beginning_offsets(partitions)
+    if start == "latest":
+        return await consumer.end_offsets(partitions)
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
+    ends = await consumer.end_offsets(partitions)
+    return {name: ends[name] if (offset := found[name]) is None else offset for name in partitions}

@@ -12,7 +12,7 @@ from headrace.core.clock import Clock
 from headrace.core.reminder import Reminder
 from headrace.kafka.errors import KafkaError, UnknownTopicError
 from headrace.kafka.interface import Cluster, Consumer
-from headrace.logs import event
+from headrace.process.logs import event
 
 EVERY_S = 1.0
 ASK_LIMIT_S = 5.0

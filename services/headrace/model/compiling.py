@@ -21,8 +21,8 @@ from typing import Any
 import numba
 from numba.core import config as numba_config
 
-from headrace.logs import event
-from headrace.security.kept_folder import kept_folder, why_unusable
+from headrace.process.logs import event
+from headrace.security.private_folder import kept_folder, why_unusable
 
 _PACKAGE = Path(__file__).parent
 # numba fills this module from its environment variables when it is imported, so its names have no types.

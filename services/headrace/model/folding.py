@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import UserError
-from headrace.model.bounds import BoundsError, check_bounds
-from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
+from headrace.model.integers import MAX_DIMENSIONS, BoundsError, QuantizedNetwork, check_bounds
 
 TABLE_LIMIT = 127
 # Rows folded at once: their float64 copies stay in the cache.

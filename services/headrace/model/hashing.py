@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import characters
+from headrace.model.characters import compose_bytes, may_change
 from headrace.model.compiling import kernel
-from headrace.model.composing import compose_bytes, may_change
 from headrace.model.words import (
     BIGRAM_FACTOR,
     COMPOSING_RULES,

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model.bounds import check_bounds, largest_convolution, largest_features, largest_wide
+from headrace.model.artifact_format import NIBBLE_LIMIT
 from headrace.model.folding import TABLE_LIMIT, a_tap, columns_of, fold_unchecked, products, tables_digest
 from headrace.model.integers import (
     MAX_CONVOLUTION,
@@ -25,11 +25,14 @@ from headrace.model.integers import (
     MAX_WIDTH,
     ROOT_BITS,
     QuantizedNetwork,
+    check_bounds,
     keys_of,
+    largest_convolution,
+    largest_features,
+    largest_wide,
     stepped,
 )
 from headrace.model.network import Network, keep_rows
-from headrace.model.nibbles import NIBBLE_LIMIT
 
 # The largest value of so many bits, with the sign: symmetric, so the lowest is never used.
 _LIMITS = {8: 127, 4: NIBBLE_LIMIT}

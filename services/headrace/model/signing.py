@@ -18,9 +18,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from headrace.core.errors import UserError
-from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace.model.errors import ArtifactError
-from headrace.security.private_keys import read_private_key, write_private_key
+from headrace.security.keys import (
+    SIGNING,
+    key_id,
+    public_key_bytes,
+    public_key_text,
+    read_private_key,
+    write_private_key,
+)
 from headrace_schemas.records import ModelVersion
 
 CONTEXT = "headrace/version/1"

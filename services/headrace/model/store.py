@@ -22,11 +22,11 @@ from typing import Any
 import fsspec
 
 from headrace.files.output import OutputError, check_output
-from headrace.logs import event
 from headrace.model import local_files
 from headrace.model.artifact_format import MAX_FILE_BYTES
 from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location
+from headrace.process.logs import event
 
 __all__ = [
     "StoreError",

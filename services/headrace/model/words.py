@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.model import characters
-from headrace.model.composing import compose
+from headrace.model.characters import compose
 
 # FNV-1a's basis and prime (Fowler, Noll, Vo), taken over code points instead of bytes so that a Chinese character is
 # one step; MurmurHash3's finalizer (Appleby) spreads the result, because the lookup takes its top bits.

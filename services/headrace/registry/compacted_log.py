@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
 from headrace.kafka.interface import Appended, Cluster, Outgoing, Record, TopicPartition
 from headrace.kafka.range_reader import ASKED_EVERY, EMPTY_FETCHES, FETCH_S
-from headrace.logs import event
+from headrace.process.logs import event
 from headrace_schemas.errors import WireError
 
 R = TypeVar("R")

@@ -1,12 +1,22 @@
-"""The topic classify.models as state: versions, aliases, verdicts, trainings, and what older workers left there."""
+"""The topic classify.models as state: versions, aliases, verdicts, trainings, and what older workers left there.
+
+Writing to the topic classify.models: each record under the key that keeps it.
+
+What the models topic still has of the past: its records that compaction has not taken yet, and moves of aliases.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, TypeVar
 
-from headrace.kafka.interface import Cluster
-from headrace.registry.compacted_log import CompactedLog
-from headrace_schemas.codec import decode_models_record
+import msgspec
+
+from headrace.kafka.interface import Cluster, Record, TopicPartition
+from headrace.kafka.range_reader import read_ranges
+from headrace.registry.compacted_log import BatchSender, CompactedLog, CompactedWriter
+from headrace_schemas.codec import decode_models_record, encode_models_record
+from headrace_schemas.errors import WireError
 from headrace_schemas.records import (
     Attempt,
     ModelAlias,
@@ -81,3 +91,50 @@ class ModelsLog(CompactedLog[ModelsRecord]):
         for known in kinds:
             for name in [name for name, record in known.items() if models_key(record) == key]:
                 del known[name]
+
+
+class ModelsWriter(CompactedWriter[ModelsRecord]):
+    """Appends records of classify.models."""
+
+    def __init__(self, sender: BatchSender, topic: str) -> None:
+        super().__init__(sender, topic, encode=encode_models_record, key=models_key)
+
+
+R = TypeVar("R")
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A record that moved, or pinned, an alias, and the record's own time in milliseconds since the Unix epoch."""
+
+    alias: ModelAlias
+    recorded_ms: int
+
+
+async def models_records(cluster: Cluster, topic: str, kind: type[R]) -> AsyncIterator[tuple[Record, R]]:
+    """Every record of that kind, as it lies there and decoded, oldest first, up to the topic's present end.
+
+    What can't be decoded is passed over. Raises a KafkaError.
+    """
+    consumer, partition = cluster.consumer(), TopicPartition(topic, 0)
+    try:
+        await consumer.start()
+        starts, ends = await consumer.beginning_offsets([partition]), await consumer.end_offsets([partition])
+        async for records in read_ranges(consumer, starts, ends):
+            for record in records:
+                try:
+                    decoded = decode_models_record(record.value)
+                except WireError:  # who follows the topic has been told of it
+                    continue
+                if isinstance(decoded, kind):
+                    yield record, decoded
+    finally:
+        await consumer.stop()
+
+
+async def alias_moves(cluster: Cluster, topic: str, name: str) -> list[Move]:
+    """The records of model ``name``'s aliases, oldest first, up to the topic's present end. Raises a KafkaError."""
+    return [
+        Move(alias, record.timestamp)
+        async for record, alias in models_records(cluster, topic, ModelAlias)
+        if alias.name == name
+    ]

@@ -11,8 +11,7 @@ from headrace.model.artifact import beside, read_checked
 from headrace.model.errors import ArtifactError, StoreError, StoreFault
 from headrace.model.places import Places
 from headrace.model.signing import verify
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord, ModelVersion
 
 

@@ -9,8 +9,8 @@ import msgspec
 import psutil
 
 from headrace.files.errors import DatasetError
-from headrace.training.fit_wide import FITTED_WHOLE, HISTORY, LOGITS_AT_ONCE
-from headrace.training.recipe import Recipe
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, LOGITS_AT_ONCE
 
 LARGE = 2**30
 """A training that takes so many bytes says so."""

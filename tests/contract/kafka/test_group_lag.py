@@ -11,12 +11,12 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
 from headrace.core.clock import SystemClock
-from headrace.inference.infer import Model
-from headrace.inference.service import Worker
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
-from headrace.metrics import WorkerMetrics
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.stages.infer import Model
+from headrace.worker.worker import Worker
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest

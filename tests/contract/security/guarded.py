@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from headrace.core.secret import Secret
 from headrace.kafka.acls import Right
 from headrace.kafka.settings import KafkaSettings, client_options
-from headrace.ports import free_ports
+from headrace.process.ports import free_ports
 
 HOST = "localhost"
 """The one name in the certificates: by 127.0.0.1 the broker is reached as somebody else."""

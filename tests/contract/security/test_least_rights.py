@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from headrace.client import Client
+from headrace.client.labels import Labelled, publish_labels
 from headrace.kafka.acls import Right
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.model.artifact import save
-from headrace.training.labelling import Labelled, publish_labels
 from headrace_load.processes import headrace, running
 from headrace_schemas.headers import CONTENT_TYPE, JSON
 from headrace_schemas.records import Status

@@ -16,24 +16,24 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from headrace.client import Client
+from headrace.client.labels import Labelled, publish_labels
 from headrace.commands.topics import acl_names
 from headrace.config import Settings, TopicsSettings
 from headrace.core.clock import SystemClock
-from headrace.inference.infer import Model
-from headrace.inference.service import Worker, WorkerTopics
 from headrace.kafka.acls import Names, Right, Role, rights_of
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.errors import KafkaError, NotAuthorizedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings, client_options
-from headrace.metrics import WorkerMetrics
 from headrace.model.signing import signer
-from headrace.training.gate.replay import replay
-from headrace.training.labelling import Labelled, publish_labels
-from headrace.training.settings import TrainerSettings
-from headrace.training.trainer.metrics import TrainerMetrics
-from headrace.training.trainer.service import Trainer, TrainerTopics
-from headrace.training.trainer.store import TrainingStore
+from headrace.trainer.gate.replay import replay
+from headrace.trainer.metrics import TrainerMetrics
+from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.store import TrainingStore
+from headrace.trainer.trainer import Trainer, TrainerTopics
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.stages.infer import Model
+from headrace.worker.worker import Worker, WorkerTopics
 from headrace_schemas.codec import encode_label, encode_request, encode_result
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, LabelledText, Status

@@ -2,10 +2,10 @@
 
 import pytest
 
+from headrace.learning.distributed.job import FileSource, Job, read_outcome
+from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model import store
-from headrace.training.ranks.job import FileSource, Job, read_outcome
-from headrace.training.recipe import Recipe
-from headrace.training.trainer.store import TrainingStore
+from headrace.trainer.store import TrainingStore
 from tests.support.places import ANYWHERE
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fsspec
 import torch
 
-from headrace.training.ranks.checkpoint import StoredCheckpoints
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.job import FileSource, Job, read_outcome
-from headrace.training.recipe import Recipe
-from headrace.training.trainer.store import TrainingStore
+from headrace.learning.distributed.checkpoint import StoredCheckpoints
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.job import FileSource, Job, read_outcome
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.trainer.store import TrainingStore
 from tests.support.places import ANYWHERE
 
 

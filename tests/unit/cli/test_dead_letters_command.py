@@ -8,12 +8,11 @@ from typer.testing import CliRunner
 
 from headrace.commands import dead_letters
 from headrace.config import Settings
-from headrace.core.public_keys import SEALING, public_key_text
-from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keeping
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.keeping import DeadLetterSettings, keeping
 from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.sealing import make_key, read_key
+from headrace.security.encryption import make_key, read_key
+from headrace.security.keys import SEALING, public_key_text
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.records import DeadLetter
 from tests.support.turned_loop import TurnedClock, run_turned

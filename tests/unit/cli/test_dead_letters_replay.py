@@ -6,18 +6,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.client.replaying import DIFFERENT, FOREIGN, REPEATED, UNCONFIRMED, UNREADABLE
+from headrace.client.dead_letters import DIFFERENT, FOREIGN, REPEATED, UNCONFIRMED, UNREADABLE
 from headrace.commands import dead_letters
 from headrace.commands.dead_letters import TargetError, targets_of
 from headrace.config import Settings
-from headrace.core.public_keys import SEALING, public_key_text
-from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
 from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.keeping import DeadLetterSettings, keep_whole, keeping
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
-from headrace.kafka.sealing import PrivateKey, make_key, read_key
+from headrace.security.encryption import PrivateKey, make_key, read_key
+from headrace.security.keys import SEALING, public_key_text
 from tests.support.turned_loop import TurnedClock, run_turned
 
 SETTINGS = Settings()

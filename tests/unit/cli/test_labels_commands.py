@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from headrace import cli
+from headrace.client.labels import Labelled, publish_labels, text_ids
 from headrace.commands import labels as commands
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
@@ -18,8 +19,7 @@ from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
-from headrace.training.dataset import read_rows
-from headrace.training.labelling import Labelled, publish_labels, text_ids
+from headrace.learning.data.files import read_rows
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText
 

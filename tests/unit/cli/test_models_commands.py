@@ -13,7 +13,7 @@ from headrace.kafka.errors import NotAuthorizedError
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.memory.producer import MemoryProducer
 from headrace.model.artifact import ArtifactError
-from headrace.registry.moving import NoPreviousVersionError
+from headrace.registry.aliases import NoPreviousVersionError
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.records import (
     Check,

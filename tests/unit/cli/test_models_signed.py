@@ -9,7 +9,7 @@ import pytest
 
 from headrace.model.artifact import ArtifactError
 from headrace.model.signing import SignatureError, SigningKeyError, verify
-from headrace.registry.moving import move
+from headrace.registry.aliases import move
 from tests.support.models_site import Site
 
 

@@ -4,8 +4,8 @@ import msgspec
 from typer.testing import CliRunner
 
 from headrace.cli import app
-from headrace.training.ranks.job import FileSource, Job
-from headrace.training.recipe import Recipe
+from headrace.learning.distributed.job import FileSource, Job
+from headrace.learning.fit.hyperparameters import Recipe
 
 RUNNER = CliRunner()
 

@@ -7,14 +7,13 @@ from rich.cells import cell_len
 
 from headrace.client import Answer
 from headrace.commands import tail
-from headrace.commands.models.listing import tables
-from headrace.commands.models.showing import Section
+from headrace.commands.models.show import Section, tables
+from headrace.commands.output import Terminal
+from headrace.commands.tables import report_tables, report_warnings
 from headrace.core.answer_log import Hole
 from headrace.kafka.memory import MemoryCluster
+from headrace.learning.report import compare
 from headrace.registry.models_log import ModelsLog
-from headrace.terminal import Terminal
-from headrace.training.report import compare
-from headrace.training.tables import report_tables, report_warnings
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
 from tests.support.turned_loop import TurnedClock
 from tests.support.versions import version_of

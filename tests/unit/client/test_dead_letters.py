@@ -3,9 +3,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from headrace.client.dead_letters import Found, read_dead_letters, read_replayed
+from headrace.client.dead_letters import Found, read_dead_letters, read_replayed, replay
 from headrace.client.publishing import Publisher
-from headrace.client.replaying import replay
 from headrace.kafka.errors import UnknownTopicError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster

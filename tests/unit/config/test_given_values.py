@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.config import Settings, SettingsError, load_settings
-from headrace.inference.settings import WorkerSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.worker.settings import WorkerSettings
 
 KEYS = [key for key, _, _ in load_settings(None, {}).rows()]
 HOSTILE = st.one_of(

@@ -7,7 +7,7 @@ import pytest
 
 from headrace.config import Loaded, SettingsError, load_settings
 from headrace.config.secret_files import MOST_BYTES
-from headrace.logs import configure, event
+from headrace.process.logs import configure, event
 
 WORD = "hunter2-in-a-file"
 VARIABLE = "HEADRACE_KAFKA__SASL_PASSWORD"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.commit import last_of, settled, text_of, to_commit
+from headrace.core.resume import last_of, settled, text_of, to_commit
 
 
 @given(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.deadlines import ClockAlarm, ServiceTime
+from headrace.core.batching import ClockAlarm, ServiceTime
 
 
 @given(st.floats(1e-6, 1e-3), st.floats(1e-5, 1e-2))

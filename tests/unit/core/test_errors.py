@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from headrace.core.errors import UserError, one_of_all, raise_failed, with_notes
-from headrace.core.restarts import EXIT_REFUSED
 from headrace.demo.children import beside
-from headrace.inference.resume import RefusedError
 from headrace.kafka.errors import BrokerUnavailableError
+from headrace.process.supervisor import EXIT_REFUSED
+from headrace.worker.partitions.resume import RefusedError
 
 
 def test_the_first_is_raised_and_tells_of_the_others_each_once() -> None:

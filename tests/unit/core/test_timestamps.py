@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.core.timestamps import MAX_AGE_MS, MAX_AHEAD_MS, Reminder, believable, kind_of
+from headrace.core.clock import MAX_AGE_MS, MAX_AHEAD_MS, Reminder, believable, kind_of
 
 NOW = 1_764_000_000_000
 

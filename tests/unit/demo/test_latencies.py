@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.demo.latencies import Latencies, Rate
+from headrace.demo.ledger import Latencies, Rate
 
 seconds = st.floats(0.0001, 100, allow_nan=False)
 

@@ -1,13 +1,13 @@
 import random
 
-from headrace.demo.learning.labels import Keyed, in_two_parts, quotes, to_forget
+from headrace.client.labels import publish_labels
+from headrace.demo.learning.service import Keyed, in_two_parts, quotes, to_forget
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.learning.data.files import Rows
+from headrace.learning.data.split import UNKEYED, Part
 from headrace.model.artifact import About, Canary, assemble
 from headrace.model.quantizing import quantize
-from headrace.training.dataset import Rows
-from headrace.training.labelling import publish_labels
-from headrace.training.splitting import UNKEYED, Part
 from headrace_schemas.codec import decode_label
 from headrace_schemas.records import LabelledText
 from tests.support.networks import random_network

@@ -2,9 +2,8 @@ import io
 
 from rich.console import Console
 
-from headrace.demo.learning.screen import erasure, made_lines, order_of_versions, swaps_table, whole_stream
-from headrace.demo.learning.swaps import Swap
-from headrace.demo.learning.versions import Made
+from headrace.demo.learning.screen import Swap, erasure, made_lines, order_of_versions, swaps_table, whole_stream
+from headrace.demo.learning.service import Made
 from headrace.demo.stream import Snapshot
 from headrace_schemas.records import Lineage, ModelVersion, Training, TrainingState, Verdict
 

@@ -1,9 +1,9 @@
 import pytest
 
 from headrace.client import Answer
-from headrace.demo.learning.swaps import BESIDE_MS, Observed, Swap, Waited, in_order, swap
+from headrace.demo.learning.screen import BESIDE_MS, Observed, Swap, Waited, in_order, swap
 from headrace.demo.ledger import Sent
-from headrace.registry.history import Move
+from headrace.registry.models_log import Move
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status
 from tests.support.turned_loop import TurnedClock, run_turned
 

@@ -2,11 +2,10 @@ import asyncio
 
 import pytest
 
-from headrace.demo.learning.versions import LIMIT_S, Made, TrainingEndedError, made_by, training_begun
+from headrace.demo.learning.service import LIMIT_S, Made, TrainingEndedError, made_by, training_begun
 from headrace.kafka.interface import TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord, ModelVersion, Training, TrainingState, Verdict
 from tests.support.turned_loop import TurnedClock, run_turned
 

@@ -5,7 +5,7 @@ import msgspec
 
 from headrace.config import Settings, load_settings
 from headrace.core.secret import Secret
-from headrace.demo.learning.processes import learning_settings
+from headrace.demo.learning.service import learning_settings
 from headrace.demo.setting import as_sets, child_environment, demo_settings, prefix_for
 from headrace.kafka.brokers.embedded import embedded_settings
 from headrace.kafka.settings import KafkaSettings

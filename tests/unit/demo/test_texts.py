@@ -8,9 +8,9 @@ import pytest
 from headrace.demo import texts
 from headrace.demo.texts import endless_paragraphs, read_texts, write_rows
 from headrace.files.errors import DatasetError
-from headrace.training.dataset import Rows, read_rows
-from headrace.training.splitting import UNKEYED, Part
-from headrace.training.text_keys import text_keys
+from headrace.learning.data.files import Rows, read_rows
+from headrace.learning.data.split import UNKEYED, Part
+from headrace.learning.data.text_keys import text_keys
 
 ROWS = Rows(tuple(f"text number {number}" for number in range(200)), tuple("ab"[number % 2] for number in range(200)))
 

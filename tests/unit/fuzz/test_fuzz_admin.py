@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from headrace import admin
-from headrace.admin import LONGEST_HEAD, MOST_CONNECTIONS, admin_server
+from headrace.process import admin
+from headrace.process.admin import LONGEST_HEAD, MOST_CONNECTIONS, admin_server
 from tests.support.waiting import until
 
 HOST = "127.0.0.1"

@@ -24,7 +24,6 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from headrace.core.errors import UserError
-from headrace.inference.opening import open_model
 from headrace.model import artifact_format
 from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble
 from headrace.model.artifact_format import MAX_HEADER_BYTES, decode, encode
@@ -32,6 +31,7 @@ from headrace.model.backends.interface import open_backend
 from headrace.model.folding import fold_unchecked, tables_digest
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import quantize
+from headrace.worker.versions.loader import open_model
 from headrace_schemas.records import Profile
 from tests.support.networks import random_network
 

@@ -7,14 +7,13 @@ import zlib
 import msgspec
 import pytest
 
-from headrace.core.public_keys import SEALING, public_key_text
-from headrace.inference import fetch
-from headrace.kafka.dead_letters import dead_letter
+from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
 from headrace.kafka.interface import Discarded, FetchedRecord, TopicPartition
-from headrace.kafka.keeping import DeadLetterSettings, keep_whole, keeping
-from headrace.kafka.sealing import make_key
-from headrace.training.trainer.judging import judge, refusal
-from headrace.training.trainer.known_labels import Fault, KnownLabels
+from headrace.learning.data.known_labels import Fault, KnownLabels
+from headrace.security.encryption import make_key
+from headrace.security.keys import SEALING, public_key_text
+from headrace.trainer.label_validation import judge, refusal
+from headrace.worker.stages import fetch
 from headrace_schemas.dead_letters import NOTHING, VALUE_BYTES, dead_letter_from_record, kept
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TENANT
 from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape

@@ -93,7 +93,7 @@ def test_jars_that_another_user_fetched_are_taken_from_a_cache_that_nobody_else_
     cache = tmp_path / "headrace" / f"kafka-{KAFKA_VERSION}"
     cache.mkdir(parents=True)
     (cache / "pom.xml").write_bytes(POM.read_bytes())
-    monkeypatch.setattr("headrace.security.kept_folder.why_unusable", lambda path: f"{path} is read-only")
+    monkeypatch.setattr("headrace.security.private_folder.why_unusable", lambda path: f"{path} is read-only")
     environ = {"XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     assert cache_directory(environ) == cache
     cache.chmod(0o777)

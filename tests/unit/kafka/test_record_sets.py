@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.aio import record_sets
-from headrace.kafka.aio.decompression import SNAPPY, ZSTD, opened
-from headrace.kafka.aio.lean import _Batches, _TooLongError
-from headrace.kafka.aio.record_sets import Walk
+from headrace.kafka.aio.record_sets import SNAPPY, ZSTD, Walk, opened
+from headrace.kafka.aio.records import _Batches, _TooLongError
 from headrace.kafka.interface import Discarded, FetchedRecord, TopicPartition
 from tests.support.raw_batches import CODECS, raw_batch, raw_record
 
@@ -132,7 +131,7 @@ def test_a_length_that_snappy_lies_about_is_not_allocated() -> None:
 
 PEAK = """
 import resource, sys, zlib
-from headrace.kafka.aio.lean import _Batches, _TooLongError
+from headrace.kafka.aio.records import _Batches, _TooLongError
 from headrace.kafka.aio.record_sets import Walk
 from headrace.kafka.interface import TopicPartition
 limit, raw = 16 << 20, sys.stdin.buffer.read()

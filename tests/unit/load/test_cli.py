@@ -9,12 +9,12 @@ import pytest
 from headrace.client import KafkaError
 from headrace_load import cli
 from headrace_load.commands.options import folder_for
+from headrace_load.comparison import stand
 from headrace_load.contender import Contender, ContenderError, Program, WorkerProgram, read_contender
 from headrace_load.faults import code_of, told
 from headrace_load.killing import check_killable
 from headrace_load.place import Asked, PlaceError, place
 from headrace_load.result import Comparison, write
-from headrace_load.runs import stand
 from headrace_load.system import KafkaSettingsError, kafka_settings, prefixed
 from tests.support.load_results import audit_of, result_of
 

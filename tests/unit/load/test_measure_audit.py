@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_load.audit import audited
-from headrace_load.measure.columns import ANSWERED, SENT, STATUSES
-from headrace_load.measure.joined import join
+from headrace_load.measure.columns import ANSWERED, SENT, STATUSES, join
 
 requests = st.lists(
     st.fixed_dictionaries(

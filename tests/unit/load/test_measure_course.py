@@ -7,18 +7,17 @@ import sys
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from headrace_load.measure import setting, stages
-from headrace_load.measure.machine import machine
-from headrace_load.measure.resources import HARNESS, Sampler
-from headrace_load.measure.setting import quiet, settled
+from headrace_load.measure import course, stages
+from headrace_load.measure.course import quiet, settled
+from headrace_load.measure.machine import HARNESS, Sampler, machine
 
 BUSY = "import sys, time\nwhile time.process_time() < 0.05: pass\nprint('done', flush=True)\nsys.stdin.read()"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(setting, "POLL_S", 0.001)
-    monkeypatch.setattr(setting, "QUIET_S", 0.001)
+    monkeypatch.setattr(course, "POLL_S", 0.001)
+    monkeypatch.setattr(course, "QUIET_S", 0.001)
 
 
 class Growing:

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from headrace_load.measure.columns import ANSWERED, SENT
-from headrace_load.measure.gathered import Gathered
-from headrace_load.measure.judging import HALF_MS_US, judged
+from headrace_load.measure.judging import HALF_MS_US, Gathered, judged
 from headrace_load.result import Used
 from headrace_load.workload.spec import Backlog, Constant, MadeTexts, Workload
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.client import KafkaError, Published
-from headrace_load.measure import lanes as lanes_module
-from headrace_load.measure.ahead import CHUNK, MOST_CHUNKS, Ahead
-from headrace_load.measure.lanes import MOST_BYTES, MOST_RECORDS, Lanes
+from headrace_load.measure import producing as lanes_module
+from headrace_load.measure.producing import CHUNK, MOST_BYTES, MOST_CHUNKS, MOST_RECORDS, Ahead, Lanes
 from headrace_load.workload.requests import Planned
 from tests.support.waiting import until
 

@@ -9,7 +9,7 @@ import pytest
 
 from headrace_load.cli import TABLE
 from headrace_load.contender import Program, WorkerProgram
-from headrace_load.report.stages import _COLOURS
+from headrace_load.report.drawing import _COLOURS
 from headrace_load.workload import spec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "load.md").read_text(encoding="utf-8")

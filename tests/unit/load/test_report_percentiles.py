@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_load.report.percentiles import curve
+from headrace_load.report.drawing import curve
 from tests.support.load_results import latencies, latency_of
 
 PRECISION = 1e-3  # of a histogram of three figures

@@ -5,8 +5,7 @@ import io
 import msgspec
 from rich.console import Console
 
-from headrace_load.report.comparison_facts import middle
-from headrace_load.report.documents import tables
+from headrace_load.report.figures import middle, tables
 from headrace_load.report.tables import show
 from headrace_load.report.words import milliseconds, number, short, verdict, verdict_of_all
 from headrace_load.result import Comparison, Result

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_load.workload.keys import keys_of
-from headrace_load.workload.lengths import lognormal, recorded, resized
-from headrace_load.workload.recorded import Recording, Row, read_recording, write_recording
+from headrace_load.workload.recording import Recording, Row, read_recording, write_recording
+from headrace_load.workload.requests import keys_of
 from headrace_load.workload.rubbish import judge, rubbish
 from headrace_load.workload.spec import (
     Backlog,
@@ -27,7 +26,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     ZipfKeys,
 )
-from headrace_load.workload.texts import load_texts
+from headrace_load.workload.texts import load_texts, lognormal, recorded, resized
 from headrace_schemas.codec import decode_request, encode_request
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type, read_timeout_ms

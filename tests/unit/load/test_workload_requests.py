@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_load.workload.recorded import Row, write_recording
+from headrace_load.workload.recording import Row, write_recording
 from headrace_load.workload.requests import Planned, requests
 from headrace_load.workload.rubbish import judge
 from headrace_load.workload.spec import (
@@ -28,9 +28,9 @@ from headrace_load.workload.spec import (
     WorkloadError,
     ZipfKeys,
     read_workload,
+    write_workload,
 )
 from headrace_load.workload.texts import load_texts
-from headrace_load.workload.writing import write_workload
 from headrace_schemas.codec import decode_request
 from headrace_schemas.headers import content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest

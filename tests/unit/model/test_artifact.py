@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.model import artifact_arrays, artifact_format
+from headrace.model import artifact_format
 from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, library_versions, load, save
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import Bits, quantize
@@ -214,7 +214,7 @@ def test_a_hostile_file_is_refused(change: dict[str, object], message: str) -> N
 
 
 def test_tables_beyond_the_memory_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_arrays, "MAX_TABLE_BYTES", 100)
+    monkeypatch.setattr(artifact_format, "MAX_TABLE_BYTES", 100)
     with pytest.raises(ArtifactError, match="tables would take"):
         artifact_format.decode(DATA, "model")
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.model.bounds import BoundsError, largest_convolution, largest_features
 from headrace.model.folding import FoldingError, columns_of, fold, fold_unchecked, products
-from headrace.model.integers import MAX_DIMENSIONS, QuantizedNetwork
+from headrace.model.integers import MAX_DIMENSIONS, BoundsError, QuantizedNetwork, largest_convolution, largest_features
 from headrace.model.quantizing import quantize
 from tests.support.networks import random_network
 

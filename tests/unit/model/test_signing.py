@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
 import headrace_schemas
 from headrace.config import load_settings
 from headrace.config.sources import SettingsError
-from headrace.core.public_keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace.model.signing import (
     SignatureError,
     SigningKeyError,
@@ -30,6 +29,7 @@ from headrace.model.signing import (
     verify,
     write_new_key,
 )
+from headrace.security.keys import SIGNING, key_id, public_key_bytes, public_key_text
 from headrace_schemas.codec import decode_models_record
 from headrace_schemas.records import ModelVersion
 from tests.support.signing import SigningKey, new_key

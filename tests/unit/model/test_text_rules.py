@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from headrace.learning.data.text_keys import text_keys
 from headrace.model.artifact import About, assemble, load
 from headrace.model.artifact_format import decode, encode
 from headrace.model.backends.interface import open_backend
 from headrace.model.words import HASHING, RULES
-from headrace.training.text_keys import text_keys
 from tests.support.networks import VOCABULARY, random_artifact
 
 OLD = Path(__file__).parent / "text_rule_1"

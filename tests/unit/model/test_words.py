@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.model import characters, composing, hashing, words
+from headrace.model import characters, hashing, words
 from headrace.model.network import pair_hashes
 
 # All of Unicode, and beside it the places where words begin and end, which random text seldom visits.
@@ -139,7 +139,7 @@ def test_no_text_that_composing_changes_is_passed_over() -> None:
     for character in every:
         alone = unicodedata.normalize("NFC", character) == character and not unicodedata.combining(character)
         if unicodedata.category(character) != "Cn" and (not alone or character in joining):
-            assert composing.may_change()[ord(character)], hex(ord(character))
+            assert characters.may_change()[ord(character)], hex(ord(character))
 
 
 def test_a_run_of_marks_that_no_language_has_is_left_as_it_is() -> None:

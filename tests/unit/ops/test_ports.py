@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from headrace import cli, supervisor
-from headrace.config.sections import AdminSettings
+from headrace import cli
+from headrace.config.settings import AdminSettings
 from headrace.kafka.brokers.apache import apache_broker
 from headrace.kafka.brokers.embedded import embedded_broker
 from headrace.kafka.brokers.process import BrokerProcess
-from headrace.ports import PortError, check_free, free_ports, why_not
+from headrace.process import supervisor
+from headrace.process.ports import PortError, check_free, free_ports, why_not
 
 HOST = "127.0.0.1"
 

@@ -5,9 +5,14 @@ import pytest
 from headrace.core.clock import SystemClock
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import ArtifactError
-from headrace.registry.finding import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
-from headrace.registry.loading import load_named
 from headrace.registry.models_log import ModelsLog
+from headrace.registry.versions import (
+    SeveralVersionsError,
+    VersionNotFoundError,
+    find_version,
+    load_named,
+    nothing_named,
+)
 from headrace_schemas.records import ModelAlias
 from tests.support.versions import version_of
 

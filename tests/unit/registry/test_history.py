@@ -2,8 +2,7 @@
 
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.history import alias_moves
-from headrace.registry.models_writer import ModelsWriter
+from headrace.registry.models_log import ModelsWriter, alias_moves
 from headrace_schemas.records import ModelAlias
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
 from tests.support.versions import version_of

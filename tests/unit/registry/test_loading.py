@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from headrace.model.errors import ArtifactError
-from headrace.registry.loading import load_version
+from headrace.registry.versions import load_version
 from headrace_schemas.records import Lineage
 from tests.support.models_site import Site
 from tests.support.places import ANYWHERE

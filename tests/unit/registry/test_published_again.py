@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.core.public_keys import SIGNING, public_key_text
 from headrace.registry.versions import PublishedElsewhereError, published_again
+from headrace.security.keys import SIGNING, public_key_text
 from headrace_schemas.records import ModelVersion
 
 NEW = ModelVersion(

@@ -33,8 +33,7 @@ from headrace_schemas import (
     encode_result,
     encode_workers_record,
 )
-from headrace_schemas.asyncapi import GENERATED
-from headrace_schemas.jsonschemas import RECORDS, file_stem
+from headrace_schemas.asyncapi import GENERATED, RECORDS, file_stem
 
 EXAMPLES = Path(headrace_schemas.__file__).parent / "examples"
 FILES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in {".json", ".msgpack", ".txt"})

@@ -8,8 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from headrace_schemas import JSON, MSGPACK, TEXT, BadTypeError, ClassifyRequest, IdTooLargeError, TextTooLargeError
-from headrace_schemas.paths import RequestShape, compile_shape, write_path
-from headrace_schemas.writing import compile_writer, request_value
+from headrace_schemas.paths import RequestShape, compile_shape, compile_writer, request_value, write_path
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PARTS = st.one_of(st.sampled_from(["a", "b", "0", "00", "1", "x.y", "back\\slash"]), TEXTS.filter(bool))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.security.kept_folder import (
+from headrace.security.private_folder import (
+    NoFolderError,
     keep_what_matplotlib_caches,
     kept_folder,
     kept_folders,
@@ -14,7 +15,6 @@ from headrace.security.kept_folder import (
     why_unsafe,
     why_unusable,
 )
-from headrace.security.private_folder import NoFolderError
 
 
 def test_the_cache_of_the_user_comes_first_and_what_is_temporary_second(tmp_path: Path) -> None:

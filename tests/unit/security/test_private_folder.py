@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.membership import static_member
+from headrace.kafka.static_membership import static_member
 from headrace.security.private_folder import (
     NoFolderError,
     PrivateFolder,

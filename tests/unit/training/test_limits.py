@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from headrace.files.errors import DatasetError
+from headrace.learning.data.features import MOST_CELLS, prepare
+from headrace.learning.data.files import Rows
+from headrace.learning.data.split import Splits
+from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.job import FileSource, Job
+from headrace.learning.distributed.rank import run
+from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
+from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, fit_wide
 from headrace.model.signing import Seals
-from headrace.training.dataset import Rows
-from headrace.training.fit_wide import FITTED_WHOLE, HISTORY, fit_wide
+from headrace.trainer.job import job_of
+from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.store import TrainingStore
 from headrace.training.limits import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
-from headrace.training.material import MOST_CELLS, prepare
-from headrace.training.ranks.exchange import Alone
-from headrace.training.ranks.job import FileSource, Job
-from headrace.training.ranks.rank import run
-from headrace.training.recipe import ConvolutionRecipe, Recipe, WideRecipe
-from headrace.training.settings import TrainerSettings
-from headrace.training.splitting import Splits
-from headrace.training.trainer.jobs import job_of
-from headrace.training.trainer.store import TrainingStore
 from headrace_schemas.records import Training, TrainingState
 from tests.support.places import ANYWHERE
 
@@ -90,9 +90,9 @@ def test_more_labels_than_the_table_has_room_for_keep_the_most_frequent_words(mo
     rows = rows_of(30, 10)
     labels = tuple(sorted(set(rows.labels)))
     whole = prepare(rows, labels, Recipe(), Alone()).vocabulary
-    monkeypatch.setattr("headrace.training.material.MOST_CELLS", 30 * (len(whole.words) + 2 + 7))
+    monkeypatch.setattr("headrace.learning.data.features.MOST_CELLS", 30 * (len(whole.words) + 2 + 7))
     less = prepare(rows, labels, Recipe(), Alone()).vocabulary
-    monkeypatch.setattr("headrace.training.material.MOST_CELLS", 30 * 12)
+    monkeypatch.setattr("headrace.learning.data.features.MOST_CELLS", 30 * 12)
     least = prepare(rows, labels, Recipe(), Alone()).vocabulary
 
     assert less.words.tolist() == whole.words.tolist()

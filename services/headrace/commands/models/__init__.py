@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from headrace.commands.models.comparing import compare
-from headrace.commands.models.differing import diff
-from headrace.commands.models.keygen import keygen
-from headrace.commands.models.listing import list_
-from headrace.commands.models.moving import pin, promote, rollback, unpin
-from headrace.commands.models.pruning import prune
-from headrace.commands.models.publishing import publish
-from headrace.commands.models.showing import show
-from headrace.commands.models.training import reproduce, train
+from headrace.commands.models.aliases import pin, promote, rollback, unpin
+from headrace.commands.models.compare import compare
+from headrace.commands.models.diff import diff
+from headrace.commands.models.publish import keygen, prune, publish
+from headrace.commands.models.show import list_, show
+from headrace.commands.models.train import reproduce, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

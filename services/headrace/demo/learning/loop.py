@@ -13,24 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from headrace import client
+from headrace.client.labels import publish_labels
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo.children import ChildEndedError, beside
-from headrace.demo.learning.labels import Keyed
-from headrace.demo.learning.processes import EPOCHS, by_hand
-from headrace.demo.learning.screen import made_lines
-from headrace.demo.learning.swaps import Observed
-from headrace.demo.learning.versions import CHAMPION, Made, made_by, training_begun
+from headrace.demo.learning.screen import Observed, made_lines
+from headrace.demo.learning.service import CHAMPION, EPOCHS, Keyed, Made, by_hand, made_by, training_begun
 from headrace.demo.ledger import Ledger
 from headrace.demo.screen import keep_shown
 from headrace.demo.stream import Snapshot, all_answered, follow, publish_steadily, read_answers
 from headrace.demo.texts import endless_paragraphs
 from headrace.demo.workers import Workers
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.registry.history import Move, alias_moves
-from headrace.registry.models_log import ModelsLog
-from headrace.training.labelling import publish_labels
-from headrace.training.recipe import ConvolutionRecipe
+from headrace.learning.fit.hyperparameters import ConvolutionRecipe
+from headrace.registry.models_log import ModelsLog, Move, alias_moves
 
 POLL_S = 0.05
 SWAP_LIMIT_S = 60.0

@@ -10,19 +10,16 @@ from rich.console import Console
 
 from headrace.core.clock import Clock
 from headrace.demo.children import beside
-from headrace.demo.learning.labels import Keyed, in_two_parts, quotes, to_forget
 from headrace.demo.learning.loop import Loop
-from headrace.demo.learning.processes import learning_settings, trainer
-from headrace.demo.learning.screen import erasure, order_of_versions, swaps_table, whole_stream
-from headrace.demo.learning.swaps import in_order, swap
-from headrace.demo.learning.versions import Made
+from headrace.demo.learning.screen import erasure, in_order, order_of_versions, swap, swaps_table, whole_stream
+from headrace.demo.learning.service import Keyed, Made, in_two_parts, learning_settings, quotes, to_forget, trainer
 from headrace.demo.screen import audit
 from headrace.demo.setting import Broker, Order, child_environment, create_topics, kafka_for, prefix_for
 from headrace.demo.stream import Snapshot
 from headrace.demo.workers import workers
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.registry.loading import load_version
 from headrace.registry.models_log import ModelsLog
+from headrace.registry.versions import load_version
 from headrace.security.private_folder import temporary_folder
 
 MEMBERS = 2

@@ -1,15 +1,29 @@
-"""The admin client over aiokafka."""
+"""Asking a broker about topics without creating any: aiokafka's own look-ups allow the broker to.
+
+The admin client over aiokafka.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition as TheirPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import GroupIdNotFound, NoError, for_code
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    GroupIdNotFound,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    NoError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OffsetOutOfRangeError as OffsetOutOfRange
 from aiokafka.protocol.commit import OffsetFetchRequest
@@ -17,11 +31,48 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.aio.metadata import send_to_any, topics_metadata
 from headrace.kafka.aio.pacing import pace
 from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
 from headrace.kafka.settings import KafkaSettings, client_options
+
+
+async def topics_metadata(client: AIOKafkaClient, names: list[str] | None) -> list[dict[str, Any]]:
+    """Return the broker's description of the topics named (None: all), those in error included.
+
+    Raises TopicAuthorizationFailedError for topics that the user may not know of.
+    """
+    response = await send_to_any(client, MetadataRequest(names, allow_auto_topic_creation=False))
+    topics: list[dict[str, Any]] = response.to_object()["topics"]
+    refused = {topic["topic"] for topic in topics if topic["error_code"] == TopicAuthorizationFailedError.errno}
+    if refused:
+        raise TopicAuthorizationFailedError(refused)
+    return topics
+
+
+async def partitions_of(client: AIOKafkaClient, topic: str) -> frozenset[int]:
+    """Return the partition numbers of ``topic``, empty when there is no such topic."""
+    described = [found for found in await topics_metadata(client, [topic]) if found["topic"] == topic]
+    return frozenset(partition["partition"] for found in described for partition in found["partitions"])
+
+
+async def send_to_any(client: AIOKafkaClient, request: Any) -> Any:
+    """Send ``request`` to the brokers that are known, in any order, until one answers.
+
+    Raises BrokerUnavailableError when none is known, and what the last one raised when none answers.
+    """
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
+        await client.force_metadata_update()
+        nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
+        raise BrokerUnavailableError(f"No broker is known; is there a Kafka cluster at {client.hosts}?")
+    *others, last = random.sample(nodes, len(nodes))
+    for node in others:
+        with contextlib.suppress(KafkaConnectionError, NodeNotReadyError, RequestTimedOutError):
+            return await client.send(node, request)
+    return await client.send(last, request)
+
 
 POLL_S = 0.05
 TOPIC_SOURCE = 1  # DYNAMIC_TOPIC_CONFIG in Kafka's DescribeConfigs

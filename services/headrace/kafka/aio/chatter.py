@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headrace.logs import RepeatFilter
+from headrace.process.logs import RepeatFilter
 
 # How such messages begin, each looked at in aiokafka 0.14: what follows there is another try, or the same as an error.
 TRIED_AGAIN = (

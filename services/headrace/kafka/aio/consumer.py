@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as TheirPartition
 
+from headrace.kafka.aio.admin import partitions_of
 from headrace.kafka.aio.connecting import connect_limit_s, connecting
 from headrace.kafka.aio.errors import translating
-from headrace.kafka.aio.lean import make_lean
 from headrace.kafka.aio.membership import Membership
-from headrace.kafka.aio.metadata import partitions_of
 from headrace.kafka.aio.offsets import fetched_ends, holds_nothing
 from headrace.kafka.aio.pacing import pace
-from headrace.kafka.aio.tolerant import TolerantReader
+from headrace.kafka.aio.records import TolerantReader, make_lean
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError, UnknownTopicError
 from headrace.kafka.interface import Committed, RebalanceListener, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings, client_options

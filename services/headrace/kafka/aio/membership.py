@@ -19,9 +19,8 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
 from headrace.core.lease import lease_of
-from headrace.core.takeovers import Takeovers
 from headrace.kafka.settings import KafkaSettings
-from headrace.kafka.takeovers import static_id_given_up
+from headrace.kafka.static_membership import Takeovers, static_id_given_up
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition as TheirPartition
 
-from headrace.kafka.aio.metadata import topics_metadata
+from headrace.kafka.aio.admin import topics_metadata
 from headrace.kafka.interface import TopicPartition
 
 WAIT_MS = 10  # with no bytes asked for Kafka does not wait, but the embedded broker answers nothing in no time

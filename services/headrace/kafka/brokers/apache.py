@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headrace.kafka.brokers.maven import cache_directory, java_binary, kafka_jars
 from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
-from headrace.ports import free_ports
+from headrace.process.ports import free_ports
 from headrace.security.private_folder import temporary_folder
 
 START_LIMIT_S = 300.0

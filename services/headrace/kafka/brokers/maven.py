@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from headrace.kafka.brokers.process import BrokerStartError
-from headrace.security.kept_folder import needed_folder
+from headrace.security.private_folder import needed_folder
 
 KAFKA_VERSION = "4.3.1"
 LEAST_JAVA = 17

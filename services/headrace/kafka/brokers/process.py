@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.child_process import ending_with_parent
 from headrace.core.errors import UserError
 from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.settings import KafkaSettings
-from headrace.ports import check_free, free_ports
+from headrace.process.child_process import ending_with_parent
+from headrace.process.ports import check_free, free_ports
 
 POLL_S = 0.05
 LOG_TAIL_LINES = 25

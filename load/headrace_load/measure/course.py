@@ -1,0 +1,247 @@
+"""What a run is given, what it shows while it goes on, and how it waits for the last answers.
+
+A drain: all requests are published before the contender starts, and what is measured is how fast it answers them.
+
+Nobody reads meanwhile. Answers are read when all are there, or none comes any more.
+
+An open-loop run: requests come at their times while the contender answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from headrace_load.measure.answers import Tail, append_clock, reading, rows, tail
+from headrace_load.measure.columns import Answers
+from headrace_load.measure.job import Read, Stop
+from headrace_load.measure.judging import Gathered, to_be_answered
+from headrace_load.measure.machine import Sampler
+from headrace_load.measure.processes import Producers, producing
+from headrace_load.measure.stages import grown, scrape
+from headrace_load.progress import Progress
+from headrace_load.system import Running, Start, System
+from headrace_load.workload.spec import Backlog, Workload, WorkloadError
+
+TICK_S = 1.0
+POLL_S = 0.1
+QUIET_S = 0.5
+QUIET_MOST_S = 5.0
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """``start`` is None where workers answer that run already; ``texts`` a file with a JSON list.
+
+    ``folder`` is for files that are gone after the run.
+    """
+
+    workload: Workload
+    system: System
+    answers: Answers
+    start: Start | None
+    folder: Path
+    texts: Path
+    progress: Callable[[Progress], None]
+
+    @asynccontextmanager
+    async def contender(self) -> AsyncIterator[Running]:
+        """Keep the contender running while the block runs."""
+        if self.start is None:
+            yield Running(pids=self.system.worker_pids, metrics=self.system.metrics)
+        else:
+            async with self.start() as running:
+                yield running
+
+    def show(self, phase: str, begun_us: int, producers: Producers, answered: int | None) -> None:
+        """Tell how far the run is."""
+        workload, told = self.workload, producers.told()
+        backlog = workload.arrivals.requests if isinstance(workload.arrivals, Backlog) else None
+        self.progress(
+            Progress(
+                phase=phase,
+                elapsed_s=max(0.0, time.time() - begun_us / 1e6),
+                whole_s=workload.warm_up + workload.seconds if backlog is None else None,
+                requests=backlog,
+                due=told.due,
+                sent=told.sent,
+                acked=told.acked,
+                answered=answered,
+                late_p99_ms=None if told.late_p99_us is None else told.late_p99_us / 1000,
+            )
+        )
+
+
+async def settled(
+    count: Callable[[], Awaitable[int]], expected: int, patience_s: float, tick: Callable[[int], None]
+) -> bool:
+    """Wait until ``count`` gives ``expected``; False when it has not grown for ``patience_s`` seconds.
+
+    ``tick`` is called about once a second.
+    """
+    best, moved, ticked = -1, time.monotonic(), 0.0
+    while (now := await count()) < expected:
+        if now > best:
+            best, moved = now, time.monotonic()
+        elif time.monotonic() - moved > patience_s:
+            return False
+        if time.monotonic() - ticked >= TICK_S:
+            ticked = time.monotonic()
+            tick(now)
+        await asyncio.sleep(POLL_S)
+    return True
+
+
+def given_up(workload: Workload) -> str:
+    """What a result notes when the last answers were not waited for any longer."""
+    return f"Requests were left without an answer when none had come for {workload.settle:g} s."
+
+
+async def quiet(end: Tail) -> dict[int, int]:
+    """Wait until no answers come any more, not for ever, and return where the results end.
+
+    Answers were counted, and one that was counted may have been a repeat, or to a request of somebody else.
+    """
+    ends, until = await end.ends(), time.monotonic() + QUIET_MOST_S
+    while time.monotonic() < until:
+        await asyncio.sleep(QUIET_S)
+        before, ends = ends, await end.ends()
+        if before == ends:
+            break
+    return ends
+
+
+FIRST_ANSWER_S = 120.0
+"""Longest wait for the first answer: the contender has to start."""
+
+
+async def drained(setting: Setting) -> Gathered:
+    """Run it. Raises WorkloadError without a contender to start, and as an open-loop run does."""
+    if setting.start is None:
+        raise WorkloadError("a backlog is published before what answers it starts, so it needs a contender to start")
+    workload, system, folder = setting.workload, setting.system, setting.folder
+    async with AsyncExitStack() as stack:
+        end = await stack.enter_async_context(tail(system))
+        producers = await stack.enter_async_context(
+            producing(workload, system, folder, texts=setting.texts, ids=setting.answers == "id")
+        )
+        begun_us = producers.begin()
+        while not producers.ended:
+            producers.check()
+            setting.show("publishing", begun_us, producers, None)
+            await asyncio.sleep(TICK_S)
+        sent = await producers.rows()
+        expected = int(to_be_answered(sent, setting.answers).sum())
+        sampler = Sampler({"broker": system.broker_pids})
+        sampler.begin()
+        running = await stack.enter_async_context(setting.contender())
+        sampler.watch("workers", running.pids)
+
+        def tick(answered: int) -> None:
+            sampler.sample()
+            setting.show("measuring", begun_us, producers, answered)
+
+        complete = await settled(end.records, min(expected, 1), max(FIRST_ANSWER_S, workload.settle), tick)
+        sampler.sample()
+        start_s = sampler.cpu_s("workers")
+        if complete:
+            complete = await settled(end.records, expected, workload.settle, tick)
+        sampler.sample()
+        metrics = await scrape(running.metrics)
+        ends = await quiet(end)
+        setting.show("reading", begun_us, producers, None)
+        answered, read = await rows(
+            await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends)), folder
+        )
+        told = producers.told()
+        return Gathered(
+            sent=sent,
+            answered=answered,
+            answers=setting.answers,
+            records=read.records,
+            begin_us=int(answered["appended_us"].min()) if len(answered) else begun_us,
+            complete=told.complete,
+            append_clock=await append_clock(system, ends, end.begins),
+            metrics=metrics,
+            used=sampler.used(len(answered), {"workers": start_s}),
+            samples=sampler.samples,
+            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
+        )
+
+
+async def streamed(setting: Setting) -> Gathered:
+    """Run it. Raises MeasuringError, a KafkaError, an OSError of the metrics, and what the contender's start raises."""
+    workload, system, folder = setting.workload, setting.system, setting.folder
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(setting.contender())
+        end = await stack.enter_async_context(tail(system))
+        live = workload.read == "live"
+        reader = (
+            await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, None))
+            if live
+            else None
+        )
+        producers = await stack.enter_async_context(
+            producing(workload, system, folder, texts=setting.texts, ids=setting.answers == "id")
+        )
+
+        async def answered_so_far() -> int:
+            if reader is None:
+                return await end.records()
+            reader.check()
+            return reader.last.answers if isinstance(reader.last, Read) else 0
+
+        async def show(phase: str) -> None:
+            producers.check()
+            setting.show(phase, begun_us, producers, await answered_so_far() if live else None)
+
+        sampler = Sampler({"workers": running.pids, "broker": system.broker_pids})
+        begun_us = producers.begin()
+        measured_us = begun_us + int(workload.warm_up * 1e6)
+        while (left_s := measured_us / 1e6 - time.time()) > 0 and not producers.ended:
+            await show("warm-up")
+            await asyncio.sleep(min(TICK_S, left_s))
+        sampler.begin()
+        before = await scrape(running.metrics)
+        while not producers.ended:
+            await show("measuring")
+            await asyncio.sleep(TICK_S)
+            sampler.sample()
+        sent = await producers.rows()
+
+        def tick(answered: int) -> None:
+            sampler.sample()
+            setting.show("settling", begun_us, producers, answered)
+
+        expected = int(to_be_answered(sent, setting.answers).sum())
+        # A contender may have answered all before the first tick.
+        await show("settling")
+        complete = await settled(answered_so_far, expected, workload.settle, tick)
+        sampler.sample()
+        metrics = grown(before, await scrape(running.metrics))
+        ends = await quiet(end)
+        if reader is None:
+            await show("reading")
+            later = await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends))
+        else:
+            reader.order(Stop())
+            later = reader
+        answered, read = await rows(later, folder)
+        told = producers.told()
+        return Gathered(
+            sent=sent,
+            answered=answered,
+            answers=setting.answers,
+            records=read.records,
+            begin_us=measured_us,
+            complete=told.complete,
+            append_clock=await append_clock(system, ends, end.begins),
+            metrics=metrics,
+            used=sampler.used(int((answered["appended_us"] >= measured_us).sum())),
+            samples=sampler.samples,
+            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
+        )

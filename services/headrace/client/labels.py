@@ -1,0 +1,97 @@
+"""Labelled texts onto the labels topic, and tombstones that erase them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from headrace.files.errors import DatasetError
+from headrace.kafka.interface import Cluster, Outgoing
+from headrace.learning.data.files import Rows
+from headrace.learning.data.text_keys import HASHINGS, NO_WORDS, text_keys
+from headrace_schemas.codec import encode_label
+from headrace_schemas.errors import WireError
+from headrace_schemas.records import LabelledText
+
+_ID_BYTES = 16
+_CHUNK = 10_000
+_RECORD_OVERHEAD = 512
+"""Bytes of a batch of one record beside key and value, and more."""
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """A text with its true label, and the id under which both can be replaced or erased."""
+
+    id: str
+    text: str
+    label: str
+
+
+def text_ids(texts: Sequence[str]) -> list[str]:
+    """An id for each text that has none: the same for texts that are the same to training, so that a label which is
+    published again replaces the first. A text without words gets an empty id.
+    """
+    return [key[:_ID_BYTES].hex() if key != NO_WORDS else "" for key in text_keys(texts)]
+
+
+def ids_by_every_hashing(texts: Sequence[str]) -> list[str]:
+    """The ids that :func:`text_ids` gives ``texts`` now, or gave them in an earlier release, without the empty ones."""
+    keys = (key for hashing in HASHINGS for key in text_keys(texts, hashing))
+    return list(dict.fromkeys(key[:_ID_BYTES].hex() for key in keys if key != NO_WORDS))
+
+
+def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]:
+    """``rows`` with ``ids``, or with those of :func:`text_ids`."""
+    for text, label, id_ in zip(rows.texts, rows.labels, ids or text_ids(rows.texts), strict=True):
+        yield Labelled(id_, text, label)
+
+
+def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
+    """The record of a label. Raises DatasetError, which names its id, for what can't be one."""
+    if not one.id:
+        raise DatasetError("the label has no id, so that nothing could replace or erase it")
+    try:
+        value, key = encode_label(LabelledText(text=one.text, label=one.label)), one.id.encode()
+    except (WireError, UnicodeEncodeError) as error:
+        raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error
+    if len(value) + len(key) + _RECORD_OVERHEAD > largest:
+        raise DatasetError(
+            f"the label with the id {one.id[:60]!r} takes {len(value) + len(key):,} bytes; kafka.max_request_size "
+            f"allows {largest:,}"
+        )
+    return Outgoing(value, key)
+
+
+async def publish_labels(
+    cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[str] = ()
+) -> int:
+    """Publish a record for each of ``labels`` and a tombstone for each id of ``erased``; how many there were.
+
+    Raises DatasetError for a label that the wire does not take, and a KafkaError.
+    """
+    total = 0
+    producer = cluster.producer()
+    await producer.start()
+    try:
+        for records in _chunks(labels, erased):
+            total += len(await producer.send_many(topic, records))
+    finally:
+        await producer.stop()
+    return total
+
+
+def _chunks(labels: Iterable[Labelled], erased: Iterable[str]) -> Iterator[list[Outgoing]]:
+    def records() -> Iterator[Outgoing]:
+        yield from map(label_record, labels)
+        for id_ in erased:
+            yield Outgoing(None, id_.encode())
+
+    waiting: list[Outgoing] = []
+    for record in records():
+        waiting.append(record)
+        if len(waiting) == _CHUNK:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

@@ -1,0 +1,182 @@
+"""`headrace models compare`: two answer logs of the same requests, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headrace.commands.common import Bootstrap, begin, console, say
+from headrace.commands.models.topics import open_models, open_workers
+from headrace.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from headrace.client.comparison import Side
+    from headrace.config import Settings
+    from headrace.core.agreement import Agreement, Example
+    from headrace.kafka.interface import Cluster
+    from headrace.registry.workers_log import WorkersLog
+
+LONGEST_TEXT = 80
+
+Version = Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")]
+
+
+class ResultsTopicError(UserError):
+    """It is not clear where the answers to compare with are."""
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """The two sides, and how far they agree."""
+
+    a: Side
+    b: Side
+    agreement: Agreement
+
+
+def compare(
+    ctx: typer.Context,
+    a: Version,
+    b: Version,
+    *,
+    results_a: Annotated[
+        str | None, typer.Option(metavar="TOPIC", help="Where A's answers are; by default topics.results.")
+    ] = None,
+    results_b: Annotated[
+        str | None,
+        typer.Option(metavar="TOPIC", help="Where B's are; by default the other topic of the same requests."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of the last answers to look at.")] = 100_000,
+    examples: Annotated[int, typer.Option(min=0, help="How many requests to name of each pair of labels.")] = 3,
+    texts: Annotated[bool, typer.Option("--texts", help="Read the texts of the examples from the requests.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Compare what versions A and B answered to the same requests: how often they agree, class by class."""
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap), "--results-a": ("topics.results", results_a)})
+    compared = asyncio.run(_compare(settings, a, b, results_b, last=last, examples=examples, texts=texts))
+    if as_json:
+        say(msgspec.json.format(msgspec.json.encode(compared)).decode())
+        return
+    for part in page(compared):
+        console().print(part)
+
+
+def other_results(log: WorkersLog, requests: str, results: str) -> str:
+    """The one topic besides ``results`` that holds answers to ``requests``. Raises ResultsTopicError otherwise."""
+    claims = [claim for topic in log.results_topics if (claim := log.claim_of(topic)) is not None]
+    others = [claim.results for claim in claims if claim.requests == requests and claim.results != results]
+    if len(others) == 1:
+        return others[0]
+    known = ", ".join(others) or "none"
+    raise ResultsTopicError(
+        f"Which topic holds the answers to compare {results} with? Name it by --results-b TOPIC (known: {known}). "
+        "A second group answers into its own topic: headrace worker --group G --model ALIAS --results TOPIC."
+    )
+
+
+async def _other_results(settings: Settings) -> str:
+    names = settings.topics.names()
+    async with open_workers(settings) as workers:
+        return other_results(workers.log, names.requests, names.results)
+
+
+async def _compare(
+    settings: Settings, a: str, b: str, results_b: str | None, *, last: int, examples: int, texts: bool
+) -> Compared:
+    from headrace.client.comparison import Side, compare_logs
+    from headrace.registry.versions import find_version
+
+    names, name = settings.topics.names(), settings.worker.model_name
+    async with open_models(settings) as models:
+        ours = Side(names.results, find_version(models.log, name, a).version)
+        topic = results_b or await _other_results(settings)
+        theirs = Side(topic, find_version(models.log, name, b).version)
+        if ours.results == theirs.results:
+            raise ResultsTopicError(f"Both sides are {topic}: answers of two groups stand in two topics.")
+        agreement = await compare_logs(
+            models.cluster,
+            ours,
+            theirs,
+            last=last,
+            examples=examples,
+        )
+        if texts:
+            shown = await _with_texts(models.cluster, settings, agreement.examples)
+            agreement = msgspec.structs.replace(agreement, examples=shown)
+        return Compared(a=ours, b=theirs, agreement=agreement)
+
+
+async def _with_texts(cluster: Cluster, settings: Settings, examples: Sequence[Example]) -> tuple[Example, ...]:
+    from headrace.client.texts import read_texts
+    from headrace_schemas.paths import compile_shape
+
+    consumer = cluster.consumer()
+    try:
+        await consumer.start()
+        places = [(example.partition, example.offset) for example in examples]
+        found = await read_texts(consumer, settings.topics.names().requests, places, compile_shape(settings.requests))
+    finally:
+        await consumer.stop()
+    return tuple(
+        msgspec.structs.replace(example, text=found.get((example.partition, example.offset))) for example in examples
+    )
+
+
+def page(compared: Compared) -> Iterator[RenderableType]:
+    """What was found, in words and tables."""
+    agreement = compared.agreement
+    yield f"A: {compared.a.version} in {compared.a.results}"
+    yield f"B: {compared.b.version} in {compared.b.results}"
+    if agreement.requests:
+        share = agreement.agreeing / agreement.requests
+        yield f"{agreement.requests:,} requests were answered by both, {share:.2%} of them alike."
+        yield _classes(agreement)
+    else:
+        yield "No request was answered by both."
+    if agreement.examples:
+        yield _examples(agreement.examples)
+    yield from _left_out(agreement)
+
+
+def _classes(agreement: Agreement) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("A says", "requests", "B agrees", "", "B says otherwise", box=None, pad_edge=False)
+    for one in agreement.classes:
+        otherwise = ", ".join(f"{label} {count:,}" for label, count in one.otherwise.items())
+        cells = (one.label, f"{one.requests:,}", f"{one.agreeing:,}", f"{one.agreeing / one.requests:.1%}", otherwise)
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    return table
+
+
+def _examples(examples: Sequence[Example]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("request", "A says", "B says", "text", box=None, pad_edge=False)
+    for one in examples:
+        text = " ".join((one.text or "").split())
+        shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
+        table.add_row(*(Text(cell) for cell in (f"{one.partition}@{one.offset}", one.a, one.b, shown)))
+    return table
+
+
+def _left_out(agreement: Agreement) -> Iterator[str]:
+    if agreement.other_versions:
+        seen = (
+            "; ".join(f"{version} {count:,}" for version, count in sorted(side.items()))
+            for side in (agreement.versions_a, agreement.versions_b)
+        )
+        yield f"{agreement.other_versions:,} were answered by other versions (A: {next(seen)}. B: {next(seen)})."
+    if agreement.not_ok:
+        yield f"{agreement.not_ok:,} had expired or failed on one side."
+    if agreement.only_a or agreement.only_b:
+        yield f"{agreement.only_a:,} have an answer only in A's topic, {agreement.only_b:,} only in B's."

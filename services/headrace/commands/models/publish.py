@@ -1,0 +1,126 @@
+"""`headrace models publish`: an artifact as a version, and an alias that points at it.
+
+`headrace models keygen`: a key to sign versions with.
+
+`headrace models prune`: old versions that nothing points at are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.commands.common import Bootstrap, begin, say
+from headrace.commands.models.topics import open_models
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace_schemas.records import ModelAlias, ModelVersion
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace_schemas.records import ModelVersion
+
+
+def publish(
+    ctx: typer.Context,
+    uri: Annotated[str, typer.Argument(metavar="URI", help="The artifact: a path or URI.")],
+    *,
+    alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
+    move: Annotated[
+        bool, typer.Option("--move", help="The version is known and its file has moved: record where it is now.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
+
+    An artifact that lies in no allowed place (store.allowed) is copied into trainer.store, where workers find it.
+    Publish a version again to have it signed by another key. The time and, without --move, the place of the first
+    time stay.
+    """
+    from headrace.core.clock import SystemClock
+    from headrace.model.signing import signer
+    from headrace.registry.versions import adopt, version_record
+
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    sign = signer(settings.signing.key_file, settings.signing.trusted)
+    name, now_ms = settings.worker.model_name, SystemClock().now_ms()
+    artifact, where = adopt(uri, base=settings.trainer.store, name=name, places=settings.places())
+    version = sign(version_record(artifact, name=name, where=where, now_ms=now_ms))
+    pointer = asyncio.run(_publish(settings, version, alias, reason, move=move))
+    say(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
+
+
+async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str, *, move: bool) -> ModelAlias:
+    from headrace.core.clock import SystemClock
+    from headrace.registry.aliases import move as moved
+    from headrace.registry.versions import published_again
+
+    async with open_models(settings) as models:
+        known = models.log.versions.get((version.name, version.version))
+        version = published_again(known, version, trusted=settings.signing.trusted, move=move)
+        # In this order: a reader never sees an alias that points at a version it does not know.
+        await models.writer.publish([version])
+        await models.log.refresh()
+        now = SystemClock().now_ms()
+        pointer = moved(models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True)
+        await models.writer.publish([pointer])
+        return pointer
+
+
+def keygen(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the private key goes; it is never overwritten.")],
+) -> None:
+    """Make an ed25519 key: FILE, readable by its owner alone, is for signing.key_file of whoever publishes versions.
+
+    What is printed is its public key, for signing.trusted of workers and trainers.
+    """
+    from headrace.model.signing import write_new_key
+
+    say(write_new_key(out))
+
+
+def prune(
+    ctx: typer.Context,
+    *,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay, whatever points at them.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Remove the artifacts and records of old versions, oldest first.
+
+    What an alias points at stays, and what it pointed at before, so that a rollback always has somewhere to go. A file
+    is removed only from an allowed place (store.allowed), only for a record that is signed where signing.trusted is
+    set, and only when it is the artifact that the record is of. Otherwise the record goes and the file stays.
+    """
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    asyncio.run(_prune(settings, keep, dry_run=dry_run))
+
+
+async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
+    from headrace.registry.pruning import Removal, prunable, prune, remove_artifact
+
+    name = settings.worker.model_name
+    async with open_models(settings) as models:
+        if dry_run:
+            for version in prunable(models.log, name, keep):
+                say(f"would remove {version.version}, {version.size / 1e6:.1f} MB at {version.uri}")
+            return
+        count = total = 0
+        trusted, places = settings.signing.trusted, settings.places()
+
+        async def remove(version: ModelVersion) -> Removal:
+            return await asyncio.to_thread(remove_artifact, version, trusted, places)
+
+        async for version, removal in prune(models.log, models.writer, name, keep, remove=remove):
+            if removal.kept is None:
+                say(f"removed {version.version}, {removal.freed / 1e6:.1f} MB at {version.uri}")
+            else:
+                say(f"removed the record of {version.version} alone, its file stays: {removal.kept}")
+            count, total = count + 1, total + removal.freed
+    say(f"{name}: {count} versions removed, {total / 1e6:.1f} MB freed")

@@ -1,0 +1,321 @@
+"""Words that several of the models commands say.
+
+`headrace models list`: every version, what points at it, and what the gate said of it.
+
+`headrace models show`: everything that is known of one version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headrace.commands.common import Bootstrap, begin, console, say
+from headrace.commands.models.topics import open_models
+
+if TYPE_CHECKING:
+    from headrace.registry.models_log import ModelsLog
+    from headrace_schemas.records import ModelVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from headrace.config import Settings
+    from headrace.registry.models_log import ModelsLog
+    from headrace_schemas.records import ModelVersion
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+    from headrace.config import Settings
+    from headrace_schemas.records import Lineage, ModelAlias, ModelVersion, Verdict
+
+
+def aliases_of(log: ModelsLog, version: ModelVersion) -> list[str]:
+    """The aliases that point at ``version``; a pinned one says so."""
+    return sorted(
+        f"{pointer.alias} (pinned)" if pointer.pinned else pointer.alias
+        for pointer in log.aliases.values()
+        if (pointer.name, pointer.version) == (version.name, version.version)
+    )
+
+
+def time_of(moment_ms: int) -> str:
+    """A time in UTC to the second; ``moment_ms`` are milliseconds since the Unix epoch."""
+    try:
+        return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+    # A record on the topic may say anything.
+    except (ValueError, OverflowError, OSError):
+        return f"{moment_ms} ms, which is no date"
+
+
+def number(value: float) -> str:
+    """A number as short as it can be read: whole ones without a point, others to four places or digits."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % of F1", "created", "uri")
+NARROW = 6
+"""So many of them fit 80 columns beside a version's whole name, which people copy."""
+WITH_TIME = 116
+"""Columns of a terminal that has room for the interval of macro-F1 and for the time too."""
+WITH_URI = 180
+
+
+def list_(
+    ctx: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with all that is known.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List the versions, oldest first, with the aliases that point at them and the gate's verdict."""
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    if as_json:
+        for line in asyncio.run(_lines(settings)):
+            say(line)
+        return
+    shown = console()
+    for table in asyncio.run(_read_versions(settings, shown.width)):
+        shown.print(table)
+
+
+async def _lines(settings: Settings) -> list[str]:
+    async with open_models(settings) as models:
+        return [as_line(models.log, version) for version in ordered(models.log)]
+
+
+def as_line(log: ModelsLog, version: ModelVersion) -> str:
+    """One version as a line of JSON: its record, the aliases that point at it, and the gate's verdict or null."""
+    fields = {
+        **msgspec.to_builtins(version),
+        "aliases": aliases_of(log, version),
+        "verdict": msgspec.to_builtins(log.verdicts.get((version.name, version.version))),
+    }
+    return msgspec.json.encode(fields).decode()
+
+
+def ordered(log: ModelsLog) -> list[ModelVersion]:
+    """Every version, oldest first."""
+    return sorted(log.versions.values(), key=lambda known: (known.name, known.created_at_ms, known.version))
+
+
+async def _read_versions(settings: Settings, width: int) -> list[RenderableType]:
+    async with open_models(settings) as models:
+        return list(tables(models.log, width))
+
+
+def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
+    """A table for each model with a row a version, oldest first, and as many of COLUMNS as ``width`` has room for."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = sorted({version.name for version in log.versions.values()})
+    if not names:
+        yield "There is no version. `headrace models publish FILE` adds one, and so does a trainer."
+    for name in names:
+        title = Text(f"model {name}") if len(names) > 1 else None
+        shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        count = len(COLUMNS) if width >= WITH_URI else NARROW + 2 * (width >= WITH_TIME)
+        for column in COLUMNS[:count]:
+            shown.add_column(column, no_wrap=column == "version", overflow="fold")
+        for version in ordered(log):
+            if version.name != name:
+                continue
+            cells = row(log, version)
+            shown.add_row(*(Text(cell) for cell in cells[:count]))
+        yield shown
+
+
+def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
+    """The cells of one version, in the order of COLUMNS."""
+    verdict = log.verdicts.get((version.name, version.version))
+    score, low, high = (version.metrics.get(f"test_macro_f1{end}") for end in ("", "_low", "_high"))
+    return (
+        version.version,
+        ", ".join(aliases_of(log, version)),
+        "" if verdict is None else "passed" if verdict.promoted else "refused",
+        "" if score is None else f"{score:.4f}",
+        str(len(version.labels)),
+        f"{version.size / 1e6:.2f} MB",
+        "" if low is None or high is None else f"{low:.3f}-{high:.3f}",
+        time_of(version.created_at_ms),
+        version.uri,
+    )
+
+
+NAMES = 8
+"""The least columns of a section's names: a hash beside the shortest ones fits 80 columns."""
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with what is said of it elsewhere: the aliases that point at it, its verdict, and the moves that
+    touched it as far as the log still has them, oldest first.
+    """
+
+    version: ModelVersion
+    aliases: tuple[str, ...]
+    verdict: Verdict | None
+    moves: tuple[ModelAlias, ...]
+
+
+def show(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show a version: labels, metrics, what it was trained on, how it was compressed, the gate's checks, its moves."""
+    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    shown = asyncio.run(_read(settings, version))
+    if as_json:
+        say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
+        return
+    for part in page(shown):
+        # The terminal wraps what can't be folded, so that it is copied whole.
+        console().print(part, soft_wrap=True)
+
+
+async def _read(settings: Settings, wanted: str) -> Shown:
+    from headrace.registry.models_log import alias_moves
+    from headrace.registry.versions import find_version
+
+    name = settings.worker.model_name
+    async with open_models(settings) as models:
+        version = find_version(models.log, name, wanted)
+        moves = await alias_moves(models.cluster, settings.topics.names().models, name)
+        return Shown(
+            version=version,
+            aliases=tuple(aliases_of(models.log, version)),
+            verdict=models.log.verdicts.get((name, version.version)),
+            moves=tuple(one.alias for one in moves if version.version in (one.alias.version, one.alias.previous)),
+        )
+
+
+def page(shown: Shown) -> Iterator[RenderableType]:
+    """The parts of the page, each a heading with its rows; a part of which nothing is known is left out."""
+    version = shown.version
+    yield _rows(f"{version.name} {version.version}", _about(shown))
+    yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
+    yield from _figures("metrics", version.metrics)
+    if version.untested:
+        count = f"{len(version.untested):,} of {len(version.labels):,} labels"
+        yield _rows("not tested", [(count, ", ".join(version.untested))])
+    if version.lineage is not None:
+        yield _rows("trained on", list(_lineage(version.lineage)))
+    yield from _figures("compression", version.compression)
+    if version.libraries:
+        yield _rows("made with", sorted(version.libraries.items()))
+    if shown.verdict is not None:
+        yield from _verdict(shown.verdict)
+    if shown.moves:
+        yield _rows("moves", [_move(move, version.version) for move in shown.moves])
+
+
+def _about(shown: Shown) -> list[tuple[str, str]]:
+    version = shown.version
+    facts = [
+        ("aliases", ", ".join(shown.aliases) or "none"),
+        ("created", time_of(version.created_at_ms)),
+        ("artifact", version.uri),
+        ("size", f"{version.size:,} bytes"),
+        ("sha256", version.sha256),
+        ("weights", version.weights_sha256),
+        ("signed by", version.signed_by),
+        ("parent", version.parent),
+        ("abstains below", None if version.threshold is None else number(version.threshold)),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
+    yield "source", lineage.source
+    yield "rows", f"{lineage.rows:,}"
+    yield "digest", lineage.digest
+    if lineage.split is not None:
+        open_to_all = " (no key: who writes labels can choose what is tested on)"
+        yield "split", lineage.split + (open_to_all if lineage.split.startswith("unkeyed/") else "")
+    if lineage.holdout is not None:
+        yield "without holdout", lineage.holdout
+    for what, names in (
+        ("never learnt", lineage.unlearnt),
+        ("lent by test", lineage.lent),
+        ("lent to test", lineage.borrowed),
+    ):
+        if names:
+            yield what, f"{len(names):,} {'label' if len(names) == 1 else 'labels'}: {', '.join(names)}"
+    for part in lineage.offsets:
+        yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
+    for reason, count in sorted(lineage.dropped.items()):
+        yield f"left out, {reason}", f"{count:,}"
+    yield "ranks", str(lineage.ranks)
+    if lineage.recipe is not None:
+        yield "recipe", lineage.recipe
+
+
+def _verdict(verdict: Verdict) -> Iterator[RenderableType]:
+    decision = "passed" if verdict.promoted else "refused"
+    yield _rows(
+        "gate",
+        [
+            (decision, f"{time_of(verdict.decided_at_ms)}, against {verdict.champion or 'no champion'}"),
+            ("reason", verdict.reason),
+            *((f"{'ok' if check.passed else 'FAILED'}  {check.name}", check.detail) for check in verdict.checks),
+        ],
+    )
+
+
+def _move(move: ModelAlias, version: str) -> tuple[str, str]:
+    came = f"{move.alias} -> {move.version}" if move.version == version else f"{move.alias} left for {move.version}"
+    pinned = ", pinned" if move.pinned else ""
+    return time_of(move.moved_at_ms), f"{came}{pinned}: {move.reason or 'no reason given'}"
+
+
+def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
+    """The ends of an interval stand beside their figure."""
+    ends = {f"{name}_{end}" for name in figures for end in ("low", "high")}
+    rows = [(name, _figure(figures, name)) for name in sorted(figures.keys() - ends)]
+    if rows:
+        yield _rows(title, rows)
+
+
+def _figure(figures: dict[str, float], name: str) -> str:
+    low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
+    beside = "" if low is None or high is None else f" (95 % interval {number(low)} to {number(high)})"
+    return number(figures[name]) + beside
+
+
+def _rows(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
+    return Section(title, tuple(rows))
+
+
+class Section:
+    """A heading, and rows of a name and a value, which goes on below itself where it is long.
+
+    A word is never broken, whatever the width: people copy hashes and URIs. A terminal wraps what is longer than it.
+    """
+
+    def __init__(self, title: str, rows: tuple[tuple[str, str], ...]) -> None:
+        self.title = title
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        names = max(NAMES, *(len(name) for name, _ in self.rows)) + 2
+        room = max(options.max_width - names - 2, 20)
+        yield Text(self.title, style="bold", no_wrap=True, overflow="ignore")
+        for name, value in self.rows:
+            first, *others = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [""]
+            lines = (f"  {name:<{names}}{first}", *(" " * (names + 2) + line for line in others))
+            yield Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -1,1 +1,0 @@
-"""The worker: the stages of the answering path, a module each."""

@@ -1,0 +1,226 @@
+"""Consumed records as small structs, and compressed batches unpacked within a limit.
+
+aiokafka makes a dataclass of eleven fields for each record, which is a third of what it costs to unpack one. Here each
+fetched chunk is told to make a struct of seven instead, for one consumer alone: nobody else in the process notices.
+A chunk also ends before a record that aiokafka can't unpack, where it would raise and lose those before it, and before
+a batch that grows past the limit.
+
+Records that aiokafka can't unpack, read beside it in bounded steps.
+
+Kafka takes any bytes as the name of a header, and aiokafka raises on one that is no UTF-8. A single such record would
+stop every consumer of its partition for good. And a compressed batch is unpacked whole by aiokafka, whatever it grows
+to. Here it is gone through as a stream, on a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
+from aiokafka.structs import TopicPartition as TheirPartition
+
+from headrace.kafka.aio.record_sets import CODEC_MASK, HEAD, MAGIC_AT, Batch, Walk, batches, plain
+from headrace.kafka.interface import FetchedRecord, TopicPartition, size_of
+
+
+def make_lean(consumer: AIOKafkaConsumer, *, limit: int) -> dict[Any, int]:
+    """Let ``consumer``, which is started and has fetched nothing yet, hand over lean records.
+
+    A compressed batch of more than ``limit`` plain bytes is left out. Returns where it keeps the offset, by partition,
+    at which a chunk ended because what comes there can't be unpacked.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001 - aiokafka offers no other way
+    client = fetcher._client = _Remembering(fetcher._client)  # noqa: SLF001
+    fetched = fetcher._records = _Fetched(client.raw, limit)  # noqa: SLF001
+    return fetched.unreadable
+
+
+class _TooLongError(Exception):
+    """A batch grows past the limit."""
+
+
+class _Remembering:
+    """The client of a fetcher. Remembers the compressed record sets of a reply until the fetcher has taken it up."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.raw: dict[Any, bytes] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: Any, request: Any, **options: Any) -> Any:
+        reply = await self._client.send(node, request, **options)
+        # Offsets are asked for by other requests, whose replies hold no record sets.
+        if type(request).__name__.startswith("Fetch"):
+            for topic, partitions in reply.topics:
+                for number, _, _, *_, raw in partitions:
+                    name = TheirPartition(topic, number)
+                    self.raw.pop(name, None)
+                    if raw and any(batch.codec for batch in batches(raw)):
+                        self.raw[name] = raw
+        return reply
+
+
+class _Fetched(OrderedDict[Any, Any]):
+    """What is fetched and not yet handed over: for each partition a FetchResult, or an error."""
+
+    def __init__(self, raw: dict[Any, bytes], limit: int) -> None:
+        super().__init__()
+        self.unreadable: dict[Any, int] = {}
+        self._raw = raw
+        self._limit = limit
+
+    def __setitem__(self, name: Any, fetched: Any) -> None:
+        chunk = getattr(fetched, "_partition_records", None)
+        if chunk is not None:
+            chunk._consumer_record = _lean  # noqa: SLF001
+            records = chunk._records_iterator  # noqa: SLF001
+            if (raw := self._raw.pop(name, None)) is not None:
+                chunk._records = _Batches(raw, self._limit)  # noqa: SLF001
+                records = self._bounded(records)
+            chunk._records_iterator = self._readable(name, chunk, records)  # noqa: SLF001
+        super().__setitem__(name, fetched)
+
+    def _readable(self, name: Any, chunk: Any, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
+        try:
+            yield from records
+        except (UnicodeDecodeError, _TooLongError):  # the first is of a header's name; keys and values are bytes
+            self.unreadable[name] = chunk.next_fetch_offset
+
+    def _bounded(self, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
+        """End the chunk after so many bytes: the rest is fetched again, since one call may hand over all of it."""
+        size = 0
+        for record in records:
+            yield record
+            size += size_of(record)
+            if size >= self._limit:
+                return
+
+
+class _Batches:
+    """Stands for aiokafka's MemoryRecords where some batch is compressed."""
+
+    def __init__(self, raw: bytes, limit: int) -> None:
+        self._left = batches(raw)
+        self._limit = limit
+        self._next = next(self._left, None)
+
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def next_batch(self) -> Any:
+        batch, self._next = self._next, next(self._left, None)
+        assert batch is not None  # noqa: S101 - has_next was asked
+        raw = bytes(batch.raw)
+        theirs = LegacyRecordBatch(raw, raw[MAGIC_AT]) if batch.legacy else DefaultRecordBatch(raw)
+        return _Bounded(batch, theirs, self._limit) if batch.codec else theirs
+
+
+class _Bounded:
+    """A compressed batch, unpacked when it is gone through, if it stays below the limit."""
+
+    def __init__(self, batch: Batch, theirs: Any, limit: int) -> None:
+        self._batch = batch
+        self._theirs = theirs
+        self._limit = limit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Records as aiokafka makes them. Raises _TooLongError."""
+        batch = self._batch
+        unpacked = plain(batch.codec, batch.packed, self._limit)
+        if unpacked is None:
+            raise _TooLongError
+        if batch.legacy:
+            return iter(self._theirs)
+        # The same batch as if it had never been compressed.
+        head = list(HEAD.unpack_from(batch.raw))
+        head[5] &= ~CODEC_MASK
+        return iter(DefaultRecordBatch(HEAD.pack(*head) + unpacked))
+
+
+def _lean(name: Any, record: Any) -> FetchedRecord:
+    headers = record.headers
+    return FetchedRecord(
+        name.topic,
+        name.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value,
+        tuple(headers) if headers else (),
+    )
+
+
+WAIT_MS = 10
+MOST_WALKS = 8
+"""So many batches are kept open half read, of which each has a fetched record set and what its codec holds."""
+
+
+class TolerantReader:
+    """Reads for one consumer. ``limit`` is how large a record may be that is kept, and how much a call brings."""
+
+    def __init__(self, client: AIOKafkaClient, *, read_committed: bool, max_bytes: int, limit: int) -> None:
+        self._client = client
+        self._read_committed = read_committed
+        self._max_bytes = max_bytes
+        self._limit = limit
+        self._walks: dict[TopicPartition, Walk] = {}
+        self.steps = 0
+        """Made so far."""
+
+    async def read(self, partition: TopicPartition, offset: int, most: int) -> tuple[list[FetchedRecord], int, bool]:
+        """At most ``most`` records from ``offset`` on, the offset behind them, and whether there is more to read here.
+
+        A step may bring no record and the offset as it was: then the next one goes on. So it does nothing more when the
+        partition can't be read at this moment, without more. A header's name that is no UTF-8 is shown with its bytes
+        escaped. Raises aiokafka's errors.
+        """
+        # Taken out while a thread has it: a call that is cancelled leaves it to that thread.
+        walk = self._walks.pop(partition, None)
+        if walk is None or walk.position != offset:
+            raw = await self._fetched(partition, offset)
+            if not raw:
+                return [], offset, False
+            walk = Walk(raw, partition, offset, limit=self._limit)
+        records, more = await asyncio.to_thread(self._step, walk, most)
+        self.steps += 1
+        if more:
+            while len(self._walks) >= MOST_WALKS:
+                del self._walks[next(iter(self._walks))]
+            self._walks[partition] = walk
+        return records, walk.position, more
+
+    def _step(self, walk: Walk, most: int) -> tuple[list[FetchedRecord], bool]:
+        records: list[FetchedRecord] = []
+        size = 0
+        for record in walk.steps:
+            if record is None:
+                return records, True
+            records.append(record)
+            size += size_of(record)
+            if len(records) == most or size >= self._limit:
+                return records, True
+        return records, False
+
+    async def _fetched(self, partition: TopicPartition, offset: int) -> bytes:
+        leader = self._client.cluster.leader_for_partition(TheirPartition(*partition))
+        if leader is None or leader < 0:
+            return b""
+        asked = [(partition.topic, [(partition.partition, offset, self._max_bytes)])]
+        request = FetchRequest(WAIT_MS, 1, self._max_bytes, int(self._read_committed), asked)
+        for _, partitions in (await self._client.send(leader, request)).topics:
+            for _, error_code, *_, raw in partitions:
+                if error_code == 0:
+                    return bytes(raw)
+        return b""

@@ -1,0 +1,1 @@
+"""Rows for a training: read, validated, split, and made into features."""

@@ -1,0 +1,120 @@
+"""Read a rank's partitions of the labels topic: of every id the last record, up to the frozen ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from headrace.core.label_names import label_name
+from headrace.files.errors import DatasetError
+from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from headrace.kafka.range_reader import read_ranges
+from headrace.learning.distributed.job import TopicSource
+from headrace.process.logs import event
+from headrace_schemas.codec import decode_label
+from headrace_schemas.errors import BadKeyError, WireError, place
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import LabelledText, OffsetRange
+
+UNKNOWN_LABEL = "unknown-label"
+"""Why a label is left out that is none of those allowed."""
+
+
+class LastRecord(msgspec.Struct, frozen=True):
+    """The last record of ``id``, the record's key, in one partition.
+
+    ``content`` is the label, None for the tombstone that erases, or the code that says why there is neither: of a
+    WireError, or UNKNOWN_LABEL. ``before``: how many earlier records of the id in this partition are no tombstones;
+    compaction may have removed some.
+    """
+
+    id: bytes
+    partition: int
+    offset: int
+    timestamp_ms: int
+    content: LabelledText | str | None
+    before: int
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """What some partitions of ``topic`` hold: the last record of each id and partition, by partition and offset.
+
+    ``dropped``: by reason, records that can't have an id (``bad-key``), and offsets that retention took before they
+    were read (``retention``).
+    """
+
+    topic: str
+    records: tuple[LastRecord, ...]
+    dropped: dict[str, int]
+
+
+async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Collection[int]) -> Shard:
+    """Read ``partitions`` of the topic, each within its range of ``source``; the consumer belongs to no group.
+
+    In one partition the last record of an id counts, as it does for compaction, so a log that was compacted meanwhile
+    gives the same records; a last record that can't be read replaces the earlier ones too. Raises DatasetError for a
+    log that ends before its range does, BrokerUnavailableError when nothing comes for a minute, and other KafkaErrors.
+    """
+    ranges = {TopicPartition(source.topic, one.partition): one for one in source.ranges if one.partition in partitions}
+    if missing := set(partitions) - {name.partition for name in ranges}:
+        raise ValueError(f"the job gives no range for the partitions {sorted(missing)} of {source.topic}")
+    allowed = frozenset(map(label_name, source.labels))
+    last: dict[tuple[int, bytes], LastRecord] = {}
+    dropped: Counter[str] = Counter()
+    consumer = cluster.consumer(read_committed=True)
+    await consumer.start()
+    try:
+        starts = await _starts(consumer, ranges)
+        for name, start in starts.items():
+            if lost := start - ranges[name].first:
+                event("labels.lost", level="warning", topic=name.topic, partition=name.partition, offsets=lost)
+                dropped["retention"] += lost
+        async for chunk in read_ranges(consumer, starts, {name: one.end for name, one in ranges.items()}):
+            for record in chunk:
+                if record.key:
+                    before = last.get((record.partition, record.key))
+                    last[record.partition, record.key] = _last(record, before, source.max_text_bytes, allowed)
+                else:
+                    dropped[BadKeyError.code] += 1
+    finally:
+        await consumer.stop()
+    return Shard(
+        topic=source.topic,
+        records=tuple(sorted(last.values(), key=lambda one: (one.partition, one.offset))),
+        dropped=dict(dropped),
+    )
+
+
+async def _starts(consumer: Consumer, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+    """Where each partition is read from: its range's first offset, or what retention has left of the range."""
+    ends = await consumer.end_offsets(ranges)
+    for name, one in ranges.items():
+        if ends[name] < one.end:
+            raise DatasetError(
+                f"{name.topic}[{name.partition}] ends at offset {ends[name]}, before the end of this training's range,"
+                f" {one.end}: the topic was cut or made anew. Train on what it holds now"
+            )
+    beginnings = await consumer.beginning_offsets(ranges)
+    return {name: min(max(one.first, beginnings[name]), one.end) for name, one in ranges.items()}
+
+
+def _last(record: Record, before: LastRecord | None, limit: int, allowed: Collection[str]) -> LastRecord:
+    content: LabelledText | str | None
+    try:
+        where = place(record.topic, record.partition, record.offset)
+        content = decode_label(record.value, content_type(record.headers, where), limit=limit, where=where)
+    except WireError as error:
+        event("labels.unreadable", level="warning", error=str(error))
+        content = error.code
+    if isinstance(content, LabelledText) and allowed and label_name(content.label) not in allowed:
+        content = UNKNOWN_LABEL
+    return LastRecord(
+        id=record.key or b"",
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        content=content,
+        before=0 if before is None else before.before + (before.content is not None),
+    )

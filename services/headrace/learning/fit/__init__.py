@@ -1,0 +1,1 @@
+"""Fitting a network: the epoch loop, the losses of its two parts, and the settings of both."""

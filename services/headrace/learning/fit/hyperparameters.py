@@ -1,0 +1,84 @@
+"""How to train: the settings of one training, with the default that all data sets share."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WideRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The wide part. ``prior``: every weight starts at, and is pulled towards, this multiple of its log-count ratio;
+    ``pull``: how strongly (an L2 penalty in units of one text); ``iterations`` of L-BFGS at most.
+    """
+
+    prior: float = 0.3
+    pull: float = 0.3
+    iterations: int = 60
+
+
+class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The convolution. ``dimensions`` of a word, ``filters`` of each of the ``widths``; one-cycle AdamW over ``epochs``
+    with ``rate`` and, for the words, ``word_rate`` at the top of the cycle, reached after the share ``warm_up`` of it.
+    ``dropout`` of the pooled features, ``word_dropout`` of the words; words start with the deviation ``word_scale``.
+    With pretrained ``vectors``, by name (:mod:`headrace.learning.data.word_vectors`), these times ``vector_scale`` are
+    added to the words' beginning.
+    Words share the sequences of ``least_part`` to ``most_part`` characters that two of them have.
+    Each rank trains on ``batch`` texts a step; ranks take the mean of their weights every ``steps_apart`` steps.
+    """
+
+    dimensions: int = 128
+    filters: int = 96
+    widths: tuple[int, ...] = (2, 3, 4)
+    epochs: int = 12
+    batch: int = 64
+    rate: float = 2e-3
+    word_rate: float = 6e-3
+    warm_up: float = 0.25
+    weight_decay: float = 1e-2
+    dropout: float = 0.5
+    word_dropout: float = 0.1
+    word_scale: float = 0.1
+    least_part: int = 3
+    most_part: int = 5
+    vectors: str | None = None
+    vector_scale: float = 0.3
+    steps_apart: int = 8
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole training. A text is cut to ``max_tokens`` words; ``max_words`` and ``max_bigrams`` are kept at most, and
+    bigrams that occur ``least_bigram_count`` times. The search stops when validation has not become better for
+    ``patience`` epochs. Results repeat for equal ``seed`` and ``threads``.
+    """
+
+    max_tokens: int = 256
+    max_words: int = 30_000
+    max_bigrams: int = 60_000
+    least_bigram_count: int = 2
+    patience: int = 4
+    wide: WideRecipe = WideRecipe()
+    convolution: ConvolutionRecipe = ConvolutionRecipe()
+    seed: int = 0
+    threads: int = 1
+
+
+def adapted(
+    *,
+    seed: int,
+    epochs: int | None = None,
+    vectors: str | None = None,
+    threads: int | None = None,
+    max_tokens: int | None = None,
+) -> Recipe:
+    """The recipe that all data sets share, with what somebody wants otherwise; None is as the recipe has it."""
+    recipe = Recipe()
+    return msgspec.structs.replace(
+        recipe,
+        seed=seed,
+        max_tokens=max_tokens or recipe.max_tokens,
+        threads=threads or recipe.threads,
+        convolution=msgspec.structs.replace(
+            recipe.convolution,
+            epochs=epochs or recipe.convolution.epochs,
+            vectors=vectors or recipe.convolution.vectors,
+        ),
+    )

@@ -1,0 +1,265 @@
+"""From split rows to a network: fit both parts, blend them on the validation rows, and fit again on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headrace.files.errors import DatasetError
+from headrace.learning.calibration import threshold_for
+from headrace.learning.compress.curve import Curve, Point
+from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.search import Compressor
+from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part, prepare
+from headrace.learning.data.files import Rows
+from headrace.learning.data.subwords import spelled, word_parts
+from headrace.learning.data.word_vectors import known_vectors
+from headrace.learning.distributed.checkpoint import Checkpoints
+from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.distributed.shards import Parts
+from headrace.learning.evaluate import answer_scored
+from headrace.learning.fit.build_network import assemble_network
+from headrace.learning.fit.convolution import ConvolutionFit, fresh_network
+from headrace.learning.fit.early_stopping import Epoch, Validation, best_epoch, goes_on, judge
+from headrace.learning.fit.hyperparameters import Recipe
+from headrace.model.artifact import About, assemble
+from headrace.model.backends.interface import open_backend
+from headrace.model.network import Network
+from headrace.model.quantizing import Bits, quantize
+from headrace.model.textcnn import TextCNN
+from headrace.model.wide import wide_logits
+from headrace.training.limits import Sizes, require_memory, training_bytes
+
+_WHOLE = Bits()
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """A network and how it came about.
+
+    ``original``: the network before compression, ``curve`` what was tried to make it smaller; without a budget there is
+    none, and ``network`` is the original. ``bits``: what a value of ``network`` is to be quantized to. ``epochs``: of
+    the search, ``chosen``: the one whose length and shares were taken. ``threshold``: the score that the wanted share
+    of the validation rows reaches, if one was wanted.
+    """
+
+    network: Network
+    bits: Bits
+    original: Network
+    curve: Curve | None
+    epochs: tuple[Epoch, ...]
+    chosen: Epoch
+    threshold: float | None
+
+
+class Steps(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told what: each ``epoch`` of the search, each ``point`` that compression tried, and of each epoch of the
+    ``refit`` its number and how many there will be. Before all of them ``memory`` is told how many bytes a rank takes
+    and how many it may.
+    """
+
+    memory: Callable[[int, int], None] = lambda *_: None
+
+    epoch: Callable[[Epoch], None] = lambda _: None
+    point: Callable[[Point], None] = lambda _: None
+    refit: Callable[[int, int], None] = lambda *_: None
+
+
+class _Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """The epochs of the search, and the network of the best of them with the rows that it was trained on."""
+
+    epochs: tuple[Epoch, ...]
+    network: Network
+    material: Material
+    targets: NDArray[np.int64]
+    """Of the validation rows."""
+
+
+class _Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What the validation rows settled beside length and shares."""
+
+    curve: Curve | None
+    threshold: float | None
+
+
+def train(
+    parts: Parts,
+    recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    *,
+    clock: Callable[[], float],
+    budget: Budget | None = None,
+    accept: float | None = None,
+    steps: Steps = Steps(),  # noqa: B008 - frozen
+    free: int | None = None,
+) -> Trained:
+    """Train with ``recipe``, each rank on its ``parts``; the network is the same on every rank.
+
+    Equal rows, recipe and ranks give an equal network on machines of one kind, interrupted or not.
+
+    Two fits. The first, on the training rows, is followed on the validation rows to find how many epochs the
+    convolution takes and what each part's logits are multiplied by; with a ``budget``, what can be pruned; and the
+    score that the share ``accept`` of these rows reaches. The second fits both parts afresh on training and validation
+    rows together, with these numbers. ``clock``, in seconds, only tells how fast a network is. ``free``: how many
+    bytes of memory this rank may take. Raises DatasetError for fewer than two classes, and on every rank where one
+    would take more memory than it may.
+    """
+    if len(parts.labels) < 2:
+        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
+    with _deterministic(recipe.threads):
+        searched = _search(parts, recipe, exchange, checkpoints, steps, free)
+        chosen = best_epoch(searched.epochs)
+        compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
+        settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
+        rows = parts.split.train + parts.split.valid
+        material = prepare(rows, parts.labels, recipe, exchange)
+        wide = fit_wide_part(material, recipe, exchange)
+        convolution = _refit(rows, material, recipe, exchange, checkpoints, chosen.number, steps)
+        original = assemble_network(
+            parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
+        )
+        network, bits = original, _WHOLE
+        if settled.curve is not None:
+            network = compressor.follow(settled.curve.chosen, original, material)
+            bits = settled.curve.chosen.plan.bits
+    return Trained(
+        network=network,
+        bits=bits,
+        original=original,
+        curve=settled.curve,
+        epochs=searched.epochs,
+        chosen=chosen,
+        threshold=settled.threshold,
+    )
+
+
+def _search(
+    parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps, free: int | None
+) -> _Searched:
+    material = prepare(parts.split.train, parts.labels, recipe, exchange)
+    if free is not None:
+        _require_memory(material, parts, recipe, exchange, steps, free)
+    wide = fit_wide_part(material, recipe, exchange)
+    valid = prepare(parts.split.valid, parts.labels, recipe, exchange, material.vocabulary)
+    rows = Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets))
+    fit = _fit(parts.split.train, material, recipe, exchange)
+    epochs: list[Epoch] = []
+    best: dict[str, torch.Tensor] = {}
+    if (kept := checkpoints.load("search")) is not None:
+        fit.restore(kept["fit"])
+        epochs, best = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"]
+    while fit.done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
+        loss = fit.epoch()
+        epochs.append(judge(fit.network, rows, exchange, number=fit.done, loss=loss))
+        if best_epoch(epochs) is epochs[-1]:
+            best = deepcopy(fit.network.state_dict())
+        checkpoints.save("search", {"fit": fit.state(), "epochs": msgspec.to_builtins(epochs), "best": best})
+        steps.epoch(epochs[-1])
+    fit.network.load_state_dict(best)
+    shares = best_epoch(epochs).shares
+    return _Searched(
+        epochs=tuple(epochs),
+        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, fit.network, wide, shares),
+        material=material,
+        targets=valid.targets,
+    )
+
+
+def _require_memory(
+    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
+) -> None:
+    """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
+    kept, labels, texts = material.vocabulary, len(parts.labels), len(parts.split.train)
+    more = 1 + len(parts.split.valid) / max(1, texts)
+    sizes = Sizes(
+        columns=min(round(more * kept.columns), MOST_CELLS // labels),
+        words=round(more * len(kept.words)),
+        labels=labels,
+        texts=round(more * texts),
+        features=round(more * 2 * len(material.texts.hashes)),
+        valid=len(parts.split.valid),
+    )
+    need = training_bytes(sizes, recipe)
+    steps.memory(need, free)
+    for told in exchange.gather((need, free), tuple[int, int]):
+        require_memory(*told, labels)
+
+
+def _settle(
+    searched: _Searched,
+    compressor: Compressor,
+    parts: Parts,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    budget: Budget | None,
+    accept: float | None,
+    steps: Steps,
+) -> _Settled:
+    if (kept := checkpoints.load("settled")) is not None:
+        return msgspec.convert(kept, _Settled)
+    network, bits, curve = searched.network, _WHOLE, None
+    if budget is not None:
+        found = compressor.search(network, searched.material, budget, steps.point)
+        network, curve = found.network, found.curve
+        bits = curve.chosen.plan.bits
+    threshold = None
+    if accept is not None:
+        backend = open_backend("cpu", assemble(quantize(network, bits), About()))
+        scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores, tuple[float, ...])
+        threshold = threshold_for([score for own in scores for score in own], accept)
+    settled = _Settled(curve=curve, threshold=threshold)
+    checkpoints.save("settled", msgspec.to_builtins(settled))
+    return settled
+
+
+def _refit(
+    rows: Rows,
+    material: Material,
+    recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    epochs: int,
+    steps: Steps,
+) -> TextCNN:
+    fit = _fit(rows, material, recipe, exchange)
+    if (kept := checkpoints.load("refit")) is not None:
+        fit.restore(kept)
+    while fit.done < epochs:
+        fit.epoch()
+        checkpoints.save("refit", fit.state())
+        steps.refit(fit.done, epochs)
+    return fit.network
+
+
+def _fit(rows: Rows, material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
+    words = spelled(rows.texts, material.texts, material.vocabulary.words, exchange)
+    parts = word_parts(words, least=recipe.convolution.least_part, most=recipe.convolution.most_part)
+    known = known_vectors(material.vocabulary.words, recipe.convolution, recipe.seed)
+    return ConvolutionFit(
+        fresh_network(len(words), len(material.labels), recipe.convolution, recipe.seed, parts=parts, known=known),
+        material.rows(),
+        material.targets,
+        recipe=recipe.convolution,
+        seed=recipe.seed,
+        exchange=exchange,
+    )
+
+
+@contextmanager
+def _deterministic(threads: int) -> Iterator[None]:
+    """Within, equal inputs give equal sums: a fixed number of threads, and only algorithms that keep an order."""
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(threads)
+    # The same as use_deterministic_algorithms, which would import torch's compiler first: seconds for nothing.
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_deterministic_debug_mode(before[1])

@@ -1,0 +1,175 @@
+"""The admin port: /healthz, /readyz and /metrics over HTTP/1.1, on the worker's own event loop.
+
+It shares the loop on purpose: a loop that hangs sends no heartbeats either, and then /healthz must not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from headrace.core.printable import printable
+from headrace.process.logs import event
+from headrace.process.ports import LARGEST, PortError, why_not
+
+Check = Callable[[], str | None]
+"""None when all is well, else what is not, for the person who reads the answer."""
+
+ADVICE = (
+    "Set admin.port to another, to 0 for any free one, or not at all for the next free one (the host is admin.host)."
+)
+LONGEST_HEAD = 8192
+MOST_CONNECTIONS = 32
+HEAD_S = 2.0
+"""So long a connection may take over the head of its request. A probe of Kubernetes gives up after one second."""
+TIMEOUT_S = 5.0
+
+_TURNS = 6
+"""Turns of the event loop that each connection has before it can be cut. A request that came with its connection is
+answered within four. At most 100 connections are taken a turn, so for a moment there can be so much more of them."""
+
+_PLAIN = "text/plain; charset=utf-8"
+_Reply = tuple[HTTPStatus, str, bytes]
+
+
+@asynccontextmanager
+async def admin_server(
+    host: str, port: int, *, neighbours: int = 0, health: Check, ready: Check, registry: CollectorRegistry
+) -> AsyncIterator[int]:
+    """Serve while the block runs; yields the port, a free one for 0. Raises PortError when it can't be listened on.
+
+    Where another process has it, the next ``neighbours`` ports are tried. ``health`` says whether the process should
+    go on, ``ready`` whether it does its work.
+    """
+    admin = _Admin(health, ready, registry)
+    server = await _open(admin, host, range(port, min(port + neighbours, LARGEST) + 1))
+    found = int(server.sockets[0].getsockname()[1])
+    if port in (0, found):
+        event("admin.listening", host=host, port=found)
+    else:
+        event("admin.listening", host=host, port=found, instead_of=port, why="another process has that one")
+    try:
+        yield found
+    finally:
+        server.close()
+        await admin.finish()
+
+
+async def _open(admin: _Admin, host: str, ports: range) -> asyncio.Server:
+    for port in ports:
+        try:
+            return await asyncio.start_server(admin.connected, host, port, limit=LONGEST_HEAD)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                continue
+            which = f"{host}:{port}" if port == ports[0] else f"{host}:{ports[0]} to {port}"
+            raise PortError(f"The admin port can't listen on {which}: {why_not(error)}. {ADVICE}") from error
+    raise PortError(f"There is no port {ports.start}. {ADVICE}")
+
+
+class _Connection:
+    """One that is open. ``heard`` when the head of its request is there, ``settled`` when it can be cut."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        # Without the port: what an address opens counts against that address.
+        self.peer = str((writer.get_extra_info("peername") or ("",))[0])
+        self.heard = False
+        self.settled = False
+
+
+class _Admin:
+    def __init__(self, health: Check, ready: Check, registry: CollectorRegistry) -> None:
+        self._health = health
+        self._ready = ready
+        self._registry = registry
+        self._open: dict[asyncio.Task[None], _Connection] = {}  # in the order in which they came
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one more; of too many some are cut, so that those who say nothing keep no probe out."""
+        connection = _Connection(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, connection))
+        self._open[task] = connection
+        task.add_done_callback(lambda _: self._open.pop(task, None))
+        self._settle(connection, _TURNS)
+
+    async def finish(self) -> None:
+        """Cut what is still open."""
+        still_open = dict(self._open)
+        for task in still_open:
+            self._cut(task)
+        await asyncio.gather(*still_open, return_exceptions=True)
+
+    def _settle(self, connection: _Connection, turns: int) -> None:
+        """Count ``turns`` of the loop: a probe that came before a crowd is answered before the crowd is thinned."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._settle, connection, turns - 1)
+            return
+        connection.settled = True
+        while len(self._open) > MOST_CONNECTIONS:
+            # Who holds the most loses first, and of theirs the silent before the rest, the oldest before the newer.
+            [(peer, _)] = Counter(one.peer for one in self._open.values()).most_common(1)
+            can_go = [task for task, one in self._open.items() if one.peer == peer and one.settled]
+            if not can_go:
+                return  # theirs settle in a moment
+            self._cut(min(can_go, key=lambda task: self._open[task].heard))
+
+    def _cut(self, task: asyncio.Task[None]) -> None:
+        if (connection := self._open.pop(task, None)) is not None:
+            connection.writer.transport.abort()
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        writer = connection.writer
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(HEAD_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                connection.heard = True
+                method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+                path = rest.partition(" ")[0].partition("?")[0]
+                writer.write(_response(self._answer(method, path), with_body=method != "HEAD"))
+                await writer.drain()
+        except asyncio.LimitOverrunError:
+            too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            writer.write(_response((too_long, _PLAIN, b"The request's head is too long.\n"), with_body=True))
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            # Whoever asked is gone or too slow; there is nobody to tell.
+            writer.transport.abort()
+        finally:
+            writer.close()
+
+    def _answer(self, method: str, path: str) -> _Reply:
+        if method not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, _PLAIN, b"Only GET and HEAD are answered here.\n"
+        match path:
+            case "/healthz":
+                return _checked(self._health())
+            case "/readyz":
+                return _checked(self._ready())
+            case "/metrics":
+                return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            case _:
+                return HTTPStatus.NOT_FOUND, _PLAIN, b"Here are /healthz, /readyz and /metrics.\n"
+
+
+def _checked(fault: str | None) -> _Reply:
+    if fault is None:
+        return HTTPStatus.OK, _PLAIN, b"ok\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"{printable(fault)}\n".encode()
+
+
+def _response(reply: _Reply, *, with_body: bool) -> bytes:
+    status, content_type, body = reply
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + (body if with_body else b"")

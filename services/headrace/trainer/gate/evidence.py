@@ -1,0 +1,239 @@
+"""Judge: gather the evidence about a candidate and let :mod:`headrace.core.gate` decide."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+import numpy as np
+
+from headrace.core.clock import Clock
+from headrace.core.errors import UserError, words_of
+from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
+from headrace.core.label_names import label_name
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Cluster
+from headrace.learning.bootstrap import by_chance, compare_paired
+from headrace.learning.data.split import is_unkeyed
+from headrace.learning.distributed.job import Compared, Judged, Outcome
+from headrace.learning.report import agreement, compare
+from headrace.model.backends.interface import open_backend
+from headrace.model.places import Places
+from headrace.process.logs import event
+from headrace.registry.versions import load_version
+from headrace.trainer.gate.replay import Answer, Offload, replay
+from headrace.trainer.gate.settings import GateSettings
+from headrace_schemas.paths import RequestShape, compile_shape
+from headrace_schemas.records import ModelVersion, Verdict
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """Where real requests are: the requests topic of ``cluster``, and the shape of its records."""
+
+    cluster: Cluster
+    topic: str
+    shape: RequestShape
+
+
+async def decide(
+    candidate: ModelVersion,
+    champion: ModelVersion | None,
+    outcome: Outcome,
+    *,
+    traffic: Traffic,
+    settings: GateSettings,
+    trusted: Collection[str],
+    places: Places,
+    clock: Clock,
+    offload: Offload,
+    randomness: np.random.Generator,
+) -> Verdict:
+    """What the gate decides about ``candidate``, which came of the training ``outcome``.
+
+    ``champion`` is the version whose answers the outcome holds beside the new ones, None for a first version; the
+    outcome may hold those of a baseline too. What
+    can't be measured (the store or Kafka away, an artifact damaged) fails its check, so that nothing is promoted that
+    was not looked at; the reason is in the verdict. ``trusted`` are the public keys of which one has to have signed a
+    version that is loaded, if there are any, and it lies below ``places``. ``offload`` runs the computing off the event
+    loop.
+    """
+    baseline = outcome.baseline
+    evidence = await offload(lambda: _evidence(candidate, outcome, settings.resamples, randomness))
+
+    async def beside(version: str, alias: str, other: Compared | None) -> Rival:
+        rival: Rival = await offload(lambda: _rival(version, alias, other, outcome, settings.resamples, randomness))
+        return rival
+
+    if champion is not None:
+        evidence = msgspec.structs.replace(
+            evidence,
+            champion=await beside(champion.version, "champion", outcome.champion),
+            champion_latency_us=None if outcome.champion is None else outcome.champion.latency_us,
+            replay=await _replay(candidate, champion, traffic, settings, trusted, places, offload)
+            if settings.replay
+            else None,
+        )
+    if baseline is not None:
+        evidence = msgspec.structs.replace(evidence, baseline=await beside(baseline.version, "baseline", baseline))
+    judgement = judge(evidence, settings)
+    return Verdict(
+        name=candidate.name,
+        version=candidate.version,
+        promoted=judgement.promoted,
+        reason=judgement.reason,
+        decided_at_ms=clock.now_ms(),
+        checks=judgement.checks,
+        champion=None if champion is None else champion.version,
+        baseline=candidate.version if judgement.raises_baseline else _baseline_before(champion, outcome),
+    )
+
+
+def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomness: np.random.Generator) -> Evidence:
+    """What is measured of the candidate alone: on the rows of the holdout where there is one, else on the test rows."""
+    chosen = outcome.holdout
+    truth, answers = (outcome.truth, outcome.answers) if chosen is None else (chosen.truth, chosen.answers)
+    learnt = frozenset(map(label_name, candidate.labels))
+    report = compare(truth, answers, learnt=learnt) if truth else None
+    return Evidence(
+        rows=len(truth),
+        classes=len(set(truth)),
+        learnt=len(learnt),
+        untested=tuple(sorted(learnt)) if report is None else report.untested,
+        macro_f1=None if report is None else report.macro_f1,
+        interval=(0.0, 1.0) if report is None else report.macro_f1_interval,
+        by_chance=by_chance(truth, answers, resamples=resamples, randomness=randomness) if truth else None,
+        agreement=agreement(outcome.answers, outcome.float_answers) if outcome.answers else None,
+        size=candidate.size,
+        latency_us=outcome.latency_us,
+        judged_on="test rows" if chosen is None else "rows of gate.holdout",
+        sources={outcome.lineage.source: len(truth)} if truth and chosen is None else {},
+        keyed=chosen is not None or not is_unkeyed(outcome.lineage.split),
+    )
+
+
+def _baseline_before(champion: ModelVersion | None, outcome: Outcome) -> str | None:
+    """The version that was the baseline; the champion is, where the training was told of no other."""
+    if outcome.baseline is not None:
+        return outcome.baseline.version
+    return None if champion is None else champion.version
+
+
+def answer_by(version: ModelVersion, trusted: Collection[str], places: Places) -> Answer:
+    """Load the artifact of ``version`` and make it ready to answer as a worker does, threshold included.
+
+    Raises ArtifactError, BoundsError or FoldingError when it can't be answered from.
+    """
+    artifact = load_version(version, trusted, places)
+    backend = open_backend("cpu", artifact)
+    labels, least = [label_name(label) for label in artifact.labels], artifact.about.threshold or 0.0
+
+    def answer(texts: Sequence[bytes]) -> list[str | None]:
+        answers = backend.classify(texts)
+        return [
+            labels[label] if score >= least else None
+            for label, score in zip(answers.labels.tolist(), answers.scores.tolist(), strict=True)
+        ]
+
+    return answer
+
+
+def _rival(
+    version: str,
+    alias: str,
+    other: Compared | None,
+    outcome: Outcome,
+    resamples: int,
+    randomness: np.random.Generator,
+) -> Rival:
+    """``version``, which ``alias`` points at, beside the candidate on the test rows that neither was trained on."""
+    if outcome.holdout is not None:
+        return _on_holdout(version, other, outcome.holdout, resamples, randomness)
+    chosen = _rows_for_both(alias, other, outcome)
+    if isinstance(chosen, Unmeasured):
+        return Rival(version=version, comparison=chosen)
+    assert other is not None  # noqa: S101 - nothing would have been chosen
+    answers = other.answers
+
+    def on(rows: Sequence[int]) -> Comparison | None:
+        if not rows:
+            return None
+        truth, ours, theirs = ([of[row] for row in rows] for of in (outcome.truth, outcome.answers, answers))
+        return compare_paired(truth, ours, theirs, resamples=resamples, randomness=randomness)
+
+    whole = on(chosen)
+    assert whole is not None  # noqa: S101 - rows were chosen
+    if other.known is None:
+        return Rival(version=version, comparison=whole)
+    known = [row for row in chosen if other.known[row]]
+    new = [row for row in chosen if not other.known[row]]
+    return Rival(version=version, comparison=whole, known=on(known), new=on(new))
+
+
+def _on_holdout(
+    version: str, other: Compared | None, holdout: Judged, resamples: int, randomness: np.random.Generator
+) -> Rival:
+    if other is None or not other.holdout_answers:
+        return Rival(version=version, comparison=Unmeasured("the training holds no answers of it"))
+    comparison = compare_paired(
+        holdout.truth, holdout.answers, other.holdout_answers, resamples=resamples, randomness=randomness
+    )
+    return Rival(version=version, comparison=comparison, spared=other.spared)
+
+
+def _rows_for_both(alias: str, other: Compared | None, outcome: Outcome) -> list[int] | Unmeasured:
+    """The places of the test rows that neither version was trained on."""
+    if not outcome.truth:
+        return Unmeasured("there is no test row")
+    if other is None or not other.answers:
+        return Unmeasured("the training holds no answers of it")
+    by_hand = (
+        f"Look at the new version and `headrace models promote VERSION --alias {alias}`, or name rows that decide as "
+        "gate.holdout"
+    )
+    if other.fair is None:
+        return Unmeasured(
+            f"its rows were divided by the split {other.split}, which is not known here, so it may have been trained "
+            f"on them. If another key made it, set that as trainer.previous_split_key. {by_hand}"
+        )
+    chosen = [row for row, fair in enumerate(other.fair) if fair]
+    if not chosen:
+        return Unmeasured(f"it may have been trained on every test row. {by_hand}")
+    across = other.split != outcome.lineage.split and len(chosen) < len(other.fair)
+    if across and len(chosen) < LEAST_ACROSS_SPLITS:
+        return Unmeasured(
+            f"its rows were divided by another split, and only {len(chosen)} rows are test rows of both; below "
+            f"{LEAST_ACROSS_SPLITS} nobody can tell. {by_hand}"
+        )
+    return chosen
+
+
+async def _replay(
+    candidate: ModelVersion,
+    champion: ModelVersion,
+    traffic: Traffic,
+    settings: GateSettings,
+    trusted: Collection[str],
+    places: Places,
+    offload: Offload,
+) -> Replayed | Unmeasured:
+    consumer = traffic.cluster.consumer()
+    try:
+        ours = await offload(lambda: answer_by(candidate, trusted, places))
+        theirs = await offload(lambda: answer_by(champion, trusted, places))
+        await consumer.start()
+        return await replay(
+            consumer,
+            traffic.topic,
+            settings.replay,
+            decode=compile_shape(traffic.shape),
+            candidate=ours,
+            champion=theirs,
+            offload=offload,
+        )
+    except (KafkaError, UserError) as error:
+        event("replay.failed", level="error", version=candidate.version, champion=champion.version, error=str(error))
+        # A verdict is for everybody who reads the topic, and an error of Kafka repeats its client and the broker.
+        kafka = f"Kafka could not be read ({type(error).__name__}); the trainer's log says why"
+        return Unmeasured(kafka if isinstance(error, KafkaError) else words_of(error))
+    finally:
+        await consumer.stop()

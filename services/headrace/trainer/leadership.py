@@ -1,0 +1,196 @@
+"""A term: what a trainer does from when it is elected until another may be.
+
+Labels are read again from the topic's beginning, an unfinished training is gone on with, and from then on the rules
+decide. One training at a time; labels are read on while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from headrace.core.clock import Clock
+from headrace.core.reminders import Reminder
+from headrace.core.training_rules import Facts, Limits, awaited, reason_to_train
+from headrace.kafka.retry import patiently
+from headrace.process.logs import event
+from headrace.registry.models_log import ModelsLog
+from headrace.trainer.drift import DriftWatch
+from headrace.trainer.labels import LabelsReader
+from headrace.trainer.metrics import TrainerMetrics
+from headrace.trainer.training_run import CHAMPION, Conductor
+from headrace_schemas.records import OffsetRange, Training, TrainingOrder, TrainingState
+
+LOOK_S = 0.5
+ONCE = "once, by hand"
+CLOCKS_APART_MS = 24 * 3600 * 1000
+"""How far the clock of whoever gives an order may be ahead."""
+
+T = TypeVar("T")
+
+MakeReader = Callable[[tuple[OffsetRange, ...]], Awaitable[LabelsReader]]
+"""A reader of the labels, to which what lies behind these ranges is new."""
+
+
+class Term:
+    """One term. ``drift`` is None where no rule asks for it."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        log: ModelsLog,
+        make_reader: MakeReader,
+        drift: DriftWatch | None,
+        conductor: Conductor,
+        limits: Limits,
+        clock: Clock,
+        metrics: TrainerMetrics,
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._make_reader = make_reader
+        self._drift = drift
+        self._conductor = conductor
+        self._limits = limits
+        self._clock = clock
+        self._metrics = metrics
+        self._reminder = Reminder()
+        self._said = ""
+        """What was said last of what the next training waits for."""
+        self._watching: asyncio.Task[None] | None = None
+        self._training: asyncio.Task[Training] | None = None
+        self._anew: str | None = None
+        """Why a training begins whatever the rules say: it takes the place of one that was not gone on with."""
+        self._absurd: TrainingOrder | None = None
+        """The order from the far future of which was said that it is not answered."""
+        self.read = False
+        """Whether all labels were read."""
+
+    async def run(self, *, once: bool = False) -> Training | None:
+        """Lead until cancelled, which ends a running training's ranks too.
+
+        With ``once`` go on with the unfinished training, or train now, and return how it ended; None without labels.
+        Raises NotLeadingError, OffsetOutOfRangeError when retention overtook the reading of labels, and KafkaErrors
+        that can't be mended here.
+        """
+        await self._patiently(self._log.refresh, "reading the models topic")
+        last = self._log.trainings.get(self._name)
+        reader = await self._make_reader(() if last is None else last.offsets)
+        try:
+            if self._drift is not None:
+                self._watching = asyncio.create_task(self._drift.run())
+            await self._patiently(reader.start, "reading the labels")
+            self.read = True
+            event("labels.read", model=self._name, usable=reader.known.usable, new=reader.known.new)
+            if last is not None and last.state is TrainingState.RUNNING:
+                await self._go_on_with(last, reader)
+            while True:
+                await self._look(reader)
+                ended = self._collect()
+                if once and ended is not None:
+                    return ended
+                if once and self._training is None and not reader.known.usable:
+                    event("labels.none", level="warning", model=self._name)
+                    return None
+                if self._training is None and (stray := self._log.trainings.get(self._name)) is not None:
+                    await self._conductor.disown(stray)
+                if self._training is None and (training := await self._begin(reader, once=once)) is not None:
+                    self._training = asyncio.create_task(self._conductor.conduct(training))
+        finally:
+            running = [task for task in (self._watching, self._training) if task is not None]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await reader.stop()
+
+    async def _go_on_with(self, last: Training, reader: LabelsReader) -> None:
+        """Go on with the training that was found running; one that may not be gone on with is begun anew."""
+        job = await self._conductor.job_to_go_on_with(last, erased=reader.erased)
+        if isinstance(job, str):
+            await self._conductor.abandon(last, job)
+            self._anew = f"training {last.id} was not gone on with"
+            return
+        event("training.resumed", model=self._name, training=last.id)
+        self._training = asyncio.create_task(self._conductor.conduct(last, job))
+
+    async def _look(self, reader: LabelsReader) -> None:
+        """Read labels for a while, then look at what the models topic says."""
+        end = self._clock.monotonic() + LOOK_S
+        while (left := end - self._clock.monotonic()) > 0:
+            await self._patiently(functools.partial(reader.read, left), "reading the labels")
+        await self._patiently(self._log.refresh, "reading the models topic")
+        if self._drift is not None:
+            self._drift.follow(self._log.resolve(self._name, CHAMPION))
+
+    def _collect(self) -> Training | None:
+        """The training that has just ended. Raises what ended it, or the following of answers, for good."""
+        if self._watching is not None and self._watching.done():
+            self._watching.result()
+        if self._training is None or not self._training.done():
+            return None
+        ended, self._training = self._training.result(), None
+        return ended
+
+    async def _begin(self, reader: LabelsReader, *, once: bool) -> Training | None:
+        """Begin a training when there is a reason to."""
+        order = self._order()
+        anew = self._anew if reader.known.usable else None
+        facts = self._facts(reader, order)
+        reason = ONCE if once else anew or reason_to_train(facts, self._limits)
+        if reason is None:
+            self._say_awaited(facts)
+            return None
+        self._anew = None
+        self._metrics.missing(0)
+        self._reminder.done()
+        # What was published before an order was given belongs to the training that answers it.
+        await self._patiently(reader.catch_up, "reading the labels")
+        offsets = await self._patiently(reader.freeze, "asking for the first offsets")
+        return await self._conductor.begin(reason, offsets, not_before_ms=0 if order is None else order.ordered_at_ms)
+
+    def _say_awaited(self, facts: Facts) -> None:
+        """Say what the next training waits for: at once, and when that has changed, ever more rarely."""
+        what = awaited(facts, self._limits)
+        self._metrics.missing(what.missing)
+        if what.why == self._said or not self._reminder.due(what.rule, self._clock.monotonic()):
+            return
+        self._said = what.why
+        level = "warning" if what.stuck and not self._reminder.again else "info"
+        event("training.awaited", level=level, model=self._name, missing=what.missing, why=what.why)
+
+    def _order(self) -> TrainingOrder | None:
+        """The order that no training has answered yet."""
+        order, last = self._log.orders.get(self._name), self._log.trainings.get(self._name)
+        if order is None or (last is not None and last.begun_at_ms >= order.ordered_at_ms):
+            return None
+        if order.ordered_at_ms - self._clock.now_ms() > CLOCKS_APART_MS:
+            # The training that answers it takes its time, and versions are named and sorted by that.
+            if order != self._absurd:
+                self._absurd = order
+                event("order.refused", level="warning", model=self._name, ordered_at_ms=order.ordered_at_ms)
+            return None
+        return order
+
+    def _facts(self, reader: LabelsReader, order: TrainingOrder | None) -> Facts:
+        now_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        last = self._log.trainings.get(self._name)
+        failed = last is not None and last.state is TrainingState.FAILED
+        drift = None if self._drift is None else self._drift.measure()
+        return Facts(
+            rows=reader.known.usable,
+            new=reader.known.new,
+            erased=reader.known.erased,
+            trained=last is not None,
+            age_s=0.0 if last is None else (now_ms - last.begun_at_ms) / 1000,
+            quiet_s=now_s - reader.changed_s,
+            waiting_s=0.0 if reader.waiting_s is None else now_s - reader.waiting_s,
+            drift=None if drift is None else max(drift.labels, drift.confidence),
+            order=None if order is None else order.reason,
+            failed_s=(now_ms - (last.ended_at_ms or last.begun_at_ms)) / 1000 if failed and last else None,
+        )
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], doing: str) -> T:
+        return await patiently(call, doing=doing, clock=self._clock)

@@ -1,0 +1,81 @@
+"""What a trainer tells Prometheus, in seconds and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from headrace.core.drift import Drift
+from headrace.process.metrics import BrokerGauge
+from headrace_schemas.records import Training, TrainingState
+
+
+class TrainerMetrics:
+    """The metrics of one trainer in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"headrace_trainer_{name}", documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"headrace_trainer_{name}", documentation, labels, registry=registry)
+
+        self.broker = BrokerGauge(registry)
+        self._leads = gauge("leads", "1 while this trainer leads, 0 while it stands by.")
+        self._read = counter("labels_read", "Label records read, tombstones among them.")
+        self._refused = counter("labels_refused", "Labels dead-lettered, by reason.", "reason")
+        self._live = gauge("labels", "Usable labels that there are.")
+        self._changes = gauge("label_changes", "Ids labelled or erased since the last snapshot.", "change")
+        self._missing = gauge("labels_missing", "Labels that the next training lacks, 0 while it waits for none.")
+        self._running = gauge("training_running", "1 while a training runs.")
+        self._trainings = counter("trainings", "Trainings that ended, by how.", "state")
+        self._seconds = gauge("training_seconds", "How long the last training took.")
+        self._verdicts = counter("verdicts", "Versions judged by the gate, by what became of them.", "promoted")
+        self._drift = gauge("drift_psi", "Population stability index of the champion's answers.", "of")
+
+    def leads(self, *, leads: bool) -> None:
+        """Whether this trainer leads; who stands by knows nothing of labels."""
+        self._leads.set(leads)
+        if not leads:
+            self._running.set(0)
+            self._missing.set(0)
+
+    def read(self, records: int) -> None:
+        self._read.inc(records)
+
+    def refused(self, reasons: Mapping[str, int]) -> None:
+        """Labels were dead-lettered, so many of each reason's code."""
+        for reason, count in reasons.items():
+            self._refused.labels(reason).inc(count)
+
+    def labels(self, usable: int, new: int, erased: int) -> None:
+        """What the labels topic holds, and what of it is in no snapshot."""
+        self._live.set(usable)
+        self._changes.labels("new").set(new)
+        self._changes.labels("erased").set(erased)
+
+    def missing(self, labels: int) -> None:
+        """The next training lacks so many labels."""
+        self._missing.set(labels)
+
+    def begun(self) -> None:
+        self._running.set(1)
+
+    def ended(self, training: Training) -> None:
+        """``training`` has ended."""
+        self._running.set(0)
+        self._trainings.labels(str(training.state)).inc()
+        if training.state is TrainingState.DONE and training.ended_at_ms is not None:
+            self._seconds.set((training.ended_at_ms - training.begun_at_ms) / 1000)
+
+    def judged(self, *, promoted: bool) -> None:
+        self._verdicts.labels(str(promoted).lower()).inc()
+
+    def drift(self, drift: Drift | None) -> None:
+        """The champion's drift, None while too few answers were seen."""
+        if drift is None:
+            self._drift.clear()
+            return
+        self._drift.labels("labels").set(drift.labels)
+        self._drift.labels("confidence").set(drift.confidence)

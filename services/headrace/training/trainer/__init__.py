@@ -1,1 +1,0 @@
-"""The trainer as a service: it reads labels, decides when to train, and sees a training through to an alias."""

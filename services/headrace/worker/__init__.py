@@ -1,0 +1,1 @@
+"""The worker service: it answers requests. Never imports learning or torch."""

@@ -1,0 +1,265 @@
+"""What a worker tells Prometheus. Every method is called once a batch, a second or an event, never once a record.
+
+The registry is passed in, so two workers in one process (a test) don't mix. Seconds and bytes, as Prometheus asks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from headrace.core.clock import believable
+from headrace.core.drift import Drift
+from headrace.process.metrics import BrokerGauge
+
+# From a batch of one on a warm cache to a produce that times out.
+STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+# From a worker that keeps up to one that comes back after a day.
+KAFKA_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 3600, 86400)
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Stamped(Protocol):
+    """Anything with a timestamp in milliseconds since the Unix epoch, such as a consumed record."""
+
+    @property
+    def timestamp(self) -> int: ...
+
+
+class ManyHistogram(Collector):
+    """A histogram that takes a whole batch of values at once: one bisection a value, no lock, no label look-up."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Count each of ``values``; a value equal to a bound belongs below it."""
+        ordered = sorted(values)
+        below = 0
+        for index, bound in enumerate(self._bounds):
+            upto = bisect_right(ordered, bound)
+            self._counts[index] += upto - below
+            below = upto
+        self._counts[-1] += len(ordered) - below
+        self._sum += sum(ordered)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the cumulative buckets."""
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
+class DriftGauge(Collector):
+    """The drift as it is when somebody asks for it; nothing is shown while it is not known."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.measure: Callable[[], Drift | None] = lambda: None
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield one gauge of two samples, or of none."""
+        gauge = GaugeMetricFamily(
+            "headrace_drift_psi",
+            "Population stability index of the last answers against those to the version's test rows.",
+            labels=("of",),
+        )
+        drift = self.measure()
+        if drift is not None:
+            gauge.add_metric(("labels",), drift.labels)
+            gauge.add_metric(("confidence",), drift.confidence)
+        yield gauge
+
+
+class Children(dict[str, Any]):
+    """The children of a metric with one label, by its value."""
+
+    def __init__(self, parent: Counter | Histogram) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def __missing__(self, value: str) -> Any:
+        self[value] = child = self._parent.labels(value)
+        return child
+
+
+class WorkerMetrics:
+    """The metrics of one worker in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"headrace_{name}", documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"headrace_{name}", documentation, labels, registry=registry)
+
+        def histogram(name: str, documentation: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"headrace_{name}", documentation, labels, buckets=buckets, registry=registry)
+
+        self._fetched = counter("requests_fetched", "Requests fetched.")
+        self._in_kafka = ManyHistogram(
+            "headrace_in_kafka_seconds", "From a request's timestamp to its fetch.", KAFKA_BUCKETS, registry
+        )
+        self._odd_timestamps = counter(
+            "odd_timestamps",
+            "Requests whose timestamp is missing or absurd, so that deadlines count from the fetch.",
+            "kind",
+        )
+        self._batch_size = histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
+        self._batches = counter("batches", "Batches by why they took no more.", "closed")
+        self._texts = counter("texts", "Texts that reached the model.")
+        self._cut = counter("texts_cut", "Texts longer than the version reads: only their beginning counted.")
+        self._stage = histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
+        self._request_seconds = counter(
+            "request_seconds", "Seconds spent in a stage, added up over the requests, not over the batches.", "stage"
+        )
+        self._answers = counter("answers", "Answers acknowledged, by status.", "status")
+        self._abstained = counter("answers_abstained", "Answers that are ok without a label: the score was too low.")
+        self._dead_letters = counter("dead_letters", "Requests dead-lettered, by error.", "error")
+        self._queue = gauge("queue_depth", "Requests held in front of a stage.", "stage")
+        self.broker = BrokerGauge(registry)
+        self._lag = gauge("lag_records", "Requests behind the last answer, absent while unknown.", "partition")
+        self._lag_seconds = gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
+        self._loop_lag = histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
+        self._model = gauge("model_info", "1 for the version that answers.", "version")
+        self._model_load_failures = counter("model_load_failures", "Versions that could not be loaded, by each try.")
+        self._drift = DriftGauge(registry)
+        self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
+        self._partitions = gauge("partitions", "Partitions assigned to this worker.")
+        self._unanswerable = gauge(
+            "partitions_unanswerable",
+            "Partitions of this worker that the results or the dead-letters topic lacks: nobody answers them.",
+        )
+        self._rebalances = counter("rebalances", "Assignments received from the group.")
+        self._leases_lost = counter(
+            "leases_lost", "Times that the group was not heard for so long that all partitions were given up."
+        )
+        self._refetches = counter("refetches", "Chunks that did not begin as expected and were fetched again.")
+        self._breaker = gauge("breaker_open", "1 while the model fails on its own canary texts.")
+
+        # prometheus-client takes a lock and checks the names at each look-up of a label.
+        self._of_stage = Children(self._stage)
+        self._spent_in = Children(self._request_seconds)
+        self._answers_with = Children(self._answers)
+
+    def fetched(self, records: Sequence[Stamped], now_ms: int) -> None:
+        """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka, and one
+        that can't be believed is left out.
+        """
+        self._fetched.inc(len(records))
+        earliest, latest = believable(now_ms)
+        stamps = [record.timestamp for record in records]
+        self._in_kafka.observe_many([max(0, now_ms - stamp) / 1000 for stamp in stamps if earliest <= stamp <= latest])
+
+    def odd_timestamps(self, kinds: Mapping[str, int]) -> None:
+        """So many requests of each kind had a timestamp that can't be believed."""
+        for kind, count in kinds.items():
+            self._odd_timestamps.labels(kind).inc(count)
+
+    def unanswerable(self, count: int) -> None:
+        """So many assigned partitions can't be answered until somebody mends a topic."""
+        self._unanswerable.set(count)
+
+    def refetched(self) -> None:
+        self._refetches.inc()
+
+    def queue(self, stage: str, depth: int) -> None:
+        """``depth`` requests wait for ``stage``."""
+        self._queue.labels(stage).set(depth)
+
+    def batch(self, size: int, closed: str) -> None:
+        """A batch of ``size`` requests was closed, and why."""
+        self._batch_size.observe(size)
+        self._batches.labels(str(closed)).inc()
+
+    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, cut: int = 0) -> None:
+        """A batch was computed, ``texts`` of its requests by the model, which read only a part of ``cut`` of them."""
+        self._texts.inc(texts)
+        if cut:
+            self._cut.inc(cut)
+        self.stage("decode", decode_s)
+        self.stage("infer", infer_s)
+        self.stage("encode", encode_s)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """A batch spent ``seconds`` in ``stage``."""
+        self._of_stage[stage].observe(seconds)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Requests spent ``seconds`` together in ``stage``: gathering, model or publishing."""
+        self._spent_in[stage].inc(seconds)
+
+    def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
+        """Answers were acknowledged after ``seconds``, so many of each status, and of them so many without a label."""
+        self._abstained.inc(abstained)
+        self.stage("publish", seconds)
+        for status, count in statuses.items():
+            self._answers_with[str(status)].inc(count)
+
+    def dead_lettered(self, errors: Mapping[str, int]) -> None:
+        """Dead letters were acknowledged, so many of each error code."""
+        for error, count in errors.items():
+            self._dead_letters.labels(error).inc(count)
+
+    def lag(self, partition: int, records: int, seconds: float) -> None:
+        """How far behind the worker is in ``partition``."""
+        label = str(partition)
+        self._lag.labels(label).set(records)
+        self._lag_seconds.labels(label).set(seconds)
+
+    def lag_unknown(self, partition: int | None = None) -> None:
+        """How far behind the worker is can't be told, of ``partition`` or of all: no old number is shown for it."""
+        if partition is None:
+            self._lag.clear()
+            self._lag_seconds.clear()
+            return
+        for gauge in (self._lag, self._lag_seconds):
+            with suppress(KeyError):
+                gauge.remove(str(partition))
+
+    def loop_lag(self, seconds: float) -> None:
+        self._loop_lag.observe(seconds)
+
+    def model(self, version: str) -> None:
+        """``version`` answers from now on."""
+        self._model.clear()
+        self._model.labels(version).set(1)
+
+    def model_load_failed(self) -> None:
+        self._model_load_failures.inc()
+
+    def drift(self, measure: Callable[[], Drift | None]) -> None:
+        """``measure`` tells the drift whenever the metrics are read."""
+        self._drift.measure = measure
+
+    def lost(self, requests: int) -> None:
+        self._lost.inc(requests)
+
+    def assigned(self, partitions: int) -> None:
+        """The group gave this worker so many partitions. Who has a partition reports its lag, so old ones go."""
+        self._rebalances.inc()
+        self._partitions.set(partitions)
+        self.lag_unknown()
+
+    def lease_lost(self) -> None:
+        """All partitions were given up, because the group was not heard for too long."""
+        self._leases_lost.inc()
+        self._partitions.set(0)
+        self.lag_unknown()
+
+    def breaker(self, *, is_open: bool) -> None:
+        self._breaker.set(is_open)

@@ -1,0 +1,211 @@
+"""Which partitions this worker owns, and the passage of each from assigned to resumed to ended.
+
+It owns them for as long as its lease lasts (``core/lease.py``), whether or not the group says that they are revoked:
+a coordinator that can't be reached can't say it, and gives them to others all the same.
+
+The rebalance callbacks do next to nothing: the whole group waits for them. Assigned only replaces the set of
+partitions; resuming runs outside. Revoked waits for sends and the release alone, both in one bounded time, and never
+for a fetch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.process.logs import event
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.partition import Partition
+
+RETRY_S = 0.2
+MENDED_LOOK_S = 5.0
+"""How often it is looked whether a partition that can't be answered was mended."""
+LEASE_LOOK_S = 0.1
+
+
+class Assignment:
+    """Fulfils the rebalance listener. ``resume`` finds the positions of partitions and begins them; ``release`` says to
+    the log that partitions were given up cleanly, and commits.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        resume: Callable[[Sequence[Partition]], Awaitable[None]],
+        release: Callable[[Collection[Partition]], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]],
+        revoke_timeout: float,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._consumer = consumer
+        self._resume = resume
+        self._release = release
+        self._sleep = sleep
+        self._revoke_timeout = revoke_timeout
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._holds = False
+        """Whether the group gave this member its share, and neither took it back nor fell silent since."""
+        self._lapsed = False
+        """Whether the lease ended and the group has neither revoked nor assigned anything since."""
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.joined = False
+        """Whether the group has given this member its share, which may be none."""
+        self.wake = asyncio.Event()
+        """Set when something may be cut: records came, a partition is free again."""
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails when a partition can't be resumed and a person is needed."""
+
+    @property
+    def unready(self) -> str | None:
+        """Why not all of what the group gave is being answered now, in words; None when it is."""
+        if not self.joined:
+            return "not in the group yet"
+        if self._consumer.lease_left_s() <= 0:
+            return "the group was not heard for a session's length: its coordinator is out of reach, or it rebalances"
+        if unanswerable := self._unanswerable():
+            return "; ".join(partition.unanswerable or "" for partition in unanswerable)
+        if any(partition.expected is None for partition in self.partitions.values()):
+            return "partitions are being resumed"
+        return None
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self._begin(partitions)
+        self.joined = self._holds = True
+        self._lapsed = False
+        self._metrics.assigned(len(self.partitions))
+        event("partitions.assigned", partitions=sorted(name.partition for name in partitions))
+        if not self.partitions:
+            why = "the other workers of its group have all partitions; this one takes over when one of them ends"
+            event("worker.stands_by", why=why)
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._holds = self._lapsed = False
+        ended = [self.partitions.pop(name) for name in partitions if name in self.partitions]
+        self._metrics.unanswerable(len(self._unanswerable()))
+        await self.end(ended)
+        if ended:
+            event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
+
+    def leased(self) -> bool:
+        """Whether answers may be handed over now. Past the lease's end another may own the partitions: all of them end
+        here, at once, and this member joins the group afresh.
+        """
+        if self._consumer.lease_left_s() > 0:
+            return True
+        if self._holds:
+            self._holds, self._lapsed = False, True
+            ended = list(self.partitions.values())
+            self.partitions.clear()
+            for partition in ended:
+                partition.end()
+            self._consumer.pause([partition.name for partition in ended])
+            self._metrics.lease_lost()
+            event(
+                "lease.lost",
+                level="warning",
+                partitions=sorted(partition.name.partition for partition in ended),
+                why="the group has not answered a heartbeat for a session's length, or takes this worker for no member "
+                "any more, so others may own these partitions by now: joining afresh",
+            )
+            self._watch(asyncio.create_task(self._join_afresh(ended), name="join afresh"))
+        return False
+
+    async def watch_lease(self) -> None:
+        """Notice the lease's end also where nothing is to be handed over."""
+        while True:
+            self.leased()
+            await self._sleep(max(self._consumer.lease_left_s(), LEASE_LOOK_S))
+
+    async def _join_afresh(self, ended: Collection[Partition]) -> None:
+        await self.end(ended)
+        if self._lapsed:
+            self._consumer.rejoin()
+
+    async def end(self, ended: Collection[Partition]) -> None:
+        """End these, wait for answers that were handed over, and release what is left cleanly.
+
+        All of it takes ``revoke_timeout`` at the longest, for the group waits. Half of that is left to the release:
+        without it the next owner takes this process for one that died over what it was trying.
+        """
+        for partition in ended:
+            partition.end()
+        sending = [partition.sending for partition in ended if partition.sending is not None]
+        try:
+            async with asyncio.timeout(self._revoke_timeout):
+                if sending:
+                    await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
+                await self._release(ended)
+        except (KafkaError, TimeoutError) as error:
+            late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"
+            event("release.failed", level="warning", error=str(error) or late)
+
+    def again(self, name: TopicPartition, why: str) -> None:
+        """End this worker's state of the partition, which it still owns, and resume it from the log."""
+        old = self.partitions.get(name)
+        if old is None:
+            return
+        old.end()
+        event("partition.resumes", level="warning", partition=name.partition, why=why)
+        self._begin([name], [] if old.sending is None else [old.sending])
+
+    def _begin(self, names: Collection[TopicPartition], sending: Collection[asyncio.Task[None]] = ()) -> None:
+        begun = [Partition(name) for name in sorted(names)]
+        for partition in begun:
+            if (old := self.partitions.get(partition.name)) is not None:
+                old.end()
+                partition.follow(old)
+        self.partitions.update((partition.name, partition) for partition in begun)
+        self._consumer.pause(names)
+        self._watch(asyncio.create_task(self._resume_until_known(begun, sending), name="resume"))
+
+    async def _resume_until_known(
+        self, partitions: Sequence[Partition], sending: Collection[asyncio.Task[None]]
+    ) -> None:
+        if sending:
+            # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
+            await asyncio.wait(sending, timeout=self._revoke_timeout)
+        told: list[str | None] = []
+        while missing := [partition for partition in partitions if partition.alive and partition.expected is None]:
+            try:
+                await self._resume(missing)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                event("resume.failed", level="warning", error=str(error))
+                await self._sleep(RETRY_S)
+                continue
+            known = [partition for partition in missing if partition.alive and partition.expected is not None]
+            for partition in known:
+                self._consumer.seek(partition.name, partition.expected or 0)
+            self._consumer.resume([partition.name for partition in known])
+            self._metrics.unanswerable(len(self._unanswerable()))
+            if left := [partition for partition in missing if partition.alive and partition.unanswerable is not None]:
+                if (whys := [partition.unanswerable for partition in left]) != told:
+                    numbers = [partition.name.partition for partition in left]
+                    event("partitions.unanswerable", level="error", partitions=numbers, why=whys[0])
+                    told = whys
+                await self._sleep(MENDED_LOOK_S)
+
+    def _unanswerable(self) -> list[Partition]:
+        return [partition for partition in self.partitions.values() if partition.unanswerable is not None]
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def stop(self) -> None:
+        """Cancel what is still being resumed and end every partition."""
+        for task in self._tasks:
+            task.cancel()
+        ended = list(self.partitions.values())
+        self.partitions.clear()
+        await self.end(ended)

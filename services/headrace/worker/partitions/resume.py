@@ -1,0 +1,194 @@
+"""Resume: find where to go on in a partition, from the end of its answer log.
+
+Gathers the facts and lets :mod:`headrace.core.resume` decide. Runs outside the rebalance callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+
+from headrace.core import poison_pills
+from headrace.core.clock import Clock
+from headrace.core.errors import UserError
+from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, last_of, look_back
+from headrace.kafka.interface import Consumer, TopicPartition, crc_of
+from headrace.kafka.range_reader import last_answers, read_ranges
+from headrace.process.logs import event
+from headrace.process.supervisor import EXIT_REFUSED
+from headrace.registry.workers_log import WorkersLog
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.partition import Partition
+from headrace_schemas.records import Attempt
+
+
+class RefusedError(UserError):
+    """Going on would break the promise of the answer log; the message says why and what to do."""
+
+    exit_code = EXIT_REFUSED
+
+
+class Resumer:
+    """``reader`` belongs to no group and is used by one resume at a time; ``member`` is the group's consumer."""
+
+    def __init__(
+        self,
+        *,
+        reader: Consumer,
+        member: Consumer,
+        workers: WorkersLog,
+        results: str,
+        dead_letters: str,
+        max_batch: int,
+        process: str,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._reader = reader
+        self._member = member
+        self._workers = workers
+        self._results = results
+        self._dead_letters = dead_letters
+        self._max_batch = max_batch
+        self._process = process
+        self._clock = clock
+        self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+
+    async def resume(self, partitions: Sequence[Partition]) -> None:
+        """Begin each of ``partitions`` at its position, all by the same few calls.
+
+        One that the results or the dead-letters topic lacks is left as it is, with the reason in ``unanswerable``:
+        another tool added partitions to the requests topic alone. Raises RefusedError when a person has to decide, and
+        a KafkaError.
+        """
+        async with self._one_at_a_time:
+            written = (self._results, self._dead_letters)
+            there = {topic: await self._reader.partitions_of(topic) for topic in written}
+            for partition in partitions:
+                partition.unanswerable = _unanswerable(partition.name, there)
+            alive = {p.name: p for p in partitions if p.alive and p.unanswerable is None}
+            if not alive:
+                return
+            facts = await self._facts(list(alive))
+            for name, partition in alive.items():
+                if partition.alive:
+                    self._compare(partition, facts[name].results_end)
+                    self._begin(partition, decide(facts[name]))
+
+    def _compare(self, partition: Partition, end: int) -> None:
+        """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
+        if end < partition.answered_to:
+            event(
+                "results.cut",
+                level="error",
+                partition=partition.name.partition,
+                end=end,
+                was=partition.answered_to,
+                why="acknowledged answers are gone (an unclean election, or the topic was made anew): their requests "
+                "are answered again",
+            )
+        partition.answered_to = end
+
+    def _begin(self, partition: Partition, decision: Resume | Refusal) -> None:
+        number = partition.name.partition
+        if isinstance(decision, Refusal):
+            raise RefusedError(f"{partition.name.topic}[{number}]: {decision.reason}.")
+        if decision.lost is not None:
+            self._metrics.lost(decision.lost.last - decision.lost.first + 1)
+            event(
+                "requests.lost",
+                level="error",
+                partition=number,
+                first=decision.lost.first,
+                last=decision.lost.last,
+                why="deleted by the topic's retention before they were answered",
+            )
+        self._try(partition, decision.position)
+        partition.begin(decision.position, decision.after, decision.lost)
+        event("partition.resumed", partition=number, position=decision.position)
+
+    def _try(self, partition: Partition, position: int) -> None:
+        number = partition.name.partition
+        fresh = Attempt(
+            results=self._results,
+            partition=number,
+            offset=position,
+            through=position + self._max_batch - 1,
+            process=self._process,
+        )
+        trial = poison_pills.trial(poison_pills.telling(self._standing(partition), position), fresh)
+        partition.attempt, partition.evidence = trial.attempt, trial.evidence
+        partition.alone_through = trial.alone_through
+        partition.condemned = position if trial.condemned else None
+        if trial.alone_through >= 0:
+            event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
+
+    def _standing(self, partition: Partition) -> list[Attempt]:
+        """The attempts at the partition that may tell of a process that died."""
+        max_batch = self._workers.max_batch_of(self._results)
+        standing = []
+        for attempt in self._workers.attempts_at(self._results, partition.name.partition):
+            # Our own took the place of what was found before.
+            found = partition.evidence if attempt.process == self._process else attempt
+            if found is None:
+                continue
+            if poison_pills.credible(found, max_batch):
+                standing.append(found)
+            else:
+                why = "no worker of this group can have written it"
+                event("attempt.ignored", level="warning", partition=found.partition, process=found.process, why=why)
+        return standing
+
+    async def _facts(self, requests: Sequence[TopicPartition]) -> dict[TopicPartition, Facts]:
+        results = {name: TopicPartition(self._results, name.partition) for name in requests}
+        both = (*requests, *results.values())
+        starts = await self._reader.beginning_offsets(both)
+        ends = await self._reader.end_offsets(both)
+        # Behind the ends: a worker with larger batches writes only after the claim allows them, so whatever it has
+        # written before these ends, its right to do so is known now.
+        await self._workers.refresh()
+        logs = {name: (starts[name], ends[name]) for name in results.values()}
+        tails = await last_answers(self._reader, logs, look_back(self._workers.max_batch_of(self._results)))
+        last = {name: last_answered(tails[results[name]]) for name in requests}
+        crcs = await self._crcs(
+            {
+                name: answered.offset
+                for name, answered in last.items()
+                if answered is not None and starts[name] <= answered.offset < ends[name]
+            }
+        )
+        committed = await asyncio.gather(*(self._member.committed_with_metadata(name) for name in requests))
+        return {
+            name: Facts(
+                tail=tails[results[name]],
+                results_end=ends[results[name]],
+                requests_start=starts[name],
+                requests_end=ends[name],
+                committed=None if commit is None else commit.offset,
+                committed_last=None if commit is None else last_of(commit.offset, commit.metadata),
+                start=self._workers.start_of(self._results, name.partition),
+                crc_at_last=crcs.get(name),
+            )
+            for name, commit in zip(requests, committed, strict=True)
+        }
+
+    async def _crcs(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The CRC-32 of the request at each offset that still holds one."""
+        ends = {name: offset + 1 for name, offset in offsets.items()}
+        return {
+            TopicPartition(record.topic, record.partition): crc_of(record)
+            async for records in read_ranges(self._reader, offsets, ends)
+            for record in records
+        }
+
+
+def _unanswerable(name: TopicPartition, there: Mapping[str, Collection[int]]) -> str | None:
+    """What keeps the requests of ``name`` from being answered, by the partition numbers of the topics written to."""
+    lacking = [topic for topic, numbers in there.items() if name.partition not in numbers]
+    if not lacking:
+        return None
+    return (
+        f"{name.topic} has a partition {name.partition} that is missing in {' and '.join(lacking)}, so its requests "
+        "can't be answered; `headrace topics apply --grow` adds it"
+    )

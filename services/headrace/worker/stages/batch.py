@@ -1,0 +1,190 @@
+"""Batch: take what waits when the model is free, fairly over the partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from headrace.core.batching import ClockAlarm, Closed, ServiceTime, cut, next_first
+from headrace.core.clock import Clock
+from headrace.kafka.errors import KafkaError, passes
+from headrace.process.logs import event
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import NEVER, Partition, Queued, Request
+from headrace_schemas.records import Attempt, Loss
+
+IN_WORK = 2
+"""Slices of one partition in work at once: one being published and one behind it in the model. Only the first is
+handed to the producer; the second waits for its acknowledgement."""
+RETRY_S = 0.2
+
+
+class Slice(msgspec.Struct, frozen=True, eq=False):
+    """Consecutive requests of one partition in a batch. ``turn`` is done when the slice before it is acknowledged or
+    given up, ``done`` says the same of this one.
+    """
+
+    partition: Partition
+    requests: list[Request]
+    after: int
+    lost: Loss | None
+    condemned: int | None
+    turn: asyncio.Future[None] | None
+    done: asyncio.Future[None]
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What goes through the model together. Requests that expire before ``ready_ms`` are answered ``expired``.
+
+    ``weight`` is how many requests of a full batch it takes as long as: more than it has where they are large.
+    """
+
+    slices: list[Slice]
+    ready_ms: float
+    weight: int
+
+    @property
+    def size(self) -> int:
+        return sum(len(piece.requests) for piece in self.slices)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any of its partitions is still this worker's."""
+        return any(piece.partition.alive for piece in self.slices)
+
+    def give_up(self) -> None:
+        """Nothing of it will be published."""
+        for piece in self.slices:
+            piece.partition.finish(piece.done)
+
+
+class Batcher:
+    """Cuts batches. ``write_attempts`` tells the log what is about to be tried, once after each resume."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        *,
+        service_time: ServiceTime,
+        let_in: Callable[[Partition], None],
+        write_attempts: Callable[[Sequence[Attempt]], Awaitable[None]],
+        max_batch: int,
+        max_batch_bytes: int,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._assignment = assignment
+        self._service_time = service_time
+        self._let_in = let_in
+        self._write_attempts = write_attempts
+        self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
+        self._clock = clock
+        self._metrics = metrics
+        self._alarm = ClockAlarm()
+        self._left_waiting = False
+        self._turn = 0
+
+    async def next(self) -> Batch:
+        """Wait until something waits, and take it."""
+        wake = self._assignment.wake
+        while True:
+            while (batch := self._cut()) is None:
+                wake.clear()
+                await wake.wait()
+            if await self._announce(batch):
+                return batch
+            batch.give_up()
+
+    async def _announce(self, batch: Batch) -> bool:
+        """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
+        while self._assignment.leased() and batch.wanted:
+            new = [p for piece in batch.slices if (p := piece.partition).stands != p.attempt and p.alive]
+            try:
+                if new:
+                    await self._write_attempts([p.attempt for p in new if p.attempt is not None])
+            except KafkaError as error:
+                if not passes(error):
+                    raise
+                event("attempt.failed", level="warning", error=str(error))
+                await self._clock.sleep(RETRY_S)
+            else:
+                for partition in new:
+                    partition.stands = partition.attempt
+                return True
+        return False
+
+    def _cut(self) -> Batch | None:
+        ready = [p for p in self._assignment.partitions.values() if p.waiting and p.in_work < IN_WORK]
+        if not ready:
+            return None
+        ready_ms = self._clock.now_ms() + 1000 * self._service_time.predict(self._max_batch)
+        suspected = [p for p in ready if p.waiting[0].record.offset <= p.alone_through]
+        for partition in suspected:
+            if not partition.in_work:
+                return self._batch([self._take(partition, 1)], ready_ms, Closed.ALONE)
+        trusted = [p for p in ready if p not in suspected] if suspected else ready
+        if not trusted:
+            return None
+        first = self._turn % len(trusted)
+        plan = cut(
+            [Queued(partition, ready_ms) for partition in trusted],
+            max_records=self._max_batch,
+            max_bytes=self._max_batch_bytes,
+            first=first,
+        )
+        self._turn = next_first(plan.taken, first)
+        slices = [self._take(p, count) for p, count in zip(trusted, plan.taken, strict=True) if count]
+        return self._batch(slices, ready_ms, plan.closed)
+
+    def _batch(self, slices: list[Slice], ready_ms: float, closed: Closed) -> Batch:
+        batch = Batch(slices, ready_ms, self._weight(slices))
+        now_s = self._clock.monotonic()
+        oldest_s = min(piece.requests[0].came_s for piece in slices)
+        self._metrics.batch(batch.size, closed)
+        self._metrics.stage("batch", now_s - oldest_s)
+        came_s = sum(request.came_s for piece in slices for request in piece.requests)
+        self._metrics.spent("gathering", batch.size * now_s - came_s)
+        self._watch_clock(batch)
+        return batch
+
+    def _weight(self, slices: Sequence[Slice]) -> int:
+        """A batch that is full by its bytes counts as full. As the one request that it may be it would say that a full
+        one takes a thousand times as long, and a flood of large rubbish would let good requests expire.
+        """
+        size = sum(len(piece.requests) for piece in slices)
+        total_bytes = sum([request.size for piece in slices for request in piece.requests])
+        return max(size, min(self._max_batch, self._max_batch * total_bytes // self._max_batch_bytes))
+
+    def _take(self, partition: Partition, count: int) -> Slice:
+        requests = partition.take(count)
+        turn, partition.done = partition.done, asyncio.get_running_loop().create_future()
+        piece = Slice(partition, requests, partition.after, partition.lost, partition.condemned, turn, partition.done)
+        partition.in_work += 1
+        partition.after = requests[-1].record.offset
+        partition.lost = partition.condemned = None
+        self._let_in(partition)
+        return piece
+
+    def _watch_clock(self, batch: Batch) -> None:
+        # Requests without a deadline tell nothing of clocks. Of a backlog that has expired nothing is new, also where
+        # the last of it leaves nothing waiting.
+        expired = in_time = 0
+        for piece in batch.slices:
+            for request in piece.requests:
+                if request.expires_ms == NEVER:
+                    continue
+                if not request.late(batch.ready_ms):
+                    in_time += 1
+                elif piece.partition.is_new(request.record.offset):
+                    expired += 1
+        waited, self._left_waiting = self._left_waiting, any(piece.partition.waiting for piece in batch.slices)
+        if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
+            event(
+                "clock.suspect",
+                level="error",
+                why="requests expire although none waits: compare the clocks of the brokers, the producers and here",
+            )

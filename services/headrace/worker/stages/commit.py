@@ -1,0 +1,84 @@
+"""Commit: tell the group's offsets how far answers are acknowledged.
+
+The commit serves tools that show lag; a worker resumes from the answer log. So a failed commit is tried again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headrace.core.clock import Clock
+from headrace.core.resume import text_of, to_commit
+from headrace.kafka.errors import KafkaError, RebalancedError
+from headrace.kafka.interface import Consumer
+from headrace.process.logs import event
+from headrace.registry.workers_log import WorkersWriter
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import Partition
+
+
+class Committer:
+    """Commits every ``every`` seconds, and what is left when partitions are released."""
+
+    def __init__(
+        self, consumer: Consumer, workers: WorkersWriter, *, every: float, clock: Clock, metrics: WorkerMetrics
+    ) -> None:
+        self._consumer = consumer
+        self._workers = workers
+        self._every = every
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self, assignment: Assignment) -> None:
+        while True:
+            await self._clock.sleep(self._every)
+            await self.commit(list(assignment.partitions.values()))
+
+    async def commit(self, partitions: Collection[Partition]) -> None:
+        """Commit what moved, within the lease. Raises only errors that trying again can't mend."""
+        known = [partition for partition in partitions if partition.expected is not None]
+        moved = {p: offset for p in known if (offset := _offset(p)) != p.committed}
+        if not moved or self._consumer.lease_left_s() <= 0:
+            return
+        offsets = {partition.name: offset for partition, offset in moved.items()}
+        texts = {
+            partition.name: text for partition, offset in moved.items() if (text := text_of(offset, partition.last))
+        }
+        begun = self._clock.monotonic()
+        try:
+            await self._consumer.commit(offsets, metadata=texts)
+        except RebalancedError:
+            # The next owner reads the answer log; what this commit would have said is in there.
+            return
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            event("commit.failed", level="warning", error=str(error))
+            return
+        self._metrics.stage("commit", self._clock.monotonic() - begun)
+        for partition, offset in moved.items():
+            partition.committed = offset
+
+    async def release(self, partitions: Collection[Partition]) -> None:
+        """Say that the partitions were given up cleanly: no process died over what was being tried.
+
+        Past the lease nothing is said: another owner may have written attempts of its own in place of these.
+        """
+        if self._consumer.lease_left_s() <= 0:
+            return
+        tried = [
+            (partition.stands, partition.evidence)
+            for partition in partitions
+            if partition.stands is not None and partition.position <= partition.stands.through
+        ]
+        if evidence := [found for _, found in tried if found is not None]:
+            # Others died over these, and it is not known yet over which.
+            await self._workers.publish(evidence)
+        if attempts := [attempt for attempt, found in tried if found is None]:
+            await self._workers.forget(attempts)
+        await self.commit(partitions)
+
+
+def _offset(partition: Partition) -> int:
+    return to_commit(answered=partition.position, settled=partition.settled, written=partition.answered_to > 0)

@@ -1,0 +1,144 @@
+"""Fetch: requests from Kafka into the waiting queues, contiguous and bounded.
+
+A getmany that waits during a rebalance can hand over records of the assignment before it, so every chunk is checked:
+it must begin at the offset expected, else it is fetched again, and only a gap seen twice is a real one (control
+records of a transaction, compaction).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from headrace.core.clock import Clock, Reminder, believable, kind_of
+from headrace.core.resume import settled
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
+from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.process.logs import event
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import Partition
+from headrace.worker.stages.decode import admit
+from headrace_schemas.errors import place
+
+FETCH_WAIT_S = 0.2
+SETTLE_S = 0.5
+"""How often it is looked how far the fetch has come where nothing waits."""
+RETRY_S = 0.1
+WAITING_BYTES = 16 << 20
+"""Of one partition's waiting requests, whose number is limited too. A few thousand of the largest are gigabytes."""
+
+
+class Fetcher:
+    """Polls for as long as it runs, whether or not anything is assigned or the model is busy."""
+
+    def __init__(
+        self, consumer: Consumer, assignment: Assignment, *, limit: int, clock: Clock, metrics: WorkerMetrics
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._limit = limit
+        self._clock = clock
+        self._metrics = metrics
+        self._settled_s = -SETTLE_S
+        self._reminder = Reminder()
+
+    async def run(self) -> None:
+        while True:
+            asked = self._clock.monotonic()
+            try:
+                chunks = await self._consumer.fetch(max_records=self._limit, timeout_s=FETCH_WAIT_S)
+            except OffsetOutOfRangeError as error:
+                for name in error.positions:
+                    self._assignment.again(TopicPartition(*name), "the fetch position is outside the log")
+                continue
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                event("fetch.failed", level="warning", error=str(error))
+                await self._clock.sleep(RETRY_S)
+                continue
+            if chunks:
+                self._metrics.stage("fetch", self._clock.monotonic() - asked)
+            for name, records in chunks.items():
+                partition = self._assignment.partitions.get(name)
+                if partition is not None and partition.expected is not None and records:
+                    self._take(partition, partition.expected, records)
+            await self._settle()
+            # A fetch that returns at once must not hold the loop.
+            await asyncio.sleep(0)
+
+    async def _settle(self) -> None:
+        """Take note of how far partitions were fetched that are answered and do not end there.
+
+        No fetch is under way here, and of what the last one brought nothing is left.
+        """
+        now = self._clock.monotonic()
+        if now - self._settled_s < SETTLE_S:
+            return
+        self._settled_s = now
+        for partition in [one for one in self._assignment.partitions.values() if one.short_of_end]:
+            try:
+                fetched = await self._consumer.position(partition.name)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                continue
+            if partition.expected is not None and self._assignment.partitions.get(partition.name) is partition:
+                behind = settled(
+                    answered=partition.position,
+                    expected=partition.expected,
+                    fetched=fetched,
+                    gap=partition.gap is not None,
+                )
+                partition.settled = max(partition.settled, behind)
+
+    def _take(self, partition: Partition, expected: int, records: Sequence[Record]) -> None:
+        first = records[0].offset
+        if first < expected or (first > expected and partition.gap != (expected, first)):
+            partition.gap = (expected, first)
+            self._metrics.refetched()
+            self._consumer.seek(partition.name, expected)
+            return
+        partition.gap = None
+        came_s = self._clock.monotonic()
+        now_ms = self._clock.now_ms()
+        requests = [admit(record, came_s, now_ms) for record in records]
+        partition.waiting.extend(requests)
+        partition.waiting_bytes += sum([request.size for request in requests])
+        partition.expected = records[-1].offset + 1
+        self._metrics.fetched(records, now_ms)
+        self._look_at_timestamps(records, now_ms, came_s)
+        full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
+        if full and not partition.paused:
+            partition.paused = True
+            self._consumer.pause([partition.name])
+        self._assignment.wake.set()
+
+    def _look_at_timestamps(self, records: Sequence[Record], now_ms: int, now_s: float) -> None:
+        earliest, latest = believable(now_ms)
+        odd = [record for record in records if not earliest <= record.timestamp <= latest]
+        if not odd:
+            return
+        kinds = Counter(kind_of(record.timestamp, now_ms) for record in odd)
+        self._metrics.odd_timestamps(kinds)
+        # A record without one is an old client's, and nothing is wrong with it.
+        absurd = [record for record in odd if record.timestamp != -1]
+        if absurd and (count := self._reminder.count(len(absurd), now_s)):
+            example = absurd[0]
+            event(
+                "timestamps.absurd",
+                level="warning",
+                requests=count,
+                example=place(example.topic, example.partition, example.offset),
+                timestamp=example.timestamp,
+                why="a producer writes other than milliseconds, or its clock is wrong; deadlines count from the fetch",
+            )
+
+    def let_in(self, partition: Partition) -> None:
+        """Fetch a paused partition again once half of its queue is free."""
+        half = len(partition.waiting) <= self._limit // 2 and partition.waiting_bytes <= WAITING_BYTES // 2
+        if half and partition.paused and partition.alive:
+            partition.paused = False
+            self._consumer.resume([partition.name])

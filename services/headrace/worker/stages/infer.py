@@ -1,0 +1,131 @@
+"""Infer: texts through the model; a record that breaks its batch is found and set apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import walk_tb
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.breaker import Breaker, Suspect
+from headrace.model.backends.interface import Answers, Backend
+from headrace.model.hashing import hash_texts, join_texts
+from headrace.model.words import HASHING
+from headrace.process.logs import event
+from headrace.worker.stages.decode import FAILED, Failure
+from headrace.worker.stages.json_kernel import MICROS, in_micros
+from headrace_schemas.records import Profile
+
+
+class ModelBrokenError(Exception):
+    """The model fails on texts that its version is known to answer; nothing was answered."""
+
+
+class Model(msgspec.Struct, frozen=True, eq=False):
+    """A loaded version. ``canaries`` are texts in UTF-8 with the label that the version gave them when it was made.
+
+    An answer whose score is below ``threshold`` has no label. ``profile`` is how the version answered its test rows.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    backend: Backend
+    canaries: tuple[tuple[bytes, str], ...] = ()
+    threshold: float | None = None
+    profile: Profile | None = None
+    max_tokens: int | None = None
+    """Words of a text that the version reads, by ``hashing``; None is not known."""
+    hashing: str = HASHING
+
+    def cut(self, texts: Sequence[bytes]) -> int:
+        """How many of ``texts`` have more words than are read.
+
+        Only those of more than two bytes for each are looked at: others would have to be nearly all punctuation.
+        """
+        if self.max_tokens is None:
+            return 0
+        long = [text for text in texts if len(text) > 2 * self.max_tokens]
+        if not long:
+            return 0
+        _, starts = hash_texts(*join_texts(long, self.hashing), self.max_tokens + 1, self.hashing)
+        return int((np.diff(starts) > self.max_tokens).sum())
+
+    def canaries_answered(self) -> bool:
+        """Whether every canary still gets its label."""
+        try:
+            answers = self.backend.classify([text for text, _ in self.canaries])
+        except Exception as error:  # noqa: BLE001 - whatever a model raises accuses it
+            event("canaries.failed", level="error", version=self.version, error=_said(error))
+            return False
+        given = [self.labels[label] for label in answers.labels]
+        return given == [label for _, label in self.canaries]
+
+
+class Inferred(msgspec.Struct, frozen=True, eq=False):
+    """For every text the index of its label ``int32[n]`` (FAILED: see ``failures``), its score in millionths
+    ``int64[n]``, and its best (label, score) pairs.
+
+    ``failures`` are by index of the text; ``rankings`` is empty when none was asked for.
+    """
+
+    labels: NDArray[np.int32]
+    micros: NDArray[np.int64]
+    failures: dict[int, Failure]
+    rankings: list[list[tuple[int, float]]]
+
+
+def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: int = 0) -> Inferred:
+    """Answer ``texts``; a text that the model fails on gets a Failure and its neighbours their answers.
+
+    Raises ModelBrokenError when the canaries fail too.
+    """
+    if not texts:
+        return Inferred(np.empty(0, np.int32), np.empty(0, np.int64), {}, [])
+    try:
+        inferred = _columns(model.backend.classify(texts, ranking))
+    except Exception as error:
+        if breaker.failed(canaries_answered=model.canaries_answered()) is Suspect.MODEL:
+            raise ModelBrokenError(f"{model.version} failed on a batch and on its canaries: {_said(error)}") from error
+        return _halve(model, texts, error, ranking)
+    breaker.succeeded()
+    return inferred
+
+
+def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int) -> Inferred:
+    if len(texts) == 1:
+        failure = Failure("infer", "model-failed", f"the model failed on this text alone: {_said(error)}")
+        return Inferred(np.array([FAILED], np.int32), np.zeros(1, np.int64), {0: failure}, [[]] if ranking else [])
+    middle = len(texts) // 2
+    parts: list[Inferred] = []
+    for half in (texts[:middle], texts[middle:]):
+        try:
+            parts.append(_columns(model.backend.classify(half, ranking)))
+        except Exception as again:  # noqa: BLE001 - whatever a model raises on one text must not reach its neighbours
+            parts.append(_halve(model, half, again, ranking))
+    first, second = parts
+    return Inferred(
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.micros, second.micros]),
+        first.failures | {middle + place: failure for place, failure in second.failures.items()},
+        first.rankings + second.rankings,
+    )
+
+
+def _said(error: Exception) -> str:
+    """The kind of ``error`` and the line that raised it. Its message is left out: it may quote the text."""
+    lines = [f" at {Path(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    return type(error).__name__ + (lines[-1] if lines else "")
+
+
+def _columns(answers: Answers) -> Inferred:
+    micros = in_micros(answers.scores)
+    if answers.ranking.shape[1] == 0:
+        return Inferred(answers.labels, micros, {}, [])
+    scores = (in_micros(answers.ranking_scores) / MICROS).tolist()
+    rankings = [
+        list(zip(labels, row, strict=True)) for labels, row in zip(answers.ranking.tolist(), scores, strict=True)
+    ]
+    return Inferred(answers.labels, micros, {}, rankings)

@@ -1,0 +1,199 @@
+"""Publish: answers to the partition of their requests, in order, one unacknowledged batch a partition.
+
+Nothing is handed over past the lease's end, which is looked at last of all, with nothing awaited in between. What was
+handed over before may still arrive late: that one batch a partition is the most by which two owners overlap.
+
+The next slice of a partition is handed over only after the acknowledgement of the one before. Two on their way, of
+which the first fails, would leave a hole behind the second, and resuming trusts the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from headrace.core.clock import Clock
+from headrace.kafka.errors import BrokerUnavailableError, KafkaError, ProducerDeadError, passes
+from headrace.kafka.interface import Appended, Outgoing, Producer
+from headrace.process.logs import event
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import Partition
+from headrace.worker.stages.encode import Encoded
+
+STOP_S = 5.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
+"""How long to wait after a producer failed to start, doubled each time."""
+
+
+class AnswerProducer:
+    """A producer that is replaced when it is dead or an acknowledgement is too late.
+
+    An idempotent producer keeps trying for ever; left alone it would be a zombie inside this very process. So it is
+    stopped before the next one starts, which is tried for as long as it takes.
+    """
+
+    def __init__(
+        self, make: Callable[[], Producer], *, timeout: float, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._make = make
+        self._timeout = timeout
+        self._sleep = sleep
+        self._producer: Producer | None = None
+        self._replacing: asyncio.Task[Producer] | None = None
+        self.missing: str | None = None
+        """Why there is no producer now, in words; None when there is one."""
+
+    async def start(self) -> None:
+        producer = self._make()
+        await producer.start()
+        self._producer = producer
+
+    async def stop(self) -> None:
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait((self._replacing,))
+        if self._producer is not None:
+            await _stop(self._producer)
+
+    async def ready(self) -> None:
+        """Wait for a producer: a batch that is handed over next waits for none. Raises a KafkaError."""
+        if self._producer is None:
+            await self._replaced()
+
+    async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        """Raises a KafkaError when the records are not known to be appended."""
+        producer = self._producer or await self._replaced()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await producer.send_batch(topic, partition, records)
+        except TimeoutError as error:
+            self._replace(producer, f"no acknowledgement within {self._timeout:g} s")
+            raise ProducerDeadError(f"{topic}[{partition}] did not acknowledge within {self._timeout:g} s") from error
+        except ProducerDeadError as error:
+            self._replace(producer, str(error))
+            raise
+
+    def _replace(self, producer: Producer, why: str) -> None:
+        if producer is not self._producer:
+            return
+        event("producer.replaced", level="warning", why=why)
+        self._producer, self.missing = None, why
+        self._replacing = asyncio.create_task(self._start_another(producer), name="replace the producer")
+
+    async def _start_another(self, dead: Producer) -> Producer:
+        """Raises a KafkaError that trying again can't mend."""
+        await _stop(dead)
+        wait = FIRST_RETRY_S
+        while True:
+            producer = self._make()
+            try:
+                await producer.start()
+            except KafkaError as error:
+                await _stop(producer)
+                if not error.retriable:
+                    raise
+                self.missing = str(error)
+                event("producer.start_failed", level="warning", error=str(error), retry_in_s=wait)
+                await self._sleep(wait)
+                wait = min(2 * wait, LONGEST_RETRY_S)
+            else:
+                self._producer, self.missing = producer, None
+                return producer
+
+    async def _replaced(self) -> Producer:
+        """Wait for the next producer, no longer than for an acknowledgement. Raises a KafkaError."""
+        replacing = self._replacing
+        if replacing is None:
+            raise ProducerDeadError("The producer was not started.")
+        if not (await asyncio.wait((replacing,), timeout=self._timeout))[0]:
+            raise BrokerUnavailableError(f"No producer could be started within {self._timeout:g} s: {self.missing}")
+        return replacing.result()
+
+
+async def _stop(producer: Producer) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await producer.stop()
+    except (KafkaError, TimeoutError) as error:
+        event("producer.stop_failed", level="warning", error=str(error) or f"not stopped within {STOP_S:g} s")
+
+
+class Publisher:
+    """Hands answers over and marks what is acknowledged."""
+
+    def __init__(
+        self,
+        producer: AnswerProducer,
+        assignment: Assignment,
+        *,
+        results: str,
+        dead_letters: str,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._producer = producer
+        self._assignment = assignment
+        self._results = results
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def publish(self, batch: Collection[Encoded]) -> None:
+        """Begin to publish every slice. Bounded by the slices in work that the batcher allows a partition."""
+        handed_over = self._clock.monotonic()
+        for encoded in batch:
+            task = asyncio.create_task(self._in_turn(encoded, handed_over))
+            self._tasks.add(task)
+            task.add_done_callback(self._published)
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._assignment.broken.done():
+            self._assignment.broken.set_exception(error)
+
+    async def _in_turn(self, encoded: Encoded, handed_over: float) -> None:
+        piece = encoded.slice
+        partition = piece.partition
+        try:
+            if piece.turn is not None:
+                await piece.turn
+            await self._producer.ready()
+            if self._assignment.leased() and partition.alive:
+                partition.sending = asyncio.current_task()
+                await self._send(partition, encoded)
+                waited = self._clock.monotonic() - handed_over
+                self._metrics.spent("publishing", waited * len(encoded.answers))
+        except KafkaError as error:
+            if not passes(error):
+                raise
+            if partition.alive:
+                self._assignment.again(partition.name, f"publishing failed: {error}")
+        finally:
+            partition.finish(piece.done)
+            self._assignment.wake.set()
+
+    async def _send(self, partition: Partition, encoded: Encoded) -> None:
+        number = partition.name.partition
+        begun = self._clock.monotonic()
+        if encoded.dead_letters:
+            await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
+            self._metrics.dead_lettered(encoded.errors)
+            await self._producer.ready()
+            if not self._assignment.leased() or not partition.alive:
+                return
+        place = await self._producer.send_batch(self._results, number, encoded.answers)
+        if place.offset < partition.answered_to:
+            event(
+                "results.cut",
+                level="error",
+                partition=number,
+                end=place.offset,
+                was=partition.answered_to,
+                why="acknowledged answers are gone and later ones stand in their place (an unclean election, or the "
+                "topic was made anew): readers that begin again are told of a hole",
+            )
+        partition.answered_to = place.offset + len(encoded.answers)
+        partition.answered(encoded.slice.requests[-1].record.offset)
+        self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)

@@ -1,0 +1,1 @@
+"""Which version answers: following an alias, loading a version, and swapping to it."""

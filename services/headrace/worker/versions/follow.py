@@ -1,0 +1,241 @@
+"""Follow: when the alias moves, the version it points at is loaded beside the one that answers, and takes its place.
+
+The version that answered before stays in memory, so that a rollback is a swap without loading; a worker that started
+later loads the alias's previous version when it has nothing else to load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.core.errors import UserError, words_of
+from headrace.core.reminders import Reminder
+from headrace.kafka.errors import KafkaError
+from headrace.process.logs import event
+from headrace.registry.models_log import ModelsLog
+from headrace.registry.versions import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.stages.infer import Model
+from headrace.worker.versions.serving import Serving
+from headrace_schemas.records import ModelAlias, ModelVersion
+
+Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
+"""From a version's record to a model that answers at once; raises what loading raises."""
+
+POLL_S = 0.1
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+
+
+class LoadTimeoutError(UserError):
+    """A version was not loaded in time."""
+
+
+class _Loading(msgspec.Struct, frozen=True, eq=False):
+    """A load under way; ``task`` ends in the model, or in why there is none."""
+
+    version: str
+    begun_s: float
+    task: asyncio.Task[Model]
+
+
+class _Retry(msgspec.Struct, frozen=True):
+    """``version`` could not be loaded; it is tried again at ``at_s``, ``wait_s`` after the last time."""
+
+    version: str = ""
+    wait_s: float = 0.0
+    at_s: float = 0.0
+
+
+class Follower:
+    """Keeps ``serving`` at the version that ``alias`` of model ``name`` points at.
+
+    Where ``alias`` is no alias but names a version, as :func:`find_version` takes it, that version answers for good.
+    What can't be loaded is tried again, ever later, as long as the alias points there; the old version answers
+    meanwhile. Of an alias that moves fast only the newest version is loaded.
+    """
+
+    def __init__(
+        self,
+        log: ModelsLog,
+        serving: Serving,
+        *,
+        name: str,
+        alias: str,
+        load: Load,
+        load_timeout: float,
+        keep_previous: bool,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._log = log
+        self._serving = serving
+        self._name = name
+        self._alias = alias
+        self._load = load
+        self._load_timeout = load_timeout
+        self._keep_previous = keep_previous
+        self._clock = clock
+        self._metrics = metrics
+        self._loading: _Loading | None = None
+        self._retry = _Retry()
+        self._kept: Model | None = None
+        """The way back: the version that answered before."""
+        self._no_way_back: ModelAlias | None = None
+        """The alias as it was when its previous version could not be loaded; it is not tried again before a move."""
+        self._stray: ModelAlias | None = None
+        """The alias as it was when it was said that it points at a version of which there is no record."""
+        self._pinned: str | None = None
+        """The version that ``alias`` names, where it is no alias."""
+        self._reminder = Reminder()
+        self.waiting_for = ""
+        """What the first version waits for, in words; it says nothing once there is one."""
+
+    async def first(self) -> None:
+        """Return when there is a version that answers.
+
+        Raises a KafkaError that can't be mended here, and SeveralVersionsError for the beginning of several versions.
+        """
+        while self._serving.version is None:
+            await self._turn()
+
+    async def run(self) -> None:
+        """Follow until cancelled. Raises a KafkaError that can't be mended here."""
+        while True:
+            await self._turn()
+
+    def stop(self) -> None:
+        """Give up what is being loaded."""
+        if self._loading is not None:
+            self._loading.task.cancel()
+            self._loading = None
+
+    async def _turn(self) -> None:
+        try:
+            await self._log.look()
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            event("follow.failed", level="warning", error=str(error))
+        target = self._target()
+        if self._loading is not None and self._loading.task.done():
+            self._collect(self._loading, target)
+        self._aim(target)
+        if target is None:
+            self._say_stray()
+        if self._serving.version is None:
+            self._say(target)
+        await self._clock.sleep(POLL_S)
+
+    def _target(self) -> ModelVersion | None:
+        """The version that should answer, None while there is none."""
+        if self._pinned is not None:
+            return self._log.versions.get((self._name, self._pinned))
+        if (self._name, self._alias) in self._log.aliases or self._serving.version is not None:
+            return self._log.resolve(self._name, self._alias)
+        try:
+            found = find_version(self._log, self._name, self._alias)
+        except SeveralVersionsError:
+            raise
+        except VersionNotFoundError:
+            return None
+        # Kept, so that a later version which begins in the same way changes nothing.
+        self._pinned = found.version
+        event("model.pinned", version=found.version, why=f"{self._alias!r} names this version, and is no alias")
+        return found
+
+    def _aim(self, target: ModelVersion | None) -> None:
+        """Begin what brings the alias's version to answer; when it does, what makes the way back short."""
+        if target is None:
+            return
+        if target.version == self._serving.version:
+            self._retry = _Retry()
+            before = self._before()
+            if before is not None and (self._kept is None or self._kept.version != before.version):
+                self._begin(before)
+        elif self._kept is not None and self._kept.version == target.version:
+            self._swap(self._kept)
+        elif self._retry.version != target.version or self._clock.monotonic() >= self._retry.at_s:
+            self._begin(target)
+
+    def _before(self) -> ModelVersion | None:
+        """The version to keep beside the alias's own, None when there is none or it can't be loaded."""
+        pointer = self._log.aliases.get((self._name, self._alias))
+        if not self._keep_previous or pointer is None or pointer.previous in {None, pointer.version}:
+            return None
+        return None if pointer == self._no_way_back else self._log.versions.get((self._name, pointer.previous or ""))
+
+    def _begin(self, wanted: ModelVersion) -> None:
+        if self._loading is not None and self._loading.version == wanted.version:
+            return
+        self.stop()
+        event("model.loading", version=wanted.version, uri=wanted.uri)
+        task = asyncio.create_task(self._load_in_time(wanted), name="load")
+        self._loading = _Loading(wanted.version, self._clock.monotonic(), task)
+
+    async def _load_in_time(self, wanted: ModelVersion) -> Model:
+        limit = asyncio.timeout(self._load_timeout)
+        try:
+            async with limit:
+                return await self._load(wanted)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise LoadTimeoutError(f"{wanted.uri} was not loaded within {self._load_timeout:g} s") from error
+
+    def _collect(self, loading: _Loading, target: ModelVersion | None) -> None:
+        self._loading = None
+        error = loading.task.exception()
+        wanted = target is not None and target.version == loading.version
+        if error is not None:
+            self._failed(loading.version, words_of(error), wanted=wanted)
+            return
+        event("model.loaded", version=loading.version, seconds=round(self._clock.monotonic() - loading.begun_s, 3))
+        before = self._before()
+        if wanted:
+            self._swap(loading.task.result())
+        elif before is not None and before.version == loading.version:
+            self._kept = loading.task.result()
+
+    def _failed(self, version: str, why: str, *, wanted: bool) -> None:
+        self._metrics.model_load_failed()
+        if not wanted:
+            self._no_way_back = self._log.aliases.get((self._name, self._alias))
+            event("model.not_kept", level="warning", version=version, why=why)
+            return
+        again = self._retry.version == version
+        wait_s = min(LONGEST_RETRY_S, 2 * self._retry.wait_s) if again else FIRST_RETRY_S
+        self._retry = _Retry(version, wait_s, self._clock.monotonic() + wait_s)
+        self.waiting_for = f"version {version} can't be loaded: {why}"
+        event(
+            "model.load_failed", level="error", version=version, why=why, answers=self._serving.version, retry_s=wait_s
+        )
+
+    def _swap(self, model: Model) -> None:
+        old = self._serving.swap(model)
+        self._kept = old if self._keep_previous else None
+
+    def _say(self, target: ModelVersion | None) -> None:
+        """Say why nothing is answered, at once and then ever more rarely."""
+        if target is None:
+            self.waiting_for = nothing_named(self._log, self._name, self._alias, followed=True)
+        elif self._retry.version != target.version:
+            self.waiting_for = f"version {target.version} is being loaded"
+        if target is None and self._reminder.due(self.waiting_for, self._clock.monotonic()):
+            level = "info" if self._reminder.again else "warning"
+            event("model.awaited", level=level, why=self.waiting_for)
+
+    def _say_stray(self) -> None:
+        """Say, once a move, that the alias points at a version of which there is no record; the old one answers on."""
+        pointer = self._log.aliases.get((self._name, self._alias))
+        if pointer is None or pointer == self._stray:
+            return
+        self._stray = pointer
+        event(
+            "model.unknown", level="warning", alias=self._alias, version=pointer.version, answers=self._serving.version
+        )

@@ -1,0 +1,116 @@
+"""Lag, and the watchdog: a worker that does not move although requests wait ends its process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headrace.core.clock import Clock, believable
+from headrace.core.errors import UserError
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import Partition
+
+EVERY_S = 1.0
+MEASURE_LIMIT_S = 5.0
+"""A broker that holds its connections and answers nothing would keep the last figures standing."""
+
+
+class StalledError(UserError):
+    """Requests wait, nothing moves, and nothing says why: only a new process helps (aiokafka #1037, #1154)."""
+
+
+class LagWatch:
+    """Measures the lag every second and the event loop's own lag with it.
+
+    ``fetched`` tells how far a partition was fetched, ``watchdog`` is in seconds. While ``excused`` says so, standing
+    still is no stall, nor while ``steps`` grows, the steps that were made through long batches.
+    """
+
+    def __init__(
+        self,
+        reader: Consumer,
+        assignment: Assignment,
+        *,
+        fetched: Callable[[TopicPartition], Awaitable[int]],
+        watchdog: float,
+        excused: Callable[[], bool],
+        steps: Callable[[], int],
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._reader = reader
+        self._assignment = assignment
+        self._fetched = fetched
+        self._watchdog = watchdog
+        self._excused = excused
+        self._steps = steps
+        self._steps_seen = 0
+        self._clock = clock
+        self._metrics = metrics
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Raises StalledError."""
+        while True:
+            before = self._clock.monotonic()
+            await self._clock.sleep(EVERY_S)
+            self._metrics.loop_lag(max(0.0, self._clock.monotonic() - before - EVERY_S))
+            try:
+                async with asyncio.timeout(MEASURE_LIMIT_S):
+                    await self._measure()
+            except (KafkaError, TimeoutError) as error:
+                # Without the end offsets nothing is known, so nobody is accused.
+                if isinstance(error, KafkaError) and not error.retriable:
+                    raise
+                self._moved.clear()
+                self._metrics.lag_unknown()
+
+    async def _measure(self) -> None:
+        partitions = dict(self._assignment.partitions)
+        for partition in partitions.values():
+            partition.end_seen = None
+        ends = await self._reader.end_offsets(list(partitions))
+        now = self._clock.monotonic()
+        now_ms = self._clock.now_ms()
+        excused = self._excused() or self._steps() != self._steps_seen
+        self._steps_seen = self._steps()
+        for name, partition in partitions.items():
+            partition.end_seen = ends[name]
+            being_resumed = partition.expected is None and partition.unanswerable is None
+            lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
+            if being_resumed:
+                self._metrics.lag_unknown(name.partition)
+            else:
+                self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
+            position, since = self._moved.get(name, (-1, now))
+            told = partition.unanswerable is not None
+            if not lag or told or excused or position != partition.position:
+                self._moved[name] = (partition.position, now)
+            elif now - since > self._watchdog:
+                raise StalledError(
+                    f"{name.topic}[{name.partition}] has stood at {position} for {now - since:.0f} s although it "
+                    f"ends at {ends[name]}: ending the process, so that another takes over."
+                )
+        self._metrics.queue("batch", sum(len(partition.waiting) for partition in partitions.values()))
+        self._metrics.queue("publish", sum(partition.in_work for partition in partitions.values()))
+        self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}
+
+    async def _answered_to(self, partition: Partition) -> int:
+        """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
+        if partition.waiting or partition.in_work or not partition.alive or partition.expected is None:
+            return partition.position
+        return max(partition.position, await self._fetched(partition.name))
+
+
+def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
+    """Of the oldest request that waits, by its timestamp, or from its fetch where that can't be believed."""
+    if not partition.waiting:
+        return 0.0
+    oldest = partition.waiting[0]
+    earliest, latest = believable(now_ms)
+    if earliest <= oldest.record.timestamp <= latest:
+        return max(0.0, (now_ms - oldest.record.timestamp) / 1000)
+    return max(0.0, now_s - oldest.came_s)

@@ -1,0 +1,365 @@
+"""The worker as a service: the stages put together, started, watched and drained.
+
+Everything that touches the world is passed in, so a test runs the same worker over the in-memory twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import msgspec
+
+from headrace.core.batching import ServiceTime
+from headrace.core.clock import Clock
+from headrace.core.errors import one_of_all
+from headrace.kafka.dead_letters import Keep, keep_whole
+from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import Cluster
+from headrace.kafka.reach import Reach, missing_of
+from headrace.process.logs import event
+from headrace.registry.models_log import ModelsLog
+from headrace.registry.workers_log import WorkersLog, WorkersWriter
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.claim import claim
+from headrace.worker.partitions.resume import Resumer
+from headrace.worker.settings import WorkerSettings
+from headrace.worker.stages.batch import Batch, Batcher
+from headrace.worker.stages.commit import Committer
+from headrace.worker.stages.compute import Computed, compute
+from headrace.worker.stages.encode import Style
+from headrace.worker.stages.fetch import Fetcher
+from headrace.worker.stages.infer import Model, ModelBrokenError
+from headrace.worker.stages.publish import AnswerProducer, Publisher
+from headrace.worker.versions.follow import Follower, Load
+from headrace.worker.versions.serving import Served, Serving
+from headrace.worker.watchdog import LagWatch
+from headrace_schemas.headers import JSON, MSGPACK
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+
+SHORT_S = 0.01
+"""A batch that takes less by prediction is computed on the event loop, which it holds no longer. On a thread beside it
+both would wait for Python's lock, up to five milliseconds at a time."""
+
+Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
+"""Runs a function off the event loop, on one of as many threads as the worker has."""
+
+
+class WorkerTopics(msgspec.Struct, frozen=True):
+    """The names of the topics that a worker reads and writes."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    models: str
+    workers: str
+
+
+class Worker:
+    """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id.
+
+    ``model`` is what answers, for good, or how a version is loaded to which the alias of the settings points.
+    ``before_answering`` is called once, when the first version is there. ``keep`` says what dead letters keep
+    of a request. Past ``away_after`` seconds without an answer of Kafka's it is not ready.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        topics: WorkerTopics,
+        settings: WorkerSettings,
+        shape: RequestShape,
+        model: Model | Load,
+        clock: Clock,
+        offload: Offload,
+        metrics: WorkerMetrics,
+        process: str,
+        member: str | None = None,
+        before_answering: Callable[[], None] = lambda: None,
+        keep: Keep = keep_whole,
+        away_after: float = 10.0,
+    ) -> None:
+        self._topics = topics
+        self._process = process
+        self._settings = settings
+        self._clock = clock
+        self._offload = offload
+        self._metrics = metrics
+        self._decode_value = compile_shape(shape)
+        form = JSON if settings.results_format == "json" else MSGPACK
+        self._style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep)
+        self._before_answering = before_answering
+        self._service_time = ServiceTime()
+        self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
+        self._reader = cluster.consumer()
+        # Requests behind a transaction that is still open can't be answered, so they count as no lag.
+        self._watcher = cluster.consumer(read_committed=True)
+        self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout, sleep=clock.sleep)
+        self._models = ModelsLog(cluster, topics.models)
+        self._workers = WorkersLog(cluster, topics.workers, self._models)
+        self._workers_writer = WorkersWriter(self._producer, topics.workers)
+        self._serving = Serving(breaker_threshold=settings.breaker_threshold, metrics=metrics)
+        self._follower: Follower | None = None
+        if isinstance(model, Model):
+            self._serving.swap(model)
+        else:
+            self._follower = Follower(
+                self._models,
+                self._serving,
+                name=settings.model_name,
+                alias=settings.model,
+                load=model,
+                load_timeout=settings.load_timeout,
+                keep_previous=settings.keep_previous,
+                clock=clock,
+                metrics=metrics,
+            )
+        self._reach = Reach(cluster, clock=clock, away_after=away_after)
+        metrics.broker.follow(lambda: self._reach.connected)
+        metrics.drift(lambda: self._serving.drift(clock.monotonic()))
+        self._committer = Committer(
+            self._consumer, self._workers_writer, every=settings.commit_every, clock=clock, metrics=metrics
+        )
+        self._resumer = Resumer(
+            reader=self._reader,
+            member=self._consumer,
+            workers=self._workers,
+            results=topics.results,
+            dead_letters=topics.dead_letters,
+            max_batch=settings.max_batch,
+            process=process,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._assignment = Assignment(
+            self._consumer,
+            resume=self._resumer.resume,
+            release=self._committer.release,
+            sleep=clock.sleep,
+            revoke_timeout=settings.revoke_timeout,
+            metrics=metrics,
+        )
+        self._fetcher = Fetcher(
+            self._consumer, self._assignment, limit=settings.waiting_per_partition, clock=clock, metrics=metrics
+        )
+        self._batcher = Batcher(
+            self._assignment,
+            service_time=self._service_time,
+            let_in=self._fetcher.let_in,
+            write_attempts=self._workers_writer.publish,
+            max_batch=settings.max_batch,
+            max_batch_bytes=settings.max_batch_bytes,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._publisher = Publisher(
+            self._producer,
+            self._assignment,
+            results=topics.results,
+            dead_letters=topics.dead_letters,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._lag = LagWatch(
+            self._watcher,
+            self._assignment,
+            fetched=self._consumer.position,
+            watchdog=settings.watchdog,
+            excused=lambda: self._serving.broken,
+            steps=self._consumer.long_batch_steps,
+            clock=clock,
+            metrics=metrics,
+        )
+
+    @property
+    def unready(self) -> str | None:
+        """Why requests are not being answered now, in words; None when they are."""
+        if self._reach.unready is not None:
+            return self._reach.unready
+        if self._serving.version is None:
+            waiting_for = self._follower.waiting_for if self._follower is not None else ""
+            return f"no version answers yet: {waiting_for or 'the topics are being read'}"
+        if self._serving.broken:
+            return f"the breaker is open: version {self._serving.version} fails on its own canary texts"
+        if self._producer.missing is not None:
+            return f"answers can't be published, a producer is being started: {self._producer.missing}"
+        return self._assignment.unready
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
+        watching: asyncio.Task[None] | None = None
+        try:
+            await self._connect()
+            watching = asyncio.create_task(self._reach.watch(self._missing_topics), name="reach")
+            if not await self._first_version(stop):
+                return
+            self._before_answering()
+            await self._join()
+            async with asyncio.TaskGroup() as stages:
+                running = [
+                    stages.create_task(stage, name=name)
+                    for name, stage in (
+                        ("fetch", self._fetcher.run()),
+                        ("work", self._work()),
+                        ("commit", self._committer.run(self._assignment)),
+                        ("lag", self._lag.run()),
+                        ("follow", self._follow()),
+                        ("lease", self._assignment.watch_lease()),
+                        ("broken", _wait(self._assignment.broken)),
+                    )
+                ]
+                await stop.wait()
+                fetching, *others = running
+                fetching.cancel()
+                await self._drain()
+                for task in others:
+                    task.cancel()
+        except ExceptionGroup as group:
+            raise one_of_all(group) from group
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await self._close()
+
+    async def _missing_topics(self) -> list[str]:
+        return await missing_of(self._reader, msgspec.structs.astuple(self._topics))
+
+    async def _connect(self) -> None:
+        await self._producer.start()
+        await self._models.start()
+        await self._workers.start()
+        await self._reader.start()
+        await self._watcher.start()
+
+    async def _first_version(self, stop: asyncio.Event) -> bool:
+        """Wait for something to answer with; false when the worker is to stop before. Without, it owns no partition."""
+        if self._follower is None:
+            return True
+        first = asyncio.create_task(self._follower.first(), name="first version")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait((first, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                first.result()
+            return not stop.is_set()
+        finally:
+            first.cancel()
+            stopped.cancel()
+
+    async def _join(self) -> None:
+        await claim(
+            self._workers,
+            self._workers_writer,
+            self._reader,
+            requests=self._topics.requests,
+            results=self._topics.results,
+            group=self._settings.group,
+            start_from=self._settings.start_from,
+            max_batch=self._settings.max_batch,
+            claimer=hashlib.sha256(self._process.encode()).hexdigest()[:16],
+            clock=self._clock,
+        )
+        await self._consumer.start()
+        await self._consumer.subscribe([self._topics.requests], self._assignment)
+        event("worker.started", version=self._serving.version, group=self._settings.group)
+
+    async def _follow(self) -> None:
+        if self._follower is not None:
+            await self._follower.run()
+
+    async def _work(self) -> None:
+        """Keep as many batches in the model as there are threads."""
+        slots = asyncio.Semaphore(self._settings.threads)
+        async with asyncio.TaskGroup() as batches:
+            while True:
+                await slots.acquire()
+                batch = await self._batcher.next()
+                # Before the first is timed nothing is known of any.
+                if 0 < self._service_time.predict(batch.weight) < SHORT_S:
+                    await self._answer(batch, short=True)
+                    slots.release()
+                else:
+                    batches.create_task(self._answer(batch)).add_done_callback(lambda _: slots.release())
+
+    async def _answer(self, batch: Batch, *, short: bool = False) -> None:
+        while True:
+            begun = self._clock.monotonic()
+            served = self._serving.now
+            work = functools.partial(self._compute, batch, served)
+            try:
+                computed = work() if short else await self._offload(work)
+            except ModelBrokenError as error:
+                await self._wait_for_model(served, error)
+                if not batch.wanted:
+                    batch.give_up()
+                    return
+            else:
+                break
+        self._metrics.breaker(is_open=self._serving.broken)
+        if served.drift is not None:
+            served.drift.add(computed.labels, computed.tenths, begun)
+        took = self._clock.monotonic() - begun
+        self._service_time.observe(batch.weight, took)
+        self._metrics.spent("model", batch.size * took)
+        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, cut=computed.cut)
+        self._publisher.publish(computed.encoded)
+
+    def _compute(self, batch: Batch, served: Served) -> Computed:
+        return compute(
+            batch,
+            served,
+            decode_value=self._decode_value,
+            style=self._style,
+            ranking=self._settings.ranking,
+            monotonic=self._clock.monotonic,
+        )
+
+    async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:
+        """The batch is kept, nothing is dead-lettered; while it waits, full queues stop the fetching.
+
+        Another version is tried at once.
+        """
+        if served.breaker.open and not served.replaced.is_set():
+            self._metrics.breaker(is_open=True)
+            event("breaker.open", level="error", why=str(error))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.breaker_retry):
+                await served.replaced.wait()
+
+    async def _drain(self) -> None:
+        """Finish what is in work; what only waits is left to the next owner."""
+        event("worker.draining")
+        for partition in self._assignment.partitions.values():
+            partition.waiting.clear()
+        pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=self._settings.drain_timeout)
+
+    async def _close(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+        for close in (
+            self._assignment.stop,
+            self._consumer.stop,
+            self._reader.stop,
+            self._watcher.stop,
+            self._workers.stop,
+            self._models.stop,
+            self._producer.stop,
+        ):
+            try:
+                async with asyncio.timeout(self._settings.drain_timeout):
+                    await close()
+            except (KafkaError, TimeoutError) as error:
+                late = f"not closed within worker.drain_timeout ({self._settings.drain_timeout:g} s)"
+                event("worker.close_failed", level="warning", error=str(error) or late)
+        event("worker.stopped")
+
+
+async def _wait(future: asyncio.Future[None]) -> None:
+    await future

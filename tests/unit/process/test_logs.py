@@ -1,0 +1,121 @@
+import io
+import json
+import logging
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.process.logs import configure, event
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("headrace").setLevel(logging.NOTSET)
+
+
+def test_an_event_is_one_json_object_on_one_line(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    event("partition.resumed", partition=3, why="two\nlines")
+    assert stream.getvalue().count("\n") == 1
+    line = json.loads(stream.getvalue())
+    assert {key: line[key] for key in ("level", "event", "partition", "why")} == {
+        "level": "info",
+        "event": "partition.resumed",
+        "partition": 3,
+        "why": "two\nlines",
+    }
+    assert line["time"].endswith("Z")
+
+
+def test_a_readable_event_quotes_what_would_break_its_line(stream: io.StringIO) -> None:
+    configure(stream)
+    event("commit.failed", level="warning", error="no\nleader", partition=1)
+    assert stream.getvalue().endswith('Z warning commit.failed error="no\\nleader" partition=1\n')
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_stays_on_the_line_of_its_event(stream: io.StringIO, form: str) -> None:
+    configure(stream, form=form)
+    try:
+        Path("/no/such/folder").iterdir().__next__()
+    except OSError as error:
+        event("artifact.failed", level="error", exception=error)
+    assert stream.getvalue().count("\n") == 1
+    assert "No such file" in stream.getvalue()
+    assert "Traceback" in stream.getvalue()
+
+
+def test_the_text_of_a_request_can_not_be_logged() -> None:
+    with pytest.raises(ValueError, match="texts are never logged"):
+        event("request.failed", text="my secret diary")
+
+
+def test_a_long_field_is_cut(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    event("request.failed", error="x" * 100_000)
+    assert len(stream.getvalue()) < 3000
+
+
+def test_an_event_below_the_level_is_not_written(stream: io.StringIO) -> None:
+    configure(stream, level="warning")
+    event("worker.started")
+    assert stream.getvalue() == ""
+
+
+def test_a_warning_of_another_library_is_an_event_named_after_its_logger(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    logging.getLogger("aiokafka.consumer").warning("heartbeat failed: %s", "gone")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["message"]) == ("aiokafka.consumer", "heartbeat failed: gone")
+
+
+def test_another_library_that_repeats_itself_is_held_back_and_counted(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    logger = logging.getLogger("another.library")
+    for second in (0.0, 0.1, 0.2, 11.0):
+        record = logger.makeRecord(logger.name, logging.ERROR, "f", 1, "no node %d", (int(second),), None)
+        record.created = 1_000_000.0 + second
+        logger.handle(record)
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["message"], line.get("held_back")) for line in said] == [
+        ("another.library", "no node 0", None),
+        ("another.library", "no node 11", 2),
+    ]
+
+
+def test_our_own_events_are_never_held_back(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    for _ in range(3):
+        event("partition.resumed", level="warning", partition=1)
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+SHAPELESS = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"}]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_field_turns_a_line_round_breaks_it_or_moves_a_cursor(stream: io.StringIO, form: str) -> None:
+    configure(stream, form=form)
+    for at in range(0, len(SHAPELESS), 100):
+        # Without a space too: such a value is shown without quotes where it can be.
+        piece = "".join(SHAPELESS[at : at + 100])
+        event("request.failed", error=piece, label=f"a {piece}b", places=[piece], **{piece[:1] or "x": 1})
+    logging.getLogger("another.library").error("went wrong: %s", "".join(SHAPELESS))
+    lines = stream.getvalue().split("\n")
+    assert not set("".join(lines)) & set(SHAPELESS)
+    assert len(lines) == len(range(0, len(SHAPELESS), 100)) + 2
+    stream.getvalue().encode()
+
+
+def test_what_json_says_is_what_was_logged(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    text = "".join(one for one in SHAPELESS if unicodedata.category(one) != "Cs")
+    event("request.failed", error=text)
+    assert json.loads(stream.getvalue())["error"] == text
