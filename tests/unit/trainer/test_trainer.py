@@ -48,7 +48,7 @@ async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the
 
 
 def awaited(caplog) -> list[tuple[str, int]]:
-    said = [record for record in caplog.records if record.getMessage() == "training.awaited"]
+    said = [record for record in caplog.records if getattr(record, "event", "") == "training.awaited"]
     return [(record.levelname, record.fields["missing"]) for record in said]
 
 
