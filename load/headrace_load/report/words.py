@@ -1,4 +1,4 @@
-"""Numbers, names and verdicts as text, for tables, pictures and the page."""
+"""Figures, names and verdicts in the words that tables, pictures and the page share."""
 
 from __future__ import annotations
 
