@@ -22,7 +22,7 @@ from headrace_load.contender import Contender
 from headrace_load.place import Place, make_topics, remove_topics, starter
 from headrace_load.report.html import write_report
 from headrace_load.report.live import live
-from headrace_load.report.plots import write_pictures
+from headrace_load.report.pictures import write_pictures
 from headrace_load.report.tables import show
 from headrace_load.result import Comparison, Difference, Latency, Result, write
 from headrace_load.run import run

@@ -15,8 +15,7 @@ from headrace_load.progress import Progress
 from headrace_load.result import Result
 from headrace_load.system import Start, System
 from headrace_load.workload.spec import Backlog, TopicTexts, Workload
-from headrace_load.workload.texts import load_texts
-from headrace_load.workload.topic import topic_texts
+from headrace_load.workload.texts import load_texts, topic_texts
 
 
 async def run(

@@ -23,10 +23,9 @@ from rich.console import Console
 from headrace_load.comparison import COMPARISON, REPORT, Runner, stand
 from headrace_load.contender import Contender
 from headrace_load.place import Asked, place
-from headrace_load.report.figures import Table
 from headrace_load.report.html import write_report
-from headrace_load.report.plots import write_pictures
-from headrace_load.report.tables import table
+from headrace_load.report.pictures import write_pictures
+from headrace_load.report.tables import Table, table
 from headrace_load.result import Comparison, Result, write
 from headrace_load.workload.spec import FileTexts, Workload
 from load.peers.bench import Once, Steady, drains, steady

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace_load.report.figures import Table, middle, worker_cpu, worker_memory
-from headrace_load.report.words import milliseconds, number
+from headrace_load.report.tables import Table, middle, worker_cpu, worker_memory
+from headrace_load.report.text import milliseconds, number
 from headrace_load.result import Comparison, Result
 from load.peers.contenders import FASTSTREAM, ONNX
 

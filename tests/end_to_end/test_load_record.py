@@ -31,8 +31,7 @@ from headrace_load.workload.spec import (
     ZipfKeys,
     read_workload,
 )
-from headrace_load.workload.texts import load_texts
-from headrace_load.workload.topic import topic_texts
+from headrace_load.workload.texts import load_texts, topic_texts
 
 COUNT = 400
 SALT = b"of this test"

@@ -1,11 +1,7 @@
-"""Percentile curves from the histograms in results.
+"""Colours, axes and shapes that several pictures share, and a figure as SVG or PNG.
 
-What all pictures share: colours, axes, and a figure as SVG or PNG.
-
-The colours of series are Okabe and Ito's, which colour-blind people can tell apart. Ink, grid and paper are marked
-values that the page replaces by variables of its style sheet, so one SVG is read on light and on dark.
-
-Stacked bars of stages: of one run, or a bar a contender.
+The colours of series are Okabe and Ito's, which colour-blind people can tell apart. The page replaces the colours of
+ink, grid and paper by variables of its style sheet, so one SVG suits a light and a dark page.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.report.words import milliseconds, short
+from headrace_load.report.text import milliseconds, short
 from headrace_load.result import Latency, Stage
 
 POINTS = 400

@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from headrace_load.report.drawing import svg
-from headrace_load.report.figures import tables
-from headrace_load.report.plots import pictures
-from headrace_load.report.words import described, flat, headline, short
+from headrace_load.report.pictures import pictures
+from headrace_load.report.tables import tables
+from headrace_load.report.text import described, flat, headline, short
 from headrace_load.result import Comparison, Result
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace_load.progress import Progress
-from headrace_load.report.words import NONE, milliseconds, short
+from headrace_load.report.text import NONE, milliseconds, short
 
 PLAIN_EVERY_S = 5.0
 RATES_OVER = 5

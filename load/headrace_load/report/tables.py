@@ -1,15 +1,249 @@
-"""A result on the terminal."""
+"""The tables of a run and of a comparison: as data for the page and the pictures, and printed on a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from statistics import median
+
+import msgspec
+from msgspec import Struct
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from headrace_load.report.figures import Table as Facts
-from headrace_load.report.figures import tables
-from headrace_load.report.words import headline, short
-from headrace_load.result import Comparison, Result
+from headrace_load.report.text import NONE, described, headline, milliseconds, number, percent, short, stands
+from headrace_load.result import Comparison, Difference, Latency, Result
+from headrace_load.workload.spec import Backlog
+
+_WORDS = {
+    "cpu_s_per_100k": "CPU s a 100,000",
+    "rss_mb_most": "memory, MB",
+    "p50": "p50, ms",
+    "p99": "p99, ms",
+    "dropped": "raw repeats dropped",
+    "wrong": "to other texts",
+}
+"""What fields of differences and audits are called, where it isn't their name."""
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """``rows`` of texts below ``columns``; the first column is of names, the others of figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def called(field: str) -> str:
+    """What a report calls a field of an audit or a figure of a difference."""
+    return _WORDS.get(field, field.replace("_", " "))
+
+
+def counts_of(result: Result) -> tuple[dict[str, int], dict[str, int]]:
+    """The audit's counts by field, and the answers by status."""
+    plain = msgspec.structs.asdict(result.audit)
+    counts = {name: value for name, value in plain.items() if isinstance(value, int)}
+    return counts, {f"answered {status}": count for status, count in sorted(result.audit.by_status.items())}
+
+
+_CLOCKS = {
+    "append": "Time stamps of answers are the broker's, at the append.",
+    "create": (
+        "Time stamps of answers are the worker's, when it handed them to its producer: what publishing took is not in "
+        "the latency to the append. Results topics with message.timestamp.type=LogAppendTime have the broker's."
+    ),
+}
+
+# Stages that come to so much more than the whole are spoken of.
+_TELLING = 0.02
+
+
+def run_tables(result: Result) -> tuple[Table, ...]:
+    """All tables of a run, figures first."""
+    return figures(result), latencies(result), stages(result), used(result), audit(result)
+
+
+def figures(result: Result) -> Table:
+    """The rates and counts of a run."""
+    workers = result.used.get("workers")
+    backlog = isinstance(result.workload.arrivals, Backlog)
+    rows = [
+        ("answers a second", number(result.rate)),
+        ("of them ok, a second", number(result.goodput)),
+        ("answers", f"{result.answered:,}"),
+        ("requests published", f"{result.published:,}"),
+        ("first to last answer" if backlog else "measured", f"{number(result.seconds)} s"),
+    ]
+    if workers is not None and workers.rss_mb_most:
+        rows += [
+            ("workers' CPU a 100,000 answers", f"{workers.cpu_s_per_100k:.2f} s"),
+            ("workers' memory at most", f"{number(workers.rss_mb_most)} MB"),
+        ]
+    return Table(title="Figures", columns=("", "value"), rows=tuple(rows), note=described(result.contender))
+
+
+def latencies(result: Result) -> Table:
+    """Latencies of answers, and how late the producers were."""
+    found = {"to the append of the answer": result.to_append, "to the reader": result.to_reader}
+    rows = [(name, *_latency(latency)) for name, latency in found.items() if latency is not None and latency.count]
+    if rows and (late := result.lateness) is not None:
+        shown = (NONE, NONE, milliseconds(late.p50), NONE, milliseconds(late.p99), NONE, milliseconds(late.max))
+        rows.append(("sent later than due", *shown))
+    return Table(
+        title="Latency, from when a request was due to be sent",
+        columns=("", "requests", "mean", "p50", "p90", "p99", "p99.9", "max"),
+        rows=tuple(rows),
+        note=_CLOCKS.get(result.append_clock, ""),
+    )
+
+
+def _latency(latency: Latency) -> tuple[str, ...]:
+    times = (latency.mean, latency.p50, latency.p90, latency.p99, latency.p999, latency.max)
+    return (f"{latency.count:,}", *(milliseconds(value) for value in times))
+
+
+def stages(result: Result) -> Table:
+    """Where the mean request's time went."""
+    rows = tuple((stage.name, milliseconds(stage.mean), percent(stage.share)) for stage in result.stages)
+    whole = result.to_reader or result.to_append
+    told = sum(stage.mean for stage in result.stages)
+    over = told / whole.mean - 1 if whole is not None and whole.mean else 0.0
+    note = f"Measured apart, the stages come to {percent(over)} more than the mean latency." if over > _TELLING else ""
+    return Table(title="The mean request's time by stage", columns=("stage", "mean", "share"), rows=rows, note=note)
+
+
+def used(result: Result) -> Table:
+    """CPU and memory of workers, broker and harness; those that were not seen are left out."""
+    rows = tuple(
+        (name, number(use.cpu_s), f"{use.cpu_s_per_100k:.2f}", number(use.rss_mb), number(use.rss_mb_most))
+        for name, use in result.used.items()
+        if use.rss_mb_most
+    )
+    columns = ("", "CPU s", "CPU s a 100,000 answers", "memory at the end, MB", "at most, MB")
+    return Table(title="CPU and memory", columns=columns, rows=rows)
+
+
+def audit(result: Result) -> Table:
+    """The counts of the audit."""
+    counts, statuses = counts_of(result)
+    rows = tuple((called(name), f"{count:,}") for name, count in {**counts, **statuses}.items())
+    note = "Kept: nothing lost, repeated, missing or wrong." if result.audit.kept else "Not kept."
+    if (warm_up := result.audit.answered - result.answered) > 0:
+        note += f" Requests of the warm-up are counted here and not above: {warm_up:,} of the answers are to them."
+    return Table(title="Audit of the answer log", columns=("", "count"), rows=rows, note=note)
+
+
+RATE = "rate"
+"""The name of the difference that is between answers a second."""
+
+
+def comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """All tables of a comparison, figures first."""
+    return side_by_side(comparison), differences(comparison), audits(comparison)
+
+
+def side_by_side(comparison: Comparison) -> Table:
+    """A row a contender: medians of the runs that stand, and the ratio of its rate to the first's."""
+    rows = tuple(
+        (
+            short(name),
+            f"{sum(stands(result) for result in results)} of {len(results)}",
+            number(middle(results, lambda result: result.rate)),
+            NONE if (rate := rate_difference(comparison, name)) is None else f"{rate.ratio:.3g}",
+            number(middle(results, worker_cpu)),
+            milliseconds(middle(results, lambda result: result.to_append.p50 if result.to_append else None)),
+            milliseconds(middle(results, lambda result: result.to_append.p99 if result.to_append else None)),
+            number(middle(results, worker_memory)),
+        )
+        for name, results in comparison.results.items()
+    )
+    columns = (
+        "contender", "runs", "answers/s", "times the first", "CPU s a 100,000", "p50", "p99", "memory, MB",
+    )  # fmt: skip
+    note = "Medians of the runs that stand. The ratio is of the paired runs' rates; its interval is below."
+    # A backlog has no latencies, and programs elsewhere no CPU: such columns are left out.
+    known = [index for index in range(len(columns)) if any(row[index] != NONE for row in rows)]
+    return Table(
+        title="Side by side",
+        columns=tuple(columns[index] for index in known),
+        rows=tuple(tuple(row[index] for index in known) for row in rows),
+        note=note,
+    )
+
+
+def differences(comparison: Comparison) -> Table:
+    """Every figure's ratio to the first contender's, with its interval and whether that leaves 1 out."""
+    rows = tuple(
+        (
+            f"{short(name)}: {called(one.figure)}",
+            number(one.a),
+            number(one.b),
+            _ratio(one),
+            "no difference shown" if one.low <= 1 <= one.high else "higher" if one.low > 1 else "lower",
+            str(one.rounds),
+        )
+        for name, found in comparison.differences.items()
+        for one in found
+    )
+    first = short(next(iter(comparison.results), ""))
+    columns = ("", first, "this one", "times the first", "so it is", "rounds")
+    confidence = {one.confidence for found in comparison.differences.values() for one in found}
+    shown = ", ".join(f"{100 * value:.3g} %" for value in sorted(confidence))
+    note = (
+        f"Intervals of {shown} confidence, by Student's t over the logarithms of the rounds' ratios. All rounds count "
+        "here, those without a verdict too."
+    )
+    return Table(title=f"Against {first}", columns=columns, rows=rows, note=note)
+
+
+def audits(comparison: Comparison) -> Table:
+    """A row a contender: the counts of its audits, added up over all runs."""
+    columns: dict[str, None] = {}
+    totals: dict[str, dict[str, int]] = {}
+    for name, results in comparison.results.items():
+        total: dict[str, int] = {}
+        for result in results:
+            for field, count in counts_of(result)[0].items():
+                total[field] = total.get(field, 0) + count
+        totals[name] = total
+        columns.update(dict.fromkeys(total))
+    rows = tuple((short(name), *(f"{total.get(field, 0):,}" for field in columns)) for name, total in totals.items())
+    heads = ("contender", *(called(field) for field in columns))
+    return Table(title="Audits, all runs together", columns=heads, rows=rows)
+
+
+def middle(results: Iterable[Result], figure: Callable[[Result], float | None]) -> float | None:
+    """The median of ``figure`` over the runs that stand and have it; None when there are none."""
+    found = [value for result in results if stands(result) and (value := figure(result)) is not None]
+    return median(found) if found else None
+
+
+def worker_cpu(result: Result) -> float | None:
+    """CPU seconds of the workers a 100,000 answers, None where their processes were not seen."""
+    workers = result.used.get("workers")
+    return workers.cpu_s_per_100k if workers is not None and workers.rss_mb_most else None
+
+
+def worker_memory(result: Result) -> float | None:
+    """The workers' most memory in MB, None where their processes were not seen."""
+    workers = result.used.get("workers")
+    return workers.rss_mb_most if workers is not None and workers.rss_mb_most else None
+
+
+def rate_difference(comparison: Comparison, name: str) -> Difference | None:
+    """How the rate of the contender ``name`` differs from the first's; None of the first itself."""
+    return next((one for one in comparison.differences.get(name, ()) if one.figure == RATE), None)
+
+
+def _ratio(difference: Difference) -> str:
+    return f"{difference.ratio:.3g} ({difference.low:.3g} to {difference.high:.3g})"
+
+
+def tables(document: Result | Comparison) -> tuple[Table, ...]:
+    """All tables of a report that have rows, figures first."""
+    found = comparison_tables(document) if isinstance(document, Comparison) else run_tables(document)
+    return tuple(table for table in found if table.rows)
 
 
 def show(console: Console, document: Result | Comparison) -> None:
@@ -26,9 +260,9 @@ def show(console: Console, document: Result | Comparison) -> None:
     console.print(Text.assemble((f"{name}{words}. ", "bold green" if stand else "bold red"), why))
 
 
-def table(facts: Facts) -> Table:
+def table(facts: Table) -> RichTable:
     """One table as rich draws it; names from files are plain text, never markup."""
-    drawn = Table(title=Text(facts.title), title_justify="left", title_style="bold")
+    drawn = RichTable(title=Text(facts.title), title_justify="left", title_style="bold")
     for index, column in enumerate(facts.columns):
         drawn.add_column(Text(column), justify="right" if index else "left", overflow="fold")
     for row in facts.rows:

@@ -1,6 +1,6 @@
-"""A recording's rows: when each request came, how long its text was, and a hash of its key.
+"""Recordings: a workload made of what comes to a live requests topic, and its rows.
 
-`headrace-load record`: a workload made of what comes to a live requests topic.
+A row holds when a request came, how long its text was, and a hash of its key.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     write_workload,
 )
-from headrace_load.workload.topic import followed
+from headrace_load.workload.texts import followed
 from headrace_schemas.codec import MAX_TEXT_BYTES
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 

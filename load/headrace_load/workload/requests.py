@@ -1,11 +1,7 @@
-"""Which key each record has.
+"""The requests that a producer sends: the parts of a workload put together.
 
-The values of good requests: which text each has, how long it is, and its encoding.
-
-Request ``number`` has text ``number`` of a shuffled round of all texts, so that every text comes up equally often
-whatever the number of producers.
-
-The requests that a producer sends: all parts of a workload put together, in chunks.
+Request ``number`` has text ``number`` of a shuffled round of all texts. So every text occurs equally often, whatever
+the number of producers.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     ZipfKeys,
 )
-from headrace_load.workload.texts import lognormal, recorded, resized
+from headrace_load.workload.texts import lognormal, resized
 from headrace_schemas.codec import decode_request, encode_request
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import CONTENT_TYPE, JSON, TEXT, TIMEOUT_MS, Headers
@@ -114,7 +110,12 @@ def _sizes_of(workload: Workload, rng: np.random.Generator) -> Callable[[Numbers
         case RecordedLength(path=path):
             same = isinstance(workload.arrivals, Recorded) and workload.arrivals.path == path
             recording = read_recording(path)
-            return lambda numbers: recorded(recording, numbers, rng, same=same)
+            return lambda numbers: recorded_sizes(recording, numbers, rng, same=same)
+
+
+def recorded_sizes(recording: Recording, numbers: Numbers, rng: np.random.Generator, *, same: bool) -> Numbers:
+    """Return the lengths of the arrivals ``numbers`` of the ``same`` recording, else lengths drawn from it."""
+    return recording.sizes[numbers if same else rng.integers(0, len(recording.sizes), len(numbers))]
 
 
 def _encoded(text: str, kind: str, number: int | None) -> bytes:

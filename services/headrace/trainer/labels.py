@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from headrace.core.clock import Clock
 from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.interface import Consumer, KafkaError, Record, TopicPartition, UnknownTopicError
+from headrace.kafka.errors import KafkaError, UnknownTopicError
+from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace.learning.data.known_labels import KnownLabels
 from headrace.process.logs import event
 from headrace.registry.compacted_log import BatchSender

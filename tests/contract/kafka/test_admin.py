@@ -2,14 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.interface import (
-    KafkaError,
-    OffsetOutOfRangeError,
-    Outgoing,
-    TopicExistsError,
-    TopicPartition,
-    TopicSpec,
-)
+from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, TopicExistsError
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "604800000"}
 

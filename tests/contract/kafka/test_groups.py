@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from headrace.kafka.interface import Committed, KafkaError, Outgoing, RebalancedError, TopicPartition, UnknownTopicError
+from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
+from headrace.kafka.interface import Committed, Outgoing, TopicPartition
 from tests.contract.kafka.helpers import LIMIT_S, Member, join, read
 from tests.support.waiting import until, within
 

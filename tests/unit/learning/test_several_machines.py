@@ -38,7 +38,7 @@ def test_a_rank_that_waits_for_others_says_so_after_a_while_and_then_ever_more_r
     patience = rendezvous._Patience(0)
     for _ in range(120):
         patience.pause("1 of 2 ranks came")
-    said = [record.fields for record in caplog.records if record.getMessage() == "rank.waits"]
+    said = [record.fields for record in caplog.records if getattr(record, "event", "") == "rank.waits"]
     assert said == [{"rank": 0, "why": "1 of 2 ranks came"}] * 4
     now_s = 301.0
     with pytest.raises(rendezvous.RendezvousError, match="within 300 s: 1 of 2 ranks came"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace_load.report.plots import pictures, write_pictures
+from headrace_load.report.pictures import pictures, write_pictures
 from headrace_load.result import Second, Stage
 from tests.support.load_results import comparison_of, result_of
 

@@ -5,9 +5,8 @@ import io
 import msgspec
 from rich.console import Console
 
-from headrace_load.report.figures import middle, tables
-from headrace_load.report.tables import show
-from headrace_load.report.words import milliseconds, number, short, verdict, verdict_of_all
+from headrace_load.report.tables import middle, show, tables
+from headrace_load.report.text import milliseconds, number, short, verdict, verdict_of_all
 from headrace_load.result import Comparison, Result
 from tests.support.load_results import CONTENDERS, comparison_of, result_of
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_load.workload.recording import Recording, Row, read_recording, write_recording
-from headrace_load.workload.requests import keys_of
+from headrace_load.workload.requests import keys_of, recorded_sizes
 from headrace_load.workload.rubbish import judge, rubbish
 from headrace_load.workload.spec import (
     Backlog,
@@ -26,7 +26,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     ZipfKeys,
 )
-from headrace_load.workload.texts import load_texts, lognormal, recorded, resized
+from headrace_load.workload.texts import load_texts, lognormal, resized
 from headrace_schemas.codec import decode_request, encode_request
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type, read_timeout_ms
@@ -62,8 +62,8 @@ def test_lengths_drawn_have_their_median_spread_and_bound():
 def test_recorded_lengths_are_beside_their_arrivals_or_drawn():
     recording = Recording(at=np.arange(4.0), sizes=np.array([5, 6, 7, 8]), keys=(None,) * 4)
     numbers = np.array([3, 1])
-    assert recorded(recording, numbers, np.random.default_rng(1), same=True).tolist() == [8, 6]
-    drawn = recorded(recording, np.arange(4000), np.random.default_rng(1), same=False)
+    assert recorded_sizes(recording, numbers, np.random.default_rng(1), same=True).tolist() == [8, 6]
+    drawn = recorded_sizes(recording, np.arange(4000), np.random.default_rng(1), same=False)
     assert Counter(drawn.tolist()).keys() == {5, 6, 7, 8}
 
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from headrace.kafka.interface import BrokerUnavailableError, Outgoing
+from headrace.kafka.errors import BrokerUnavailableError
+from headrace.kafka.interface import Outgoing
 from headrace.kafka.retry import PatientSender
 from headrace.trainer.election import NotLeadingError
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState

@@ -9,7 +9,8 @@ import pytest
 
 from headrace.commands.models.train import OrderLateError, answer_to
 from headrace.core.errors import UserError
-from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, Outgoing, TopicSpec
+from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError
+from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import (
@@ -47,7 +48,7 @@ async def test_labels_become_a_champion_and_the_snapshot_is_published_before_the
 
 
 def awaited(caplog) -> list[tuple[str, int]]:
-    said = [record for record in caplog.records if record.getMessage() == "training.awaited"]
+    said = [record for record in caplog.records if getattr(record, "event", "") == "training.awaited"]
     return [(record.levelname, record.fields["missing"]) for record in said]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from aiokafka import errors as theirs
 
-from headrace.kafka.interface import (
+from headrace.kafka.errors import (
     BrokerUnavailableError,
     ConsumerDeadError,
     KafkaError,

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from headrace.core.clock import Clock
-from headrace.kafka.interface import RebalancedError, TopicPartition
+from headrace.kafka.errors import RebalancedError
+from headrace.kafka.interface import TopicPartition
 
 Partitions = frozenset[TopicPartition]
 

@@ -1,4 +1,4 @@
-"""Figures, names and verdicts in the words that tables, pictures and the page share."""
+"""Numbers, names and verdicts as text, for tables, pictures and the page."""
 
 from __future__ import annotations
 
