@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from headrace.core.printable import printable
+from headrace.core.reminders import Reminder
 
 LOGGER = "headrace"
 
@@ -25,6 +28,12 @@ MOST_MESSAGES = 1000
 
 # An error's message may quote its input, so what is logged of it has an end.
 LONGEST_FIELD = 2000
+
+# A figure of the log keeps so many digits, and always all of those before its point.
+DIGITS = 4
+
+# After so many seconds without it a recurring event counts as new.
+QUIET_S = 60.0
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -41,6 +50,31 @@ def event(name: str, *, level: str = "info", exception: BaseException | None = N
         # The message alone says everything: who uses the client as a library has Python's own handlers.
         said = printable(" ".join([name, *_pairs(fields)]))
         logger.log(_LEVELS[level], "%s", said, exc_info=exception, extra={"event": name, "fields": fields})
+
+
+class Recurring:
+    """A warning of what may fail again and again: logged at once, and then ever more rarely with the number of those
+    that were not.
+    """
+
+    def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._monotonic = monotonic
+        self._reminder = Reminder()
+        self._last_s = -math.inf
+        self._held_back = 0
+
+    def event(self, **fields: Any) -> None:
+        now = self._monotonic()
+        if now - self._last_s > QUIET_S:
+            self._reminder.done()
+        self._last_s = now
+        if not self._reminder.due(self._name, now):
+            self._held_back += 1
+            return
+        held_back: dict[str, Any] = {"held_back": self._held_back} if self._held_back else {}
+        self._held_back = 0
+        event(self._name, level="warning", **fields, **held_back)
 
 
 def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> None:
@@ -98,7 +132,7 @@ class _EventFormatter(logging.Formatter):
             fields = {"message": record.getMessage()}
         if record.exc_info:
             fields = {**fields, "exception": self.formatException(record.exc_info)}
-        return time, record.levelname.lower(), name, {key: _cut(value) for key, value in fields.items()}
+        return time, record.levelname.lower(), name, {key: _short(value) for key, value in fields.items()}
 
 
 class JsonFormatter(_EventFormatter):
@@ -118,13 +152,24 @@ class TextFormatter(_EventFormatter):
         return printable(" ".join([time, level, name, *_pairs(fields)]))
 
 
-def _pairs(fields: Mapping[str, object]) -> list[str]:
-    return [f"{key}={_shown(_cut(value))}" for key, value in fields.items()]
+def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
+    for key, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            yield from _pairs({f"{key}.{inner}": one for inner, one in value.items()})
+        else:
+            yield f"{key}={_shown(_short(value))}"
 
 
-def _cut(value: object) -> object:
+def _short(value: object) -> object:
+    """``value`` as the log has it: long strings cut, figures rounded."""
     if isinstance(value, str) and len(value) > LONGEST_FIELD:
         return value[:LONGEST_FIELD] + "..."
+    if isinstance(value, float) and value and math.isfinite(value):
+        return round(value, max(0, DIGITS - 1 - math.floor(math.log10(abs(value)))))
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
     return value
 
 

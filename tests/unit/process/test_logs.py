@@ -1,13 +1,15 @@
 import io
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headrace.process.logs import configure, event
+from headrace.process.logs import Recurring, configure, event
 
 
 @pytest.fixture
@@ -61,6 +63,71 @@ def test_a_long_field_is_cut(stream: io.StringIO) -> None:
     configure(stream, form="json")
     event("request.failed", error="x" * 100_000)
     assert len(stream.getvalue()) < 3000
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_figures_have_four_digits_and_all_those_before_the_point(stream: io.StringIO, form: str) -> None:
+    configure(stream, form=form)
+    event(
+        "training.epoch",
+        loss=1.0924298565417405,
+        cross_entropy=6.668651622021571e-05,
+        seconds=-123456.789012,
+        shares=[1.0008553266525269, (0.25, 1.406857967376709)],
+        score={"latency_us": 0.9327906259703774},
+        bytes=10845648,
+        never=float("inf"),
+        none=0.0,
+    )
+    line = stream.getvalue()
+    assert not re.search(r"\.\d*[1-9]\d{4}", line.partition("training.epoch")[2])
+    for figure in (
+        "1.092",
+        "6.669e-05",
+        "-123457.0",
+        "1.001",
+        "0.25",
+        "1.407",
+        "0.9328",
+        "10845648",
+        "Infinity",
+        "0.0",
+    ):
+        assert figure in line
+
+
+def test_nested_fields_are_flat_in_a_readable_event_and_nested_in_json(stream: io.StringIO) -> None:
+    fields: dict[str, Any] = {"plan": {"filters": 96, "bits": {"wide": 8}, "wide": {}}, "tuning": "none"}
+    configure(stream)
+    event("training.compressed", **fields)
+    assert stream.getvalue().endswith(" plan.filters=96 plan.bits.wide=8 plan.wide={} tuning=none\n")
+    stream.truncate(0)
+    stream.seek(0)
+    configure(stream, form="json")
+    event("training.compressed", **fields)
+    line = json.loads(stream.getvalue())
+    assert {key: line[key] for key in fields} == fields
+
+
+def test_what_fails_again_and_again_is_logged_ever_more_rarely_and_counted(stream: io.StringIO) -> None:
+    configure(stream, form="json")
+    now = 0.0
+    recurring = Recurring("resume.failed", monotonic=lambda: now)
+    for tenth in range(10 * 3600):
+        now = tenth / 10
+        recurring.event(error=f"no leader {tenth}")
+    now += 61
+    recurring.event(error="another day")
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["error"], line.get("held_back")) for line in said[:3]] == [
+        ("no leader 0", None),
+        ("no leader 100", 99),
+        ("no leader 300", 199),
+    ]
+    assert len(said) < 15
+    assert said[-1]["error"] == "another day"
+    assert {line["level"] for line in said} == {"warning"}
+    assert sum(1 + line.get("held_back", 0) for line in said) == 10 * 3600 + 1
 
 
 def test_an_event_below_the_level_is_not_written(stream: io.StringIO) -> None:

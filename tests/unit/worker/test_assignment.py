@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, TopicPartition
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from tests.support.turned_loop import TurnedClock, run_turned
@@ -52,3 +52,55 @@ def test_sends_and_release_have_one_limit_together(sends):
         await assignment.stop()
 
     run_turned(play())
+
+
+def assigning(play, resume):
+    """Play ``play(assignment, clock)`` with an assignment that resumes partitions by ``resume``."""
+
+    async def main():
+        clock = TurnedClock()
+        assignment = Assignment(
+            MemoryCluster(clock).consumer(),
+            resume=resume,
+            release=never,
+            sleep=clock.sleep,
+            revoke_timeout=LIMIT_S,
+            metrics=WorkerMetrics(CollectorRegistry()),
+        )
+        await play(assignment, clock)
+        await assignment.stop()
+
+    run_turned(main())
+
+
+def test_a_broker_that_stays_away_does_not_fill_the_log(caplog):
+    tries = []
+
+    async def resume(partitions):
+        tries.append(partitions)
+        raise BrokerUnavailableError("no leader")
+
+    async def play(assignment, clock):
+        await assignment.assigned([NAME])
+        await clock.sleep(60)
+
+    assigning(play, resume)
+    assert len(tries) > 100
+    assert [record.event for record in caplog.records].count("resume.failed") == 1
+
+
+def test_what_is_assigned_to_a_worker_that_ends_is_not_resumed():
+    tries = []
+
+    async def resume(partitions):
+        tries.append(partitions)
+        await never()
+
+    async def play(assignment, clock):
+        await assignment.stop()
+        await assignment.assigned([NAME])
+        await clock.sleep(1)
+        assert not assignment.partitions
+
+    assigning(play, resume)
+    assert not tries

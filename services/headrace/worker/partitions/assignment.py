@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.kafka.errors import KafkaError
 from headrace.kafka.interface import Consumer, TopicPartition
-from headrace.process.logs import event
+from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.partition import Partition
 
@@ -46,6 +46,9 @@ class Assignment:
         self._sleep = sleep
         self._revoke_timeout = revoke_timeout
         self._metrics = metrics
+        self._lost = Recurring("lease.lost")
+        self._failed = Recurring("resume.failed")
+        self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._holds = False
         """Whether the group gave this member its share, and neither took it back nor fell silent since."""
@@ -73,6 +76,8 @@ class Assignment:
         return None
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        if self._stopped:
+            return
         self._begin(partitions)
         self.joined = self._holds = True
         self._lapsed = False
@@ -104,9 +109,7 @@ class Assignment:
                 partition.end()
             self._consumer.pause([partition.name for partition in ended])
             self._metrics.lease_lost()
-            event(
-                "lease.lost",
-                level="warning",
+            self._lost.event(
                 partitions=sorted(partition.name.partition for partition in ended),
                 why="the group has not answered a heartbeat for a session's length, or takes this worker for no member "
                 "any more, so others may own these partitions by now: joining afresh",
@@ -175,7 +178,7 @@ class Assignment:
             except KafkaError as error:
                 if not error.retriable:
                     raise
-                event("resume.failed", level="warning", error=str(error))
+                self._failed.event(error=str(error))
                 await self._sleep(RETRY_S)
                 continue
             known = [partition for partition in missing if partition.alive and partition.expected is not None]
@@ -203,7 +206,8 @@ class Assignment:
             self.broken.set_exception(error)
 
     async def stop(self) -> None:
-        """Cancel what is still being resumed and end every partition."""
+        """Cancel what is still being resumed, end every partition, and take none any more."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         ended = list(self.partitions.values())

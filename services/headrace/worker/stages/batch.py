@@ -10,7 +10,7 @@ import msgspec
 from headrace.core.batching import ClockAlarm, Closed, ServiceTime, cut, next_first
 from headrace.core.clock import Clock
 from headrace.kafka.errors import KafkaError, passes
-from headrace.process.logs import event
+from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import NEVER, Partition, Queued, Request
@@ -85,6 +85,7 @@ class Batcher:
         self._clock = clock
         self._metrics = metrics
         self._alarm = ClockAlarm()
+        self._failures = Recurring("attempt.failed")
         self._left_waiting = False
         self._turn = 0
 
@@ -109,7 +110,7 @@ class Batcher:
             except KafkaError as error:
                 if not passes(error):
                     raise
-                event("attempt.failed", level="warning", error=str(error))
+                self._failures.event(error=str(error))
                 await self._clock.sleep(RETRY_S)
             else:
                 for partition in new:

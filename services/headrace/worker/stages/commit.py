@@ -11,7 +11,7 @@ from headrace.core.clock import Clock
 from headrace.core.resume import text_of, to_commit
 from headrace.kafka.errors import KafkaError, RebalancedError
 from headrace.kafka.interface import Consumer
-from headrace.process.logs import event
+from headrace.process.logs import Recurring
 from headrace.registry.workers_log import WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
@@ -29,6 +29,7 @@ class Committer:
         self._every = every
         self._clock = clock
         self._metrics = metrics
+        self._failures = Recurring("commit.failed")
 
     async def run(self, assignment: Assignment) -> None:
         while True:
@@ -54,7 +55,7 @@ class Committer:
         except KafkaError as error:
             if not error.retriable:
                 raise
-            event("commit.failed", level="warning", error=str(error))
+            self._failures.event(error=str(error))
             return
         self._metrics.stage("commit", self._clock.monotonic() - begun)
         for partition, offset in moved.items():

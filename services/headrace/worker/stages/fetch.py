@@ -15,7 +15,7 @@ from headrace.core.clock import Clock, Reminder, believable, kind_of
 from headrace.core.resume import settled
 from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
 from headrace.kafka.interface import Consumer, Record, TopicPartition
-from headrace.process.logs import event
+from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Partition
@@ -43,6 +43,7 @@ class Fetcher:
         self._metrics = metrics
         self._settled_s = -SETTLE_S
         self._reminder = Reminder()
+        self._failures = Recurring("fetch.failed")
 
     async def run(self) -> None:
         while True:
@@ -56,7 +57,7 @@ class Fetcher:
             except KafkaError as error:
                 if not error.retriable:
                     raise
-                event("fetch.failed", level="warning", error=str(error))
+                self._failures.event(error=str(error))
                 await self._clock.sleep(RETRY_S)
                 continue
             if chunks:

@@ -16,7 +16,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
 from headrace.core.reminders import Reminder
 from headrace.kafka.errors import KafkaError
-from headrace.process.logs import event
+from headrace.process.logs import Recurring, event
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.versions import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
 from headrace.worker.metrics import WorkerMetrics
@@ -93,6 +93,7 @@ class Follower:
         self._pinned: str | None = None
         """The version that ``alias`` names, where it is no alias."""
         self._reminder = Reminder()
+        self._failed_to_look = Recurring("follow.failed")
         self.waiting_for = ""
         """What the first version waits for, in words; it says nothing once there is one."""
 
@@ -121,7 +122,7 @@ class Follower:
         except KafkaError as error:
             if not error.retriable:
                 raise
-            event("follow.failed", level="warning", error=str(error))
+            self._failed_to_look.event(error=str(error))
         target = self._target()
         if self._loading is not None and self._loading.task.done():
             self._collect(self._loading, target)
