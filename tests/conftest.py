@@ -13,9 +13,8 @@ import hypothesis
 import pytest
 
 from headrace.core.clock import SystemClock
-from headrace.kafka.brokers.apache import apache_broker
+from headrace.kafka.brokers.apache import apache_broker, java_binary
 from headrace.kafka.brokers.embedded import embedded_broker
-from headrace.kafka.brokers.maven import java_binary
 from headrace.kafka.brokers.process import BrokerStartError
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 

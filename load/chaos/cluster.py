@@ -16,7 +16,7 @@ from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from headrace.kafka.aio.admin import AioAdmin
 from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.ports import free_ports
 from headrace_load.waiting import within

@@ -106,7 +106,7 @@ def headrace(
 
 def main() -> None:
     """Run the command line; the exit code is 2 for wrong settings or usage, 1 for what failed outside of them."""
-    from headrace.kafka.errors import KafkaError
+    from headrace.kafka.interface import KafkaError
     from headrace_schemas.errors import WireError
 
     # Services say more; of any other command what a person has to know stands on a line too.
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def _advice(error: Exception) -> str:
-    from headrace.kafka.errors import (
+    from headrace.kafka.interface import (
         BrokerUnavailableError,
         NotAuthorizedError,
         RecordTooLargeError,

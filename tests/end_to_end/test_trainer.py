@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from headrace.client.dead_letters import read_dead_letters
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.settings import KafkaSettings

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.kafka.brokers.maven import java_binary
+from headrace.kafka.brokers.apache import java_binary
 from headrace.kafka.brokers.process import BrokerStartError
 from headrace_load.waiting import slowness, until
 from tests.end_to_end.test_load_commands import WORKLOAD

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 from headrace.client import Answer, GroupReader
 from headrace.core.answer_log import Hole, PartitionReader
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError
-from headrace.kafka.interface import Outgoing, Record, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, KafkaError, Outgoing, Record, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace_schemas.codec import decode_result
 from tests.support.answer_log import answer

@@ -18,8 +18,14 @@ from prometheus_client import CollectorRegistry
 from headrace.core.answer_log import PartitionReader
 from headrace.core.poison_pills import DEATHS_ALLOWED
 from headrace.core.resume import look_back
-from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
-from headrace.kafka.interface import Outgoing, Producer, TopicPartition, TopicSpec
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    Outgoing,
+    Producer,
+    ProducerDeadError,
+    TopicPartition,
+    TopicSpec,
+)
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.registry.models_log import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics

@@ -28,8 +28,7 @@ from headrace.client.reading import Answer, AnswerReader
 from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader
 from headrace.core.answer_log import Place, decode_positions, encode_positions
 from headrace.core.starts import StartError
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.interface import KafkaError, Outgoing
 from headrace.kafka.settings import KafkaSettings, client_options
 
 __all__ = [

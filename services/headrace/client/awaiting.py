@@ -12,7 +12,7 @@ from headrace.client.publishing import Published
 from headrace.client.reading import Answer, AnswerReader
 from headrace.core.answer_log import Hole
 from headrace.core.clock import Clock
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 from headrace.process.logs import event
 from headrace_schemas.records import ClassifyResult
 

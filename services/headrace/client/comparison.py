@@ -13,8 +13,7 @@ import msgspec
 from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answer, readers_at
 from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
-from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
-from headrace.kafka.interface import Cluster, TopicPartition
+from headrace.kafka.interface import Cluster, OffsetOutOfRangeError, TopicPartition, UnknownTopicError
 from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.records import ClassifyResult
 

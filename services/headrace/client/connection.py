@@ -29,8 +29,7 @@ from headrace.core.errors import raise_failed
 from headrace.core.fields import Name, Topic
 from headrace.core.printable import given_as
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
-from headrace.kafka.errors import KafkaError, NotAuthorizedError, passes
-from headrace.kafka.interface import Cluster, Headers, Outgoing
+from headrace.kafka.interface import Cluster, Headers, KafkaError, NotAuthorizedError, Outgoing, passes
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult

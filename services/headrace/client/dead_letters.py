@@ -17,8 +17,15 @@ import msgspec
 from headrace.client.publishing import Published, Publisher
 from headrace.core.errors import UserError
 from headrace.kafka.dead_letters import open_letter
-from headrace.kafka.errors import NotAuthorizedError, OffsetOutOfRangeError
-from headrace.kafka.interface import Cluster, Consumer, Outgoing, Record, TopicPartition
+from headrace.kafka.interface import (
+    Cluster,
+    Consumer,
+    NotAuthorizedError,
+    OffsetOutOfRangeError,
+    Outgoing,
+    Record,
+    TopicPartition,
+)
 from headrace.kafka.range_reader import read_ranges, read_topic
 from headrace.process.logs import event
 from headrace.security.encryption import PrivateKey

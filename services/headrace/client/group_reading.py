@@ -36,8 +36,14 @@ from headrace.client.reading import (
 from headrace.core.answer_log import PartitionReader, Place, committed_place, encode_metadata
 from headrace.core.clock import Clock
 from headrace.core.starts import Start, parse_start
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, RebalancedError
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.interface import (
+    Consumer,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RebalancedError,
+    Record,
+    TopicPartition,
+)
 from headrace.kafka.range_reader import offsets_of
 from headrace.process.logs import event
 

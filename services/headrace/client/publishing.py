@@ -12,8 +12,7 @@ import msgspec
 
 from headrace.client.arguments import answer_timeout, header_pairs, key_bytes, request_of
 from headrace.client.errors import ClientClosedError
-from headrace.kafka.errors import KafkaError, ProducerDeadError
-from headrace.kafka.interface import Appended, Headers, Outgoing, Producer
+from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError
 from headrace_schemas.headers import TIMEOUT_MS, content_type
 from headrace_schemas.paths import Encode, RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest

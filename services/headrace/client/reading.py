@@ -13,8 +13,7 @@ from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
 from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
 from headrace.core.starts import Start, parse_start
-from headrace.kafka.errors import OffsetOutOfRangeError, UnknownTopicError
-from headrace.kafka.interface import Consumer, Headers, Record, TopicPartition
+from headrace.kafka.interface import Consumer, Headers, OffsetOutOfRangeError, Record, TopicPartition, UnknownTopicError
 from headrace.kafka.range_reader import last_answers, offsets_of
 from headrace.process.logs import event
 from headrace_schemas.codec import decode_result

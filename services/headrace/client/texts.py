@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from headrace.kafka.errors import OffsetOutOfRangeError
-from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.interface import Consumer, OffsetOutOfRangeError, TopicPartition
 from headrace.kafka.range_reader import CHUNK, read_ranges
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type

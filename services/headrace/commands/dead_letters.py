@@ -290,8 +290,7 @@ async def _replay(
 
 async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]]) -> dict[TopicPartition, int]:
     """Before which offset of each partition is to be deleted. Raises PlaceError and a KafkaError."""
-    from headrace.kafka.errors import UnknownTopicError
-    from headrace.kafka.interface import TopicPartition
+    from headrace.kafka.interface import TopicPartition, UnknownTopicError
 
     consumer = cluster_of(settings).consumer()
     try:

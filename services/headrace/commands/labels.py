@@ -261,7 +261,7 @@ async def _read(cluster: Cluster, topic: str) -> list[There]:
 async def _erase(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
     """Publish tombstones for those of ``ids`` that have a label, and return them; None where that is unknown."""
     from headrace.client.labels import publish_labels
-    from headrace.kafka.errors import NotAuthorizedError
+    from headrace.kafka.interface import NotAuthorizedError
     from headrace.learning.data.label_export import read_labels
 
     try:

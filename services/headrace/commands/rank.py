@@ -30,7 +30,7 @@ def rank(ctx: typer.Context) -> None:
 
     from headrace.core.errors import UserError, frames_of, words_of
     from headrace.files.table import Reading
-    from headrace.kafka.errors import KafkaError
+    from headrace.kafka.interface import KafkaError
     from headrace.process import logs
     from headrace.security.private_folder import keep_what_matplotlib_caches
 

@@ -144,7 +144,7 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.model.signing import seals
-    from headrace.process.metrics import BrokerGauge
+    from headrace.process.admin import BrokerGauge
     from headrace.trainer.remote_node import Helper
     from headrace.trainer.store import TrainingStore
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.config.sources import PREFIX, Given
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 
 SUFFIX = "_file"
 MOST_BYTES = 64 * 1024

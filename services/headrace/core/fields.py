@@ -1,4 +1,4 @@
-"""What a setting may be: its type with bounds, and for a text its kind; checked the same way wherever it is given."""
+"""Types of settings: bounds of numbers, kinds of text and secrets, checked the same way wherever a value is given."""
 
 from __future__ import annotations
 
@@ -12,8 +12,35 @@ import msgspec
 from msgspec import Meta, inspect
 
 from headrace.core.printable import given_as
-from headrace.core.secret import MASK, Secret
 from headrace.core.starts import ALLOWED, parse_start
+
+MASK = "***"
+
+
+class Secret:
+    """A string that shows itself only through :meth:`reveal`. Equal secrets compare equal."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string itself, for the call that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
 
 LONGEST_SHOWN: Final = 80
 LONGEST_NAME: Final = 249

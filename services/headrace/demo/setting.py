@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.config import AdminSettings, LogSettings, Settings, TopicsSettings
 from headrace.config.sources import PREFIX, shown
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.demo.texts import Texts
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers.apache import apache_broker

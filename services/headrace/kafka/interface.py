@@ -1,7 +1,7 @@
-"""What headrace needs of a Kafka cluster, as protocols: aiokafka and the in-memory twin both fulfil them.
+"""What headrace needs of a Kafka cluster, as protocols, records and errors.
 
-Everything above this package is written against these names, so a test runs a whole service over the twin.
-Errors are those of :mod:`headrace.kafka.errors`, whatever the backend raises.
+aiokafka and the in-memory twin both fulfil the protocols and raise these errors alone, so everything above this package
+runs over either of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,78 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import msgspec
+
+
+class KafkaError(Exception):
+    """Base of all; ``retriable`` says whether the same call may succeed later."""
+
+    retriable = False
+
+
+class BrokerUnavailableError(KafkaError):
+    """No broker answers, or it answered that it can't just now (no leader, not enough replicas, time-out)."""
+
+    retriable = True
+
+
+class RebalancedError(KafkaError):
+    """The call named a partition that this member no longer owns, or its group generation is over."""
+
+    retriable = True
+
+
+class OffsetOutOfRangeError(KafkaError):
+    """A fetch position outside the log. ``positions`` maps (topic, partition) to the position asked for."""
+
+    def __init__(self, positions: dict[tuple[str, int], int]) -> None:
+        self.positions = positions
+        super().__init__(
+            ", ".join(
+                f"{topic}[{partition}] has no offset {offset}" for (topic, partition), offset in positions.items()
+            )
+        )
+
+
+class UnknownTopicError(KafkaError):
+    """The cluster has no such topic or partition."""
+
+
+class TopicExistsError(KafkaError):
+    """The topic to create is there already."""
+
+
+class RecordTooLargeError(KafkaError):
+    """A record exceeds what the client or the topic takes. ``index`` is its place among the records given."""
+
+    def __init__(self, message: str, index: int = 0) -> None:
+        self.index = index
+        super().__init__(message)
+
+
+class ProducerDeadError(KafkaError):
+    """The producer can't be used again (fenced, out of sequence, closed): make a new one and resume from the log."""
+
+
+class ConsumerDeadError(KafkaError):
+    """The consumer can't be used again: it was stopped."""
+
+
+class NotAuthorizedError(KafkaError):
+    """The cluster refuses this to the user that we are."""
+
+
+class NotTrustedError(KafkaError):
+    """TLS came to nothing: one side does not accept the other's certificate."""
+
+
+class UnsupportedError(KafkaError):
+    """The broker does not offer this (the embedded one refuses some admin calls)."""
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether trying again may mend ``error``; a dead producer is made anew by whoever tries again."""
+    return error.retriable or isinstance(error, ProducerDeadError)
+
 
 # Kafka allows a header without a value, and aiokafka hands it over as None.
 Headers = Sequence[tuple[str, bytes | None]]

@@ -17,8 +17,14 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from headrace.core.resume import Answered
 from headrace.core.starts import Start
-from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
-from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    Cluster,
+    Consumer,
+    Record,
+    TopicPartition,
+    UnknownTopicError,
+)
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type

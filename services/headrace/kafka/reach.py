@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.core.clock import Clock
 from headrace.core.reminder import Reminder
-from headrace.kafka.errors import KafkaError, UnknownTopicError
-from headrace.kafka.interface import Cluster, Consumer
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
 from headrace.process.logs import event
 
 EVERY_S = 1.0

@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.reminder import Reminder
-from headrace.kafka.errors import KafkaError, passes
-from headrace.kafka.interface import Appended, Cluster, Consumer, Outgoing
+from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, passes
 from headrace.process.logs import event
 
 RETRY_S = 1.0

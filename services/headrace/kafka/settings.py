@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from headrace.core.errors import UserError
-from headrace.core.fields import LARGEST, Addresses, Line, Name, Place, Section
-from headrace.core.secret import Secret
+from headrace.core.fields import LARGEST, Addresses, Line, Name, Place, Secret, Section
 
 Positive = Annotated[int, Meta(gt=0, le=LARGEST)]
 
@@ -162,7 +161,7 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 def _tokens(settings: KafkaSettings) -> Any:
     # aiokafka loads when a client is made, not with the settings.
-    from headrace.kafka.aio.tokens import Tokens, file_tokens, provided_tokens  # noqa: PLC0415
+    from headrace.kafka.aio.connection import Tokens, file_tokens, provided_tokens  # noqa: PLC0415
 
     if settings.sasl_oauth_token_file is not None:
         return Tokens(file_tokens(settings.sasl_oauth_token_file))

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from headrace.kafka.errors import TopicExistsError
-from headrace.kafka.interface import Admin, TopicSpec, TopicState
+from headrace.kafka.interface import Admin, TopicExistsError, TopicSpec, TopicState
 from headrace_schemas.topics import DEAD_LETTERS, MIN_INSYNC_REPLICAS, REPLICATION, REQUESTS, RESULTS, Topic
 
 

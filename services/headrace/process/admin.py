@@ -1,4 +1,4 @@
-"""The admin port: /healthz, /readyz and /metrics over HTTP/1.1, on the worker's own event loop.
+"""The admin port: /healthz, /readyz and /metrics over HTTP/1.1, on the process's own event loop.
 
 It shares the loop on purpose: a loop that hangs sends no heartbeats either, and then /healthz must not answer.
 """
@@ -12,12 +12,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace.core.printable import printable
 from headrace.process.logs import event
 from headrace.process.ports import LARGEST, PortError, why_not
+
+
+class BrokerGauge:
+    """Whether Kafka answers, as it is when somebody asks for it: of a worker, a trainer, a machine that helps one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._gauge = Gauge(
+            "headrace_broker_connected",
+            "1 while Kafka answers, 0 when it has not for three seconds.",
+            registry=registry,
+        )
+
+    def follow(self, connected: Callable[[], bool]) -> None:
+        self._gauge.set_function(connected)
+
 
 Check = Callable[[], str | None]
 """None when all is well, else what is not, for the person who reads the answer."""

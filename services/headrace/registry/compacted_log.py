@@ -7,8 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
-from headrace.kafka.interface import Appended, Cluster, Outgoing, Record, TopicPartition
+from headrace.kafka.interface import (
+    Appended,
+    BrokerUnavailableError,
+    Cluster,
+    Outgoing,
+    Record,
+    TopicPartition,
+    UnknownTopicError,
+)
 from headrace.kafka.range_reader import ASKED_EVERY, EMPTY_FETCHES, FETCH_S
 from headrace.process.logs import event
 from headrace_schemas.errors import WireError

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow, check_profile, tenths
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
-from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.kafka.retry import RETRY_S, started
 from headrace.process.logs import event
 from headrace.trainer.metrics import TrainerMetrics

@@ -12,8 +12,7 @@ from collections.abc import Collection
 
 from headrace.core.clock import Clock
 from headrace.core.reminder import Reminder
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Cluster, TopicPartition
+from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S
 from headrace.process.logs import event
 

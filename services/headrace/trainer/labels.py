@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from headrace.core.clock import Clock
 from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.errors import KafkaError, UnknownTopicError
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.interface import Consumer, KafkaError, Record, TopicPartition, UnknownTopicError
 from headrace.learning.data.known_labels import KnownLabels
 from headrace.process.logs import event
 from headrace.registry.compacted_log import BatchSender

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from headrace.core.drift import Drift
-from headrace.process.metrics import BrokerGauge
+from headrace.process.admin import BrokerGauge
 from headrace_schemas.records import Training, TrainingState
 
 

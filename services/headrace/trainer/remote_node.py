@@ -10,14 +10,13 @@ import asyncio
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Cluster
+from headrace.kafka.interface import Cluster, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import patiently
 from headrace.learning.distributed.job import Job
 from headrace.model.errors import ArtifactError
+from headrace.process.admin import BrokerGauge
 from headrace.process.logs import event
-from headrace.process.metrics import BrokerGauge
 from headrace.registry.models_log import ModelsLog
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.training_run import Launch, Offload

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from headrace.core.fields import LARGEST, LONGEST_S, Address, Host, Line, Name, Place, Section
-from headrace.core.secret import Secret
+from headrace.core.fields import LARGEST, LONGEST_S, Address, Host, Line, Name, Place, Secret, Section
 from headrace.core.training_rules import Limits
 
 SHORTEST_SPLIT_KEY = 16

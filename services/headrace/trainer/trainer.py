@@ -13,8 +13,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicError
-from headrace.kafka.interface import Cluster, Consumer
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import PatientSender, started
 from headrace.learning.data.known_labels import KnownLabels

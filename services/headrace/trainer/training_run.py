@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, frames_of, words_of
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 from headrace.kafka.retry import patiently
 from headrace.learning.distributed.job import Job, Outcome
 from headrace.model.artifact import load

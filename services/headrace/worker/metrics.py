@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from headrace.core.clock import believable
 from headrace.core.drift import Drift
-from headrace.process.metrics import BrokerGauge
+from headrace.process.admin import BrokerGauge
 
 # From a batch of one on a warm cache to a produce that times out.
 STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from headrace.core.clock import Clock, believable
 from headrace.core.errors import UserError
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.interface import Consumer, KafkaError, TopicPartition
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Partition

@@ -17,8 +17,7 @@ from headrace.core.batching import ServiceTime
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Cluster
+from headrace.kafka.interface import Cluster, KafkaError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.process.logs import event
 from headrace.registry.models_log import ModelsLog

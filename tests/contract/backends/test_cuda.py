@@ -49,7 +49,7 @@ def test_calls_from_several_threads_do_not_meet() -> None:
 
 def test_a_slice_ends_where_its_room_does() -> None:
     from headrace.model import characters
-    from headrace.model.backends.cuda_tables import fill_rows
+    from headrace.model.backends.cuda import fill_rows
     from headrace.model.hashing import join_texts
     from headrace.model.lookup import build_lookup
 

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, TopicExistsError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    Outgoing,
+    TopicExistsError,
+    TopicPartition,
+    TopicSpec,
+)
 
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "604800000"}
 

@@ -5,8 +5,7 @@ import contextlib
 
 import pytest
 
-from headrace.kafka.errors import KafkaError, RebalancedError, UnknownTopicError
-from headrace.kafka.interface import Committed, Outgoing, TopicPartition
+from headrace.kafka.interface import Committed, KafkaError, Outgoing, RebalancedError, TopicPartition, UnknownTopicError
 from tests.contract.kafka.helpers import LIMIT_S, Member, join, read
 from tests.support.waiting import until, within
 

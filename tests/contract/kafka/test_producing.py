@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from headrace.kafka.errors import ProducerDeadError, RecordTooLargeError, UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.interface import Outgoing, ProducerDeadError, RecordTooLargeError, TopicPartition, UnknownTopicError
 from headrace.kafka.partitioner import partition_of_key
 from tests.contract.kafka.helpers import read_from
 

@@ -4,14 +4,15 @@ import asyncio
 
 import pytest
 
-from headrace.kafka.errors import (
+from headrace.kafka.interface import (
     ConsumerDeadError,
     KafkaError,
     OffsetOutOfRangeError,
+    Outgoing,
     RebalancedError,
+    TopicPartition,
     UnknownTopicError,
 )
-from headrace.kafka.interface import Outgoing, TopicPartition
 from tests.contract.kafka.helpers import read, read_from
 from tests.support.waiting import within
 

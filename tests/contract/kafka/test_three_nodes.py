@@ -8,8 +8,7 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers.apache import apache_broker
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from tests.contract.kafka.helpers import read_from
 from tests.support.waiting import within

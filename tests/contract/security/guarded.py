@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.kafka.acls import Right
 from headrace.kafka.settings import KafkaSettings, client_options
 from headrace.process.ports import free_ports

@@ -22,8 +22,7 @@ from headrace.config import Settings, TopicsSettings
 from headrace.core.clock import SystemClock
 from headrace.kafka.acls import Names, Right, Role, rights_of
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.errors import KafkaError, NotAuthorizedError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import KafkaError, NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings, client_options
 from headrace.model.signing import signer
 from headrace.trainer.gate.replay import replay

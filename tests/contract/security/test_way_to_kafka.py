@@ -5,11 +5,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.kafka.acls import Right
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    KafkaError,
+    NotAuthorizedError,
+    NotTrustedError,
+    Outgoing,
+    TopicPartition,
+    TopicSpec,
+)
 from tests.contract.security.guarded import allow, unsecured_token
 from tests.support.waiting import within
 

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from headrace import cli
 from headrace.commands.common import settings_from
 from headrace.core.errors import UserError, one_of_all
-from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
+from headrace.kafka.interface import BrokerUnavailableError, UnknownTopicError
 from headrace.lazy_commands import Mounted, mount
 from tests.support.sources import parsed
 

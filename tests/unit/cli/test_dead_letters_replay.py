@@ -11,8 +11,7 @@ from headrace.commands import dead_letters
 from headrace.commands.dead_letters import TargetError, targets_of
 from headrace.config import Settings
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
-from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import FetchedRecord, NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.security.encryption import PrivateKey, make_key, read_key

@@ -15,8 +15,7 @@ from headrace.commands import labels as commands
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.files.output import OutputError
-from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.learning.data.files import read_rows

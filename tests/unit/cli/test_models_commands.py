@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from headrace.core.errors import UserError
-from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.interface import NotAuthorizedError, Outgoing
 from headrace.kafka.memory.producer import MemoryProducer
 from headrace.model.artifact import ArtifactError
 from headrace.registry.aliases import NoPreviousVersionError

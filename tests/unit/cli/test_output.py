@@ -13,7 +13,7 @@ from headrace.commands.common import say
 from headrace.commands.output import Terminal
 from headrace.core.errors import UserError
 from headrace.core.printable import printable
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 
 SHAPELESS = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp", "Cs"}]
 HOSTILE = ("a\x1b[2Jb", "a\x9b31mb", "a\u202eb", "a\u2066b", "a\u2028b", "[red]b[/red]", "[/b]", "[link=x:y]b[/link]")

@@ -22,8 +22,7 @@ from headrace.client import Client
 from headrace.commands import labels, publish, sending
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError, with_notes
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing, Record, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, Record, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas import decode_label, decode_request
 

@@ -19,8 +19,14 @@ from headrace.client import (
     connect,
     prepare,
 )
-from headrace.kafka.errors import BrokerUnavailableError, ConsumerDeadError, ProducerDeadError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    ConsumerDeadError,
+    Outgoing,
+    ProducerDeadError,
+    TopicPartition,
+    TopicSpec,
+)
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.partitioner import partition_of_key
 from headrace_schemas.codec import decode_request

@@ -10,8 +10,7 @@ import pytest
 from headrace.client.comparison import Side, compare_logs
 from headrace.client.texts import read_texts
 from headrace.core.agreement import Agreement
-from headrace.kafka.errors import BrokerUnavailableError, UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.paths import RequestShape, compile_shape

@@ -5,8 +5,7 @@ import pytest
 
 from headrace.client.dead_letters import Found, read_dead_letters, read_replayed, replay
 from headrace.client.publishing import Publisher
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.headers import read_attempt

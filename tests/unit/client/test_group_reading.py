@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.client import Client
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.interface import KafkaError, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
 from tests.support.broken_group_readers import BROKEN

@@ -11,8 +11,7 @@ from headrace.client import AnswerLogError, AnswerReader, Place, decode_position
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
 from headrace.core.starts import StartError
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
 from tests.support.turned_loop import TurnedClock, run_turned

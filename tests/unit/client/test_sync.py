@@ -20,8 +20,7 @@ from headrace.client import (
     connect_sync,
 )
 from headrace.core.clock import SystemClock
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.records import Status
 from tests.support.answer_log import AnswerWriter

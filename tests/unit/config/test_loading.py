@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.config import Settings, SettingsError, load_settings
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 
 
 def written(folder: Path, source: str) -> Path:

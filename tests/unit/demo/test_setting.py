@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.config import Settings, load_settings
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.demo.learning.service import learning_settings
 from headrace.demo.setting import as_sets, child_environment, demo_settings, prefix_for
 from headrace.kafka.brokers.embedded import embedded_settings

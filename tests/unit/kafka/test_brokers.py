@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from headrace.kafka.brokers.apache import apache_broker, cluster_id, node_settings
-from headrace.kafka.brokers.maven import KAFKA_VERSION, cache_directory, java_binary, java_major, kafka_jars
+from headrace.kafka.brokers.apache import (
+    KAFKA_VERSION,
+    apache_broker,
+    cache_directory,
+    cluster_id,
+    java_binary,
+    java_major,
+    kafka_jars,
+    node_settings,
+)
 from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, wait_until_ready
 from headrace.security.private_folder import NoFolderError
 

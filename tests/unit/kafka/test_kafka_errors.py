@@ -4,7 +4,7 @@ import pytest
 from aiokafka import TopicPartition, errors
 
 from headrace.kafka.aio.errors import translating
-from headrace.kafka.errors import (
+from headrace.kafka.interface import (
     BrokerUnavailableError,
     ConsumerDeadError,
     KafkaError,

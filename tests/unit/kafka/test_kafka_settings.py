@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from headrace.core.errors import UserError
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.kafka.settings import KafkaSettings, client_options
 
 
@@ -64,7 +64,7 @@ def test_a_password_does_not_show_in_the_settings():
     [
         ("no_such_module:token", "No module named"),
         ("headrace.kafka.settings:no_such_function", "no_such_function"),
-        ("headrace.kafka.aio.connecting:LOOK_LIMIT_S", "is no function"),
+        ("headrace.kafka.aio.connection:LOOK_LIMIT_S", "is no function"),
         ("token", "package.module:function"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.errors import OffsetOutOfRangeError
+from headrace.kafka.interface import OffsetOutOfRangeError
 from headrace.kafka.memory import MemoryCluster
 from tests.support.twin import P0, produce, simulated
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.kafka.errors import BrokerUnavailableError, RebalancedError
-from headrace.kafka.interface import Consumer, Outgoing, TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, Consumer, Outgoing, RebalancedError, TopicPartition
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.group import assign_round_robin
 from tests.support.twin import P0, Seeker, join, produce, simulated

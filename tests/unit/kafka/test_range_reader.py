@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Record, TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, Record, TopicPartition
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.kafka.range_reader import read_ranges

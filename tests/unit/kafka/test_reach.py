@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.kafka.aio.pacing import LONGEST_S, Pace, pace
-from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
+from headrace.kafka.aio.connection import LONGEST_S, Pace, pace
+from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.reach import Reach
 from tests.support.turned_loop import TurnedClock, run_turned

@@ -7,7 +7,7 @@ import itertools
 import msgspec
 import pytest
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.files.errors import DatasetError
 from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Splits, Splitting
 from headrace.learning.data.text_keys import text_keys

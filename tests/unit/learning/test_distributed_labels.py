@@ -2,8 +2,7 @@ import msgspec
 import pytest
 
 from headrace.files.errors import DatasetError
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition
 from headrace.learning.distributed.job import TopicSource
 from headrace.learning.distributed.labels import UNKNOWN_LABEL, read_partitions
 from headrace_schemas.codec import encode_label

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.core.fields import Secret
 from headrace.core.label_names import label_name
-from headrace.core.secret import Secret
 from headrace.files.errors import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Moved, Part, Split, Splitting, split

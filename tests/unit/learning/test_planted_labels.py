@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
+from headrace.core.fields import Secret
 from headrace.core.gate import Comparison, Evidence, Judgement, Limits, Rival, judge
-from headrace.core.secret import Secret
 from headrace.learning.bootstrap import by_chance, compare_paired
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part, Splitting

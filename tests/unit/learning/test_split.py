@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.files.errors import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import PARTS, UNKEYED, Moved, Part, Splits, Splitting, place, split

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.registry.models_log import ModelsLog
 from tests.support.turned_loop import TurnedClock, run_turned

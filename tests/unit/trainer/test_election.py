@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing
 from headrace.kafka.retry import PatientSender
 from headrace.trainer.election import NotLeadingError
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from headrace.core.gate import LEAST_ACROSS_SPLITS
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.bootstrap import compare_paired
 from headrace.learning.distributed.job import Compared, Judged, Outcome

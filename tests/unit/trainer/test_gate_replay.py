@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.gate import ClassChange, Replayed
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.trainer.gate.replay import CHUNK, Answer, replay, tails
 from headrace_schemas.codec import encode_request

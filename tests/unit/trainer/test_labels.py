@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.kafka.dead_letters import DeadLetterSettings, keeping
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, TopicPartition
 from headrace.learning.distributed.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange

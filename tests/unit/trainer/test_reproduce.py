@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.kafka.interface import TopicPartition
 from headrace.learning.data.split import UNKEYED, Splits, Splitting
 from headrace.learning.distributed.collectives import Alone

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from headrace.kafka.errors import BrokerUnavailableError, ProducerDeadError
+from headrace.kafka.interface import BrokerUnavailableError, ProducerDeadError
 from headrace.trainer.election import Election
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.training_world import TrainingWorld

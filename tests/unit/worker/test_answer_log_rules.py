@@ -9,8 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.core.answer_log import PartitionReader
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, TopicPartition, TopicSpec
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.resume import RefusedError
 from headrace.worker.worker import WorkerTopics

@@ -6,8 +6,13 @@ import asyncio
 
 import pytest
 
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, ProducerDeadError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    KafkaError,
+    NotAuthorizedError,
+    ProducerDeadError,
+    TopicPartition,
+)
 from headrace.kafka.memory.producer import MemoryProducer
 from headrace.worker.stages.publish import LONGEST_RETRY_S
 from tests.support.simulation import TOPICS

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, TopicPartition
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from tests.support.turned_loop import TurnedClock, run_turned

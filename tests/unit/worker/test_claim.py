@@ -7,8 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import Outgoing, TopicPartition
+from headrace.kafka.interface import Outgoing, TopicPartition, UnknownTopicError
 from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace.registry.workers_log import WorkersLog, WorkersWriter, copy_older_claims
 from headrace.worker.partitions.resume import RefusedError

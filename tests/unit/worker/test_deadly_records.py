@@ -7,8 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from headrace.kafka.errors import BrokerUnavailableError
-from headrace.kafka.interface import Outgoing
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing
 from headrace_schemas.codec import encode_workers_record
 from headrace_schemas.records import Attempt, Status
 from headrace_schemas.topics import workers_key

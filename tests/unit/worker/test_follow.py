@@ -11,8 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.core.errors import UserError
-from headrace.kafka.errors import NotAuthorizedError
-from headrace.kafka.interface import TopicSpec
+from headrace.kafka.interface import NotAuthorizedError, TopicSpec
 from headrace.registry.versions import SeveralVersionsError
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model

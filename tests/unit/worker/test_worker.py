@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headrace.kafka.errors import BrokerUnavailableError, NotAuthorizedError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, TopicPartition
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model

@@ -1,6 +1,5 @@
 """A real Kafka cluster, reached by aiokafka."""
 
-from headrace.kafka.aio.chatter import calmed
-from headrace.kafka.aio.cluster import AioKafkaCluster
+from headrace.kafka.aio.cluster import AioKafkaCluster, calmed
 
 __all__ = ["AioKafkaCluster", "calmed"]

@@ -29,11 +29,15 @@ from aiokafka.errors import OffsetOutOfRangeError as OffsetOutOfRange
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from headrace.kafka.aio.connecting import connect_limit_s, connecting
+from headrace.kafka.aio.connection import connect_limit_s, connecting, pace
 from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.aio.pacing import pace
-from headrace.kafka.errors import BrokerUnavailableError, OffsetOutOfRangeError
-from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    OffsetOutOfRangeError,
+    TopicPartition,
+    TopicSpec,
+    TopicState,
+)
 from headrace.kafka.settings import KafkaSettings, client_options
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from aiokafka import errors as theirs
 
-from headrace.kafka.errors import (
+from headrace.kafka.interface import (
     BrokerUnavailableError,
     ConsumerDeadError,
     KafkaError,

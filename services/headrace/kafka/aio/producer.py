@@ -19,18 +19,19 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 
 from headrace.core.errors import raise_failed
 from headrace.kafka.aio.admin import partitions_of
-from headrace.kafka.aio.connecting import connect_limit_s, connecting
+from headrace.kafka.aio.connection import connect_limit_s, connecting, pace
 from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.aio.pacing import pace
-from headrace.kafka.errors import (
+from headrace.kafka.interface import (
+    Appended,
     BrokerUnavailableError,
     NotAuthorizedError,
+    Outgoing,
     ProducerDeadError,
     RecordTooLargeError,
+    TopicPartition,
     UnknownTopicError,
     UnsupportedError,
 )
-from headrace.kafka.interface import Appended, Outgoing, TopicPartition
 from headrace.kafka.partitioner import partition_of_key
 from headrace.kafka.settings import KafkaSettings, client_options
 

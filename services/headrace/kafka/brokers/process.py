@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headrace.core.errors import UserError
 from headrace.kafka.aio.admin import AioAdmin
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.child_process import ending_with_parent
 from headrace.process.ports import check_free, free_ports

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError, TopicExistsError
-from headrace.kafka.interface import TopicPartition, TopicSpec, TopicState
+from headrace.kafka.interface import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicExistsError,
+    TopicPartition,
+    TopicSpec,
+    TopicState,
+)
 
 if TYPE_CHECKING:
     from headrace.kafka.memory.node import MemoryNode

@@ -18,8 +18,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.kafka.errors import UnknownTopicError
-from headrace.kafka.interface import TopicPartition, TopicSpec
+from headrace.kafka.interface import TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory.admin import MemoryAdmin
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.kafka.memory.group import MemoryGroup

@@ -14,14 +14,17 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.core.lease import lease_of
-from headrace.kafka.errors import (
+from headrace.kafka.interface import (
     BrokerUnavailableError,
+    Committed,
     ConsumerDeadError,
+    FetchedRecord,
     KafkaError,
     OffsetOutOfRangeError,
     RebalancedError,
+    RebalanceListener,
+    TopicPartition,
 )
-from headrace.kafka.interface import Committed, FetchedRecord, RebalanceListener, TopicPartition
 from headrace.kafka.memory.group import FencedError, Member, MemoryGroup
 from headrace.kafka.memory.log import PartitionLog
 from headrace.kafka.static_membership import Takeovers, static_id_given_up

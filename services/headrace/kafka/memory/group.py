@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from headrace.core.clock import Clock
-from headrace.kafka.errors import RebalancedError
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import RebalancedError, TopicPartition
 
 Partitions = frozenset[TopicPartition]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from headrace.kafka.errors import RecordTooLargeError
-from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import FetchedRecord, Outgoing, RecordTooLargeError, TopicPartition, TopicSpec
 
 # Kafka's own defaults, reported by describe_topics for topics that do not say otherwise.
 DEFAULT_CONFIG = {

@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headrace.kafka.errors import ProducerDeadError
-from headrace.kafka.interface import Appended, Outgoing, TopicPartition
+from headrace.kafka.interface import Appended, Outgoing, ProducerDeadError, TopicPartition
 from headrace.kafka.partitioner import partition_of_key
 
 if TYPE_CHECKING:

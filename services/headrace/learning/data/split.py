@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.secret import Secret
+from headrace.core.fields import Secret
 from headrace.files.errors import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.text_keys import HASHINGS, text_keys

@@ -11,8 +11,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
 from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
 from headrace.core.label_names import label_name
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Cluster
+from headrace.kafka.interface import Cluster, KafkaError
 from headrace.learning.bootstrap import by_chance, compare_paired
 from headrace.learning.data.split import is_unkeyed
 from headrace.learning.distributed.job import Compared, Judged, Outcome

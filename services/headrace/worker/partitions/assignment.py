@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from headrace.kafka.errors import KafkaError
-from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.kafka.interface import Consumer, KafkaError, TopicPartition
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.partition import Partition

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.core.batching import ClockAlarm, Closed, ServiceTime, cut, next_first
 from headrace.core.clock import Clock
-from headrace.kafka.errors import KafkaError, passes
+from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment

@@ -9,8 +9,7 @@ from collections.abc import Collection
 
 from headrace.core.clock import Clock
 from headrace.core.resume import text_of, to_commit
-from headrace.kafka.errors import KafkaError, RebalancedError
-from headrace.kafka.interface import Consumer
+from headrace.kafka.interface import Consumer, KafkaError, RebalancedError
 from headrace.process.logs import Recurring
 from headrace.registry.workers_log import WorkersWriter
 from headrace.worker.metrics import WorkerMetrics

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 from headrace.core.clock import Clock, Reminder, believable, kind_of
 from headrace.core.resume import settled
-from headrace.kafka.errors import KafkaError, OffsetOutOfRangeError
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.interface import Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment

@@ -13,8 +13,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.core.clock import Clock
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError, ProducerDeadError, passes
-from headrace.kafka.interface import Appended, Outgoing, Producer
+from headrace.kafka.interface import (
+    Appended,
+    BrokerUnavailableError,
+    KafkaError,
+    Outgoing,
+    Producer,
+    ProducerDeadError,
+    passes,
+)
 from headrace.process.logs import event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment

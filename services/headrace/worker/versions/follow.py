@@ -15,7 +15,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
 from headrace.core.reminders import Reminder
-from headrace.kafka.errors import KafkaError
+from headrace.kafka.interface import KafkaError
 from headrace.process.logs import Recurring, event
 from headrace.registry.models_log import ModelsLog
 from headrace.registry.versions import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named

@@ -1,25 +1,138 @@
-"""Why a cluster can't be reached, in words that name the setting to mend.
+"""Connecting to Kafka with aiokafka: tokens, the pace of metadata requests, and why a connection failed.
 
 aiokafka says of every failure only that it was "unable to bootstrap". So when it did, one more connection is made to
-each address, and what that raises is explained.
+each address, and its error is explained in words that name the setting to mend.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
+from aiokafka import conn as their_connections
 from aiokafka import errors as theirs
-from aiokafka.client import collect_hosts
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient, collect_hosts
 from aiokafka.conn import create_conn
+from aiokafka.errors import SaslAuthenticationFailed
 from aiokafka.protocol.metadata import MetadataRequest
 
+from headrace.core.errors import UserError
 from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.aio.tokens import NoTokenError
-from headrace.kafka.errors import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
+from headrace.kafka.interface import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
 from headrace.kafka.settings import KafkaSettings, client_options
+
+FIRST_S, LONGEST_S = 0.05, 1.0
+
+
+class Pace:
+    """How long to wait before metadata is asked for again, doubled for each time in a row that it was in vain."""
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0
+
+    def came(self, *, whole: bool) -> None:
+        """Metadata came, ``whole`` when each topic asked for is there and each of its partitions has a leader."""
+        self.wait_s = 0.0 if whole else min(LONGEST_S, max(FIRST_S, 2 * self.wait_s))
+
+
+def pace(client: AIOKafkaClient) -> None:
+    """Make ``client`` wait before it asks again for what it has just asked for in vain."""
+    update: Any = client._metadata_update  # noqa: SLF001 - aiokafka offers no other way
+    paced = Pace()
+
+    async def update_in_time(cluster: Any, topics: Any) -> bool:
+        await asyncio.sleep(paced.wait_s)
+        updated = bool(await update(cluster, topics))
+        paced.came(whole=updated and all(_led(cluster, topic) for topic in topics or ()))
+        return updated
+
+    client._metadata_update = update_in_time  # noqa: SLF001
+
+
+def _led(cluster: Any, topic: str) -> bool:
+    """Whether ``topic`` is there and each of its partitions has a leader."""
+    partitions = cluster.partitions_for_topic(topic)
+    return bool(partitions) and partitions == cluster.available_partitions_for_topic(topic)
+
+
+SETTING = "kafka.sasl_oauth_token_provider"
+
+
+class NoTokenError(ConnectionError):
+    """There is no token to connect with. An OSError, so that aiokafka takes it as a connection that failed."""
+
+
+class _Answered(their_connections.OAuthAuthenticator):  # type: ignore[misc]  # aiokafka has no types
+    """Reads the broker's answer to a token: by RFC 7628 it is empty, or says in JSON why the token is refused.
+
+    aiokafka takes any answer for a yes, and what comes to its next request for a cluster without brokers.
+    """
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        if payload:
+            raise SaslAuthenticationFailed(f"the token is refused: {payload.decode(errors='replace')}")
+        step: tuple[bytes, bool] | None = await super().step(payload)
+        return step
+
+
+their_connections.OAuthAuthenticator = _Answered
+
+
+class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
+    """Asks ``get`` for a token at each connection, on a thread: it may read a file or go over the network."""
+
+    def __init__(self, get: Callable[[], str]) -> None:
+        self._get = get
+
+    async def token(self) -> str:
+        """Raises NoTokenError when there is none."""
+        return await asyncio.to_thread(self._get)
+
+
+def file_tokens(path: str) -> Callable[[], str]:
+    """Return what reads the token in ``path``. It is read each time, since what mounts such files renews them."""
+
+    def get() -> str:
+        try:
+            token = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise NoTokenError(f"kafka.sasl_oauth_token_file {path} can't be read: {error}.") from error
+        if not token:
+            raise NoTokenError(f"kafka.sasl_oauth_token_file {path} is empty; it has to hold a token.")
+        return token
+
+    return get
+
+
+def provided_tokens(name: str) -> Callable[[], str]:
+    """Return what calls the function named as ``package.module:function``. Raises UserError when there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{SETTING} is {name}, which can't be imported: {error}. Give it as package.module:function."
+        ) from error
+    if not callable(function):
+        raise UserError(f"{SETTING} is {name}, which is no function.")
+
+    def get() -> str:
+        try:
+            token = function()
+        except Exception as error:
+            raise NoTokenError(f"{SETTING} {name} gave no token: {error!r}.") from error
+        if not isinstance(token, str) or not token:
+            raise NoTokenError(f"{SETTING} {name} gave {type(token).__name__} where a token as str is needed.")
+        return token
+
+    return get
+
 
 LOOK_LIMIT_S = 5.0
 
