@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.demo.texts import read_bbc_news
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.compress.plan import Budget
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import Split, split

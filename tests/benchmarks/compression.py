@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.compress.curve import Curve, draw, figures
 from headrace.learning.compress.plan import Budget
 from headrace.learning.data.files import Rows

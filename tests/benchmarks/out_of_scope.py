@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.calibration import calibration_error
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import split

@@ -11,7 +11,7 @@ Without an event loop:
 ...     print(client.classify("Rates rise again").label)
 """
 
-from headrace.client.connecting import connect, connect_sync
+from headrace.client.connecting import connect
 from headrace.client.connection import Client
 from headrace.client.errors import (
     AnswerLogError,
@@ -25,7 +25,7 @@ from headrace.client.errors import (
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
-from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader
+from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader, connect_sync
 from headrace.core.answer_log import Place, decode_positions, encode_positions
 from headrace.core.starts import StartError
 from headrace.kafka.interface import KafkaError, Outgoing

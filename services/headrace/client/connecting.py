@@ -9,7 +9,6 @@ from pathlib import Path
 from headrace.client.arguments import check_instance, fitting
 from headrace.client.connection import Client
 from headrace.client.errors import ArgumentError
-from headrace.client.sync import SyncClient
 from headrace.core.fields import Addresses, Topic
 from headrace.core.fields import Place as PathText
 from headrace.core.printable import given_as
@@ -49,30 +48,6 @@ def connect(
     found, topics, read_shape = _found(bootstrap, config, kafka, requests, results)
     return Client(
         found, requests=topics[0], results=topics[1], max_batch=max_batch, shape=read_shape if shape is None else shape
-    )
-
-
-def connect_sync(
-    bootstrap: str | None = None,
-    *,
-    config: str | os.PathLike[str] | None = None,
-    kafka: KafkaSettings | None = None,
-    requests: str | None = None,
-    results: str | None = None,
-    max_batch: int = LARGEST_MAX_BATCH,
-    shape: RequestShape | None = None,
-) -> SyncClient:
-    """Return a connected client for programs without an event loop; the arguments are those of :func:`connect`.
-
-    Raises what :func:`connect` does, and a KafkaError when it can't connect.
-
-    >>> with headrace.connect_sync() as client:
-    ...     print(client.classify("Rates rise again").label)
-    """
-    return SyncClient(
-        connect(
-            bootstrap, config=config, kafka=kafka, requests=requests, results=results, max_batch=max_batch, shape=shape
-        )
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.learning.data.files import Rows
 from headrace.learning.data.text_keys import HASHINGS, NO_WORDS, text_keys

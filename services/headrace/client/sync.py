@@ -17,12 +17,16 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from headrace.client.arguments import check_instance, check_requests
+from headrace.client.connecting import connect
 from headrace.client.connection import COMMIT_S, Client, shared_start
 from headrace.client.errors import ClientClosedError, MisuseError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, batches, counted
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.answer_log import Place
+from headrace.core.resume import LARGEST_MAX_BATCH
+from headrace.kafka.settings import KafkaSettings
+from headrace_schemas.paths import RequestShape
 from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 
@@ -339,3 +343,27 @@ class SyncClient:
             # only the garbage collector comes to this, there is nothing to wait for.
             with suppress(ClientClosedError, MisuseError):
                 self._thread.call(context.__aexit__, None, None, None)
+
+
+def connect_sync(
+    bootstrap: str | None = None,
+    *,
+    config: str | os.PathLike[str] | None = None,
+    kafka: KafkaSettings | None = None,
+    requests: str | None = None,
+    results: str | None = None,
+    max_batch: int = LARGEST_MAX_BATCH,
+    shape: RequestShape | None = None,
+) -> SyncClient:
+    """Return a connected client for programs without an event loop; the arguments are those of :func:`connect`.
+
+    Raises what :func:`connect` does, and a KafkaError when it can't connect.
+
+    >>> with headrace.connect_sync() as client:
+    ...     print(client.classify("Rates rise again").label)
+    """
+    return SyncClient(
+        connect(
+            bootstrap, config=config, kafka=kafka, requests=requests, results=results, max_batch=max_batch, shape=shape
+        )
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from headrace.kafka.interface import Consumer, OffsetOutOfRangeError, TopicPartition
-from headrace.kafka.range_reader import CHUNK, read_ranges
+from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.paths import Decode

@@ -100,7 +100,7 @@ def file_records(
     from itertools import islice
 
     from headrace.client.labels import label_record, labelled
-    from headrace.files.errors import DatasetError
+    from headrace.files import DatasetError
     from headrace.files.table import read_file
     from headrace.learning.data.files import read_ids, read_rows
     from headrace.learning.data.validation import clean
@@ -132,7 +132,7 @@ def stream_records(rows: Iterator[Row], columns: Columns, largest: int, dropped:
     """
     from headrace.client.labels import Labelled, label_record, text_ids
     from headrace.core.label_names import label_name
-    from headrace.files.errors import DatasetError
+    from headrace.files import DatasetError
 
     empty = 0
     for row in rows:

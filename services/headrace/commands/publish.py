@@ -16,7 +16,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, client_of, remark, say
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
-from headrace.files.errors import DatasetError, InputError
+from headrace.files import DatasetError, InputError
 from headrace.files.table import Kind, Reading, Row, find_kind, kind_of, read_file, read_stream
 
 if TYPE_CHECKING:

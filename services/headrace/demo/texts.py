@@ -17,7 +17,7 @@ from random import Random
 
 import msgspec
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import split

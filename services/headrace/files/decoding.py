@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 
 MOST_CHARACTERS = 1 << 24
 """Of a line, and of a row: far above any text, and what a hostile file may take of the memory."""

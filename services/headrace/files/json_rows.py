@@ -9,7 +9,7 @@ from itertools import chain
 import msgspec
 
 from headrace.files.decoding import MOST_CHARACTERS, lines_of
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 
 _ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRUCTURE = re.compile(r'[{}"]')

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet
+from headrace.files import DatasetError
+from headrace.files.unpacking import FREE_BYTES, LARGEST_RATIO
 
-from headrace.files.errors import DatasetError
-
-_ROWS = 1000
-# A dictionary packs a text that is repeated a million times into a few bytes.
-_FREE_BYTES = 1 << 28
-_LARGEST_RATIO = 250
+_PARQUET_ROWS = 1000
 
 
 class Parquet:
@@ -33,11 +28,11 @@ class Parquet:
         grown = 0
         try:
             with self._file as file:
-                for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns.values())):
+                for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns.values())):
                     grown += batch.nbytes
-                    if grown > _FREE_BYTES and grown > _LARGEST_RATIO * packed_bytes:
+                    if grown > FREE_BYTES and grown > LARGEST_RATIO * packed_bytes:
                         raise DatasetError(
-                            f"{self._path}: grows to more than {_LARGEST_RATIO} times its size, as no texts do"
+                            f"{self._path}: grows to more than {LARGEST_RATIO} times its size, as no texts do"
                         )
                     values = [batch.column(name).to_pylist() for name in columns.values()]
                     for row in zip(*values, strict=True):

@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.files.decoding import Found, by_content, by_mark, checked_encoding, decoded, lines_of
 from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
-from headrace.files.errors import DatasetError, InputError
+from headrace.files import DatasetError, InputError
 from headrace.files.json_rows import json_rows
 from headrace.files.unpacking import Arriving, open_zip, pieces
 

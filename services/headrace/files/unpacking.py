@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 
 PIECE = 1 << 16
 

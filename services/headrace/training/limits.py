@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 import psutil
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, LOGITS_AT_ONCE
 

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.client import labels
 from headrace.client.labels import Labelled, ids_by_every_hashing, label_record, labelled, publish_labels, text_ids
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.files import Rows

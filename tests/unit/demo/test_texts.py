@@ -7,7 +7,7 @@ import pytest
 
 from headrace.demo import texts
 from headrace.demo.texts import endless_paragraphs, read_texts, write_rows
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import UNKEYED, Part
 from headrace.learning.data.text_keys import text_keys

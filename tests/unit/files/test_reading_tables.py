@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from headrace.files import unpacking
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.files.table import Kind, Reading, read_file, read_stream
 
 ROWS = [{"text": 'one, "two"; drei\nvier', "label": "a"}, {"text": "五六 é", "label": "b|c"}]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from headrace.core.fields import Secret
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Splits, Splitting
 from headrace.learning.data.text_keys import text_keys
 from headrace.learning.distributed.collectives import Alone

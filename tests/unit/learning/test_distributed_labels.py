@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition
 from headrace.learning.distributed.job import TopicSource
 from headrace.learning.distributed.labels import UNKNOWN_LABEL, read_partitions

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headrace.core.fields import Secret
 from headrace.core.label_names import label_name
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Moved, Part, Split, Splitting, split
 from headrace.learning.data.text_keys import text_keys

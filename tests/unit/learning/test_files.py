@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_ids, read_rows
 
 EXPECTED = Rows(('one, "two"', "drei\nvier", "五六"), ("a", "b", "3"))

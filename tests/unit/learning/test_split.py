@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.fields import Secret
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import PARTS, UNKEYED, Moved, Part, Splits, Splitting, place, split
 from headrace.learning.data.text_keys import text_keys

@@ -3,7 +3,7 @@ import random
 import msgspec
 import pytest
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.compress.plan import Budget
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Split, split

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.features import MOST_CELLS, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Splits

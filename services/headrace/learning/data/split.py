@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.fields import Secret
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.text_keys import HASHINGS, text_keys
 from headrace.learning.data.validation import Cleaned, number_labels

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.gate import HOLDOUT_TOPIC
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.learning.data.files import Rows, read_rows

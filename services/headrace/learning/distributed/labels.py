@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from headrace.core.label_names import label_name
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.learning.distributed.job import TopicSource

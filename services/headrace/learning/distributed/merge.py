@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.label_names import label_name
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import PARTS, Part, Split, Splitting, place
 from headrace.learning.data.text_keys import KEY_BYTES, key_halves, number_keys, text_keys

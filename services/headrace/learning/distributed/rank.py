@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
 from headrace.learning.compress.curve import draw

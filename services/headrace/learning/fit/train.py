@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headrace.files.errors import DatasetError
+from headrace.files import DatasetError
 from headrace.learning.calibration import threshold_for
 from headrace.learning.compress.curve import Curve, Point
 from headrace.learning.compress.plan import Budget
