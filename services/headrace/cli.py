@@ -22,11 +22,9 @@ COMMANDS = {
     "broker": Mounted("headrace.commands.broker:broker", "Start a Kafka broker on this machine."),
     "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
-    "evaluate": Mounted("headrace.commands.evaluate:evaluate", "Report a version on a file of labelled texts."),
-    "predict": Mounted("headrace.commands.predict:predict", "Label the texts of a file, without Kafka."),
-    "bench-backend": Mounted(
-        "headrace.commands.bench_backend:bench_backend", "Time a backend alone; suggest a batch bound."
-    ),
+    "evaluate": Mounted("headrace.commands.local:evaluate", "Report a version on a file of labelled texts."),
+    "predict": Mounted("headrace.commands.local:predict", "Label the texts of a file, without Kafka."),
+    "bench-backend": Mounted("headrace.commands.local:bench_backend", "Time a backend alone; suggest a batch bound."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
     "labels": Mounted("headrace.commands.labels:app", "Publish labelled texts to learn from; erase them."),
     "trainer": Mounted("headrace.commands.trainer:trainer", "Turn labels into versions: train, judge, publish."),

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace import cli
-from headrace.commands.models import topics
+from headrace.commands import common
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
@@ -33,7 +33,7 @@ class Site:
         self.cluster = MemoryCluster(SystemClock())
         for name in (MODELS, WORKERS):
             self.cluster.create_topic(TopicSpec(name=name, partitions=1))
-        monkeypatch.setattr(topics, "cluster_of", lambda settings: self.cluster)
+        monkeypatch.setattr(common, "cluster_of", lambda settings: self.cluster)
         monkeypatch.chdir(folder)
         # So what is published lies in the store already.
         monkeypatch.setenv("HEADRACE_TRAINER__STORE", str(folder))

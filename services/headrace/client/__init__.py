@@ -11,8 +11,7 @@ Without an event loop:
 ...     print(client.classify("Rates rise again").label)
 """
 
-from headrace.client.connecting import connect
-from headrace.client.connection import Client
+from headrace.client.connection import Client, connect
 from headrace.client.errors import (
     AnswerLogError,
     AnswersEndedError,

@@ -17,17 +17,16 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from headrace.client.arguments import check_instance, check_requests
-from headrace.client.connecting import connect
-from headrace.client.connection import COMMIT_S, Client, shared_start
+from headrace.client.connection import COMMIT_S, Client, connect, shared_start
 from headrace.client.errors import ClientClosedError, MisuseError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, batches, counted
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.answer_log import Place
 from headrace.core.resume import LARGEST_MAX_BATCH
+from headrace.kafka.interface import Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.paths import RequestShape
-from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 
 GRACE_S = 1.0

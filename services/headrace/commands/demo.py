@@ -59,7 +59,7 @@ def demo(
     import logging
     import sys
 
-    from headrace.demo.setting import Broker, Order
+    from headrace.demo.setup import Broker, Order
     from headrace.demo.texts import read_texts
     from headrace.files.table import Reading
     from headrace.process import lifecycle, logs
@@ -85,7 +85,7 @@ def demo(
         keep_in=keep_in,
     )
     if learning:
-        from headrace.demo.learning.story import tell
+        from headrace.demo.learning import tell
     else:
         from headrace.demo.story import tell
     code = lifecycle.run(functools.partial(_until_stopped, functools.partial(tell, order)), drain_s=STOP_LIMIT_S)
@@ -96,7 +96,7 @@ def demo(
 async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
-    from headrace.commands.output import Terminal
+    from headrace.commands.terminal import Terminal
     from headrace.core.clock import SystemClock
 
     # The demo's own lines have markup; what it shows of texts is escaped there.

@@ -280,7 +280,7 @@ def _seems(line: str, column: str) -> Lines | None:
 def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: str) -> None:
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from headrace.commands.output import Terminal
+    from headrace.commands.terminal import Terminal
 
     begun = time.monotonic()
     console = Terminal(stderr=True)

@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console, remark
-from headrace.commands.output import Form, form_of, row_writer
+from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
 from headrace.core.label_names import label_name
@@ -180,7 +180,7 @@ class _Texts:
         self._decode = decode
 
     async def read(self, answers: Sequence[Answer]) -> dict[tuple[int, int], str]:
-        from headrace.client.texts import read_texts
+        from headrace.client.reading import read_texts
 
         if self._consumer is None:
             return {}

@@ -251,7 +251,7 @@ class ClaimError(UserError):
 
 async def _claim(settings: Settings, results: str, max_batch: int | None) -> tuple[ResultsClaim, int]:
     """The claim on ``results`` and its largest batch, raised to ``max_batch``. Raises ClaimError and a KafkaError."""
-    from headrace.commands.models.topics import open_workers
+    from headrace.commands.common import open_workers
     from headrace.core.resume import LARGEST_MAX_BATCH
     from headrace_schemas.records import MaxBatch
 
@@ -277,7 +277,7 @@ async def _claim(settings: Settings, results: str, max_batch: int | None) -> tup
 
 
 async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
-    from headrace.commands.models.topics import open_workers
+    from headrace.commands.common import open_workers
     from headrace.registry.workers_log import copy_older_claims
 
     async with open_workers(settings) as (log, writer):

@@ -89,7 +89,7 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from headrace.commands.output import Terminal
+    from headrace.commands.terminal import Terminal
     from headrace.files.table import Reading, read_file
     from headrace.learning.compress.plan import Budget
     from headrace.learning.data.split import Splits
@@ -270,7 +270,7 @@ def _leave(progress: Progress, stage: TaskID) -> None:
 
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:
-    from headrace.commands.tables import report_tables, report_warnings
+    from headrace.commands.terminal import report_tables, report_warnings
     from headrace.learning.compress.curve import curve_table
     from headrace.learning.report import agreement
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from headrace.config.secret_files import SecretFileError, name_secrets, read_secret, refuse_argument
 from headrace.config.settings import Settings
 from headrace.config.sources import (
     Given,
+    SecretFileError,
     SettingsError,
     from_environment,
     from_file,
@@ -21,6 +21,9 @@ from headrace.config.sources import (
     from_sets,
     last_of_each,
     misspelt_in,
+    name_secrets,
+    read_secret,
+    refuse_argument,
     shown,
     to_type,
 )
@@ -52,7 +55,7 @@ def load_settings(
     """Load settings: defaults, then ``file``, ``environ``, a command's ``options`` and ``sets``; the last one counts.
 
     ``options`` maps an option's name to the key that it stands for and its value (None: not given). Secrets may be in
-    files (:mod:`headrace.config.secret_files`) and never in ``sets``.
+    files (:mod:`headrace.config.sources`) and never in ``sets``.
     Raises SettingsError with a line for every unknown key, wrong type and impossible combination.
     """
     types = {section.name: _field_types(section.type) for section in msgspec.structs.fields(Settings)}

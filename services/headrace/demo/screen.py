@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.core.clock import Clock
-from headrace.demo.ledger import Ledger
-from headrace.demo.stream import Snapshot
+from headrace.demo.stream import Ledger, Snapshot
 from headrace_schemas.records import Status
 
 MOST_LABELS = 12

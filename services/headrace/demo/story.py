@@ -13,12 +13,10 @@ from headrace import client
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo import screen, stream
-from headrace.demo.children import beside
-from headrace.demo.ledger import Ledger, Sent
-from headrace.demo.setting import Order, child_environment, create_topics, demo_settings, kafka_for, prefix_for
+from headrace.demo.processes import beside, keep, train_model, workers
+from headrace.demo.setup import Order, child_environment, create_topics, demo_settings, kafka_for, prefix_for
+from headrace.demo.stream import Ledger, Sent
 from headrace.demo.texts import endless_paragraphs
-from headrace.demo.training import keep, train_model
-from headrace.demo.workers import workers
 from headrace.security.private_folder import temporary_folder
 
 MEMBERS = 2

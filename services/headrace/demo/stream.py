@@ -1,16 +1,158 @@
-"""Publishing at a steady rate whatever the answers do, and reading them meanwhile."""
+"""The stream of texts: published at a steady rate whatever the answers do, and audited by a ledger.
+
+Its figures take constant memory: quantiles of latencies, and the rate of the last seconds.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Never
 
 import msgspec
 
-from headrace.client import AnswerReader, Client
+from headrace.client import Answer, AnswerReader, Client, Published
 from headrace.core.clock import Clock
-from headrace.demo.ledger import Ledger, Rate, Sent
+from headrace_schemas.records import Status
+
+_Place = tuple[int, int]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A text to publish. ``truth`` is its true label where accuracy is counted; ``due`` is when it was due to be
+    published, in seconds of the clock, where latency is.
+    """
+
+    text: str
+    truth: str | None = None
+    due: float | None = None
+
+
+Note = Callable[[Sent, Answer, float], None]
+"""Is told of a text, its answer, and when that was read, in seconds of the clock."""
+
+
+class Ledger:
+    """Matches answers with what was published, by partition, offset and CRC. One publish is under way at a time.
+
+    It does not trust the reader that drops repeats: an answer that no request waits for is counted as repeated.
+    ``note`` is told of each answer that matches.
+    """
+
+    def __init__(self, note: Note = lambda *_: None) -> None:
+        self._note = note
+        self.published = 0
+        self.answered = 0
+        self.right = 0
+        self.scored = 0
+        self.labels: Counter[str] = Counter()
+        self.statuses: Counter[Status] = Counter()
+        self.latencies = Latencies()
+        self._waiting: dict[_Place, tuple[Sent, int]] = {}
+        self._early: dict[_Place, tuple[Answer, float]] = {}
+        self._unasked = 0
+
+    @property
+    def waiting(self) -> int:
+        """Published and not answered so far; at the end of all: lost."""
+        return len(self._waiting)
+
+    @property
+    def repeated(self) -> int:
+        """Answers that no request waited for. It counts when no publish is under way."""
+        return self._unasked + len(self._early)
+
+    def acknowledge(self, sent: Sequence[Sent], places: Sequence[Published]) -> None:
+        """Note where the texts of one publish are, in the order given."""
+        for one, place in zip(sent, places, strict=True):
+            self.published += 1
+            self.scored += one.truth is not None
+            self._waiting[place.partition, place.offset] = (one, place.crc)
+            early = self._early.pop((place.partition, place.offset), None)
+            if early is not None:
+                self._match(*early)
+        # No publish is under way, so what is left over will find no request any more.
+        self._unasked += len(self._early)
+        self._early.clear()
+
+    def take(self, answer: Answer, now: float) -> None:
+        """Note an answer that the reader accepted at ``now``, in seconds of the clock."""
+        place = (answer.partition, answer.result.offset)
+        if place in self._waiting:
+            self._match(answer, now)
+        elif place in self._early:
+            self._unasked += 1
+        else:
+            # An answer can be here before the acknowledgement of its request.
+            self._early[place] = (answer, now)
+
+    def _match(self, answer: Answer, now: float) -> None:
+        result = answer.result
+        place = (answer.partition, result.offset)
+        sent, crc = self._waiting[place]
+        if result.crc != crc:
+            # An answer to another text is none to this one, which goes on waiting.
+            return
+        del self._waiting[place]
+        self.answered += 1
+        self.statuses[result.status] += 1
+        if result.label is not None:
+            self.labels[result.label] += 1
+        self.right += sent.truth is not None and result.label == sent.truth
+        if sent.due is not None:
+            self.latencies.add(now - sent.due)
+        self._note(sent, answer, now)
+
+
+_LEAST_S = 0.0001
+_GROWTH = 1.02
+_BUCKETS = 700
+"""From 0.1 ms by steps of 2 % to 105 s."""
+
+
+class Latencies:
+    """A histogram of seconds whose buckets grow by 2 %, so that a quantile is within 1 % (or 0.1 ms) of the true one.
+
+    What is longer than the last bucket counts as 105 s.
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self._total = 0
+
+    def add(self, seconds: float) -> None:
+        place = math.ceil(math.log(max(seconds, _LEAST_S) / _LEAST_S, _GROWTH))
+        self._counts[min(place, _BUCKETS - 1)] += 1
+        self._total += 1
+
+    def quantile(self, share: float) -> float | None:
+        """The seconds that ``share`` of all, in (0, 1], took at most (nearest rank); None when there are none."""
+        rank = math.ceil(share * self._total)
+        if not rank:
+            return None
+        place = bisect_left(list(accumulate(self._counts)), rank)
+        # The middle of the bucket (its upper bound is _LEAST_S * _GROWTH**place), in the logarithm.
+        return _LEAST_S * _GROWTH ** (place - 0.5) if place else _LEAST_S
+
+
+class Rate:
+    """How fast a counter grew over the last ``window_s`` seconds."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def at(self, now: float, total: int) -> float:
+        """Take the sample (``now`` in seconds, ``total``) and return the growth a second since the oldest one kept."""
+        self._samples.append((now, total))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= self._window_s:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (total - before) / (now - since) if now > since else 0.0
+
 
 RATE_WINDOW_S = 2.0
 TICK_S = 0.02

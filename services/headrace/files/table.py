@@ -16,11 +16,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.files.decoding import Found, by_content, by_mark, checked_encoding, decoded, lines_of
-from headrace.files.delimited import DELIMITERS, Delimited, checked_delimiter, place
 from headrace.files import DatasetError, InputError
-from headrace.files.json_rows import json_rows
-from headrace.files.unpacking import Arriving, open_zip, pieces
+from headrace.files.decoding import (
+    Arriving,
+    Found,
+    by_content,
+    by_mark,
+    checked_encoding,
+    decoded,
+    lines_of,
+    open_zip,
+    pieces,
+)
+from headrace.files.formats import DELIMITERS, Delimited, Parquet, checked_delimiter, json_rows, place
 
 _PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
 _ZIP = b"PK\x03\x04"
@@ -243,13 +251,11 @@ def _rows(
 
 def _parquet(path: Path, columns: Sequence[str] | None, also: Sequence[str]) -> Iterator[Row]:
     try:
-        from headrace.files.parquet_rows import Parquet  # noqa: PLC0415 - pyarrow, for those who bring Parquet
+        table = Parquet(str(path))
     except ImportError as error:
         raise DatasetError(
             f"{path}: is Parquet, and reading it needs pyarrow ({error}). Install it by: pip install 'headrace[train]'"
         ) from error
-
-    table = Parquet(str(path))
     taken = {column: table.header[place(str(path), table.header, column)] for column in columns or table.header}
     taken |= {column: column for column in also if column in table.header}
     for number, values in table.rows(taken, path.stat().st_size):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headrace import cli
-from headrace.commands.bench_backend import LARGEST_BATCH, read_texts
+from headrace.commands.local import LARGEST_BATCH, read_texts
 from headrace.core.errors import UserError
 from headrace.model.artifact import save
 from headrace.model.timing import Report

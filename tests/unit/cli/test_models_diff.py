@@ -1,6 +1,6 @@
 """What `headrace models diff` names, and what it keeps quiet about."""
 
-from headrace.commands.models.diff import Difference, differences
+from headrace.commands.models.compare import Difference, differences
 from headrace_schemas.records import Lineage, OffsetRange
 from tests.support.versions import version_of
 

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from headrace import cli
 from headrace.commands.common import Invocation
-from headrace.commands.evaluate import evaluate
-from headrace.commands.predict import predict
+from headrace.commands.local import evaluate, predict
 from headrace.commands.train import train
 from headrace.core.errors import UserError
 from headrace.files.output import OutputError
@@ -27,7 +26,7 @@ app.command()(predict)
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from headrace.commands.evaluate import evaluate
+from headrace.commands.local import evaluate
 evaluate(sys.argv[1], Path(sys.argv[2]), as_json=True)
 assert "torch" not in sys.modules, "evaluate loaded torch"
 """

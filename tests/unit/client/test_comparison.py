@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from headrace.client.comparison import Side, compare_logs
-from headrace.client.texts import read_texts
+from headrace.client.reading import read_texts
 from headrace.core.agreement import Agreement
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster

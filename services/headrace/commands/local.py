@@ -1,0 +1,304 @@
+"""`headrace predict`, `evaluate` and `bench-backend`: a version answers the texts of a file in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headrace.commands.common import BackendName, Delimiter, Encoding, console, remark, say
+from headrace.commands.terminal import Form, form_of, row_writer
+from headrace.core.errors import UserError
+
+if TYPE_CHECKING:
+    from headrace.files.table import Row
+    from headrace.model.backends.interface import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.learning.data.files import Rows
+    from headrace.learning.evaluate import Answered
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headrace.files.table import Reading
+    from headrace.model.timing import Line, Timing
+
+CHUNK = 4096
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
+    file: Annotated[Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, packed or not.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line; this is the default.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Lines of CSV, the first of which names the columns.")] = False,
+    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="A column to repeat beside each label.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+) -> None:
+    """Label every text of a file and print label, score and text, a row a line.
+
+    The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
+    """
+    from headrace.files.table import Reading, check_file, read_file
+    from headrace.model.artifact import ArtifactError
+    from headrace.model.backends.interface import open_backend
+    from headrace.registry.versions import load_named
+
+    form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
+    columns = (text_column,) if id_column is None else (text_column, id_column)
+    check_file(file)
+    rows = read_file(file, columns, reading=Reading(delimiter, encoding), tell=remark)
+    try:
+        opened = open_backend(backend.value, load_named(model))
+    except ArtifactError as error:
+        raise UserError(str(error)) from error
+    write = row_writer(form, (*columns[1:], "label", "score", "text"))
+    for one in predicted(opened, rows, text_column, id_column):
+        write(one)
+
+
+def predicted(
+    backend: Backend, rows: Iterator[Row], text_column: str, id_column: str | None
+) -> Iterator[dict[str, object]]:
+    """Each row's id, label, score and text, in the order of the rows; memory holds some thousands of them.
+
+    Raises DatasetError for a text that is none.
+    """
+    from headrace.learning.evaluate import answer_scored
+
+    threshold = backend.artifact.about.threshold or 0.0
+    while chunk := list(islice(rows, CHUNK)):
+        texts = [row.string(text_column) for row in chunk]
+        answered = answer_scored(backend, texts)
+        for row, text, label, exact in zip(chunk, texts, answered.labels, answered.scores, strict=True):
+            known = {} if id_column is None else {id_column: row.values[id_column]}
+            score = round(exact, 6)
+            yield {**known, "label": label if score >= threshold else None, "score": score, "text": text}
+
+
+SHOWN_ERRORS = 50
+
+
+class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+    """Row ``row`` of the file, counted from 1, is of class ``label`` and was answered ``answered``."""
+
+    row: int
+    label: str
+    answered: str
+    score: float
+    text: str
+
+
+COLUMNS = tuple(Mistake.__struct_fields__)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
+    file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
+    *,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Show the rows that are answered wrongly, the surest first, and no report.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON object; with --errors one a row.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --errors: lines of CSV.")] = False,
+    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+) -> None:
+    """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
+
+    Labels are cleaned as training cleans them, texts are taken as they are. A row whose label the artifact does not
+    know counts as wrong.
+    """
+    from headrace.commands.terminal import report_tables, report_warnings
+    from headrace.core.errors import UserError
+    from headrace.core.label_names import label_name
+    from headrace.files.table import Reading, check_file
+    from headrace.learning.data.files import read_rows
+    from headrace.learning.evaluate import answer_scored
+    from headrace.learning.report import compare
+    from headrace.model.artifact import ArtifactError
+    from headrace.model.backends.interface import open_backend
+    from headrace.registry.versions import load_named
+
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    if as_csv and not errors:
+        raise UserError("--csv writes the rows that --errors picks: give both.")
+    check_file(file)
+    reading = Reading(delimiter, encoding)
+    try:
+        artifact = load_named(model)
+    except ArtifactError as error:
+        raise UserError(str(error)) from error
+    rows = read_rows(file, text_column=text_column, label_column=label_column, reading=reading, tell=remark)
+    if not len(rows):
+        raise UserError(f"{file}: has no rows to evaluate on")
+    answered = answer_scored(open_backend(backend.value, artifact), rows.texts)
+    if errors:
+        _show_errors(errors_of(rows, answered), len(rows), form)
+        return
+    learnt = set(map(label_name, artifact.labels))
+    report = compare(rows.labels, answered.labels, learnt=learnt)
+    if as_json:
+        say(msgspec.json.encode(report).decode())
+        return
+    shown = console()
+    shown.print(f"{model}: version {artifact.version}, answered by the {backend.value} backend", soft_wrap=True)
+    unknown = sorted(set(rows.labels) - learnt)
+    if unknown:
+        shown.print(f"labels that this version does not know, counted as wrong: {', '.join(unknown[:20])}")
+    for part in (*report_tables(report), *report_warnings(report)):
+        shown.print(part)
+
+
+def errors_of(rows: Rows, answered: Answered) -> list[Mistake]:
+    """The rows that were answered wrongly, those with the highest score first: such labels are often wrong."""
+    pairs = zip(rows.texts, rows.labels, answered.labels, answered.scores, strict=True)
+    mistakes = [
+        Mistake(row=number, label=label, answered=answer, score=round(score, 4), text=text)
+        for number, (text, label, answer, score) in enumerate(pairs, 1)
+        if answer != label
+    ]
+    return sorted(mistakes, key=lambda one: -one.score)
+
+
+def _show_errors(mistakes: Sequence[Mistake], rows: int, form: Form | None) -> None:
+    if form is not None:
+        write = row_writer(form, COLUMNS)
+        for one in mistakes:
+            write(msgspec.to_builtins(one))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name in COLUMNS[:-1]:
+        table.add_column(name, max_width=20, overflow="fold")
+    # A long text takes the room that the other columns leave, and none of theirs.
+    table.add_column(COLUMNS[-1], ratio=1, no_wrap=True, overflow="ellipsis")
+    for one in mistakes[:SHOWN_ERRORS]:
+        cells = (f"{one.row}", one.label, one.answered, f"{one.score:.3f}", " ".join(one.text.split()))
+        table.add_row(*map(Text, cells))
+    shown = console()
+    if mistakes:
+        shown.print(table)
+    more = len(mistakes) - SHOWN_ERRORS
+    rest = f"; {more:,} more with --json or --csv" if more > 0 else ""
+    shown.print(f"{len(mistakes):,} of {rows:,} rows are answered wrongly{rest}")
+
+
+LARGEST_BATCH = 4096
+"""A power of two, and what worker.max_batch may be at most."""
+
+
+def bench_backend(
+    model: Annotated[str, typer.Option(help="The artifact: a path or URI.")],
+    texts: Annotated[Path, typer.Option(metavar="FILE", help="A text a line, or JSON, CSV or Parquet with text.")],
+    *,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share a batch.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Passes over the texts; the fastest counts.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+) -> None:
+    """Time a backend alone, without Kafka, on batches of 1, 2, 4, ... 4,096 texts of a file.
+
+    Prints microseconds a batch and texts a second for each size, the line T(n) = a n + b fitted to them, and the
+    smallest size with 90 % of the best rate, for worker.max_batch. A slow backend gets fewer texts and sizes.
+    """
+    import os
+    import time
+
+    # Threads of BLAS beside our own triple the time of both. It is read when numpy loads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from headrace.core.errors import UserError
+    from headrace.files.table import Reading
+    from headrace.model.artifact import ArtifactError
+    from headrace.model.backends.interface import open_backend
+    from headrace.model.timing import Report, fit, measure, suggested, texts_for
+    from headrace.registry.versions import load_named
+
+    given = read_texts(texts, Reading(delimiter, encoding))
+    try:
+        artifact = load_named(model)
+    except ArtifactError as error:
+        raise UserError(str(error)) from error
+    opened = open_backend(backend.value, artifact, threads)
+    opened.warm()
+    taken = texts_for(given, opened.classify, time.perf_counter, LARGEST_BATCH)
+    timings = measure(opened.classify, taken, rounds, time.perf_counter)
+    line, chosen = fit(timings), suggested(timings)
+    report = Report(
+        backend=backend.value,
+        model=artifact.version,
+        threads=threads,
+        texts=len(taken),
+        mean_bytes=sum(map(len, taken)) / len(taken),
+        timings=tuple(timings),
+        a=line.a,
+        b=line.b,
+        max_batch=chosen.size,
+    )
+    if as_json:
+        say(msgspec.json.encode(report).decode())
+        return
+    shown = console()
+    shown.print(
+        f"backend {report.backend}, version {report.model}, threads {threads}; passes over {report.texts:,} texts of "
+        f"{report.mean_bytes:.0f} bytes, the fastest of {rounds}",
+        soft_wrap=True,
+    )
+    shown.print(_timings_table(timings, line))
+    shown.print(f"T(n) = {line.a * 1e6:.3g} us x n + {line.b * 1e6:.3g} us")
+    peak = max(timing.rate for timing in timings)
+    shown.print(f"worker.max_batch = {chosen.size} has {chosen.rate / peak:.0%} of the best rate")
+
+
+def read_texts(file: Path, reading: Reading | None = None) -> list[bytes]:
+    """The texts of a file, in UTF-8: its lines, or the column text of a table; empty ones are left out.
+
+    Raises UserError for a file that can't be read, has a row that is no text, or has none at all.
+    """
+    from headrace.core.errors import UserError
+    from headrace.files.table import Kind, Reading, find_kind, read_file
+
+    kind = find_kind(file) or Kind.TEXT
+    rows = read_file(file, ("text",), kind=kind, reading=reading or Reading(), tell=remark)
+    texts = [text.encode("utf-8", "replace") for row in rows if (text := row.string("text")).strip()]
+    if not texts:
+        raise UserError(f"{file}: has no texts to time a backend on")
+    return texts
+
+
+def _timings_table(timings: Sequence[Timing], line: Line) -> Table:
+    from rich.table import Table
+
+    table = Table("batch", "us a batch", "us by the line", "texts/s", "of the best")
+    for column in table.columns:
+        column.justify = "right"
+    peak = max(timing.rate for timing in timings)
+    for timing in timings:
+        table.add_row(
+            f"{timing.size:,}",
+            f"{timing.seconds * 1e6:,.1f}",
+            f"{line.seconds(timing.size) * 1e6:,.1f}",
+            f"{timing.rate:,.0f}",
+            f"{timing.rate / peak:.0%}",
+        )
+    return table
