@@ -1,21 +1,24 @@
-"""The labels that a backend gives texts.
+"""Answer rows by a backend, and compare a network's answers with those of its fp32 original over all ranks.
 
-What a network and its fp32 original answer to the test rows of all ranks.
+It loads no torch, so that a version is evaluated where only workers run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from headrace.core.label_names import label_name
 from headrace.learning.data.files import Rows
-from headrace.learning.distributed.collectives import Exchange
 from headrace.model.backends.interface import Backend
 from headrace.model.network import Network, float_logits
 from headrace.model.words import split_words
+
+if TYPE_CHECKING:
+    from headrace.learning.distributed.collectives import Exchange
 
 _BATCH = 256
 
