@@ -75,7 +75,7 @@ class Pausing(MemoryConsumer):
     """So many times a broker that paused says that there is nothing, as for a fetch whose time was over."""
 
     async def fetch(self, *, max_records, timeout_s, partitions=()):
-        clock = self._cluster.clock
+        clock = self._broker.clock
         self.first_at = clock.monotonic() if self.first_at is None else self.first_at
         if clock.monotonic() < self.first_at + self.for_s:
             await clock.sleep(timeout_s)

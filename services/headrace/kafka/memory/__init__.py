@@ -1,6 +1,6 @@
 """A Kafka cluster inside the process, for tests."""
 
-from headrace.kafka.memory.cluster import MemoryCluster, MemoryTimings
-from headrace.kafka.memory.node import Faults, MemoryNode
+from headrace.kafka.memory.broker import Faults, MemoryTimings
+from headrace.kafka.memory.cluster import MemoryCluster, MemoryNode
 
 __all__ = ["Faults", "MemoryCluster", "MemoryNode", "MemoryTimings"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from headrace.kafka.interface import (
     KafkaError,
@@ -13,31 +12,29 @@ from headrace.kafka.interface import (
     TopicSpec,
     TopicState,
 )
-
-if TYPE_CHECKING:
-    from headrace.kafka.memory.node import MemoryNode
+from headrace.kafka.memory.broker import MemoryProcess
 
 
 class MemoryAdmin:
     """Fulfils :class:`headrace.kafka.interface.Admin`."""
 
-    def __init__(self, node: MemoryNode) -> None:
-        self._node = node
-        self._cluster = node.cluster
+    def __init__(self, process: MemoryProcess) -> None:
+        self._process = process
+        self._broker = process.broker
 
     async def start(self) -> None:
-        await self._node.point("admin.before")
+        await self._process.point("admin.before")
 
     async def stop(self) -> None:
         """Nothing is held."""
 
     async def broker_count(self) -> int:
         """The twin is one broker."""
-        await self._node.point("admin.before")
+        await self._process.point("admin.before")
         return 1
 
     async def describe_topics(self, names: Collection[str] | None = None) -> dict[str, TopicState]:
-        await self._node.point("admin.before")
+        await self._process.point("admin.before")
         return {
             topic.name: TopicState(
                 name=topic.name,
@@ -45,48 +42,48 @@ class MemoryAdmin:
                 replication=topic.replication,
                 config=dict(topic.config),
             )
-            for topic in self._cluster.topics.values()
+            for topic in self._broker.topics.values()
             if names is None or topic.name in names
         }
 
     async def create_topic(self, spec: TopicSpec) -> None:
-        await self._node.point("admin.before")
-        if spec.name in self._cluster.topics:
+        await self._process.point("admin.before")
+        if spec.name in self._broker.topics:
             raise TopicExistsError(f"Topic {spec.name} is there already.")
-        self._cluster.create_topic(spec)
-        await self._node.point("admin.after")
+        self._broker.create_topic(spec)
+        await self._process.point("admin.after")
 
     async def add_partitions(self, topic: str, total: int) -> None:
-        await self._node.point("admin.before")
-        known = self._cluster.topic(topic)
+        await self._process.point("admin.before")
+        known = self._broker.topic(topic)
         if total <= len(known.partitions):
             raise KafkaError(
                 f"Topic {topic} has {len(known.partitions)} partitions and can't be set to {total}: "
                 "Kafka only ever adds partitions."
             )
         known.grow(total)
-        self._cluster.rebalance_readers(topic)
-        await self._node.point("admin.after")
+        self._broker.rebalance_readers(topic)
+        await self._process.point("admin.after")
 
     async def alter_config(self, topic: str, config: Mapping[str, str]) -> None:
-        await self._node.point("admin.before")
-        self._cluster.topic(topic).config.update(config)
-        await self._node.point("admin.after")
+        await self._process.point("admin.before")
+        self._broker.topic(topic).config.update(config)
+        await self._process.point("admin.after")
 
     async def delete_topic(self, topic: str) -> None:
-        await self._node.point("admin.before")
-        self._cluster.delete_topic(topic)
-        await self._node.point("admin.after")
+        await self._process.point("admin.before")
+        self._broker.delete_topic(topic)
+        await self._process.point("admin.after")
 
     async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
-        await self._node.point("admin.before")
+        await self._process.point("admin.before")
         for name, offset in before.items():
-            if offset > self._cluster.log(name).end:
+            if offset > self._broker.log(name).end:
                 raise OffsetOutOfRangeError({name: offset})
         for name, offset in before.items():
-            self._cluster.log(name).truncate_before(offset)
-        await self._node.point("admin.after")
+            self._broker.log(name).truncate_before(offset)
+        await self._process.point("admin.after")
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
-        await self._node.point("committed.before")
-        return self._cluster.committed(group)
+        await self._process.point("committed.before")
+        return self._broker.committed(group)

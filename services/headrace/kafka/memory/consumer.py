@@ -1,6 +1,4 @@
-"""The twin consumer's life in its group: the background task that aiokafka calls its coordination routine.
-
-The twin's consumer, with the habits of aiokafka that a service has to live with.
+"""The twin's consumer and its membership of a group, with the habits of aiokafka that a service has to live with.
 
 A fetch that waits while the group rebalances goes on under the new assignment. It may then deliver records from the
 committed position although nobody sought there, and move the position that the new owner is about to use.
@@ -11,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from headrace.core.lease import lease_of
 from headrace.kafka.interface import (
@@ -25,18 +22,18 @@ from headrace.kafka.interface import (
     RebalanceListener,
     TopicPartition,
 )
+from headrace.kafka.memory.broker import MemoryProcess
 from headrace.kafka.memory.group import FencedError, Member, MemoryGroup
 from headrace.kafka.memory.log import PartitionLog
 from headrace.kafka.static_membership import Takeovers, static_id_given_up
-
-if TYPE_CHECKING:
-    from headrace.kafka.memory.node import MemoryNode
 
 log = logging.getLogger(__name__)
 
 
 class Membership:
-    """Hears of a rebalance at the next heartbeat, revokes everything, joins again, takes what it is given.
+    """The task that aiokafka calls its coordination routine.
+
+    It hears of a rebalance at the next heartbeat, revokes everything, joins again and takes what it is given.
 
     ``revoking`` is told when a rebalance begins for this member, ``assigning`` what it got, ``failed`` the error that
     ended the membership. A static member that was taken over joins again under its id, as aiokafka does, until
@@ -45,7 +42,7 @@ class Membership:
 
     def __init__(
         self,
-        node: MemoryNode,
+        process: MemoryProcess,
         group: MemoryGroup,
         member: Member,
         listener: RebalanceListener,
@@ -57,18 +54,18 @@ class Membership:
         self.member = member
         self.generation = -1
         self.lease = lease_of(
-            session_s=node.cluster.timings.session_timeout_s, rebalance_s=node.cluster.timings.rebalance_timeout_s
+            session_s=process.broker.timings.session_timeout_s, rebalance_s=process.broker.timings.rebalance_timeout_s
         )
         self._takeovers = Takeovers()
-        self._node = node
-        self._cluster = node.cluster
+        self._process = process
+        self._broker = process.broker
         self._group = group
         self._listener = listener
         self._revoking = revoking
         self._assigning = assigning
         self._failed = failed
-        self._task = node.cluster.spawn(self._run())
-        self._beating = node.cluster.spawn(self._beat())
+        self._task = process.broker.spawn(self._run())
+        self._beating = process.broker.spawn(self._beat())
 
     def silent(self, reason: str) -> None:
         """Send no heartbeats until :meth:`heard`."""
@@ -88,7 +85,7 @@ class Membership:
         """
         self.cancel()
         await asyncio.wait([self._task, self._beating])
-        if leave_group and self._node.reaches_coordinator:
+        if leave_group and self._process.reaches_coordinator:
             self._group.leave(self.member)
         else:
             self.silent("stopped")
@@ -110,17 +107,17 @@ class Membership:
 
     async def _rebalance_noticed(self) -> None:
         await self.member.must_rejoin.wait()
-        await self._node.coordinator()
-        await self._cluster.clock.sleep(self._cluster.rng.uniform(0, self._cluster.timings.heartbeat_interval_s))
-        await self._node.coordinator()
+        await self._process.coordinator()
+        await self._broker.clock.sleep(self._broker.rng.uniform(0, self._broker.timings.heartbeat_interval_s))
+        await self._process.coordinator()
 
     async def _beat(self) -> None:
         """Heartbeats take no time here, so sending and arriving are one moment."""
         while True:
-            await self._cluster.clock.sleep(self._cluster.timings.heartbeat_interval_s)
-            await self._node.coordinator()
+            await self._broker.clock.sleep(self._broker.timings.heartbeat_interval_s)
+            await self._process.coordinator()
             if not self.member.silent_for and self._group.heartbeat(self.member, self.generation):
-                self.lease = self.lease.renewed(self._of, self._cluster.clock.monotonic())
+                self.lease = self.lease.renewed(self._of, self._broker.clock.monotonic())
 
     @property
     def _of(self) -> tuple[str, int]:
@@ -129,28 +126,28 @@ class Membership:
     def _taken_over(self) -> None:
         """Another process joined under the static id: join again as another member, at last without the id."""
         former = self.member
-        self._takeovers = self._takeovers.another(self._cluster.clock.monotonic())
+        self._takeovers = self._takeovers.another(self._broker.clock.monotonic())
         instance_id = None if self._takeovers.alternate else former.instance_id
         if instance_id is None:
             static_id_given_up(self._group.name, former.instance_id)
-        self.member = Member(self._cluster.next_member_id(self._node.name), instance_id, former.topics)
+        self.member = Member(self._broker.next_member_id(self._process.name), instance_id, former.topics)
 
     async def _join(self) -> tuple[int, frozenset[TopicPartition]]:
         while True:
             try:
-                await self._node.coordinator()
-                await self._node.point("join.before")
+                await self._process.coordinator()
+                await self._process.point("join.before")
                 joined = await self._group.join(self.member)
                 # The group sends the assignments at once, as the answers to SyncGroup requests that wait for them.
-                self.lease = self.lease.begun((self.member.member_id, joined[0]), self._cluster.clock.monotonic())
-                await self._node.gate()
+                self.lease = self.lease.begun((self.member.member_id, joined[0]), self._broker.clock.monotonic())
+                await self._process.gate()
             except FencedError:
                 self._taken_over()
             except KafkaError as error:
                 if not error.retriable:
                     raise
                 log.info("Joining group %s failed, trying again: %s", self._group.name, error)
-                await self._cluster.clock.sleep(self._cluster.timings.heartbeat_interval_s)
+                await self._broker.clock.sleep(self._broker.timings.heartbeat_interval_s)
             else:
                 return joined
 
@@ -160,7 +157,7 @@ class Membership:
         except Exception as error:
             # aiokafka logs what a callback raises and goes on, so its twin has to.
             log.exception("A rebalance callback of group %s failed", self._group.name)
-            self._cluster.callback_errors.append(error)
+            self._broker.callback_errors.append(error)
 
 
 Chunks = dict[TopicPartition, list[FetchedRecord]]
@@ -169,10 +166,10 @@ Chunks = dict[TopicPartition, list[FetchedRecord]]
 class MemoryConsumer:
     """Fulfils :class:`headrace.kafka.interface.Consumer`."""
 
-    def __init__(self, node: MemoryNode, *, group: str | None, member: str | None) -> None:
-        self._node = node
-        self._cluster = node.cluster
-        self._group = None if group is None else self._cluster.group(group)
+    def __init__(self, process: MemoryProcess, *, group: str | None, member: str | None) -> None:
+        self._process = process
+        self._broker = process.broker
+        self._group = None if group is None else self._broker.group(group)
         self._instance_id = member
         self._membership: Membership | None = None
         self._epoch = 0
@@ -184,7 +181,7 @@ class MemoryConsumer:
         self._wakers: dict[Callable[[], None], None] = {}
 
     async def start(self) -> None:
-        await self._node.point("metadata.before")
+        await self._process.point("metadata.before")
 
     async def stop(self, *, leave_group: bool = True) -> None:
         self._failure = ConsumerDeadError("This consumer was stopped.")
@@ -196,12 +193,12 @@ class MemoryConsumer:
         if self._group is None:
             raise KafkaError("Only a consumer of a group can subscribe; give it a group, or assign partitions.")
         for topic in topics:
-            self._cluster.topic(topic)
+            self._broker.topic(topic)
         await self._end_membership(leave_group=True)
         self._membership = Membership(
-            self._node,
+            self._process,
             self._group,
-            Member(self._cluster.next_member_id(self._node.name), self._instance_id, tuple(topics)),
+            Member(self._broker.next_member_id(self._process.name), self._instance_id, tuple(topics)),
             listener,
             revoking=self._begin_rebalance,
             assigning=self._reassign,
@@ -243,26 +240,26 @@ class MemoryConsumer:
     async def fetch(
         self, *, max_records: int, timeout_s: float, partitions: Collection[TopicPartition] = ()
     ) -> Mapping[TopicPartition, Sequence[FetchedRecord]]:
-        await self._node.point("fetch.before")
-        deadline = self._cluster.clock.monotonic() + timeout_s
+        await self._process.point("fetch.before")
+        deadline = self._broker.clock.monotonic() + timeout_s
         epoch = self._epoch
         while True:
             self._check()
             # As with aiokafka, a fetch that a rebalance overtook knows nothing of the seeks of the new assignment.
-            overtaken = self._epoch != epoch and self._cluster.rng.random() < 0.5
+            overtaken = self._epoch != epoch and self._broker.rng.random() < 0.5
             chunks = {} if self._rebalancing else self._take(max_records, partitions, overtaken=overtaken)
-            remaining = deadline - self._cluster.clock.monotonic()
+            remaining = deadline - self._broker.clock.monotonic()
             if chunks or remaining <= 0:
                 break
             await self._wait_for_change(remaining)
-            await self._node.gate()
-        await self._node.point("fetch.after")
+            await self._process.gate()
+        await self._process.point("fetch.after")
         return chunks
 
     def lease_left_s(self) -> float:
         if self._membership is None:
             return 0.0
-        return self._membership.lease.left_s(self._cluster.clock.monotonic())
+        return self._membership.lease.left_s(self._broker.clock.monotonic())
 
     def rejoin(self) -> None:
         if self._membership is not None:
@@ -273,7 +270,7 @@ class MemoryConsumer:
     ) -> None:
         self._check()
         await self._coordinator("Committing")
-        await self._node.point("commit.before")
+        await self._process.point("commit.before")
         if self._group is None:
             raise KafkaError("A consumer of no group can't commit; give it a group.")
         for partition in offsets:
@@ -282,7 +279,7 @@ class MemoryConsumer:
             self._group.commit(None, -1, offsets, metadata or {})
         else:
             self._group.commit(self._membership.member, self._membership.generation, offsets, metadata or {})
-        await self._node.point("commit.after")
+        await self._process.point("commit.after")
 
     async def committed(self, partition: TopicPartition) -> int | None:
         found = await self.committed_with_metadata(partition)
@@ -291,34 +288,34 @@ class MemoryConsumer:
     async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
         self._check()
         await self._coordinator("Asking for the committed offset")
-        await self._node.point("committed.before")
+        await self._process.point("committed.before")
         if self._group is None:
             raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
         offset = self._group.offsets.get(partition)
         return None if offset is None else Committed(offset, self._group.metadata.get(partition, ""))
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
-        await self._node.point("metadata.before")
-        return self._cluster.partition_numbers(topic)
+        await self._process.point("metadata.before")
+        return self._broker.partition_numbers(topic)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        await self._node.point("offsets.before")
-        return {partition: self._cluster.log(partition).start for partition in partitions}
+        await self._process.point("offsets.before")
+        return {partition: self._broker.log(partition).start for partition in partitions}
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        await self._node.point("offsets.before")
-        return {partition: self._cluster.log(partition).end for partition in partitions}
+        await self._process.point("offsets.before")
+        return {partition: self._broker.log(partition).end for partition in partitions}
 
     async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
-        await self._node.point("fetch.before")
-        log = self._cluster.find_log(partition)
+        await self._process.point("fetch.before")
+        log = self._broker.find_log(partition)
         if log is None or log.end < end:
             return False
         return not any(record.offset < end for record in log.read(offset, 1))
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
-        await self._node.point("offsets.before")
-        return {partition: self._cluster.log(partition).offset_at(time) for partition, time in times_ms.items()}
+        await self._process.point("offsets.before")
+        return {partition: self._broker.log(partition).offset_at(time) for partition, time in times_ms.items()}
 
     def fall_silent(self, reason: str) -> None:
         """Send no heartbeats until :meth:`speak_again`."""
@@ -343,7 +340,7 @@ class MemoryConsumer:
             ready = partition in self._sought or overtaken
             if position is None or not ready or partition in self._paused or (wanted and partition not in wanted):
                 continue
-            partition_log = self._cluster.find_log(partition)
+            partition_log = self._broker.find_log(partition)
             if partition_log is None:
                 continue
             if not partition_log.start <= position <= partition_log.end:
@@ -369,11 +366,11 @@ class MemoryConsumer:
             if not changed.done():
                 changed.set_result(None)
 
-        logs: list[PartitionLog] = [found for tp in self._assigned if (found := self._cluster.find_log(tp)) is not None]
+        logs: list[PartitionLog] = [found for tp in self._assigned if (found := self._broker.find_log(tp)) is not None]
         for watched in logs:
             watched.watch(wake)
         self._wakers[wake] = None
-        timer = asyncio.ensure_future(self._cluster.clock.sleep(seconds))
+        timer = asyncio.ensure_future(self._broker.clock.sleep(seconds))
         try:
             await asyncio.wait((changed, timer), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -388,10 +385,10 @@ class MemoryConsumer:
 
     async def _coordinator(self, doing: str) -> None:
         """Raises BrokerUnavailableError where the coordinator stays out of reach for a request's time-out."""
-        if self._group is None or self._node.reaches_coordinator:
+        if self._group is None or self._process.reaches_coordinator:
             return
-        reached = asyncio.ensure_future(self._node.coordinator())
-        late = asyncio.ensure_future(self._cluster.clock.sleep(self._cluster.timings.request_timeout_s))
+        reached = asyncio.ensure_future(self._process.coordinator())
+        late = asyncio.ensure_future(self._broker.clock.sleep(self._broker.timings.request_timeout_s))
         try:
             await asyncio.wait((reached, late), return_when=asyncio.FIRST_COMPLETED)
             if not reached.done():

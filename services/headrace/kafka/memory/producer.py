@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from headrace.kafka.interface import Appended, Outgoing, ProducerDeadError, TopicPartition
+from headrace.kafka.memory.broker import MemoryProcess
 from headrace.kafka.partitioner import partition_of_key
-
-if TYPE_CHECKING:
-    from headrace.kafka.memory.node import MemoryNode
 
 
 class MemoryProducer:
     """Fulfils :class:`headrace.kafka.interface.Producer`."""
 
-    def __init__(self, node: MemoryNode) -> None:
-        self._node = node
+    def __init__(self, process: MemoryProcess) -> None:
+        self._process = process
         self._turn = itertools.count()
         self._stopped = False
 
@@ -26,7 +23,7 @@ class MemoryProducer:
         return self._stopped
 
     async def start(self) -> None:
-        await self._node.point("metadata.before")
+        await self._process.point("metadata.before")
 
     async def stop(self) -> None:
         self._stopped = True
@@ -52,25 +49,25 @@ class MemoryProducer:
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         if not records:
             raise ValueError(f"send_batch to {topic}[{partition}] was given no records.")
-        size = self._node.cluster.timings.batch_records
+        size = self._process.broker.timings.batch_records
         first = await self._append(topic, partition, records[:size])
         for at in range(size, len(records), size):
             await self._append(topic, partition, records[at : at + size])
         return first
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
-        await self._node.point("metadata.before")
-        return self._node.cluster.partition_numbers(topic)
+        await self._process.point("metadata.before")
+        return self._process.broker.partition_numbers(topic)
 
     def _partition(self, topic: str, record: Outgoing) -> int:
-        count = len(self._node.cluster.topic(topic).partitions)
+        count = len(self._process.broker.topic(topic).partitions)
         return next(self._turn) % count if record.key is None else partition_of_key(record.key, count)
 
     async def _append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         if self._stopped:
             raise ProducerDeadError(f"The producer was stopped, so nothing went to {topic}[{partition}].")
-        await self._node.point("produce.before")
-        cluster = self._node.cluster
-        offset = cluster.log(TopicPartition(topic, partition)).append_batch(records, cluster.clock.now_ms())
-        await self._node.point("produce.after")
+        await self._process.point("produce.before")
+        broker = self._process.broker
+        offset = broker.log(TopicPartition(topic, partition)).append_batch(records, broker.clock.now_ms())
+        await self._process.point("produce.after")
         return Appended(partition, offset)
