@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from headrace_schemas.paths import RequestShape
 
 OWN_ID = "id"
+KEPT_BYTES = 64 << 20
+"""The records of a file that take no more memory are kept from its check until they are sent."""
+_KEPT_OVERHEAD = 200
+"""What a record takes in memory beside its value and key."""
 _RECORD_OVERHEAD = 512
 """Bytes of a batch of one record beside key and value, and more."""
 
@@ -111,12 +115,27 @@ def publish(
         return _guarded(_file_rows(path, kind, columns, reading, tell), kind, columns, asked=lines is not None)
 
     seen = Seen()
-    total = sum(1 for _ in records(seen.watch(make_requests(rows_again(remark), columns, seen))))
+    total, kept = _checked(records(seen.watch(make_requests(rows_again(remark), columns, seen))))
     if warning := seen.warning():
         remark(warning)
     left_out = f"; left out {seen.without_text:,} without a text" if seen.without_text and kind is not Kind.TEXT else ""
     # A log may have grown since it was checked.
-    _send(settings, islice(records(make_requests(rows_again(), columns)), total), skip, left_out)
+    again = islice(records(make_requests(rows_again(), columns)), total) if kept is None else iter(kept)
+    _send(settings, again, skip, left_out)
+
+
+def _checked(records: Iterator[Outgoing]) -> tuple[int, list[Outgoing] | None]:
+    """How many ``records`` there are, and the records themselves where KEPT_BYTES hold them."""
+    total, room = 0, KEPT_BYTES
+    kept: list[Outgoing] = []
+    for total, record in enumerate(records, start=1):  # noqa: B007 - counted
+        if room < 0:
+            continue
+        room -= len(record.value or b"") + len(record.key or b"") + _KEPT_OVERHEAD
+        kept.append(record)
+        if room < 0:
+            kept.clear()
+    return total, None if room < 0 else kept
 
 
 class Seen:

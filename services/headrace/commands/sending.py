@@ -11,6 +11,7 @@ import io
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 
@@ -129,15 +130,21 @@ def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Future[signal.Signal
 
 
 class _Feed:
-    """The records that a thread has read and nobody took yet, at most a batch of them."""
+    """The records that a thread has read and nobody took yet, at most a batch of them.
+
+    A lock for each record would cost as much as reading it, so the thread appends without one and looks behind it
+    whether the taker is hungry. The taker says that it is before it looks whether there is something.
+    """
 
     def __init__(self, records: Iterator[Outgoing], loop: asyncio.AbstractEventLoop) -> None:
         self._records = records
         self._loop = loop
         self._there = asyncio.Event()
         self._room = threading.Condition()
-        self._waiting: list[Outgoing] = []
+        self._waiting: deque[Outgoing] = deque()
+        self._hungry = False
         self._ended = False
+        self._stopped = False
         self._fault: Exception | None = None
 
     def start(self) -> None:
@@ -147,35 +154,39 @@ class _Feed:
     def end(self) -> None:
         """Give nothing more."""
         with self._room:
-            self._ended, self._waiting = True, []
+            self._ended = self._stopped = True
+            self._room.notify()
         self._there.set()
 
     async def take(self) -> Sequence[Outgoing]:
         """All that is there, once something is; nothing at the end. Raises what the reading raised, behind the rest."""
         while True:
+            self._there.clear()
+            if self._stopped:
+                return ()
+            # Looked at before what is there: what the thread appended before it ended is taken first.
+            self._hungry, ended, fault = True, self._ended, self._fault
+            if taken := [self._waiting.popleft() for _ in range(len(self._waiting))]:
+                with self._room:
+                    self._room.notify()
+                return taken
+            if fault is not None:
+                raise fault
+            if ended:
+                return taken
             await self._there.wait()
-            with self._room:
-                taken, self._waiting = self._waiting, []
-                if not self._ended:
-                    self._there.clear()
-                self._room.notify()
-            if taken:
-                return taken
-            if self._fault is not None:
-                raise self._fault
-            if self._ended:
-                return taken
 
     def _read(self) -> None:
         try:
             for record in self._records:
-                with self._room:
-                    self._room.wait_for(lambda: len(self._waiting) < BATCH or self._ended)
-                    if self._ended:
-                        return
-                    self._waiting.append(record)
-                    first = len(self._waiting) == 1
-                if first:
+                if len(self._waiting) >= BATCH:
+                    with self._room:
+                        self._room.wait_for(lambda: len(self._waiting) < BATCH or self._ended)
+                if self._ended:
+                    return
+                self._waiting.append(record)
+                if self._hungry:
+                    self._hungry = False
                     self._wake()
         except Exception as error:  # noqa: BLE001 - raised where records are taken
             self._fault = error

@@ -277,6 +277,43 @@ def test_a_signal_while_nothing_comes_ends_it_with_what_went(number: signal.Sign
     assert ended.value.exit_code == 128 + number
 
 
+@pytest.mark.parametrize(("kept", "times"), [(publish.KEPT_BYTES, 1), (100, 2)])
+def test_a_file_is_read_again_only_where_its_records_are_too_many_to_keep(
+    cluster: MemoryCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, times: int
+) -> None:
+    path = tmp_path / "texts.txt"
+    reads: list[Path] = []
+    path.write_text("one\ntwo\nthree\n")
+    read = publish.read_file
+
+    def counted(path: Path, *arguments: object, **more: object) -> Iterator[object]:
+        reads.append(path)
+        return read(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publish, "read_file", counted)
+    monkeypatch.setattr(publish, "KEPT_BYTES", kept)
+    assert run("publish", path).exit_code == 0
+    assert [text for text, _, _ in requests(cluster)] == ["one", "two", "three"]
+    assert len(reads) == times
+
+
+def test_many_records_are_handed_over_whole_and_in_order() -> None:
+    records = [Outgoing(b"%d" % number) for number in range(50_000)]
+    taken: list[Outgoing] = []
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[sending.Send]:
+        async def send(batch: Sequence[Outgoing]) -> None:
+            assert len(batch) <= sending.BATCH
+            taken.extend(batch)
+            await asyncio.sleep(0)
+
+        yield send
+
+    assert sending.send_all(iter(records), connected, what="records", go_on=str) == len(records)
+    assert taken == records
+
+
 def test_a_fault_of_the_reading_comes_behind_what_was_read() -> None:
     def broken() -> Iterator[Outgoing]:
         yield Outgoing(b"")
