@@ -23,13 +23,13 @@ from rich.table import Table
 
 from headrace.demo.texts import read_bbc_news
 from headrace.files import DatasetError
-from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.score import Budget
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import Split, split
+from headrace.learning.data.split import whole as parts_of
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.checkpoint import NoCheckpoints
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.shards import whole as parts_of
 from headrace.learning.evaluate import answer
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import Trained, train

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from headrace.files import DatasetError
 from headrace.learning.compress.curve import Curve, draw, figures
-from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.score import Budget
 from headrace.learning.data.files import Rows
 from headrace.learning.evaluate import latency_us
 from headrace.learning.fit.hyperparameters import Recipe

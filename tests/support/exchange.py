@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.values import decode, encode
+from headrace.learning.distributed.collectives import Exchange, decode, encode
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -38,8 +38,7 @@ def rank(ctx: typer.Context) -> None:
     from headrace.learning.data.split import Splits
     from headrace.learning.distributed.job import TopicSource
     from headrace.learning.distributed.rank import run
-    from headrace.learning.distributed.rank_output import RANK_FAILED
-    from headrace.learning.distributed.rendezvous import Assignment, join
+    from headrace.learning.distributed.rendezvous import RANK_FAILED, Assignment, join
 
     settings = settings_from(ctx).settings
     logs.configure(sys.stderr, level=settings.log.level, form="json")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from headrace.learning.data.lengths import Lengths
+    from headrace.learning.data.features import Lengths
     from headrace.learning.data.split import Splits
     from headrace.learning.distributed.job import Job, Outcome
     from headrace.learning.distributed.launch import Nodes
@@ -91,7 +91,7 @@ def train(
 
     from headrace.commands.terminal import Terminal
     from headrace.files.table import Reading, read_file
-    from headrace.learning.compress.plan import Budget
+    from headrace.learning.compress.score import Budget
     from headrace.learning.data.split import Splits
     from headrace.learning.distributed.job import FileSource, Job
     from headrace.learning.fit.hyperparameters import adapted
@@ -217,8 +217,8 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from headrace.learning.capacity import LARGE
     from headrace.learning.fit.progress import Remaining, in_words
-    from headrace.training.limits import LARGE
 
     budget, longest = job.budget, job.recipe.convolution.epochs
     remaining = Remaining(longest, compresses=budget is not None, coarse=budget is not None and budget.coarse)

@@ -196,7 +196,7 @@ def _gate(settings: Settings, cluster: Cluster, offload: Offload) -> Decide:
     import numpy as np
 
     from headrace.core.clock import SystemClock
-    from headrace.trainer.gate.evidence import Traffic, decide
+    from headrace.trainer.gate import Traffic, decide
 
     return functools.partial(
         decide,

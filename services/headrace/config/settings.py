@@ -16,8 +16,7 @@ from headrace.kafka.settings import KafkaSettings
 from headrace.model.errors import StoreError
 from headrace.model.places import Places, places_of
 from headrace.security.keys import SIGNING, public_key_bytes
-from headrace.trainer.gate.settings import GateSettings
-from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.settings import GateSettings, TrainerSettings
 from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MAX_REQUEST_BYTES, MODELS, REQUESTS, RESULTS, WORKERS, topics

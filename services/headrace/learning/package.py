@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.learning.calibration import calibration_error, profile_of
 from headrace.learning.compress.curve import figures
 from headrace.learning.data.files import Rows
+from headrace.learning.data.split import Parts
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.shards import Parts
-from headrace.learning.evaluate import Examined, answer, examine
+from headrace.learning.evaluate import Examined, answer, calibration_error, examine, profile_of
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import Trained
 from headrace.learning.report import Report, agreement, compare

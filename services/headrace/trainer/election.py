@@ -15,13 +15,10 @@ from headrace.core.reminder import Reminder
 from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S
 from headrace.process.logs import event
+from headrace.trainer.training_run import NotLeadingError
 
 POLL_S = 1.0
 LOOK_S = 0.1
-
-
-class NotLeadingError(Exception):
-    """Another trainer leads, or may lead by now."""
 
 
 class Election:

@@ -1,8 +1,8 @@
-"""Read the labels topic from its beginning and follow it: what there is, what changed, what can't be used.
+"""Read the labels topic from its beginning and follow it: what is known, what changed, what can't be used.
 
-The labels are few and small beside the texts, so no state is kept but the topic's own: who begins to lead reads it
-again. A label that can't be used goes to the dead letters once the group's commit is behind it, before the commit
-moves; a crash between the two repeats dead letters, which their readers know by topic, partition and offset.
+Labels are few and small beside the texts, so the topic is the only state: a trainer that begins to lead reads it again.
+A label that can't be used goes to the dead letters before the group's commit moves behind it. A crash between the two
+repeats dead letters, which readers know by topic, partition and offset.
 """
 
 from __future__ import annotations
@@ -11,14 +11,59 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from headrace.core.clock import Clock
-from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.interface import Consumer, KafkaError, Record, TopicPartition, UnknownTopicError
-from headrace.learning.data.known_labels import KnownLabels
+from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
+from headrace.kafka.interface import Consumer, KafkaError, Outgoing, Record, TopicPartition, UnknownTopicError
+from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import Fault, KnownLabels
 from headrace.process.logs import event
 from headrace.registry.compacted_log import BatchSender
-from headrace.trainer.label_validation import judge, refusal
 from headrace.trainer.metrics import TrainerMetrics
-from headrace_schemas.records import OffsetRange
+from headrace_schemas.codec import decode_label
+from headrace_schemas.errors import BadKeyError, RequestTooLargeError, WireError, place
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import LabelledText, OffsetRange
+
+STAGE = "label"
+
+
+def take_labels(
+    records: Sequence[Record], known: KnownLabels, *, snapped_end: int, max_text_bytes: int
+) -> list[Fault | None]:
+    """Take consecutive records of one partition into ``known``; why each is refused, None for those that are not.
+
+    Offsets below ``snapped_end`` are in the last snapshot.
+    """
+    decoded = [_decode(record, max_text_bytes) for record in records]
+    keys = iter(text_keys([label.text for label in decoded if isinstance(label, LabelledText)]))
+    faults: list[Fault | None] = []
+    for record, label in zip(records, decoded, strict=True):
+        snapped = record.offset < snapped_end
+        if isinstance(label, LabelledText):
+            faults.append(known.take(record.key or b"", next(keys), label.label, snapped=snapped))
+        else:
+            faults.append(label)
+            if record.key:
+                known.remove(record.key, snapped=snapped)
+    return faults
+
+
+def refusal(record: Record, fault: Fault, keep: Keep) -> Outgoing:
+    """The record for the dead-letters topic: what ``keep`` keeps of the label, and why it was refused."""
+    message = f"{place(record.topic, record.partition, record.offset)}: {fault.message}"
+    return dead_letter(record, stage=STAGE, error=fault.code, message=message, keep=keep)
+
+
+def _decode(record: Record, max_text_bytes: int) -> LabelledText | Fault | None:
+    """The label, None for a tombstone, or why there is neither. Only what has a key is a label or a tombstone."""
+    if not record.key:
+        return Fault(BadKeyError.code, "key: is the text's id, and absent")
+    if record.discarded is not None:
+        return Fault(RequestTooLargeError.code, f"record: has {record.discarded.size} bytes; its value is not kept")
+    try:
+        return decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
+    except WireError as error:
+        return Fault(error.code, str(error))
+
 
 CHUNK = 500
 LOOK_FOR_PARTITIONS_S = 30.0
@@ -149,7 +194,7 @@ class LabelsReader:
         # Also when its label is not known any more: compaction may have taken it after the training had read it.
         snapped_end = self._snapped.get(name, 0)
         self.erased |= any(one.value is None and one.key and one.offset >= snapped_end for one in records)
-        faults = judge(records, self.known, snapped_end=snapped_end, max_text_bytes=self._max_text_bytes)
+        faults = take_labels(records, self.known, snapped_end=snapped_end, max_text_bytes=self._max_text_bytes)
         self._metrics.read(len(records))
         if (self.known.new, self.known.erased) != before:
             self.changed_s = self._clock.monotonic()

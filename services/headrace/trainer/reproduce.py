@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Cluster, TopicPartition
-from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.score import Budget
 from headrace.learning.data.split import Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource

@@ -16,18 +16,18 @@ from headrace.kafka.dead_letters import Keep, keep_whole
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import PatientSender, started
-from headrace.learning.data.known_labels import KnownLabels
+from headrace.learning.data.validation import KnownLabels
 from headrace.model.signing import Sign
 from headrace.process.logs import event
 from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace.trainer.drift import DriftWatch
-from headrace.trainer.election import Election, NotLeadingError
+from headrace.trainer.election import Election
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.leadership import Term
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
-from headrace.trainer.training_run import Conductor, Decide, Launch, Offload
+from headrace.trainer.training_run import Conductor, Decide, Launch, NotLeadingError, Offload
 from headrace_schemas.records import OffsetRange, Training
 
 STOP_S = 10.0

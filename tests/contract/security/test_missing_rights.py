@@ -25,7 +25,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import KafkaError, NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings, client_options
 from headrace.model.signing import signer
-from headrace.trainer.gate.replay import replay
+from headrace.trainer.gate import replay
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore

@@ -9,10 +9,10 @@ import pytest
 
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
 from headrace.kafka.interface import Discarded, FetchedRecord, TopicPartition
-from headrace.learning.data.known_labels import Fault, KnownLabels
+from headrace.learning.data.validation import Fault, KnownLabels
 from headrace.security.encryption import make_key
 from headrace.security.keys import SEALING, public_key_text
-from headrace.trainer.label_validation import judge, refusal
+from headrace.trainer.labels import refusal, take_labels
 from headrace.worker.stages import fetch
 from headrace_schemas.dead_letters import NOTHING, VALUE_BYTES, dead_letter_from_record, kept
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TENANT
@@ -102,7 +102,7 @@ def test_a_dead_letter_never_passes_a_discarded_value_off_as_whole(keep, tmp_pat
 def test_a_label_whose_value_was_discarded_is_refused_and_no_tombstone():
     record = FetchedRecord("classify.labels", 0, 0, 5, b"id-1", b"", (), Discarded(300_000_000, 4242))
     known = KnownLabels()
-    (fault,) = judge([record], known, snapped_end=0, max_text_bytes=100)
+    (fault,) = take_labels([record], known, snapped_end=0, max_text_bytes=100)
     assert fault.code == "request-too-large"
 
 

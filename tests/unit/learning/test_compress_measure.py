@@ -13,16 +13,14 @@ import torch
 from rich.console import Console
 
 from headrace.learning.compress.curve import Curve, Point, Tuning, curve_table, draw, figures
-from headrace.learning.compress.measure import Score, score_float, score_quantized
-from headrace.learning.compress.plan import Budget, Plan
+from headrace.learning.compress.prune import Tuner
+from headrace.learning.compress.score import Budget, Plan, Score, score_float, score_quantized
 from headrace.learning.compress.search import Compressor
-from headrace.learning.compress.tuning import Tuner
 from headrace.learning.data.features import Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.evaluate import answer
-from headrace.learning.fit.blend import Shares
-from headrace.learning.fit.build_network import assemble_network
+from headrace.learning.fit.blend import Shares, assemble_network
 from headrace.learning.fit.convolution import ConvolutionFit, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
 from headrace.learning.report import compare

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.core.fields import Secret
 from headrace.files import DatasetError
-from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Splits, Splitting
+from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Parts, Splits, Splitting
 from headrace.learning.data.text_keys import text_keys
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.comparison import compared, fair_rows, known_rows
@@ -17,7 +17,6 @@ from headrace.learning.distributed.job import FileSource, Job, TopicSource
 from headrace.learning.distributed.labels import LastRecord, Shard
 from headrace.learning.distributed.merge import agree
 from headrace.learning.distributed.rank import run
-from headrace.learning.distributed.shards import Parts
 from headrace.learning.evaluate import answer
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.backends.interface import open_backend

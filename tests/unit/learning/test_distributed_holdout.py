@@ -14,7 +14,7 @@ from headrace.learning.data.split import UNKEYED, Splits
 from headrace.learning.data.text_keys import text_keys
 from headrace.learning.distributed.checkpoint import StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.distributed.holdout import NO_ROWS, Holdout, keep_to, read_holdout
+from headrace.learning.distributed.comparison import NO_ROWS, Holdout, keep_to, read_holdout
 from headrace.learning.distributed.job import Job, TopicSource
 from headrace.learning.distributed.rank import run
 from headrace.learning.fit.hyperparameters import Recipe

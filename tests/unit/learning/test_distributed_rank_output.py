@@ -1,7 +1,8 @@
 import asyncio
 import json
 
-from headrace.learning.distributed.rank_output import LONGEST_LINE, RANK_FAILED, Output, lines
+from headrace.learning.distributed.launch import LONGEST_LINE, Output, lines
+from headrace.learning.distributed.rendezvous import RANK_FAILED
 
 
 def failed(error: str, *, lasting: bool = False) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from headrace.learning.distributed.values import decode, encode
+from headrace.learning.distributed.collectives import decode, encode
 
 
 class Told(msgspec.Struct, frozen=True):

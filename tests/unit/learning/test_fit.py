@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.fit.blend import Shares, fit_shares
-from headrace.learning.fit.build_network import assemble_network
+from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
 from headrace.learning.fit.convolution import convolution_logits
 from headrace.learning.fit.hyperparameters import WideRecipe
 from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios

@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.learning.data.files import Rows
-from headrace.learning.data.known_labels import KnownLabels
 from headrace.learning.data.text_keys import text_keys
-from headrace.learning.data.validation import clean
+from headrace.learning.data.validation import KnownLabels, clean
 
 
 def take(known: KnownLabels, id_: str, text: str, label: str, *, snapped: bool = False) -> str | None:

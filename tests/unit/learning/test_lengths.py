@@ -2,11 +2,10 @@
 
 import pytest
 
+from headrace.learning.data.features import MOST_BY_ITSELF, follow_lengths, word_counts
 from headrace.learning.data.files import Rows
-from headrace.learning.data.lengths import MOST_BY_ITSELF, follow_lengths, word_counts
-from headrace.learning.data.split import Split
+from headrace.learning.data.split import Parts, Split, whole
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.shards import Parts, whole
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.backends.interface import open_backend
 from headrace.trainer.settings import MAX_TOKENS

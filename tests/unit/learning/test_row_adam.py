@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.learning.fit.row_adam import RowAdam
+from headrace.learning.fit.convolution import RowAdam
 
 ROWS, WIDTH = 6, 3
 

@@ -5,11 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.learning.data.subwords import spelled, word_parts
-from headrace.learning.data.vocabulary import choose_vocabulary, hash_all
+from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, spelled, word_parts
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.fit.blend import Shares
-from headrace.learning.fit.build_network import assemble_network
+from headrace.learning.fit.blend import Shares, assemble_network
 from headrace.learning.fit.convolution import convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.learning.fit.wide import WideWeights

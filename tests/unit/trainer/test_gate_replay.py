@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from headrace.core.gate import ClassChange, Replayed
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.trainer.gate.replay import CHUNK, Answer, replay, tails
+from headrace.trainer.gate import CHUNK, Answer, replay, tails
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from headrace.learning.compress.measure import Score, float_bytes
-from headrace.learning.compress.plan import Budget, Plan
+from headrace.learning.compress.score import Budget, Plan, Score, float_bytes
 from headrace.model.network import Network
 
 

@@ -19,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.learning.compress.curve import Curve, Point, Tuning
-from headrace.learning.compress.measure import Score, score_float, score_quantized
-from headrace.learning.compress.plan import Budget, Plan, artifact_bytes, table_bytes
-from headrace.learning.compress.prune import Counts, apply_plan, count
-from headrace.learning.compress.tuning import Tuner
+from headrace.learning.compress.prune import Counts, Tuner, apply_plan, count
+from headrace.learning.compress.score import (
+    Budget,
+    Plan,
+    Score,
+    artifact_bytes,
+    score_float,
+    score_quantized,
+    table_bytes,
+)
 from headrace.learning.data.features import Material
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.blend import Shares

@@ -15,7 +15,7 @@ from headrace.core.label_names import label_name
 from headrace.files.output import OutputError
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
-from headrace.learning.data.known_labels import EMPTY_LABEL
+from headrace.learning.data.validation import EMPTY_LABEL
 from headrace.model import store
 from headrace.model.places import Location
 from headrace_schemas.codec import decode_label

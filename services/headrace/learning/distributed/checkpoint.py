@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.values import decode, encode
+from headrace.learning.distributed.collectives import Exchange, decode, encode
 from headrace.model import store
 from headrace.model.places import Location, Places
 
@@ -13,7 +12,7 @@ from headrace.model.places import Location, Places
 class Checkpoints(Protocol):
     """Named states of one training. All ranks call these together, with equal states.
 
-    A state is of what :func:`~headrace.learning.distributed.values.encode` takes; tuples in it come back as lists.
+    A state is of what :func:`~headrace.learning.distributed.collectives.encode` takes; tuples in it come back as lists.
     """
 
     def save(self, name: str, state: dict[str, Any]) -> None: ...

@@ -6,8 +6,8 @@ import msgspec
 
 from headrace.files.table import Reading
 from headrace.learning.compress.curve import Curve
-from headrace.learning.compress.plan import Budget
-from headrace.learning.data.lengths import Lengths
+from headrace.learning.compress.score import Budget
+from headrace.learning.data.features import Lengths
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.report import Report
 from headrace.model import store

@@ -11,15 +11,13 @@ from headrace.core.label_names import label_name
 from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
+from headrace.learning.data.validation import UNKNOWN_LABEL
 from headrace.learning.distributed.job import TopicSource
 from headrace.process.logs import event
 from headrace_schemas.codec import decode_label
 from headrace_schemas.errors import BadKeyError, WireError, place
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import LabelledText, OffsetRange
-
-UNKNOWN_LABEL = "unknown-label"
-"""Why a label is left out that is none of those allowed."""
 
 
 class LastRecord(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""From each rank's labels to one data set: last label of an id, erasure, cleaning and the split, as all ranks see it.
+"""From what each rank has read to one data set: which labels count, which rows are in which part.
 
-Every rank is told a few numbers about every record, decides for all of them alike, and keeps its own rows. So the
-set of rows is the same however many ranks there are, and to agree on it no text leaves the rank that read it.
+Every rank tells the others a few numbers about each of its records, decides for all records alike, and keeps its own
+rows. So the rows are the same however many ranks there are, and no text leaves the rank that read it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 
 from headrace.core.label_names import label_name
 from headrace.files import DatasetError
-from headrace.learning.data.files import Rows
-from headrace.learning.data.split import PARTS, Part, Split, Splitting, place
+from headrace.learning.data.files import Rows, read_rows
+from headrace.learning.data.split import OWN_TEST_FILE, PARTS, Part, Parts, Split, Splitting, place, share, split, whole
 from headrace.learning.data.text_keys import KEY_BYTES, key_halves, number_keys, text_keys
-from headrace.learning.data.validation import NO_LABEL, Verdict, judge, number_labels
+from headrace.learning.data.validation import NO_LABEL, Verdict, clean, judge, number_labels
 from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.distributed.job import FileSource
 from headrace.learning.distributed.labels import LastRecord, Shard
-from headrace.learning.distributed.shards import Parts
 from headrace_schemas.records import LabelledText
 
 _NO_PART = -1
@@ -234,3 +235,31 @@ def _require_rows(topic: str, totals: Counter[str]) -> None:
             f"{topic}: {totals.total()} clean rows leave none for {' and '.join(empty)}."
             " A label of three rows is the least that can be split: publish more labels"
         )
+
+
+def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> Parts:
+    """Read, clean and split the files as a whole by ``splitting``, and keep every ``world``-th row of each part.
+
+    Raises DatasetError for what can't be read, or leaves a part without rows.
+    """
+    data = _read_rows(source, source.data)
+    cleaned = clean(data)
+    validating = _read_rows(source, source.valid) if source.valid is not None else None
+    valid = None if validating is None else clean(validating)
+    test = _read_rows(source, source.test) if source.test is not None else None
+    parts = split(cleaned, valid=valid, test=test, splitting=splitting)
+    dropped = {
+        "empty": cleaned.empty,
+        "duplicate": cleaned.duplicate,
+        "conflicting": cleaned.conflicting,
+        "held out": parts.held_out,
+    }
+    identity = splitting.id if test is None else OWN_TEST_FILE
+    named = {label for rows in (data, validating, test) if rows is not None for label in rows.labels if label}
+    return share(whole(parts, dropped, identity, named), exchange.rank, exchange.world)
+
+
+def _read_rows(source: FileSource, path: str) -> Rows:
+    return read_rows(
+        Path(path), text_column=source.text_column, label_column=source.label_column, reading=source.reading
+    )

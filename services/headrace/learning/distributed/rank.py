@@ -13,19 +13,17 @@ import msgspec
 from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
+from headrace.learning.capacity import check_labels, free_memory
 from headrace.learning.compress.curve import draw
-from headrace.learning.compress.measure import float_bytes
-from headrace.learning.data.lengths import Lengths, follow_lengths
-from headrace.learning.data.split import Splits, Splitting
+from headrace.learning.compress.score import float_bytes
+from headrace.learning.data.features import Lengths, follow_lengths
+from headrace.learning.data.split import Parts, Splits, Splitting
 from headrace.learning.distributed.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.comparison import compared
-from headrace.learning.distributed.file_shards import read_files
-from headrace.learning.distributed.holdout import NO_ROWS, Holdout, keep_to, read_holdout
+from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
 from headrace.learning.distributed.job import Compared, FileSource, Job, Judged, Outcome, TopicSource, outcome_uri
 from headrace.learning.distributed.labels import read_partitions
-from headrace.learning.distributed.merge import agree
-from headrace.learning.distributed.shards import Parts
+from headrace.learning.distributed.merge import agree, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.train import Steps, Trained, train
 from headrace.learning.package import Packed, lineage_of, pack
@@ -35,7 +33,6 @@ from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.process.logs import event
 from headrace.registry.versions import load_version
-from headrace.training.limits import check_labels, free_memory
 from headrace_schemas.records import OffsetRange
 
 LABELS_NAMED = 20

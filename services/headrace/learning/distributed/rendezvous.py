@@ -25,7 +25,6 @@ from headrace.core.errors import UserError
 from headrace.core.reminders import PATIENCE_S, Reminder
 from headrace.learning.distributed.collectives import Alone, Collective, Exchange
 from headrace.learning.distributed.job import Job
-from headrace.learning.distributed.rank_output import RANK_FAILED
 from headrace.process.logs import event
 from headrace.process.ports import why_not
 
@@ -35,6 +34,9 @@ LONGEST_MEETING_S: Final = 300.0
 _LOOK_S = 1.0
 _LOST: Final = timedelta(seconds=60)
 """How long the store of rank 0 may take to answer before its machine counts as lost."""
+
+RANK_FAILED: Final = "rank.failed"
+"""The event by which a rank says in ``error`` why it ends, ``lasting`` when to start it again would change nothing."""
 
 _OPEN = "open"
 _AGAIN = "again"

@@ -19,7 +19,7 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """The convolution. ``dimensions`` of a word, ``filters`` of each of the ``widths``; one-cycle AdamW over ``epochs``
     with ``rate`` and, for the words, ``word_rate`` at the top of the cycle, reached after the share ``warm_up`` of it.
     ``dropout`` of the pooled features, ``word_dropout`` of the words; words start with the deviation ``word_scale``.
-    With pretrained ``vectors``, by name (:mod:`headrace.learning.data.word_vectors`), these times ``vector_scale`` are
+    With pretrained ``vectors``, by name (:mod:`headrace.learning.data.vocabulary`), these times ``vector_scale`` are
     added to the words' beginning.
     Words share the sequences of ``least_part`` to ``most_part`` characters that two of them have.
     Each rank trains on ``batch`` texts a step; ranks take the mean of their weights every ``steps_apart`` steps.

@@ -1,8 +1,8 @@
-"""From split rows to a network: fit both parts, blend them on the validation rows, and fit again on all of them."""
+"""From split rows to a network, top to bottom: features, fits, early stopping, compression, refit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -12,21 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.files import DatasetError
-from headrace.learning.calibration import threshold_for
+from headrace.learning.capacity import Sizes, require_memory, training_bytes
 from headrace.learning.compress.curve import Curve, Point
-from headrace.learning.compress.plan import Budget
+from headrace.learning.compress.score import Budget
 from headrace.learning.compress.search import Compressor
 from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
-from headrace.learning.data.subwords import spelled, word_parts
-from headrace.learning.data.word_vectors import known_vectors
+from headrace.learning.data.split import Parts
+from headrace.learning.data.vocabulary import known_vectors, spelled, word_parts
 from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.shards import Parts
-from headrace.learning.evaluate import answer_scored
-from headrace.learning.fit.build_network import assemble_network
-from headrace.learning.fit.convolution import ConvolutionFit, fresh_network
-from headrace.learning.fit.early_stopping import Epoch, Validation, best_epoch, goes_on, judge
+from headrace.learning.evaluate import answer_scored, threshold_for
+from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
+from headrace.learning.fit.convolution import ConvolutionFit, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
@@ -34,7 +32,71 @@ from headrace.model.network import Network
 from headrace.model.quantizing import Bits, quantize
 from headrace.model.textcnn import TextCNN
 from headrace.model.wide import wide_logits
-from headrace.training.limits import Sizes, require_memory, training_bytes
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass over the training rows: ``number`` from 1, the convolution's mean training loss, and on the validation
+    rows the accuracy and cross entropy (nats) of both parts joined by ``shares``.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+    cross_entropy: float
+    shares: Shares
+
+
+class _Answers(msgspec.Struct, frozen=True):
+    """Of a rank's validation rows: the logits of both parts, float32[texts, C], and the targets, int64[texts]."""
+
+    convolution: NDArray[np.float32]
+    wide: NDArray[np.float32]
+    targets: NDArray[np.int64]
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """The rank's validation rows: ``texts`` as word rows, ``wide`` float32[texts, C] the logits of the fitted wide
+    part for them, ``targets`` int64[texts].
+    """
+
+    texts: Sequence[NDArray[np.int64]]
+    wide: torch.Tensor
+    targets: torch.Tensor
+
+
+def validate_epoch(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
+    """What the validation rows of all ranks say of ``network``, the same on every rank."""
+    own = _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
+    told = exchange.gather(own, _Answers)
+    convolution, wide, wanted = (
+        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
+    )
+    shares = fit_shares(convolution, wide, wanted)
+    blended = shares.convolution * convolution + shares.wide * wide
+    epoch = Epoch(
+        number=number,
+        loss=loss,
+        accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
+        cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
+        shares=shares,
+    )
+    # Rank 0 decides: sums on another kind of machine may end in other bits.
+    return exchange.gather(epoch, Epoch)[0]
+
+
+def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Whether the blend may still become better: it has within the last ``patience`` epochs.
+
+    Better is a lower cross entropy: unlike accuracy it notices when the convolution grows too sure of itself to be of
+    use to the blend.
+    """
+    return not epochs or epochs[-1].number - best_epoch(epochs).number < patience
+
+
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch with the lowest cross entropy, the first of equals."""
+    return min(epochs, key=lambda epoch: epoch.cross_entropy)
+
 
 _WHOLE = Bits()
 
@@ -156,7 +218,7 @@ def _search(
         epochs, best = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"]
     while fit.done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
         loss = fit.epoch()
-        epochs.append(judge(fit.network, rows, exchange, number=fit.done, loss=loss))
+        epochs.append(validate_epoch(fit.network, rows, exchange, number=fit.done, loss=loss))
         if best_epoch(epochs) is epochs[-1]:
             best = deepcopy(fit.network.state_dict())
         checkpoints.save("search", {"fit": fit.state(), "epochs": msgspec.to_builtins(epochs), "best": best})

@@ -1,29 +1,137 @@
-"""Judge: gather the evidence about a candidate and let :mod:`headrace.core.gate` decide."""
+"""The gate: gather the evidence about a candidate and let :mod:`headrace.core.gate` decide.
+
+The replay answers the last real requests by candidate and champion, and counts the answers that would change. A chunk
+of requests is decoded, answered by both and forgotten, so memory is bounded by the chunk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, words_of
-from headrace.core.gate import LEAST_ACROSS_SPLITS, Comparison, Evidence, Replayed, Rival, Unmeasured, judge
+from headrace.core.gate import (
+    LEAST_ACROSS_SPLITS,
+    ClassChange,
+    Comparison,
+    Evidence,
+    Replayed,
+    Rival,
+    Unmeasured,
+    judge,
+)
 from headrace.core.label_names import label_name
-from headrace.kafka.interface import Cluster, KafkaError
-from headrace.learning.bootstrap import by_chance, compare_paired
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, Record, TopicPartition
+from headrace.kafka.range_reader import read_ranges
 from headrace.learning.data.split import is_unkeyed
 from headrace.learning.distributed.job import Compared, Judged, Outcome
-from headrace.learning.report import agreement, compare
+from headrace.learning.report import agreement, by_chance, compare, compare_paired
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.process.logs import event
 from headrace.registry.versions import load_version
-from headrace.trainer.gate.replay import Answer, Offload, replay
-from headrace.trainer.gate.settings import GateSettings
-from headrace_schemas.paths import RequestShape, compile_shape
+from headrace.trainer.settings import GateSettings
+from headrace.trainer.training_run import Offload
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+from headrace_schemas.paths import Decode, RequestShape, compile_shape
 from headrace_schemas.records import ModelVersion, Verdict
+
+Answer = Callable[[Sequence[bytes]], Sequence[str | None]]
+"""Texts in UTF-8 to the labels that a reader would see, None where the version abstains."""
+
+CHUNK = 500
+_NO_LABEL = "(no label)"
+
+
+async def replay(
+    consumer: Consumer,
+    topic: str,
+    count: int,
+    *,
+    decode: Decode,
+    candidate: Answer,
+    champion: Answer,
+    offload: Offload,
+) -> Replayed:
+    """Answer the last ``count`` records of ``topic``, from all its partitions, and compare.
+
+    A record that a worker could not decode is passed over and counted. A topic that is not there, or empty, gives no
+    requests. Raises a KafkaError when the topic can't be read, and what the answering functions raise.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    unreadable = 0
+    starts, ends = await _last(consumer, topic, count)
+    async for records in read_ranges(consumer, starts, ends, chunk=CHUNK):
+        texts = [text for record in records if (text := _text(record, decode)) is not None]
+        unreadable += len(records) - len(texts)
+        pairs += await offload(partial(_count, champion, candidate, texts))
+    return Replayed(
+        requests=pairs.total(),
+        changed=sum(times for (before, after), times in pairs.items() if before != after),
+        unreadable=unreadable,
+        classes=_by_class(pairs),
+    )
+
+
+def tails(lengths: Mapping[int, int], count: int) -> dict[int, int]:
+    """How many of the last records to take from each partition, ``count`` in all: equal shares, and what a short
+    partition can't give comes from the others.
+    """
+    taken = dict.fromkeys(lengths, 0)
+    left = count
+    # From the shortest on, each may take an equal share of what is left.
+    for place, (partition, length) in enumerate(sorted(lengths.items(), key=lambda item: (item[1], item[0]))):
+        taken[partition] = min(length, left // (len(lengths) - place))
+        left -= taken[partition]
+    return taken
+
+
+async def _last(
+    consumer: Consumer, topic: str, count: int
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Where the last ``count`` records begin and end in each partition."""
+    names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
+    begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+    taken = tails({name.partition: ends[name] - begins[name] for name in names}, count)
+    return {name: ends[name] - taken[name.partition] for name in names}, ends
+
+
+def _text(record: Record, decode: Decode) -> bytes | None:
+    try:
+        return decode(record.value, content_type(record.headers)).text.encode()
+    except WireError:
+        return None
+
+
+def _count(champion: Answer, candidate: Answer, texts: Sequence[bytes]) -> Counter[tuple[str, str]]:
+    """How often each pair of labels, the champion's and the candidate's, occurs."""
+    shown = [[_NO_LABEL if label is None else label for label in answer(texts)] for answer in (champion, candidate)]
+    return Counter(zip(*shown, strict=True))
+
+
+def _by_class(pairs: Counter[tuple[str, str]]) -> tuple[ClassChange, ...]:
+    requests: Counter[str] = Counter()
+    changes: dict[str, Counter[str]] = {}
+    for (before, after), times in pairs.items():
+        requests[before] += times
+        if before != after:
+            changes.setdefault(before, Counter())[after] += times
+    return tuple(
+        ClassChange(label, requests[label], changes[label].total(), _most(changes[label]))
+        if label in changes
+        else ClassChange(label, requests[label], 0, None)
+        for label in sorted(requests)
+    )
+
+
+def _most(towards: Counter[str]) -> str:
+    return min(towards, key=lambda label: (-towards[label], label))
 
 
 class Traffic(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headrace.files import DatasetError
+from headrace.learning.capacity import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
 from headrace.learning.data.features import MOST_CELLS, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Splits
@@ -19,10 +20,9 @@ from headrace.learning.distributed.rank import run
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
 from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, fit_wide
 from headrace.model.signing import Seals
-from headrace.trainer.job import job_of
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
-from headrace.training.limits import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
+from headrace.trainer.training_run import job_of
 from headrace_schemas.records import Training, TrainingState
 from tests.support.places import ANYWHERE
 

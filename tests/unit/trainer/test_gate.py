@@ -10,16 +10,15 @@ import pytest
 from headrace.core.gate import LEAST_ACROSS_SPLITS
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.learning.bootstrap import compare_paired
 from headrace.learning.distributed.job import Compared, Judged, Outcome
 from headrace.learning.evaluate import answer
-from headrace.learning.report import compare
+from headrace.learning.report import compare, compare_paired
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize
 from headrace.registry.versions import version_record
-from headrace.trainer.gate.evidence import Traffic, decide
-from headrace.trainer.gate.settings import GateSettings
+from headrace.trainer.gate import Traffic, decide
+from headrace.trainer.settings import GateSettings
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersion, Verdict
