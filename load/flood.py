@@ -25,16 +25,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Struct
 from rich.console import Console
 
-from headrace_load.audit import Audit, audited
-from headrace_load.contender import Contender, WorkerProgram
-from headrace_load.measure.columns import STATUSES, Columns, join, keys
-from headrace_load.measure.course import Setting, drained
-from headrace_load.measure.judging import Gathered
+from headrace_load.contender import Contender, WorkerProgram, starter
+from headrace_load.measure.audit import STATUSES, Audit, Columns, audited, join, keys
+from headrace_load.measure.evaluation import Measurements
 from headrace_load.measure.machine import machine
-from headrace_load.place import Asked, Place, make_topics, place, remove_topics, starter
-from headrace_load.progress import Progress
-from headrace_load.system import System
-from headrace_load.workload.rubbish import judge
+from headrace_load.measure.run import RunSetup, drain_backlog
+from headrace_load.result import Progress
+from headrace_load.target import System, Target, TargetOptions, make_topics, open_target, remove_topics
+from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
 from headrace_load.workload.texts import load_texts
 from headrace_schemas.dead_letters import PREFIX
@@ -143,7 +141,7 @@ class Flood(Struct, frozen=True, kw_only=True):
 
 
 async def drain(
-    at: Place, model: Path, out: Path, name: str, requests: int, share_bad: float
+    at: Target, model: Path, out: Path, name: str, requests: int, share_bad: float
 ) -> tuple[Drain, Letters | None]:
     """Publish ``requests`` records and let one process answer them; of rubbish its dead letters too."""
     workload = Workload(
@@ -161,7 +159,7 @@ async def drain(
     with tempfile.TemporaryDirectory(prefix="headrace-flood-") as made:
         texts = Path(made) / "texts.json"
         texts.write_bytes(msgspec.json.encode(load_texts(workload.texts, workload.seed)))
-        setting = Setting(
+        setting = RunSetup(
             workload=workload,
             system=system,
             answers="log",
@@ -170,7 +168,7 @@ async def drain(
             texts=texts,
             progress=_quiet,
         )
-        found = await drained(setting)
+        found = await drain_backlog(setting)
     letters = await dead_letters(system, at.partitions, _failed(found)) if share_bad else None
     if not at.transient:
         await remove_topics(system)
@@ -203,7 +201,7 @@ async def dead_letters(system: System, numbers: int, failed: Columns) -> Letters
                 places.append((int(ours["partition"]), int(ours["offset"])))
                 silent += not ours["message"]
                 own = tuple(header for header in record.headers if not header[0].startswith(PREFIX))
-                sound += not isinstance(judge(record.value, own), str)
+                sound += not isinstance(parse_request(record.value, own), str)
     finally:
         await consumer.stop()
     of_letters = np.zeros(len(places), failed.dtype)
@@ -232,18 +230,18 @@ def _quiet(_: Progress) -> None:
     """A flood shows nothing while it goes on."""
 
 
-def _statuses(found: Gathered) -> np.ndarray:
+def _statuses(found: Measurements) -> np.ndarray:
     """The index of each request's status; -1 where there is no answer."""
     first = join(found.sent, found.answered, "log")
     return np.where(first >= 0, found.answered["status"][np.maximum(first, 0)], -1)
 
 
-def _failed(found: Gathered) -> Columns:
+def _failed(found: Measurements) -> Columns:
     failed: Columns = found.sent[_statuses(found) == STATUSES.index("failed")]
     return failed
 
 
-def _judged(found: Gathered) -> Drain:
+def _judged(found: Measurements) -> Drain:
     sent, good = found.sent, found.sent["good"]
     audit = audited(sent, found.answered, "log", records=found.records)
     expected = np.where(good, STATUSES.index("ok"), STATUSES.index("failed"))
@@ -260,7 +258,7 @@ def _judged(found: Gathered) -> Drain:
     )
 
 
-def _memory(found: Gathered, rate: float) -> Memory:
+def _memory(found: Measurements, rate: float) -> Memory:
     """Of the seconds between the first answer and the last."""
     begin_us = int(found.answered["appended_us"].min())
     end_us = int(found.answered["appended_us"].max())
@@ -292,7 +290,7 @@ async def main(options: argparse.Namespace, console: Console) -> int:
     out = _without_logs(options.out)
     model = out / "model.safetensors"
     made_artifact(load_texts(MadeTexts(), 0), model)
-    async with place(Asked(broker="apache"), os.environ, out) as found:
+    async with open_target(TargetOptions(broker="apache"), os.environ, out) as found:
         at = msgspec.structs.replace(found, transient=False)
         # The broker's first seconds are slow.
         await drain(at, model, out, "warm-up", min(WARM_UP, options.requests), 0.5)

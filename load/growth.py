@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Struct
 from rich.console import Console
 
-from headrace_load.comparison import Runner
 from headrace_load.contender import Contender, WorkerProgram
-from headrace_load.place import Asked, Place, place
 from headrace_load.result import Result
+from headrace_load.runner import Runner
+from headrace_load.target import Target, TargetOptions, open_target
 from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, Workload, ZipfKeys
 from headrace_load.workload.texts import load_texts
 from load.made import made_artifact
@@ -102,11 +102,11 @@ async def main(options: argparse.Namespace, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
         lines.append(line)
 
-    async with place(Asked(broker="apache"), os.environ, out) as found:
+    async with open_target(TargetOptions(broker="apache"), os.environ, out) as found:
 
         def runner(partitions: int) -> Runner:
-            at: Place = msgspec.structs.replace(found, transient=False, partitions=partitions)
-            return Runner(place=at, folder=out / "runs", console=Console(quiet=True))
+            at: Target = msgspec.structs.replace(found, transient=False, partitions=partitions)
+            return Runner(target=at, folder=out / "runs", console=Console(quiet=True))
 
         models: dict[tuple[int, int, int], Path] = {}
 

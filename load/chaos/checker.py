@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.measure.columns import join, keys
+from headrace_load.measure.audit import join, keys
 from load.chaos.history import History
 
 RECOVERED_US = 1_000_000

@@ -12,8 +12,8 @@ from aiokafka.structs import ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.measure.columns import STATUSES
-from headrace_load.system import System
+from headrace_load.measure.audit import STATUSES
+from headrace_load.target import System
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
@@ -43,8 +43,8 @@ QUIET_FETCHES = 10
 
 
 class History(Struct, frozen=True, kw_only=True):
-    """``sent`` has rows of columns.SENT, ``requests`` of REQUEST, ``log`` of LOGGED in the order of the log, ``said``
-    of LOST; ``seen`` has rows of columns.ANSWERED in the order in which the reader accepted them. ``began_us`` is
+    """``sent`` has rows of audit.SENT, ``requests`` of REQUEST, ``log`` of LOGGED in the order of the log, ``said``
+    of LOST; ``seen`` has rows of audit.ANSWERED in the order in which the reader accepted them. ``began_us`` is
     when the fault began (microseconds since the Unix epoch), 0 without one.
     """
 

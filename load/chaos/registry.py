@@ -10,7 +10,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, Producer
 from headrace.registry import models_log
 from headrace.registry.models_log import ModelsWriter
-from headrace_load.system import System
+from headrace_load.target import System
 from headrace_schemas.records import ModelsRecord
 
 T = TypeVar("T")

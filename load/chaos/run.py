@@ -12,9 +12,8 @@ import numpy as np
 from msgspec import Struct
 
 from headrace.core.errors import with_notes
-from headrace_load.place import make_topics
 from headrace_load.processes import headrace
-from headrace_load.system import prefixed
+from headrace_load.target import make_topics, prefixed
 from headrace_load.waiting import slowness, within
 from headrace_load.workload.texts import load_texts
 from load.chaos.checker import Checked, check

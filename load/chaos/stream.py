@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_load.measure.answers import ROWS, reading, tail
-from headrace_load.measure.columns import ANSWERED, read_rows
-from headrace_load.measure.job import Read, Stop
-from headrace_load.measure.processes import Measuring, MeasuringError, Producers, producing
-from headrace_load.system import System
+from headrace_load.measure.audit import ANSWERED, read_rows
+from headrace_load.measure.processes import MeasuringError, MeasuringProcess, Producers, ReaderProgress, Stop, producing
+from headrace_load.target import System
 from headrace_load.waiting import within
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
 
@@ -50,7 +49,7 @@ class Stream:
     def __init__(
         self,
         producers: Producers,
-        reader: Measuring,
+        reader: MeasuringProcess,
         folder: Path,
         *,
         system: System,
@@ -68,10 +67,10 @@ class Stream:
     @property
     def answered(self) -> int:
         """How many answers the reader has accepted, as far as it has told."""
-        return self._reader.last.answers if isinstance(self._reader.last, Read) else 0
+        return self._reader.last.answers if isinstance(self._reader.last, ReaderProgress) else 0
 
     async def end(self) -> NDArray[np.void]:
-        """Send no more; rows of columns.SENT once all outcomes are known. Raises MeasuringError."""
+        """Send no more; rows of audit.SENT once all outcomes are known. Raises MeasuringError."""
         if self._sent is None:
             self._producers.stop()
             self._sent = await self._producers.rows()
@@ -111,7 +110,7 @@ class Stream:
         self._reader = await self._stack.enter_async_context(reading(self._system, "log", folder, self._begins, None))
 
     async def seen(self) -> tuple[NDArray[np.void], str | None]:
-        """Rows of columns.ANSWERED that the reader accepted, and why it ended before it was told, if it did."""
+        """Rows of audit.ANSWERED that the reader accepted, and why it ended before it was told, if it did."""
         error = None
         if not self._reader.ended:
             self._reader.order(Stop())
@@ -122,7 +121,7 @@ class Stream:
         return self.accepted(), error
 
     def accepted(self) -> NDArray[np.void]:
-        """Rows of columns.ANSWERED of all readers, see :func:`continued`.
+        """Rows of audit.ANSWERED of all readers, see :func:`continued`.
 
         What a running one accepted last is not written down yet.
         """

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from headrace_load.processes import child, headrace
-from headrace_load.system import System
+from headrace_load.target import System
 from headrace_load.waiting import until
 from load.chaos.workers import Worker
 from load.chaos.world import World

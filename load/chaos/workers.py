@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from headrace_load.processes import Child, ProgramError, child
-from headrace_load.system import System
+from headrace_load.target import System
 from headrace_load.waiting import POLL_S, slowness, within
 
 READY_S = 60.0

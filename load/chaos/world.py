@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_load.system import System
+from headrace_load.target import System
 from headrace_load.waiting import until
 from load.chaos.cluster import Cluster
 from load.chaos.history import read_answers, read_requests

@@ -14,11 +14,11 @@ from headrace.security.private_folder import keep_what_matplotlib_caches
 
 TABLE = {
     "run": Mounted("headrace_load.commands.run:run", "One run of a workload."),
-    "drain": Mounted("headrace_load.commands.comparing:drain", "Empty a backlog, contenders in turn."),
+    "drain": Mounted("headrace_load.commands.compare:drain", "Empty a backlog, contenders in turn."),
     "sweep": Mounted("headrace_load.commands.sweep:sweep", "The highest rate that keeps p99 under a bound."),
-    "soak": Mounted("headrace_load.commands.swap:soak", "One long run: does memory grow, does latency drift?"),
+    "soak": Mounted("headrace_load.commands.run:soak", "One long run: does memory grow, does latency drift?"),
     "compare": Mounted(
-        "headrace_load.commands.comparing:compare", "Contenders in turn, and how sure their differences are."
+        "headrace_load.commands.compare:compare", "Contenders in turn, and how sure their differences are."
     ),
     "swap": Mounted("headrace_load.commands.swap:swap", "Move an alias under load, and look at the waits beside it."),
     "record": Mounted("headrace_load.commands.record:record", "Make a workload from a live topic."),
@@ -58,12 +58,12 @@ def main() -> None:
         _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[load]'", 1)
     except Exception as error:
         # Imported where it is needed: what it names loads numpy and aiokafka.
-        from headrace_load.faults import code_of, told  # noqa: PLC0415
+        from headrace_load.commands.options import exit_code, message_of  # noqa: PLC0415
 
-        code = code_of(error)
+        code = exit_code(error)
         if code is None:
             raise
-        _end(told(error), code)
+        _end(message_of(error), code)
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -1,33 +1,18 @@
 """Several contenders in turn, round by round, so that what drifts on the machine touches all of them.
 
 How sure a difference is: paired rounds, Student's t over the logarithms of their ratios.
-
-Runs of a command: each on topics of its own, shown while it goes, written down, and cleared away.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
-from aiokafka.errors import KafkaError as AioKafkaError
-from msgspec import Struct
-from rich.console import Console
 from scipy import stats
 
-from headrace_load.contender import Contender
-from headrace_load.place import Place, make_topics, remove_topics, starter
-from headrace_load.report.html import write_report
-from headrace_load.report.live import live
-from headrace_load.report.pictures import write_pictures
-from headrace_load.report.tables import show
-from headrace_load.result import Comparison, Difference, Latency, Result, write
-from headrace_load.run import run
-from headrace_load.system import Start, System
-from headrace_load.workload.spec import Backlog, Workload
+from headrace_load.result import Difference, Latency, Result
 
 T = TypeVar("T")
 
@@ -127,91 +112,3 @@ def _known(a: Sequence[Result], b: Sequence[Result]) -> list[Difference]:
         if len(of_a) == len(a) == len(of_b) == len(b) >= 2:
             found.append(difference(figure, of_a, of_b))
     return found
-
-
-RESULT = "result.json"
-COMPARISON = "comparison.json"
-REPORT = "report.html"
-Around: TypeAlias = Callable[[Start, System], Start]
-"""Does something more while a contender runs."""
-
-
-class Runner(Struct, frozen=True, kw_only=True):
-    """Runs at ``place``, each in a folder of its own under ``folder``."""
-
-    place: Place
-    folder: Path
-    console: Console
-
-    async def run(
-        self,
-        workload: Workload,
-        contender: Contender | None,
-        *,
-        name: str,
-        number: int = 0,
-        around: Around | None = None,
-    ) -> Result:
-        """One run against ``contender``, or against what answers already.
-
-        Its result.json and its logs are in ``folder``, and of one among several in a folder NUMBER there. ``around``
-        is given the contender's start. Raises what
-        :func:`headrace_load.run.run` and starting the contender raise.
-        """
-        folder = self.folder / f"{number:02}" if number else self.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if contender is None:
-            result = await self._shown(workload, None, self.place.existing, None, name)
-        else:
-            system = self.place.own(f"{number:02}")
-            await make_topics(system, self.place.partitions)
-            start = starter(
-                contender,
-                system,
-                group=f"{self.place.prefix}{number:02}",
-                folder=folder,
-                wait=not isinstance(workload.arrivals, Backlog),
-            )
-            if around is not None:
-                start = around(start, system)
-            try:
-                result = await self._shown(workload, contender, system, start, name)
-            except BaseException:
-                await self._clear(system)
-                raise
-            if result.audit.kept:
-                await self._clear(system)
-            elif not self.place.transient:
-                self.console.print(
-                    f"The audit failed, so the topics {system.requests} and so on are left to be looked at."
-                )
-        write(result, folder / RESULT)
-        return result
-
-    async def _shown(
-        self, workload: Workload, contender: Contender | None, system: System, start: Start | None, name: str
-    ) -> Result:
-        with live(self.console, name) as progress:
-            return await run(workload, contender, system, start=start, name=name, progress=progress)
-
-    async def _clear(self, system: System) -> None:
-        if self.place.transient:
-            return
-        try:
-            await remove_topics(system)
-        except AioKafkaError as error:
-            # The run itself stands; that its topics are left is for whoever runs the cluster to know.
-            self.console.print(f"The topics {system.requests} and so on could not be deleted: {error}")
-
-
-def report(document: Result | Comparison, folder: Path, console: Console) -> None:
-    """Write the page and the pictures into ``folder``, and print the tables."""
-    write_report(document, folder / REPORT)
-    write_pictures(document, folder)
-    show(console, document)
-    console.print(f"The report is {folder / REPORT}.", soft_wrap=True)
-
-
-def stand(results: Iterable[Result]) -> bool:
-    """Whether every audit was kept and no verdict refused."""
-    return all(result.audit.kept and result.refused is None for result in results)

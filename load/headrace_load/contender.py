@@ -1,4 +1,4 @@
-"""What answers: headrace's workers, or any other program; as data, from a TOML file.
+"""What answers: headrace's workers, or any other program; as data from a TOML file, and how it is started.
 
 name = "two processes"                    name = "my own loop"
 [worker]                                  [program]
@@ -9,14 +9,25 @@ settings = {"worker.max_batch" = "256"}
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
+import time
 import tomllib
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from msgspec import Meta, Struct
+
+from headrace_load.processes import Child, child, found_in_time, running
+from headrace_load.target import Running, Start, System
 
 MASK = "***"
 # A value is masked for its name, or because it is an address with a password in it.
@@ -92,3 +103,101 @@ def _masked(values: Mapping[str, str]) -> dict[str, str]:
         name: MASK if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value) else value
         for name, value in values.items()
     }
+
+
+START_S = 120.0
+POLL_S = 0.1
+
+
+def starter(contender: Contender, system: System, *, group: str, folder: Path, wait: bool) -> Start:
+    """How ``contender`` is started on ``system`` as the consumer group ``group``; its logs are in ``folder``.
+
+    With ``wait`` the block begins when it answers: headrace's workers say so by /readyz, another program by being a
+    settled member of its group (one that joins none is waited for :data:`START_S`). Entering raises ProgramError.
+    """
+    # Each start has a log of its own: ports are read from it.
+    numbers = itertools.count(1)
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Running]:
+        log = folder / f"contender-{next(numbers)}.log"
+        if contender.worker is not None:
+            async with _worker(contender.worker, system, group, log, wait=wait) as started:
+                yield started
+        elif contender.program is not None:
+            async with _program(contender.program, system, group, log, wait=wait) as started:
+                yield started
+
+    return start
+
+
+@asynccontextmanager
+async def _worker(
+    worker: WorkerProgram, system: System, group: str, log: Path, *, wait: bool
+) -> AsyncIterator[Running]:
+    sets = [part for key, value in worker.settings.items() for part in ("--set", f"{key}={value}")]
+    options = ("--model", worker.model, "--backend", worker.backend, "--processes", str(worker.processes))
+    environment = {**system.environment(), "HEADRACE_ADMIN__PORT": "0", "HEADRACE_LOG__FORMAT": "json"}
+    async with running(*sets, "worker", *options, "--group", group, log=log, environment=environment) as process:
+        admins = await found_in_time(process, lambda: found if len(found := _admins(log)) >= worker.processes else None)
+        if wait:
+            await found_in_time(process, lambda: all(_ready(admin) for admin in admins) or None)
+        yield Running(pids=(process.pid,), metrics=tuple(f"{admin}/metrics" for admin in admins))
+
+
+@asynccontextmanager
+async def _program(program: Program, system: System, group: str, log: Path, *, wait: bool) -> AsyncIterator[Running]:
+    given = {
+        "BOOTSTRAP": system.bootstrap,
+        "REQUESTS": system.requests,
+        "RESULTS": system.results,
+        "GROUP": group,
+    }
+    environment = {**system.environment(), **given, **program.environment}
+    async with child(program.command, log=log, environment=environment) as process:
+        if wait:
+            await _settled(process, system, group)
+        yield Running(pids=(process.pid,))
+
+
+def _admins(log: Path) -> list[str]:
+    """The admin ports that the workers named in their log, as URLs; the last ones where members were started again."""
+    found = []
+    for line in log.read_bytes().splitlines():
+        try:
+            event = msgspec.json.decode(line, type=dict[str, object])
+        except msgspec.DecodeError:
+            continue  # a line that was printed past the log, or is not complete yet
+        if event.get("event") == "admin.listening":
+            found.append(f"http://{event['host']}:{event['port']}")
+    return found
+
+
+def _ready(admin: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{admin}/readyz", timeout=5):  # noqa: S310 - our own worker's port
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+async def _settled(process: Child, system: System, group: str) -> None:
+    admin = AIOKafkaAdminClient(**system.client_options())
+    await admin.start()
+    deadline = time.monotonic() + START_S
+    try:
+        while time.monotonic() < deadline:
+            process.check()
+            if await _stable(admin, group):
+                return
+            await asyncio.sleep(POLL_S)
+    finally:
+        await admin.close()
+
+
+async def _stable(admin: AIOKafkaAdminClient, group: str) -> bool:
+    try:
+        replies = await admin.describe_consumer_groups([group])
+    except KafkaError:
+        return False  # no coordinator knows the group yet
+    return any(state == "Stable" and members for reply in replies for _, _, state, _, _, members, *_ in reply.groups)

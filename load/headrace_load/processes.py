@@ -6,15 +6,22 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from headrace.process.child_process import ending_with_parent
+from headrace_load.waiting import slowness
 
 STOP_S = 40.0
 """Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""
+READY_S = 120.0
+POLL_S = 0.1
 LOG_TAIL_LINES = 15
+
+T = TypeVar("T")
 
 
 class ProgramError(RuntimeError):
@@ -29,6 +36,18 @@ class Child:
         self.log = log
 
     @property
+    def input(self) -> asyncio.StreamWriter:
+        """The pipe to its standard input, of a child with pipes."""
+        assert self.process.stdin is not None  # noqa: S101 - opened by child()
+        return self.process.stdin
+
+    @property
+    def output(self) -> asyncio.StreamReader:
+        """The pipe from its standard output, of a child with pipes."""
+        assert self.process.stdout is not None  # noqa: S101 - opened by child()
+        return self.process.stdout
+
+    @property
     def pid(self) -> int:
         return self.process.pid
 
@@ -38,8 +57,11 @@ class Child:
             raise self.error(f"It ended with {self.process.returncode}.")
 
     def error(self, reason: str) -> ProgramError:
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return ProgramError("\n".join([f"{reason} The end of its log ({self.log}):", *lines]))
+        return ProgramError("\n".join([f"{reason} The end of its log ({self.log}):", *self.log_tail()]))
+
+    def log_tail(self) -> list[str]:
+        """The last lines that it printed."""
+        return self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
 
     async def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""
@@ -66,17 +88,19 @@ async def child(
     log: Path,
     environment: Mapping[str, str] | None = None,
     orphaned: signal.Signals = signal.SIGKILL,
+    pipes: bool = False,
 ) -> AsyncIterator[Child]:
     """Keep ``command`` running while the block runs; what it prints goes to ``log``.
 
-    ``environment`` is laid over ours; ``orphaned`` is what it is sent when we are gone. Raises ProgramError.
+    ``environment`` is laid over ours; ``orphaned`` is the signal that it gets when we are gone. With ``pipes`` its
+    standard input and output are pipes to us, and only its errors go to ``log``. Raises ProgramError.
     """
     with log.open("ab") as output:
         try:
             process = await asyncio.create_subprocess_exec(
                 *ending_with_parent(command, orphaned),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
+                stdin=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if pipes else output,
                 stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
@@ -117,3 +141,14 @@ async def headrace(*arguments: str, environment: Mapping[str, str] | None = None
     if process.returncode:
         raise ProgramError(f"headrace {' '.join(arguments)} ended with {process.returncode}:\n{output.decode()}")
     return output.decode()
+
+
+async def found_in_time(process: Child, look: Callable[[], T | None]) -> T:
+    """Return what ``look`` finds. Raises ProgramError when ``process`` ends first, or nothing is found in time."""
+    deadline = time.monotonic() + READY_S * slowness()
+    while (found := await asyncio.to_thread(look)) is None:
+        process.check()
+        if time.monotonic() > deadline:
+            raise process.error("It was not ready in time.")
+        await asyncio.sleep(POLL_S)
+    return found

@@ -1,4 +1,4 @@
-"""What a run came to: one JSON document. Times in milliseconds unless a name says otherwise."""
+"""A run's progress, and its result as one JSON document. Times in milliseconds unless a name says otherwise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,37 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from headrace_load.audit import Audit
 from headrace_load.contender import Contender
+from headrace_load.measure.audit import Audit
 from headrace_load.workload.spec import Workload
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """A moment of a run, about once a second. Counts are of the whole run so far, warm-up included.
+
+    ``elapsed_s`` is since the run's beginning, of ``whole_s``, its planned length in seconds, warm-up included; a
+    backlog has no planned length, so there ``whole_s`` is None and the bar is of ``answered`` among ``requests``.
+    ``late_p99_ms`` is how much later than due the harness sent, None before anything was sent; ``answered`` is None
+    while nobody reads answers (a workload that reads ``after``). ``phase`` is one word: starting, warm-up,
+    publishing, measuring, settling, reading.
+    """
+
+    phase: str
+    elapsed_s: float
+    whole_s: float | None
+    requests: int | None
+    """How many there will be, where it is known."""
+    due: int
+    sent: int
+    acked: int
+    answered: int | None
+    late_p99_ms: float | None
+
+    @property
+    def lag(self) -> int | None:
+        """Acknowledged and not answered yet."""
+        return None if self.answered is None else max(0, self.acked - self.answered)
+
 
 FORMAT = "headrace-load/1"
 

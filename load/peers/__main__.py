@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from headrace_load.comparison import COMPARISON, REPORT, Runner, stand
 from headrace_load.contender import Contender
-from headrace_load.place import Asked, place
 from headrace_load.report.html import write_report
 from headrace_load.report.pictures import write_pictures
 from headrace_load.report.tables import Table, table
 from headrace_load.result import Comparison, Result, write
+from headrace_load.runner import COMPARISON, REPORT, Runner, stand
+from headrace_load.target import TargetOptions, open_target
 from headrace_load.workload.spec import FileTexts, Workload
 from load.peers.bench import Once, Steady, drains, steady
 from load.peers.contenders import HEADRACE, drained, echo, faststream, headrace
@@ -48,9 +48,9 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
         console.print(f"{engine} has the label of the artifact's convolution for {share:.1%} of the texts")
     texts = FileTexts(path=str(options.texts.resolve()))
     workers = headrace(HEADRACE, options.model)
-    async with place(Asked(broker="apache"), os.environ, out) as found:
+    async with open_target(TargetOptions(broker="apache"), os.environ, out) as found:
         # Not transient: topics go with their run, so that the broker does not grow over the rounds.
-        runner = Runner(place=msgspec.structs.replace(found, transient=False), folder=out / "runs", console=console)
+        runner = Runner(target=msgspec.structs.replace(found, transient=False), folder=out / "runs", console=console)
         once = _numbered(runner)
         contenders = drained(options.model, options.champion, exported)
         drain = await drains(contenders, texts, once, console.print, rounds=options.rounds, until=until)

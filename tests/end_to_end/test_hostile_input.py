@@ -29,7 +29,6 @@ from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
 from headrace.registry.models_log import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace_load.audit import audit
 from headrace_load.processes import child
 from headrace_load.waiting import slowness
 from headrace_load.workload.rubbish import rubbish
@@ -42,6 +41,7 @@ from load.chaos.cluster import cluster
 from load.chaos.frames import FETCH
 from load.chaos.programs.held_loop import HELD_S
 from load.chaos.proxy import Passing, Way
+from tests.support.log_audit import audit
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
 from tests.support.raw_batches import GZIP, LZ4, SNAPPY, ZSTD, raw_batch, raw_record, send_raw

@@ -19,11 +19,11 @@ from headrace.learning.distributed.job import TopicSource
 from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.merge import agree
 from headrace.registry.versions import load_version
-from headrace_load.audit import audit
 from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
 from tests.support import demos
 from tests.support.learning_path import Learnt, learn
+from tests.support.log_audit import audit
 from tests.support.places import ANYWHERE
 
 pytestmark = [

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from headrace_load.contender import Contender, Program
-from headrace_load.measure.columns import join
-from headrace_load.measure.course import Setting, streamed
-from headrace_load.measure.judging import judged
-from headrace_load.place import make_topics
+from headrace_load.measure.audit import join
+from headrace_load.measure.evaluation import evaluate
+from headrace_load.measure.run import RunSetup, run, stream_load
 from headrace_load.processes import child
-from headrace_load.run import run
-from headrace_load.system import Running, prefixed
+from headrace_load.target import Running, make_topics, prefixed
 from headrace_load.workload.spec import Constant, MadeTexts, Workload
 from tests.support.waiting import until
 
@@ -55,8 +53,8 @@ async def test_a_stall_of_one_second_in_ten_is_in_the_percentiles_and_a_closed_l
     texts = tmp_path / "texts.json"
     texts.write_bytes(msgspec.json.encode(["one text", "another text"]))
     workload = Workload(arrivals=Constant(rate=100), texts=TEXTS, seconds=20, warm_up=0.5)
-    found = await streamed(
-        Setting(
+    found = await stream_load(
+        RunSetup(
             workload=workload,
             system=echo.system,
             answers="id",
@@ -66,7 +64,7 @@ async def test_a_stall_of_one_second_in_ten_is_in_the_percentiles_and_a_closed_l
             progress=lambda _: None,
         )
     )
-    result = judged(workload, echo.contender, "stalls", found)
+    result = evaluate(workload, echo.contender, "stalls", found)
     assert result.audit.kept
     assert result.published == result.answered == 2000
     for seen in (result.to_append, result.to_reader):

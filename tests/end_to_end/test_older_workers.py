@@ -15,8 +15,8 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import TopicPartition
-from headrace_load.audit import audit
 from headrace_load.processes import headrace, running
+from tests.support.log_audit import audit
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import text
 from tests.support.streams import answered, publish_steadily

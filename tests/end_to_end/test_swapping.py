@@ -17,8 +17,8 @@ from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
 from headrace.registry.models_log import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace_load.audit import audit
 from headrace_schemas.records import ModelAlias
+from tests.support.log_audit import audit
 from tests.support.place import Place
 from tests.support.random_versions import WORDS, random_version
 from tests.support.streams import answered, publish_steadily, waits

@@ -15,10 +15,10 @@ import pytest
 
 from headrace.client import Client, prepare
 from headrace.kafka.brokers.apache import apache_broker
-from headrace_load.audit import audit
 from headrace_load.processes import running
 from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status
+from tests.support.log_audit import audit
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
 from tests.support.streams import answered

@@ -10,7 +10,7 @@ import numpy as np
 from headrace.core.answer_log import PartitionReader
 from headrace.kafka.interface import TopicPartition
 from headrace.kafka.memory import MemoryCluster
-from headrace_load.measure.columns import ANSWERED, SENT, STATUSES
+from headrace_load.measure.audit import ANSWERED, SENT, STATUSES
 from headrace_schemas.codec import decode_result
 from load.chaos.history import LOGGED, LOST, REQUEST, History
 

@@ -9,8 +9,8 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from headrace_load.audit import Audit
 from headrace_load.contender import Contender, Program, WorkerProgram
+from headrace_load.measure.audit import Audit
 from headrace_load.result import (
     Comparison,
     Difference,

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from headrace.client import Published, connect
-from headrace_load.place import make_topics
-from headrace_load.system import System
+from headrace_load.target import System, make_topics
 from headrace_load.waiting import slowness
 from headrace_schemas.records import ClassifyResult
 from load.chaos.workers import Worker

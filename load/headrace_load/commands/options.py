@@ -1,44 +1,63 @@
-"""Options that several commands share, and what they become."""
+"""What the commands share: options of the command line, what they become, and the exit codes of errors.
+
+An error that is not listed here is a fault of the harness itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
+from aiokafka.errors import KafkaError as AioKafkaError
 from rich.console import Console
 
-from headrace.files.output import check_output_folder
-from headrace_load.comparison import Runner
+from headrace.client import KafkaError
+from headrace.files.output import OutputError, check_output_folder
+from headrace.security.private_folder import NoFolderError
 from headrace_load.contender import Contender, ContenderError, read_contender
-from headrace_load.place import Asked, BrokerKind, place
-from headrace_load.workload.spec import FileTexts, MadeTexts
+from headrace_load.measure.processes import MeasuringError
+from headrace_load.processes import ProgramError
+from headrace_load.result import ResultError
+from headrace_load.runner import Runner
+from headrace_load.target import BrokerKind, KafkaSettingsError, TargetError, TargetOptions, open_target
+from headrace_load.workload.recording import RecordingError
+from headrace_load.workload.spec import FileTexts, MadeTexts, WorkloadError
+
+USAGE = (ContenderError, WorkloadError, TargetError, KafkaSettingsError, ResultError, OutputError, FileExistsError)
+FAILED = (ProgramError, MeasuringError, NoFolderError, RecordingError, KafkaError, AioKafkaError, OSError, TimeoutError)
+
+
+def exit_code(error: Exception) -> int | None:
+    """2 for what was asked for, 1 for what failed, None for what nobody expects; of a group the highest of all."""
+    if isinstance(error, ExceptionGroup):
+        codes = [exit_code(one) for one in error.exceptions]
+        return None if None in codes else max(code for code in codes if code is not None)
+    if isinstance(error, USAGE):
+        return 2
+    return 1 if isinstance(error, FAILED) else None
+
+
+def message_of(error: Exception) -> str:
+    """What a person is shown of an error: its message and notes, of a group those of all in it, a line each."""
+    if isinstance(error, ExceptionGroup):
+        return "\n".join(dict.fromkeys(message_of(one) for one in error.exceptions))
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
 
 RESULTS = Path("load-results")
 PIPE_WIDTH = 160
 
-Bootstrap = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="The Kafka cluster. By default 127.0.0.1:9092.")
-]
-Broker = Annotated[
-    BrokerKind | None, typer.Option(help="Start a broker for this command; apache needs Java 17 and Maven.")
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option(help="What topics' names begin with: those that are there, or those that a contender gets."),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="kafka.NAME=VALUE", help="A setting, as of the headrace command. May be repeated."),
-]
-Partitions = Annotated[int, typer.Option(min=1, help="Partitions of the topics that a contender gets.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where results go. By default load-results/TIME-NAME.")
 ]
@@ -48,23 +67,9 @@ OneContender = Annotated[
         "--contender", metavar="FILE", exists=True, dir_okay=False, help="What answers; else what runs there already."
     ),
 ]
-Metrics = Annotated[
-    list[str] | None,
-    typer.Option(metavar="URL", help="/metrics of a worker that runs already, for the stages. May be repeated."),
-]
-WorkerPids = Annotated[
-    list[int] | None,
-    typer.Option("--worker-pid", metavar="PID", help="A worker that runs on this machine already. May be repeated."),
-]
-BrokerPids = Annotated[
-    list[int] | None,
-    typer.Option("--broker-pid", metavar="PID", help="A broker that runs on this machine already. May be repeated."),
-]
 WorkloadFile = Annotated[
     Path, typer.Argument(metavar="WORKLOAD", exists=True, dir_okay=False, help="A workload's TOML file.")
 ]
-
-
 TextsFile = Annotated[
     Path | None,
     typer.Option(
@@ -73,28 +78,71 @@ TextsFile = Annotated[
 ]
 
 
-def asked(
-    bootstrap: str | None,
-    prefix: str | None,
-    sets: list[str] | None,
-    *,
-    broker: BrokerKind | None = None,
-    metrics: list[str] | None = None,
-    worker_pids: list[int] | None = None,
-    broker_pids: list[int] | None = None,
-    partitions: int = 4,
-) -> Asked:
-    """Where to run, of a command's options as typer gives them."""
-    return Asked(
-        bootstrap=bootstrap,
-        broker=broker,
-        prefix=prefix,
-        sets=tuple(sets or ()),
-        metrics=tuple(metrics or ()),
-        worker_pids=tuple(worker_pids or ()),
-        broker_pids=tuple(broker_pids or ()),
-        partitions=partitions,
-    )
+_TARGET_OPTIONS: dict[str, Any] = {
+    "bootstrap": Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Kafka cluster. By default 127.0.0.1:9092.")
+    ],
+    "broker": Annotated[
+        BrokerKind | None, typer.Option(help="Start a broker for this command; apache needs Java 17 and Maven.")
+    ],
+    "prefix": Annotated[
+        str | None,
+        typer.Option(help="What topics' names begin with: those that are there, or those that a contender gets."),
+    ],
+    "sets": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="kafka.NAME=VALUE", help="A setting, as of the headrace command. May be repeated."
+        ),
+    ],
+    "metrics": Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="/metrics of a worker that runs already, for the stages. May be repeated."),
+    ],
+    "worker_pids": Annotated[
+        list[int] | None,
+        typer.Option(
+            "--worker-pid", metavar="PID", help="A worker that runs on this machine already. May be repeated."
+        ),
+    ],
+    "broker_pids": Annotated[
+        list[int] | None,
+        typer.Option(
+            "--broker-pid", metavar="PID", help="A broker that runs on this machine already. May be repeated."
+        ),
+    ],
+    "partitions": Annotated[
+        int | None, typer.Option(min=1, help="Partitions of the topics that a contender gets.", show_default="4")
+    ],
+}
+"""Options of the command line for the fields of TargetOptions."""
+
+EXISTING = ("bootstrap", "prefix", "sets")
+OWN_TOPICS = ("bootstrap", "broker", "prefix", "sets", "partitions")
+ANY = tuple(_TARGET_OPTIONS)
+
+
+def takes_target(names: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options ``names`` of a target. It gets them as its argument ``target``, a TargetOptions."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_TARGET_OPTIONS[name])
+            for name in names
+        ]
+        shown = [one for name in own for one in (added if name == "target" else (own[name],))]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {name: value for name in names if (value := given.pop(name)) is not None}
+            command(target=msgspec.convert(chosen, TargetOptions), **given)
+
+        run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in shown}
+        return run
+
+    return decorated
 
 
 def texts_of(path: Path | None) -> FileTexts | MadeTexts:
@@ -107,16 +155,16 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
-def contender_of(path: Path | None, asked: Asked) -> Contender | None:
+def contender_of(path: Path | None, target: TargetOptions) -> Contender | None:
     """The contender of a file. Raises ContenderError where nothing would answer."""
     if path is not None:
         return read_contender(path)
-    if asked.broker is not None:
+    if target.broker is not None:
         raise ContenderError("on a broker that is only started now nobody answers yet: give --contender FILE")
     return None
 
 
-def several(paths: Sequence[Path]) -> dict[str, Contender]:
+def contenders_of(paths: Sequence[Path]) -> dict[str, Contender]:
     """The contenders of files by their names. Raises ContenderError when two have one name."""
     found: dict[str, Contender] = {}
     for path in paths:
@@ -141,17 +189,13 @@ def folder_for(out: Path | None, name: str) -> Path:
 
 
 @asynccontextmanager
-async def runner(asked: Asked, folder: Path, to: Console) -> AsyncIterator[Runner]:
-    """What runs at the place that was asked for. Raises what :func:`headrace_load.place.place` raises."""
-    async with place(asked, os.environ, folder) as found:
-        yield Runner(place=found, folder=folder, console=to)
+async def runner(options: TargetOptions, folder: Path, to: Console) -> AsyncIterator[Runner]:
+    """Find or start the cluster, for runs there. Raises what :func:`headrace_load.target.open_target` raises."""
+    async with open_target(options, os.environ, folder) as found:
+        yield Runner(target=found, folder=folder, console=to)
 
 
-def ended(work: Callable[[], Awaitable[bool]]) -> None:
-    """Run a command's work; the exit code is 1 when it says that its figures don't stand."""
-
-    async def whole() -> bool:
-        return await work()
-
-    if not asyncio.run(whole()):
+def run_to_exit(work: Coroutine[Any, Any, bool]) -> None:
+    """Run a command's work; the exit code is 1 when it returns that its figures don't stand."""
+    if not asyncio.run(work):
         raise typer.Exit(1)

@@ -1,7 +1,4 @@
-"""`headrace-load record`: a workload from a live topic.
-
-`headrace-load report`: the page and the pictures of a result, made again.
-"""
+"""`headrace-load record`: a workload from a live topic. `headrace-load report`: the report of a result, made again."""
 
 from __future__ import annotations
 
@@ -15,12 +12,13 @@ from aiokafka import AIOKafkaConsumer
 
 from headrace.files.output import check_output, check_output_folder
 from headrace_load.commands import options
-from headrace_load.comparison import report as write_all
-from headrace_load.place import place
 from headrace_load.result import read
+from headrace_load.runner import report as write_all
+from headrace_load.target import TargetOptions, open_target
 from headrace_load.workload.recording import record as follow
 
 
+@options.takes_target(options.EXISTING)
 def record(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.toml and OUT.jsonl are written.")],
     *,
@@ -30,21 +28,18 @@ def record(
     keep_texts: Annotated[
         bool, typer.Option("--keep-texts", help="Keep the texts themselves; else their lengths alone.")
     ] = False,
-    bootstrap: options.Bootstrap = None,
-    prefix: options.Prefix = None,
-    sets: options.Sets = None,
+    target: TargetOptions,
 ) -> None:
     """Follow the requests topic and make a workload of what comes: times, lengths, keys as hashes, deadlines, rubbish.
 
     The topic is that of --prefix, or --set topics.requests=NAME.
     """
-    asked = options.asked(bootstrap, prefix, sets)
     for written in (out.with_suffix(".jsonl"), out.with_suffix(".toml")):
         check_output(written, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
 
     async def work() -> bool:
-        async with place(asked, os.environ, out.parent) as found:
+        async with open_target(target, os.environ, out.parent) as found:
             system = found.existing
         consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False)
         await consumer.start()
@@ -63,7 +58,7 @@ def record(
         print(f"`headrace-load run {written}` plays what was recorded.")
         return True
 
-    options.ended(work)
+    options.run_to_exit(work())
 
 
 def report(

@@ -1,29 +1,205 @@
-"""`headrace-load swap`: an alias moved under a steady load.
-
-`headrace-load soak`: one long run, whether memory grows in it and latency drifts.
-"""
+"""`headrace-load swap`: an alias moved under a steady load, and the waits beside each swap."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
+from aiokafka import AIOKafkaProducer
+from msgspec import Struct
 
+from headrace.client import connect
 from headrace_load.commands import options
-from headrace_load.comparison import RESULT, Runner, report, stand
-from headrace_load.result import Result, write
-from headrace_load.soak import soaked
-from headrace_load.swap import Move, follower, swapped, swapping
-from headrace_load.system import Start, System
-from headrace_load.workload.spec import Constant, Workload, read_workload
+from headrace_load.contender import Contender, WorkerProgram
+from headrace_load.processes import ProgramError, headrace
+from headrace_load.result import Result, Second, write
+from headrace_load.runner import Runner, report, stand
+from headrace_load.target import Running, Start, System, TargetOptions
+from headrace_load.workload.spec import Constant, Workload
+from headrace_schemas.codec import encode_models_record
+from headrace_schemas.records import ModelAlias
+from headrace_schemas.topics import models_key
+
+FORMAT = "headrace-load/swaps/1"
+MODEL, ALIAS = "default", "champion"  # what a worker follows by its defaults
+BESIDE_MS = 1000
+QUIET_S = 2.0
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """The alias was moved to ``version``; milliseconds since the Unix epoch. ``first_ms``: its first answer behind."""
+
+    version: str
+    moved_ms: int
+    first_ms: int | None = None
+
+
+class Waits(Struct, frozen=True, kw_only=True):
+    """Waits in milliseconds over some seconds of a run: medians of the seconds' p50 and p99, and the worst of all."""
+
+    seconds: int
+    p50: float | None
+    p99: float | None
+    worst: float | None
+
+    def line(self) -> str:
+        """The figures in words."""
+        figures = zip(("p50", "p99", "worst"), (self.p50, self.p99, self.worst), strict=True)
+        return f"{', '.join(f'{name} {ms:.1f} ms' for name, ms in figures if ms is not None)} of {self.seconds} s"
+
+
+class Swaps(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
+    """A run with swaps. ``beside`` is from a second before a move to a second behind its version's first answer."""
+
+    keep_previous: bool
+    moves: tuple[Move, ...]
+    apart: Waits
+    beside: Waits
+
+    def lines(self) -> list[str]:
+        """The figures in plain lines."""
+        took = [f"{one.first_ms - one.moved_ms} ms" if one.first_ms is not None else "never" for one in self.moves]
+        return [
+            "the previous version was held in memory" if self.keep_previous else "every swap loaded its version",
+            f"first answer of the new version after {', '.join(took)}",
+            f"waits beside swaps: {self.beside.line()}; apart from them: {self.apart.line()}",
+        ]
+
+
+def follower(*, keep_previous: bool) -> Contender:
+    """A worker that follows the alias which is moved."""
+    settings = {"worker.keep_previous": str(keep_previous).lower()}
+    name = "previous version in memory" if keep_previous else "every swap loads"
+    return Contender(name=name, worker=WorkerProgram(model=ALIAS, settings=settings))
+
+
+def swapping(
+    start: Start,
+    system: System,
+    models: tuple[Path, Path],
+    *,
+    delay_s: float,
+    every_s: float,
+    moves: list[Move],
+    swaps: int,
+) -> Start:
+    """``start`` with both artifacts published before it, and the alias moved ``swaps`` times while it runs.
+
+    The first move is ``delay_s`` seconds behind the start. When the block ends, ``moves`` has been filled. Entering
+    raises ProgramError, and leaving raises it when the run was over before the last move.
+    """
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[Running]:
+        # The other first, so that it is the first that answers at the beginning.
+        second, first = [await _published(system, model) for model in reversed(models)]
+        async with start() as running:
+            mover = asyncio.create_task(_move(system, (first, second), delay_s, every_s, swaps))
+            try:
+                yield running
+                if not mover.done():
+                    raise ProgramError("the run ended before the last swap: it has to be longer")
+                moves.extend(await _answered(system, mover.result()))
+            finally:
+                mover.cancel()
+
+    return started
+
+
+async def _published(system: System, model: Path) -> str:
+    """Publish an artifact, point the alias at it, and return its version."""
+    said = await headrace("models", "publish", str(model), "--alias", ALIAS, environment=system.environment())
+    found = re.search(r"-> (\S+)", said)
+    if found is None:
+        raise ProgramError(f"`headrace models publish` named no version: {said}")
+    return found[1]
+
+
+async def _move(system: System, versions: tuple[str, str], delay_s: float, every_s: float, swaps: int) -> list[Move]:
+    """Move the alias by a record alone: starting the command would itself take the cores for a second."""
+    moves: list[Move] = []
+    async with AIOKafkaProducer(**system.client_options()) as producer:
+        await asyncio.sleep(delay_s)
+        for number in range(1, swaps + 1):
+            now_ms = time.time_ns() // 1_000_000
+            record = ModelAlias(
+                name=MODEL,
+                alias=ALIAS,
+                version=versions[number % 2],
+                previous=versions[(number + 1) % 2],
+                moved_at_ms=now_ms,
+                reason="headrace-load swap",
+            )
+            await producer.send_and_wait(system.models, encode_models_record(record), key=models_key(record))
+            moves.append(Move(version=record.version, moved_ms=now_ms))
+            await asyncio.sleep(every_s)
+    return moves
+
+
+async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
+    """``moves`` with the time of the first answer behind each by the version moved to."""
+    times: dict[str, list[int]] = {}
+    async with (
+        connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
+        client.reader("earliest") as reader,
+    ):
+        while answers := await reader.read(timeout_s=QUIET_S):
+            for answer in answers:
+                times.setdefault(answer.result.version or "", []).append(answer.timestamp_ms)
+    return [
+        Move(
+            version=move.version,
+            moved_ms=move.moved_ms,
+            first_ms=min((at for at in times.get(move.version, ()) if at >= move.moved_ms), default=None),
+        )
+        for move in moves
+    ]
+
+
+def swapped(result: Result, moves: Sequence[Move], *, keep_previous: bool) -> Swaps:
+    """The waits of ``result`` beside ``moves`` and apart from them, by the second in which requests were due."""
+    begun_ms = datetime.fromisoformat(result.begun_at).timestamp() * 1000
+    apart: list[Second] = []
+    beside: list[Second] = []
+    for one in result.measured():
+        second_ms = begun_ms + 1000 * one.second
+        near = any(
+            second_ms + 1000 >= move.moved_ms - BESIDE_MS
+            and second_ms <= (move.moved_ms if move.first_ms is None else move.first_ms) + BESIDE_MS
+            for move in moves
+        )
+        (beside if near else apart).append(one)
+    return Swaps(keep_previous=keep_previous, moves=tuple(moves), apart=_waits(apart), beside=_waits(beside))
+
+
+def _waits(seconds: Sequence[Second]) -> Waits:
+    def known(figure: str) -> list[float]:
+        return [value for one in seconds if (value := getattr(one, figure)) is not None]
+
+    p50, p99, worst = known("p50"), known("p99"), known("max")
+    return Waits(
+        seconds=len(seconds),
+        p50=statistics.median(p50) if p50 else None,
+        p99=statistics.median(p99) if p99 else None,
+        worst=max(worst, default=None),
+    )
+
 
 SWAPS = "swaps.json"
 BEFORE_S = 2.0
 """Between the start of the worker and the first swap, beside the warm-up and a whole distance."""
 
 
+@options.takes_target(options.OWN_TOPICS)
 def swap(
     first: Annotated[Path, typer.Argument(metavar="A", exists=True, dir_okay=False, help="An artifact.")],
     second: Annotated[
@@ -34,11 +210,7 @@ def swap(
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,
     swaps: Annotated[int, typer.Option(min=1, help="How often the alias is moved.")] = 6,
     every: Annotated[float, typer.Option(min=0.5, help="Seconds between two moves.")] = 5.0,
-    bootstrap: options.Bootstrap = None,
-    broker: options.Broker = None,
-    prefix: options.Prefix = None,
-    sets: options.Sets = None,
-    partitions: options.Partitions = 4,
+    target: TargetOptions,
     out: options.Out = None,
 ) -> None:
     """Move an alias between two artifacts under a steady load, and look at the waits beside each swap.
@@ -46,7 +218,6 @@ def swap(
     It runs twice: with a worker that loads at every swap, and with one that holds the previous version in memory. Ends
     with 1 when an audit failed or the figures don't stand.
     """
-    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     workload = Workload(
         arrivals=Constant(rate=rate),
         texts=options.texts_of(texts),
@@ -68,57 +239,7 @@ def swap(
         return result
 
     async def work() -> bool:
-        async with options.runner(asked, folder, to) as runner:
+        async with options.runner(target, folder, to) as runner:
             return stand([await one(runner, number, keep_previous=number == 2) for number in (1, 2)])
 
-    options.ended(work)
-
-
-SOAK = "soak.json"
-
-
-def soak(
-    workload: options.WorkloadFile,
-    *,
-    minutes: Annotated[float, typer.Option(min=0.05, help="How long, instead of the workload's own seconds.")] = 30.0,
-    contender: options.OneContender = None,
-    bootstrap: options.Bootstrap = None,
-    broker: options.Broker = None,
-    prefix: options.Prefix = None,
-    sets: options.Sets = None,
-    metrics: options.Metrics = None,
-    worker_pids: options.WorkerPids = None,
-    broker_pids: options.BrokerPids = None,
-    partitions: options.Partitions = 4,
-    out: options.Out = None,
-) -> None:
-    """Run a workload for long, and say how memory grew and how latency drifted.
-
-    Ends with 1 when the audit failed or the figures don't stand.
-    """
-    asked = options.asked(
-        bootstrap,
-        prefix,
-        sets,
-        broker=broker,
-        metrics=metrics,
-        worker_pids=worker_pids,
-        broker_pids=broker_pids,
-        partitions=partitions,
-    )
-    load = msgspec.structs.replace(read_workload(workload), seconds=60 * minutes)
-    answering = options.contender_of(contender, asked)
-    folder, to = options.folder_for(out, f"soak-{workload.stem}"), options.console()
-
-    async def work() -> bool:
-        async with options.runner(asked, folder, to) as runner:
-            result = await runner.run(load, answering, name=f"{workload.stem}, {minutes:g} minutes")
-        found = soaked(result)
-        write(found, folder / SOAK)
-        # So that a report that is made again says it too.
-        result = msgspec.structs.replace(result, notes=(*result.notes, *found.lines()))
-        write(result, folder / RESULT)
-        report(result, folder, to)
-        return stand([result])
-
-    options.ended(work)
+    options.run_to_exit(work())

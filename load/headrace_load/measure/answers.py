@@ -11,10 +11,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from headrace.client import AnswerReader, connect
-from headrace_load.measure.columns import ANSWERED, Answers, read_rows
-from headrace_load.measure.job import Read, ReaderJob
-from headrace_load.measure.processes import Measuring, measuring
-from headrace_load.system import System
+from headrace_load.measure.audit import ANSWERED, Answers, read_rows
+from headrace_load.measure.processes import MeasuringProcess, ReaderJob, ReaderProgress, measuring
+from headrace_load.target import System
 
 CLOCK_S = 10.0
 ROWS = "answered.rows"
@@ -50,7 +49,7 @@ async def tail(system: System) -> AsyncIterator[Tail]:
 @asynccontextmanager
 async def reading(
     system: System, answers: Answers, folder: Path, begins: dict[int, int], ends: dict[int, int] | None
-) -> AsyncIterator[Measuring]:
+) -> AsyncIterator[MeasuringProcess]:
     """Keep a reader from ``begins`` to ``ends``, or live; it is ready when the block begins."""
     job = ReaderJob(system=system, answers=answers, positions=begins, ends=ends, rows=str(folder / ROWS))
     async with measuring(job, folder, "reader") as child:
@@ -58,10 +57,10 @@ async def reading(
         yield child
 
 
-async def rows(reader: Measuring, folder: Path) -> tuple[NDArray[np.void], Read]:
+async def rows(reader: MeasuringProcess, folder: Path) -> tuple[NDArray[np.void], ReaderProgress]:
     """The rows of a reader that ends, and what it said of them. Raises MeasuringError."""
     await reader.end()
-    assert isinstance(reader.last, Read)  # noqa: S101 - the last thing a reader says before it ends well
+    assert isinstance(reader.last, ReaderProgress)  # noqa: S101 - the last thing a reader says before it ends well
     return read_rows([folder / ROWS], ANSWERED), reader.last
 
 

@@ -1,7 +1,4 @@
-"""CPU seconds and memory of trees of processes, sampled.
-
-The machine, the versions and the commit that a result is of.
-"""
+"""CPU and memory of process trees, sampled; and the machine, the versions and the commit of a result."""
 
 from __future__ import annotations
 
@@ -17,10 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from headrace_load.measure.latency import Sample
 from headrace_load.result import Machine, Used
 
 HARNESS = "harness"
+Sample = tuple[int, dict[str, float]]
+"""When (microseconds since the Unix epoch), and the megabytes in use by name."""
 
 
 class Sampler:

@@ -1,26 +1,135 @@
-"""The harness's own processes: started with a job, read line by line, and gone when the block ends.
+"""The harness's producers and its reader as processes of their own, seen from the parent, and how the two sides talk.
 
-All producer processes of a run as one.
+The parent writes a job into a file, and then orders to the child's standard input; the child reports its progress on
+its standard output, one JSON object a line. When its input closes, because the parent gave up or is gone, it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
+import uvloop
+from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.measure.columns import SENT, read_rows
-from headrace_load.measure.job import Begin, Line, Order, ProducerJob, Read, ReaderJob, Ready, Stop, Told
-from headrace_load.system import System
+from headrace_load.measure.audit import SENT, read_rows
+from headrace_load.processes import Child, child
+from headrace_load.target import System
 from headrace_load.waiting import slowness
 from headrace_load.workload.spec import Workload
+
+J = TypeVar("J", bound=Struct)
+
+NEW_OBJECTS = 50_000
+"""Objects made before Python looks for circles among them. At the default's 700 it looks all the time."""
+
+
+class ProducerJob(Struct, frozen=True, kw_only=True):
+    """``texts`` is a file with a JSON list; the rows of audit.SENT go to the file ``rows``."""
+
+    workload: Workload
+    producer: int
+    system: System
+    texts: str
+    ids: bool
+    rows: str
+
+
+class ReaderJob(Struct, frozen=True, kw_only=True):
+    """``positions`` is where to begin in each results partition; ``ends`` where to end, None to read live until told.
+
+    The rows of audit.ANSWERED go to the file ``rows``.
+    """
+
+    system: System
+    answers: Literal["log", "id"]
+    positions: dict[int, int]
+    ends: dict[int, int] | None
+    rows: str
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """The child has prepared what it can."""
+
+
+class ProducerProgress(Struct, frozen=True, tag="told", kw_only=True):
+    """What a producer has done so far, and how it goes. ``error`` is what Kafka said when it last refused records."""
+
+    due: int
+    sent: int
+    acked: int
+    failed: int
+    late_p99_us: float | None
+    """Of the last second; None when nothing was acknowledged in it."""
+    complete: bool
+    """All requests of its part were sent."""
+    error: str | None = None
+
+
+class ReaderProgress(Struct, frozen=True, tag="read", kw_only=True):
+    """What a reader has read so far: records of the log, and those of them that were accepted as answers."""
+
+    records: int
+    answers: int
+    error: str | None = None
+
+
+class Begin(Struct, frozen=True, tag="begin"):
+    """The run begins at ``at_us``, microseconds since the Unix epoch."""
+
+    at_us: int
+
+
+class Stop(Struct, frozen=True, tag="stop"):
+    """Send or read no more, write down what there is, and end."""
+
+
+Line = Ready | ProducerProgress | ReaderProgress
+Order = Begin | Stop
+
+
+class Parent:
+    """The other end of the two pipes."""
+
+    def __init__(self, orders: asyncio.StreamReader) -> None:
+        self._orders = orders
+
+    def say(self, line: Line) -> None:
+        """Write one line."""
+        sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+        sys.stdout.buffer.flush()
+
+    async def order(self) -> Order:
+        """The next order. Raises EOFError when the parent is gone."""
+        line = await self._orders.readline()
+        if not line:
+            raise EOFError("the parent has ended")
+        order: Order = msgspec.json.decode(line, type=Order)
+        return order
+
+
+def serve(kind: type[J], main: Callable[[J, Parent], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` with the job that the command line names; for the `__main__` of a measuring process."""
+    job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=kind)
+    gc.set_threshold(NEW_OBJECTS)
+
+    async def with_parent() -> None:
+        orders = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+        await main(job, Parent(orders))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(with_parent())
+
 
 STOP_S = 5.0
 READY_S = 120.0
@@ -30,14 +139,13 @@ class MeasuringError(RuntimeError):
     """One of the harness's own processes failed; the message has the end of what it said."""
 
 
-class Measuring:
-    """A producer or the reader. ``last`` is the last line it said of how far it is."""
+class MeasuringProcess:
+    """A producer or the reader. ``last`` is the progress that it reported last."""
 
-    def __init__(self, process: asyncio.subprocess.Process, errors: Path, name: str) -> None:
-        self.process = process
+    def __init__(self, started: Child, name: str) -> None:
         self.ready = asyncio.Event()
-        self.last: Told | Read | None = None
-        self._errors = errors
+        self.last: ProducerProgress | ReaderProgress | None = None
+        self._child = started
         self._name = name
         self._reading = asyncio.create_task(self._read(), name=name)
 
@@ -51,8 +159,7 @@ class Measuring:
 
     def order(self, order: Order) -> None:
         """Send one order."""
-        assert self.process.stdin is not None  # noqa: S101 - opened below
-        self.process.stdin.write(msgspec.json.encode(order) + b"\n")
+        self._child.input.write(msgspec.json.encode(order) + b"\n")
 
     @property
     def ended(self) -> bool:
@@ -60,67 +167,50 @@ class Measuring:
 
     def check(self) -> None:
         """Raises MeasuringError when it has failed."""
-        if self.process.returncode:
-            raise self._error(f"ended with {self.process.returncode}")
+        if code := self._child.process.returncode:
+            raise self._error(f"ended with {code}")
 
     async def end(self) -> None:
         """Wait for its end. Raises MeasuringError when it failed."""
         await self._reading
-        await self.process.wait()
+        await self._child.process.wait()
         self.check()
 
-    async def stop(self) -> None:
-        """Close its input, which ends it, and kill it when it stays."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+    async def close(self) -> None:
+        """Close its input, which ends it, and kill it if it stays."""
+        self._child.input.close()
         try:
-            await asyncio.wait_for(self.process.wait(), STOP_S)
+            await asyncio.wait_for(self._child.process.wait(), STOP_S)
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                self.process.kill()
-            await self.process.wait()
+            await self._child.kill()
         await asyncio.wait((self._reading,))
 
     async def _read(self) -> None:
-        assert self.process.stdout is not None  # noqa: S101 - opened below
-        while line := await self.process.stdout.readline():
-            said = msgspec.json.decode(line, type=Line)
-            if isinstance(said, Ready):
+        while line := await self._child.output.readline():
+            message = msgspec.json.decode(line, type=Line)
+            if isinstance(message, Ready):
                 self.ready.set()
             else:
-                self.last = said
+                self.last = message
 
     def _error(self, what: str) -> MeasuringError:
-        lines = self._errors.read_text(errors="replace").splitlines()[-15:]
-        return MeasuringError("\n".join([f"The harness's {self._name} {what}.", *lines]))
+        return MeasuringError("\n".join([f"The harness's {self._name} {what}.", *self._child.log_tail()]))
 
 
 @asynccontextmanager
-async def measuring(job: ProducerJob | ReaderJob, folder: Path, name: str) -> AsyncIterator[Measuring]:
-    """Keep the process of ``job`` running, at most as long as the block; its files are in ``folder``, named ``name``.
-
-    It is in a session of its own: Ctrl-C is for us, and we end it.
-    """
-    module = "producing" if isinstance(job, ProducerJob) else "reading"
+async def measuring(job: ProducerJob | ReaderJob, folder: Path, name: str) -> AsyncIterator[MeasuringProcess]:
+    """Keep the process of ``job`` running, at most as long as the block; its files in ``folder`` are named ``name``."""
+    module = "producer" if isinstance(job, ProducerJob) else "reader"
     file, errors = folder / f"{name}.json", folder / f"{name}.errors"
     file.touch(mode=0o600)  # a password may be in it
     file.write_bytes(msgspec.json.encode(job))
-    with errors.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"headrace_load.measure.{module}",
-            str(file),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=output,
-            start_new_session=True,
-        )
-    child = Measuring(process, errors, name)
-    try:
-        yield child
-    finally:
-        await child.stop()
+    command = (sys.executable, "-m", f"headrace_load.measure.{module}", str(file))
+    async with child(command, log=errors, pipes=True) as started:
+        process = MeasuringProcess(started, name)
+        try:
+            yield process
+        finally:
+            await process.close()
 
 
 SOON_US = 300_000
@@ -130,48 +220,48 @@ SOON_US = 300_000
 class Producers:
     """Producers that are prepared."""
 
-    def __init__(self, children: Sequence[Measuring], files: Sequence[Path]) -> None:
-        self._children = children
+    def __init__(self, processes: Sequence[MeasuringProcess], files: Sequence[Path]) -> None:
+        self._processes = processes
         self._files = files
 
     def begin(self) -> int:
         """Let them begin in a moment, and return when that is (microseconds since the Unix epoch)."""
         at_us = time.time_ns() // 1000 + SOON_US
-        for child in self._children:
-            child.order(Begin(at_us))
+        for process in self._processes:
+            process.order(Begin(at_us))
         return at_us
 
     def stop(self) -> None:
         """Let them send no more; they end when what they sent has its outcome."""
-        for child in self._children:
-            child.order(Stop())
+        for process in self._processes:
+            process.order(Stop())
 
     def check(self) -> None:
         """Raises MeasuringError when one has failed."""
-        for child in self._children:
-            child.check()
+        for process in self._processes:
+            process.check()
 
     @property
     def ended(self) -> bool:
-        return all(child.ended for child in self._children)
+        return all(process.ended for process in self._processes)
 
-    def told(self) -> Told:
+    def told(self) -> ProducerProgress:
         """What they did so far, together; the lateness is of the latest of them."""
-        said = [child.last for child in self._children if isinstance(child.last, Told)]
-        return Told(
+        said = [process.last for process in self._processes if isinstance(process.last, ProducerProgress)]
+        return ProducerProgress(
             due=sum(one.due for one in said),
             sent=sum(one.sent for one in said),
             acked=sum(one.acked for one in said),
             failed=sum(one.failed for one in said),
             late_p99_us=max((one.late_p99_us for one in said if one.late_p99_us is not None), default=None),
-            complete=len(said) == len(self._children) and all(one.complete for one in said),
+            complete=len(said) == len(self._processes) and all(one.complete for one in said),
             error=next((one.error for one in said if one.error is not None), None),
         )
 
     async def rows(self) -> NDArray[np.void]:
         """The rows of all, once they have ended. Raises MeasuringError when one failed."""
-        for child in self._children:
-            await child.end()
+        for process in self._processes:
+            await process.end()
         return read_rows(self._files, SENT)
 
 
@@ -181,14 +271,14 @@ async def producing(
 ) -> AsyncIterator[Producers]:
     """Keep the workload's producers while the block runs; they are prepared when it begins."""
     async with AsyncExitStack() as stack:
-        children: list[Measuring] = []
+        processes: list[MeasuringProcess] = []
         files: list[Path] = []
         for number in range(workload.producers):
             rows = folder / f"sent-{number}.rows"
             job = ProducerJob(
                 workload=workload, producer=number, system=system, texts=str(texts), ids=ids, rows=str(rows)
             )
-            children.append(await stack.enter_async_context(measuring(job, folder, f"producer-{number}")))
+            processes.append(await stack.enter_async_context(measuring(job, folder, f"producer-{number}")))
             files.append(rows)
-        await asyncio.gather(*(child.prepared() for child in children))
-        yield Producers(children, files)
+        await asyncio.gather(*(process.prepared() for process in processes))
+        yield Producers(processes, files)

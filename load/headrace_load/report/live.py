@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from headrace_load.progress import Progress
 from headrace_load.report.text import NONE, milliseconds, short
+from headrace_load.result import Progress
 
 PLAIN_EVERY_S = 5.0
 RATES_OVER = 5

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.workload.rubbish import judge
+from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import (
     AsTheyAre,
     Bad,
@@ -139,7 +139,7 @@ async def record(
 def _seen(record: ConsumerRecord, salt: bytes, *, keep_text: bool) -> Seen:
     at = record.timestamp / 1000
     key = None if record.key is None else hashlib.blake2b(record.key, key=salt, digest_size=8).hexdigest()
-    request = judge(record.value, record.headers)
+    request = parse_request(record.value, record.headers)
     if isinstance(request, str):
         return Seen(row=Row(at, min(len(record.value or b""), MAX_TEXT_BYTES), key, bad=True), bad=request)
     text = request.text

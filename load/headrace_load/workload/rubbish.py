@@ -49,7 +49,7 @@ def rubbish(kind: Badness, text: str) -> tuple[bytes | None, Headers]:
     return _MADE[kind](text), BAD_HEADERS if kind == "bad-header" else ()
 
 
-def judge(value: bytes | None, headers: Headers) -> ClassifyRequest | Badness:
+def parse_request(value: bytes | None, headers: Headers) -> ClassifyRequest | Badness:
     """Return the request that a record holds, or the kind that comes nearest to what is bad about it."""
     try:
         request = decode_request(value, content_type(headers))

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from numpy.typing import NDArray
 
 from headrace_load.waiting import within
-from headrace_load.workload.rubbish import judge
+from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import FileTexts, LogNormalLength, MadeTexts, PackageTexts, TopicTexts, WorkloadError
 from headrace_schemas.records import ClassifyRequest
 
@@ -143,7 +143,7 @@ async def topic_texts(consumer: AIOKafkaConsumer, texts: TopicTexts) -> list[str
                 for partition, part in records.items()
                 for record in part
                 if record.offset < ends[partition]
-                and isinstance(request := judge(record.value, record.headers), ClassifyRequest)
+                and isinstance(request := parse_request(record.value, record.headers), ClassifyRequest)
                 and request.text
             ]
     if not found:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.answer_log import PartitionReader
-from headrace_load.measure.columns import ANSWERED, SENT
+from headrace_load.measure.audit import ANSWERED, SENT
 from load.chaos.checker import check
 from load.chaos.history import LOGGED, LOST, REQUEST, History, together
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace_load.measure.columns import ANSWERED
+from headrace_load.measure.audit import ANSWERED
 from load.chaos.stream import continued
 
 

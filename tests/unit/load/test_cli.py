@@ -8,14 +8,12 @@ import pytest
 
 from headrace.client import KafkaError
 from headrace_load import cli
-from headrace_load.commands.options import folder_for
-from headrace_load.comparison import stand
+from headrace_load.commands.compare import check_killable
+from headrace_load.commands.options import exit_code, folder_for, message_of
 from headrace_load.contender import Contender, ContenderError, Program, WorkerProgram, read_contender
-from headrace_load.faults import code_of, told
-from headrace_load.killing import check_killable
-from headrace_load.place import Asked, PlaceError, place
 from headrace_load.result import Comparison, write
-from headrace_load.system import KafkaSettingsError, kafka_settings, prefixed
+from headrace_load.runner import stand
+from headrace_load.target import KafkaSettingsError, TargetError, TargetOptions, kafka_settings, open_target, prefixed
 from tests.support.load_results import audit_of, result_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,8 +118,8 @@ def test_a_report_is_made_again(tmp_path, monkeypatch, capsys):
 
 
 async def test_a_contender_gets_topics_that_nobody_else_has(tmp_path):
-    asked = Asked(bootstrap="k:9092", prefix="team.", sets=("kafka.client_id=mine",))
-    async with place(asked, {}, tmp_path) as first, place(asked, {}, tmp_path) as second:
+    asked = TargetOptions(bootstrap="k:9092", prefix="team.", sets=("kafka.client_id=mine",))
+    async with open_target(asked, {}, tmp_path) as first, open_target(asked, {}, tmp_path) as second:
         own = [found.own(run) for found in (first, second) for run in ("01", "02")]
         assert len({system.requests for system in own}) == 4
         assert all(system.requests.startswith("team.headrace-load-") for system in own)
@@ -136,7 +134,7 @@ async def test_the_environment_is_that_of_headrace_and_options_stand_above_it(tm
         "HEADRACE_TOPICS__REQUESTS": "asked",
         "HEADRACE_TOPICS__RESULTS": "old",
     }
-    async with place(Asked(sets=("topics.results=told",)), environ, tmp_path) as found:
+    async with open_target(TargetOptions(sets=("topics.results=told",)), environ, tmp_path) as found:
         system = found.existing
     assert (system.bootstrap, system.requests, system.results) == ("env:1", "asked", "told")
     assert system.kafka_settings().sasl_password.reveal() == "hush"
@@ -144,8 +142,8 @@ async def test_the_environment_is_that_of_headrace_and_options_stand_above_it(tm
 
 
 async def test_an_unknown_topic_is_named(tmp_path):
-    with pytest.raises(PlaceError, match=r"topics\.replies: no such setting"):
-        async with place(Asked(sets=("topics.replies=x",)), {}, tmp_path):
+    with pytest.raises(TargetError, match=r"topics\.replies: no such setting"):
+        async with open_target(TargetOptions(sets=("topics.replies=x",)), {}, tmp_path):
             pass
 
 
@@ -185,11 +183,11 @@ def test_the_contenders_that_are_shipped_can_be_read(file):
 def test_of_several_errors_all_are_told_and_the_highest_code_holds():
     several = ExceptionGroup(
         "lanes",
-        [OSError("full"), ExceptionGroup("more", [KafkaError("away"), PlaceError("no broker")]), OSError("full")],
+        [OSError("full"), ExceptionGroup("more", [KafkaError("away"), TargetError("no broker")]), OSError("full")],
     )
-    assert code_of(several) == 2
-    assert told(several) == "full\naway\nno broker"
-    assert code_of(ExceptionGroup("lanes", [OSError("full"), KeyError("a fault")])) is None
+    assert exit_code(several) == 2
+    assert message_of(several) == "full\naway\nno broker"
+    assert exit_code(ExceptionGroup("lanes", [OSError("full"), KeyError("a fault")])) is None
 
 
 @pytest.mark.parametrize("command", [("record", "w"), ("record", "file/w"), ("report", "w.toml", "--out", "file/new")])

@@ -1,7 +1,7 @@
 import pytest
 
 from headrace_load.contender import Contender, Program, WorkerProgram, masked
-from headrace_load.measure.judging import judged
+from headrace_load.measure.evaluation import evaluate
 from headrace_load.result import read, write
 from tests.unit.load.test_measure_judging import WORKLOAD, a_run
 
@@ -28,6 +28,6 @@ def test_an_address_with_a_password_is_masked_whatever_its_name() -> None:
 
 def test_a_secret_of_the_program_is_not_in_the_file_of_a_result(tmp_path) -> None:
     program = Contender(name="p", program=Program(command=("x",), environment={"DB_PASSWORD": "hunter2"}))
-    write(judged(WORKLOAD, program, "p", a_run()), tmp_path / "result.json")
+    write(evaluate(WORKLOAD, program, "p", a_run()), tmp_path / "result.json")
     assert "hunter2" not in (tmp_path / "result.json").read_text()
     assert read(tmp_path / "result.json").contender.program.environment == {"DB_PASSWORD": "***"}

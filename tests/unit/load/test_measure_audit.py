@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_load.audit import audited
-from headrace_load.measure.columns import ANSWERED, SENT, STATUSES, join
+from headrace_load.measure.audit import ANSWERED, SENT, STATUSES, audited, join
 
 requests = st.lists(
     st.fixed_dictionaries(

@@ -7,17 +7,17 @@ import sys
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from headrace_load.measure import course, stages
-from headrace_load.measure.course import quiet, settled
+from headrace_load.measure import evaluation, run
 from headrace_load.measure.machine import HARNESS, Sampler, machine
+from headrace_load.measure.run import all_answered, final_ends
 
 BUSY = "import sys, time\nwhile time.process_time() < 0.05: pass\nprint('done', flush=True)\nsys.stdin.read()"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(course, "POLL_S", 0.001)
-    monkeypatch.setattr(course, "QUIET_S", 0.001)
+    monkeypatch.setattr(run, "POLL_S", 0.001)
+    monkeypatch.setattr(run, "QUIET_S", 0.001)
 
 
 class Growing:
@@ -35,16 +35,16 @@ class Growing:
 
 async def test_the_last_answers_are_waited_for():
     told = []
-    assert await settled(Growing(0, 5, 5, 10), 10, 60.0, told.append)
+    assert await all_answered(Growing(0, 5, 5, 10), 10, 60.0, told.append)
     assert told == [0]
 
 
 async def test_nobody_waits_for_ever_for_answers_that_do_not_come():
-    assert not await settled(Growing(0, 5, 9), 10, 0.02, lambda _: None)
+    assert not await all_answered(Growing(0, 5, 9), 10, 0.02, lambda _: None)
 
 
 async def test_the_results_end_where_nothing_comes_any_more():
-    assert await quiet(Growing(3, 4, 6, 6, 7)) == {0: 6}
+    assert await final_ends(Growing(3, 4, 6, 6, 7)) == {0: 6}
 
 
 def registry(ok):
@@ -57,17 +57,17 @@ def registry(ok):
 
 async def test_the_metrics_of_several_workers_are_added(monkeypatch):
     pages = {"http://a/metrics": registry(3), "http://b/metrics": registry(4)}
-    monkeypatch.setattr(stages, "_read", pages.__getitem__)
-    found = await stages.scrape(list(pages))
+    monkeypatch.setattr(evaluation, "_read", pages.__getitem__)
+    found = await evaluation.scrape(list(pages))
     assert found["headrace_answers_total", "ok"] == 7
     assert found["headrace_answers_total", "failed"] == 2
 
 
 async def test_an_address_without_metrics_is_named():
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:1/metrics gives no metrics"):
-        await stages.scrape(["http://127.0.0.1:1/metrics"])
+        await evaluation.scrape(["http://127.0.0.1:1/metrics"])
     with pytest.raises(OSError, match="file:///etc/passwd is no address of metrics"):
-        await stages.scrape(["file:///etc/passwd"])
+        await evaluation.scrape(["file:///etc/passwd"])
 
 
 def test_what_a_process_used_counts_for_its_tree_also_when_it_has_ended():

@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from headrace_load.measure.columns import ANSWERED, SENT, Rows, read_rows
-from headrace_load.measure.latency import DIGITS, HIGHEST_US, latency, lateness, timeline, too_late
-from headrace_load.measure.stages import batch_sizes, grown, stages
+from headrace_load.measure.audit import ANSWERED, SENT, Rows, read_rows
+from headrace_load.measure.evaluation import (
+    DIGITS,
+    HIGHEST_US,
+    batch_sizes,
+    grown,
+    latency,
+    lateness,
+    stages,
+    timeline,
+    too_late,
+)
 
 waits = arrays.arrays(np.int64, st.integers(1, 300), elements=st.integers(-500, 5 * 10**10))
 

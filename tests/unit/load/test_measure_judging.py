@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace_load.measure.columns import ANSWERED, SENT
-from headrace_load.measure.judging import HALF_MS_US, Gathered, judged
+from headrace_load.measure.audit import ANSWERED, SENT
+from headrace_load.measure.evaluation import HALF_MS_US, Measurements, evaluate
 from headrace_load.result import Used
 from headrace_load.workload.spec import Backlog, Constant, MadeTexts, Workload
 
@@ -15,7 +15,7 @@ WAIT_US = 7_000
 WORKLOAD = Workload(arrivals=Constant(rate=10), texts=MadeTexts(), seconds=10, warm_up=2)
 
 
-def a_run(**changed) -> Gathered:
+def a_run(**changed) -> Measurements:
     """Ten requests a second for two seconds of warm-up and ten more, each answered by the partition's order."""
     count = 120
     sent, answered = np.zeros(count, SENT), np.zeros(count, ANSWERED)
@@ -28,7 +28,7 @@ def a_run(**changed) -> Gathered:
     answered["appended_us"] = sent["due_us"] + WAIT_US
     answered["arrived_us"] = sent["due_us"] + WAIT_US + 2_000
     answered["status"][-10:] = 1
-    found = Gathered(
+    found = Measurements(
         sent=sent,
         answered=answered,
         answers="log",
@@ -44,7 +44,7 @@ def a_run(**changed) -> Gathered:
 
 
 def test_the_warm_up_is_audited_and_not_measured():
-    result = judged(WORKLOAD, None, "a run", a_run())
+    result = evaluate(WORKLOAD, None, "a run", a_run())
     assert result.refused is None
     assert (result.audit.published, result.audit.answered, result.audit.lost) == (120, 120, 0)
     assert result.audit.by_status == {"ok": 110, "expired": 10}
@@ -64,14 +64,14 @@ def test_the_warm_up_is_audited_and_not_measured():
 def test_answers_behind_the_end_are_no_rate_that_was_kept_up():
     found = a_run()
     found.answered["appended_us"][70:] += 20 * SECOND_US
-    result = judged(WORKLOAD, None, "a run", found)
+    result = evaluate(WORKLOAD, None, "a run", found)
     assert result.answered == 100
     assert result.rate == 5.0
     assert result.to_append.max > 20_000
 
 
 def test_a_request_that_was_lost_is_refused_a_verdict():
-    result = judged(WORKLOAD, None, "a run", a_run(answered=a_run().answered[:-1]))
+    result = evaluate(WORKLOAD, None, "a run", a_run(answered=a_run().answered[:-1]))
     assert result.audit.lost == 1
     assert result.refused.startswith("the audit failed: ")
 
@@ -79,13 +79,13 @@ def test_a_request_that_was_lost_is_refused_a_verdict():
 def test_late_producers_get_no_verdict_though_everything_was_answered():
     found = a_run()
     found.sent["sent_us"][60:63] += 100_000
-    result = judged(WORKLOAD, None, "a run", found)
+    result = evaluate(WORKLOAD, None, "a run", found)
     assert result.audit.kept
     assert result.refused.startswith("the producers were late: 3.0% of their requests")
 
 
 def test_what_answers_nothing_gets_no_verdict_and_no_latency():
-    result = judged(WORKLOAD, None, "a run", a_run(answered=np.zeros(0, ANSWERED), records=0))
+    result = evaluate(WORKLOAD, None, "a run", a_run(answered=np.zeros(0, ANSWERED), records=0))
     assert "nothing was answered" in result.refused
     assert (result.rate, result.to_append, result.to_reader, result.stages) == (0.0, None, None, ())
 
@@ -93,7 +93,7 @@ def test_what_answers_nothing_gets_no_verdict_and_no_latency():
 def test_answers_that_were_read_after_the_run_have_no_time_of_arrival():
     found = a_run()
     found.answered["arrived_us"] = -1
-    result = judged(WORKLOAD, None, "a run", found)
+    result = evaluate(WORKLOAD, None, "a run", found)
     assert result.to_reader is None
     assert [stage.name for stage in result.stages] == ["producing", "other"]
 
@@ -103,7 +103,7 @@ def test_a_drain_is_measured_from_its_first_answer_to_its_last():
     found.sent["due_us"] = found.sent["sent_us"] = BEGIN_US - 60 * SECOND_US
     found.answered["arrived_us"] = -1
     workload = msgspec.structs.replace(WORKLOAD, arrivals=Backlog(requests=120))
-    result = judged(workload, None, "a drain", found)
+    result = evaluate(workload, None, "a drain", found)
     assert result.refused is None
     assert (result.published, result.answered) == (120, 120)
     assert result.seconds == 11.9

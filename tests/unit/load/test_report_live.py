@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from headrace_load.progress import Progress
 from headrace_load.report.live import Rates, live, rates, share
+from headrace_load.result import Progress
 
 
 def moment(second: float, **changes) -> Progress:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from headrace_load.soak import slope, soaked
-from headrace_load.swap import Move, swapped
+from headrace_load.commands.run import slope, soaked
+from headrace_load.commands.swap import Move, swapped
 from tests.support.load_results import result_of
 
 

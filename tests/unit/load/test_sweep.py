@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_load.commands.sweep import at_rate
+from headrace_load.commands.sweep import Sweep, at_rate, bisect, lag_growth, tried
 from headrace_load.result import Second
-from headrace_load.sweep import Sweep, bisect, lag_growth, tried
 from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, Workload, WorkloadError
 from tests.support.load_results import audit_of, result_of
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace_load.workload.recording import Recording, Row, read_recording, write_recording
 from headrace_load.workload.requests import keys_of, recorded_sizes
-from headrace_load.workload.rubbish import judge, rubbish
+from headrace_load.workload.rubbish import parse_request, rubbish
 from headrace_load.workload.spec import (
     Backlog,
     Badness,
@@ -122,7 +122,7 @@ def test_rubbish_is_refused_for_what_it_is(text, kind):
     value, headers = rubbish(kind, text)
     with pytest.raises(WireError):
         read_and_decode(value, headers)
-    assert judge(value, headers) == kind
+    assert parse_request(value, headers) == kind
     assert value is None or len(value) < 1024 * 1024
 
 
@@ -148,7 +148,7 @@ def test_the_largest_rubbish_still_fits_a_record():
     ],
 )
 def test_records_of_others_are_judged(value, headers, expected):
-    assert judge(value, headers) == expected
+    assert parse_request(value, headers) == expected
 
 
 def test_texts_of_a_file_are_its_rows_or_lines(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace_load.workload.recording import Row, write_recording
 from headrace_load.workload.requests import Planned, requests
-from headrace_load.workload.rubbish import judge
+from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import (
     AsTheyAre,
     Backlog,
@@ -115,12 +115,12 @@ def test_shares_of_deadlines_and_rubbish_are_what_was_asked():
     found = all_of(of)
     bad = [each for each in found if not each.good]
     assert len(bad) == pytest.approx(4000, rel=0.1)
-    kinds = Counter(judge(each.value, each.headers) for each in bad)
+    kinds = Counter(parse_request(each.value, each.headers) for each in bad)
     assert kinds.keys() == {"not-json", "null", "bad-header"}
     assert min(kinds.values()) > 1100
     good = [each for each in found if each.good]
     assert sum(read_timeout_ms(each.headers) == 250 for each in good) == pytest.approx(4000, rel=0.1)
-    assert all(isinstance(judge(each.value, each.headers), ClassifyRequest) for each in good)
+    assert all(isinstance(parse_request(each.value, each.headers), ClassifyRequest) for each in good)
 
 
 def test_a_recording_keeps_length_and_key_beside_the_arrival(tmp_path):
@@ -155,7 +155,7 @@ def test_an_example_can_be_published(path):
     texts = load_texts(of.texts, of.seed)
     found = [each for each, _ in zip(requests(of, 63, texts, ids=False), range(300), strict=False)]
     assert len(found) == 300
-    assert all(each.good == isinstance(judge(each.value, each.headers), ClassifyRequest) for each in found)
+    assert all(each.good == isinstance(parse_request(each.value, each.headers), ClassifyRequest) for each in found)
 
 
 def test_a_workload_written_reads_back_with_paths_from_its_folder(tmp_path):

@@ -1,10 +1,7 @@
-"""What a run is given, what it shows while it goes on, and how it waits for the last answers.
+"""One run of one workload against one contender.
 
-A drain: all requests are published before the contender starts, and what is measured is how fast it answers them.
-
-Nobody reads meanwhile. Answers are read when all are there, or none comes any more.
-
-An open-loop run: requests come at their times while the contender answers.
+In a drain all requests are published before the contender starts, and answers are read when all are there: its rate is
+measured. In an open-loop run requests come at their times while the contender answers.
 """
 
 from __future__ import annotations
@@ -15,18 +12,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
+from aiokafka import AIOKafkaConsumer
 from msgspec import Struct
 
+from headrace.security.private_folder import temporary_folder
+from headrace_load.contender import Contender
 from headrace_load.measure.answers import Tail, append_clock, reading, rows, tail
-from headrace_load.measure.columns import Answers
-from headrace_load.measure.job import Read, Stop
-from headrace_load.measure.judging import Gathered, to_be_answered
+from headrace_load.measure.audit import Answers
+from headrace_load.measure.evaluation import Measurements, evaluate, expected_answers, grown, scrape
 from headrace_load.measure.machine import Sampler
-from headrace_load.measure.processes import Producers, producing
-from headrace_load.measure.stages import grown, scrape
-from headrace_load.progress import Progress
-from headrace_load.system import Running, Start, System
-from headrace_load.workload.spec import Backlog, Workload, WorkloadError
+from headrace_load.measure.processes import Producers, ReaderProgress, Stop, producing
+from headrace_load.result import Progress, Result
+from headrace_load.target import Running, Start, System
+from headrace_load.workload.spec import Backlog, TopicTexts, Workload, WorkloadError
+from headrace_load.workload.texts import load_texts, topic_texts
 
 TICK_S = 1.0
 POLL_S = 0.1
@@ -34,7 +34,7 @@ QUIET_S = 0.5
 QUIET_MOST_S = 5.0
 
 
-class Setting(Struct, frozen=True, kw_only=True):
+class RunSetup(Struct, frozen=True, kw_only=True):
     """``start`` is None where workers answer that run already; ``texts`` a file with a JSON list.
 
     ``folder`` is for files that are gone after the run.
@@ -76,7 +76,7 @@ class Setting(Struct, frozen=True, kw_only=True):
         )
 
 
-async def settled(
+async def all_answered(
     count: Callable[[], Awaitable[int]], expected: int, patience_s: float, tick: Callable[[int], None]
 ) -> bool:
     """Wait until ``count`` gives ``expected``; False when it has not grown for ``patience_s`` seconds.
@@ -96,12 +96,12 @@ async def settled(
     return True
 
 
-def given_up(workload: Workload) -> str:
+def unanswered_note(workload: Workload) -> str:
     """What a result notes when the last answers were not waited for any longer."""
     return f"Requests were left without an answer when none had come for {workload.settle:g} s."
 
 
-async def quiet(end: Tail) -> dict[int, int]:
+async def final_ends(end: Tail) -> dict[int, int]:
     """Wait until no answers come any more, not for ever, and return where the results end.
 
     Answers were counted, and one that was counted may have been a repeat, or to a request of somebody else.
@@ -119,7 +119,7 @@ FIRST_ANSWER_S = 120.0
 """Longest wait for the first answer: the contender has to start."""
 
 
-async def drained(setting: Setting) -> Gathered:
+async def drain_backlog(setting: RunSetup) -> Measurements:
     """Run it. Raises WorkloadError without a contender to start, and as an open-loop run does."""
     if setting.start is None:
         raise WorkloadError("a backlog is published before what answers it starts, so it needs a contender to start")
@@ -135,7 +135,7 @@ async def drained(setting: Setting) -> Gathered:
             setting.show("publishing", begun_us, producers, None)
             await asyncio.sleep(TICK_S)
         sent = await producers.rows()
-        expected = int(to_be_answered(sent, setting.answers).sum())
+        expected = int(expected_answers(sent, setting.answers).sum())
         sampler = Sampler({"broker": system.broker_pids})
         sampler.begin()
         running = await stack.enter_async_context(setting.contender())
@@ -145,20 +145,20 @@ async def drained(setting: Setting) -> Gathered:
             sampler.sample()
             setting.show("measuring", begun_us, producers, answered)
 
-        complete = await settled(end.records, min(expected, 1), max(FIRST_ANSWER_S, workload.settle), tick)
+        complete = await all_answered(end.records, min(expected, 1), max(FIRST_ANSWER_S, workload.settle), tick)
         sampler.sample()
         start_s = sampler.cpu_s("workers")
         if complete:
-            complete = await settled(end.records, expected, workload.settle, tick)
+            complete = await all_answered(end.records, expected, workload.settle, tick)
         sampler.sample()
         metrics = await scrape(running.metrics)
-        ends = await quiet(end)
+        ends = await final_ends(end)
         setting.show("reading", begun_us, producers, None)
         answered, read = await rows(
             await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends)), folder
         )
         told = producers.told()
-        return Gathered(
+        return Measurements(
             sent=sent,
             answered=answered,
             answers=setting.answers,
@@ -169,11 +169,11 @@ async def drained(setting: Setting) -> Gathered:
             metrics=metrics,
             used=sampler.used(len(answered), {"workers": start_s}),
             samples=sampler.samples,
-            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
+            notes=tuple(filter(None, (None if complete else unanswered_note(workload), told.error, read.error))),
         )
 
 
-async def streamed(setting: Setting) -> Gathered:
+async def stream_load(setting: RunSetup) -> Measurements:
     """Run it. Raises MeasuringError, a KafkaError, an OSError of the metrics, and what the contender's start raises."""
     workload, system, folder = setting.workload, setting.system, setting.folder
     async with AsyncExitStack() as stack:
@@ -193,7 +193,7 @@ async def streamed(setting: Setting) -> Gathered:
             if reader is None:
                 return await end.records()
             reader.check()
-            return reader.last.answers if isinstance(reader.last, Read) else 0
+            return reader.last.answers if isinstance(reader.last, ReaderProgress) else 0
 
         async def show(phase: str) -> None:
             producers.check()
@@ -217,13 +217,13 @@ async def streamed(setting: Setting) -> Gathered:
             sampler.sample()
             setting.show("settling", begun_us, producers, answered)
 
-        expected = int(to_be_answered(sent, setting.answers).sum())
+        expected = int(expected_answers(sent, setting.answers).sum())
         # A contender may have answered all before the first tick.
         await show("settling")
-        complete = await settled(answered_so_far, expected, workload.settle, tick)
+        complete = await all_answered(answered_so_far, expected, workload.settle, tick)
         sampler.sample()
         metrics = grown(before, await scrape(running.metrics))
-        ends = await quiet(end)
+        ends = await final_ends(end)
         if reader is None:
             await show("reading")
             later = await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends))
@@ -232,7 +232,7 @@ async def streamed(setting: Setting) -> Gathered:
             later = reader
         answered, read = await rows(later, folder)
         told = producers.told()
-        return Gathered(
+        return Measurements(
             sent=sent,
             answered=answered,
             answers=setting.answers,
@@ -243,5 +243,47 @@ async def streamed(setting: Setting) -> Gathered:
             metrics=metrics,
             used=sampler.used(int((answered["appended_us"] >= measured_us).sum())),
             samples=sampler.samples,
-            notes=tuple(filter(None, (None if complete else given_up(workload), told.error, read.error))),
+            notes=tuple(filter(None, (None if complete else unanswered_note(workload), told.error, read.error))),
         )
+
+
+async def run(
+    workload: Workload,
+    contender: Contender | None,
+    system: System,
+    *,
+    start: Start | None,
+    name: str,
+    progress: Callable[[Progress], None],
+) -> Result:
+    """Run once on ``system``, whose topics are there. ``start`` starts the contender; None: something answers already.
+
+    Raises WorkloadError, KafkaSettingsError, a KafkaError, MeasuringError, an OSError of the metrics, and what
+    ``start`` raises. Whatever it raises, no process of its own is left.
+    """
+    # Texts and perhaps a password are in these files: they are for their owner alone, and gone with the run.
+    with temporary_folder("headrace-load-") as folder:
+        texts = folder / "texts.json"
+        texts.write_bytes(msgspec.json.encode(await _texts(workload, system)))
+        setting = RunSetup(
+            workload=workload,
+            system=system,
+            answers=contender.program.answers if contender and contender.program else "log",
+            start=start,
+            folder=folder,
+            texts=texts,
+            progress=progress,
+        )
+        drain = isinstance(workload.arrivals, Backlog)
+        return evaluate(workload, contender, name, await (drain_backlog(setting) if drain else stream_load(setting)))
+
+
+async def _texts(workload: Workload, system: System) -> list[str]:
+    if not isinstance(workload.texts, TopicTexts):
+        return load_texts(workload.texts, workload.seed)
+    consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        return await topic_texts(consumer, workload.texts)
+    finally:
+        await consumer.stop()

@@ -1,6 +1,6 @@
 """The reader process: it writes down each answer and when it arrived.
 
-$ python -m headrace_load.measure.reading JOB.json
+$ python -m headrace_load.measure.reader JOB.json
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from headrace.client import AnswerReader, KafkaError, connect
-from headrace_load.measure.columns import ANSWERED, STATUSES, Rows
-from headrace_load.measure.job import Parent, Read, ReaderJob, Ready, serve
+from headrace_load.measure.audit import ANSWERED, STATUSES, Rows
+from headrace_load.measure.processes import Parent, ReaderJob, ReaderProgress, Ready, serve
 
 WAIT_S = 0.2
 """Longest wait of a fetch, and so for an order to stop."""
@@ -62,13 +62,13 @@ async def main(job: ReaderJob, parent: Parent) -> None:
             if now - told >= TELL_S:
                 told = now
                 rows.flush(file)
-                parent.say(Read(records=sum(positions.values()) - begins, answers=len(rows)))
+                parent.say(ReaderProgress(records=sum(positions.values()) - begins, answers=len(rows)))
         if stopping.done():
             stopping.result()
         stopping.cancel()
     rows.flush(file)
     file.close()
-    parent.say(Read(records=sum(positions.values()) - begins, answers=len(rows), error=error))
+    parent.say(ReaderProgress(records=sum(positions.values()) - begins, answers=len(rows), error=error))
 
 
 def _opened(job: ReaderJob) -> BinaryIO:

@@ -1,13 +1,7 @@
-"""What producers and readers write down: one row a request or an answer, as numpy structured arrays.
+"""The rows that producers and the reader write, and the audit of them: acknowledged requests against accepted answers.
 
-Times are int64 microseconds since the Unix epoch, all by this machine's clock but ``appended_us``, which is the
-broker's (a record's timestamp, in whole milliseconds).
-
-Rows that grow by small pieces and go to a file now and then, so that a long run needs no memory for them.
-
-Between two writes each column is an array of Python's own, cheaper to append to than numpy's.
-
-Requests beside their answers, over whole columns.
+A row is of one request or one answer; many are a numpy structured array. Times are int64 microseconds since the Unix
+epoch, by this machine's clock, but ``appended_us`` is the broker's: a record's timestamp, in whole milliseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,7 +50,7 @@ _CODES = {"i1": "b", "b1": "b", "i4": "i", "u4": "I", "i8": "q"}
 
 
 class Rows:
-    """Rows of a structured ``dtype`` of :mod:`headrace_load.measure.columns`."""
+    """Rows of a structured ``dtype`` of :mod:`headrace_load.measure.audit`."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self._dtype = dtype
@@ -114,3 +109,75 @@ def join(sent: Columns, answered: Columns, answers: Answers) -> NDArray[np.int64
     ordered = found[order]
     at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
     return np.where((ordered[at] == wanted) & (wanted >= 0), order[at], -1)
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one run. ``repeated`` were seen twice by the reader, ``dropped`` it dropped before anybody saw them.
+
+    ``answered`` are requests of this run; answers to others are no part of the audit. ``seconds`` lie between the
+    append of the first answer and of the last. ``dropped``, ``holes``, ``wrong`` and ``out_of_order`` are of the answer
+    log: in answers that are known by id nobody can see them.
+    """
+
+    published: int
+    answered: int
+    lost: int
+    repeated: int
+    dropped: int
+    holes: int
+    wrong: int
+    by_status: dict[str, int]
+    seconds: float
+    out_of_order: int = 0
+
+    @property
+    def kept(self) -> bool:
+        return not (self.lost or self.repeated or self.holes or self.wrong or self.out_of_order)
+
+    def line(self) -> str:
+        """The audit in one line."""
+        statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(self.by_status.items()))
+        return (
+            f"published {self.published:,}, answered {self.answered:,} ({statuses}), lost {self.lost:,}, "
+            f"repeated {self.repeated:,}, raw repeats dropped {self.dropped:,}, holes {self.holes:,}, "
+            f"answers to other texts {self.wrong:,}, out of order {self.out_of_order:,}"
+        )
+
+
+def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int) -> Audit:
+    """Audit rows of audit.SENT against rows of audit.ANSWERED, of which the log held ``records``.
+
+    Every acknowledged request must be answered; one that is rubbish only where the answers are headrace's, which
+    answers `failed`.
+    """
+    acknowledged = sent["acked_us"] >= 0
+    first = join(sent, answered, answers)
+    has = first >= 0
+    expected = acknowledged if answers == "log" else acknowledged & sent["good"]
+    known = keys(sent, answers)
+    of_ours = np.isin(keys(answered, answers), known[known >= 0])
+    by_log = answers == "log"
+    times = answered["appended_us"][first[has]]
+    counts = np.bincount(answered["status"][first[has]], minlength=len(STATUSES))
+    return Audit(
+        published=int(acknowledged.sum()),
+        answered=int(has.sum()),
+        lost=int((expected & ~has).sum()),
+        repeated=int(of_ours.sum()) - int(has.sum()),
+        dropped=records - len(answered) if by_log else 0,
+        holes=int(answered["hole"].sum()),
+        wrong=int((sent["crc"][has] != answered["crc"][first[has]]).sum()) if by_log else 0,
+        by_status={status: int(count) for status, count in zip(STATUSES, counts, strict=True) if count},
+        seconds=float(times.max() - times.min()) / 1e6 if len(times) else 0.0,
+        out_of_order=_out_of_order(answered) if by_log else 0,
+    )
+
+
+def _out_of_order(answered: Columns) -> int:
+    """Answers that stand behind one to a later request of their partition."""
+    count = 0
+    for partition in np.unique(answered["partition"]):
+        rows = answered[answered["partition"] == partition]
+        offsets = rows["offset"][np.argsort(rows["position"], kind="stable")]
+        count += int((offsets < np.maximum.accumulate(offsets)).sum())
+    return count

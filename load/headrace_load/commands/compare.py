@@ -1,24 +1,80 @@
-"""`headrace-load drain` and `headrace-load compare`: contenders in turn, and how sure their differences are."""
+"""`headrace-load drain` and `headrace-load compare`: contenders in turn, and how sure their differences are.
+
+A drain can kill the workers' members on the way, as an out-of-memory killer would; its audit shows what was lost.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 
 from headrace_load.commands import options
-from headrace_load.comparison import COMPARISON, Around, alternating, differences, report, stand
-from headrace_load.contender import Contender
-from headrace_load.killing import check_killable, killed
-from headrace_load.place import Asked
+from headrace_load.comparison import alternating, differences
+from headrace_load.contender import Contender, ContenderError
+from headrace_load.measure.answers import tail
+from headrace_load.processes import ProgramError
 from headrace_load.result import Comparison, Result, write
+from headrace_load.runner import COMPARISON, Around, report, stand
+from headrace_load.target import Running, Start, System, TargetOptions
 from headrace_load.workload.spec import Backlog, Workload, read_workload
+
+POLL_S = 0.05
+
+
+def check_killable(contenders: Mapping[str, Contender]) -> None:
+    """Raises ContenderError for one whose processes nobody would start again."""
+    for name, contender in contenders.items():
+        if contender.worker is None or contender.worker.processes < 2:
+            raise ContenderError(
+                f"{name}: killed members are started again by the parent of several; "
+                "give it a table [worker] with processes = 2 or more"
+            )
+
+
+def killed(start: Start, system: System, *, after: int) -> Start:
+    """``start``, and when ``after`` answers are there SIGKILL for each member; their parent starts them again.
+
+    Started again, members have other addresses, so nobody is told of metrics. Leaving raises ProgramError when the run
+    was over before so many answers were there.
+    """
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[Running]:
+        async with start() as running:
+            killer = asyncio.create_task(_kill(system, running.pids, after))
+            try:
+                yield Running(pids=running.pids)
+                if not killer.done():
+                    raise ProgramError(f"nobody was killed: there were never {after:,} answers")
+                killer.result()
+            finally:
+                killer.cancel()
+
+    return started
+
+
+async def _kill(system: System, parents: Sequence[int], after: int) -> None:
+    async with tail(system) as end:
+        # The topics are the run's own and the workers start now, so all answers in them are this run's.
+        while sum((await end.ends()).values()) < after:  # noqa: ASYNC110 - another process makes it true
+            await asyncio.sleep(POLL_S)
+    for parent in parents:
+        for member in psutil.Process(parent).children():
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up. An interval needs two.")]
 
 
+@options.takes_target(options.OWN_TOPICS)
 def drain(
     *,
     contenders: Annotated[
@@ -34,11 +90,7 @@ def drain(
     kill: Annotated[
         bool, typer.Option("--kill", help="End the members by SIGKILL when a third is answered; their parent goes on.")
     ] = False,
-    bootstrap: options.Bootstrap = None,
-    broker: options.Broker = None,
-    prefix: options.Prefix = None,
-    sets: options.Sets = None,
-    partitions: options.Partitions = 4,
+    target: TargetOptions,
     out: options.Out = None,
 ) -> None:
     """Publish a backlog and measure how fast it is drained, each contender in turn.
@@ -46,20 +98,20 @@ def drain(
     The rate is between the append of the first answer and of the last, so no start is in it. A first round warms the
     broker and does not count. Ends with 1 when an audit failed.
     """
-    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     workload = Workload(
         arrivals=Backlog(requests=requests),
         texts=options.texts_of(texts),
         producers=producers,
         read="after",
     )
-    answering = options.several(contenders)
+    answering = options.contenders_of(contenders)
     if kill:
         check_killable(answering)
     around = functools.partial(killed, after=requests // 3) if kill else None
-    _in_turn(workload, answering, rounds, asked, out, "drain", around)
+    _in_turn(workload, answering, rounds, target, out, "drain", around)
 
 
+@options.takes_target(options.OWN_TOPICS)
 def compare(
     contenders: Annotated[
         list[Path],
@@ -70,28 +122,25 @@ def compare(
         Path, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="A workload's TOML file.")
     ],
     rounds: Rounds = 5,
-    bootstrap: options.Bootstrap = None,
-    broker: options.Broker = None,
-    prefix: options.Prefix = None,
-    sets: options.Sets = None,
-    partitions: options.Partitions = 4,
+    target: TargetOptions,
     out: options.Out = None,
 ) -> None:
     """Run a workload against several contenders in turn, and state their differences with confidence intervals.
 
     A first round warms the broker and does not count. Ends with 1 when an audit failed or a verdict was refused.
     """
-    asked = options.asked(bootstrap, prefix, sets, broker=broker, partitions=partitions)
     if len(contenders) < 2:
         raise typer.BadParameter("a comparison needs two contenders or more", param_hint="CONTENDER")
-    _in_turn(read_workload(workload), options.several(contenders), rounds, asked, out, f"compare-{workload.stem}")
+    _in_turn(
+        read_workload(workload), options.contenders_of(contenders), rounds, target, out, f"compare-{workload.stem}"
+    )
 
 
 def _in_turn(
     workload: Workload,
     contenders: dict[str, Contender],
     rounds: int,
-    asked: Asked,
+    target: TargetOptions,
     out: Path | None,
     name: str,
     around: Around | None = None,
@@ -100,7 +149,7 @@ def _in_turn(
 
     async def work() -> bool:
         runs: list[Result] = []
-        async with options.runner(asked, folder, to) as runner:
+        async with options.runner(target, folder, to) as runner:
 
             async def one(number: int, contender: str) -> Result:
                 what = f"{contender}, {f'round {number}' if number else 'warm-up'}"
@@ -118,4 +167,4 @@ def _in_turn(
         # The warm-up's figures don't count, but an answer that was lost there is lost.
         return stand(one for several in results.values() for one in several) and all(one.audit.kept for one in runs)
 
-    options.ended(work)
+    options.run_to_exit(work())

@@ -1,13 +1,10 @@
-"""A lane for each partition: one batch under way, and behind it what was sent meanwhile, as Kafka's own producer does.
+"""A producer process: it sends each request when it is due, whatever became of those before.
 
-Whoever sends waits for no acknowledgement. How much may be in the lanes is bounded, so a broker that is slow makes the
-producer late in the end, and that is measured.
+A thread makes requests ahead of their time, so that making them delays none that is due. Each partition has a queue
+with one batch under way, as in Kafka's own producer. The queues are bounded, so a slow broker makes the producer late,
+and the lateness is measured.
 
-Requests made ahead of their time by a thread, so that making them delays none that is due.
-
-One producer process: it sends each request when it is due, whatever became of those before.
-
-$ python -m headrace_load.measure.producing JOB.json
+$ python -m headrace_load.measure.producer JOB.json
 """
 
 from __future__ import annotations
@@ -31,8 +28,8 @@ import numpy as np
 from aiokafka.partitioner import murmur2
 
 from headrace.client import Client, KafkaError, Outgoing, Published, connect
-from headrace_load.measure.columns import SENT, Rows
-from headrace_load.measure.job import Begin, Parent, ProducerJob, Ready, Stop, Told, serve
+from headrace_load.measure.audit import SENT, Rows
+from headrace_load.measure.processes import Begin, Parent, ProducerJob, ProducerProgress, Ready, Stop, serve
 from headrace_load.workload.requests import Planned, requests
 from headrace_load.workload.spec import Backlog
 
@@ -47,7 +44,7 @@ _PIECE = 500
 _Sent = tuple[Planned, int, int]  # a request, when it was sent (microseconds), its size (bytes)
 
 
-class Lanes:
+class PartitionQueues:
     """Takes requests, appends them by ``client`` and keeps a row of each that has an outcome."""
 
     def __init__(self, client: Client, partitions: int, begin_us: int) -> None:
@@ -77,7 +74,7 @@ class Lanes:
         return not self._out_records
 
     def send(self, requests: Sequence[Planned], now_us: int) -> None:
-        """Send ``requests``: keyed ones by Kafka's default partitioner, the others by pieces to each lane in turn."""
+        """Send ``requests``: keyed ones by Kafka's default partitioner, the others by pieces to each queue in turn."""
         keyless: list[_Sent] = []
         for request in requests:
             size = len(request.value or b"") + len(request.key or b"") + _OVERHEAD
@@ -85,26 +82,26 @@ class Lanes:
             if request.key is None:
                 keyless.append((request, now_us, size))
             else:
-                lane = self._of_key(request.key)
-                self._waiting[lane].append((request, now_us, size))
-                self._wake[lane].set()
+                queue = self._of_key(request.key)
+                self._waiting[queue].append((request, now_us, size))
+                self._wake[queue].set()
         for start in range(0, len(keyless), _PIECE):
-            lane = next(self._turn)
-            self._waiting[lane].extend(keyless[start : start + _PIECE])
-            self._wake[lane].set()
+            queue = next(self._turn)
+            self._waiting[queue].extend(keyless[start : start + _PIECE])
+            self._wake[queue].set()
         self._out_records += len(requests)
         self.sent += len(requests)
 
     async def stop(self) -> None:
-        """Give up what has no outcome: it counts as not acknowledged. Raises what ended lanes, all of it."""
+        """Give up what has no outcome: it counts as not acknowledged. Raises what ended queues, all of it."""
         for task in self._tasks:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
         for partition, waiting in enumerate(self._waiting):
             if waiting:
-                self._took_place(partition, list(waiting), None)
+                self._record_outcome(partition, list(waiting), None)
         if failed := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
-            raise failed[0] if len(failed) == 1 else ExceptionGroup("Several lanes of the producer failed", failed)
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("Several queues of the producer failed", failed)
 
     async def _run(self, partition: int) -> None:
         waiting, wake = self._waiting[partition], self._wake[partition]
@@ -122,9 +119,9 @@ class Lanes:
                 except KafkaError as error:
                     self.error = str(error)
                 finally:
-                    self._took_place(partition, batch, published)
+                    self._record_outcome(partition, batch, published)
 
-    def _took_place(self, partition: int, batch: list[_Sent], published: list[Published] | None) -> None:
+    def _record_outcome(self, partition: int, batch: list[_Sent], published: list[Published] | None) -> None:
         now_us = time.time_ns() // 1000
         count = len(batch)
         self._out_records -= count
@@ -159,7 +156,7 @@ MOST_CHUNKS = 200
 _due = attrgetter("due_s")
 
 
-class Ahead:
+class RequestBuffer:
     """At most :data:`MOST_CHUNKS` chunks of ``requests``, which are in the order of their time."""
 
     def __init__(self, requests: Iterator[Planned]) -> None:
@@ -171,7 +168,7 @@ class Ahead:
         self._stopped = False
         self._ended = False
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._fill, name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._fill, name="requests", daemon=True)
 
     def start(self) -> None:
         """Begin to make requests, and return when there is no room for more, or no more to make."""
@@ -248,8 +245,8 @@ async def main(job: ProducerJob, parent: Parent) -> None:
     """Prepare, wait for the beginning, produce, write the rows down."""
     # The thread that makes requests must let the one that sends them go on at once.
     sys.setswitchinterval(SWITCH_S)
-    ahead = Ahead(requests(job.workload, job.producer, _texts(job), ids=job.ids))
-    await asyncio.to_thread(ahead.start)
+    buffer = RequestBuffer(requests(job.workload, job.producer, _texts(job), ids=job.ids))
+    await asyncio.to_thread(buffer.start)
     system = job.system
     kafka = system.kafka_settings()
     async with connect(kafka=kafka, requests=system.requests, results=system.results) as client:
@@ -262,7 +259,7 @@ async def main(job: ProducerJob, parent: Parent) -> None:
         begin = await parent.order()
         if not isinstance(begin, Begin):
             return
-        producing = Producing(job, Lanes(client, partitions, begin.at_us), ahead, begin.at_us)
+        producing = Producing(job, PartitionQueues(client, partitions, begin.at_us), buffer, begin.at_us)
         with _rows(job) as file:
             if await _produced(producing, parent, file):
                 producing.flush(file)
@@ -285,7 +282,7 @@ async def _produced(producing: Producing, parent: Parent, file: BinaryIO) -> boo
         for task in (telling, order, run):
             task.cancel()
         await asyncio.wait((run,))
-        await producing.lanes.stop()
+        await producing.queues.stop()
     run.result()
     return True
 
@@ -301,24 +298,24 @@ def _texts(job: ProducerJob) -> list[str]:
 class Producing:
     """The open loop."""
 
-    def __init__(self, job: ProducerJob, lanes: Lanes, ahead: Ahead, begin_us: int) -> None:
+    def __init__(self, job: ProducerJob, queues: PartitionQueues, buffer: RequestBuffer, begin_us: int) -> None:
         workload = job.workload
-        self._ahead = ahead
+        self._buffer = buffer
         self._begin_us = begin_us
         self._patience_s = workload.settle
         backlog = isinstance(workload.arrivals, Backlog)
         self._end_s = float("inf") if backlog else workload.warm_up + workload.seconds + OVERTIME_S
         self._complete = False
-        self.lanes = lanes
+        self.queues = queues
 
     async def run(self) -> None:
         """Send all, then wait for the last outcomes, ``settle`` seconds without any at most."""
         try:
             await self._send()
-            while not self.lanes.empty and await self._outcome(self._patience_s):
+            while not self.queues.empty and await self._outcome(self._patience_s):
                 pass
         finally:
-            self._ahead.stop()
+            self._buffer.stop()
 
     def send_no_more(self) -> None:
         """What is not sent yet never is; the outcomes of what was are still waited for."""
@@ -332,45 +329,45 @@ class Producing:
 
     def flush(self, file: BinaryIO) -> float | None:
         """Write the rows since the last time; returns the 99th percentile of their lateness in microseconds."""
-        rows = self.lanes.rows.flush(file)
+        rows = self.queues.rows.flush(file)
         return float(np.percentile(rows["sent_us"] - rows["due_us"], 99)) if len(rows) else None
 
-    def told(self, late_p99_us: float | None) -> Told:
-        lanes = self.lanes
-        return Told(
-            due=lanes.sent + self._ahead.waiting(self._now_s()),
-            sent=lanes.sent,
-            acked=len(lanes.rows) - lanes.failed,
-            failed=lanes.failed,
+    def told(self, late_p99_us: float | None) -> ProducerProgress:
+        queues = self.queues
+        return ProducerProgress(
+            due=queues.sent + self._buffer.waiting(self._now_s()),
+            sent=queues.sent,
+            acked=len(queues.rows) - queues.failed,
+            failed=queues.failed,
             late_p99_us=late_p99_us,
             complete=self._complete,
-            error=lanes.error,
+            error=queues.error,
         )
 
     def _now_s(self) -> float:
         return (time.time_ns() // 1000 - self._begin_us) / 1e6
 
     async def _send(self) -> None:
-        while not self._ahead.exhausted:
+        while not self._buffer.exhausted:
             now_s = self._now_s()
             if now_s > self._end_s:
                 return
-            if not self.lanes.room:
+            if not self.queues.room:
                 if not await self._outcome(self._patience_s):
                     return
                 continue
-            due = self._ahead.take(now_s, MOST_AT_ONCE)
+            due = self._buffer.take(now_s, MOST_AT_ONCE)
             if due:
-                self.lanes.send(due, time.time_ns() // 1000)
-            next_s = self._ahead.next_due_s()
+                self.queues.send(due, time.time_ns() // 1000)
+            next_s = self._buffer.next_due_s()
             await asyncio.sleep(PAUSE_S if next_s is None else max(PAUSE_S, next_s - self._now_s()))
         self._complete = True
 
     async def _outcome(self, limit_s: float) -> bool:
         """Wait for a batch's outcome; False when none comes."""
-        self.lanes.settled.clear()
+        self.queues.settled.clear()
         try:
-            await asyncio.wait_for(self.lanes.settled.wait(), limit_s)
+            await asyncio.wait_for(self.queues.settled.wait(), limit_s)
         except TimeoutError:
             return False
         return True
