@@ -46,7 +46,16 @@ _NO_ROWS = {
     b"7z\xbc\xaf": "a 7z archive. Unpack it first",
     b"Rar!": "a RAR archive. Unpack it first",
     b"\x04\x22\x4d\x18": "packed by lz4. Unpack it first, or pack it by gzip or zstd",
+    b"PK\x05\x06": "a zip archive with no file in it",
+    b"ARROW1": "an Arrow (Feather) file. Convert it to Parquet",
+    b"\x89HDF": "an HDF5 file. Convert it to Parquet",
+    b"\x93NUMPY": "a NumPy file. Save its texts as CSV or JSON lines",
+    b"SQLite format 3\0": "an SQLite database. Export the table as CSV",
+    b"\x89PNG": "a picture, which holds no rows",
+    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS and not the file: git lfs pull brings it",
 }
+_PACKED_TWICE = (*_PACKED, b"PK\x03\x04", b"PAR1")
+_TAR_AT, _TAR = 257, b"ustar"
 
 
 class Arriving(io.RawIOBase):
@@ -87,16 +96,21 @@ def pieces(
     With ``packed`` they are unpacked already, and only measured.
     Raises DatasetError for what is damaged, was cut, grows without measure, or is of a kind that holds no rows.
     """
-    for magic, what in _NO_ROWS.items():
-        if begin.startswith(magic):
-            raise DatasetError(f"{name}: is {what}")
+    _refuse(begin, name)
     unpack = _plain if packed else _unpacker(begin)
     if unpack is None:
+        first = next(_plain(stream), b"")
+        _refuse(first, name)
+        yield first
         yield from _plain(stream)
         return
     grown = 0
     try:
         for piece in unpack(stream):
+            if not grown:
+                _refuse(piece, name)
+                if piece.startswith(_PACKED_TWICE):
+                    raise DatasetError(f"{name}: what is packed in it is packed itself. Unpack it once first")
             grown += len(piece)
             if grown > FREE_BYTES and grown > LARGEST_RATIO * packed_bytes():
                 raise DatasetError(
@@ -106,6 +120,14 @@ def pieces(
             yield piece
     except _FAULTS as error:
         raise DatasetError(f"{name}: can't be unpacked: it is damaged or was cut ({error})") from error
+
+
+def _refuse(begin: bytes, name: str) -> None:
+    for magic, what in _NO_ROWS.items():
+        if begin.startswith(magic):
+            raise DatasetError(f"{name}: is {what}")
+    if begin.startswith(_TAR, _TAR_AT):
+        raise DatasetError(f"{name}: is a tar archive. Unpack it first")
 
 
 def open_zip(path: Path) -> BinaryIO:
@@ -128,10 +150,15 @@ def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     names = archive.namelist()
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise DatasetError(f"{path}: is a workbook or document, no table of texts. Save it as CSV (UTF-8)")
-    files = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+    files = [one for one in archive.infolist() if not one.is_dir() and not _of_macos(one.filename)]
     if len(files) != 1:
-        raise DatasetError(f"{path}: holds {len(files):,} files, where one is expected. Unpack it first")
+        found = f"{len(files):,} files" if files else "no file"
+        raise DatasetError(f"{path}: holds {found}, where one is expected. Unpack it first")
     return files[0]
+
+
+def _of_macos(member: str) -> bool:
+    return member.startswith("__MACOSX/") or member.rpartition("/")[2] == ".DS_Store"
 
 
 def _unpacker(begin: bytes) -> Callable[[BinaryIO], Iterator[bytes]] | None:
@@ -218,10 +245,26 @@ def by_mark(begin: bytes) -> Found | None:
             return Found(encoding, "" if encoding == UTF8 else f"encoding {encoding.upper()}")
     sample = begin[: len(begin) // 2 * 2]
     odd, even = sample[1::2].count(0), sample[::2].count(0)
-    if len(sample) >= 4 and max(odd, even) * 3 > len(sample) // 2 and min(odd, even) * 20 <= max(odd, even):
-        encoding = "utf-16-le" if odd > even else "utf-16-be"
+    encoding = "utf-16-le" if odd > even else "utf-16-be"
+    many = len(sample) >= 4 and max(odd, even) * 3 > len(sample) // 2 and min(odd, even) * 20 <= max(odd, even)
+    if many or _few_zeros_of_utf16(sample, odd, even, encoding):
         return Found(encoding, f"encoding {encoding.upper()}, though it has no byte order mark")
     return None
+
+
+def _few_zeros_of_utf16(sample: bytes, odd: int, even: int, encoding: str) -> bool:
+    """Whether ``sample`` is UTF-16 of a script such as Han, where only blanks, marks and line ends have a zero."""
+    if max(odd, even) < 4 or min(odd, even) or _readable(sample, UTF8):
+        return False
+    return _readable(sample, encoding)
+
+
+def _readable(sample: bytes, encoding: str) -> bool:
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def by_content(pieces: Callable[[], Iterable[bytes]], name: str) -> Found:

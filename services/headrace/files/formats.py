@@ -16,6 +16,8 @@ from headrace.files.decoding import FREE_BYTES, LARGEST_RATIO, MOST_CHARACTERS, 
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|"}
+_NO_NUMBER = re.compile(r"[:\[,]\s*(NaN|-?Infinity)\s*[,}\]]")
+_SURROGATE = re.compile(r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|[c-fC-F][0-9a-fA-F]{2})")
 _MOST_SHOWN = 20
 _SEPARATOR = "sep="
 
@@ -166,9 +168,15 @@ def _json_values(text: str, where: str, wanted: Collection[str] | None, also: Co
         chosen = row if wanted is None else [*wanted, *(one for one in also if one in row)]
         return {column: msgspec.json.decode(row[column]) for column in chosen}
     except _FAULTS as error:
-        raise DatasetError(
-            f"{where}: is not a JSON object ({error}). Allowed are an object a line, or one array of objects"
-        ) from error
+        raise DatasetError(f"{where}: is not a JSON object ({error}). {_advice(text)}") from error
+
+
+def _advice(text: str) -> str:
+    if found := _NO_NUMBER.search(text):
+        return f"{found[1]} is no JSON, though Python writes it: write null"
+    if found := _SURROGATE.search(text):
+        return f"{found[0]} is half of a character: was a text cut within an emoji?"
+    return "Allowed are an object a line, or one array of objects"
 
 
 def _elements(texts: Iterator[str], name: str) -> Iterator[tuple[int, str]]:
@@ -282,7 +290,8 @@ class Parquet:
         from pyarrow import parquet  # noqa: PLC0415
 
         self._path = path
-        self._faults = (pa.ArrowException, OSError)
+        # The last two: strings that are not UTF-8, and times that Python doesn't have.
+        self._faults = (pa.ArrowException, OSError, ValueError, OverflowError)
         try:
             self._file: Any = parquet.ParquetFile(path)
         except self._faults as error:

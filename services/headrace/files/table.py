@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import io
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ from headrace.files.formats import DELIMITERS, Delimited, Parquet, checked_delim
 _PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
 _ZIP = b"PK\x03\x04"
 _PARQUET = b"PAR1"
+# A path has lost one of the slashes.
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/")
 
 
 class Kind(enum.StrEnum):
@@ -97,11 +100,13 @@ def find_kind(path: Path) -> Kind | None:
     Raises DatasetError for what can't be read.
     """
     check_file(path)
-    return kind_of(str(path)) or _kind_by_content(_File(path))
+    return _kind_by_mark(path) or kind_of(str(path)) or _kind_by_content(_File(path))
 
 
 def check_file(path: Path) -> None:
     """Raise InputError for what is no readable file: missing, a folder, a pipe. Opens no pipe, which waits."""
+    if (scheme := _URL.match(str(path))) and not path.exists():
+        raise InputError(f"{path}: {scheme[1]} addresses are not read here. Download it, and name the file")
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -133,8 +138,10 @@ def read_file(
     name = str(path)
     try:
         source = _File(path)
-        kind = kind or _kind_of_table(name) or _kind_by_content(source) or Kind.CSV
+        kind = _kind_by_mark(path) or kind or _kind_of_table(name) or _kind_by_content(source) or Kind.CSV
         if kind is Kind.PARQUET:
+            if _kind_by_mark(path) is None:
+                next(source.pieces(), b"")  # says it where it is packed, or something else
             yield from _parquet(path, columns, also)
             return
         found = _encoding(source, name, reading)
@@ -201,6 +208,12 @@ def _kind_of_table(name: str) -> Kind | None:
     # Tables are called .txt too, and a label stands beside each text.
     kind = kind_of(name)
     return None if kind is Kind.TEXT else kind
+
+
+def _kind_by_mark(path: Path) -> Kind | None:
+    """Parquet, which no table of text begins like, whatever the name says."""
+    with path.open("rb") as file:
+        return Kind.PARQUET if file.read(len(_PARQUET)) == _PARQUET else None
 
 
 def _kind_by_content(source: _File) -> Kind | None:

@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -98,6 +99,13 @@ def test_what_is_unusual_is_said(tmp_path):
     assert "WARNING: line 2 is not UTF-8" in said[0]
 
 
+def zipped(name, content):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(name, content)
+    return made.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -117,6 +125,17 @@ def test_what_is_unusual_is_said(tmp_path):
         ("a.csv.gz", gzip.compress(b"text,label\n" + b"x,a\n" * 999, mtime=0)[:-9], "damaged or was cut"),
         ("a.csv.zst", zstandard.compress(b"text,label\n" + os.urandom(999).hex().encode())[:-9], "damaged or was cut"),
         ("a.xlsx", b"PK\x03\x04", "Excel workbook"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\nx,a\n")), "is packed itself"),
+        ("a.csv.gz", gzip.compress(zipped("a.csv", b"text,label\nx,a\n")), "is packed itself"),
+        ("a.zip", zipped("a.csv.gz", gzip.compress(b"text,label\nx,a\n")), "is packed itself"),
+        ("a.parquet.gz", gzip.compress(b"PAR1"), "is packed itself"),
+        ("a.zip", b"PK\x05\x06" + bytes(18), "a zip archive with no file in it"),
+        ("a.tar.gz", gzip.compress(bytes(257) + b"ustar"), "is a tar archive"),
+        ("a.tar", b"a.csv".ljust(257, b"\0") + b"ustar", "is a tar archive"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        ("a.db", b"SQLite format 3\0", "an SQLite database"),
+        ("a.jsonl", b'{"text": "x", "label": "a", "score": NaN}', "NaN is no JSON"),
+        ("a.jsonl", b'{"text": "x \\ud83d", "label": "a"}', "half of a character"),
     ],
 )
 def test_a_broken_file_ends_in_one_error_that_names_it(tmp_path, name, content, message):
@@ -126,6 +145,43 @@ def test_a_broken_file_ends_in_one_error_that_names_it(tmp_path, name, content, 
     with pytest.raises(DatasetError, match=message) as refusal:
         values(path)
     assert str(path) in str(refusal.value)
+
+
+def test_parquet_is_read_whatever_its_name_says(tmp_path):
+    parquet.write_table(pa.table({"text": ["x"], "label": ["a"]}), tmp_path / "rows.csv")
+
+    assert values(tmp_path / "rows.csv") == [{"text": "x", "label": "a"}]
+
+
+def test_a_string_of_parquet_that_is_not_utf_8_ends_in_one_error(tmp_path):
+    texts = pa.array([b"\xff"]).view(pa.string())
+    parquet.write_table(pa.table({"text": texts, "label": ["a"]}), tmp_path / "rows.parquet")
+
+    with pytest.raises(DatasetError, match="is damaged behind row 0"):
+        values(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_found_in_han_too_which_has_few_zeros(tmp_path, encoding):
+    path, said = tmp_path / "rows.csv", []
+    path.write_bytes(("text,label\n" + "这个产品很好用我非常喜欢,好\n" * 50).encode(encoding))
+
+    assert values(path, tell=said.append)[0] == {"text": "这个产品很好用我非常喜欢", "label": "好"}
+    assert encoding.upper() in said[0]
+
+
+def test_an_address_is_told_from_a_missing_file(tmp_path):
+    for address in ("https://example.org/rows.csv", "s3://bucket/rows.csv"):
+        with pytest.raises(DatasetError, match="addresses are not read here"):
+            values(Path(address))
+
+
+def test_a_zip_archive_of_macos_holds_one_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        for name in ("folder/r.csv", "folder/.DS_Store", "__MACOSX/folder/._r.csv"):
+            archive.writestr(name, "text,label\nx,a\n")
+
+    assert values(tmp_path / "r.zip") == [{"text": "x", "label": "a"}]
 
 
 def test_folders_pipes_and_missing_files_are_refused_without_waiting(tmp_path):
