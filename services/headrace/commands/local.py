@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
-    from headrace.files.table import Row
+    from headrace.files.table import Reading, Row
     from headrace.model.backends.interface import Backend
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from headrace.files.table import Reading
     from headrace.model.timing import Line, Timing
 
 CHUNK = 4096
@@ -35,7 +34,9 @@ CHUNK = 4096
 
 def predict(
     model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
-    file: Annotated[Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, packed or not.")],
+    file: Annotated[
+        Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, or lines of text (.txt, .log); packed or not.")
+    ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line; this is the default.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Lines of CSV, the first of which names the columns.")] = False,
@@ -49,7 +50,7 @@ def predict(
 
     The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
     """
-    from headrace.files.table import Reading, check_file, read_file
+    from headrace.files.table import Kind, Reading, check_file, read_file
     from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.registry.versions import load_named
@@ -57,14 +58,30 @@ def predict(
     form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
     check_file(file)
-    rows = read_file(file, columns, reading=Reading(delimiter, encoding), tell=remark)
+    reading = Reading(delimiter, encoding)
+    kind = Kind.TEXT if columns == ("text",) and _has_lines_of_text(file, reading) else None
+    rows = read_file(file, columns, kind=kind, reading=reading, tell=remark)
     try:
         opened = open_backend(backend.value, load_named(model))
     except ArtifactError as error:
         raise UserError(str(error)) from error
+    answers = predicted(opened, rows, text_column, id_column)
+    # What is wrong with the file as a whole is said before anything is printed.
+    first = list(islice(answers, 1))
     write = row_writer(form, (*columns[1:], "label", "score", "text"))
-    for one in predicted(opened, rows, text_column, id_column):
+    for one in chain(first, answers):
         write(one)
+
+
+def _has_lines_of_text(file: Path, reading: Reading) -> bool:
+    """Whether ``file`` is one of which publish makes a request a line; tables are called .txt too."""
+    from headrace.commands.publish import seen_as
+    from headrace.files.table import Kind, kind_of, read_file
+
+    if kind_of(str(file)) is not Kind.TEXT:
+        return False
+    lines = (row.string("text").strip() for row in read_file(file, None, kind=Kind.TEXT, reading=reading))
+    return seen_as(next(filter(None, lines), ""), "text") is None
 
 
 def predicted(

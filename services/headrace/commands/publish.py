@@ -277,7 +277,7 @@ def _guarded(rows: Iterator[Row], kind: Kind, columns: Columns, *, asked: bool) 
     for row in rows:
         if not begun and (text := row.string("text").strip()):
             begun = True
-            if (seems := _seems(text, columns.text)) is not None:
+            if (seems := seen_as(text, columns.text)) is not None:
                 raise DatasetError(
                     f"{row.where}: seems to be {seems.value.upper()} and not a text. --lines {seems.value} reads it as "
                     "that, --lines text sends each line as it is"
@@ -285,7 +285,7 @@ def _guarded(rows: Iterator[Row], kind: Kind, columns: Columns, *, asked: bool) 
         yield row
 
 
-def _seems(line: str, column: str) -> Lines | None:
+def seen_as(line: str, column: str) -> Lines | None:
     """What else than a text the first line of a file is: an object with the column, or a row that names it."""
     if line.startswith("{"):
         try:

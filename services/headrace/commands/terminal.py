@@ -145,7 +145,7 @@ def _classes(report: Report) -> Table:
         title = f"The {_MOST_CLASSES} of {len(report.classes)} classes with the lowest F1"
     table = _table(title, "class", "precision", "recall", "F1", "rows")
     for one in shown:
-        table.add_row(one.label, *map(_share, (one.precision, one.recall, one.f1)), f"{one.support:,}")
+        table.add_row(printable(one.label), *map(_share, (one.precision, one.recall, one.f1)), f"{one.support:,}")
     return table
 
 
@@ -166,7 +166,7 @@ def _matrix(report: Report) -> Table:
     table = _table("Confusion: rows of a class, and as which one they were answered", "class", *numbers)
     for number, one in zip(numbers, report.classes, strict=True):
         cells = (_count(counts.get((one.label, other.label), 0)) for other in report.classes)
-        table.add_row(f"{number} {one.label}", *cells)
+        table.add_row(f"{number} {printable(one.label)}", *cells)
     return table
 
 
@@ -180,7 +180,7 @@ def _mistakes(report: Report) -> Table:
         table.add_column(name, overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
     for one in report.confusions[:_MOST_CLASSES]:
-        table.add_row(one.label, one.predicted, f"{one.count:,}")
+        table.add_row(printable(one.label), printable(one.predicted), f"{one.count:,}")
     return table
 
 

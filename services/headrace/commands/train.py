@@ -233,16 +233,13 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
         def on_event(said: Mapping[str, Any]) -> None:
             left = remaining.after(said, time.monotonic())
             after = "" if left is None else f"; {in_words(left)}"
+            if line := _line(said):
+                console.print(line, style="bold yellow" if line.startswith("WARNING") else None)
             match said["event"]:
                 case "training.read":
-                    dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
-                    console.print(f"{said['rows']:,} rows, {said['labels']} labels; left out: {dropped or 'none'}")
                     progress.start_task(search)
                     for task in (search, smaller, refit):
                         progress.update(task, visible=True)
-                case "training.memory" if said["bytes"] >= LARGE:
-                    need, free = said["bytes"] / 1e9, said["free_bytes"] / 1e9
-                    console.print(f"takes about {need:.1f} GB of memory for so many labels; {free:.1f} GB are free")
                 case "training.epoch":
                     note = f"{said['accuracy']:.2%} right{after}"
                     progress.update(search, completed=said["number"], note=note)
@@ -255,12 +252,29 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
                     _leave(progress, smaller)
                     progress.start_task(refit)
                     progress.update(refit, completed=said["number"], total=said["total"], note=after.lstrip("; "))
-                case "rank.waits":
-                    console.print(f"waiting: {said['why']}")
                 case "training.done":
                     progress.update(refit, note="")
 
         yield on_event
+
+
+def _line(said: Mapping[str, Any]) -> str:
+    """What an event says in words; "" for one that a bar shows, or nobody has to know."""
+    from headrace.training.limits import LARGE
+
+    match said["event"]:
+        case "training.read":
+            dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
+            return f"{said['rows']:,} rows, {said['labels']:,} labels; left out: {dropped or 'none'}"
+        case "training.memory" if said["bytes"] >= LARGE:
+            need, free = said["bytes"] / 1e9, said["free_bytes"] / 1e9
+            return f"takes about {need:.1f} GB of memory for so many labels; {free:.1f} GB are free"
+        case "training.alike":
+            names = ", ".join(map(repr, said["names"]))
+            return f"WARNING: only capitals or blanks tell these labels apart, and each is a class of its own: {names}"
+        case "rank.waits":
+            return f"waiting: {said['why']}"
+    return ""
 
 
 def _leave(progress: Progress, stage: TaskID) -> None:
@@ -292,7 +306,7 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
     console.print(f"\n{out}", soft_wrap=True)
     console.print(f"version {outcome.version}, sha256\n{outcome.sha256}")
     console.print(
-        f"{outcome.size / 1e6:.1f} MB ({outcome.float_size / 1e6:.1f} MB in fp32), {outcome.epochs} epochs,"
+        f"{outcome.size / 1e3:,.0f} kB ({outcome.float_size / 1e3:,.0f} kB in fp32), {outcome.epochs} epochs,"
         f" {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
     )
     # Last, where a long report has not scrolled it away.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 # What stands at a name's ends by accident of copying and is not seen: zero-width space, marks of direction, word
 # joiner, soft hyphen, byte order mark. Inside a name they stay, and so do the joiners, which choose letters.
@@ -26,6 +27,15 @@ def label_name(name: str) -> str:
         end -= 1
     cleaned = composed[first:end]
     return _BOOLEANS.get(cleaned, cleaned)
+
+
+def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Those of ``names`` that only capitals or blanks tell apart, sorted, by groups: few people mean two classes."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault("".join(folded.split()), []).append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def _is_blank(character: str) -> bool:

@@ -167,3 +167,9 @@ def test_the_message_of_an_error_is_made_printable(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == "headrace: the version is v\\u202e1\\u001b[2J\nheadrace: and what to do\n"
+
+
+def test_a_label_with_a_line_break_keeps_to_its_line() -> None:
+    report = compare(("two\nlines", "b"), ("two\nlines", "b"))
+
+    assert sum("two\\u000alines" in line for line in shown(report_tables(report), 80)) == 2

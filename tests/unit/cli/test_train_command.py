@@ -77,6 +77,21 @@ def test_train_reports_what_it_dropped_and_the_test_rows(trained):
     assert (folder / "m.safetensors").exists()
 
 
+def test_labels_that_are_spelled_alike_are_named_and_one_class_is_refused_before_a_bar_is_drawn(tmp_path):
+    for name, labels in (("alike", ("Spam", "spam", "ham")), ("one", ("spam",))):
+        rows = [
+            {"text": f"word{number} {label}{place}", "label": label}
+            for number in range(20)
+            for place, label in enumerate(labels)
+        ]
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+
+    done = invoke("train", tmp_path / "alike.jsonl", "--out", tmp_path / "m", "--epochs", 1, "--budget", 0)
+    assert "each is a class of its own: 'Spam', 'spam'" in " ".join(done.stdout.split())
+    with pytest.raises(UserError, match="at least two classes, but all rows are 'spam'"):
+        invoke("train", tmp_path / "one.jsonl", "--out", tmp_path / "n")
+
+
 def test_an_artifact_that_is_there_is_overwritten_by_force_alone(trained):
     folder, columns, _ = trained
     before = (folder / "m.safetensors").read_bytes()
@@ -169,6 +184,24 @@ def test_predict_labels_every_text_of_a_file_as_evaluate_counts_it(trained, tmp_
     assert [(line["number"], line["label"], line["text"]) for line in lines] == [
         (row["number"], row["label"], row["text"]) for row in rows
     ]
+
+
+def test_predict_takes_a_text_a_line_as_publish_does_and_a_table_by_any_name(trained, tmp_path):
+    folder = trained[0]
+    (tmp_path / "texts.txt").write_text("\nred apples\nblue, seas\n")
+    (tmp_path / "table.txt").write_text("text\tlabel\nred apples\tx\n")
+
+    for name, texts in (("texts.txt", ["", "red apples", "blue, seas"]), ("table.txt", ["red apples"])):
+        done = invoke("predict", folder / "m.safetensors", tmp_path / name)
+        assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == texts
+
+
+def test_predict_prints_no_heading_before_it_knows_that_the_file_can_be_read(trained, tmp_path, capsys):
+    (tmp_path / "texts.csv").write_text("body\nred apples\n")
+
+    with pytest.raises(UserError, match="must have one column 'text'"):
+        predict(str(trained[0] / "m.safetensors"), tmp_path / "texts.csv", as_csv=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_predict_names_the_row_whose_text_is_none(trained, tmp_path):

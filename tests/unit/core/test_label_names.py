@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.core.label_names import label_name
+from headrace.core.label_names import alike, label_name
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,10 @@ from headrace.core.label_names import label_name
 def test_a_labels_name_has_one_spelling_however_it_was_written(spelled, name):
     assert label_name(spelled) == name
     assert label_name(label_name(spelled)) == name
+
+
+def test_names_that_only_capitals_or_blanks_tell_apart_are_found():
+    names = ("Spam", "ham", "spam", "sp  am", "sp am", "hams", "ＨＡＭ")
+
+    assert alike(names) == (("Spam", "sp  am", "sp am", "spam"), ("ham", "ＨＡＭ"))
+    assert alike(("a", "b")) == ()

@@ -161,8 +161,15 @@ def test_rows_of_a_test_file_are_taken_as_they_are():
 
 
 def test_too_few_rows_are_refused_with_what_to_do():
-    with pytest.raises(DatasetError, match=r"leave none for valid\..*--valid and --test"):
+    with pytest.raises(DatasetError, match=r"2 clean rows, which leave none for valid\..*--valid and --test"):
         split(clean(numbered(2)))
+
+
+def test_rows_that_were_left_out_are_counted_where_none_remain():
+    same = Rows(("all the same",) * 4, ("a", "b", "a", "b"))
+
+    with pytest.raises(DatasetError, match=r"0 clean rows \(left out: 4 conflicting\), which leave none for train, va"):
+        split(clean(same))
 
 
 # In thousandths of all draws: a tenth of them is called test and a tenth validation, as of rows.

@@ -235,8 +235,9 @@ def split(
     empty = [part.value for part in Part if not len(parts[part])]
     if empty:
         raise DatasetError(
-            f"{len(cleaned.keys)} clean rows leave none for {' and '.join(empty)}."
-            " A label of three rows is the least that can be split; or give --valid and --test files"
+            f"{_found(cleaned)}, which {'leaves' if len(cleaned.keys) == 1 else 'leave'} none for "
+            f"{', '.join(empty)}. A label of three rows is the least that can be split; or give --valid and --test "
+            "files"
         )
     return Split(
         train=parts[Part.TRAIN],
@@ -296,3 +297,10 @@ def share(parts: Parts, rank: int, world: int) -> Parts:
     split = parts.split
     own_split = msgspec.structs.replace(split, train=own(split.train), valid=own(split.valid), test=own(split.test))
     return msgspec.structs.replace(parts, split=own_split)
+
+
+def _found(cleaned: Cleaned) -> str:
+    """How many rows there are, and what became of the others."""
+    rows = len(cleaned.keys)
+    dropped = cleaned.dropped()
+    return f"{rows:,} clean {'row' if rows == 1 else 'rows'}{f' (left out: {dropped})' if dropped else ''}"

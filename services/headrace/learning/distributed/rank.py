@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.core.label_names import alike
 from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
@@ -25,7 +26,7 @@ from headrace.learning.distributed.job import Compared, FileSource, Job, Judged,
 from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.merge import agree, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
-from headrace.learning.fit.train import Steps, Trained, train
+from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
 from headrace.model import store
 from headrace.model.artifact import beside, save
@@ -73,6 +74,7 @@ def run(
     aside = _holdout(job, holdout, holdout_reading, cluster, exchange, splitting, checkpoints)
     parts = read_parts(job.source, cluster, exchange, splitting, aside)
     check_labels(parts.labels, job.max_labels)
+    require_classes(parts)
 
     def tell(name: str, **fields: Any) -> None:
         if exchange.rank == 0:
@@ -133,9 +135,11 @@ def run(
 
 
 def _tell_of_labels(parts: Parts, tell: Callable[..., None]) -> None:
-    """Name the labels that are not learnt, and those of so few rows that a row changed sides."""
+    """Name the labels that are not learnt, that are spelled alike, or of so few rows that a row changed sides."""
     if parts.unlearnt:
         tell("training.unlearnt", level="warning", labels=len(parts.unlearnt), names=parts.unlearnt[:LABELS_NAMED])
+    if found := [name for group in alike(parts.labels) for name in group]:
+        tell("training.alike", level="warning", labels=len(found), names=found[:LABELS_NAMED])
     for what, names in (("lent", parts.split.moved.lent), ("borrowed", parts.split.moved.borrowed)):
         if names:
             tell(f"training.{what}", labels=len(names), names=names[:LABELS_NAMED])

@@ -149,6 +149,12 @@ class _Settled(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None
 
 
+def require_classes(parts: Parts) -> None:
+    """Raise DatasetError where there is nothing to tell apart."""
+    if len(parts.labels) < 2:
+        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
+
+
 def train(
     parts: Parts,
     recipe: Recipe,
@@ -172,8 +178,7 @@ def train(
     bytes of memory this rank may take. Raises DatasetError for fewer than two classes, and on every rank where one
     would take more memory than it may.
     """
-    if len(parts.labels) < 2:
-        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
+    require_classes(parts)
     with _deterministic(recipe.threads):
         searched = _search(parts, recipe, exchange, checkpoints, steps, free)
         chosen = best_epoch(searched.epochs)
