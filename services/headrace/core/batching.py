@@ -85,10 +85,16 @@ def next_first(taken: Sequence[int], first: int) -> int:
     return first + (served if 0 < served < len(taken) else 1)
 
 
+REACH = 16
+"""How many times the mean batch may be predicted."""
+
+
 class ServiceTime:
     """T(n) = a n + b: seconds for a batch of n requests, fitted by least squares that forgets exponentially.
 
     ``memory`` is the weight that an observation keeps when the next one comes; 0.98 is about the last 50 batches.
+    A batch of more than REACH times the mean is predicted as one of so many: nothing is known of such batches, and
+    most of the time that one request takes is that of any batch. Who predicts too much lets good requests expire.
     """
 
     __slots__ = ("_memory", "_n", "_nn", "_nt", "_t", "_weight")
@@ -111,13 +117,14 @@ class ServiceTime:
         if not self._weight:
             return 0.0
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
+        known = min(requests, REACH * mean_n)
         variance = self._nn / self._weight - mean_n * mean_n
         # Batches of one size say nothing of the slope; then the whole time counts as proportional to the size.
         if variance <= 1e-9 * max(1.0, mean_n * mean_n):
             slope = mean_t / max(mean_n, 1.0)
         else:
             slope = max(0.0, (self._nt / self._weight - mean_n * mean_t) / variance)
-        return max(0.0, mean_t + slope * (requests - mean_n))
+        return max(0.0, mean_t + slope * (known - mean_n))
 
 
 class ClockAlarm(msgspec.Struct):

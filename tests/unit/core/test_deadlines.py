@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.batching import ClockAlarm, ServiceTime
+from headrace.core.batching import REACH, ClockAlarm, ServiceTime
 
 
 @given(st.floats(1e-6, 1e-3), st.floats(1e-5, 1e-2))
@@ -18,6 +18,13 @@ def test_batches_of_one_size_count_as_proportional():
     for _ in range(5):
         service.observe(10, 0.002)
     assert service.predict(100) == pytest.approx(0.02)
+
+
+def test_a_batch_far_above_all_that_were_seen_is_predicted_as_one_of_a_size_that_is_known():
+    service = ServiceTime()
+    for _ in range(5):
+        service.observe(1, 0.012)
+    assert service.predict(1024) == pytest.approx(REACH * 0.012)
 
 
 def test_nothing_observed_predicts_nothing():

@@ -37,6 +37,22 @@ async def test_a_request_that_waited_too_long_in_kafka_expires_without_touching_
     assert sum(model.batches) == 1
 
 
+@story
+async def test_a_quiet_worker_lets_no_request_expire_because_a_full_batch_would_take_long(world):
+    async def slowly(work):
+        await asyncio.sleep(0.05)
+        return work()
+
+    world.start(offload=slowly, max_batch=1024)
+    for asked in range(1, 6):
+        await world.publish("a text", headers=((TIMEOUT_MS, b"10000"),))
+        answers = await world.answered(asked)
+    # The first burst after them: nothing is known of so large batches.
+    await world.publish(*(f"text {number}" for number in range(500)), headers=((TIMEOUT_MS, b"10000"),))
+    answers = await world.answered(505)
+    assert {answer.status for answer in answers} == {Status.OK}
+
+
 @pytest.mark.parametrize("stamp", [lambda _: -1, lambda _: 0, lambda now: now // 1000, lambda now: now * 1000])
 def test_a_deadline_counts_from_the_fetch_where_the_timestamp_can_not_be_believed(stamp, caplog):
     @story
