@@ -102,7 +102,7 @@ def test_what_is_unusual_is_said(tmp_path):
 def zipped(name, content):
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(name, content)
+        archive.writestr(zipfile.ZipInfo(name), content)
     return made.getvalue()
 
 
@@ -125,12 +125,12 @@ def zipped(name, content):
         ("a.csv.gz", gzip.compress(b"text,label\n" + b"x,a\n" * 999, mtime=0)[:-9], "damaged or was cut"),
         ("a.csv.zst", zstandard.compress(b"text,label\n" + os.urandom(999).hex().encode())[:-9], "damaged or was cut"),
         ("a.xlsx", b"PK\x03\x04", "Excel workbook"),
-        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\nx,a\n")), "is packed itself"),
-        ("a.csv.gz", gzip.compress(zipped("a.csv", b"text,label\nx,a\n")), "is packed itself"),
-        ("a.zip", zipped("a.csv.gz", gzip.compress(b"text,label\nx,a\n")), "is packed itself"),
-        ("a.parquet.gz", gzip.compress(b"PAR1"), "is packed itself"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\nx,a\n", mtime=0), mtime=0), "is packed itself"),
+        ("a.csv.gz", gzip.compress(zipped("a.csv", b"text,label\nx,a\n"), mtime=0), "is packed itself"),
+        ("a.zip", zipped("a.csv.gz", gzip.compress(b"text,label\nx,a\n", mtime=0)), "is packed itself"),
+        ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0), "is packed itself"),
         ("a.zip", b"PK\x05\x06" + bytes(18), "a zip archive with no file in it"),
-        ("a.tar.gz", gzip.compress(bytes(257) + b"ustar"), "is a tar archive"),
+        ("a.tar.gz", gzip.compress(bytes(257) + b"ustar", mtime=0), "is a tar archive"),
         ("a.tar", b"a.csv".ljust(257, b"\0") + b"ustar", "is a tar archive"),
         ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         ("a.db", b"SQLite format 3\0", "an SQLite database"),
