@@ -217,7 +217,6 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from headrace.learning.capacity import LARGE
     from headrace.learning.fit.progress import Remaining, in_words
 
     budget, longest = job.budget, job.recipe.convolution.epochs
@@ -260,7 +259,7 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
 def _line(said: Mapping[str, Any]) -> str:
     """What an event says in words; "" for one that a bar shows, or nobody has to know."""
-    from headrace.training.limits import LARGE
+    from headrace.learning.capacity import LARGE
 
     match said["event"]:
         case "training.read":
