@@ -336,7 +336,11 @@ def _replay(replay: Replayed | Unmeasured, limits: Limits) -> Check:
         return Check("replay", False, share, limits.max_changed, detail)
     unreadable = f", {replay.unreadable} more hold no text" if replay.unreadable else ""
     if replay.requests < LEAST_REPLAYED:
-        detail = f"{replay.requests} requests could be replayed{unreadable}: below {LEAST_REPLAYED} they prove nothing"
+        few = "too few were compared to tell" if replay.requests else "can't tell, nothing was compared"
+        detail = (
+            f"{few}: {replay.requests} requests could be replayed{unreadable}, "
+            f"below {LEAST_REPLAYED} they prove nothing"
+        )
         return Check("replay", True, share, limits.max_changed, detail)
     detail = (
         f"{replay.changed} of the last {replay.requests} requests change their answer ({share:.1%}, "

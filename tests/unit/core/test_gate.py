@@ -307,11 +307,12 @@ def test_too_many_changed_answers_refuse_and_name_the_classes_that_change_most()
 def test_few_requests_prove_nothing() -> None:
     few = Replayed(requests=LEAST_REPLAYED - 1, changed=LEAST_REPLAYED - 1, unreadable=0, classes=())
     assert judged(replay=few).promoted
+    assert "too few were compared to tell: 29 requests" in judged(replay=few).reason
     enough = msgspec.structs.replace(few, requests=LEAST_REPLAYED, changed=LEAST_REPLAYED)
     assert failures(judged(replay=enough)) == ["replay"]
     none = judged(replay=Replayed(requests=0, changed=0, unreadable=0, classes=()))
     assert none.promoted
-    assert "0 requests could be replayed" in none.reason
+    assert "can't tell, nothing was compared: 0 requests could be replayed" in none.reason
 
 
 @pytest.mark.parametrize("readable", [0, 1, LEAST_REPLAYED - 1])
