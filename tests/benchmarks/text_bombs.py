@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from headrace.kafka.interface import FetchedRecord
 from headrace.model.backends.interface import Backend, open_backend
-from headrace.worker.stages.compute import Computed
+from headrace.worker.pipeline import Computed
 from headrace_schemas.codec import MAX_TEXT_BYTES, decode_result
 from headrace_schemas.paths import RequestShape
 from tests.support.bombs import BOMBS, RAISED, headers_of

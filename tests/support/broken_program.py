@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 
 from headrace.cli import main
-from headrace.worker import worker
+from headrace.worker import pipeline, worker
 from load.chaos.programs.slow_model import slowed
 from tests.support import broken_workers
 
 if __name__ == "__main__":
     worker.Worker = getattr(broken_workers, sys.argv.pop(1))
-    worker.compute = slowed(worker.compute)
+    pipeline.compute = slowed(pipeline.compute)
     main()

@@ -58,14 +58,14 @@ class CommitsFirst(ResumesFromCommit):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        send = self._publisher._send
+        send = self._pipeline._publisher._send
 
         async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
             partition.answered(encoded.slice.requests[-1].record.offset)
             await self._committer.commit([partition])
             await send(partition, encoded)
 
-        self._publisher._send = commit_then_send
+        self._pipeline._publisher._send = commit_then_send
 
 
 class _NoTurns(Publisher):
@@ -79,7 +79,7 @@ class TwoInFlight(Worker):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._publisher.__class__ = _NoTurns
+        self._pipeline._publisher.__class__ = _NoTurns
 
 
 class CarriesOn(Worker):
@@ -87,7 +87,7 @@ class CarriesOn(Worker):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._assignment.again = lambda name, why: None
+        self._assignment.restart = lambda name, reason: None
 
 
 class _NoCheck(Fetcher):
@@ -100,7 +100,7 @@ class KeepsWhatItFetched(Worker):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._fetcher.__class__ = _NoCheck
+        self._pipeline._fetcher.__class__ = _NoCheck
 
 
 class DropsABatch(Worker):
@@ -108,7 +108,7 @@ class DropsABatch(Worker):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        publish = self._publisher.publish
+        publish = self._pipeline._publisher.publish
         seen = 0
 
         def publish_most(batch: Sequence[Encoded]) -> None:
@@ -116,7 +116,7 @@ class DropsABatch(Worker):
             seen += 1
             publish([msgspec.structs.replace(e, answers=e.answers[:1]) for e in batch] if seen % 7 == 0 else batch)
 
-        self._publisher.publish = publish_most
+        self._pipeline._publisher.publish = publish_most
 
 
 class _Altering(Worker):
@@ -124,12 +124,12 @@ class _Altering(Worker):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        publish = self._publisher.publish
+        publish = self._pipeline._publisher.publish
 
         def publish_altered(batch: Sequence[Encoded]) -> None:
             publish([msgspec.structs.replace(e, answers=self.alter(e.answers)) for e in batch])
 
-        self._publisher.publish = publish_altered
+        self._pipeline._publisher.publish = publish_altered
 
     def alter(self, answers: list[Outgoing]) -> list[Outgoing]:
         raise NotImplementedError

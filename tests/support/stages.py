@@ -9,8 +9,8 @@ from headrace.core.breaker import Breaker
 from headrace.kafka.interface import Record, TopicPartition
 from headrace.model.backends.interface import Backend
 from headrace.worker.partitions.partition import Partition
+from headrace.worker.pipeline import Computed, compute
 from headrace.worker.stages.batch import Batch, Slice
-from headrace.worker.stages.compute import Computed, compute
 from headrace.worker.stages.decode import admit
 from headrace.worker.stages.encode import Style
 from headrace.worker.stages.infer import Model

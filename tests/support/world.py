@@ -13,9 +13,10 @@ from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSp
 from headrace.kafka.memory import MemoryCluster
 from headrace.registry.models_log import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.pipeline import Offload
 from headrace.worker.stages.infer import Model
 from headrace.worker.versions.follow import Load
-from headrace.worker.worker import Offload, Worker
+from headrace.worker.worker import Worker
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion

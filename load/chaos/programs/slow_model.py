@@ -11,8 +11,7 @@ import time
 from typing import Any
 
 from headrace.cli import main
-from headrace.worker import worker
-from headrace.worker.stages.compute import compute
+from headrace.worker import pipeline
 
 PER_S = 100
 
@@ -38,5 +37,5 @@ def slowed(inner: Any) -> Any:
 
 
 if __name__ == "__main__":
-    worker.compute = slowed(compute)  # type: ignore[attr-defined]  # the worker takes it from there
+    pipeline.compute = slowed(pipeline.compute)
     main()

@@ -141,7 +141,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
                 metrics=WorkerMetrics(registry),
                 process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
                 member=member,
-                before_answering=_freeze,
+                when_loaded=_freeze,
                 away_after=settings.kafka.away_after_ms / 1000,
             )
             async with lifecycle.ends_when_held(settings.worker.watchdog):

@@ -21,11 +21,11 @@ class StalledError(UserError):
     """Requests wait, nothing moves, and nothing says why: only a new process helps (aiokafka #1037, #1154)."""
 
 
-class LagWatch:
-    """Measures the lag every second and the event loop's own lag with it.
+class Watchdog:
+    """Measures the lag every second, and the lag of the event loop with it.
 
-    ``fetched`` tells how far a partition was fetched, ``watchdog`` is in seconds. While ``excused`` says so, standing
-    still is no stall, nor while ``steps`` grows, the steps that were made through long batches.
+    A partition without progress for ``limit`` seconds has stalled, unless the model is broken or ``long_batch_steps``
+    grows: the consumer unpacks a long batch.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class LagWatch:
         reader: Consumer,
         assignment: Assignment,
         *,
-        fetched: Callable[[TopicPartition], Awaitable[int]],
-        watchdog: float,
-        excused: Callable[[], bool],
-        steps: Callable[[], int],
+        fetch_position: Callable[[TopicPartition], Awaitable[int]],
+        limit: float,
+        model_broken: Callable[[], bool],
+        long_batch_steps: Callable[[], int],
         clock: Clock,
         metrics: WorkerMetrics,
     ) -> None:
         self._reader = reader
         self._assignment = assignment
-        self._fetched = fetched
-        self._watchdog = watchdog
-        self._excused = excused
-        self._steps = steps
+        self._fetch_position = fetch_position
+        self._limit = limit
+        self._model_broken = model_broken
+        self._long_batch_steps = long_batch_steps
         self._steps_seen = 0
         self._clock = clock
         self._metrics = metrics
@@ -61,7 +61,7 @@ class LagWatch:
                 async with asyncio.timeout(MEASURE_LIMIT_S):
                     await self._measure()
             except (KafkaError, TimeoutError) as error:
-                # Without the end offsets nothing is known, so nobody is accused.
+                # Without the end offsets no partition can be called stalled.
                 if isinstance(error, KafkaError) and not error.retriable:
                     raise
                 self._moved.clear()
@@ -74,8 +74,9 @@ class LagWatch:
         ends = await self._reader.end_offsets(list(partitions))
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
-        excused = self._excused() or self._steps() != self._steps_seen
-        self._steps_seen = self._steps()
+        steps = self._long_batch_steps()
+        waits = self._model_broken() or steps != self._steps_seen
+        self._steps_seen = steps
         for name, partition in partitions.items():
             partition.end_seen = ends[name]
             being_resumed = partition.expected is None and partition.unanswerable is None
@@ -86,9 +87,9 @@ class LagWatch:
                 self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
             position, since = self._moved.get(name, (-1, now))
             told = partition.unanswerable is not None
-            if not lag or told or excused or position != partition.position:
+            if not lag or told or waits or position != partition.position:
                 self._moved[name] = (partition.position, now)
-            elif now - since > self._watchdog:
+            elif now - since > self._limit:
                 raise StalledError(
                     f"{name.topic}[{name.partition}] has stood at {position} for {now - since:.0f} s although it "
                     f"ends at {ends[name]}: ending the process, so that another takes over."
@@ -101,7 +102,7 @@ class LagWatch:
         """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
         if partition.waiting or partition.in_work or not partition.alive or partition.expected is None:
             return partition.position
-        return max(partition.position, await self._fetched(partition.name))
+        return max(partition.position, await self._fetch_position(partition.name))
 
 
 def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:

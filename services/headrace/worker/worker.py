@@ -1,15 +1,14 @@
-"""The worker as a service: the stages put together, started, watched and drained.
+"""The worker as a service: its parts are made, started, watched and closed here.
 
-Everything that touches the world is passed in, so a test runs the same worker over the in-memory twin.
+The stages of an answer are in :mod:`headrace.worker.pipeline`. Everything that touches the world is passed in, so a
+test runs the same worker over the in-memory twin.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 
 import msgspec
 
@@ -25,27 +24,21 @@ from headrace.registry.workers_log import WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.claim import claim
+from headrace.worker.partitions.partition import Backpressure
 from headrace.worker.partitions.resume import Resumer
+from headrace.worker.pipeline import Offload, Pipeline
 from headrace.worker.settings import WorkerSettings
-from headrace.worker.stages.batch import Batch, Batcher
+from headrace.worker.stages.batch import Batcher
 from headrace.worker.stages.commit import Committer
-from headrace.worker.stages.compute import Computed, compute
 from headrace.worker.stages.encode import Style
 from headrace.worker.stages.fetch import Fetcher
-from headrace.worker.stages.infer import Model, ModelBrokenError
+from headrace.worker.stages.infer import Model
 from headrace.worker.stages.publish import AnswerProducer, Publisher
 from headrace.worker.versions.follow import Follower, Load
-from headrace.worker.versions.serving import Served, Serving
-from headrace.worker.watchdog import LagWatch
+from headrace.worker.versions.serving import Serving
+from headrace.worker.watchdog import Watchdog
 from headrace_schemas.headers import JSON, MSGPACK
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
-
-SHORT_S = 0.01
-"""A batch that takes less by prediction is computed on the event loop, which it holds no longer. On a thread beside it
-both would wait for Python's lock, up to five milliseconds at a time."""
-
-Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
-"""Runs a function off the event loop, on one of as many threads as the worker has."""
+from headrace_schemas.paths import RequestShape, compile_copy
 
 
 class WorkerTopics(msgspec.Struct, frozen=True):
@@ -59,11 +52,11 @@ class WorkerTopics(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """One member of the group. ``process`` is unique to this run of it, ``member`` its static membership id.
+    """One member of the group. ``process`` names this run of it, ``member`` is its static membership id.
 
-    ``model`` is what answers, for good, or how a version is loaded to which the alias of the settings points.
-    ``before_answering`` is called once, when the first version is there. ``keep`` says what dead letters keep
-    of a request. Past ``away_after`` seconds without an answer of Kafka's it is not ready.
+    ``model`` answers for good, or it loads the versions that the alias of the settings points at. ``when_loaded`` is
+    called once, before the worker joins the group. ``keep`` decides what a dead letter keeps of its request. After
+    ``away_after`` seconds without an answer from Kafka the worker is not ready.
     """
 
     def __init__(
@@ -79,7 +72,7 @@ class Worker:
         metrics: WorkerMetrics,
         process: str,
         member: str | None = None,
-        before_answering: Callable[[], None] = lambda: None,
+        when_loaded: Callable[[], None] = lambda: None,
         keep: Keep = keep_whole,
         away_after: float = 10.0,
     ) -> None:
@@ -87,16 +80,10 @@ class Worker:
         self._process = process
         self._settings = settings
         self._clock = clock
-        self._offload = offload
-        self._metrics = metrics
-        self._decode_value = compile_shape(shape)
-        form = JSON if settings.results_format == "json" else MSGPACK
-        self._style = Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep)
-        self._before_answering = before_answering
-        self._service_time = ServiceTime()
+        self._when_loaded = when_loaded
         self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
         self._reader = cluster.consumer()
-        # Requests behind a transaction that is still open can't be answered, so they count as no lag.
+        # Requests behind a transaction that is still open can't be answered, so they are no lag.
         self._watcher = cluster.consumer(read_committed=True)
         self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout, sleep=clock.sleep)
         self._models = ModelsLog(cluster, topics.models)
@@ -143,34 +130,54 @@ class Worker:
             revoke_timeout=settings.revoke_timeout,
             metrics=metrics,
         )
-        self._fetcher = Fetcher(
-            self._consumer, self._assignment, limit=settings.waiting_per_partition, clock=clock, metrics=metrics
-        )
-        self._batcher = Batcher(
-            self._assignment,
-            service_time=self._service_time,
-            let_in=self._fetcher.let_in,
-            write_attempts=self._workers_writer.publish,
-            max_batch=settings.max_batch,
-            max_batch_bytes=settings.max_batch_bytes,
+        form = JSON if settings.results_format == "json" else MSGPACK
+        service_time = ServiceTime()
+        backpressure = Backpressure(self._consumer, limit=settings.waiting_per_partition)
+        self._pipeline = Pipeline(
+            fetcher=Fetcher(
+                self._consumer,
+                self._assignment,
+                backpressure,
+                max_records=settings.waiting_per_partition,
+                clock=clock,
+                metrics=metrics,
+            ),
+            batcher=Batcher(
+                self._assignment,
+                backpressure,
+                service_time=service_time,
+                write_attempts=self._workers_writer.publish,
+                max_batch=settings.max_batch,
+                max_batch_bytes=settings.max_batch_bytes,
+                clock=clock,
+                metrics=metrics,
+            ),
+            publisher=Publisher(
+                self._producer,
+                self._assignment,
+                results=topics.results,
+                dead_letters=topics.dead_letters,
+                clock=clock,
+                metrics=metrics,
+            ),
+            committer=self._committer,
+            assignment=self._assignment,
+            serving=self._serving,
+            service_time=service_time,
+            settings=settings,
+            shape=shape,
+            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep),
+            offload=offload,
             clock=clock,
             metrics=metrics,
         )
-        self._publisher = Publisher(
-            self._producer,
-            self._assignment,
-            results=topics.results,
-            dead_letters=topics.dead_letters,
-            clock=clock,
-            metrics=metrics,
-        )
-        self._lag = LagWatch(
+        self._watchdog = Watchdog(
             self._watcher,
             self._assignment,
-            fetched=self._consumer.position,
-            watchdog=settings.watchdog,
-            excused=lambda: self._serving.broken,
-            steps=self._consumer.long_batch_steps,
+            fetch_position=self._consumer.position,
+            limit=settings.watchdog,
+            model_broken=lambda: self._serving.broken,
+            long_batch_steps=self._consumer.long_batch_steps,
             clock=clock,
             metrics=metrics,
         )
@@ -197,26 +204,20 @@ class Worker:
             watching = asyncio.create_task(self._reach.watch(self._missing_topics), name="reach")
             if not await self._first_version(stop):
                 return
-            self._before_answering()
+            self._when_loaded()
             await self._join()
-            async with asyncio.TaskGroup() as stages:
-                running = [
-                    stages.create_task(stage, name=name)
-                    for name, stage in (
-                        ("fetch", self._fetcher.run()),
-                        ("work", self._work()),
-                        ("commit", self._committer.run(self._assignment)),
-                        ("lag", self._lag.run()),
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(work, name=name)
+                    for name, work in (
+                        ("watchdog", self._watchdog.run()),
                         ("follow", self._follow()),
                         ("lease", self._assignment.watch_lease()),
                         ("broken", _wait(self._assignment.broken)),
                     )
                 ]
-                await stop.wait()
-                fetching, *others = running
-                fetching.cancel()
-                await self._drain()
-                for task in others:
+                await self._pipeline.run(stop)
+                for task in beside:
                     task.cancel()
         except ExceptionGroup as group:
             raise one_of_all(group) from group
@@ -270,74 +271,6 @@ class Worker:
     async def _follow(self) -> None:
         if self._follower is not None:
             await self._follower.run()
-
-    async def _work(self) -> None:
-        """Keep as many batches in the model as there are threads."""
-        slots = asyncio.Semaphore(self._settings.threads)
-        async with asyncio.TaskGroup() as batches:
-            while True:
-                await slots.acquire()
-                batch = await self._batcher.next()
-                # Before the first is timed nothing is known of any.
-                if 0 < self._service_time.predict(batch.weight) < SHORT_S:
-                    await self._answer(batch, short=True)
-                    slots.release()
-                else:
-                    batches.create_task(self._answer(batch)).add_done_callback(lambda _: slots.release())
-
-    async def _answer(self, batch: Batch, *, short: bool = False) -> None:
-        while True:
-            begun = self._clock.monotonic()
-            served = self._serving.now
-            work = functools.partial(self._compute, batch, served)
-            try:
-                computed = work() if short else await self._offload(work)
-            except ModelBrokenError as error:
-                await self._wait_for_model(served, error)
-                if not batch.wanted:
-                    batch.give_up()
-                    return
-            else:
-                break
-        self._metrics.breaker(is_open=self._serving.broken)
-        if served.drift is not None:
-            served.drift.add(computed.labels, computed.tenths, begun)
-        took = self._clock.monotonic() - begun
-        self._service_time.observe(batch.weight, took)
-        self._metrics.spent("model", batch.size * took)
-        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, cut=computed.cut)
-        self._publisher.publish(computed.encoded)
-
-    def _compute(self, batch: Batch, served: Served) -> Computed:
-        return compute(
-            batch,
-            served,
-            decode_value=self._decode_value,
-            style=self._style,
-            ranking=self._settings.ranking,
-            monotonic=self._clock.monotonic,
-        )
-
-    async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:
-        """The batch is kept, nothing is dead-lettered; while it waits, full queues stop the fetching.
-
-        Another version is tried at once.
-        """
-        if served.breaker.open and not served.replaced.is_set():
-            self._metrics.breaker(is_open=True)
-            event("breaker.open", level="error", why=str(error))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.breaker_retry):
-                await served.replaced.wait()
-
-    async def _drain(self) -> None:
-        """Finish what is in work; what only waits is left to the next owner."""
-        event("worker.draining")
-        for partition in self._assignment.partitions.values():
-            partition.waiting.clear()
-        pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
-        if pending:
-            await asyncio.wait(pending, timeout=self._settings.drain_timeout)
 
     async def _close(self) -> None:
         if self._follower is not None:

@@ -13,7 +13,7 @@ from headrace.learning.data.validation import Fault, KnownLabels
 from headrace.security.encryption import make_key
 from headrace.security.keys import SEALING, public_key_text
 from headrace.trainer.labels import refusal, take_labels
-from headrace.worker.stages import fetch
+from headrace.worker.partitions import partition as partitions
 from headrace_schemas.dead_letters import NOTHING, VALUE_BYTES, dead_letter_from_record, kept
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TENANT
 from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape
@@ -120,7 +120,7 @@ async def test_a_copied_field_can_not_blow_up_an_answer(world):
 
 
 def test_a_queue_of_large_requests_is_bounded_by_their_bytes(monkeypatch):
-    monkeypatch.setattr(fetch, "WAITING_BYTES", 300_000)
+    monkeypatch.setattr(partitions, "WAITING_BYTES", 300_000)
 
     @story
     async def play(world):

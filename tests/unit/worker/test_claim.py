@@ -204,7 +204,7 @@ async def test_a_running_worker_looks_back_by_a_batch_that_was_raised_meanwhile(
     await world.running()
     raised = MaxBatch(results=TOPICS.results, max_batch=32, raised_at_ms=1)
     await WorkersWriter(world.producer, TOPICS.workers).publish([raised])
-    world.workers["w0"]._assignment.again(TopicPartition(TOPICS.requests, 0), "told to")
+    world.workers["w0"]._assignment.restart(TopicPartition(TOPICS.requests, 0), "told to")
     await world.running()
     assert world.workers["w0"]._workers.max_batch_of(TOPICS.results) == 32
 

@@ -56,8 +56,8 @@ class Assignment:
         self.partitions: dict[TopicPartition, Partition] = {}
         self.joined = False
         """Whether the group has given this member its share, which may be none."""
-        self.wake = asyncio.Event()
-        """Set when something may be cut: records came, a partition is free again."""
+        self.batch_due = asyncio.Event()
+        """Set when a batch may be cut: requests came, or a partition has fewer slices in work."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails when a partition can't be resumed and a person is needed."""
 
@@ -145,13 +145,13 @@ class Assignment:
             late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"
             event("release.failed", level="warning", error=str(error) or late)
 
-    def again(self, name: TopicPartition, why: str) -> None:
-        """End this worker's state of the partition, which it still owns, and resume it from the log."""
+    def restart(self, name: TopicPartition, reason: str) -> None:
+        """End the state of a partition that this worker still owns, and resume it from the answer log."""
         old = self.partitions.get(name)
         if old is None:
             return
         old.end()
-        event("partition.resumes", level="warning", partition=name.partition, why=why)
+        event("partition.resumes", level="warning", partition=name.partition, why=reason)
         self._begin([name], [] if old.sending is None else [old.sending])
 
     def _begin(self, names: Collection[TopicPartition], sending: Collection[asyncio.Task[None]] = ()) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from headrace.kafka.interface import Record, TopicPartition
+from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace_schemas.records import Attempt, Loss
 
 NEVER = float("inf")
+WAITING_BYTES = 16 << 20
+"""Most bytes of a queue, whose requests are limited too: a few thousand of the largest are gigabytes."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -137,3 +139,29 @@ class Queued(msgspec.Struct, frozen=True):
         for request in self.partition.waiting:
             value = request.record.value
             yield 0 if value is None or request.late(self.ready_ms) else len(value)
+
+
+class Backpressure:
+    """Pauses the fetching of a partition whose queue is full, until half of the queue is free.
+
+    A queue is full with ``limit`` requests, or with WAITING_BYTES. Fetch tells what it added, batch what it took.
+    """
+
+    def __init__(self, consumer: Consumer, *, limit: int) -> None:
+        self._consumer = consumer
+        self._limit = limit
+
+    def added(self, partition: Partition) -> None:
+        """Requests were added to the queue."""
+        full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
+        if full and not partition.paused:
+            partition.paused = True
+            self._consumer.pause([partition.name])
+
+    def taken(self, partition: Partition) -> None:
+        """Requests were taken from the queue."""
+        if not partition.paused or not partition.alive:
+            return
+        if len(partition.waiting) <= self._limit // 2 and partition.waiting_bytes <= WAITING_BYTES // 2:
+            partition.paused = False
+            self._consumer.resume([partition.name])

@@ -13,7 +13,7 @@ from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
-from headrace.worker.partitions.partition import NEVER, Partition, Queued, Request
+from headrace.worker.partitions.partition import NEVER, Backpressure, Partition, Queued, Request
 from headrace_schemas.records import Attempt, Loss
 
 IN_WORK = 2
@@ -67,9 +67,9 @@ class Batcher:
     def __init__(
         self,
         assignment: Assignment,
+        backpressure: Backpressure,
         *,
         service_time: ServiceTime,
-        let_in: Callable[[Partition], None],
         write_attempts: Callable[[Sequence[Attempt]], Awaitable[None]],
         max_batch: int,
         max_batch_bytes: int,
@@ -78,7 +78,7 @@ class Batcher:
     ) -> None:
         self._assignment = assignment
         self._service_time = service_time
-        self._let_in = let_in
+        self._backpressure = backpressure
         self._write_attempts = write_attempts
         self._max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
@@ -91,11 +91,11 @@ class Batcher:
 
     async def next(self) -> Batch:
         """Wait until something waits, and take it."""
-        wake = self._assignment.wake
+        due = self._assignment.batch_due
         while True:
             while (batch := self._cut()) is None:
-                wake.clear()
-                await wake.wait()
+                due.clear()
+                await due.wait()
             if await self._announce(batch):
                 return batch
             batch.give_up()
@@ -172,7 +172,7 @@ class Batcher:
         partition.in_work += 1
         partition.after = requests[-1].record.offset
         partition.lost = partition.condemned = None
-        self._let_in(partition)
+        self._backpressure.taken(partition)
         return piece
 
     def _watch_clock(self, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""Fetch: requests from Kafka into the waiting queues, contiguous and bounded.
+"""Fetch: requests from Kafka into the partitions' queues, contiguous and bounded.
 
 A getmany that waits during a rebalance can hand over records of the assignment before it, so every chunk is checked:
 it must begin at the offset expected, else it is fetched again, and only a gap seen twice is a real one (control
@@ -17,7 +17,7 @@ from headrace.kafka.interface import Consumer, KafkaError, OffsetOutOfRangeError
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
-from headrace.worker.partitions.partition import Partition
+from headrace.worker.partitions.partition import Backpressure, Partition
 from headrace.worker.stages.decode import admit
 from headrace_schemas.errors import place
 
@@ -25,19 +25,25 @@ FETCH_WAIT_S = 0.2
 SETTLE_S = 0.5
 """How often it is looked how far the fetch has come where nothing waits."""
 RETRY_S = 0.1
-WAITING_BYTES = 16 << 20
-"""Of one partition's waiting requests, whose number is limited too. A few thousand of the largest are gigabytes."""
 
 
 class Fetcher:
     """Polls for as long as it runs, whether or not anything is assigned or the model is busy."""
 
     def __init__(
-        self, consumer: Consumer, assignment: Assignment, *, limit: int, clock: Clock, metrics: WorkerMetrics
+        self,
+        consumer: Consumer,
+        assignment: Assignment,
+        backpressure: Backpressure,
+        *,
+        max_records: int,
+        clock: Clock,
+        metrics: WorkerMetrics,
     ) -> None:
         self._consumer = consumer
         self._assignment = assignment
-        self._limit = limit
+        self._backpressure = backpressure
+        self._max_records = max_records
         self._clock = clock
         self._metrics = metrics
         self._settled_s = -SETTLE_S
@@ -48,10 +54,10 @@ class Fetcher:
         while True:
             asked = self._clock.monotonic()
             try:
-                chunks = await self._consumer.fetch(max_records=self._limit, timeout_s=FETCH_WAIT_S)
+                chunks = await self._consumer.fetch(max_records=self._max_records, timeout_s=FETCH_WAIT_S)
             except OffsetOutOfRangeError as error:
                 for name in error.positions:
-                    self._assignment.again(TopicPartition(*name), "the fetch position is outside the log")
+                    self._assignment.restart(TopicPartition(*name), "the fetch position is outside the log")
                 continue
             except KafkaError as error:
                 if not error.retriable:
@@ -110,11 +116,8 @@ class Fetcher:
         partition.expected = records[-1].offset + 1
         self._metrics.fetched(records, now_ms)
         self._look_at_timestamps(records, now_ms, came_s)
-        full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
-        if full and not partition.paused:
-            partition.paused = True
-            self._consumer.pause([partition.name])
-        self._assignment.wake.set()
+        self._backpressure.added(partition)
+        self._assignment.batch_due.set()
 
     def _look_at_timestamps(self, records: Sequence[Record], now_ms: int, now_s: float) -> None:
         earliest, latest = believable(now_ms)
@@ -135,10 +138,3 @@ class Fetcher:
                 timestamp=example.timestamp,
                 why="a producer writes other than milliseconds, or its clock is wrong; deadlines count from the fetch",
             )
-
-    def let_in(self, partition: Partition) -> None:
-        """Fetch a paused partition again once half of its queue is free."""
-        half = len(partition.waiting) <= self._limit // 2 and partition.waiting_bytes <= WAITING_BYTES // 2
-        if half and partition.paused and partition.alive:
-            partition.paused = False
-            self._consumer.resume([partition.name])

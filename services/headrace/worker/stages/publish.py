@@ -176,10 +176,10 @@ class Publisher:
             if not passes(error):
                 raise
             if partition.alive:
-                self._assignment.again(partition.name, f"publishing failed: {error}")
+                self._assignment.restart(partition.name, f"publishing failed: {error}")
         finally:
             partition.finish(piece.done)
-            self._assignment.wake.set()
+            self._assignment.batch_due.set()
 
     async def _send(self, partition: Partition, encoded: Encoded) -> None:
         number = partition.name.partition

@@ -1,0 +1,223 @@
+"""The pipeline: the stages of an answer, in their order.
+
+fetch -> batch -> decode -> infer -> encode -> publish -> commit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.batching import ServiceTime
+from headrace.core.clock import Clock
+from headrace.core.drift import TENTHS
+from headrace.process.logs import event
+from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.settings import WorkerSettings
+from headrace.worker.stages.batch import Batch, Batcher
+from headrace.worker.stages.commit import Committer
+from headrace.worker.stages.decode import DecodeValue, decode
+from headrace.worker.stages.encode import Encoded, Style, encode
+from headrace.worker.stages.fetch import Fetcher
+from headrace.worker.stages.infer import Inferred, ModelBrokenError, infer
+from headrace.worker.stages.json_kernel import MICROS
+from headrace.worker.stages.publish import Publisher
+from headrace.worker.versions.serving import Served, Serving
+from headrace_schemas.paths import RequestShape, compile_shape
+
+SHORT_S = 0.01
+"""A batch that is predicted to take less is computed on the event loop. On a thread beside the loop, both would wait
+for Python's lock, up to five milliseconds at a time."""
+
+
+class Computed(msgspec.Struct, frozen=True, eq=False):
+    """A batch's answers, how many texts reached the model, and the seconds that each stage took.
+
+    ``labels`` and ``tenths`` count the answered texts by label's index and by tenth of the score. They are empty for a
+    version whose drift is not measured. ``cut`` counts the texts that the model read only in part.
+    """
+
+    encoded: list[Encoded]
+    texts: int
+    labels: dict[int, int]
+    tenths: dict[int, int]
+    decode_s: float
+    infer_s: float
+    encode_s: float
+    cut: int = 0
+
+
+Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
+"""Runs a function off the event loop, on one of as many threads as the worker has."""
+
+
+class Pipeline:
+    """Runs the stages. Fetch, the batches and commit run beside each other.
+
+    Between fetch and batch stands a bounded queue for each partition (:class:`Backpressure`); between batch and publish
+    a partition has at most two slices in work.
+    """
+
+    def __init__(
+        self,
+        *,
+        fetcher: Fetcher,
+        batcher: Batcher,
+        publisher: Publisher,
+        committer: Committer,
+        assignment: Assignment,
+        serving: Serving,
+        service_time: ServiceTime,
+        settings: WorkerSettings,
+        shape: RequestShape,
+        style: Style,
+        offload: Offload,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._fetcher = fetcher
+        self._batcher = batcher
+        self._publisher = publisher
+        self._committer = committer
+        self._assignment = assignment
+        self._serving = serving
+        self._service_time = service_time
+        self._settings = settings
+        self._decode_value = compile_shape(shape)
+        self._style = style
+        self._offload = offload
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until ``stop`` is set, then finish the batches in work."""
+        async with asyncio.TaskGroup() as stages:
+            fetching = stages.create_task(self._fetcher.run(), name="fetch")
+            batches = stages.create_task(self._answer_batches(), name="batches")
+            committing = stages.create_task(self._committer.run(self._assignment), name="commit")
+            await stop.wait()
+            fetching.cancel()
+            await self._drain()
+            batches.cancel()
+            committing.cancel()
+
+    async def _answer_batches(self) -> None:
+        """Take batch after batch, as many at once as there are threads."""
+        threads = asyncio.Semaphore(self._settings.threads)
+        async with asyncio.TaskGroup() as batches:
+            while True:
+                await threads.acquire()
+                batch = await self._batcher.next()
+                # Nothing is predicted before the first batch is timed.
+                if 0 < self._service_time.predict(batch.weight) < SHORT_S:
+                    await self._answer(batch, short=True)
+                    threads.release()
+                else:
+                    batches.create_task(self._answer(batch)).add_done_callback(lambda _: threads.release())
+
+    async def _answer(self, batch: Batch, *, short: bool = False) -> None:
+        """Compute the answers of a batch and publish them. While the model is broken, the batch waits."""
+        while True:
+            begun = self._clock.monotonic()
+            served = self._serving.now
+            work = functools.partial(self._compute, batch, served)
+            try:
+                computed = work() if short else await self._offload(work)
+            except ModelBrokenError as error:
+                await self._wait_for_model(served, error)
+                if not batch.wanted:
+                    batch.give_up()
+                    return
+            else:
+                break
+        self._observe(batch, served, computed, begun)
+        self._publisher.publish(computed.encoded)
+
+    def _compute(self, batch: Batch, served: Served) -> Computed:
+        return compute(
+            batch,
+            served,
+            decode_value=self._decode_value,
+            style=self._style,
+            ranking=self._settings.ranking,
+            monotonic=self._clock.monotonic,
+        )
+
+    def _observe(self, batch: Batch, served: Served, computed: Computed, begun: float) -> None:
+        self._metrics.breaker(is_open=self._serving.broken)
+        if served.drift is not None:
+            served.drift.add(computed.labels, computed.tenths, begun)
+        took = self._clock.monotonic() - begun
+        self._service_time.observe(batch.weight, took)
+        self._metrics.spent("model", batch.size * took)
+        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, cut=computed.cut)
+
+    async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:
+        """Wait ``breaker_retry`` seconds, or until another version answers. Nothing is dead-lettered meanwhile."""
+        if served.breaker.open and not served.replaced.is_set():
+            self._metrics.breaker(is_open=True)
+            event("breaker.open", level="error", why=str(error))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.breaker_retry):
+                await served.replaced.wait()
+
+    async def _drain(self) -> None:
+        """Finish what is in work. The next owner answers the requests that only wait."""
+        event("worker.draining")
+        for partition in self._assignment.partitions.values():
+            partition.waiting.clear()
+        pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=self._settings.drain_timeout)
+
+
+def compute(
+    batch: Batch,
+    served: Served,
+    *,
+    decode_value: DecodeValue,
+    style: Style,
+    ranking: int,
+    monotonic: Callable[[], float],
+) -> Computed:
+    """Answer a batch by one version: decode, infer, encode. It does no I/O, so it runs on any thread.
+
+    Raises ModelBrokenError when the model fails on its canaries too.
+    """
+    model = served.model
+    begun = monotonic()
+    decoded = decode(batch.slices, batch.ready_ms, decode_value)
+    decoded_at = monotonic()
+    inferred = infer(model, decoded.texts, served.breaker, ranking=ranking)
+    inferred_at = monotonic()
+    encoded = encode(batch.slices, decoded, inferred, model=model, style=style)
+    labels, tenths = _counts(inferred) if served.drift is not None else ({}, {})
+    return Computed(
+        encoded,
+        len(decoded.texts),
+        labels,
+        tenths,
+        decoded_at - begun,
+        inferred_at - decoded_at,
+        monotonic() - inferred_at,
+        model.cut(decoded.texts),
+    )
+
+
+def _counts(inferred: Inferred) -> tuple[dict[int, int], dict[int, int]]:
+    """The answered texts by label's index and by tenth of their score; 1.0 is in the last tenth."""
+    answered = inferred.labels >= 0
+    tenths = np.minimum(inferred.micros[answered] * TENTHS // MICROS, TENTHS - 1)
+    return _counted(inferred.labels[answered]), _counted(tenths)
+
+
+def _counted(values: NDArray[np.integer[Any]]) -> dict[int, int]:
+    return {value: count for value, count in enumerate(np.bincount(values).tolist()) if count}
