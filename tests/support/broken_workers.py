@@ -40,8 +40,8 @@ class _AfterFromTail(_FromCommit):
         await super().resume(partitions)
         for partition in partitions:
             decision = decide(honest[partition.name])
-            if isinstance(decision, Resume) and partition.expected is not None:
-                partition.after = decision.after
+            if isinstance(decision, Resume) and partition.resumed:
+                partition.queue.after = decision.after
 
 
 class AfterFromTail(Worker):
@@ -61,7 +61,8 @@ class CommitsFirst(ResumesFromCommit):
         send = self._pipeline._publisher._send
 
         async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
-            partition.answered(encoded.slice.requests[-1].record.offset)
+            last = encoded.slice.requests[-1].record.offset
+            partition.progress.answered(last, partition.progress.results_end)
             await self._committer.commit([partition])
             await send(partition, encoded)
 

@@ -173,8 +173,8 @@ class Pipeline:
         """Finish what is in work. The next owner answers the requests that only wait."""
         event("worker.draining")
         for partition in self._assignment.partitions.values():
-            partition.waiting.clear()
-        pending = [p.done for p in self._assignment.partitions.values() if p.done is not None]
+            partition.queue.clear()
+        pending = [p.in_flight.last for p in self._assignment.partitions.values() if p.in_flight.last is not None]
         if pending:
             await asyncio.wait(pending, timeout=self._settings.drain_timeout)
 

@@ -79,7 +79,7 @@ class Watchdog:
         self._steps_seen = steps
         for name, partition in partitions.items():
             partition.end_seen = ends[name]
-            being_resumed = partition.expected is None and partition.unanswerable is None
+            being_resumed = not partition.resumed and partition.unanswerable is None
             lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
             if being_resumed:
                 self._metrics.lag_unknown(name.partition)
@@ -87,29 +87,30 @@ class Watchdog:
                 self._metrics.lag(name.partition, lag, _age_s(partition, now, now_ms))
             position, since = self._moved.get(name, (-1, now))
             told = partition.unanswerable is not None
-            if not lag or told or waits or position != partition.position:
-                self._moved[name] = (partition.position, now)
+            if not lag or told or waits or position != partition.progress.position:
+                self._moved[name] = (partition.progress.position, now)
             elif now - since > self._limit:
                 raise StalledError(
                     f"{name.topic}[{name.partition}] has stood at {position} for {now - since:.0f} s although it "
                     f"ends at {ends[name]}: ending the process, so that another takes over."
                 )
-        self._metrics.queue("batch", sum(len(partition.waiting) for partition in partitions.values()))
-        self._metrics.queue("publish", sum(partition.in_work for partition in partitions.values()))
+        self._metrics.queue("batch", sum(len(partition.queue) for partition in partitions.values()))
+        self._metrics.queue("publish", sum(partition.in_flight.slices for partition in partitions.values()))
         self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}
 
     async def _answered_to(self, partition: Partition) -> int:
         """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
-        if partition.waiting or partition.in_work or not partition.alive or partition.expected is None:
-            return partition.position
-        return max(partition.position, await self._fetch_position(partition.name))
+        answered = partition.progress.position
+        if partition.queue or partition.in_flight.slices or not partition.alive or not partition.resumed:
+            return answered
+        return max(answered, await self._fetch_position(partition.name))
 
 
 def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
     """Of the oldest request that waits, by its timestamp, or from its fetch where that can't be believed."""
-    if not partition.waiting:
+    if not partition.queue:
         return 0.0
-    oldest = partition.waiting[0]
+    oldest = partition.queue.waiting[0]
     earliest, latest = believable(now_ms)
     if earliest <= oldest.record.timestamp <= latest:
         return max(0.0, (now_ms - oldest.record.timestamp) / 1000)

@@ -131,9 +131,9 @@ def test_a_queue_of_large_requests_is_bounded_by_their_bytes(monkeypatch):
         most, largest = 0, 0
         while len(world.log(TOPICS.results)) < 10:
             (partition,) = world.workers["w0"]._assignment.partitions.values()
-            held = sum(len(request.record.value) for request in partition.waiting)
-            assert partition.waiting_bytes == held
-            most, largest = max(most, len(partition.waiting)), max(largest, held)
+            held = sum(len(request.record.value) for request in partition.queue.waiting)
+            assert partition.queue.bytes == held
+            most, largest = max(most, len(partition.queue)), max(largest, held)
             await world.clock.sleep(0.001)
         assert 0 < most < 10
         # One chunk of the fetch may come past the limit.

@@ -43,7 +43,7 @@ def test_sends_and_release_have_one_limit_together(sends):
         await assignment.assigned([NAME])
         partition = assignment.partitions[NAME]
         if sends:
-            partition.sending = asyncio.create_task(never())
+            partition.in_flight.send(asyncio.create_task(never()))
         begun = clock.monotonic()
         await assignment.revoked([NAME])
         assert clock.monotonic() - begun <= LIMIT_S

@@ -138,7 +138,7 @@ def test_an_attempt_that_no_worker_can_have_written_fails_and_slows_nothing(what
         world.start("w0")
         assert {answer.status for answer in await world.answered(10)} == {Status.OK}
         (partition,) = world.workers["w0"]._assignment.partitions.values()
-        assert partition.alone_through == -1
+        assert partition.attempts.alone_through == -1
 
     story(play)()
 
@@ -158,13 +158,13 @@ async def test_one_by_one_is_for_a_batch_at_most_and_the_workers_own_attempt_end
     world.start("w0")
     await world.answered(40)
     (partition,) = world.workers["w0"]._assignment.partitions.values()
-    assert partition.alone_through == 3
-    assert partition.evidence is not None
+    assert partition.attempts.alone_through == 3
+    assert partition.attempts.evidence is not None
     await world.stop("w0")
     world.start("w1")
     await world.running("w1")
     (partition,) = world.workers["w1"]._assignment.partitions.values()
-    assert partition.alone_through == -1
+    assert partition.attempts.alone_through == -1
 
 
 @story
@@ -184,7 +184,7 @@ async def test_what_killed_a_worker_of_an_older_version_is_tried_alone_by_one_of
     world.start("w0")
     await world.running()
     (partition,) = world.workers["w0"]._assignment.partitions.values()
-    assert partition.alone_through == 3
+    assert partition.attempts.alone_through == 3
     assert {answer.status for answer in await world.answered(10)} == {Status.OK}
 
 

@@ -181,7 +181,7 @@ async def test_a_full_queue_pauses_its_partition_and_loses_nothing(world):
     most = 0
     while len(world.log(TOPICS.results)) < 100:
         (partition,) = world.workers["w0"]._assignment.partitions.values()
-        most = max(most, len(partition.waiting))
+        most = max(most, len(partition.queue))
         await world.clock.sleep(0.001)
     assert 0 < most <= 2 * 8
     assert [answer.offset for answer in world.answers()] == list(range(100))

@@ -70,7 +70,7 @@ class Assignment:
             return "the group was not heard for a session's length: its coordinator is out of reach, or it rebalances"
         if unanswerable := self._unanswerable():
             return "; ".join(partition.unanswerable or "" for partition in unanswerable)
-        if any(partition.expected is None for partition in self.partitions.values()):
+        if not all(partition.resumed for partition in self.partitions.values()):
             return "partitions are being resumed"
         return None
 
@@ -135,7 +135,7 @@ class Assignment:
         """
         for partition in ended:
             partition.end()
-        sending = [partition.sending for partition in ended if partition.sending is not None]
+        sending = [sending for partition in ended if (sending := partition.in_flight.sending) is not None]
         try:
             async with asyncio.timeout(self._revoke_timeout):
                 if sending:
@@ -152,14 +152,15 @@ class Assignment:
             return
         old.end()
         event("partition.resumes", level="warning", partition=name.partition, why=reason)
-        self._begin([name], [] if old.sending is None else [old.sending])
+        sending = old.in_flight.sending
+        self._begin([name], [] if sending is None else [sending])
 
     def _begin(self, names: Collection[TopicPartition], sending: Collection[asyncio.Task[None]] = ()) -> None:
         begun = [Partition(name) for name in sorted(names)]
         for partition in begun:
             if (old := self.partitions.get(partition.name)) is not None:
                 old.end()
-                partition.follow(old)
+                partition.take_over(old)
         self.partitions.update((partition.name, partition) for partition in begun)
         self._consumer.pause(names)
         self._watch(asyncio.create_task(self._resume_until_known(begun, sending), name="resume"))
@@ -171,7 +172,7 @@ class Assignment:
             # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
             await asyncio.wait(sending, timeout=self._revoke_timeout)
         told: list[str | None] = []
-        while missing := [partition for partition in partitions if partition.alive and partition.expected is None]:
+        while missing := [partition for partition in partitions if partition.alive and not partition.resumed]:
             try:
                 await self._resume(missing)
             except KafkaError as error:
@@ -180,9 +181,9 @@ class Assignment:
                 self._failed.event(error=str(error))
                 await self._sleep(RETRY_S)
                 continue
-            known = [partition for partition in missing if partition.alive and partition.expected is not None]
+            known = [partition for partition in missing if partition.alive and partition.resumed]
             for partition in known:
-                self._consumer.seek(partition.name, partition.expected or 0)
+                self._consumer.seek(partition.name, partition.queue.expected or 0)
             self._consumer.resume([partition.name for partition in known])
             self._metrics.unanswerable(len(self._unanswerable()))
             if left := [partition for partition in missing if partition.alive and partition.unanswerable is not None]:

@@ -1,13 +1,17 @@
-"""The worker's state of one requests partition, for one assignment of it."""
+"""The worker's state of one requests partition, for one assignment of it.
+
+Each part of the state changes by its own methods alone. A part's docstring says which stage calls which method.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from headrace.core.poison_pills import Trial
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace_schemas.records import Attempt, Loss
 
@@ -20,7 +24,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """A fetched record, when it came (the clock's monotonic seconds), its bytes, and when it expires (milliseconds
     since the Unix epoch).
 
-    Of a record that is too large to be kept, ``record`` says so by ``discarded`` and has no value.
+    The ``record`` of a request that is too large to be kept has no value and says so in ``discarded``.
     """
 
     record: Record
@@ -33,112 +37,192 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         return self.expires_ms < ready_ms
 
 
-class Partition:
-    """From assignment to revocation (or to a failed produce, after which a new one begins and resumes).
+class Queue:
+    """The requests between fetch and batch: resume calls ``begin``, fetch ``follows_on`` and ``put``, batch ``take``."""
 
-    ``alive`` ends for good; whoever awaited something looks at it again before acting. ``expected`` is the next
-    offset to fetch, None until the resume position is known.
-    """
-
-    def __init__(self, name: TopicPartition) -> None:
-        self.name = name
-        self.alive = True
+    def __init__(self) -> None:
+        self.waiting: deque[Request] = deque()
+        self.bytes = 0
+        """Of the keys, values and headers of ``waiting``."""
         self.expected: int | None = None
-        self.unanswerable: str | None = None
-        """Why its requests can't be answered until somebody mends it, in words."""
+        """The next offset to fetch; None until the resume position is known."""
+        self.gap: tuple[int, int] | None = None
+        """(expected, first offset fetched) of a gap that was seen once."""
         self.after = -1
         """Offset of the request before the first waiting one, as the log has it."""
         self.lost: Loss | None = None
-        """Said on the next answer."""
-        self.waiting: deque[Request] = deque()
-        self.waiting_bytes = 0
-        """Of their keys, values and headers."""
-        self.paused = False
-        self.gap: tuple[int, int] | None = None
-        """(expected, first offset fetched) of a gap seen once."""
-        self.in_work = 0
-        """Slices cut and not yet acknowledged."""
-        self.done: asyncio.Future[None] | None = None
-        """Of the slice cut last: resolved when it is acknowledged or given up."""
+        """Requests that retention deleted, to be said on the next answer."""
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def begin(self, position: int, after: int, lost: Loss | None) -> None:
+        """The resume position is known: fetch from it."""
+        self.expected, self.after, self.lost = position, after, lost
+
+    def follows_on(self, first: int, expected: int) -> bool:
+        """Whether a chunk may be put that begins at ``first``. A gap has to be seen twice."""
+        if first == expected or (first > expected and self.gap == (expected, first)):
+            self.gap = None
+            return True
+        self.gap = (expected, first)
+        return False
+
+    def put(self, requests: Sequence[Request]) -> None:
+        """Add the requests of a chunk."""
+        self.waiting.extend(requests)
+        self.bytes += sum([request.size for request in requests])
+        self.expected = requests[-1].record.offset + 1
+
+    def take(self, count: int) -> tuple[list[Request], int, Loss | None]:
+        """Remove the ``count`` oldest requests. Returns them, the offset before them, and what to say as lost."""
+        requests = [self.waiting.popleft() for _ in range(count)]
+        self.bytes -= sum([request.size for request in requests])
+        after, lost = self.after, self.lost
+        self.after, self.lost = requests[-1].record.offset, None
+        return requests, after, lost
+
+    def clear(self) -> None:
+        """Drop what waits: the partition ends, or the worker drains."""
+        self.waiting.clear()
+        self.bytes = 0
+
+
+class InFlight:
+    """The slices that were cut and not yet acknowledged or given up. Batch calls ``begin``, publish ``send``; whoever
+    has the slice last calls ``end``.
+    """
+
+    def __init__(self) -> None:
+        self.slices = 0
+        self.last: asyncio.Future[None] | None = None
+        """Of the slice that was cut last: done when it is acknowledged or given up."""
         self.sending: asyncio.Task[None] | None = None
+
+    def begin(self) -> tuple[asyncio.Future[None] | None, asyncio.Future[None]]:
+        """A slice was cut. Returns the future of the slice before it and its own."""
+        before, self.last = self.last, asyncio.get_running_loop().create_future()
+        self.slices += 1
+        return before, self.last
+
+    def send(self, task: asyncio.Task[None] | None) -> None:
+        """``task`` hands a slice to the producer."""
+        self.sending = task
+
+    def end(self, done: asyncio.Future[None]) -> None:
+        """The slice of ``done`` is acknowledged or given up."""
+        self.slices -= 1
+        if not done.done():
+            done.set_result(None)
+
+
+class Progress:
+    """How far the partition is answered. Resume calls ``begin`` and ``found``, publish ``answered``."""
+
+    def __init__(self) -> None:
         self.position = 0
         """Behind the last acknowledged answer."""
         self.last = -1
         """Offset of the last answered request, or what the log says it was when this assignment began."""
-        self.settled = 0
-        """In front of it every request is answered; offsets in front of it may hold none."""
-        self.alone_through = -1
-        self.condemned: int | None = None
-        self.attempt: Attempt | None = None
-        """To be written to the log before the first batch is tried."""
-        self.stands: Attempt | None = None
-        """What this process has written of its attempts, to be taken back when the partition is given up cleanly."""
-        self.answered_to = 0
+        self.results_end = 0
         """Behind the last answer that is known to be in the results partition."""
+
+    def take_over(self, old: Progress) -> None:
+        self.position, self.results_end = old.position, old.results_end
+
+    def begin(self, position: int, after: int) -> None:
+        self.position, self.last = position, after
+
+    def found(self, results_end: int) -> None:
+        """The results partition was read to its end."""
+        self.results_end = results_end
+
+    def answered(self, offset: int, results_end: int) -> None:
+        """The answers to the requests up to ``offset`` are acknowledged; the last is in front of ``results_end``."""
+        self.last, self.position = offset, offset + 1
+        self.results_end = results_end
+
+
+class Attempts:
+    """What a poison pill is found by (``core/poison_pills.py``). Resume calls ``plan``, batch ``wrote``."""
+
+    def __init__(self) -> None:
+        self.alone_through = -1
+        """Requests up to this offset are tried alone."""
+        self.condemned: int | None = None
+        """Offset of the poison pill: it is answered ``failed`` untried."""
+        self.planned: Attempt | None = None
+        """To be written to the log before the first batch is tried."""
+        self.written: Attempt | None = None
+        """What this process wrote last. A clean release takes it back."""
         self.evidence: Attempt | None = None
-        """The attempt of a process that died, which made those up to ``alone_through`` suspect."""
-        self.committed = -1
+        """The attempt of a process that died, because of which requests are tried alone."""
+
+    def take_over(self, old: Attempts) -> None:
+        self.written, self.evidence = old.written, old.evidence
+
+    def plan(self, trial: Trial) -> None:
+        self.planned, self.evidence, self.alone_through = trial.attempt, trial.evidence, trial.alone_through
+        self.condemned = trial.attempt.offset if trial.condemned else None
+
+    def wrote(self) -> None:
+        """The planned attempt is in the log."""
+        self.written = self.planned
+
+
+class Partition:
+    """From assignment to revocation, or to a failed produce, after which a new one begins and resumes.
+
+    ``alive`` ends for good; whoever awaited something looks at it again before acting. Each plain field has one writer:
+    the assignment writes ``alive``, resume ``unanswerable``, the watchdog ``end_seen``, fetch ``settled``, commit
+    ``committed``, and :class:`Backpressure` ``paused``.
+    """
+
+    def __init__(self, name: TopicPartition) -> None:
+        self.name = name
+        self.queue = Queue()
+        self.in_flight = InFlight()
+        self.progress = Progress()
+        self.attempts = Attempts()
+        self.alive = True
+        self.unanswerable: str | None = None
+        """Why its requests can't be answered until somebody mends it, in words."""
         self.end_seen: int | None = None
         """Where the log ended within about the last second; None when that is not known."""
+        self.settled = 0
+        """In front of it every request is answered; offsets in front of it may hold none."""
+        self.committed = -1
+        self.paused = False
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the position to go on from is known."""
+        return self.queue.expected is not None
+
+    @property
+    def short_of_end(self) -> bool:
+        """Whether every request that was fetched is answered, and yet the log does not end there."""
+        answered = self.progress.position
+        return self.end_seen is not None and answered == self.queue.expected and self.settled < self.end_seen
 
     def is_new(self, offset: int) -> bool:
         """Whether the request came since the end of the log was last looked at, as far as that is known."""
         return self.end_seen is not None and offset >= self.end_seen
 
-    @property
-    def short_of_end(self) -> bool:
-        """Whether every request that was fetched is answered, and yet the log does not end there."""
-        return self.end_seen is not None and self.position == self.expected and self.settled < self.end_seen
-
-    def follow(self, old: Partition) -> None:
-        """Take the place of ``old``, whose partition this process still owns."""
-        self.stands, self.evidence = old.stands, old.evidence
-        self.position, self.answered_to = old.position, old.answered_to
+    def take_over(self, old: Partition) -> None:
+        """Replace ``old``, whose partition this process still owns."""
+        self.attempts.take_over(old.attempts)
+        self.progress.take_over(old.progress)
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
-        """The resume position is known: fetch from it."""
-        self.expected = position
-        self.after = after
-        self.lost = lost
-        self.position = self.settled = position
-        self.last = after
-
-    def answered(self, offset: int) -> None:
-        """The answer to the request at ``offset``, and to all before it, is acknowledged."""
-        self.last = offset
-        self.position = offset + 1
+        """Resume calls it: the position to go on from is known."""
+        self.queue.begin(position, after, lost)
+        self.progress.begin(position, after)
 
     def end(self) -> None:
-        """Nothing of this assignment is cut or sent any more; what was sent is awaited by who ended it."""
+        """The assignment calls it: nothing more is cut or sent. Whoever ends a partition awaits what was sent."""
         self.alive = False
-        self.waiting.clear()
-
-    def finish(self, done: asyncio.Future[None]) -> None:
-        """A slice is no longer in work, acknowledged or given up."""
-        self.in_work -= 1
-        if not done.done():
-            done.set_result(None)
-
-    def take(self, count: int) -> list[Request]:
-        """Remove the ``count`` oldest waiting requests."""
-        taken = [self.waiting.popleft() for _ in range(count)]
-        self.waiting_bytes -= sum(request.size for request in taken)
-        return taken
-
-
-class Queued(msgspec.Struct, frozen=True):
-    """A partition's waiting requests as the batching policy sees them at ``ready_ms``."""
-
-    partition: Partition
-    ready_ms: float
-
-    def __len__(self) -> int:
-        return len(self.partition.waiting)
-
-    def sizes(self) -> Iterator[int]:
-        for request in self.partition.waiting:
-            value = request.record.value
-            yield 0 if value is None or request.late(self.ready_ms) else len(value)
+        self.queue.clear()
 
 
 class Backpressure:
@@ -153,15 +237,30 @@ class Backpressure:
 
     def added(self, partition: Partition) -> None:
         """Requests were added to the queue."""
-        full = len(partition.waiting) >= self._limit or partition.waiting_bytes >= WAITING_BYTES
-        if full and not partition.paused:
+        queue = partition.queue
+        if not partition.paused and (len(queue) >= self._limit or queue.bytes >= WAITING_BYTES):
             partition.paused = True
             self._consumer.pause([partition.name])
 
     def taken(self, partition: Partition) -> None:
         """Requests were taken from the queue."""
-        if not partition.paused or not partition.alive:
-            return
-        if len(partition.waiting) <= self._limit // 2 and partition.waiting_bytes <= WAITING_BYTES // 2:
+        queue = partition.queue
+        half_free = len(queue) <= self._limit // 2 and queue.bytes <= WAITING_BYTES // 2
+        if partition.paused and half_free and partition.alive:
             partition.paused = False
             self._consumer.resume([partition.name])
+
+
+class QueueAt(msgspec.Struct, frozen=True):
+    """A queue as the batching policy sees it: a request that is late at ``ready_ms`` has no size."""
+
+    queue: Queue
+    ready_ms: float
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def sizes(self) -> Iterator[int]:
+        for request in self.queue.waiting:
+            value = request.record.value
+            yield 0 if value is None or request.late(self.ready_ms) else len(value)

@@ -78,17 +78,17 @@ class Resumer:
 
     def _compare(self, partition: Partition, end: int) -> None:
         """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
-        if end < partition.answered_to:
+        if end < partition.progress.results_end:
             event(
                 "results.cut",
                 level="error",
                 partition=partition.name.partition,
                 end=end,
-                was=partition.answered_to,
+                was=partition.progress.results_end,
                 why="acknowledged answers are gone (an unclean election, or the topic was made anew): their requests "
                 "are answered again",
             )
-        partition.answered_to = end
+        partition.progress.found(end)
 
     def _begin(self, partition: Partition, decision: Resume | Refusal) -> None:
         number = partition.name.partition
@@ -104,11 +104,11 @@ class Resumer:
                 last=decision.lost.last,
                 why="deleted by the topic's retention before they were answered",
             )
-        self._try(partition, decision.position)
+        self._plan_attempts(partition, decision.position)
         partition.begin(decision.position, decision.after, decision.lost)
         event("partition.resumed", partition=number, position=decision.position)
 
-    def _try(self, partition: Partition, position: int) -> None:
+    def _plan_attempts(self, partition: Partition, position: int) -> None:
         number = partition.name.partition
         fresh = Attempt(
             results=self._results,
@@ -118,9 +118,7 @@ class Resumer:
             process=self._process,
         )
         trial = poison_pills.trial(poison_pills.telling(self._standing(partition), position), fresh)
-        partition.attempt, partition.evidence = trial.attempt, trial.evidence
-        partition.alone_through = trial.alone_through
-        partition.condemned = position if trial.condemned else None
+        partition.attempts.plan(trial)
         if trial.alone_through >= 0:
             event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
 
@@ -130,7 +128,7 @@ class Resumer:
         standing = []
         for attempt in self._workers.attempts_at(self._results, partition.name.partition):
             # Our own took the place of what was found before.
-            found = partition.evidence if attempt.process == self._process else attempt
+            found = partition.attempts.evidence if attempt.process == self._process else attempt
             if found is None:
                 continue
             if poison_pills.credible(found, max_batch):

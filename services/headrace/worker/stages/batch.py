@@ -13,7 +13,7 @@ from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
-from headrace.worker.partitions.partition import NEVER, Backpressure, Partition, Queued, Request
+from headrace.worker.partitions.partition import NEVER, Backpressure, Partition, QueueAt, Request
 from headrace_schemas.records import Attempt, Loss
 
 IN_WORK = 2
@@ -58,7 +58,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     def give_up(self) -> None:
         """Nothing of it will be published."""
         for piece in self.slices:
-            piece.partition.finish(piece.done)
+            piece.partition.in_flight.end(piece.done)
 
 
 class Batcher:
@@ -103,10 +103,12 @@ class Batcher:
     async def _announce(self, batch: Batch) -> bool:
         """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
         while self._assignment.leased() and batch.wanted:
-            new = [p for piece in batch.slices if (p := piece.partition).stands != p.attempt and p.alive]
+            new = [
+                p for piece in batch.slices if (p := piece.partition).alive and p.attempts.written != p.attempts.planned
+            ]
             try:
                 if new:
-                    await self._write_attempts([p.attempt for p in new if p.attempt is not None])
+                    await self._write_attempts([planned for p in new if (planned := p.attempts.planned) is not None])
             except KafkaError as error:
                 if not passes(error):
                     raise
@@ -114,25 +116,25 @@ class Batcher:
                 await self._clock.sleep(RETRY_S)
             else:
                 for partition in new:
-                    partition.stands = partition.attempt
+                    partition.attempts.wrote()
                 return True
         return False
 
     def _cut(self) -> Batch | None:
-        ready = [p for p in self._assignment.partitions.values() if p.waiting and p.in_work < IN_WORK]
+        ready = [p for p in self._assignment.partitions.values() if p.queue and p.in_flight.slices < IN_WORK]
         if not ready:
             return None
         ready_ms = self._clock.now_ms() + 1000 * self._service_time.predict(self._most(ready))
-        suspected = [p for p in ready if p.waiting[0].record.offset <= p.alone_through]
+        suspected = [p for p in ready if p.queue.waiting[0].record.offset <= p.attempts.alone_through]
         for partition in suspected:
-            if not partition.in_work:
+            if not partition.in_flight.slices:
                 return self._batch([self._take(partition, 1)], ready_ms, Closed.ALONE)
         trusted = [p for p in ready if p not in suspected] if suspected else ready
         if not trusted:
             return None
         first = self._turn % len(trusted)
         plan = cut(
-            [Queued(partition, ready_ms) for partition in trusted],
+            [QueueAt(partition.queue, ready_ms) for partition in trusted],
             max_records=self._max_batch,
             max_bytes=self._max_batch_bytes,
             first=first,
@@ -154,7 +156,7 @@ class Batcher:
 
     def _most(self, ready: Sequence[Partition]) -> int:
         """The weight of a batch of all that waits: a quiet worker's one request is not as late as a full batch."""
-        count, size = sum(len(p.waiting) for p in ready), sum(p.waiting_bytes for p in ready)
+        count, size = sum(len(p.queue) for p in ready), sum(p.queue.bytes for p in ready)
         return min(self._max_batch, max(count, self._max_batch * size // self._max_batch_bytes))
 
     def _weight(self, slices: Sequence[Slice]) -> int:
@@ -166,14 +168,10 @@ class Batcher:
         return max(size, min(self._max_batch, self._max_batch * total_bytes // self._max_batch_bytes))
 
     def _take(self, partition: Partition, count: int) -> Slice:
-        requests = partition.take(count)
-        turn, partition.done = partition.done, asyncio.get_running_loop().create_future()
-        piece = Slice(partition, requests, partition.after, partition.lost, partition.condemned, turn, partition.done)
-        partition.in_work += 1
-        partition.after = requests[-1].record.offset
-        partition.lost = partition.condemned = None
+        requests, after, lost = partition.queue.take(count)
+        turn, done = partition.in_flight.begin()
         self._backpressure.taken(partition)
-        return piece
+        return Slice(partition, requests, after, lost, partition.attempts.condemned, turn, done)
 
     def _watch_clock(self, batch: Batch) -> None:
         # Requests without a deadline tell nothing of clocks. Of a backlog that has expired nothing is new, also where
@@ -187,7 +185,7 @@ class Batcher:
                     in_time += 1
                 elif piece.partition.is_new(request.record.offset):
                     expired += 1
-        waited, self._left_waiting = self._left_waiting, any(piece.partition.waiting for piece in batch.slices)
+        waited, self._left_waiting = self._left_waiting, any(piece.partition.queue for piece in batch.slices)
         if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
             event(
                 "clock.suspect",

@@ -37,14 +37,12 @@ class Committer:
 
     async def commit(self, partitions: Collection[Partition]) -> None:
         """Commit what moved, within the lease. Raises only errors that trying again can't mend."""
-        known = [partition for partition in partitions if partition.expected is not None]
+        known = [partition for partition in partitions if partition.resumed]
         moved = {p: offset for p in known if (offset := _offset(p)) != p.committed}
         if not moved or self._consumer.lease_left_s() <= 0:
             return
         offsets = {partition.name: offset for partition, offset in moved.items()}
-        texts = {
-            partition.name: text for partition, offset in moved.items() if (text := text_of(offset, partition.last))
-        }
+        texts = {p.name: text for p, offset in moved.items() if (text := text_of(offset, p.progress.last))}
         begun = self._clock.monotonic()
         try:
             await self._consumer.commit(offsets, metadata=texts)
@@ -68,9 +66,9 @@ class Committer:
         if self._consumer.lease_left_s() <= 0:
             return
         tried = [
-            (partition.stands, partition.evidence)
+            (written, partition.attempts.evidence)
             for partition in partitions
-            if partition.stands is not None and partition.position <= partition.stands.through
+            if (written := partition.attempts.written) is not None and partition.progress.position <= written.through
         ]
         if evidence := [found for _, found in tried if found is not None]:
             # Others died over these, and it is not known yet over which.
@@ -81,4 +79,5 @@ class Committer:
 
 
 def _offset(partition: Partition) -> int:
-    return to_commit(answered=partition.position, settled=partition.settled, written=partition.answered_to > 0)
+    progress = partition.progress
+    return to_commit(answered=progress.position, settled=partition.settled, written=progress.results_end > 0)

@@ -69,8 +69,8 @@ class Fetcher:
                 self._metrics.stage("fetch", self._clock.monotonic() - asked)
             for name, records in chunks.items():
                 partition = self._assignment.partitions.get(name)
-                if partition is not None and partition.expected is not None and records:
-                    self._take(partition, partition.expected, records)
+                if partition is not None and (expected := partition.queue.expected) is not None and records:
+                    self._take(partition, expected, records)
             await self._settle()
             # A fetch that returns at once must not hold the loop.
             await asyncio.sleep(0)
@@ -91,29 +91,23 @@ class Fetcher:
                 if not error.retriable:
                     raise
                 continue
-            if partition.expected is not None and self._assignment.partitions.get(partition.name) is partition:
+            if partition.queue.expected is not None and self._assignment.partitions.get(partition.name) is partition:
                 behind = settled(
-                    answered=partition.position,
-                    expected=partition.expected,
+                    answered=partition.progress.position,
+                    expected=partition.queue.expected,
                     fetched=fetched,
-                    gap=partition.gap is not None,
+                    gap=partition.queue.gap is not None,
                 )
                 partition.settled = max(partition.settled, behind)
 
     def _take(self, partition: Partition, expected: int, records: Sequence[Record]) -> None:
-        first = records[0].offset
-        if first < expected or (first > expected and partition.gap != (expected, first)):
-            partition.gap = (expected, first)
+        if not partition.queue.follows_on(records[0].offset, expected):
             self._metrics.refetched()
             self._consumer.seek(partition.name, expected)
             return
-        partition.gap = None
         came_s = self._clock.monotonic()
         now_ms = self._clock.now_ms()
-        requests = [admit(record, came_s, now_ms) for record in records]
-        partition.waiting.extend(requests)
-        partition.waiting_bytes += sum([request.size for request in requests])
-        partition.expected = records[-1].offset + 1
+        partition.queue.put([admit(record, came_s, now_ms) for record in records])
         self._metrics.fetched(records, now_ms)
         self._look_at_timestamps(records, now_ms, came_s)
         self._backpressure.added(partition)

@@ -168,7 +168,7 @@ class Publisher:
                 await piece.turn
             await self._producer.ready()
             if self._assignment.leased() and partition.alive:
-                partition.sending = asyncio.current_task()
+                partition.in_flight.send(asyncio.current_task())
                 await self._send(partition, encoded)
                 waited = self._clock.monotonic() - handed_over
                 self._metrics.spent("publishing", waited * len(encoded.answers))
@@ -178,7 +178,7 @@ class Publisher:
             if partition.alive:
                 self._assignment.restart(partition.name, f"publishing failed: {error}")
         finally:
-            partition.finish(piece.done)
+            partition.in_flight.end(piece.done)
             self._assignment.batch_due.set()
 
     async def _send(self, partition: Partition, encoded: Encoded) -> None:
@@ -191,16 +191,16 @@ class Publisher:
             if not self._assignment.leased() or not partition.alive:
                 return
         place = await self._producer.send_batch(self._results, number, encoded.answers)
-        if place.offset < partition.answered_to:
+        if place.offset < partition.progress.results_end:
             event(
                 "results.cut",
                 level="error",
                 partition=number,
                 end=place.offset,
-                was=partition.answered_to,
+                was=partition.progress.results_end,
                 why="acknowledged answers are gone and later ones stand in their place (an unclean election, or the "
                 "topic was made anew): readers that begin again are told of a hole",
             )
-        partition.answered_to = place.offset + len(encoded.answers)
-        partition.answered(encoded.slice.requests[-1].record.offset)
+        last = encoded.slice.requests[-1].record.offset
+        partition.progress.answered(last, place.offset + len(encoded.answers))
         self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)
