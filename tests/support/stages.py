@@ -14,7 +14,7 @@ from headrace.worker.stages.batch import Batch, Slice
 from headrace.worker.stages.decode import admit
 from headrace.worker.stages.encode import Style
 from headrace.worker.stages.infer import Model
-from headrace.worker.versions.serving import Served
+from headrace.worker.versions import Served
 from headrace_schemas.headers import JSON
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 

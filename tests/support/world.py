@@ -15,7 +15,7 @@ from headrace.registry.models_log import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.pipeline import Offload
 from headrace.worker.stages.infer import Model
-from headrace.worker.versions.follow import Load
+from headrace.worker.versions import Load
 from headrace.worker.worker import Worker
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape

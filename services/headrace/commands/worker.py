@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from headrace.worker.stages.infer import Model
-    from headrace.worker.versions.follow import Load
+    from headrace.worker.versions import Load
     from headrace_schemas.records import ModelVersion
 
 Text = str | None
@@ -152,7 +152,7 @@ def _model(settings: Settings) -> Model | Load:
     """The artifact at a path or URI, opened for good; of an alias, how its versions are opened beside the answering."""
     from headrace.process.logs import event
     from headrace.registry.versions import is_location, load_named
-    from headrace.worker.versions.loader import Background, open_model, open_version
+    from headrace.worker.loader import Background, open_model, open_version
 
     model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
     if is_location(model):

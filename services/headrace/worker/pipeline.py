@@ -27,10 +27,9 @@ from headrace.worker.stages.commit import Committer
 from headrace.worker.stages.decode import DecodeValue, decode
 from headrace.worker.stages.encode import Encoded, Style, encode
 from headrace.worker.stages.fetch import Fetcher
-from headrace.worker.stages.infer import Inferred, ModelBrokenError, infer
-from headrace.worker.stages.json_kernel import MICROS
+from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, infer
 from headrace.worker.stages.publish import Publisher
-from headrace.worker.versions.serving import Served, Serving
+from headrace.worker.versions import Served, Serving
 from headrace_schemas.paths import RequestShape, compile_shape
 
 SHORT_S = 0.01

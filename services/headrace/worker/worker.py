@@ -34,8 +34,7 @@ from headrace.worker.stages.encode import Style
 from headrace.worker.stages.fetch import Fetcher
 from headrace.worker.stages.infer import Model
 from headrace.worker.stages.publish import AnswerProducer, Publisher
-from headrace.worker.versions.follow import Follower, Load
-from headrace.worker.versions.serving import Serving
+from headrace.worker.versions import Follower, Load, Serving
 from headrace.worker.watchdog import Watchdog
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy

@@ -15,7 +15,7 @@ from headrace.kafka.interface import NotAuthorizedError, TopicSpec
 from headrace.registry.versions import SeveralVersionsError
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model
-from headrace.worker.versions.follow import LONGEST_RETRY_S, POLL_S
+from headrace.worker.versions import LONGEST_RETRY_S, POLL_S
 from headrace.worker.worker import WorkerTopics
 from headrace_schemas.codec import decode_result
 from headrace_schemas.records import ModelVersion, Status

@@ -38,7 +38,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Queue:
-    """The requests between fetch and batch: resume calls ``begin``, fetch ``follows_on`` and ``put``, batch ``take``."""
+    """Requests between fetch and batch. Resume calls ``begin``, fetch ``follows_on`` and ``put``, batch ``take``."""
 
     def __init__(self) -> None:
         self.waiting: deque[Request] = deque()

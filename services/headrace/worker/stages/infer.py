@@ -16,8 +16,10 @@ from headrace.model.hashing import hash_texts, join_texts
 from headrace.model.words import HASHING
 from headrace.process.logs import event
 from headrace.worker.stages.decode import FAILED, Failure
-from headrace.worker.stages.json_kernel import MICROS, in_micros
 from headrace_schemas.records import Profile
+
+MICROS = 1_000_000
+"""Scores are written with six decimals."""
 
 
 class ModelBrokenError(Exception):
@@ -129,3 +131,8 @@ def _columns(answers: Answers) -> Inferred:
         list(zip(labels, row, strict=True)) for labels, row in zip(answers.ranking.tolist(), scores, strict=True)
     ]
     return Inferred(answers.labels, micros, {}, rankings)
+
+
+def in_micros(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Scores in [0, 1] as whole millionths."""
+    return np.rint(scores * np.float64(MICROS)).astype(np.int64)

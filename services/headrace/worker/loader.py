@@ -20,8 +20,8 @@ from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.registry.versions import load_version
+from headrace.worker.stages.encode import plain_answers
 from headrace.worker.stages.infer import Model
-from headrace.worker.stages.json_kernel import plain_answers
 from headrace_schemas.records import ModelVersion
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.worker.stages.decode import EXPIRED
-from headrace.worker.stages.json_kernel import MICROS, OTHER, PlainAnswers, in_micros
+from headrace.worker.stages.encode import OTHER, PlainAnswers
+from headrace.worker.stages.infer import MICROS, in_micros
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status
 

@@ -1,7 +1,8 @@
-"""Follow: when the alias moves, the version it points at is loaded beside the one that answers, and takes its place.
+"""Which version answers: the one that the alias points at.
 
-The version that answered before stays in memory, so that a rollback is a swap without loading; a worker that started
-later loads the alias's previous version when it has nothing else to load.
+When the alias moves, the version is loaded beside the one that answers, and replaces it between two batches. The
+version that answered before stays in memory, so that a rollback needs no loading. A worker that started after the move
+loads the alias's previous version when it has nothing else to load.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 
 import msgspec
 
+from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
+from headrace.core.drift import Drift, DriftWindow
 from headrace.core.errors import UserError, words_of
 from headrace.core.reminders import Reminder
 from headrace.kafka.interface import KafkaError
@@ -21,7 +24,6 @@ from headrace.registry.models_log import ModelsLog
 from headrace.registry.versions import SeveralVersionsError, VersionNotFoundError, find_version, nothing_named
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model
-from headrace.worker.versions.serving import Serving
 from headrace_schemas.records import ModelAlias, ModelVersion
 
 Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
@@ -30,6 +32,60 @@ Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
 POLL_S = 0.1
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
+
+
+class Served(msgspec.Struct, frozen=True, eq=False):
+    """A version while it answers. ``replaced`` is set when another one does; ``drift`` is None without a profile."""
+
+    model: Model
+    breaker: Breaker
+    drift: DriftWindow | None
+    replaced: asyncio.Event
+
+
+class Serving:
+    """Holds what answers. A swap replaces it between two batches; a batch goes on with the one it began with."""
+
+    def __init__(self, *, breaker_threshold: int, metrics: WorkerMetrics) -> None:
+        self._breaker_threshold = breaker_threshold
+        self._metrics = metrics
+        self._now: Served | None = None
+
+    @property
+    def version(self) -> str | None:
+        """The version that answers, None before the first."""
+        return None if self._now is None else self._now.model.version
+
+    @property
+    def now(self) -> Served:
+        """What the next batch is answered by. Raises RuntimeError before the first version is there."""
+        if self._now is None:
+            raise RuntimeError("no version was loaded before the first batch")
+        return self._now
+
+    @property
+    def broken(self) -> bool:
+        """Whether the breaker of the version that answers is open."""
+        return self._now is not None and self._now.breaker.open
+
+    def swap(self, model: Model) -> Model | None:
+        """Let ``model`` answer from the next batch on; returns what answered before."""
+        old = self._now
+        window = None if model.profile is None else DriftWindow(model.profile)
+        self._now = Served(model, Breaker(self._breaker_threshold), window, asyncio.Event())
+        self._metrics.model(model.version)
+        self._metrics.breaker(is_open=False)
+        if old is None:
+            return None
+        old.replaced.set()
+        event("model.swapped", version=model.version, before=old.model.version)
+        return old.model
+
+    def drift(self, now_s: float) -> Drift | None:
+        """How far the answers of the version that answers now have drifted, None while too few are known."""
+        if self._now is None or self._now.drift is None:
+            return None
+        return self._now.drift.measure(now_s)
 
 
 class LoadTimeoutError(UserError):

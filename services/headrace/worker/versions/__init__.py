@@ -1,1 +1,0 @@
-"""Which version answers: following an alias, loading a version, and swapping to it."""
