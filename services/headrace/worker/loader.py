@@ -1,9 +1,7 @@
-"""Opening: from an artifact to a version that can answer at once, checked on its own canaries.
+"""Load a version: from an artifact to a model that answers at once, checked on its own canaries.
 
-Work beside the answering: on threads of their own, that nobody has to wait for.
-
-They have the priority of all others. A lower one would be worse for the answering: preempted while it holds the
-interpreter's lock, such a thread stops every other (3 s were seen where two busy programs had the cores).
+It is loaded on a thread of its own, beside the answering. The thread has the usual priority. With a lower one, it could
+be preempted while it holds the interpreter's lock, and stop every other thread (for 3 s, with two busy programs).
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ from headrace_schemas.records import ModelVersion
 
 
 class UnfitError(UserError):
-    """A version loads, but does not answer as it did where it was made."""
+    """A version loads, but does not answer as it did where it was trained."""
 
 
 def open_version(record: ModelVersion, backend: str, trusted: Collection[str], places: Places) -> Model:
-    """Load the version of ``record``, check it and make it ready. It blocks: for a thread of its own.
+    """Load the version of ``record``, check it and make it ready. It blocks, so it needs a thread of its own.
 
-    ``trusted`` are the public keys of which one has to have signed it, if there are any; ``places`` are those where it
-    may lie. Raises ArtifactError, BoundsError, FoldingError and UnfitError.
+    One of the public keys ``trusted`` must have signed it, if there are any, and it must lie in one of ``places``.
+    Raises ArtifactError, BoundsError, FoldingError and UnfitError.
     """
     return open_model(load_version(record, trusted, places), backend, record.version)
 
@@ -76,13 +74,13 @@ T = TypeVar("T")
 
 MOST_THREADS = 8
 THREADS_EACH = 2
-"""A version that hangs on its store, and is tried again and again, must not keep another from being loaded."""
+"""A version whose store hangs is tried again and again. It must not keep another version from being loaded."""
 
 
 class Background:
-    """Starts a daemon thread for each piece of work; a cancelled one runs on unheard.
+    """Runs each piece of work on a daemon thread. If the caller is cancelled, the thread runs to its end.
 
-    At most THREADS_EACH run at once for the same ``thing``, and MOST_THREADS in all; more work waits.
+    At most THREADS_EACH threads run for the same ``thing``, and MOST_THREADS in all; more work waits.
     """
 
     def __init__(self) -> None:
@@ -113,9 +111,9 @@ class Background:
             result, error = None, None
             try:
                 result = work()
-            except BaseException as raised:  # noqa: BLE001 - it is raised where the result is awaited
+            except BaseException as raised:  # noqa: BLE001 - raised where the result is awaited
                 error = raised
-            # A loop that was closed meanwhile belongs to a process that is ending.
+            # The loop may be closed meanwhile, when the process ends.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(finish, result, error)
 

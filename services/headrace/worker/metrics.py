@@ -1,6 +1,6 @@
-"""What a worker tells Prometheus. Every method is called once a batch, a second or an event, never once a record.
+"""The metrics of a worker. A method is called once for a batch, a second or an event, never once for a record.
 
-The registry is passed in, so two workers in one process (a test) don't mix. Seconds and bytes, as Prometheus asks.
+The registry is passed in, so that two workers in one process (a test) don't mix. Units are seconds and bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stamped(Protocol):
 
 
 class ManyHistogram(Collector):
-    """A histogram that takes a whole batch of values at once: one bisection a value, no lock, no label look-up."""
+    """A histogram that takes a batch of values at once: one sort and a bisection a bound, no lock, no label look-up."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
         self._name = name
@@ -65,7 +65,7 @@ class ManyHistogram(Collector):
 
 
 class DriftGauge(Collector):
-    """The drift as it is when somebody asks for it; nothing is shown while it is not known."""
+    """The drift, measured when the metrics are read. It has no sample while the drift is not known."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.measure: Callable[[], Drift | None] = lambda: None
@@ -157,8 +157,8 @@ class WorkerMetrics:
         self._answers_with = Children(self._answers)
 
     def fetched(self, records: Sequence[Stamped], now_ms: int) -> None:
-        """A chunk of one partition arrived at ``now_ms``; a timestamp in the future counts as no time in Kafka, and one
-        that can't be believed is left out.
+        """A chunk of one partition was fetched at ``now_ms``. A timestamp in the future counts as no time in Kafka; an
+        unbelievable one is left out.
         """
         self._fetched.inc(len(records))
         earliest, latest = believable(now_ms)
@@ -166,12 +166,12 @@ class WorkerMetrics:
         self._in_kafka.observe_many([max(0, now_ms - stamp) / 1000 for stamp in stamps if earliest <= stamp <= latest])
 
     def odd_timestamps(self, kinds: Mapping[str, int]) -> None:
-        """So many requests of each kind had a timestamp that can't be believed."""
+        """How many requests had a timestamp that is not believable, by its kind."""
         for kind, count in kinds.items():
             self._odd_timestamps.labels(kind).inc(count)
 
     def unanswerable(self, count: int) -> None:
-        """So many assigned partitions can't be answered until somebody mends a topic."""
+        """How many assigned partitions can't be answered until somebody mends a topic."""
         self._unanswerable.set(count)
 
     def refetched(self) -> None:
@@ -187,7 +187,7 @@ class WorkerMetrics:
         self._batches.labels(str(closed)).inc()
 
     def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, cut: int = 0) -> None:
-        """A batch was computed, ``texts`` of its requests by the model, which read only a part of ``cut`` of them."""
+        """A batch was computed: ``texts`` reached the model, which read ``cut`` of them only in part."""
         self._texts.inc(texts)
         if cut:
             self._cut.inc(cut)
@@ -204,14 +204,14 @@ class WorkerMetrics:
         self._spent_in[stage].inc(seconds)
 
     def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
-        """Answers were acknowledged after ``seconds``, so many of each status, and of them so many without a label."""
+        """Answers were acknowledged after ``seconds``, by status; ``abstained`` of them have no label."""
         self._abstained.inc(abstained)
         self.stage("publish", seconds)
         for status, count in statuses.items():
             self._answers_with[str(status)].inc(count)
 
     def dead_lettered(self, errors: Mapping[str, int]) -> None:
-        """Dead letters were acknowledged, so many of each error code."""
+        """Dead letters were acknowledged, by error code."""
         for error, count in errors.items():
             self._dead_letters.labels(error).inc(count)
 
@@ -222,7 +222,7 @@ class WorkerMetrics:
         self._lag_seconds.labels(label).set(seconds)
 
     def lag_unknown(self, partition: int | None = None) -> None:
-        """How far behind the worker is can't be told, of ``partition`` or of all: no old number is shown for it."""
+        """The lag of ``partition``, or of all, is not known: its old value is removed."""
         if partition is None:
             self._lag.clear()
             self._lag_seconds.clear()
@@ -250,13 +250,13 @@ class WorkerMetrics:
         self._lost.inc(requests)
 
     def assigned(self, partitions: int) -> None:
-        """The group gave this worker so many partitions. Who has a partition reports its lag, so old ones go."""
+        """The group gave this worker so many partitions. The lag of others is removed: their owners report it."""
         self._rebalances.inc()
         self._partitions.set(partitions)
         self.lag_unknown()
 
     def lease_lost(self) -> None:
-        """All partitions were given up, because the group was not heard for too long."""
+        """The lease ended, so all partitions were given up."""
         self._leases_lost.inc()
         self._partitions.set(0)
         self.lag_unknown()

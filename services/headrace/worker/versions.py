@@ -27,7 +27,7 @@ from headrace.worker.stages.infer import Model
 from headrace_schemas.records import ModelAlias, ModelVersion
 
 Load = Callable[[ModelVersion], Coroutine[Any, Any, Model]]
-"""From a version's record to a model that answers at once; raises what loading raises."""
+"""From the record of a version to a model that answers at once."""
 
 POLL_S = 0.1
 FIRST_RETRY_S = 1.0
@@ -35,7 +35,7 @@ LONGEST_RETRY_S = 60.0
 
 
 class Served(msgspec.Struct, frozen=True, eq=False):
-    """A version while it answers. ``replaced`` is set when another one does; ``drift`` is None without a profile."""
+    """A version that answers. ``replaced`` is set when another one answers; ``drift`` is None without a profile."""
 
     model: Model
     breaker: Breaker
@@ -44,7 +44,7 @@ class Served(msgspec.Struct, frozen=True, eq=False):
 
 
 class Serving:
-    """Holds what answers. A swap replaces it between two batches; a batch goes on with the one it began with."""
+    """Holds the version that answers. A swap replaces it between two batches, so a batch has one version."""
 
     def __init__(self, *, breaker_threshold: int, metrics: WorkerMetrics) -> None:
         self._breaker_threshold = breaker_threshold
@@ -58,7 +58,7 @@ class Serving:
 
     @property
     def now(self) -> Served:
-        """What the next batch is answered by. Raises RuntimeError before the first version is there."""
+        """The version that answers the next batch. Raises RuntimeError before the first one is loaded."""
         if self._now is None:
             raise RuntimeError("no version was loaded before the first batch")
         return self._now
@@ -69,7 +69,7 @@ class Serving:
         return self._now is not None and self._now.breaker.open
 
     def swap(self, model: Model) -> Model | None:
-        """Let ``model`` answer from the next batch on; returns what answered before."""
+        """Let ``model`` answer from the next batch on. Returns the model that answered before."""
         old = self._now
         window = None if model.profile is None else DriftWindow(model.profile)
         self._now = Served(model, Breaker(self._breaker_threshold), window, asyncio.Event())
@@ -82,7 +82,7 @@ class Serving:
         return old.model
 
     def drift(self, now_s: float) -> Drift | None:
-        """How far the answers of the version that answers now have drifted, None while too few are known."""
+        """The drift of the answers of this version; None while there are too few."""
         if self._now is None or self._now.drift is None:
             return None
         return self._now.drift.measure(now_s)
@@ -93,7 +93,7 @@ class LoadTimeoutError(UserError):
 
 
 class _Loading(msgspec.Struct, frozen=True, eq=False):
-    """A load under way; ``task`` ends in the model, or in why there is none."""
+    """A load under way. ``task`` returns the model, or raises why there is none."""
 
     version: str
     begun_s: float
@@ -101,7 +101,7 @@ class _Loading(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Retry(msgspec.Struct, frozen=True):
-    """``version`` could not be loaded; it is tried again at ``at_s``, ``wait_s`` after the last time."""
+    """``version`` could not be loaded. It is tried again at ``at_s``, ``wait_s`` after the last try."""
 
     version: str = ""
     wait_s: float = 0.0
@@ -111,9 +111,9 @@ class _Retry(msgspec.Struct, frozen=True):
 class Follower:
     """Keeps ``serving`` at the version that ``alias`` of model ``name`` points at.
 
-    Where ``alias`` is no alias but names a version, as :func:`find_version` takes it, that version answers for good.
-    What can't be loaded is tried again, ever later, as long as the alias points there; the old version answers
-    meanwhile. Of an alias that moves fast only the newest version is loaded.
+    If ``alias`` names a version instead, as :func:`find_version` takes it, that version answers for good. A version
+    that can't be loaded is tried again, after ever longer waits, while the alias points at it; the old version answers
+    meanwhile. When the alias moves fast, only the newest version is loaded.
     """
 
     def __init__(
@@ -141,17 +141,17 @@ class Follower:
         self._loading: _Loading | None = None
         self._retry = _Retry()
         self._kept: Model | None = None
-        """The way back: the version that answered before."""
-        self._no_way_back: ModelAlias | None = None
-        """The alias as it was when its previous version could not be loaded; it is not tried again before a move."""
-        self._stray: ModelAlias | None = None
-        """The alias as it was when it was said that it points at a version of which there is no record."""
+        """The version that answered before, for a rollback."""
+        self._not_kept: ModelAlias | None = None
+        """The alias when its previous version could not be loaded. The version is tried again after the next move."""
+        self._unknown: ModelAlias | None = None
+        """The alias at the time an event said that it points at a version without a record."""
         self._pinned: str | None = None
-        """The version that ``alias`` names, where it is no alias."""
+        """The version that ``alias`` names, if it is no alias."""
         self._reminder = Reminder()
         self._failed_to_look = Recurring("follow.failed")
         self.waiting_for = ""
-        """What the first version waits for, in words; it says nothing once there is one."""
+        """What the first version waits for, in words. It has no meaning once a version answers."""
 
     async def first(self) -> None:
         """Return when there is a version that answers.
@@ -162,7 +162,7 @@ class Follower:
             await self._turn()
 
     async def run(self) -> None:
-        """Follow until cancelled. Raises a KafkaError that can't be mended here."""
+        """Follow the alias until cancelled. Raises a KafkaError that trying again can't mend."""
         while True:
             await self._turn()
 
@@ -184,13 +184,13 @@ class Follower:
             self._collect(self._loading, target)
         self._aim(target)
         if target is None:
-            self._say_stray()
+            self._say_unknown()
         if self._serving.version is None:
-            self._say(target)
+            self._say_waiting(target)
         await self._clock.sleep(POLL_S)
 
     def _target(self) -> ModelVersion | None:
-        """The version that should answer, None while there is none."""
+        """The version that should answer, None if there is none."""
         if self._pinned is not None:
             return self._log.versions.get((self._name, self._pinned))
         if (self._name, self._alias) in self._log.aliases or self._serving.version is not None:
@@ -201,13 +201,13 @@ class Follower:
             raise
         except VersionNotFoundError:
             return None
-        # Kept, so that a later version which begins in the same way changes nothing.
+        # Kept: a later version whose name begins in the same way must change nothing.
         self._pinned = found.version
         event("model.pinned", version=found.version, why=f"{self._alias!r} names this version, and is no alias")
         return found
 
     def _aim(self, target: ModelVersion | None) -> None:
-        """Begin what brings the alias's version to answer; when it does, what makes the way back short."""
+        """Swap to the alias's version, or begin to load it. When it answers, load the previous one for a rollback."""
         if target is None:
             return
         if target.version == self._serving.version:
@@ -221,11 +221,11 @@ class Follower:
             self._begin(target)
 
     def _before(self) -> ModelVersion | None:
-        """The version to keep beside the alias's own, None when there is none or it can't be loaded."""
+        """The previous version, to be kept for a rollback; None if there is none or it can't be loaded."""
         pointer = self._log.aliases.get((self._name, self._alias))
         if not self._keep_previous or pointer is None or pointer.previous in {None, pointer.version}:
             return None
-        return None if pointer == self._no_way_back else self._log.versions.get((self._name, pointer.previous or ""))
+        return None if pointer == self._not_kept else self._log.versions.get((self._name, pointer.previous or ""))
 
     def _begin(self, wanted: ModelVersion) -> None:
         if self._loading is not None and self._loading.version == wanted.version:
@@ -262,7 +262,7 @@ class Follower:
     def _failed(self, version: str, why: str, *, wanted: bool) -> None:
         self._metrics.model_load_failed()
         if not wanted:
-            self._no_way_back = self._log.aliases.get((self._name, self._alias))
+            self._not_kept = self._log.aliases.get((self._name, self._alias))
             event("model.not_kept", level="warning", version=version, why=why)
             return
         again = self._retry.version == version
@@ -277,8 +277,8 @@ class Follower:
         old = self._serving.swap(model)
         self._kept = old if self._keep_previous else None
 
-    def _say(self, target: ModelVersion | None) -> None:
-        """Say why nothing is answered, at once and then ever more rarely."""
+    def _say_waiting(self, target: ModelVersion | None) -> None:
+        """Say why nothing is answered, at once and then after ever longer waits."""
         if target is None:
             self.waiting_for = nothing_named(self._log, self._name, self._alias, followed=True)
         elif self._retry.version != target.version:
@@ -287,12 +287,12 @@ class Follower:
             level = "info" if self._reminder.again else "warning"
             event("model.awaited", level=level, why=self.waiting_for)
 
-    def _say_stray(self) -> None:
-        """Say, once a move, that the alias points at a version of which there is no record; the old one answers on."""
+    def _say_unknown(self) -> None:
+        """Say, once for each move, that the alias points at a version without a record. The old version answers on."""
         pointer = self._log.aliases.get((self._name, self._alias))
-        if pointer is None or pointer == self._stray:
+        if pointer is None or pointer == self._unknown:
             return
-        self._stray = pointer
+        self._unknown = pointer
         event(
             "model.unknown", level="warning", alias=self._alias, version=pointer.version, answers=self._serving.version
         )

@@ -1,4 +1,4 @@
-"""Lag, and the watchdog: a worker that does not move although requests wait ends its process."""
+"""The watchdog: it measures the lag, and ends the process when requests wait and nothing moves."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace.worker.partitions.partition import Partition
 
 EVERY_S = 1.0
 MEASURE_LIMIT_S = 5.0
-"""A broker that holds its connections and answers nothing would keep the last figures standing."""
+"""Past it the lag is unknown. Otherwise the last figures would stay while a broker holds connections and is silent."""
 
 
 class StalledError(UserError):
-    """Requests wait, nothing moves, and nothing says why: only a new process helps (aiokafka #1037, #1154)."""
+    """Requests wait and nothing moves, without an error: only a new process helps (aiokafka #1037, #1154)."""
 
 
 class Watchdog:
@@ -99,7 +99,7 @@ class Watchdog:
         self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}
 
     async def _answered_to(self, partition: Partition) -> int:
-        """With nothing in hand, what was fetched past the last answer held no record (a transaction's marker)."""
+        """Behind the last answer; or the fetch position if no request is here: what lies between holds no request."""
         answered = partition.progress.position
         if partition.queue or partition.in_flight.slices or not partition.alive or not partition.resumed:
             return answered
@@ -107,7 +107,7 @@ class Watchdog:
 
 
 def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
-    """Of the oldest request that waits, by its timestamp, or from its fetch where that can't be believed."""
+    """Age of the oldest request that waits, by its timestamp, or since its fetch if that is not believable."""
     if not partition.queue:
         return 0.0
     oldest = partition.queue.waiting[0]

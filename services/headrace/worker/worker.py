@@ -183,7 +183,7 @@ class Worker:
 
     @property
     def unready(self) -> str | None:
-        """Why requests are not being answered now, in words; None when they are."""
+        """Why no request is answered now, in words; None when requests are answered."""
         if self._reach.unready is not None:
             return self._reach.unready
         if self._serving.version is None:
@@ -196,7 +196,7 @@ class Worker:
         return self._assignment.unready
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that can't be mended here."""
+        """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that no retry can mend."""
         watching: asyncio.Task[None] | None = None
         try:
             await self._connect()
@@ -236,7 +236,7 @@ class Worker:
         await self._watcher.start()
 
     async def _first_version(self, stop: asyncio.Event) -> bool:
-        """Wait for something to answer with; false when the worker is to stop before. Without, it owns no partition."""
+        """Wait for the first version, without which the worker joins no group. False if it has to stop before."""
         if self._follower is None:
             return True
         first = asyncio.create_task(self._follower.first(), name="first version")

@@ -1,11 +1,10 @@
-"""Which partitions this worker owns, and the passage of each from assigned to resumed to ended.
+"""Which partitions this worker owns: each is assigned, resumed and ended.
 
-It owns them for as long as its lease lasts (``core/lease.py``), whether or not the group says that they are revoked:
-a coordinator that can't be reached can't say it, and gives them to others all the same.
+The worker owns them while its lease lasts (``core/lease.py``). A coordinator that can't be reached gives them to others
+without a revocation, so the end of the lease ends them too.
 
-The rebalance callbacks do next to nothing: the whole group waits for them. Assigned only replaces the set of
-partitions; resuming runs outside. Revoked waits for sends and the release alone, both in one bounded time, and never
-for a fetch.
+The whole group waits for the rebalance callbacks, so they do little. ``assigned`` replaces the set of partitions; a
+task resumes them. ``revoked`` waits for sends and the release, both within one time limit, and never for a fetch.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from headrace.worker.partitions.partition import Partition
 
 RETRY_S = 0.2
 MENDED_LOOK_S = 5.0
-"""How often it is looked whether a partition that can't be answered was mended."""
+"""How often a partition that can't be answered is looked at again."""
 LEASE_LOOK_S = 0.1
 
 
 class Assignment:
-    """Fulfils the rebalance listener. ``resume`` finds the positions of partitions and begins them; ``release`` says to
-    the log that partitions were given up cleanly, and commits.
+    """The rebalance listener. ``resume`` finds the positions of partitions and begins them; ``release`` tells the log
+    that partitions were given up cleanly, and commits.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class Assignment:
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._holds = False
-        """Whether the group gave this member its share, and neither took it back nor fell silent since."""
+        """Whether the group gave this member partitions, perhaps none, and the lease has not ended since."""
         self._lapsed = False
-        """Whether the lease ended and the group has neither revoked nor assigned anything since."""
+        """Whether the lease ended, and the group has revoked and assigned nothing since."""
         self.partitions: dict[TopicPartition, Partition] = {}
         self.joined = False
-        """Whether the group has given this member its share, which may be none."""
+        """Whether the group has given this member partitions, perhaps none."""
         self.batch_due = asyncio.Event()
         """Set when a batch may be cut: requests came, or a partition has fewer slices in work."""
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -63,7 +62,7 @@ class Assignment:
 
     @property
     def unready(self) -> str | None:
-        """Why not all of what the group gave is being answered now, in words; None when it is."""
+        """Why some requests of this worker's partitions are not answered now, in words; None when all are."""
         if not self.joined:
             return "not in the group yet"
         if self._consumer.lease_left_s() <= 0:
@@ -95,8 +94,8 @@ class Assignment:
             event("partitions.revoked", partitions=sorted(partition.name.partition for partition in ended))
 
     def leased(self) -> bool:
-        """Whether answers may be handed over now. Past the lease's end another may own the partitions: all of them end
-        here, at once, and this member joins the group afresh.
+        """Whether answers may be handed over now. When the lease has ended, another worker may own the partitions: they
+        all end here at once, and this member joins the group again.
         """
         if self._consumer.lease_left_s() > 0:
             return True
@@ -117,7 +116,7 @@ class Assignment:
         return False
 
     async def watch_lease(self) -> None:
-        """Notice the lease's end also where nothing is to be handed over."""
+        """Notice the end of the lease also while nothing is handed over."""
         while True:
             self.leased()
             await self._sleep(max(self._consumer.lease_left_s(), LEASE_LOOK_S))
@@ -128,10 +127,10 @@ class Assignment:
             self._consumer.rejoin()
 
     async def end(self, ended: Collection[Partition]) -> None:
-        """End these, wait for answers that were handed over, and release what is left cleanly.
+        """End these, wait for the answers that were handed over, and release the rest.
 
-        All of it takes ``revoke_timeout`` at the longest, for the group waits. Half of that is left to the release:
-        without it the next owner takes this process for one that died over what it was trying.
+        The group waits, so all of it takes at most ``revoke_timeout``. Half of that is left to the release: without it
+        the next owner concludes that this process died over the requests that it tried.
         """
         for partition in ended:
             partition.end()
@@ -169,7 +168,7 @@ class Assignment:
         self, partitions: Sequence[Partition], sending: Collection[asyncio.Task[None]]
     ) -> None:
         if sending:
-            # Not needed for correctness: it spares the repeats of a send that is about to be acknowledged.
+            # Not needed for correctness: a send that is acknowledged meanwhile needs no repeat.
             await asyncio.wait(sending, timeout=self._revoke_timeout)
         told: list[str | None] = []
         while missing := [partition for partition in partitions if partition.alive and not partition.resumed]:

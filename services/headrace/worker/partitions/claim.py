@@ -1,4 +1,4 @@
-"""Claim: a results topic belongs to one (requests topic, group), and remembers where that group began."""
+"""Claim: a results topic belongs to one (requests topic, group). The claim says where that group began."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ async def claim(
     claimer: str,
     clock: Clock,
 ) -> ResultsClaim:
-    """Return the claim that holds, made now if there was none.
+    """Return the claim that holds. It is made now if there is none.
 
-    The first claim in the log holds, so workers that start together agree; each claims under the key of its own
-    ``claimer``. Those that lost are taken back, by whoever comes across them. A claim that an older worker has made on
-    classify.models, also while we made ours, is copied and holds.
+    The first claim in the log holds, so workers that start together agree. Each claims under the key of its own
+    ``claimer``; any worker that sees claims that lost takes them back. A claim of an older worker stands on
+    classify.models, perhaps written at the same time: it is copied, and holds.
 
     Raises RefusedError when another group or requests topic owns ``results``, or when ``max_batch`` is larger than the
     claim allows.

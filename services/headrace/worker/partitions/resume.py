@@ -1,6 +1,6 @@
 """Resume: find where to go on in a partition, from the end of its answer log.
 
-Gathers the facts and lets :mod:`headrace.core.resume` decide. Runs outside the rebalance callbacks.
+The facts are gathered here, and :mod:`headrace.core.resume` decides. It runs outside the rebalance callbacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace_schemas.records import Attempt
 
 
 class RefusedError(UserError):
-    """Going on would break the promise of the answer log; the message says why and what to do."""
+    """Going on would break a rule of the answer log. The message says why, and what to do."""
 
     exit_code = EXIT_REFUSED
 
@@ -56,11 +56,11 @@ class Resumer:
         self._one_at_a_time = asyncio.Lock()
 
     async def resume(self, partitions: Sequence[Partition]) -> None:
-        """Begin each of ``partitions`` at its position, all by the same few calls.
+        """Begin each of ``partitions`` at its position, with a few calls for all of them.
 
-        One that the results or the dead-letters topic lacks is left as it is, with the reason in ``unanswerable``:
-        another tool added partitions to the requests topic alone. Raises RefusedError when a person has to decide, and
-        a KafkaError.
+        Another tool may have added partitions to the requests topic alone. A partition that the results or the
+        dead-letters topic lacks does not begin; ``unanswerable`` says why. Raises RefusedError when a person has to
+        decide, and a KafkaError.
         """
         async with self._one_at_a_time:
             written = (self._results, self._dead_letters)
@@ -77,7 +77,7 @@ class Resumer:
                     self._begin(partition, decide(facts[name]))
 
     def _compare(self, partition: Partition, end: int) -> None:
-        """An end before what this process saw acknowledged is an unclean election, or a topic that was made anew."""
+        """Say so if acknowledged answers are gone: after an unclean election, or in a topic that was made anew."""
         if end < partition.progress.results_end:
             event(
                 "results.cut",
@@ -123,11 +123,11 @@ class Resumer:
             event("records.suspected", level="warning", partition=number, first=position, deaths=trial.attempt.deaths)
 
     def _standing(self, partition: Partition) -> list[Attempt]:
-        """The attempts at the partition that may tell of a process that died."""
+        """The attempts at the partition that may come from a process that died."""
         max_batch = self._workers.max_batch_of(self._results)
         standing = []
         for attempt in self._workers.attempts_at(self._results, partition.name.partition):
-            # Our own took the place of what was found before.
+            # Our own attempt replaced the evidence in the log.
             found = partition.attempts.evidence if attempt.process == self._process else attempt
             if found is None:
                 continue
@@ -143,8 +143,8 @@ class Resumer:
         both = (*requests, *results.values())
         starts = await self._reader.beginning_offsets(both)
         ends = await self._reader.end_offsets(both)
-        # Behind the ends: a worker with larger batches writes only after the claim allows them, so whatever it has
-        # written before these ends, its right to do so is known now.
+        # After the ends are known: a worker with larger batches writes only once the claim allows them, so the claim
+        # that is read now covers all that was written before these ends.
         await self._workers.refresh()
         logs = {name: (starts[name], ends[name]) for name in results.values()}
         tails = await last_answers(self._reader, logs, look_back(self._workers.max_batch_of(self._results)))
@@ -182,7 +182,7 @@ class Resumer:
 
 
 def _unanswerable(name: TopicPartition, there: Mapping[str, Collection[int]]) -> str | None:
-    """What keeps the requests of ``name`` from being answered, by the partition numbers of the topics written to."""
+    """Why the requests of ``name`` can't be answered, by the partition numbers of the topics written to."""
     lacking = [topic for topic, numbers in there.items() if name.partition not in numbers]
     if not lacking:
         return None

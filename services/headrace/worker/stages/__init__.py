@@ -1,1 +1,1 @@
-"""The stages of an answer, a module each: fetch, batch, decode, infer, encode, publish, commit."""
+"""The stages of an answer: fetch, batch, decode, infer, encode, publish, commit."""

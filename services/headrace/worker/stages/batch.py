@@ -1,4 +1,4 @@
-"""Batch: take what waits when the model is free, fairly over the partitions."""
+"""Batch: when a thread is free, take requests that wait, fairly over the partitions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from headrace.worker.partitions.partition import NEVER, Backpressure, Partition,
 from headrace_schemas.records import Attempt, Loss
 
 IN_WORK = 2
-"""Slices of one partition in work at once: one being published and one behind it in the model. Only the first is
-handed to the producer; the second waits for its acknowledgement."""
+"""Slices of one partition in work at once: one is published while the next is in the model. The next is handed to the
+producer after the acknowledgement of the first."""
 RETRY_S = 0.2
 
 
 class Slice(msgspec.Struct, frozen=True, eq=False):
-    """Consecutive requests of one partition in a batch. ``turn`` is done when the slice before it is acknowledged or
-    given up, ``done`` says the same of this one.
+    """Consecutive requests of one partition in a batch.
+
+    ``after`` is the offset of the request before them. ``turn`` is done when the slice before this one is acknowledged
+    or given up, ``done`` when this one is.
     """
 
     partition: Partition
@@ -37,9 +39,9 @@ class Slice(msgspec.Struct, frozen=True, eq=False):
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
-    """What goes through the model together. Requests that expire before ``ready_ms`` are answered ``expired``.
+    """Requests that go through the model together. Those that expire before ``ready_ms`` are answered ``expired``.
 
-    ``weight`` is how many requests of a full batch it takes as long as: more than it has where they are large.
+    ``weight`` stands for the time that the batch takes: its number of requests, or more where they are large.
     """
 
     slices: list[Slice]
@@ -52,7 +54,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def wanted(self) -> bool:
-        """Whether any of its partitions is still this worker's."""
+        """Whether this worker still owns one of its partitions."""
         return any(piece.partition.alive for piece in self.slices)
 
     def give_up(self) -> None:
@@ -62,7 +64,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
 
 
 class Batcher:
-    """Cuts batches. ``write_attempts`` tells the log what is about to be tried, once after each resume."""
+    """Cuts batches. ``write_attempts`` writes to the log what is about to be tried, once after each resume."""
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class Batcher:
         self._turn = 0
 
     async def next(self) -> Batch:
-        """Wait until something waits, and take it."""
+        """Wait for requests, and take a batch of them."""
         due = self._assignment.batch_due
         while True:
             while (batch := self._cut()) is None:
@@ -101,7 +103,7 @@ class Batcher:
             batch.give_up()
 
     async def _announce(self, batch: Batch) -> bool:
-        """Write the attempts at partitions that are new since they were resumed; false when they are all gone."""
+        """Write the attempt at each partition whose first batch this is. False when no partition is left."""
         while self._assignment.leased() and batch.wanted:
             new = [
                 p for piece in batch.slices if (p := piece.partition).alive and p.attempts.written != p.attempts.planned
@@ -125,11 +127,11 @@ class Batcher:
         if not ready:
             return None
         ready_ms = self._clock.now_ms() + 1000 * self._service_time.predict(self._most(ready))
-        suspected = [p for p in ready if p.queue.waiting[0].record.offset <= p.attempts.alone_through]
-        for partition in suspected:
+        to_try_alone = [p for p in ready if p.queue.waiting[0].record.offset <= p.attempts.alone_through]
+        for partition in to_try_alone:
             if not partition.in_flight.slices:
                 return self._batch([self._take(partition, 1)], ready_ms, Closed.ALONE)
-        trusted = [p for p in ready if p not in suspected] if suspected else ready
+        trusted = [p for p in ready if p not in to_try_alone] if to_try_alone else ready
         if not trusted:
             return None
         first = self._turn % len(trusted)
@@ -160,8 +162,10 @@ class Batcher:
         return min(self._max_batch, max(count, self._max_batch * size // self._max_batch_bytes))
 
     def _weight(self, slices: Sequence[Slice]) -> int:
-        """A batch that is full by its bytes counts as full. As the one request that it may be it would say that a full
-        one takes a thousand times as long, and a flood of large rubbish would let good requests expire.
+        """The batch's number of requests, or its part of the most bytes where that is more.
+
+        A single large request must not count as one. The predicted time of a full batch would be a thousand times too
+        long, and good requests would expire while large ones come.
         """
         size = sum(len(piece.requests) for piece in slices)
         total_bytes = sum([request.size for piece in slices for request in piece.requests])
@@ -174,8 +178,8 @@ class Batcher:
         return Slice(partition, requests, after, lost, partition.attempts.condemned, turn, done)
 
     def _watch_clock(self, batch: Batch) -> None:
-        # Requests without a deadline tell nothing of clocks. Of a backlog that has expired nothing is new, also where
-        # the last of it leaves nothing waiting.
+        # A request without a deadline says nothing about clocks. Neither does one that expired in a backlog, even if it
+        # is the last of the backlog.
         expired = in_time = 0
         for piece in batch.slices:
             for request in piece.requests:

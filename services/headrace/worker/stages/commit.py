@@ -1,6 +1,6 @@
-"""Commit: tell the group's offsets how far answers are acknowledged.
+"""Commit: store as the group's offsets how far answers are acknowledged.
 
-The commit serves tools that show lag; a worker resumes from the answer log. So a failed commit is tried again later.
+Commits serve the tools that show lag. A worker resumes from the answer log, so a failed commit is tried again later.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Committer:
             await self.commit(list(assignment.partitions.values()))
 
     async def commit(self, partitions: Collection[Partition]) -> None:
-        """Commit what moved, within the lease. Raises only errors that trying again can't mend."""
+        """Commit the partitions that moved, within the lease. Raises only errors that trying again can't mend."""
         known = [partition for partition in partitions if partition.resumed]
         moved = {p: offset for p in known if (offset := _offset(p)) != p.committed}
         if not moved or self._consumer.lease_left_s() <= 0:
@@ -47,7 +47,7 @@ class Committer:
         try:
             await self._consumer.commit(offsets, metadata=texts)
         except RebalancedError:
-            # The next owner reads the answer log; what this commit would have said is in there.
+            # The next owner reads the answer log instead.
             return
         except KafkaError as error:
             if not error.retriable:
@@ -59,9 +59,9 @@ class Committer:
             partition.committed = offset
 
     async def release(self, partitions: Collection[Partition]) -> None:
-        """Say that the partitions were given up cleanly: no process died over what was being tried.
+        """Take back the attempts at partitions that are given up cleanly, so that no request counts as a poison pill.
 
-        Past the lease nothing is said: another owner may have written attempts of its own in place of these.
+        Past the lease nothing is written: another owner may have replaced the attempts by its own.
         """
         if self._consumer.lease_left_s() <= 0:
             return
@@ -71,7 +71,7 @@ class Committer:
             if (written := partition.attempts.written) is not None and partition.progress.position <= written.through
         ]
         if evidence := [found for _, found in tried if found is not None]:
-            # Others died over these, and it is not known yet over which.
+            # Another process died over these requests, and it is not known yet which of them is the poison pill.
             await self._workers.publish(evidence)
         if attempts := [attempt for attempt, found in tried if found is None]:
             await self._workers.forget(attempts)

@@ -1,4 +1,4 @@
-"""Decode: a record's headers when it is fetched, its value only when it is in a batch that will reach the model."""
+"""Decode: the headers of a record when it is fetched, its value when it is in a batch and has not expired."""
 
 from __future__ import annotations
 
@@ -32,18 +32,15 @@ KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this reco
 
 
 MOST_BESIDE = 64 * 1024
-"""So many bytes of key and headers are kept of a record whose value is not."""
+"""Most bytes of key and headers that are kept of a record whose value is not kept."""
 
 EXPIRED = -1
 FAILED = -2
-"""Instead of the index of a request's text."""
+"""In place of the index of a request's text."""
 
 
 class Column(msgspec.Struct, frozen=True):
-    """Where the answers of one slice come from: for each request the index of its text, EXPIRED or FAILED.
-
-    ``failures`` are by place in the slice.
-    """
+    """For each request of a slice the index of its text, EXPIRED or FAILED; and the failures by place in the slice."""
 
     texts: list[int]
     failures: dict[int, Failure]
@@ -57,19 +54,18 @@ class Decoded(msgspec.Struct, frozen=True):
     columns: list[Column]
 
 
-# Most requests of a topic have the same headers, so what they say is looked up. Few are kept: they may be large.
+# Most requests of a topic have the same headers. The caches are small: headers may be large.
 _timeout_ms = lru_cache(maxsize=64)(read_timeout_ms)
 _content_type = lru_cache(maxsize=64)(content_type)
 
 
 def admit(record: Record, came_s: float, now_ms: int) -> Request:
-    """Read when ``record`` expires. A bad header is met again, and answered, when its batch is decoded.
+    """Make a request of ``record``: read when it expires. :func:`decode` answers a bad header.
 
-    Where its timestamp can't be believed the time counts from ``now_ms``, when it was fetched.
+    The time-out counts from the record's timestamp, or from the fetch at ``now_ms`` if the timestamp is not believable.
 
-    A record that is larger than any request may be was compressed: neither an answer nor a dead letter that repeats it
-    could be published, and a queue of such would fill the memory. So its value is not kept, and of key and headers what
-    is usual for such.
+    A compressed record may be larger than a request is allowed to be. No dead letter could repeat it, and a queue of
+    such records would fill the memory, so its value is not kept, nor its key and headers beyond MOST_BESIDE bytes.
     """
     size = size_of(record)
     if record.discarded is not None or size > MAX_REQUEST_BYTES:
@@ -97,7 +93,7 @@ def _without_value(record: Record, came_s: float, size: int) -> Request:
 
 
 def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:
-    """Decode what can be answered by ``ready_ms`` (milliseconds since the Unix epoch)."""
+    """Decode the requests that have not expired by ``ready_ms`` (milliseconds since the Unix epoch)."""
     texts: list[bytes] = []
     ids: list[str | None] = []
     columns: list[Column] = []

@@ -32,16 +32,16 @@ OTHER = FAILED
 """Instead of a label's index, of an answer that is not plain, as a failed one never is."""
 
 _FRAME = 120
-"""More bytes than everything of an answer takes but its fragment and its id."""
+"""An answer without its fragment and its id has fewer bytes."""
 _OFFSET, _AFTER, _CRC, _ID = (
     np.frombuffer(part, np.uint8) for part in (b'{"offset":', b',"after":', b',"crc":', b',"id":"')
 )
 
 
 class Style:
-    """How answers look: their content type, and what they repeat of the request in headers; and what dead letters keep.
+    """The format of answers: content type, and headers copied from the request by ``copy``.
 
-    ``copies_values`` says whether ``copy`` looks into a request's value too.
+    ``copies_values`` says whether ``copy`` reads the request's value too, ``keep`` decides what a dead letter keeps.
     """
 
     def __init__(self, content_type: str, copy: Copy, *, copies_values: bool, keep: Keep = keep_whole) -> None:
@@ -49,11 +49,11 @@ class Style:
         self.keep = keep
         self._copy = copy
         self._copies_values = copies_values
-        # Most requests of a topic have the same headers. Few are kept: they may be large.
+        # Most requests of a topic have the same headers. The cache is small: headers may be large.
         self._of_headers = lru_cache(maxsize=64)(self._headers)
 
     def headers(self, record: Record) -> Headers:
-        """The headers of the answer to ``record``. JSON is what a record without a content type is."""
+        """The headers of the answer to ``record``. A record without a content type is JSON."""
         headers = tuple(record.headers)
         return self._headers(headers, record.value) if self._copies_values else self._of_headers(headers)
 
@@ -68,9 +68,9 @@ class Style:
 
 
 class Encoded(msgspec.Struct, frozen=True, eq=False):
-    """The answers of one slice, in the order of their requests, and the dead letters to be acknowledged before them.
+    """The answers of one slice in the order of their requests, and the dead letters to publish before them.
 
-    ``abstained`` of them are ``ok`` without a label.
+    ``abstained`` counts the answers that are ``ok`` without a label.
     """
 
     slice: Slice
@@ -82,8 +82,8 @@ class Encoded(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Outcome(msgspec.Struct, frozen=True, eq=False):
-    """How the requests of a slice ended: the index of each one's label ``int32[n]``, EXPIRED or FAILED; scores in
-    millionths ``int64[n]``; which abstain ``bool[n]``; and failures by place.
+    """For each request of a slice the index of its label ``int32[n]``, EXPIRED or FAILED; its score in millionths
+    ``int64[n]``; whether it abstains ``bool[n]``; and the failures by place.
     """
 
     labels: NDArray[np.int32]
@@ -116,7 +116,7 @@ def _encode_slice(
     for place, (record, value) in enumerate(zip(records, values, strict=True)):
         if value is None:
             answer = _answer(piece, place, crcs[place], ids, column, outcome, inferred, model)
-            value = encode_result(answer, style.content_type)  # noqa: PLW2901 - what was not plain
+            value = encode_result(answer, style.content_type)  # noqa: PLW2901 - the answer is not plain
         answers.append(Outgoing(value, record.key, style.headers(record)))
     letters = [
         dead_letter(
@@ -185,7 +185,7 @@ def _answer(
     inferred: Inferred,
     model: Model,
 ) -> ClassifyResult:
-    """Any answer, field by field."""
+    """The answer to the request at ``place``, field by field."""
     after = piece.requests[place - 1].record.offset if place else piece.after
     label = int(outcome.labels[place])
     result = ClassifyResult(
@@ -203,7 +203,7 @@ def _answer(
     score = int(outcome.micros[place]) / MICROS
     ranking = _ranking(inferred, column.texts[place], model.labels)
     if outcome.abstain[place]:
-        # What the label would have been is still said.
+        # The ranking still says what the label would have been.
         return msgspec.structs.replace(result, score=score, ranking=ranking or (Score(model.labels[label], score),))
     return msgspec.structs.replace(result, label=model.labels[label], score=score, ranking=ranking)
 
@@ -239,12 +239,12 @@ class PlainAnswers:
         micros: NDArray[np.int64],
         ids: Sequence[str | None],
     ) -> list[bytes | None]:
-        """Write the answers to requests at ``offsets``, which begin behind ``after``; None for what is not plain.
+        """Write the answers to the requests at ``offsets``; None for an answer that is not plain.
 
-        ``labels`` are indexes, EXPIRED or OTHER; ``micros`` scores in millionths. ``ids`` is empty when no request has
-        one; an id that JSON writes with escapes is not plain.
+        ``after`` is the offset of the request before them. ``labels`` are indexes, EXPIRED or OTHER; ``micros`` are
+        scores in millionths. ``ids`` is empty when no request has one. An id that needs escapes in JSON is not plain.
         """
-        # An id of no characters is one all the same, which a span can't say.
+        # An empty id is an id too, and an empty span would leave it out.
         labels = np.where([id_ == "" for id_ in ids], np.int32(OTHER), labels) if "" in ids else labels
         texts = [b"" if id_ is None else id_.encode() for id_ in ids]
         id_ends = np.cumsum([0, *map(len, texts)]) if texts else np.zeros(len(offsets) + 1, np.int64)

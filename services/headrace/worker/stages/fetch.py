@@ -1,8 +1,8 @@
 """Fetch: requests from Kafka into the partitions' queues, contiguous and bounded.
 
-A getmany that waits during a rebalance can hand over records of the assignment before it, so every chunk is checked:
-it must begin at the offset expected, else it is fetched again, and only a gap seen twice is a real one (control
-records of a transaction, compaction).
+A getmany that waits during a rebalance can return records of the assignment before it. So every chunk must begin at the
+expected offset, else it is fetched again. Only a gap that is seen twice is real: control records of a transaction, or
+compaction.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from headrace_schemas.errors import place
 
 FETCH_WAIT_S = 0.2
 SETTLE_S = 0.5
-"""How often it is looked how far the fetch has come where nothing waits."""
+"""How often the fetch position of a partition is read when all of its fetched requests are answered."""
 RETRY_S = 0.1
 
 
 class Fetcher:
-    """Polls for as long as it runs, whether or not anything is assigned or the model is busy."""
+    """Polls all the time, also while nothing is assigned or the model is busy."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Fetcher:
                 if partition is not None and (expected := partition.queue.expected) is not None and records:
                     self._take(partition, expected, records)
             await self._settle()
-            # A fetch that returns at once must not hold the loop.
+            # A fetch that returns at once must not hold the event loop.
             await asyncio.sleep(0)
 
     async def _settle(self) -> None:
-        """Take note of how far partitions were fetched that are answered and do not end there.
+        """Note how far the fetch has come in partitions whose requests are answered although their logs go on.
 
-        No fetch is under way here, and of what the last one brought nothing is left.
+        It is called between two fetches, when all that was fetched is in the queues.
         """
         now = self._clock.monotonic()
         if now - self._settled_s < SETTLE_S:
@@ -120,7 +120,7 @@ class Fetcher:
             return
         kinds = Counter(kind_of(record.timestamp, now_ms) for record in odd)
         self._metrics.odd_timestamps(kinds)
-        # A record without one is an old client's, and nothing is wrong with it.
+        # A record without a timestamp comes from an old client, which is no fault.
         absurd = [record for record in odd if record.timestamp != -1]
         if absurd and (count := self._reminder.count(len(absurd), now_s)):
             example = absurd[0]

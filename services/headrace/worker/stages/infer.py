@@ -1,4 +1,4 @@
-"""Infer: texts through the model; a record that breaks its batch is found and set apart."""
+"""Infer: texts through the model. A text that the model fails on is found by halving its batch."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MICROS = 1_000_000
 
 
 class ModelBrokenError(Exception):
-    """The model fails on texts that its version is known to answer; nothing was answered."""
+    """The model fails on its canaries too. The batch has no answers."""
 
 
 class Model(msgspec.Struct, frozen=True, eq=False):
-    """A loaded version. ``canaries`` are texts in UTF-8 with the label that the version gave them when it was made.
+    """A loaded version. ``canaries`` are texts in UTF-8, each with the label that the new version gave to it.
 
-    An answer whose score is below ``threshold`` has no label. ``profile`` is how the version answered its test rows.
+    An answer whose score is below ``threshold`` has no label. ``profile`` says how the version answered its test rows.
     """
 
     version: str
@@ -39,13 +39,13 @@ class Model(msgspec.Struct, frozen=True, eq=False):
     threshold: float | None = None
     profile: Profile | None = None
     max_tokens: int | None = None
-    """Words of a text that the version reads, by ``hashing``; None is not known."""
+    """Most words of a text that the version reads, split by ``hashing``; None if not known."""
     hashing: str = HASHING
 
     def cut(self, texts: Sequence[bytes]) -> int:
-        """How many of ``texts`` have more words than are read.
+        """How many of ``texts`` have more words than the version reads.
 
-        Only those of more than two bytes for each are looked at: others would have to be nearly all punctuation.
+        A text of at most two bytes for each such word is not counted: it would have to be nearly all punctuation.
         """
         if self.max_tokens is None:
             return 0
@@ -56,10 +56,10 @@ class Model(msgspec.Struct, frozen=True, eq=False):
         return int((np.diff(starts) > self.max_tokens).sum())
 
     def canaries_answered(self) -> bool:
-        """Whether every canary still gets its label."""
+        """Whether every canary gets its label."""
         try:
             answers = self.backend.classify([text for text, _ in self.canaries])
-        except Exception as error:  # noqa: BLE001 - whatever a model raises accuses it
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
             event("canaries.failed", level="error", version=self.version, error=_said(error))
             return False
         given = [self.labels[label] for label in answers.labels]
@@ -67,10 +67,8 @@ class Model(msgspec.Struct, frozen=True, eq=False):
 
 
 class Inferred(msgspec.Struct, frozen=True, eq=False):
-    """For every text the index of its label ``int32[n]`` (FAILED: see ``failures``), its score in millionths
-    ``int64[n]``, and its best (label, score) pairs.
-
-    ``failures`` are by index of the text; ``rankings`` is empty when none was asked for.
+    """For every text the index of its label ``int32[n]`` or FAILED, its score in millionths ``int64[n]``, and its best
+    (label, score) pairs. ``failures`` are by index of the text; ``rankings`` is empty when none was asked for.
     """
 
     labels: NDArray[np.int32]
@@ -80,7 +78,7 @@ class Inferred(msgspec.Struct, frozen=True, eq=False):
 
 
 def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: int = 0) -> Inferred:
-    """Answer ``texts``; a text that the model fails on gets a Failure and its neighbours their answers.
+    """Answer ``texts``. A text that the model fails on gets a Failure, the others get their answers.
 
     Raises ModelBrokenError when the canaries fail too.
     """
@@ -105,7 +103,7 @@ def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int)
     for half in (texts[:middle], texts[middle:]):
         try:
             parts.append(_columns(model.backend.classify(half, ranking)))
-        except Exception as again:  # noqa: BLE001 - whatever a model raises on one text must not reach its neighbours
+        except Exception as again:  # noqa: BLE001 - a model may raise anything; its neighbours are answered
             parts.append(_halve(model, half, again, ranking))
     first, second = parts
     return Inferred(
@@ -117,7 +115,7 @@ def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int)
 
 
 def _said(error: Exception) -> str:
-    """The kind of ``error`` and the line that raised it. Its message is left out: it may quote the text."""
+    """The type of ``error`` and the line that raised it. The message is left out, because it may quote the text."""
     lines = [f" at {Path(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(error.__traceback__)]
     return type(error).__name__ + (lines[-1] if lines else "")
 

@@ -1,10 +1,10 @@
-"""Publish: answers to the partition of their requests, in order, one unacknowledged batch a partition.
+"""Publish: answers to the partition of their requests, in order, one unacknowledged slice a partition.
 
-Nothing is handed over past the lease's end, which is looked at last of all, with nothing awaited in between. What was
-handed over before may still arrive late: that one batch a partition is the most by which two owners overlap.
+No slice is handed to the producer after the lease has ended. The lease is checked immediately before, with no await in
+between. A slice that was handed over earlier may still arrive late, so two owners overlap by one slice a partition.
 
-The next slice of a partition is handed over only after the acknowledgement of the one before. Two on their way, of
-which the first fails, would leave a hole behind the second, and resuming trusts the end of the log.
+The next slice of a partition is handed over after the acknowledgement of the slice before it. With two on their way,
+the first could fail and the second arrive: a hole in the log, whose end a resume trusts.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 5.0
 class AnswerProducer:
     """A producer that is replaced when it is dead or an acknowledgement is too late.
 
-    An idempotent producer keeps trying for ever; left alone it would be a zombie inside this very process. So it is
-    stopped before the next one starts, which is tried for as long as it takes.
+    An idempotent producer retries for ever, so a producer that is given up could still write later. It is stopped
+    before the next one starts. Starting the next one is tried again until it succeeds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class AnswerProducer:
             await _stop(self._producer)
 
     async def ready(self) -> None:
-        """Wait for a producer: a batch that is handed over next waits for none. Raises a KafkaError."""
+        """Wait until there is a producer, so that the next ``send_batch`` hands over at once. Raises a KafkaError."""
         if self._producer is None:
             await self._replaced()
 
@@ -109,7 +109,7 @@ class AnswerProducer:
                 return producer
 
     async def _replaced(self) -> Producer:
-        """Wait for the next producer, no longer than for an acknowledgement. Raises a KafkaError."""
+        """Wait for the next producer, at most as long as for an acknowledgement. Raises a KafkaError."""
         replacing = self._replacing
         if replacing is None:
             raise ProducerDeadError("The producer was not started.")
@@ -127,7 +127,7 @@ async def _stop(producer: Producer) -> None:
 
 
 class Publisher:
-    """Hands answers over and marks what is acknowledged."""
+    """Hands answers to the producer and notes what is acknowledged."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publish(self, batch: Collection[Encoded]) -> None:
-        """Begin to publish every slice. Bounded by the slices in work that the batcher allows a partition."""
+        """Begin to publish every slice. At most IN_WORK slices of a partition (see batch) are here at once."""
         handed_over = self._clock.monotonic()
         for encoded in batch:
             task = asyncio.create_task(self._in_turn(encoded, handed_over))
