@@ -18,19 +18,23 @@ from numpy.typing import NDArray
 from headrace.core.batching import ServiceTime
 from headrace.core.clock import Clock
 from headrace.core.drift import TENTHS
+from headrace.kafka.dead_letters import Keep
+from headrace.kafka.interface import Consumer
 from headrace.process.logs import event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
+from headrace.worker.partitions.partition import Backpressure
 from headrace.worker.settings import WorkerSettings
-from headrace.worker.stages.batch import Batch, Batcher
+from headrace.worker.stages.batch import Batch, Batcher, WriteAttempts
 from headrace.worker.stages.commit import Committer
 from headrace.worker.stages.decode import DecodeValue, decode
 from headrace.worker.stages.encode import Encoded, Style, encode
 from headrace.worker.stages.fetch import Fetcher
 from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, infer
-from headrace.worker.stages.publish import Publisher
+from headrace.worker.stages.publish import AnswerProducer, Publisher
 from headrace.worker.versions import Served, Serving
-from headrace_schemas.paths import RequestShape, compile_shape
+from headrace_schemas.headers import JSON, MSGPACK
+from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 
 SHORT_S = 0.01
 """A batch that is predicted to take less is computed on the event loop. On a thread beside the loop, both would wait
@@ -59,57 +63,83 @@ Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
 
 
 class Pipeline:
-    """Runs the stages. Fetch, the batches and commit run beside each other.
+    """Runs the stages: fetch, the batches and commit beside each other.
 
-    Between fetch and batch stands a bounded queue for each partition (:class:`Backpressure`); between batch and publish
-    a partition has at most two slices in work.
+    Each partition has a bounded queue between fetch and batch (:class:`Backpressure`), and at most two slices between
+    batch and the acknowledgement of publish.
     """
 
     def __init__(
         self,
         *,
-        fetcher: Fetcher,
-        batcher: Batcher,
-        publisher: Publisher,
-        committer: Committer,
+        consumer: Consumer,
+        producer: AnswerProducer,
         assignment: Assignment,
+        committer: Committer,
         serving: Serving,
-        service_time: ServiceTime,
+        write_attempts: WriteAttempts,
+        results: str,
+        dead_letters: str,
         settings: WorkerSettings,
         shape: RequestShape,
-        style: Style,
+        keep: Keep,
         offload: Offload,
         clock: Clock,
         metrics: WorkerMetrics,
     ) -> None:
-        self._fetcher = fetcher
-        self._batcher = batcher
-        self._publisher = publisher
-        self._committer = committer
         self._assignment = assignment
         self._serving = serving
-        self._service_time = service_time
         self._settings = settings
-        self._decode_value = compile_shape(shape)
-        self._style = style
         self._offload = offload
         self._clock = clock
         self._metrics = metrics
+        self._service_time = ServiceTime()
+        backpressure = Backpressure(consumer, limit=settings.waiting_per_partition)
+        self._fetcher = Fetcher(
+            consumer,
+            assignment,
+            backpressure,
+            max_records=settings.waiting_per_partition,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._batcher = Batcher(
+            assignment,
+            backpressure,
+            service_time=self._service_time,
+            write_attempts=write_attempts,
+            max_batch=settings.max_batch,
+            max_batch_bytes=settings.max_batch_bytes,
+            clock=clock,
+            metrics=metrics,
+        )
+        form = JSON if settings.results_format == "json" else MSGPACK
+        self._compute = functools.partial(
+            compute,
+            decode_value=compile_shape(shape),
+            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep),
+            ranking=settings.ranking,
+            monotonic=clock.monotonic,
+        )
+        self._publisher = Publisher(
+            producer, assignment, results=results, dead_letters=dead_letters, clock=clock, metrics=metrics
+        )
+        self._committer = committer
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set, then finish the batches in work."""
         async with asyncio.TaskGroup() as stages:
-            fetching = stages.create_task(self._fetcher.run(), name="fetch")
-            batches = stages.create_task(self._answer_batches(), name="batches")
-            committing = stages.create_task(self._committer.run(self._assignment), name="commit")
+            fetch = stages.create_task(self._fetcher.run(), name="fetch")
+            batches = stages.create_task(self._answer_batches(), name="batch to publish")
+            commit = stages.create_task(self._committer.run(self._assignment), name="commit")
             await stop.wait()
-            fetching.cancel()
+            fetch.cancel()
             await self._drain()
             batches.cancel()
-            committing.cancel()
+            commit.cancel()
 
     async def _answer_batches(self) -> None:
-        """Take batch after batch, as many at once as there are threads."""
+        """Cut a batch whenever a thread is free, and answer it."""
         threads = asyncio.Semaphore(self._settings.threads)
         async with asyncio.TaskGroup() as batches:
             while True:
@@ -123,7 +153,10 @@ class Pipeline:
                     batches.create_task(self._answer(batch)).add_done_callback(lambda _: threads.release())
 
     async def _answer(self, batch: Batch, *, short: bool = False) -> None:
-        """Compute the answers of a batch and publish them. While the model is broken, the batch waits."""
+        """Decode, infer and encode a batch, on a thread unless it is ``short``, and publish its answers.
+
+        While the model is broken, the batch waits.
+        """
         while True:
             begun = self._clock.monotonic()
             served = self._serving.now
@@ -139,16 +172,6 @@ class Pipeline:
                 break
         self._observe(batch, served, computed, begun)
         self._publisher.publish(computed.encoded)
-
-    def _compute(self, batch: Batch, served: Served) -> Computed:
-        return compute(
-            batch,
-            served,
-            decode_value=self._decode_value,
-            style=self._style,
-            ranking=self._settings.ranking,
-            monotonic=self._clock.monotonic,
-        )
 
     def _observe(self, batch: Batch, served: Served, computed: Computed, begun: float) -> None:
         self._metrics.breaker(is_open=self._serving.broken)

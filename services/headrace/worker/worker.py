@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.core.batching import ServiceTime
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
@@ -24,20 +23,15 @@ from headrace.registry.workers_log import WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.claim import claim
-from headrace.worker.partitions.partition import Backpressure
 from headrace.worker.partitions.resume import Resumer
 from headrace.worker.pipeline import Offload, Pipeline
 from headrace.worker.settings import WorkerSettings
-from headrace.worker.stages.batch import Batcher
 from headrace.worker.stages.commit import Committer
-from headrace.worker.stages.encode import Style
-from headrace.worker.stages.fetch import Fetcher
 from headrace.worker.stages.infer import Model
-from headrace.worker.stages.publish import AnswerProducer, Publisher
+from headrace.worker.stages.publish import AnswerProducer
 from headrace.worker.versions import Follower, Load, Serving
 from headrace.worker.watchdog import Watchdog
-from headrace_schemas.headers import JSON, MSGPACK
-from headrace_schemas.paths import RequestShape, compile_copy
+from headrace_schemas.paths import RequestShape
 
 
 class WorkerTopics(msgspec.Struct, frozen=True):
@@ -129,43 +123,18 @@ class Worker:
             revoke_timeout=settings.revoke_timeout,
             metrics=metrics,
         )
-        form = JSON if settings.results_format == "json" else MSGPACK
-        service_time = ServiceTime()
-        backpressure = Backpressure(self._consumer, limit=settings.waiting_per_partition)
         self._pipeline = Pipeline(
-            fetcher=Fetcher(
-                self._consumer,
-                self._assignment,
-                backpressure,
-                max_records=settings.waiting_per_partition,
-                clock=clock,
-                metrics=metrics,
-            ),
-            batcher=Batcher(
-                self._assignment,
-                backpressure,
-                service_time=service_time,
-                write_attempts=self._workers_writer.publish,
-                max_batch=settings.max_batch,
-                max_batch_bytes=settings.max_batch_bytes,
-                clock=clock,
-                metrics=metrics,
-            ),
-            publisher=Publisher(
-                self._producer,
-                self._assignment,
-                results=topics.results,
-                dead_letters=topics.dead_letters,
-                clock=clock,
-                metrics=metrics,
-            ),
-            committer=self._committer,
+            consumer=self._consumer,
+            producer=self._producer,
             assignment=self._assignment,
+            committer=self._committer,
             serving=self._serving,
-            service_time=service_time,
+            write_attempts=self._workers_writer.publish,
+            results=topics.results,
+            dead_letters=topics.dead_letters,
             settings=settings,
             shape=shape,
-            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep),
+            keep=keep,
             offload=offload,
             clock=clock,
             metrics=metrics,

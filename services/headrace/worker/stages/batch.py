@@ -21,6 +21,8 @@ IN_WORK = 2
 producer after the acknowledgement of the first."""
 RETRY_S = 0.2
 
+WriteAttempts = Callable[[Sequence[Attempt]], Awaitable[None]]
+
 
 class Slice(msgspec.Struct, frozen=True, eq=False):
     """Consecutive requests of one partition in a batch.
@@ -72,7 +74,7 @@ class Batcher:
         backpressure: Backpressure,
         *,
         service_time: ServiceTime,
-        write_attempts: Callable[[Sequence[Attempt]], Awaitable[None]],
+        write_attempts: WriteAttempts,
         max_batch: int,
         max_batch_bytes: int,
         clock: Clock,
