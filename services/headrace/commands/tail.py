@@ -19,7 +19,7 @@ from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
 from headrace.core.label_names import label_name
-from headrace.core.reminders import PATIENCE_S
+from headrace.core.reminder import PATIENCE_S
 from headrace.core.starts import METAVAR, parse_start
 
 if TYPE_CHECKING:

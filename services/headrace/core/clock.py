@@ -1,6 +1,6 @@
-"""Time as a collaborator: whoever waits or stamps is given a clock, so a test can turn it by hand.
+"""Clocks, given to whatever waits or stamps so that a test can turn them by hand; and which timestamps are believable.
 
-Which timestamps of records can be believed: clients write seconds for milliseconds, nanoseconds, or none at all.
+Clients write seconds for milliseconds, nanoseconds, or no timestamp at all.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Final, Protocol
-
-import msgspec
 
 
 class Clock(Protocol):
@@ -42,9 +40,6 @@ MAX_AGE_MS: Final = 10 * 365 * 24 * 3600 * 1000
 MAX_AHEAD_MS: Final = 24 * 3600 * 1000
 """More than clocks or time zones differ. Microseconds that are taken for milliseconds lie in another age."""
 
-FIRST_PAUSE_S: Final = 60.0
-LONGEST_PAUSE_S: Final = 3600.0
-
 
 def believable(now_ms: int) -> tuple[int, int]:
     """Return the earliest and the latest timestamp, both included, that a record fetched at ``now_ms`` may have."""
@@ -56,20 +51,3 @@ def kind_of(timestamp: int, now_ms: int) -> str:
     if timestamp == -1:
         return "missing"
     return "past" if timestamp < now_ms else "future"
-
-
-class Reminder(msgspec.Struct):
-    """When to say again what goes on: at once, then after a minute, then after twice as long each time, to an hour."""
-
-    due_s: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
-    unsaid: int = 0
-
-    def count(self, times: int, now_s: float) -> int:
-        """Take ``times`` at ``now_s``; how many there were since it was said last, where it is due, otherwise 0."""
-        self.unsaid += times
-        if not self.unsaid or now_s < self.due_s:
-            return 0
-        said, self.unsaid = self.unsaid, 0
-        self.due_s, self.pause_s = now_s + self.pause_s, min(2 * self.pause_s, LONGEST_PAUSE_S)
-        return said

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Reminder
+from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
 from headrace.process.logs import event
 
@@ -35,10 +35,10 @@ class Reach:
         self._away_after = away_after
         self._heard_s: float | None = None
         self._why = ""
-        self._silence = Reminder(SILENT_S)
+        self._silence = Overdue(SILENT_S)
         self._seen_missing = 0
         self._missing_since_s = 0.0
-        self._absence = Reminder(0.0)
+        self._absence = Overdue(0.0)
         self.missing: tuple[str, ...] = ()
         """The topics that were there and are gone."""
 
@@ -123,14 +123,14 @@ class Reach:
             event("broker.back", bootstrap=self._cluster.bootstrap, away_s=round(self._silent_s))
         self._heard_s = self._clock.monotonic()
         self._why = ""
-        self._silence = Reminder(SILENT_S)
+        self._silence = Overdue(SILENT_S)
 
     def _look_at(self, missing: tuple[str, ...]) -> None:
         now = self._clock.monotonic()
         if not missing:
             if self.missing:
                 event("topics.back", topics=list(self.missing), away_s=round(now - self._missing_since_s))
-            self.missing, self._seen_missing, self._absence = (), 0, Reminder(0.0)
+            self.missing, self._seen_missing, self._absence = (), 0, Overdue(0.0)
             return
         self._missing_since_s = self._missing_since_s if self._seen_missing else now
         self._seen_missing += 1

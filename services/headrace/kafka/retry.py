@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Reminder
+from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, passes
 from headrace.process.logs import event
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Clock) -> T:
     """Call until it succeeds. Raises the KafkaErrors that trying again can't mend."""
-    since_s, patience = clock.monotonic(), Reminder(SAID_AFTER_S)
+    since_s, patience = clock.monotonic(), Overdue(SAID_AFTER_S)
     while True:
         try:
             return await call()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from headrace.core.printable import printable
-from headrace.core.reminders import Reminder
+from headrace.core.reminder import Reminder
 
 LOGGER = "headrace"
 

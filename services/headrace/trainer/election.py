@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Reminder
+from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S
 from headrace.process.logs import event
@@ -51,7 +51,7 @@ class Election:
 
     async def run(self) -> None:
         """Keep the membership. Raises what can't be mended here."""
-        waiting = Reminder(SAID_AFTER_S)
+        waiting = Overdue(SAID_AFTER_S)
         since_s = self._clock.monotonic()
         while True:
             try:
@@ -64,7 +64,7 @@ class Election:
                     event("trainer.election_waits", level="warning", error=str(error))
                 await self._clock.sleep(POLL_S)
             else:
-                waiting, since_s = Reminder(SAID_AFTER_S), self._clock.monotonic()
+                waiting, since_s = Overdue(SAID_AFTER_S), self._clock.monotonic()
 
     async def won(self) -> None:
         """Return once this candidate leads."""

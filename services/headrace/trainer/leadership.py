@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.reminders import Reminder
+from headrace.core.reminder import Reminder
 from headrace.core.training_rules import Facts, Limits, awaited, reason_to_train
 from headrace.kafka.retry import patiently
 from headrace.process.logs import event

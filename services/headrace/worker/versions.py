@@ -17,7 +17,7 @@ from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow
 from headrace.core.errors import UserError, words_of
-from headrace.core.reminders import Reminder
+from headrace.core.reminder import Reminder
 from headrace.kafka.interface import KafkaError
 from headrace.process.logs import Recurring, event
 from headrace.registry.models_log import ModelsLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.core.clock import MAX_AGE_MS, MAX_AHEAD_MS, Reminder, believable, kind_of
+from headrace.core.clock import MAX_AGE_MS, MAX_AHEAD_MS, believable, kind_of
 
 NOW = 1_764_000_000_000
 
@@ -32,10 +32,3 @@ def test_what_is_not_believed_has_a_kind(timestamp: int, kind: str) -> None:
 def test_an_old_request_and_a_clock_that_is_an_hour_wrong_are_believed(timestamp: int) -> None:
     earliest, latest = believable(NOW)
     assert earliest <= timestamp <= latest
-
-
-def test_a_reminder_comes_at_once_and_then_ever_more_rarely_with_all_that_was_not_said() -> None:
-    reminder = Reminder()
-    assert reminder.count(3, 10.0) == 3
-    assert [reminder.count(1, at) for at in (11.0, 69.0, 70.0, 189.0, 190.0)] == [0, 0, 3, 0, 2]
-    assert reminder.count(0, 10_000.0) == 0

@@ -11,7 +11,7 @@ from headrace.commands.common import Bootstrap, begin, open_models, remark, say
 from headrace.commands.models.show import time_of
 from headrace.commands.rank import launcher
 from headrace.core.errors import UserError
-from headrace.core.reminders import PATIENCE_S, Reminder
+from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.process.supervisor import EXIT_LATE
 
 if TYPE_CHECKING:

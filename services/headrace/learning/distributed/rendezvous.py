@@ -22,7 +22,7 @@ from torch import distributed
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined] # public, by its docs
 
 from headrace.core.errors import UserError
-from headrace.core.reminders import PATIENCE_S, Reminder
+from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.learning.distributed.collectives import Alone, Collective, Exchange
 from headrace.learning.distributed.job import Job
 from headrace.process.logs import event

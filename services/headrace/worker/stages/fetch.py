@@ -11,7 +11,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from headrace.core.clock import Clock, Reminder, believable, kind_of
+from headrace.core.clock import Clock, believable, kind_of
+from headrace.core.reminder import Reminder
 from headrace.core.resume import settled
 from headrace.kafka.interface import Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.process.logs import Recurring, event
@@ -47,7 +48,7 @@ class Fetcher:
         self._clock = clock
         self._metrics = metrics
         self._settled_s = -SETTLE_S
-        self._reminder = Reminder()
+        self._reminder = Reminder(first_s=60.0, longest_s=3600.0)
         self._failures = Recurring("fetch.failed")
 
     async def run(self) -> None:
