@@ -18,26 +18,28 @@ from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
 from headrace.process import logs
 
 COMMANDS = {
-    "demo": Mounted("headrace.commands.demo:demo", "See it all at work: broker, training, two workers, live figures."),
+    "demo": Mounted(
+        "headrace.commands.demo:demo", "Show it all at work: a broker, a training, two workers, live figures."
+    ),
     "broker": Mounted("headrace.commands.broker:broker", "Start a Kafka broker on this machine."),
     "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
-    "evaluate": Mounted("headrace.commands.local:evaluate", "Report a version on a file of labelled texts."),
-    "predict": Mounted("headrace.commands.local:predict", "Label the texts of a file, without Kafka."),
-    "bench-backend": Mounted("headrace.commands.local:bench_backend", "Time a backend alone; suggest a batch bound."),
+    "evaluate": Mounted("headrace.commands.local:evaluate", "Report how well a version labels the texts of a file."),
+    "predict": Mounted("headrace.commands.local:predict", "Label the texts of a file, without workers."),
+    "bench-backend": Mounted("headrace.commands.local:bench_backend", "Time a backend, and suggest the largest batch."),
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
-    "labels": Mounted("headrace.commands.labels:app", "Publish labelled texts to learn from; erase them."),
-    "trainer": Mounted("headrace.commands.trainer:trainer", "Turn labels into versions: train, judge, publish."),
-    "models": Mounted("headrace.commands.models:app", "Versions, aliases: publish, show, compare, promote, roll back."),
+    "labels": Mounted("headrace.commands.labels:app", "Publish labelled texts to learn from, list and erase them."),
+    "trainer": Mounted("headrace.commands.trainer:trainer", "Train versions from labels, test them and publish them."),
+    "models": Mounted("headrace.commands.models:app", "Publish, show and compare versions; move the aliases."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
-    "tail": Mounted("headrace.commands.tail:tail", "Watch the answers."),
+    "tail": Mounted("headrace.commands.tail:tail", "Show the answers as they come."),
     "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),
     "dead-letters": Mounted(
-        "headrace.commands.dead_letters:app", "Look at requests and labels that failed; replay them."
+        "headrace.commands.dead_letters:app", "Show the requests and labels that failed, and replay them."
     ),
-    "config": Mounted("headrace.commands.config:app", "Show what is set, and where it came from."),
+    "config": Mounted("headrace.commands.config:app", "Show the settings, and where each one came from."),
     "rank": Mounted(
-        "headrace.commands.rank:rank", "Take part in a training, as `train` and `trainer` start it.", hidden=True
+        "headrace.commands.rank:rank", "Take part in a training that `train` or `trainer` started.", hidden=True
     ),
 }
 
@@ -56,7 +58,7 @@ EXTRAS = {
 # Commands that need more than what they miss first, and which extras are parts of theirs.
 WHOLE = {"train": {"worker", "train"}, "demo": {"worker", "train", "demo"}}
 
-LOG_LEVEL_HELP = "debug, info, warning or error; short for log.level."
+LOG_LEVEL_HELP = "How much is logged: debug, info, warning or error; short for log.level."
 
 
 def _more_log(ctx: typer.Context, level: LogLevel | None) -> None:
@@ -84,11 +86,14 @@ def headrace(
     ctx: typer.Context,
     *,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings; by default headrace.toml here, if there is one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The settings; by default headrace.toml in this folder, if it is there."),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over all else. May be repeated."),
+        typer.Option(
+            "--set", metavar="SECTION.FIELD=VALUE", help="Set one setting, over every other source. May be repeated."
+        ),
     ] = None,
     bootstrap: Bootstrap = None,
     log_level: Annotated[LogLevel | None, typer.Option("--log-level", metavar="LEVEL", help=LOG_LEVEL_HELP)] = None,

@@ -37,9 +37,9 @@ def broker(
     kind: Annotated[BrokerKind, typer.Option(help="embedded keeps all in memory; apache needs Java 17 and Maven.")] = (
         BrokerKind.EMBEDDED
     ),
-    nodes: Annotated[int, typer.Option(help="1, or 3 for the apache kind.")] = 1,
+    nodes: Annotated[int, typer.Option(help="How many nodes: 1, or 3 of --kind apache.")] = 1,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the first node; by default, or 0, a free one.")
+        int | None, typer.Option(min=0, max=65535, help="The port of the first node; 0, the default, takes a free one.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Directory that keeps the apache kind's data; without it nothing is kept.")

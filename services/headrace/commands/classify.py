@@ -20,7 +20,7 @@ def classify(
     text: Annotated[str, typer.Argument(help="The text.")],
     *,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole answer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as one JSON object.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish TEXT, wait for its answer and print the label. Ends with 1 unless the answer is ok.
@@ -31,7 +31,7 @@ def classify(
 
     from headrace_schemas import Status
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     result = asyncio.run(_classify(settings, text, timeout))
     if as_json:
         say(msgspec.json.encode(result).decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,16 +20,14 @@ if TYPE_CHECKING:
     from headrace.commands.terminal import Terminal
     from headrace.config import Loaded, Settings
     from headrace.config.loading import Options
-    from headrace.kafka.interface import Cluster
-    from headrace.model.places import Location
-
-if TYPE_CHECKING:
-    from headrace.config import Settings
     from headrace.kafka.interface import Appended, Cluster, Outgoing, Producer
+    from headrace.model.places import Location
     from headrace.registry.models_log import ModelsLog, ModelsWriter
     from headrace.registry.workers_log import WorkersLog, WorkersWriter
 
 PIPE_WIDTH = 250
+NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
+"""An alias or a version."""
 NO_LABEL = "(no label)"
 """Shown for an answer whose score is below its version's threshold."""
 
@@ -37,10 +36,12 @@ Bootstrap = Annotated[
 ]
 
 Delimiter = Annotated[
-    str | None, typer.Option("--delimiter", metavar="CHAR", help="What stands between fields of CSV; else found out.")
+    str | None,
+    typer.Option("--delimiter", metavar="CHAR", help="The character between fields of CSV; by default detected."),
 ]
 Encoding = Annotated[
-    str | None, typer.Option("--encoding", metavar="NAME", help="The file's encoding, such as cp1252; else found out.")
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="The file's encoding, such as cp1252; by default detected."),
 ]
 
 
@@ -104,14 +105,17 @@ def _warn(loaded: Loaded) -> None:
         event("setting.ignored", level="warning", variable=variable, why=why)
 
 
-def begin(ctx: typer.Context, options: Options | None = None) -> Settings:
-    """Load the settings and send the logs to stderr as they say, for a client's command. Raises SettingsError."""
+def begin(ctx: typer.Context, bootstrap: str | None = None, options: Options | None = None) -> Settings:
+    """Load the settings, and send the logs to stderr as they say. For commands that are clients of Kafka.
+
+    ``bootstrap`` is the command's own option, ``options`` are its others. Raises SettingsError.
+    """
     import logging
     import sys
 
     from headrace.process.logs import configure
 
-    settings = settings_from(ctx, options).settings
+    settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap), **(options or {})}).settings
     configure(sys.stderr, level=settings.log.level, form=settings.log.format)
     # What fails reaches the user as one KafkaError; aiokafka would say it a second time, in its own words.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -153,7 +157,7 @@ def place_for(told: str, *, force: bool = False) -> Location:
 
 
 def remark(text: str) -> None:
-    """Print ``text``, as :func:`say` does, beside the output: what is only told of how it came about."""
+    """Print ``text`` to stderr, as :func:`say` prints to stdout."""
     import sys
 
     print(printable(text, lines=True), file=sys.stderr)  # noqa: T201

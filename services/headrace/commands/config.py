@@ -18,9 +18,9 @@ def config() -> None:
 
 @app.command()
 def reference(
-    *, markdown: Annotated[bool, typer.Option("--markdown", help="As the page docs/settings.md.")] = False
+    *, markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False
 ) -> None:
-    """Print every setting that there is, with what it does, what it may be and its default."""
+    """Print every setting with its meaning, the values that it may have and its default."""
     from headrace.config.reference import as_markdown, as_text
 
     say(as_markdown().removesuffix("\n") if markdown else "\n".join(as_text()))
@@ -28,7 +28,8 @@ def reference(
 
 @app.command()
 def show(
-    ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, key to value.")] = False
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, from key to value.")] = False,
 ) -> None:
     """Print every setting with its value and its origin. Secrets are masked."""
     rows = list(settings_from(ctx).rows())

@@ -45,7 +45,7 @@ class TargetError(UserError):
 
 @app.callback()
 def dead_letters() -> None:
-    """Look at requests and labels that failed; replay them once their cause is mended."""
+    """Show the requests and labels that failed, and replay them once the cause is mended."""
 
 
 @app.command("list")
@@ -53,11 +53,11 @@ def list_letters(
     ctx: typer.Context,
     *,
     error: ErrorCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """List the dead letters there are now: place, record, error, attempt and message; no texts."""
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     found = asyncio.run(_collect(settings, (), error))
     if as_json:
         for one in found:
@@ -80,7 +80,7 @@ def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootst
 
     from headrace.client.dead_letters import opened
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     key = _key(key_file)
     for found in asyncio.run(_collect(settings, parse_places(places), None)):
         one = opened(found, key)
@@ -105,14 +105,18 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
 @app.command()
 def replay(
     ctx: typer.Context,
-    places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Places.")] = None,
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="The places of letters.")
+    ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Replay all that were not replayed yet.")] = False,
     error: ErrorCode = None,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Leave those that were tried so often.")] = 3,
-    to: Annotated[str | None, typer.Option("--to", metavar="TOPIC", help="Where the places named go instead.")] = None,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Leave out those that were tried so often.")] = 3,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TOPIC", help="Send the letters that are named to this topic.")
+    ] = None,
     unverified: Annotated[
-        bool, typer.Option("--unverified", help="Also those whose record the log does not hold any more.")
+        bool, typer.Option("--unverified", help="Replay also those whose record is no longer in the log.")
     ] = False,
     key_file: KeyFile = None,
     bootstrap: Bootstrap = None,
@@ -126,7 +130,7 @@ def replay(
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     targets = targets_of(settings, to, parsed := parse_places(places or []), unverified=unverified)
     done = asyncio.run(_replay(settings, parsed, error, max_attempts, _key(key_file), targets))
     say(
@@ -140,10 +144,12 @@ def replay(
 @app.command()
 def purge(
     ctx: typer.Context,
-    places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Up to these.")] = None,
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Delete up to these places.")
+    ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that there are now.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Without asking.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Delete all that there are now.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Delete dead letters for good: all, or in each partition named those up to a place, which is deleted too.
@@ -152,7 +158,7 @@ def purge(
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     topic = settings.topics.names().dead_letters
     before = asyncio.run(_ends(settings, topic, parse_places(places or [])))
     count, waiting = asyncio.run(_counted(settings, before))

@@ -45,10 +45,10 @@ def demo(
         bool, typer.Option("--learning", help="Show the learning path, on Apache Kafka (needs Java 17 and Maven).")
     ] = False,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="With --learning: on the broker that is used without it.")
+        bool, typer.Option("--embedded", help="With --learning: use the broker in memory, as the demo does without it.")
     ] = False,
 ) -> None:
-    """See it all at work: train on real text, start two workers, publish, watch the answers, and audit them.
+    """Show it all at work: train on real text, start two workers, publish, read the answers, and audit them.
 
     With --learning 60 % of the labels become a first version; while it answers a stream the others become a
     second one, which is judged, swapped in, rolled back and promoted again, and the waits beside each swap are shown.

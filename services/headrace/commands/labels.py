@@ -52,7 +52,7 @@ def publish(
     """
     from headrace.files.table import Reading, read_stream
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels
     columns, reading = Columns(text_column, label_column, id_column), Reading(delimiter, encoding)
     dropped: list[str] = []
@@ -168,7 +168,7 @@ def erase(
 
     if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
         raise UserError("An id or a text is not UTF-8, so no label has it: nothing was erased.")
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels
     asked: dict[str, tuple[str, ...]] = {id_: (id_,) for id_ in ids or ()}
     # A text may have had another id in an earlier release.
@@ -194,7 +194,7 @@ def list_labels(
     label: Annotated[str | None, typer.Option(help="Only texts with this label.")] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
     skip: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why."""
@@ -204,7 +204,7 @@ def list_labels(
 
     from headrace.core.label_names import label_name
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels
     wanted = None if label is None else label_name(label)
     there = [one for one in asyncio.run(_read(cluster_of(settings), topic)) if wanted in (None, one.label)]
@@ -241,7 +241,7 @@ def export(
 
     check_suffix(file)
     where = place_for(file, force=force)
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels
     there = asyncio.run(_read(cluster_of(settings), topic))
     usable = [one for one in there if one.error is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -10,50 +11,85 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import BackendName, Delimiter, Encoding, console, remark, say
+from headrace.commands.common import (
+    NAME,
+    BackendName,
+    Bootstrap,
+    Delimiter,
+    Encoding,
+    begin,
+    console,
+    open_models,
+    remark,
+    say,
+)
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
-    from headrace.files.table import Reading, Row
-    from headrace.model.backends.interface import Backend
-
-if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.learning.data.files import Rows
-    from headrace.learning.evaluate import Answered
-
-if TYPE_CHECKING:
     from rich.table import Table
 
+    from headrace.files.table import Reading, Row
+    from headrace.learning.data.files import Rows
+    from headrace.learning.evaluate import Answered
+    from headrace.model.artifact import Artifact
+    from headrace.model.backends.interface import Backend
     from headrace.model.timing import Line, Timing
+    from headrace_schemas.records import ModelVersion
 
 CHUNK = 4096
 
 
+def artifact_of(ctx: typer.Context, model: str, bootstrap: str | None) -> Artifact:
+    """The artifact at a path or URI; where there is no such file, the one of an alias or version on the models topic.
+
+    Raises ArtifactError, VersionNotFoundError and a KafkaError.
+    """
+    from headrace.kafka.interface import KafkaError
+    from headrace.registry.versions import find_version, is_location, load_named, load_version
+
+    if is_location(model) or not NAME.fullmatch(model):
+        return load_named(model)
+    settings = begin(ctx, bootstrap)
+
+    async def find() -> ModelVersion:
+        async with open_models(settings) as models:
+            return find_version(models.log, settings.worker.model_name, model)
+
+    try:
+        version = asyncio.run(find())
+    except KafkaError as error:
+        error.add_note(f"There is no file {model!r} here, so it was looked for on Kafka as an alias or a version.")
+        raise
+    return load_version(version, settings.signing.trusted, settings.places())
+
+
 def predict(
-    model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="An artifact (path or URI), an alias or a version.")],
     file: Annotated[
         Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, or lines of text (.txt, .log); packed or not.")
     ],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line; this is the default.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Lines of CSV, the first of which names the columns.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; this is the default.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")] = False,
+    backend: Annotated[
+        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
+    ] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     id_column: Annotated[str | None, typer.Option(help="A column to repeat beside each label.")] = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
-    """Label every text of a file and print label, score and text, a row a line.
+    """Label every text of a file and print label, score and text, a row a line. MODEL is a file, an alias or a version.
 
     The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
     """
     from headrace.files.table import Kind, Reading, check_file, read_file
-    from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
-    from headrace.registry.versions import load_named
 
     form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
@@ -61,10 +97,7 @@ def predict(
     reading = Reading(delimiter, encoding)
     kind = Kind.TEXT if columns == ("text",) and _has_lines_of_text(file, reading) else None
     rows = read_file(file, columns, kind=kind, reading=reading, tell=remark)
-    try:
-        opened = open_backend(backend.value, load_named(model))
-    except ArtifactError as error:
-        raise UserError(str(error)) from error
+    opened = open_backend(backend.value, artifact_of(ctx, model, bootstrap))
     answers = predicted(opened, rows, text_column, id_column)
     # What is wrong with the file as a whole is said before anything is printed.
     first = list(islice(answers, 1))
@@ -120,7 +153,8 @@ COLUMNS = tuple(Mistake.__struct_fields__)
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="The artifact: a path or URI.")],
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="An artifact (path or URI), an alias or a version.")],
     file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     errors: Annotated[
@@ -129,12 +163,15 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON object; with --errors one a row.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="With --errors: lines of CSV.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --errors: print CSV.")] = False,
+    backend: Annotated[
+        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
+    ] = BackendName.CPU,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
 
@@ -142,25 +179,19 @@ def evaluate(
     know counts as wrong.
     """
     from headrace.commands.terminal import report_tables, report_warnings
-    from headrace.core.errors import UserError
     from headrace.core.label_names import label_name
     from headrace.files.table import Reading, check_file
     from headrace.learning.data.files import read_rows
     from headrace.learning.evaluate import answer_scored
     from headrace.learning.report import compare
-    from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
-    from headrace.registry.versions import load_named
 
     form = form_of(as_json=as_json, as_csv=as_csv)
     if as_csv and not errors:
         raise UserError("--csv writes the rows that --errors picks: give both.")
     check_file(file)
     reading = Reading(delimiter, encoding)
-    try:
-        artifact = load_named(model)
-    except ArtifactError as error:
-        raise UserError(str(error)) from error
+    artifact = artifact_of(ctx, model, bootstrap)
     rows = read_rows(file, text_column=text_column, label_column=label_column, reading=reading, tell=remark)
     if not len(rows):
         raise UserError(f"{file}: has no rows to evaluate on")
@@ -223,15 +254,19 @@ LARGEST_BATCH = 4096
 
 
 def bench_backend(
-    model: Annotated[str, typer.Option(help="The artifact: a path or URI.")],
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help="An artifact (path or URI), an alias or a version.")],
     texts: Annotated[Path, typer.Option(metavar="FILE", help="A text a line, or JSON, CSV or Parquet with text.")],
     *,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    backend: Annotated[BackendName, typer.Option(help="cuda needs a GPU; reference is slow.")] = BackendName.CPU,
+    backend: Annotated[
+        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
+    ] = BackendName.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share a batch.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the texts; the fastest counts.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Time a backend alone, without Kafka, on batches of 1, 2, 4, ... 4,096 texts of a file.
 
@@ -244,18 +279,12 @@ def bench_backend(
     # Threads of BLAS beside our own triple the time of both. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from headrace.core.errors import UserError
     from headrace.files.table import Reading
-    from headrace.model.artifact import ArtifactError
     from headrace.model.backends.interface import open_backend
     from headrace.model.timing import Report, fit, measure, suggested, texts_for
-    from headrace.registry.versions import load_named
 
     given = read_texts(texts, Reading(delimiter, encoding))
-    try:
-        artifact = load_named(model)
-    except ArtifactError as error:
-        raise UserError(str(error)) from error
+    artifact = artifact_of(ctx, model, bootstrap)
     opened = open_backend(backend.value, artifact, threads)
     opened.warm()
     taken = texts_for(given, opened.classify, time.perf_counter, LARGEST_BATCH)
@@ -292,7 +321,6 @@ def read_texts(file: Path, reading: Reading | None = None) -> list[bytes]:
 
     Raises UserError for a file that can't be read, has a row that is no text, or has none at all.
     """
-    from headrace.core.errors import UserError
     from headrace.files.table import Kind, Reading, find_kind, read_file
 
     kind = find_kind(file) or Kind.TEXT

@@ -96,7 +96,7 @@ def publish(
 
     A file is checked as a whole before anything is sent. A line of standard input leaves as soon as it is there.
     """
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     columns = Columns(text_column, id_column, key_column)
     reading = Reading(delimiter, encoding)
     most = settings.kafka.max_request_size

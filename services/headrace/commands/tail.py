@@ -75,13 +75,15 @@ def tail(
     label: Annotated[list[str] | None, typer.Option(help="Only answers of this label. May be repeated.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="Only the answer of this id. May be repeated.")] = None,
     texts: Annotated[bool, typer.Option("--texts", help="Show the text that each one answers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, instead of the live table.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Lines of CSV, the first of which names the columns.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line, instead of the live table.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show the answers as they come, without repeats; holes are marked. Ends by Ctrl-C."""
     form = form_of(as_json=as_json, as_csv=as_csv)
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     if since is not None and from_ != "latest":
         raise UserError("--from and --since both say where to begin: give one of them.")
     wanted = Wanted(

@@ -112,7 +112,7 @@ def delete(
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Every topic of these settings.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     results: Results = None,
@@ -180,10 +180,10 @@ def acl(
     ctx: typer.Context,
     *,
     roles: Annotated[
-        list[Role] | None, typer.Option("--role", help="Whose rights; may be repeated. Every role by default.")
+        list[Role] | None, typer.Option("--role", help="A role to print; may be repeated. By default every role.")
     ] = None,
     principal: Annotated[
-        str | None, typer.Option(metavar="User:NAME", help="Who gets them. By default a user named as the role.")
+        str | None, typer.Option(metavar="User:NAME", help="Who gets the rights; by default a user named as the role.")
     ] = None,
     groups: Annotated[
         list[str] | None, typer.Option("--group", metavar="NAME", help="A group that readers share; may be repeated.")
@@ -191,7 +191,7 @@ def acl(
     command_config: Annotated[
         str | None, typer.Option(metavar="FILE", help="The file with the administrator's own login, for kafka-acls.sh.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, instead of commands.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, instead of commands.")] = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     results: Results = None,

@@ -37,14 +37,18 @@ def train(
     data: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
     label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    valid: Annotated[Path | None, typer.Option(help="Validation rows; by default a tenth of DATA by hash.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA by hash.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Longest training; the validation rows may end it.")] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation rows; by default a tenth of DATA, chosen by hash.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA, chosen by hash.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="The most epochs; the validation rows may end it sooner.")
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(min=1, max=32_768, help="Words of a text that are read; by default the longest text's, to 2048."),
@@ -61,11 +65,12 @@ def train(
         str | None, typer.Option(help="Pretrained vectors that words begin from, if installed: glove-6b-50d.")
     ] = None,
     accept: Annotated[
-        float | None, typer.Option(min=0.01, max=0.99, help="Answers abstain below the score that this share reaches.")
+        float | None,
+        typer.Option(min=0.01, max=0.99, help="Abstain below the score that this share of answers reaches."),
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of the training on this machine.")] = 1,
     nnodes: Annotated[int, typer.Option(min=1, help="Machines of the training, each of which runs this command.")] = 1,
-    node_rank: Annotated[int, typer.Option(min=0, help="Which of the machines this is, from 0.")] = 0,
+    node_rank: Annotated[int, typer.Option(min=0, help="The number of this machine, from 0.")] = 0,
     rdzv_endpoint: Annotated[str | None, typer.Option(help="HOST:PORT at which machine 0 awaits the others.")] = None,
     shared: Annotated[
         str | None, typer.Option(help="With --nnodes, an empty folder or URI that all machines reach.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, settings_from
+from headrace.commands.common import NAME, Bootstrap, Invocation, settings_from
 from headrace.core.errors import UserError
 from headrace.core.starts import METAVAR
 from headrace.process.supervisor import EXIT_SETTINGS
@@ -29,7 +28,6 @@ Text = str | None
 
 
 STARTING = "starting"
-NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
 
 
 class ModelNameError(UserError):
@@ -45,12 +43,14 @@ def worker(
     model: Annotated[
         Text, typer.Option(metavar="URI|ALIAS|VERSION", help="An artifact, an alias to follow, or a version.")
     ] = None,
-    requests: Annotated[Text, typer.Option(metavar="TOPIC", help="Where requests are.")] = None,
-    results: Annotated[Text, typer.Option(metavar="TOPIC", help="Where answers go.")] = None,
+    requests: Annotated[Text, typer.Option(metavar="TOPIC", help="The topic of the requests.")] = None,
+    results: Annotated[Text, typer.Option(metavar="TOPIC", help="The topic of the answers.")] = None,
     group: Annotated[Text, typer.Option(help="The consumer group.")] = None,
     start_from: Annotated[Text, typer.Option("--from", metavar=METAVAR, help="Where a new group begins.")] = None,
-    backend: Annotated[Text, typer.Option(metavar="cpu|cuda|reference", help="What computes.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Members of the group under one parent.")] = 1,
+    backend: Annotated[
+        Text, typer.Option(metavar="cpu|cuda|reference", help="The backend that computes the answers.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many workers to run under one parent.")] = 1,
     slot: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answer requests until SIGTERM or Ctrl-C: fetch, batch, decode, infer, encode, publish, commit."""
@@ -149,9 +149,9 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
 
 
 def _model(settings: Settings) -> Model | Load:
-    """The artifact at a path or URI, opened for good; of an alias, how its versions are opened beside the answering."""
+    """The artifact at a path or URI, opened for good; for an alias, the function that opens each of its versions."""
     from headrace.process.logs import event
-    from headrace.registry.versions import is_location, load_named
+    from headrace.registry.versions import MissingFileError, is_location, load_named
     from headrace.worker.loader import Background, open_model, open_version
 
     model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
@@ -159,7 +159,10 @@ def _model(settings: Settings) -> Model | Load:
         if trusted:
             why = "a file that worker.model names is the operator's own choice: its signature is not asked for"
             event("model.not_verified", level="warning", uri=model, why=why)
-        artifact = load_named(model)
+        try:
+            artifact = load_named(model)
+        except MissingFileError as error:
+            raise ModelNameError(f"worker.model: {error}") from error
         return open_model(artifact, backend, artifact.version)
     if not NAME.fullmatch(model):
         raise ModelNameError(

@@ -20,6 +20,7 @@ from headrace.core.printable import printable
 from headrace.model import store
 from headrace.model.artifact import Artifact, ArtifactError, load, read_checked
 from headrace.model.artifact_format import weights_digest
+from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location, Places, absolute, as_told, place_of
 from headrace.model.signing import SignatureError, verify
 from headrace.process.supervisor import EXIT_SETTINGS
@@ -174,11 +175,20 @@ def is_location(model: str) -> bool:
     return "/" in model or "." in model or Path(model).is_file()
 
 
+class MissingFileError(ArtifactError):
+    """There is no file at the path or URI that a user named."""
+
+
 def load_named(model: str) -> Artifact:
-    """Load the artifact at a path or URI that a user named. Raises ArtifactError, also for what is an alias alone."""
+    """Load the artifact at a path or URI that a user named. Raises ArtifactError, and MissingFileError for no file."""
     if "/" in model or Path(model).exists():
-        return load(model)
-    raise ArtifactError(
+        try:
+            return load(model)
+        except StoreError as error:
+            if error.fault is StoreFault.ABSENT:
+                raise MissingFileError(str(error)) from error
+            raise
+    raise MissingFileError(
         f"{model}: there is no such artifact here. Aliases and versions, which have no dot in them, are names on "
         "Kafka: `headrace models show NAME` says where their artifact is."
     )

@@ -256,3 +256,10 @@ def test_the_settings_table_masks_secrets(monkeypatch: pytest.MonkeyPatch, capsy
     shown = capsys.readouterr().out
     assert "hunter2" not in shown
     assert "kafka.sasl_password" in shown
+
+
+@pytest.mark.parametrize("named", ["/nowhere/model.safetensors", "gone.safetensors"])
+def test_a_worker_without_its_model_file_can_not_be_mended_by_a_restart(monkeypatch, capsys, tmp_path, named) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--set", "admin.port=0", "--bootstrap", "127.0.0.1:1", "worker", "--model", named) == 2
+    assert f"{named}: there is no such artifact" in capsys.readouterr().err

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from headrace import cli
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing
 from headrace.kafka.memory.producer import MemoryProducer
 from headrace.model.artifact import ArtifactError
 from headrace.registry.aliases import NoPreviousVersionError
+from headrace.registry.versions import VersionNotFoundError
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.records import (
     Check,
@@ -334,3 +337,12 @@ def test_compare_has_to_know_where_the_other_answers_are(site: Site, three: list
         site.run("compare", three[0], three[1])
     with pytest.raises(UserError, match="Both sides are shadow"):
         site.run("compare", three[0], three[1], "--results-a", "shadow", "--results-b", "shadow")
+
+
+def test_an_alias_or_the_beginning_of_a_version_is_taken_where_a_file_is(site: Site, three: list[str]) -> None:
+    (site.folder / "rows.jsonl").write_text('{"text": "the good film", "label": "a"}\n', encoding="utf-8")
+    for named, version in (("champion", three[-1]), (three[0][:-1], three[0])):
+        shown = CliRunner().invoke(cli.app, ["evaluate", named, "rows.jsonl"], catch_exceptions=False).output
+        assert f"{named}: version {version}, answered by the cpu backend" in " ".join(shown.split())
+    with pytest.raises(VersionNotFoundError, match="no version or alias 'nothing'"):
+        CliRunner().invoke(cli.app, ["predict", "nothing", "rows.jsonl"], catch_exceptions=False)

@@ -15,10 +15,6 @@ from headrace.core.errors import UserError
 from headrace.core.label_names import label_name
 
 if TYPE_CHECKING:
-    from headrace.config import Settings
-    from headrace_schemas.records import ModelVersion
-
-if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.core.agreement import Agreement, Example
     from headrace.kafka.interface import Cluster
     from headrace.registry.workers_log import WorkersLog
+    from headrace_schemas.records import ModelVersion
 
 Version = Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")]
 
@@ -45,7 +42,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 def diff(ctx: typer.Context, a: Version, b: Version, *, bootstrap: Bootstrap = None) -> None:
     """Show what changed from version A to version B: labels, metrics, size, what they were trained on, and how."""
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     before, after = asyncio.run(_read_both(settings, a, b))
     from rich.table import Table
     from rich.text import Text
@@ -174,11 +171,11 @@ def compare(
     last: Annotated[int, typer.Option(min=1, help="How many of the last answers to look at.")] = 100_000,
     examples: Annotated[int, typer.Option(min=0, help="How many requests to name of each pair of labels.")] = 3,
     texts: Annotated[bool, typer.Option("--texts", help="Read the texts of the examples from the requests.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Compare what versions A and B answered to the same requests: how often they agree, class by class."""
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap), "--results-a": ("topics.results", results_a)})
+    settings = begin(ctx, bootstrap, {"--results-a": ("topics.results", results_a)})
     compared = asyncio.run(_compare(settings, a, b, results_b, last=last, examples=examples, texts=texts))
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(compared)).decode())

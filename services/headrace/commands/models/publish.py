@@ -15,20 +15,13 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace_schemas.records import ModelAlias, ModelVersion
 
-if TYPE_CHECKING:
-    from headrace.config import Settings
-    from headrace_schemas.records import ModelVersion
-
-if TYPE_CHECKING:
-    from headrace_schemas.records import ModelAlias
-
 
 def publish(
     ctx: typer.Context,
     uri: Annotated[str, typer.Argument(metavar="URI", help="The artifact: a path or URI.")],
     *,
     alias: Annotated[str, typer.Option(help="The alias to point at it.")] = "champion",
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the alias' record.")] = "by hand",
+    reason: Annotated[str, typer.Option(help="The reason, which is kept in the alias' record.")] = "by hand",
     move: Annotated[
         bool, typer.Option("--move", help="The version is known and its file has moved: record where it is now.")
     ] = False,
@@ -44,7 +37,7 @@ def publish(
     from headrace.model.signing import signer
     from headrace.registry.versions import adopt, version_record
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     sign = signer(settings.signing.key_file, settings.signing.trusted)
     name, now_ms = settings.worker.model_name, SystemClock().now_ms()
     artifact, where = adopt(uri, base=settings.trainer.store, name=name, places=settings.places())
@@ -96,7 +89,7 @@ def prune(
     is removed only from an allowed place (store.allowed), only for a record that is signed where signing.trusted is
     set, and only when it is the artifact that the record is of. Otherwise the record goes and the file stays.
     """
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     asyncio.run(_prune(settings, keep, dry_run=dry_run))
 
 
@@ -126,7 +119,7 @@ async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
 
 Alias = Annotated[str, typer.Option(help="The alias to move.")]
 AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="The alias.")]
-Reason = Annotated[str, typer.Option(help="Why; it is kept in the record.")]
+Reason = Annotated[str, typer.Option(help="The reason, which is kept in the record.")]
 Check = Annotated[
     bool,
     typer.Option(help="Read the artifact first, as a worker will; --no-check where only workers reach the store."),
@@ -214,7 +207,7 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: b
     from headrace.model.signing import verify
     from headrace.registry.versions import load_version
 
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
 
     async def run() -> ModelAlias:
         async with open_models(settings) as models:

@@ -19,22 +19,12 @@ import typer
 from headrace.commands.common import Bootstrap, begin, console, open_models, say
 
 if TYPE_CHECKING:
-    from headrace.registry.models_log import ModelsLog
-    from headrace_schemas.records import ModelVersion
-
-if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import RenderableType
-
-    from headrace.config import Settings
-    from headrace.registry.models_log import ModelsLog
-    from headrace_schemas.records import ModelVersion
-
-if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from headrace.config import Settings
+    from headrace.registry.models_log import ModelsLog
     from headrace_schemas.records import Lineage, ModelAlias, ModelVersion, Verdict
 
 
@@ -74,11 +64,13 @@ WITH_URI = 180
 def list_(
     ctx: typer.Context,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with all that is known.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line, with all that is known.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """List the versions, oldest first, with the aliases that point at them and the gate's verdict."""
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     if as_json:
         for line in asyncio.run(_lines(settings)):
             say(line)
@@ -171,11 +163,11 @@ def show(
     ctx: typer.Context,
     version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show a version: labels, metrics, what it was trained on, how it was compressed, the gate's checks, its moves."""
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     shown = asyncio.run(_read(settings, version))
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())

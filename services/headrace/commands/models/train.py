@@ -43,8 +43,8 @@ class OrderLateError(UserError):
 def train(
     ctx: typer.Context,
     *,
-    now: Annotated[bool, typer.Option("--now", help="Whatever the rules say.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the training's record.")] = "by hand",
+    now: Annotated[bool, typer.Option("--now", help="Begin it whatever the rules say.")] = False,
+    reason: Annotated[str, typer.Option(help="The reason, which is kept in the training's record.")] = "by hand",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the training.")] = False,
     timeout: Annotated[
         float | None,
@@ -57,7 +57,7 @@ def train(
         raise typer.BadParameter("trainings begin by the trainer's rules; --now orders one.")
     if timeout is not None and not wait:
         raise typer.BadParameter("--timeout says how long --wait waits: give both.")
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     ended = asyncio.run(_order(settings, reason, wait=wait, limit_s=timeout))
     if ended is None:
         say(f"{settings.worker.model_name}: a training is ordered")
@@ -79,7 +79,7 @@ def reproduce(
 
     Nothing is published. The exit code is 0 when they are the same, and 1 when they are not or labels are gone.
     """
-    settings = begin(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap)})
+    settings = begin(ctx, bootstrap)
     if not asyncio.run(_reproduce(ctx, settings, version, bootstrap)):
         raise typer.Exit(1)
 
