@@ -17,7 +17,7 @@ from headrace.learning.data.split import UNKEYED
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import TopicSource
 from headrace.learning.distributed.labels import read_partitions
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace.registry.versions import load_version
 from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
@@ -112,7 +112,7 @@ async def snapshot(learnt, version):
     ranges = version.lineage.offsets
     source = TopicSource(topic=learnt.topic("labels"), ranges=ranges, max_text_bytes=64 * 1024)
     shard = await read_partitions(learnt.cluster, source, [one.partition for one in ranges])
-    return agree(shard, Alone(), UNKEYED)
+    return merge_labels(shard, Alone(), UNKEYED)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from headrace.learning.data.split import Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource
 from headrace.learning.distributed.labels import Shard, read_partitions
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
@@ -99,7 +99,7 @@ async def compare_rows(cluster: Cluster, source: TopicSource, digest: str, split
     """
     numbers = [one.partition for one in source.ranges]
     shard = await read_partitions(cluster, source, numbers)
-    parts = agree(shard, Alone(), splitting)
+    parts = merge_labels(shard, Alone(), splitting)
     later = await _later(cluster, source, shard)
     erased = tuple(id_ for id_, is_erased in later if is_erased)
     # Compaction may not have taken yet what was erased, and it is to be learnt from no more.

@@ -15,7 +15,7 @@ from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.comparison import compared, fair_rows, known_rows
 from headrace.learning.distributed.job import FileSource, Job, TopicSource
 from headrace.learning.distributed.labels import LastRecord, Shard
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.distributed.rank import run
 from headrace.learning.evaluate import answer
 from headrace.learning.fit.hyperparameters import Recipe
@@ -40,7 +40,7 @@ def parts_of(splitting: Splitting, world: int = 1) -> list[Parts]:
         Shard(topic="labels", records=tuple(one for one in records if one.partition % world == rank), dropped={})
         for rank in range(world)
     ]
-    return run_ranks(world, lambda exchange: agree(shards[exchange.rank], exchange, splitting))
+    return run_ranks(world, lambda exchange: merge_labels(shards[exchange.rank], exchange, splitting))
 
 
 def version_of(split: str | None, *, source: str = "labels", offsets: tuple[OffsetRange, ...] = ()) -> ModelVersion:
@@ -78,7 +78,7 @@ def few_rows(texts: list[str]) -> Parts:
     many = [LabelledText(text=f"text {n}", label="ab"[n % 2]) for n in range(300)]
     contents = [*many, *(LabelledText(text=text, label="c") for text in texts)]
     records = tuple(LastRecord(f"{n}".encode(), 0, n, 0, content, 0) for n, content in enumerate(contents))
-    return agree(Shard(topic="labels", records=records, dropped={}), Alone(), UNKEYED)
+    return merge_labels(Shard(topic="labels", records=records, dropped={}), Alone(), UNKEYED)
 
 
 def texts_in(part: Part, count: int) -> list[str]:

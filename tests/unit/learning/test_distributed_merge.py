@@ -13,7 +13,7 @@ from headrace.learning.data.text_keys import text_keys
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.labels import LastRecord, Shard
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace_schemas.records import LabelledText
 from tests.support.exchange import run_ranks
 
@@ -59,7 +59,7 @@ def shards(log: Log, world: int) -> list[Shard]:
 
 def agreed(log: Log, world: int = 1, splitting: Splitting = UNKEYED) -> list[Parts]:
     ranks = shards(log, world)
-    return run_ranks(world, lambda exchange: agree(ranks[exchange.rank], exchange, splitting))
+    return run_ranks(world, lambda exchange: merge_labels(ranks[exchange.rank], exchange, splitting))
 
 
 def rows_of(parts: Parts) -> dict[Part, list[tuple[str, str]]]:
@@ -162,7 +162,7 @@ def test_an_erased_text_is_in_no_part_and_is_counted():
 def test_a_text_that_is_held_out_is_in_no_part_whatever_its_id_and_is_counted():
     held = text_keys(["Ground  7", "ground 8", "not there"])
     shard = shards(GROUND, 1)[0]
-    [parts] = [agree(shard, Alone(), UNKEYED, held_out=held)]
+    [parts] = [merge_labels(shard, Alone(), UNKEYED, held_out=held)]
     without = [row for row in all_rows(agreed(GROUND)[0]) if row[0] not in ("ground 7", "ground 8")]
     assert sorted(all_rows(parts)) == sorted(without)
     assert parts.dropped["holdout"] == 2
@@ -186,7 +186,7 @@ def test_a_label_whose_rows_are_all_held_out_or_contradict_each_other_is_named_b
     held, other = ("h", 0, 100, labelled("held", "c")), ("i", 1, 100, labelled("twice", "d"))
     ranks = shards([*GROUND, held, other, ("j", 2, 100, labelled("twice", "e"))], 2)
     keys = frozenset(text_keys(["held"]))
-    parts = run_ranks(2, lambda exchange: agree(ranks[exchange.rank], exchange, UNKEYED, held_out=keys))
+    parts = run_ranks(2, lambda exchange: merge_labels(ranks[exchange.rank], exchange, UNKEYED, held_out=keys))
 
     assert [one.unlearnt for one in parts] == [("c", "d", "e")] * 2
     assert parts[0].labels == ("a", "b")

@@ -15,7 +15,7 @@ from headrace.learning.data.split import UNKEYED, Part, Splitting
 from headrace.learning.data.text_keys import text_keys
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.labels import LastRecord, Shard
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.report import by_chance, compare, compare_paired
 from headrace_schemas.records import LabelledText
 
@@ -49,7 +49,7 @@ def rows_called_test(splitting: Splitting) -> Rows:
         )
         for offset, text in enumerate(texts)
     ]
-    return agree(Shard(topic="labels", records=tuple(records), dropped={}), Alone(), splitting).split.test
+    return merge_labels(Shard(topic="labels", records=tuple(records), dropped={}), Alone(), splitting).split.test
 
 
 def answers(rows: Rows, honest_right: int) -> list[str]:

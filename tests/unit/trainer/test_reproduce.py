@@ -11,7 +11,7 @@ from headrace.learning.data.split import UNKEYED, Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource
 from headrace.learning.distributed.labels import read_partitions
-from headrace.learning.distributed.merge import agree
+from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.reproduce import (
     NotReproducibleError,
@@ -39,7 +39,7 @@ async def trained(world: TrainingWorld) -> Lineage:
         ranges=(OffsetRange(0, 0, ROWS), OffsetRange(1, 0, ROWS)),
         max_text_bytes=SETTINGS.max_text_bytes,
     )
-    parts = agree(await read_partitions(world.cluster, source, [0, 1]), Alone(), UNKEYED)
+    parts = merge_labels(await read_partitions(world.cluster, source, [0, 1]), Alone(), UNKEYED)
     recipe = msgspec.json.encode(RECIPE).decode()
     return Lineage(
         source=source.topic, digest=parts.digest, rows=parts.rows, offsets=source.ranges, recipe=recipe, ranks=2

@@ -10,12 +10,13 @@ import io
 from collections.abc import Collection, Sequence
 
 import msgspec
+import numpy as np
 
 from headrace.core.label_names import label_name
 from headrace.files.output import OutputError
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
-from headrace.learning.data.validation import EMPTY_LABEL
+from headrace.learning.data.validation import EMPTY_LABEL, last_of_ids
 from headrace.model import store
 from headrace.model.places import Location
 from headrace_schemas.codec import decode_label
@@ -38,7 +39,7 @@ class There(msgspec.Struct, frozen=True):
 async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[There]:
     """Read what the topic holds now, of the ids ``only`` where they are given, in the order of the first records.
 
-    Which record of an id counts is as in a training (:func:`headrace.learning.distributed.merge.agree`). Raises a
+    Which record of an id counts is as in a training (:func:`~headrace.learning.data.validation.last_of_ids`). Raises a
     KafkaError.
     """
     wanted = None if only is None else {id_.encode() for id_ in only}
@@ -46,11 +47,16 @@ async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None
     async for record in read_topic(cluster, topic, "labels"):
         if record.key is not None and (wanted is None or record.key in wanted):
             last.setdefault(record.key, {})[record.partition] = record
-    counted = {key: max(of.values(), key=lambda one: (one.timestamp, one.partition)) for key, of in last.items()}
+    held = [record for of in last.values() for record in of.values()]
+    ids = np.repeat(np.arange(len(last)), [len(of) for of in last.values()])
+    timestamps, partitions = (
+        np.array([getattr(record, name) for record in held], np.int64) for name in ("timestamp", "partition")
+    )
+    counted = last_of_ids(ids, timestamps, partitions).tolist()
     return [
-        _there(key.decode("utf-8", "backslashreplace"), record)
-        for key, record in counted.items()
-        if record.value is not None
+        _there((record.key or b"").decode("utf-8", "backslashreplace"), record)
+        for record, is_last in zip(held, counted, strict=True)
+        if is_last and record.value is not None
     ]
 
 

@@ -1,9 +1,9 @@
 """Which labels count: the one statement of the rules, for files, for the trainer service and for the ranks.
 
-1. A label is usable when it has a name, is allowed, and its text has words (:func:`fault_of`).
+1. A label is usable when it has a name, is allowed (:func:`is_allowed`), and its text has words.
 2. Of several records of one id the last counts (:func:`last_of_ids`).
 3. Of equal texts under several ids the label of more than half of them counts. Without such a majority nobody can say
-   which label is right, and none counts (:func:`majority`).
+   which label is right, and none counts (:func:`is_majority`).
 
 Files and ranks hold all rows and decide by arrays (:func:`validate`); the trainer sees one label after another and
 keeps the votes of each text (:class:`KnownLabels`).
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -55,7 +56,7 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def clean(rows: Rows) -> Cleaned:
-    """Keep one row for each text, the first, in file order, as :func:`judge` says.
+    """Keep one row for each text, the first, in file order, as :func:`validate` says.
 
     Labels are taken as :func:`~headrace.core.label_names.label_name` spells them. A row is empty when its text has no
     words, or its label no name.
@@ -63,7 +64,7 @@ def clean(rows: Rows) -> Cleaned:
     keys = text_keys(rows.texts)
     names = [label_name(label) for label in rows.labels]
     labels, _ = number_labels(keys, names)
-    verdicts = judge(number_keys(key_halves(keys)), labels)
+    verdicts = validate(number_keys(key_halves(keys)), labels)
     places = np.flatnonzero(verdicts == Verdict.KEPT).tolist()
     counts = np.bincount(verdicts, minlength=len(Verdict)).tolist()
     return Cleaned(
@@ -76,6 +77,30 @@ def clean(rows: Rows) -> Cleaned:
     )
 
 
+def is_allowed(name: str, allowed: Collection[str]) -> bool:
+    """Whether a label of this name may be learnt; where ``allowed`` is empty every label may."""
+    return not allowed or name in allowed
+
+
+def is_majority(votes: Any, total: Any) -> Any:
+    """Whether ``votes`` of the ``total`` of equal texts decide on their label: numbers, or arrays of them."""
+    return 2 * votes > total
+
+
+def last_of_ids(
+    ids: NDArray[np.int64], timestamps_ms: NDArray[np.int64], partitions: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which of n records are the last of their id, of which each partition gives its last record.
+
+    An id is on several partitions when partitions were added. The record of the latest timestamp counts, of equal
+    timestamps that of the highest partition.
+    """
+    order = np.lexsort((partitions, timestamps_ms, ids))
+    last = np.zeros(len(ids), np.bool_)
+    last[order] = np.diff(ids[order], append=-1) != 0
+    return last
+
+
 def number_labels(keys: Sequence[bytes], names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """The place of each row's label among all labels, sorted, which come second; NO_LABEL for an empty row."""
     known = sorted({name for key, name in zip(keys, names, strict=True) if key != NO_WORDS and name})
@@ -85,7 +110,7 @@ def number_labels(keys: Sequence[bytes], names: Sequence[str]) -> tuple[NDArray[
     return np.fromiter(numbers, np.int64, len(keys)), tuple(known)
 
 
-def judge(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def validate(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The :class:`Verdict` on each of n rows: equal ``texts`` have equal numbers, and so have equal ``labels``.
 
     - empty: the label is NO_LABEL.
@@ -100,7 +125,7 @@ def judge(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int
     span = labels.max() + 1
     pairs, pair_of, votes = np.unique(texts[full] * span + labels[full], return_inverse=True, return_counts=True)
     voters = np.bincount(pairs // span, weights=votes)
-    accepted = (2 * votes > voters[pairs // span])[pair_of]
+    accepted = is_majority(votes, voters[pairs // span])[pair_of]
     verdicts[full] = np.where(accepted, Verdict.DUPLICATE, Verdict.CONFLICTING)
     taken = full[accepted]
     _, firsts = np.unique(texts[taken], return_index=True)
@@ -217,7 +242,7 @@ class KnownLabels:
     def _unusable(self, label: _Known) -> Fault | None:
         if not label.label:
             return Fault(EMPTY_LABEL, "label: is empty or blank")
-        if self._allowed and label.label not in self._allowed:
+        if not is_allowed(label.label, self._allowed):
             return Fault(UNKNOWN_LABEL, f"label: {label.label[:_SHOWN]!r} is none of trainer.labels")
         if label.text == NO_WORDS:
             return Fault(EMPTY_TEXT, "text: has no words")
@@ -238,4 +263,4 @@ class KnownLabels:
 def _majority(votes: Mapping[str, int]) -> str | None:
     """The label of more than half of equal texts, None without one."""
     total = sum(votes.values())
-    return next((label for label, count in votes.items() if 2 * count > total), None)
+    return next((label for label, count in votes.items() if is_majority(count, total)), None)

@@ -11,7 +11,7 @@ from headrace.core.label_names import label_name
 from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
-from headrace.learning.data.validation import UNKNOWN_LABEL
+from headrace.learning.data.validation import UNKNOWN_LABEL, is_allowed
 from headrace.learning.distributed.job import TopicSource
 from headrace.process.logs import event
 from headrace_schemas.codec import decode_label
@@ -106,7 +106,7 @@ def _last(record: Record, before: LastRecord | None, limit: int, allowed: Collec
     except WireError as error:
         event("labels.unreadable", level="warning", error=str(error))
         content = error.code
-    if isinstance(content, LabelledText) and allowed and label_name(content.label) not in allowed:
+    if isinstance(content, LabelledText) and not is_allowed(label_name(content.label), allowed):
         content = UNKNOWN_LABEL
     return LastRecord(
         id=record.key or b"",

@@ -19,9 +19,20 @@ from numpy.typing import NDArray
 from headrace.core.label_names import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
-from headrace.learning.data.split import OWN_TEST_FILE, PARTS, Part, Parts, Split, Splitting, place, share, split, whole
+from headrace.learning.data.split import (
+    OWN_TEST_FILE,
+    PARTS,
+    Part,
+    Parts,
+    Split,
+    Splitting,
+    place,
+    share,
+    split,
+    whole,
+)
 from headrace.learning.data.text_keys import KEY_BYTES, key_halves, number_keys, text_keys
-from headrace.learning.data.validation import NO_LABEL, Verdict, clean, judge, number_labels
+from headrace.learning.data.validation import NO_LABEL, Verdict, clean, last_of_ids, number_labels, validate
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import FileSource
 from headrace.learning.distributed.labels import LastRecord, Shard
@@ -30,8 +41,8 @@ from headrace_schemas.records import LabelledText
 _NO_PART = -1
 
 
-class _Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told of n records. Arrays of n, in the order of the records:
+class _Columns(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank tells of its n records: arrays of n, in the order of the records.
 
     ``places`` (n, 2): partition and offset; ``times``: timestamps in ms. ``ids`` and ``texts`` (n, 2): halves of
     digests. ``labels``: numbers of ``names``, NO_LABEL for no label or no words. ``readable``: it is a labelled text.
@@ -53,8 +64,8 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     held: NDArray[np.bool_]
 
 
-class _Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rank has to say of its own records once it knew the others'."""
+class _Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank tells of its own rows, once it knows the records of all ranks."""
 
     labels: frozenset[str]
     named: frozenset[str]
@@ -63,40 +74,39 @@ class _Share(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[int, str]
 
 
-def agree(
+def merge_labels(
     shard: Shard, exchange: Exchange, splitting: Splitting, *, held_out: Collection[bytes] = frozenset()
 ) -> Parts:
     """Make this rank's rows of the data set that the shards of all ranks are together, divided by ``splitting``.
 
     A collective.
 
-    An id may be on several partitions, as partitions were added: then the record of the latest timestamp counts, of
-    equal ones that of the highest partition. Equal texts of different ids are cleaned as
-    :func:`~headrace.learning.data.validation.judge` says, in the order of (partition, offset), which is the order of
-    the rows too. The digest is of ids and labelled texts as they stand after the last record of each id: neither
-    compaction nor the number of ranks changes it.
+    Of the records of one id the last counts (:func:`~headrace.learning.data.validation.last_of_ids`). Equal texts of
+    different ids are cleaned as :func:`~headrace.learning.data.validation.validate` says, in the order of (partition,
+    offset), which is the order of the rows too. The digest is of ids and labelled texts as they stand after the last
+    record of each id: neither compaction nor the number of ranks changes it.
 
     A row whose text has a key in ``held_out`` is in no part. All ranks place all rows, so that they come to the same
     where a label has few.
 
-    ``dropped`` counts ``erased`` ids, ``replaced`` records (of an id that has a later label), ``empty``, ``duplicate``,
-    ``conflicting`` and ``holdout`` rows, records that can't be read by the code of their error, and what the shards
-    count. Raises DatasetError, on every rank, when a part has no row on any.
+    ``dropped`` counts ``erased`` ids, ``replaced`` records (of an id that has a later label), ``empty``,
+    ``duplicate``, ``conflicting`` and ``holdout`` rows, records that can't be read by the code of their error, and
+    what the shards count. Raises DatasetError, on every rank, when a part has no row on any.
     """
     labelled = [record.content if isinstance(record.content, LabelledText) else None for record in shard.records]
     texts = ["" if one is None else one.text for one in labelled]
     labels = ["" if one is None else label_name(one.label) for one in labelled]
     keys = text_keys(texts, splitting.hashing)
     held = np.array([key in held_out for key in keys], np.bool_)
-    told = exchange.gather(_facts(shard.records, keys, labels, splitting.draws(keys), held), _Facts)
-    facts = _merge(told)
-    ids = number_keys(facts.ids)
-    last = _last_of_ids(facts, ids)
-    counted = last & facts.readable
-    verdicts = _judge(facts, counted)
+    told = exchange.gather(_columns(shard.records, keys, labels, splitting.draws(keys), held), _Columns)
+    columns = _concatenate(told)
+    ids = number_keys(columns.ids)
+    last = last_of_ids(ids, columns.times, columns.places[:, 0])
+    counted = last & columns.readable
+    verdicts = _validate(columns, counted)
     kept = counted & (verdicts == Verdict.KEPT)
-    taken = kept & ~facts.held
-    placing = place(facts.draws[taken], facts.labels[taken])
+    taken = kept & ~columns.held
+    placing = place(columns.draws[taken], columns.labels[taken])
     parts = np.full(len(taken), _NO_PART)
     parts[taken] = placing.parts
     first = sum(len(one.labels) for one in told[: exchange.rank])
@@ -107,8 +117,8 @@ def agree(
     rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in places.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
     counts = np.bincount(verdicts[own][own_counted], minlength=len(Verdict))
-    shares = exchange.gather(
-        _Share(
+    summaries = exchange.gather(
+        _Summary(
             labels=frozenset(rows[Part.TRAIN].labels) | frozenset(rows[Part.VALID].labels),
             named=frozenset(
                 label for label, is_counted in zip(labels, own_counted, strict=True) if label and is_counted
@@ -116,27 +126,27 @@ def agree(
             rows={part.value: len(of) for part, of in rows.items()},
             dropped=Counter(shard.dropped)
             + Counter({verdict.name.lower(): int(counts[verdict]) for verdict in Verdict if verdict != Verdict.KEPT})
-            + Counter(holdout=int((kept & facts.held)[own].sum()))
+            + Counter(holdout=int((kept & columns.held)[own].sum()))
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
         ),
-        _Share,
+        _Summary,
     )
-    totals = sum((Counter(share.rows) for share in shares), Counter())
+    totals = sum((Counter(summary.rows) for summary in summaries), Counter())
     _require_rows(shard.topic, totals)
-    dropped = sum((Counter(share.dropped) for share in shares), _superseded(facts, ids, last))
-    digests = sorted(pair for share in shares for pair in share.digests.items())
-    learnt = frozenset[str]().union(*(share.labels for share in shares))
+    dropped = sum((Counter(summary.dropped) for summary in summaries), _superseded(columns, ids, last))
+    digests = sorted(pair for summary in summaries for pair in summary.digests.items())
+    learnt = frozenset[str]().union(*(summary.labels for summary in summaries))
     return Parts(
         split=Split(
             train=rows[Part.TRAIN],
             valid=rows[Part.VALID],
             test=rows[Part.TEST],
             held_out=0,
-            moved=placing.moved(facts.labels[taken], facts.names),
+            moved=placing.moved(columns.labels[taken], columns.names),
         ),
         labels=tuple(sorted(learnt)),
-        unlearnt=tuple(sorted(frozenset[str]().union(*(share.named for share in shares)) - learnt)),
+        unlearnt=tuple(sorted(frozenset[str]().union(*(summary.named for summary in summaries)) - learnt)),
         rows=totals[Part.TRAIN.value] + totals[Part.VALID.value],
         digest=hashlib.sha256(msgspec.msgpack.encode(digests)).hexdigest(),
         dropped=dict(sorted(dropped.items())),
@@ -145,17 +155,17 @@ def agree(
     )
 
 
-def _facts(
+def _columns(
     records: Sequence[LastRecord],
     keys: Sequence[bytes],
     labels: Sequence[str],
     draws: NDArray[np.uint64],
     held: NDArray[np.bool_],
-) -> _Facts:
+) -> _Columns:
     numbers, names = number_labels(keys, labels)
     places = np.array([(record.partition, record.offset) for record in records], np.int64).reshape(len(records), 2)
     tombstones = np.array([record.content is None for record in records], np.bool_)
-    return _Facts(
+    return _Columns(
         places=places,
         times=np.array([record.timestamp_ms for record in records], np.int64),
         ids=key_halves([hashlib.blake2b(record.id, digest_size=KEY_BYTES).digest() for record in records]),
@@ -170,16 +180,16 @@ def _facts(
     )
 
 
-def _merge(told: Sequence[_Facts]) -> _Facts:
-    """The facts of all ranks one after another, with labels numbered alike."""
+def _concatenate(told: Sequence[_Columns]) -> _Columns:
+    """The records of all ranks one after another, with labels numbered alike."""
     names = tuple(sorted(frozenset().union(*(one.names for one in told))))
     number = {name: place for place, name in enumerate(names)}
 
-    def renumbered(one: _Facts) -> NDArray[np.int64]:
+    def renumbered(one: _Columns) -> NDArray[np.int64]:
         # The last entry is what NO_LABEL, an index from the end, finds.
         return np.array([*(number[name] for name in one.names), NO_LABEL], np.int64)[one.labels]
 
-    return _Facts(
+    return _Columns(
         places=np.concatenate([one.places for one in told]),
         times=np.concatenate([one.times for one in told]),
         ids=np.concatenate([one.ids for one in told]),
@@ -194,28 +204,20 @@ def _merge(told: Sequence[_Facts]) -> _Facts:
     )
 
 
-def _last_of_ids(facts: _Facts, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a record is the last of its id: the latest, and of several at one time that of the highest partition."""
-    order = np.lexsort((facts.places[:, 0], facts.times, ids))
-    last = np.zeros(len(ids), np.bool_)
-    last[order] = np.diff(ids[order], append=-1) != 0
-    return last
-
-
-def _judge(facts: _Facts, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The verdict on each record that is ``counted``, judged in the order of partition and offset."""
+def _validate(columns: _Columns, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The verdict on each record that is ``counted``, validated in the order of partition and offset."""
     chosen = np.flatnonzero(counted)
-    chosen = chosen[np.lexsort((facts.places[chosen, 1], facts.places[chosen, 0]))]
+    chosen = chosen[np.lexsort((columns.places[chosen, 1], columns.places[chosen, 0]))]
     verdicts = np.full(len(counted), Verdict.EMPTY, np.int64)
-    verdicts[chosen] = judge(number_keys(facts.texts[chosen]), facts.labels[chosen])
+    verdicts[chosen] = validate(number_keys(columns.texts[chosen]), columns.labels[chosen])
     return verdicts
 
 
-def _superseded(facts: _Facts, ids: NDArray[np.int64], last: NDArray[np.bool_]) -> Counter[str]:
+def _superseded(columns: _Columns, ids: NDArray[np.int64], last: NDArray[np.bool_]) -> Counter[str]:
     """How many ids are erased, and how many records of the others are not their id's last."""
-    records = np.bincount(ids, weights=facts.counts).astype(np.int64)
-    alive = ids[last & ~facts.tombstones]
-    return Counter(erased=int((last & facts.tombstones).sum()), replaced=int((records[alive] - 1).sum()))
+    records = np.bincount(ids, weights=columns.counts).astype(np.int64)
+    alive = ids[last & ~columns.tombstones]
+    return Counter(erased=int((last & columns.tombstones).sum()), replaced=int((records[alive] - 1).sum()))
 
 
 def _digests(records: Sequence[LastRecord], counted: NDArray[np.bool_]) -> dict[int, str]:

@@ -24,7 +24,7 @@ from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
 from headrace.learning.distributed.job import Compared, FileSource, Job, Judged, Outcome, TopicSource, outcome_uri
 from headrace.learning.distributed.labels import read_partitions
-from headrace.learning.distributed.merge import agree, read_files
+from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
@@ -154,7 +154,7 @@ def read_parts(
     if cluster is None:
         raise ValueError(f"the labels are on the topic {source.topic}, but no cluster was given")
     own = [found.partition for found in source.ranges if found.partition % exchange.world == exchange.rank]
-    parts = agree(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting, held_out=aside.keys)
+    parts = merge_labels(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting, held_out=aside.keys)
     return msgspec.structs.replace(parts, holdout=aside.digest if aside.keys else None)
 
 
