@@ -33,6 +33,8 @@ from headrace.model.quantizing import Bits, quantize
 from headrace.model.textcnn import TextCNN
 from headrace.model.wide import wide_logits
 
+_WHOLE = Bits()
+
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     """One pass over the training rows: ``number`` from 1, the convolution's mean training loss, and on the validation
@@ -44,61 +46,6 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float
     cross_entropy: float
     shares: Shares
-
-
-class _Answers(msgspec.Struct, frozen=True):
-    """Of a rank's validation rows: the logits of both parts, float32[texts, C], and the targets, int64[texts]."""
-
-    convolution: NDArray[np.float32]
-    wide: NDArray[np.float32]
-    targets: NDArray[np.int64]
-
-
-class Validation(msgspec.Struct, frozen=True):
-    """The rank's validation rows: ``texts`` as word rows, ``wide`` float32[texts, C] the logits of the fitted wide
-    part for them, ``targets`` int64[texts].
-    """
-
-    texts: Sequence[NDArray[np.int64]]
-    wide: torch.Tensor
-    targets: torch.Tensor
-
-
-def validate_epoch(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
-    """What the validation rows of all ranks say of ``network``, the same on every rank."""
-    own = _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
-    told = exchange.gather(own, _Answers)
-    convolution, wide, wanted = (
-        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
-    )
-    shares = fit_shares(convolution, wide, wanted)
-    blended = shares.convolution * convolution + shares.wide * wide
-    epoch = Epoch(
-        number=number,
-        loss=loss,
-        accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
-        cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
-        shares=shares,
-    )
-    # Rank 0 decides: sums on another kind of machine may end in other bits.
-    return exchange.gather(epoch, Epoch)[0]
-
-
-def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
-    """Whether the blend may still become better: it has within the last ``patience`` epochs.
-
-    Better is a lower cross entropy: unlike accuracy it notices when the convolution grows too sure of itself to be of
-    use to the blend.
-    """
-    return not epochs or epochs[-1].number - best_epoch(epochs).number < patience
-
-
-def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch with the lowest cross entropy, the first of equals."""
-    return min(epochs, key=lambda epoch: epoch.cross_entropy)
-
-
-_WHOLE = Bits()
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,29 +79,6 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     refit: Callable[[int, int], None] = lambda *_: None
 
 
-class _Searched(msgspec.Struct, frozen=True, kw_only=True):
-    """The epochs of the search, and the network of the best of them with the rows that it was trained on."""
-
-    epochs: tuple[Epoch, ...]
-    network: Network
-    material: Material
-    targets: NDArray[np.int64]
-    """Of the validation rows."""
-
-
-class _Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What the validation rows settled beside length and shares."""
-
-    curve: Curve | None
-    threshold: float | None
-
-
-def require_classes(parts: Parts) -> None:
-    """Raise DatasetError where there is nothing to tell apart."""
-    if len(parts.labels) < 2:
-        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
-
-
 def train(
     parts: Parts,
     recipe: Recipe,
@@ -180,10 +104,13 @@ def train(
     """
     require_classes(parts)
     with _deterministic(recipe.threads):
+        # The first fit: on the training rows, validated after each epoch.
         searched = _search(parts, recipe, exchange, checkpoints, steps, free)
         chosen = best_epoch(searched.epochs)
+        # On the validation rows: how much smaller it may be, and below which score it abstains.
         compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
         settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
+        # The second fit: on training and validation rows, as long as the best epoch of the first.
         rows = parts.split.train + parts.split.valid
         material = prepare(rows, parts.labels, recipe, exchange)
         wide = fit_wide_part(material, recipe, exchange)
@@ -206,9 +133,27 @@ def train(
     )
 
 
+def require_classes(parts: Parts) -> None:
+    """Raise DatasetError where there is nothing to tell apart."""
+    if len(parts.labels) < 2:
+        raise DatasetError(f"training needs at least two classes, but all rows are {parts.labels[0]!r}")
+
+
+class _Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """The epochs of the search, and the network of the best of them with the rows that it was trained on."""
+
+    epochs: tuple[Epoch, ...]
+    network: Network
+    material: Material
+    targets: NDArray[np.int64]
+    """Of the validation rows."""
+
+
 def _search(
     parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps, free: int | None
 ) -> _Searched:
+    """Fit the wide part, then the convolution epoch by epoch until validation stops improving (early stopping)."""
+    # Features: the rows as arrays, and the vocabulary of all ranks.
     material = prepare(parts.split.train, parts.labels, recipe, exchange)
     if free is not None:
         _require_memory(material, parts, recipe, exchange, steps, free)
@@ -238,24 +183,62 @@ def _search(
     )
 
 
-def _require_memory(
-    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
-) -> None:
-    """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
-    kept, labels, texts = material.vocabulary, len(parts.labels), len(parts.split.train)
-    more = 1 + len(parts.split.valid) / max(1, texts)
-    sizes = Sizes(
-        columns=min(round(more * kept.columns), MOST_CELLS // labels),
-        words=round(more * len(kept.words)),
-        labels=labels,
-        texts=round(more * texts),
-        features=round(more * 2 * len(material.texts.hashes)),
-        valid=len(parts.split.valid),
+class Validation(msgspec.Struct, frozen=True):
+    """The rank's validation rows: ``texts`` as word rows, ``wide`` float32[texts, C] the logits of the fitted wide
+    part for them, ``targets`` int64[texts].
+    """
+
+    texts: Sequence[NDArray[np.int64]]
+    wide: torch.Tensor
+    targets: torch.Tensor
+
+
+class _Answers(msgspec.Struct, frozen=True):
+    """Of a rank's validation rows: the logits of both parts, float32[texts, C], and the targets, int64[texts]."""
+
+    convolution: NDArray[np.float32]
+    wide: NDArray[np.float32]
+    targets: NDArray[np.int64]
+
+
+def validate_epoch(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
+    """Blend both parts and measure the blend on the validation rows of all ranks; the same on every rank."""
+    own = _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
+    told = exchange.gather(own, _Answers)
+    convolution, wide, wanted = (
+        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
     )
-    need = training_bytes(sizes, recipe)
-    steps.memory(need, free)
-    for told in exchange.gather((need, free), tuple[int, int]):
-        require_memory(*told, labels)
+    shares = fit_shares(convolution, wide, wanted)
+    blended = shares.convolution * convolution + shares.wide * wide
+    epoch = Epoch(
+        number=number,
+        loss=loss,
+        accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
+        cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
+        shares=shares,
+    )
+    # Rank 0 decides: sums on another kind of machine may end in other bits.
+    return exchange.gather(epoch, Epoch)[0]
+
+
+def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Whether the blend has improved within the last ``patience`` epochs.
+
+    It improves when its cross entropy falls. Accuracy would not show that the convolution has become overconfident.
+    """
+    return not epochs or epochs[-1].number - best_epoch(epochs).number < patience
+
+
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch with the lowest cross entropy, the first of equals."""
+    return min(epochs, key=lambda epoch: epoch.cross_entropy)
+
+
+class _Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What the validation rows settled beside length and shares."""
+
+    curve: Curve | None
+    threshold: float | None
 
 
 def _settle(
@@ -316,6 +299,26 @@ def _fit(rows: Rows, material: Material, recipe: Recipe, exchange: Exchange) -> 
         seed=recipe.seed,
         exchange=exchange,
     )
+
+
+def _require_memory(
+    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
+) -> None:
+    """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
+    kept, labels, texts = material.vocabulary, len(parts.labels), len(parts.split.train)
+    more = 1 + len(parts.split.valid) / max(1, texts)
+    sizes = Sizes(
+        columns=min(round(more * kept.columns), MOST_CELLS // labels),
+        words=round(more * len(kept.words)),
+        labels=labels,
+        texts=round(more * texts),
+        features=round(more * 2 * len(material.texts.hashes)),
+        valid=len(parts.split.valid),
+    )
+    need = training_bytes(sizes, recipe)
+    steps.memory(need, free)
+    for told in exchange.gather((need, free), tuple[int, int]):
+        require_memory(*told, labels)
 
 
 @contextmanager
