@@ -1,10 +1,11 @@
-"""One run: topics of its own, workers, a stream, the fault, and the checker's judgement of what is left."""
+"""One run: topics of its own, workers, a stream, the fault, and the check of its history; and the table of all runs."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,13 +17,11 @@ from headrace_load.processes import headrace
 from headrace_load.target import make_topics, prefixed
 from headrace_load.waiting import slowness, within
 from headrace_load.workload.texts import load_texts
-from load.chaos.checker import Checked, check
+from load.chaos.checker import LOST, Checked, History, check, read_answers, read_requests, together
 from load.chaos.cluster import Cluster
-from load.chaos.fault import Fault
-from load.chaos.history import LOST, History, read_answers, read_requests, together
+from load.chaos.fault import Fault, World
 from load.chaos.stream import PARTITIONS, TEXTS, streaming, workload
 from load.chaos.workers import Workers
-from load.chaos.world import World
 
 WARM = 400
 """Answers before the fault begins."""
@@ -152,3 +151,71 @@ def _broken(fault: Fault, checked: Checked) -> str | None:
     if fault.stall_s is not None and checked.stall_s > fault.stall_s:
         return f"a partition stood still for {checked.stall_s:.2f} s, more than {fault.stall_s:g} s"
     return None
+
+
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+HEAD = (
+    "| | fault | nodes | runs | requests | lost | said lost | raw repeats | seen repeats | longest stall s | "
+    "recovery s | |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def table(faults: Sequence[Fault], outcomes: Sequence[Outcome]) -> str:
+    """A row for each fault that was run: sums over its runs, and the longest stall and recovery among them."""
+    lines = [HEAD]
+    about = ""
+    for fault in faults:
+        runs = [outcome for outcome in outcomes if outcome.fault == fault.name]
+        if runs:
+            lines.append(_row(fault, runs, "" if fault.about == about else fault.about))
+            about = fault.about
+    return "\n".join(lines)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """What all runs come to, in a sentence or two."""
+    checked = [outcome.checked for outcome in outcomes if outcome.checked is not None]
+    failed = [f"{outcome.fault} with seed {outcome.seed}" for outcome in outcomes if outcome.error is not None]
+    kept = "All runs kept the promise." if not failed else f"Not kept: {', '.join(failed)}."
+    return (
+        f"{len({outcome.fault for outcome in outcomes})} faults, {len(outcomes)} runs of together "
+        f"{sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes, "
+        f"{sum(one.acknowledged for one in checked):,} requests, {sum(one.lost for one in checked)} lost, "
+        f"{sum(one.seen_twice for one in checked)} seen twice. {kept}"
+    )
+
+
+def write_docs(page: Path, text: str) -> None:
+    """Put ``text`` between the marks of ``page``. Raises ValueError when it has none."""
+    found = page.read_text(encoding="utf-8")
+    before, begin, rest = found.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} has no lines {BEGIN} and {END} to write the table between")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def _row(fault: Fault, runs: Sequence[Outcome], about: str) -> str:
+    checked = [outcome.checked for outcome in runs if outcome.checked is not None]
+    failed = next((outcome.error for outcome in runs if outcome.error is not None), None)
+    raw, other = sum(one.raw.equal for one in checked), sum(one.raw.other for one in checked)
+    cells = (
+        about,
+        fault.title,
+        fault.nodes,
+        len(runs),
+        f"{sum(one.acknowledged for one in checked):,}",
+        sum(one.lost for one in checked),
+        sum(one.said for one in checked),
+        f"{raw:,}" if not other else f"{raw:,} and {other:,} that differ",
+        sum(one.seen_twice for one in checked),
+        f"{max((one.stall_s for one in checked), default=0.0):.1f}",
+        f"{max((one.recovery_s for one in checked), default=0.0):.1f}",
+        _notes(runs) if failed is None else f"**FAILED**: {failed.splitlines()[0]}",
+    )
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _notes(runs: Sequence[Outcome]) -> str:
+    """What was noted, each thing once; of a random sequence each run had other faults."""
+    return "; ".join(dict.fromkeys(note for outcome in runs for note in outcome.notes))

@@ -37,10 +37,10 @@ from headrace_schemas.dead_letters import NOTHING
 from headrace_schemas.headers import CONTENT_TYPE, JSON, TENANT
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status
 from headrace_schemas.topics import MAX_REQUEST_BYTES
+from load.chaos import broken
+from load.chaos.broken import HELD_S
 from load.chaos.cluster import cluster
-from load.chaos.frames import FETCH
-from load.chaos.programs.held_loop import HELD_S
-from load.chaos.proxy import Passing, Way
+from load.chaos.proxy import FETCH, Passing, Way
 from tests.support.log_audit import audit
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text
@@ -310,7 +310,7 @@ async def test_a_worker_whose_fetches_are_never_answered_ends_itself_and_is_star
 
 
 async def test_a_worker_whose_event_loop_is_held_ends_and_says_where_it_stood(place):
-    command = (sys.executable, "-m", "load.chaos.programs.held_loop", "--set", "worker.watchdog=3", *place.command)
+    command = (*broken.command("held_loop"), "--set", "worker.watchdog=3", *place.command)
     async with place.client() as client, child(command, log=place.log) as worker:
         await client.classify(text(1), timeout=LIMIT_S)
         worker.process.send_signal(signal.SIGUSR1)
@@ -318,7 +318,7 @@ async def test_a_worker_whose_event_loop_is_held_ends_and_says_where_it_stood(pl
             assert await worker.process.wait() == 1
     log = place.log.read_text()
     assert "Timeout (0:00:03)!" in log
-    assert "held_loop.py" in log
+    assert "broken.py" in log
 
 
 async def swallow_records(passing: Passing) -> bool:

@@ -9,7 +9,7 @@ import sys
 
 from headrace.cli import main
 from headrace.worker import pipeline, worker
-from load.chaos.programs.slow_model import slowed
+from load.chaos.broken import slowed
 from tests.support import broken_workers
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from headrace.kafka.interface import TopicPartition
 from headrace.kafka.memory import MemoryCluster
 from headrace_load.measure.audit import ANSWERED, SENT, STATUSES
 from headrace_schemas.codec import decode_result
-from load.chaos.history import LOGGED, LOST, REQUEST, History
+from load.chaos.checker import LOGGED, LOST, REQUEST, History
 
 
 def history_of(

@@ -1,17 +1,17 @@
 """Faults, by what they happen to."""
 
 from load.chaos.fault import Fault
-from load.chaos.faults import broker, client, log, network, registry, store, tail, topics, trainer, worker
+from load.chaos.faults import artifacts, broker, client, log, network, trainer, worker
 
 ALL: tuple[Fault, ...] = (
     *worker.FAULTS,
     *network.FAULTS,
-    *broker.FAULTS,
-    *topics.FAULTS,
-    *log.FAULTS,
-    *tail.FAULTS,
+    *broker.BROKER_FAULTS,
+    *broker.TOPICS_FAULTS,
+    *log.LOG_FAULTS,
+    *log.TAIL_FAULTS,
     *trainer.FAULTS,
-    *store.FAULTS,
-    *registry.FAULTS,
+    *artifacts.STORE_FAULTS,
+    *artifacts.REGISTRY_FAULTS,
     *client.FAULTS,
 )

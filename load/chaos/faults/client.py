@@ -19,12 +19,10 @@ from headrace.model.backends.interface import open_backend
 from headrace_load.processes import Child, child
 from headrace_load.waiting import within
 from headrace_schemas.records import Status
-from load.chaos.fault import Fault
-from load.chaos.faults.points import at
-from load.chaos.frames import PRODUCE
-from load.chaos.history import read_answers
-from load.chaos.proxy import Way
-from load.chaos.world import World
+from load.chaos.checker import read_answers
+from load.chaos.fault import Fault, World
+from load.chaos.faults.actions import at
+from load.chaos.proxy import PRODUCE, Way
 
 KILLS = 4
 CALLERS = 50
@@ -166,7 +164,7 @@ async def awaited(world: World) -> None:
 def running(world: World, program: str, *arguments: str) -> AbstractAsyncContextManager[Child]:
     """A user's program while the block runs; at its end SIGTERM."""
     log = world.folder / f"{program}.log"
-    return child((sys.executable, "-m", f"load.chaos.programs.{program}", *arguments), log=log)
+    return child((sys.executable, "-m", "load.chaos.users", program, *arguments), log=log)
 
 
 def client_of(world: World) -> AbstractAsyncContextManager[Client]:

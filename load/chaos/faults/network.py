@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 
-from load.chaos.fault import Fault
+from load.chaos import broken
+from load.chaos.fault import Fault, World
+from load.chaos.faults.actions import at, published
 from load.chaos.faults.client import covered, grows, repeats, running, twice
-from load.chaos.faults.expecting import published
-from load.chaos.faults.points import at
-from load.chaos.frames import OF_GROUPS, PRODUCE
-from load.chaos.proxy import Passing, Way
-from load.chaos.world import World
+from load.chaos.proxy import OF_GROUPS, PRODUCE, Passing, Way
 
 BACKLOG = 6_000
 BATCH = 64
@@ -146,7 +143,7 @@ FAULTS = (
         title="a slow worker loses its group's coordinator and no broker, for about 15 s",
         about="network",
         strike=coordinator_alone,
-        program=(sys.executable, "-m", "load.chaos.programs.slow_model"),
+        program=broken.command("slow_model"),
         sets={"worker.max_batch": str(BATCH)},
         sequence=False,
     ),

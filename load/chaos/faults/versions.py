@@ -1,18 +1,58 @@
-"""Versions for workers to follow, good or not, and seeing what the workers do with them."""
+"""The models topic of a run: versions that faults publish for workers to follow, and what the workers do with them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
+from headrace.kafka.aio import AioKafkaCluster
+from headrace.kafka.interface import Outgoing, Producer
 from headrace.model.artifact import About, assemble, load, save
 from headrace.model.places import as_told
+from headrace.registry import models_log
+from headrace.registry.models_log import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace_schemas.records import ModelAlias, ModelVersion
-from load.chaos.registry import publish
+from headrace_load.target import System
+from headrace_schemas.records import ModelAlias, ModelsRecord, ModelVersion
+from load.chaos.fault import World
 from load.chaos.workers import Worker
-from load.chaos.world import World
+
+T = TypeVar("T")
+
+
+async def models_records(system: System, kind: type[T]) -> list[T]:
+    """Every record of that kind up to the topic's present end, in order; what compaction takes is gone.
+
+    Rubbish is passed over. Raises a KafkaError.
+    """
+    cluster = AioKafkaCluster(system.kafka_settings())
+    return [record async for _, record in models_log.models_records(cluster, system.models, kind)]
+
+
+async def publish(system: System, *records: ModelsRecord) -> None:
+    """Append records, as one batch. Raises a KafkaError."""
+    async with _producer(system) as producer:
+        await ModelsWriter(producer, system.models).publish(records)
+
+
+async def publish_bytes(system: System, topic: str, *records: Outgoing) -> None:
+    """Append bytes as they are to partition 0. Raises a KafkaError."""
+    async with _producer(system) as producer:
+        await producer.send_batch(topic, 0, records)
+
+
+@asynccontextmanager
+async def _producer(system: System) -> AsyncIterator[Producer]:
+    producer = AioKafkaCluster(system.kafka_settings()).producer()
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
 
 NAME = "default"
 GOES_ON = 400

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 
 from headrace.client import connect
-from load.chaos.fault import Fault, Strike
-from load.chaos.faults.points import at
-from load.chaos.frames import FETCH, PRODUCE
-from load.chaos.programs.held_loop import HELD_S
-from load.chaos.proxy import Way
-from load.chaos.world import World
+from load.chaos import broken
+from load.chaos.broken import HELD_S
+from load.chaos.fault import Fault, Strike, World
+from load.chaos.faults.actions import at
+from load.chaos.proxy import FETCH, PRODUCE, Way
 
 SESSION_S = 6.0
 """kafka.session_timeout_ms."""
@@ -132,7 +130,7 @@ async def out_of_memory(world: World) -> None:
 async def full_disk(world: World) -> None:
     """A worker is started that can keep nothing on disk; when it answers, the others leave."""
     others = tuple(world.workers.running)
-    await world.workers.start("full", program=(sys.executable, "-m", "load.chaos.programs.full_disk"))
+    await world.workers.start("full", program=broken.command("full_disk"))
     for name in others:
         await world.workers.leave(name)
     before = world.stream.answered
@@ -257,7 +255,7 @@ FAULTS = (
         title="no more memory",
         about="worker",
         strike=out_of_memory,
-        program=(sys.executable, "-m", "load.chaos.programs.no_memory"),
+        program=broken.command("no_memory"),
         sequence=False,
         stall_s=TAKEN_OVER_S,
     ),
@@ -273,7 +271,7 @@ FAULTS = (
         title=f"event loop held for {HELD_S:g} s",
         about="worker",
         strike=held,
-        program=(sys.executable, "-m", "load.chaos.programs.held_loop"),
+        program=broken.command("held_loop"),
         sequence=False,
         stall_s=TAKEN_OVER_S + 3.0,
     ),
@@ -282,7 +280,7 @@ FAULTS = (
         title="its clock jumps an hour ahead, then two back",
         about="worker",
         strike=clock_ahead,
-        program=(sys.executable, "-m", "load.chaos.programs.jumping_clock"),
+        program=broken.command("jumping_clock"),
         sequence=False,
     ),
 )

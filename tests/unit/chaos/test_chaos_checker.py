@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.core.answer_log import PartitionReader
 from headrace_load.measure.audit import ANSWERED, SENT
-from load.chaos.checker import check
-from load.chaos.history import LOGGED, LOST, REQUEST, History, together
+from load.chaos.checker import LOGGED, LOST, REQUEST, History, check, together
 
 SECOND_US = 1_000_000
 

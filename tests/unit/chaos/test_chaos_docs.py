@@ -6,7 +6,7 @@ from pathlib import Path
 
 from load.chaos.__main__ import SEQUENCES
 from load.chaos.faults import ALL
-from load.chaos.table import BEGIN, END, HEAD
+from load.chaos.run import BEGIN, END, HEAD
 
 PAGE = Path(__file__).parents[3] / "docs" / "chaos.md"
 NAMES = [name.strip() for name in HEAD.splitlines()[0].strip("|").split("|")]

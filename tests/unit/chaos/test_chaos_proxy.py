@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from load.chaos.frames import FETCH, PRODUCE, read_frame
-from load.chaos.proxy import Way, proxied
+from load.chaos.proxy import FETCH, PRODUCE, Way, proxied, read_frame
 
 
 def frame(body: bytes) -> bytes:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from load.chaos.fault import World
 from load.chaos.workers import Worker
-from load.chaos.world import World
 
 
 def worker(name: str, folder: Path, *assigned: list[int]) -> Worker:

@@ -1,20 +1,37 @@
-"""A user's reader of answers: it writes down each answer that it was handed, until it is killed.
+"""Programs of users that chaos runs kill: a publisher, and a reader of answers. Each writes what it knows into FILE.
 
-$ python -m load.chaos.programs.reading BOOTSTRAP RESULTS FILE [GROUP]
+    python -m load.chaos.users publisher BOOTSTRAP REQUESTS RESULTS FILE
+    python -m load.chaos.users reading BOOTSTRAP RESULTS FILE [GROUP]
 
-FILE gets a line for each: the answer's partition, the offset of its request, the CRC-32 of that, the answer's own
-position, and whether it was handed over with a hole. Alone it goes on behind the last whole line of FILE, which is both
-its output and its place; as a member of GROUP where the group was.
+The publisher writes a line for each request that Kafka has acknowledged: partition, offset and CRC-32. The reader
+writes a line for each answer that it was handed: the answer's partition, the offset of its request, the request's
+CRC-32, the answer's own position, and whether a hole was before it. A reader alone goes on behind the last whole line
+of FILE, a member of GROUP where the group was.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import signal
 import sys
 from pathlib import Path
 
 from headrace.client import Answer, Place, connect
+
+BATCH = 20
+
+
+async def publish(bootstrap: str, requests: str, results: str, file: Path) -> None:
+    """Publish until killed."""
+    with file.open("a", encoding="ascii") as told:
+        async with connect(bootstrap, requests=requests, results=results) as client:
+            for number in itertools.count():
+                texts = [f"text {place} of batch {number} of process {os.getpid()}" for place in range(BATCH)]
+                for known in await client.publish_many(texts):
+                    told.write(f"{known.partition} {known.offset} {known.crc}\n")
+                told.flush()
 
 
 def line(answer: Answer) -> str:
@@ -63,5 +80,12 @@ async def member(bootstrap: str, results: str, file: Path, group: str) -> None:
 
 
 if __name__ == "__main__":
-    bootstrap, results, where, *group = sys.argv[1:]
-    asyncio.run(member(bootstrap, results, Path(where), *group) if group else alone(bootstrap, results, Path(where)))
+    match sys.argv[1:]:
+        case ["publisher", bootstrap, requests, results, file]:
+            asyncio.run(publish(bootstrap, requests, results, Path(file)))
+        case ["reading", bootstrap, results, file]:
+            asyncio.run(alone(bootstrap, results, Path(file)))
+        case ["reading", bootstrap, results, file, group]:
+            asyncio.run(member(bootstrap, results, Path(file), group))
+        case _:
+            sys.exit(__doc__)
