@@ -1,14 +1,11 @@
-"""Read what partitions hold between two positions, and no further, by a consumer that belongs to no group.
+"""Read what partitions hold between two offsets, and no further, by a consumer that belongs to no group.
 
-The one place that reads such ranges. Silence says nothing here: a broker that pauses is waited for, and when it takes
-too long the error can be tried again. That the rest of a range holds no record (a transaction's marker, compaction)
-is known from where the consumer stands, or from a broker that says so.
+All bounded reading goes through :func:`read_ranges`. A broker that pauses is waited for, and when it takes too long the
+error can be retried. That the rest of a range holds no record (a transaction's marker, compaction) is known from the
+consumer's position, or because the broker says so.
 
-The last answers of results partitions: a worker resumes by those at the end, a reader by those before its place.
-
-Both look for the highest request offset, and what one of them counts the other has to count: answers, not offsets.
-
-From where reading is to begin, in words, to the offsets of partitions.
+:func:`last_answers` looks back in results partitions: a worker resumes by the last answers of all, a reader by those in
+front of its position. Both need the highest request offset, so both count answers and not offsets.
 """
 
 from __future__ import annotations

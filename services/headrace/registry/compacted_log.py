@@ -1,4 +1,4 @@
-"""A compacted topic of one partition as state: followed by a consumer, and written record by record under its key."""
+"""A compacted topic of one partition as state: read by a consumer, and written record by record under its key."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from headrace.kafka.interface import (
     Appended,
-    BrokerUnavailableError,
     Cluster,
     Outgoing,
     Record,
     TopicPartition,
     UnknownTopicError,
 )
-from headrace.kafka.range_reader import ASKED_EVERY, EMPTY_FETCHES, FETCH_S
+from headrace.kafka.range_reader import read_ranges
 from headrace.process.logs import event
 from headrace_schemas.errors import WireError
 
@@ -63,8 +62,6 @@ class CompactedLog(ABC, Generic[R]):
             raise UnknownTopicError(
                 f"There is no topic {self._name.topic}. Create headrace's topics with `headrace topics apply`."
             )
-        if self.followed:
-            self._consumer.assign([self._name])
         self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
         await self.refresh()
 
@@ -72,53 +69,33 @@ class CompactedLog(ABC, Generic[R]):
         await self._consumer.stop()
 
     async def refresh(self) -> None:
-        """Take in every record up to the end offset as it is now.
-
-        Raises BrokerUnavailableError when the log gives nothing for a minute, and other KafkaErrors.
-        """
+        """Take in every record up to the end offset as it is now. Raises as read_ranges does."""
         async with self._one_at_a_time:
             end = (await self._consumer.end_offsets([self._name]))[self._name]
-            if not self.followed:
-                self._consumer.assign([self._name])
-            # What a fetch that failed or was cancelled had taken is fetched again.
-            self._consumer.seek(self._name, self._position)
-            empty = said_empty = 0
             try:
-                while (before := self._position) < end:
-                    if not await self._fetch(FETCH_S):
-                        self._position = await self._consumer.position(self._name)
-                    if self._position > before:
-                        empty = said_empty = 0
-                        continue
-                    empty += 1
-                    if empty % ASKED_EVERY == 0:
-                        said_empty += await self._consumer.holds_nothing(self._name, before, end)
-                    if said_empty > 1:
-                        # Compaction left nothing at the log's end. The leader said so twice.
-                        break
-                    if empty == EMPTY_FETCHES:
-                        raise BrokerUnavailableError(
-                            f"{self._name.topic} gave nothing for {EMPTY_FETCHES * FETCH_S:.0f} s, though its log goes "
-                            f"on from offset {before} to {end}. Is a broker away?"
-                        )
+                async for records in read_ranges(self._consumer, {self._name: self._position}, {self._name: end}):
+                    self._take(records)
+                # The last offsets may hold no record.
+                self._position = max(self._position, end)
             finally:
-                if not self.followed:
+                if self.followed:
+                    self._consumer.assign([self._name])
+                    self._consumer.seek(self._name, self._position)
+                else:
                     self._consumer.assign(())
 
     async def look(self) -> None:
         """Take in the records of a topic that is ``followed`` which have come already, and wait for none."""
         async with self._one_at_a_time:
-            await self._fetch(0.0)
+            chunks = await self._consumer.fetch(max_records=1000, timeout_s=0.0)
+            self._take(chunks.get(self._name, ()))
 
-    async def _fetch(self, timeout_s: float) -> bool:
-        """Take in the next records; whether there were any."""
-        chunk = (await self._consumer.fetch(max_records=1000, timeout_s=timeout_s)).get(self._name, ())
-        for record in chunk:
-            self._take(record)
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._take_one(record)
             self._position = record.offset + 1
-        return bool(chunk)
 
-    def _take(self, record: Record) -> None:
+    def _take_one(self, record: Record) -> None:
         try:
             decoded = self._decode(record.value)
             if decoded is None:

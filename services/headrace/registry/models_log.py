@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from headrace.kafka.interface import Cluster, Record, TopicPartition
-from headrace.kafka.range_reader import read_ranges
+from headrace.kafka.interface import Cluster, Record
+from headrace.kafka.range_reader import read_topic
 from headrace.registry.compacted_log import BatchSender, CompactedLog, CompactedWriter
 from headrace_schemas.codec import decode_models_record, encode_models_record
 from headrace_schemas.errors import WireError
@@ -115,20 +115,13 @@ async def models_records(cluster: Cluster, topic: str, kind: type[R]) -> AsyncIt
 
     What can't be decoded is passed over. Raises a KafkaError.
     """
-    consumer, partition = cluster.consumer(), TopicPartition(topic, 0)
-    try:
-        await consumer.start()
-        starts, ends = await consumer.beginning_offsets([partition]), await consumer.end_offsets([partition])
-        async for records in read_ranges(consumer, starts, ends):
-            for record in records:
-                try:
-                    decoded = decode_models_record(record.value)
-                except WireError:  # who follows the topic has been told of it
-                    continue
-                if isinstance(decoded, kind):
-                    yield record, decoded
-    finally:
-        await consumer.stop()
+    async for record in read_topic(cluster, topic, "versions"):
+        try:
+            decoded = decode_models_record(record.value)
+        except WireError:  # who follows the topic has been told of it
+            continue
+        if isinstance(decoded, kind):
+            yield record, decoded
 
 
 async def alias_moves(cluster: Cluster, topic: str, name: str) -> list[Move]:
