@@ -1,7 +1,4 @@
-"""What a dead letter keeps of its record: all, a beginning, all of it sealed, or nothing.
-
-A record that could not be used, as its dead letter.
-"""
+"""A record that could not be used, as its dead letter, which keeps all of it, its beginning, all sealed, or nothing."""
 
 from __future__ import annotations
 

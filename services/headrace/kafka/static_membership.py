@@ -1,21 +1,16 @@
-"""Takeovers of a static membership: when two processes with one id throw each other out.
+"""The static membership of a worker: an id of its own on this machine, the same again after a crash.
 
-Kafka gives a static member's place to whoever joins last under its id. Two processes that have one id by mistake, such
-as containers with equal host names, then take it from each other for ever, and every turn answers requests again. One
-takeover is usual: a process that came back elsewhere. After the second in a row a member gives the static id up and
-joins as any other does.
+Kafka gives a static member that returns within its session the partitions that it had, without a rebalance. Two members
+of one id throw each other out. So each worker takes the first number of its group on this machine that no other process
+holds, by a lock that the system releases however its holder ends.
 
-What is said when a static membership id is given up, whatever the backend.
+Containers of one image often have the same host name, each with a lock folder of its own, and each would be number 0.
+So the id has two more parts. One is drawn at random when a number is first taken in a folder, and kept in its lock
+file. The other tells apart machines and containers that were copied with their folder.
 
-The static membership id of a worker: its own on this machine, and the same again after a crash.
-
-Kafka gives a static member that comes back within its session the partitions that it had, without a rebalance; two
-members of one id throw each other out. So each worker takes the first number of its group on this machine that no
-other holds. The system lets go of a number when its holder ends, however it ends.
-
-A host's name says little: containers of one image often have the same, each with a lock folder of its own, and each
-would be number 0. So the id has two more parts. One is drawn at random when a number is first taken in a folder, and
-kept in its lock file. The other tells machines and containers apart that were copied with their folder.
+Where two processes have one id all the same, they take each other's place for ever, and every turn answers requests
+again. One takeover is usual: a process that came back elsewhere. After the second within a minute a member gives the
+static id up and joins as any other does.
 """
 
 from __future__ import annotations

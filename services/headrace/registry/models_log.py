@@ -1,8 +1,6 @@
 """The topic classify.models as state: versions, aliases, verdicts, trainings, and what older workers left there.
 
-Writing to the topic classify.models: each record under the key that keeps it.
-
-What the models topic still has of the past: its records that compaction has not taken yet, and moves of aliases.
+Records are written under the key that keeps them. Those that compaction has not taken yet tell how aliases moved.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""An artifact as its record on the models topic.
+"""Versions of a model: from an artifact to its record, from a name to the record, and from the record to the artifact.
 
-From what a user calls a version, an alias or the beginning of a name, to its record.
-
-From what a user calls a model, a path or URI, or from a version's record, to a checked artifact.
-
-From an artifact that lies anywhere to one that lies in the store, where workers may open it.
+A user names a version by itself, by its beginning or by an alias, and an artifact by a path or URI. An artifact that
+lies anywhere becomes one in the store, where workers may open it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Asking a broker about topics without creating any: aiokafka's own look-ups allow the broker to.
-
-The admin client over aiokafka.
-"""
+"""The admin client over aiokafka, and questions about topics that create none: aiokafka's own let the broker do so."""
 
 from __future__ import annotations
 

@@ -1,15 +1,12 @@
-"""Consumed records as small structs, and compressed batches unpacked within a limit.
+"""Consumed records as small structs, compressed batches within a limit, and records that aiokafka can't unpack.
 
 aiokafka makes a dataclass of eleven fields for each record, which is a third of what it costs to unpack one. Here each
-fetched chunk is told to make a struct of seven instead, for one consumer alone: nobody else in the process notices.
-A chunk also ends before a record that aiokafka can't unpack, where it would raise and lose those before it, and before
-a batch that grows past the limit.
+fetched chunk makes a struct of seven fields instead, for one consumer alone. A chunk also ends before a record that
+aiokafka can't unpack, where it would raise and lose those before it, and before a batch that grows past the limit.
 
-Records that aiokafka can't unpack, read beside it in bounded steps.
-
-Kafka takes any bytes as the name of a header, and aiokafka raises on one that is no UTF-8. A single such record would
-stop every consumer of its partition for good. And a compressed batch is unpacked whole by aiokafka, whatever it grows
-to. Here it is gone through as a stream, on a thread.
+:class:`TolerantReader` reads those in bounded steps. Kafka takes any bytes as a header's name, and aiokafka raises on
+one that is no UTF-8: a single such record would stop every consumer of its partition for good. And aiokafka unpacks a
+compressed batch whole, whatever it grows to; the reader goes through it as a stream, on a thread.
 """
 
 from __future__ import annotations
