@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 import uuid
 from collections.abc import Iterator
@@ -210,6 +211,13 @@ class Story:
             process.terminate()
             process.wait(LIMIT_S)
 
+    def answers(self) -> None:
+        """Wait until the worker answers."""
+        until = time.monotonic() + LIMIT_S
+        while "partition.resumed" not in (said := Path("worker.log").read_text(encoding="utf-8")):
+            assert time.monotonic() < until, said
+            time.sleep(0.05)
+
     async def spoil(self) -> None:
         """Publish a request that can't be answered."""
         producer = self._cluster.producer()
@@ -235,13 +243,16 @@ def test_the_docs_commands_run_as_they_stand(
     first = RUN.index("headrace models publish")
     answered = RUN.index("headrace classify")
     letters = RUN.index("headrace dead-letters list")
-    for path in RUN[:first]:
-        run(path)
-    story.run("models", "publish", "model.safetensors")
-    story.run("models", "publish", "other.safetensors", "--alias", "challenger")
-    for path in RUN[first:answered]:
-        run(path)
+    run(RUN[0])
+    # It starts while commands that need no answer run.
     with story.worker():
+        for path in RUN[1:first]:
+            run(path)
+        story.run("models", "publish", "model.safetensors")
+        story.run("models", "publish", "other.safetensors", "--alias", "challenger")
+        for path in RUN[first:answered]:
+            run(path)
+        story.answers()
         asyncio.run(story.spoil())
         for path in RUN[answered:letters]:
             run(path)
