@@ -62,6 +62,7 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+@pytest.mark.slow  # a worker's start and a broker's return: minutes where the machine is loaded
 @pytest.mark.parametrize("broker", [embedded, pytest.param(apache, marks=pytest.mark.apache)])
 async def test_a_worker_says_that_its_broker_is_away_and_calls_survive_its_return(broker, tmp_path):
     model = tmp_path / "random.safetensors"
