@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -112,6 +114,7 @@ def main() -> None:
     from headrace.kafka.interface import KafkaError
     from headrace_schemas.errors import WireError
 
+    _prepare_output()
     # Services say more; of any other command what a person has to know stands on a line too.
     logs.configure(sys.stderr, level="warning")
     try:
@@ -135,6 +138,17 @@ def main() -> None:
             raise
         extra = next((argument for argument in sys.argv[1:] if extra in WHOLE.get(argument, ())), extra)
         _end(f"This needs {error.name}, which is not installed. Install it by: pip install 'headrace[{extra}]'", 1)
+
+
+def _prepare_output() -> None:
+    """Let every text be written: into a closed output too, and where the locale (LANG=C) has no letters but ASCII."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            # JSON and CSV for a program are UTF-8; a terminal is shown what it has no letter for as an escape.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _advice(error: Exception) -> str:

@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -263,3 +264,28 @@ def test_a_worker_without_its_model_file_can_not_be_mended_by_a_restart(monkeypa
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "--set", "admin.port=0", "--bootstrap", "127.0.0.1:1", "worker", "--model", named) == 2
     assert f"{named}: there is no such artifact" in capsys.readouterr().err
+
+
+# Prints a text of many scripts as a command does.
+SAYS = """
+import sys
+from headrace import cli
+from headrace.commands.common import console, say
+
+def app():
+    say("gr\\xf6\\xdfe \\U0001f469 \\u1797")
+    console().print("gr\\xf6\\xdfe \\xb7 \\U0001f469")
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
+@pytest.mark.parametrize("redirected", ["", ">&-"])
+def test_every_text_is_written_whatever_the_locale_and_into_a_closed_output(environment, redirected):
+    command = ["sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, SAYS]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == ([] if redirected else ["größe 👩 \u1797", "größe · 👩"])
