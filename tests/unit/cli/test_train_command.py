@@ -25,9 +25,12 @@ app.command()(predict)
 # Evaluates an artifact in a process of its own and says whether torch came along.
 WITHOUT_TORCH = """
 import sys
-from pathlib import Path
+import typer
+from headrace.commands.common import Invocation
 from headrace.commands.local import evaluate
-evaluate(sys.argv[1], Path(sys.argv[2]), as_json=True)
+app = typer.Typer()
+app.command()(evaluate)
+app([*sys.argv[1:], "--json"], obj=Invocation(environ={}), standalone_mode=False)
 assert "torch" not in sys.modules, "evaluate loaded torch"
 """
 
@@ -196,12 +199,14 @@ def test_predict_takes_a_text_a_line_as_publish_does_and_a_table_by_any_name(tra
         assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == texts
 
 
-def test_predict_prints_no_heading_before_it_knows_that_the_file_can_be_read(trained, tmp_path, capsys):
+def test_predict_prints_no_heading_before_it_knows_that_the_file_can_be_read(trained, tmp_path):
     (tmp_path / "texts.csv").write_text("body\nred apples\n")
+    command = ["predict", str(trained[0] / "m.safetensors"), str(tmp_path / "texts.csv"), "--csv"]
 
-    with pytest.raises(UserError, match="must have one column 'text'"):
-        predict(str(trained[0] / "m.safetensors"), tmp_path / "texts.csv", as_csv=True)
-    assert capsys.readouterr().out == ""
+    done = CliRunner().invoke(app, command, obj=Invocation(environ={}))
+    assert isinstance(done.exception, UserError)
+    assert "must have one column 'text'" in str(done.exception)
+    assert done.stdout == ""
 
 
 def test_predict_names_the_row_whose_text_is_none(trained, tmp_path):
