@@ -94,6 +94,11 @@ def train(
     # BLAS threads beside those of the training make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+    from headrace.security.private_folder import PrivateFolder, keep_what_matplotlib_caches, temporary_folder
+
+    # Read when matplotlib loads, which what follows brings along.
+    keep_what_matplotlib_caches(os.environ)
+
     from headrace.commands.terminal import Terminal
     from headrace.files.table import Reading, read_file
     from headrace.learning.compress.score import Budget
@@ -102,9 +107,7 @@ def train(
     from headrace.learning.fit.hyperparameters import adapted
     from headrace.model.artifact import load, save
     from headrace.model.places import places_of
-    from headrace.security.private_folder import PrivateFolder, keep_what_matplotlib_caches, temporary_folder
 
-    keep_what_matplotlib_caches(os.environ)
     console = Terminal()
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
