@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.files import DatasetError
-from headrace.learning.compress.curve import Curve, draw, figures
+from headrace.learning.compress.curve import Curve, figures
+from headrace.learning.compress.picture import draw
 from headrace.learning.compress.score import Budget
 from headrace.learning.data.files import Rows
 from headrace.learning.evaluate import latency_us

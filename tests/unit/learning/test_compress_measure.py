@@ -12,7 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from headrace.learning.compress.curve import Curve, Point, Tuning, curve_table, draw, figures
+from headrace.learning.compress.curve import Curve, Point, Tuning, curve_table, figures
+from headrace.learning.compress.picture import draw
 from headrace.learning.compress.prune import Tuner
 from headrace.learning.compress.score import Budget, Plan, Score, score_float, score_quantized
 from headrace.learning.compress.search import Compressor

@@ -15,7 +15,7 @@ from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
 from headrace.learning.capacity import check_labels, free_memory
-from headrace.learning.compress.curve import draw
+from headrace.learning.compress.picture import draw
 from headrace.learning.compress.score import float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
 from headrace.learning.data.split import Parts, Splits, Splitting
