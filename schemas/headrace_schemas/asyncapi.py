@@ -1,6 +1,4 @@
-"""JSON Schemas (2020-12) of the records, generated from the structs.
-
-Write the AsyncAPI 3 document and the JSON Schemas, generated from the structs and the topics.
+"""The AsyncAPI 3 document and the JSON Schemas (2020-12) of the records, generated from the structs and the topics.
 
 Run ``python -m headrace_schemas.asyncapi`` after a change of a record or a topic; ``--check`` writes nothing and ends
 with status 1 when a file in ``generated/`` is not what would be written.

@@ -1,6 +1,4 @@
-"""Reading dead letters.
-
-Publishing dead letters again, to a topic that the operator chose and only what the log confirms.
+"""Read dead letters, and publish them again: to a topic that the operator chose and only what the log confirms.
 
 Whoever may write the dead-letters topic can write any letter, and anybody can seal one to a public key. So a letter
 chooses neither the topic nor, where the log still has its record, what is published there.

@@ -1,9 +1,4 @@
-"""Words that several of the models commands say.
-
-`headrace models list`: every version, what points at it, and what the gate said of it.
-
-`headrace models show`: everything that is known of one version.
-"""
+"""`headrace models list` and `headrace models show`: every version in a line each, or all that is known of one."""
 
 from __future__ import annotations
 
