@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import tomllib
 import uuid
 from collections.abc import Iterator
@@ -29,7 +28,9 @@ from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace_load import cli as load_cli
+from headrace_load.waiting import slowness
 from tests.support.networks import random_network
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -209,14 +210,11 @@ class Story:
             yield
         finally:
             process.terminate()
-            process.wait(LIMIT_S)
+            process.wait(LIMIT_S * slowness())
 
     def answers(self) -> None:
         """Wait until the worker answers."""
-        until = time.monotonic() + LIMIT_S
-        while "partition.resumed" not in (said := Path("worker.log").read_text(encoding="utf-8")):
-            assert time.monotonic() < until, said
-            time.sleep(0.05)
+        asyncio.run(until(lambda: "partition.resumed" in Path("worker.log").read_text(encoding="utf-8"), LIMIT_S))
 
     async def spoil(self) -> None:
         """Publish a request that can't be answered."""
