@@ -1,6 +1,7 @@
 """Ports that can't be listened on are said in one line, before anything is started; free ones are found."""
 
 import errno
+import random
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,19 @@ HOST = "127.0.0.1"
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    with socket.create_server((HOST, 0)) as server:
-        yield int(server.getsockname()[1])
+    """A port that is listened on, with a free one below it.
+
+    Both are below the ports that Linux gives to outgoing connections: one of those took the lower port under load.
+    """
+    for port in random.sample(range(20_001, 32_000), 1_000):
+        try:
+            check_free(HOST, (port - 1, port), who="a test", advice="")
+        except PortError:
+            continue
+        with socket.create_server((HOST, port)):
+            yield port
+        return
+    pytest.fail("no two free neighbouring ports between 20,000 and 32,000")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
