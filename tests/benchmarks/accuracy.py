@@ -23,18 +23,17 @@ from rich.table import Table
 
 from headrace.demo.texts import read_bbc_news
 from headrace.files import DatasetError
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import Split, split
 from headrace.learning.data.split import whole as parts_of
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.checkpoint import NoCheckpoints
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.evaluate import answer
+from headrace.learning.evaluate import answer, compare
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import Trained, train
 from headrace.learning.package import Packed, lineage_of, pack
-from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize

@@ -23,13 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.files import DatasetError
-from headrace.learning.compress.curve import Curve, figures
-from headrace.learning.compress.picture import draw
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget, Curve, draw, figures
 from headrace.learning.data.files import Rows
-from headrace.learning.evaluate import latency_us
+from headrace.learning.evaluate import compare, latency_us
 from headrace.learning.fit.hyperparameters import Recipe
-from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network, float_logits

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.commands.rank import allowing
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget
 from headrace.learning.distributed.job import FileSource, Job
 from headrace.learning.distributed.launch import launch
 from headrace.learning.fit.hyperparameters import Recipe

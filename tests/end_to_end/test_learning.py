@@ -13,10 +13,10 @@ import zlib
 import pytest
 
 from headrace.client import Published
+from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import UNKEYED
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import TopicSource
-from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.merge import merge_labels
 from headrace.registry.versions import load_version
 from headrace_load.processes import headrace

@@ -20,8 +20,8 @@ from aiokafka import AIOKafkaProducer
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
+from headrace.learning.data.labels import read_partitions
 from headrace.learning.distributed.job import FileSource, Job, Outcome, TopicSource
-from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.launch import Nodes, TrainingFailedError, launch
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe
 from headrace.model.places import places_of

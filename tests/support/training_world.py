@@ -13,7 +13,7 @@ from headrace.kafka.dead_letters import keep_whole
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.learning.distributed.job import Job, Outcome, TopicSource
-from headrace.learning.report import compare
+from headrace.learning.evaluate import compare
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace.model.signing import Seals, Sign, signer

@@ -9,7 +9,7 @@ import msgspec
 from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import HASHINGS, NO_WORDS, text_keys
+from headrace.learning.data.validation import HASHINGS, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.errors import WireError
 from headrace_schemas.records import LabelledText

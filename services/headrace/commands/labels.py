@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.files.table import Reading, Row
     from headrace.kafka.interface import Cluster, Outgoing
-    from headrace.learning.data.label_export import There
+    from headrace.learning.data.labels import There
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -237,7 +237,7 @@ def export(
 ) -> None:
     """Write the labels that the topic holds now to a file, with id, text and label. What can't be used is left out."""
     from headrace.core.errors import UserError
-    from headrace.learning.data.label_export import check_suffix, write_labels
+    from headrace.learning.data.labels import check_suffix, write_labels
 
     check_suffix(file)
     where = place_for(file, force=force)
@@ -253,7 +253,7 @@ def export(
 
 
 async def _read(cluster: Cluster, topic: str) -> list[There]:
-    from headrace.learning.data.label_export import read_labels
+    from headrace.learning.data.labels import read_labels
 
     return await read_labels(cluster, topic)
 
@@ -262,7 +262,7 @@ async def _erase(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] |
     """Publish tombstones for those of ``ids`` that have a label, and return them; None where that is unknown."""
     from headrace.client.labels import publish_labels
     from headrace.kafka.interface import NotAuthorizedError
-    from headrace.learning.data.label_export import read_labels
+    from headrace.learning.data.labels import read_labels
 
     try:
         there = {one.id for one in await read_labels(cluster, topic, ids)}

@@ -182,8 +182,7 @@ def evaluate(
     from headrace.core.label_names import label_name
     from headrace.files.table import Reading, check_file
     from headrace.learning.data.files import read_rows
-    from headrace.learning.evaluate import answer_scored
-    from headrace.learning.report import compare
+    from headrace.learning.evaluate import answer_scored, compare
     from headrace.model.backends.interface import open_backend
 
     form = form_of(as_json=as_json, as_csv=as_csv)

@@ -24,7 +24,7 @@ from headrace.core.errors import UserError
 from headrace.core.printable import printable
 
 if TYPE_CHECKING:
-    from headrace.learning.report import Interval, Report
+    from headrace.learning.evaluate import Interval, Report
 
 Row = Mapping[str, object]
 

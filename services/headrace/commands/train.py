@@ -101,7 +101,7 @@ def train(
 
     from headrace.commands.terminal import Terminal
     from headrace.files.table import Reading, read_file
-    from headrace.learning.compress.score import Budget
+    from headrace.learning.compress.curve import Budget
     from headrace.learning.data.split import Splits
     from headrace.learning.distributed.job import FileSource, Job
     from headrace.learning.fit.hyperparameters import adapted
@@ -225,7 +225,7 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from headrace.learning.fit.progress import Remaining, in_words
+    from headrace.learning.resources import Remaining, in_words
 
     budget, longest = job.budget, job.recipe.convolution.epochs
     remaining = Remaining(longest, compresses=budget is not None, coarse=budget is not None and budget.coarse)
@@ -267,7 +267,7 @@ def _progress(console: Console, job: Job) -> Iterator[OnEvent]:
 
 def _line(said: Mapping[str, Any]) -> str:
     """What an event says in words; "" for one that a bar shows, or nobody has to know."""
-    from headrace.learning.capacity import LARGE
+    from headrace.learning.resources import LARGE
 
     match said["event"]:
         case "training.read":
@@ -293,7 +293,7 @@ def _leave(progress: Progress, stage: TaskID) -> None:
 def _report(console: Console, outcome: Outcome, out: str) -> None:
     from headrace.commands.terminal import report_tables, report_warnings
     from headrace.learning.compress.curve import curve_table
-    from headrace.learning.report import agreement
+    from headrace.learning.evaluate import agreement
 
     if outcome.curve is not None:
         console.print(curve_table(outcome.curve))

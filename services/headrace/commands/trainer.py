@@ -91,7 +91,7 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.kafka.dead_letters import keeping
-    from headrace.learning.data.text_keys import text_keys
+    from headrace.learning.data.validation import text_keys
     from headrace.model.signing import seals, signer
     from headrace.process.logs import event
     from headrace.trainer.metrics import TrainerMetrics

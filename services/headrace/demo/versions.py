@@ -22,7 +22,7 @@ from headrace.demo.stream import Sent, Snapshot
 from headrace.kafka.settings import KafkaSettings
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 from headrace.model.artifact import Artifact
 from headrace.registry.models_log import ModelsLog, Move
 from headrace.trainer.settings import TrainerSettings

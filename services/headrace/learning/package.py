@@ -8,10 +8,18 @@ from headrace.learning.compress.curve import figures
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.evaluate import Examined, answer, calibration_error, examine, profile_of
+from headrace.learning.evaluate import (
+    Examined,
+    Report,
+    agreement,
+    answer,
+    calibration_error,
+    compare,
+    examine,
+    profile_of,
+)
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import Trained
-from headrace.learning.report import Report, agreement, compare
 from headrace.model.artifact import About, Artifact, Canary, assemble, library_versions
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.model.quantizing import quantize

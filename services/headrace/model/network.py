@@ -129,6 +129,13 @@ def pair_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value ^ (value >> np.uint64(33))
 
 
+def adjacent(starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``bool[words - 1]``: whether words i and i + 1 of texts that lie end to end are neighbours in one text."""
+    text_of = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    same: NDArray[np.bool_] = text_of[1:] == text_of[:-1]
+    return same
+
+
 def float_logits(network: Network, texts: Sequence[str]) -> Floats:
     """``float32[texts, C]``: the network as trained, without quantizing: what the integers are measured against."""
     hashes, starts = hash_strings(texts, network.max_tokens)

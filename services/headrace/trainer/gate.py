@@ -30,7 +30,7 @@ from headrace.kafka.interface import Cluster, Consumer, KafkaError, Record, Topi
 from headrace.kafka.range_reader import read_ranges
 from headrace.learning.data.split import is_unkeyed
 from headrace.learning.distributed.job import Compared, Judged, Outcome
-from headrace.learning.report import agreement, by_chance, compare, compare_paired
+from headrace.learning.evaluate import agreement, by_chance, compare, compare_paired
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.process.logs import event

@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from headrace.core.clock import Clock
 from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
 from headrace.kafka.interface import Consumer, KafkaError, Outgoing, Record, TopicPartition, UnknownTopicError
-from headrace.learning.data.text_keys import text_keys
-from headrace.learning.data.validation import Fault, KnownLabels
+from headrace.learning.data.validation import Fault, KnownLabels, text_keys
 from headrace.process.logs import event
 from headrace.registry.compacted_log import BatchSender
 from headrace.trainer.metrics import TrainerMetrics

@@ -10,11 +10,11 @@ import msgspec
 
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Cluster, TopicPartition
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget
+from headrace.learning.data.labels import Shard, read_partitions
 from headrace.learning.data.split import Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource
-from headrace.learning.distributed.labels import Shard, read_partitions
 from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.settings import TrainerSettings

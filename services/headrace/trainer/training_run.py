@@ -15,7 +15,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError, frames_of, words_of
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.retry import patiently
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget
 from headrace.learning.data.split import Splits
 from headrace.learning.distributed.job import Job, Outcome, TopicSource
 from headrace.learning.fit.hyperparameters import adapted

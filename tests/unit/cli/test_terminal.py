@@ -24,7 +24,7 @@ from headrace.core.errors import UserError
 from headrace.core.printable import printable
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.memory import MemoryCluster
-from headrace.learning.report import compare
+from headrace.learning.evaluate import compare
 from headrace.registry.models_log import ModelsLog
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
 from tests.support.turned_loop import TurnedClock

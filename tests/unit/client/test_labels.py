@@ -8,7 +8,7 @@ from headrace.files import DatasetError
 from headrace.kafka.interface import TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import HASHINGS
+from headrace.learning.data.validation import HASHINGS
 from headrace_schemas import decode_label
 from tests.support.turned_loop import TurnedClock
 

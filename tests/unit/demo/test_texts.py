@@ -11,7 +11,7 @@ from headrace.demo.texts import endless_paragraphs, read_bbc_news, read_texts, w
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import UNKEYED, Part
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 
 ROWS = Rows(tuple(f"text number {number}" for number in range(200)), tuple("ab"[number % 2] for number in range(200)))
 

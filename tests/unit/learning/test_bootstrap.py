@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.learning.report import by_chance, compare_paired, macro_f1_interval
+from headrace.learning.evaluate import by_chance, compare_paired, macro_f1_interval
 
 LABELS = ("a", "b", "c", "d")
 rows = st.lists(st.tuples(*[st.sampled_from(LABELS)] * 3), min_size=1, max_size=60)
@@ -88,7 +88,7 @@ def test_the_seed_decides_the_interval_and_memory_is_bounded(monkeypatch: pytest
     truth, candidate, champion = (list(generator.choice(LABELS, 100)) for _ in range(3))
     whole = compared(truth, candidate, champion)
     assert compared(truth, candidate, champion) == whole
-    monkeypatch.setattr("headrace.learning.report._CELLS_AT_ONCE", 500)
+    monkeypatch.setattr("headrace.learning.evaluate._CELLS_AT_ONCE", 500)
     assert compared(truth, candidate, champion) == whole
 
 

@@ -12,19 +12,28 @@ import pytest
 import torch
 from rich.console import Console
 
-from headrace.learning.compress.curve import Curve, Point, Tuning, curve_table, figures
-from headrace.learning.compress.picture import draw
+from headrace.learning.compress.curve import (
+    Budget,
+    Curve,
+    Plan,
+    Point,
+    Score,
+    Tuning,
+    curve_table,
+    draw,
+    figures,
+    score_float,
+    score_quantized,
+)
 from headrace.learning.compress.prune import Tuner
-from headrace.learning.compress.score import Budget, Plan, Score, score_float, score_quantized
 from headrace.learning.compress.search import Compressor
 from headrace.learning.data.features import Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.evaluate import answer
+from headrace.learning.evaluate import answer, compare
 from headrace.learning.fit.blend import Shares, assemble_network
 from headrace.learning.fit.convolution import ConvolutionFit, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
-from headrace.learning.report import compare
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network, float_logits

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.learning.compress.curve import artifact_bytes, float_bytes, table_bytes
 from headrace.learning.compress.prune import Counts, apply_plan, count, with_dimensions
-from headrace.learning.compress.score import artifact_bytes, float_bytes, table_bytes
 from headrace.learning.compress.search import whole_plan
 from headrace.learning.data.vocabulary import hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.learning.compress.curve import Point, Tuning
+from headrace.learning.compress.curve import Budget, Plan, Point, Score, Tuning, artifact_bytes, float_bytes
 from headrace.learning.compress.prune import Counts, count
-from headrace.learning.compress.score import Budget, Plan, Score, artifact_bytes, float_bytes
 from headrace.learning.compress.search import Compressed, Tools, allows, axes_of, follow, lay_path, search, whole_plan
 from headrace.learning.data.vocabulary import hash_all
 from headrace.learning.distributed.collectives import Alone

@@ -9,12 +9,12 @@ import pytest
 
 from headrace.core.fields import Secret
 from headrace.files import DatasetError
+from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Parts, Splits, Splitting
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.comparison import compared, fair_rows, known_rows
 from headrace.learning.distributed.job import FileSource, Job, TopicSource
-from headrace.learning.distributed.labels import LastRecord, Shard
 from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.distributed.rank import run
 from headrace.learning.evaluate import answer

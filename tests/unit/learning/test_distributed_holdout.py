@@ -11,7 +11,7 @@ from headrace.files import DatasetError
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.split import UNKEYED, Splits
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.checkpoint import StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, keep_to, read_holdout

@@ -3,9 +3,9 @@ import pytest
 
 from headrace.files import DatasetError
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition
+from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.validation import UNKNOWN_LABEL
 from headrace.learning.distributed.job import TopicSource
-from headrace.learning.distributed.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK
 from headrace_schemas.records import LabelledText, OffsetRange

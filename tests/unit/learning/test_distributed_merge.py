@@ -8,11 +8,10 @@ from headrace.core.fields import Secret
 from headrace.core.label_names import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
+from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import UNKEYED, Moved, Part, Parts, Split, Splitting, split
-from headrace.learning.data.text_keys import text_keys
-from headrace.learning.data.validation import clean
+from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.labels import LastRecord, Shard
 from headrace.learning.distributed.merge import merge_labels
 from headrace_schemas.records import LabelledText
 from tests.support.exchange import run_ranks

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
-from headrace.learning.fit.convolution import convolution_logits
+from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten
 from headrace.learning.fit.hyperparameters import WideRecipe
-from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios
+from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios, wide_features, wide_logits
 from headrace.model.network import float_logits
-from headrace.model.textcnn import TextCNN, flatten
-from headrace.model.wide import wide_features, wide_logits
 from tests.support.exchange import run_ranks
 
 WORDS = ("wine", "water", "very", "not", "good", "水", "!", "rare")

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import text_keys
-from headrace.learning.data.validation import KnownLabels, clean
+from headrace.learning.data.validation import KnownLabels, clean, text_keys
 
 
 def take(known: KnownLabels, id_: str, text: str, label: str, *, snapped: bool = False) -> str | None:

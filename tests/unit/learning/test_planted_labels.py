@@ -11,12 +11,12 @@ import pytest
 from headrace.core.fields import Secret
 from headrace.core.gate import Comparison, Evidence, Judgement, Limits, Rival, judge
 from headrace.learning.data.files import Rows
+from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import UNKEYED, Part, Splitting
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.labels import LastRecord, Shard
 from headrace.learning.distributed.merge import merge_labels
-from headrace.learning.report import by_chance, compare, compare_paired
+from headrace.learning.evaluate import by_chance, compare, compare_paired
 from headrace_schemas.records import LabelledText
 
 PLANTED = 4_000

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headrace.learning.fit.progress import Remaining, in_words
+from headrace.learning.resources import Remaining, in_words
 
 
 def epoch(number: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.learning.report import Confusion, Report, agreement, compare, share_interval
+from headrace.learning.evaluate import Confusion, Report, agreement, compare, share_interval
 
 LABEL = st.sampled_from("abcd")
 

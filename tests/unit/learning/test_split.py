@@ -10,8 +10,7 @@ from headrace.core.fields import Secret
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import PARTS, UNKEYED, Moved, Part, Splits, Splitting, place, split
-from headrace.learning.data.text_keys import text_keys
-from headrace.learning.data.validation import clean
+from headrace.learning.data.validation import clean, text_keys
 
 
 def numbered(count: int, first: int = 0) -> Rows:

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, spelled, word_parts
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.fit.blend import Shares, assemble_network
-from headrace.learning.fit.convolution import convolution_logits, fresh_network
+from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
-from headrace.learning.fit.wide import WideWeights
+from headrace.learning.fit.wide import WideWeights, wide_features, wide_logits
 from headrace.model.network import UNKNOWN_ROW, float_logits
-from headrace.model.textcnn import TextCNN, flatten
-from headrace.model.wide import wide_features, wide_logits
 from headrace.model.words import word_hash
 from tests.support.exchange import run_ranks
 

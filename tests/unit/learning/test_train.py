@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from headrace.files import DatasetError
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts, Split, share, split, whole
 from headrace.learning.data.validation import clean

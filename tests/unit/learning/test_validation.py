@@ -2,8 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import NO_WORDS, text_keys
-from headrace.learning.data.validation import clean
+from headrace.learning.data.validation import NO_WORDS, clean, text_keys
 
 WORDS = st.lists(st.sampled_from(["good", "Good", "bad", "影", "片", " ", "\t"]), max_size=3).map(" ".join)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.learning.data.text_keys import text_keys
+from headrace.learning.data.validation import text_keys
 from headrace.model.artifact import About, assemble, load
 from headrace.model.artifact_format import decode, encode
 from headrace.model.backends.interface import open_backend

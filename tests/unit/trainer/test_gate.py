@@ -11,8 +11,7 @@ from headrace.core.gate import LEAST_ACROSS_SPLITS
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.distributed.job import Compared, Judged, Outcome
-from headrace.learning.evaluate import answer
-from headrace.learning.report import compare, compare_paired
+from headrace.learning.evaluate import answer, compare, compare_paired
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.backends.interface import open_backend
 from headrace.model.quantizing import quantize

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.kafka.dead_letters import DeadLetterSettings, keeping
 from headrace.kafka.interface import BrokerUnavailableError, TopicPartition
-from headrace.learning.distributed.labels import read_partitions
+from headrace.learning.data.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
 from tests.support.training_world import TOPICS, TrainingWorld, story

@@ -7,10 +7,10 @@ import pytest
 
 from headrace.core.fields import Secret
 from headrace.kafka.interface import TopicPartition
+from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import UNKEYED, Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource
-from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.merge import merge_labels
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.reproduce import (

@@ -14,16 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headrace.learning.compress.score import Plan
+from headrace.learning.compress.curve import Plan
 from headrace.learning.data.features import Material, fit_wide_part
 from headrace.learning.data.vocabulary import HashedTexts, Vocabulary
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.blend import Shares, convolution_arrays, wide_arrays
-from headrace.learning.fit.convolution import ConvolutionFit
+from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, flatten
 from headrace.learning.fit.hyperparameters import Recipe
-from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, Network, keep_rows, pair_hashes, rows_of, word_rows
-from headrace.model.textcnn import TextCNN, flatten
-from headrace.model.wide import adjacent
+from headrace.model.network import (
+    FIRST_WORD_ROW,
+    PADDING_ROW,
+    Network,
+    adjacent,
+    keep_rows,
+    pair_hashes,
+    rows_of,
+    word_rows,
+)
 
 
 def module_of(network: Network, *, scale: float = 1.0, dropout: float = 0.0) -> TextCNN:

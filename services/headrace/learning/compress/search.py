@@ -1,12 +1,10 @@
-"""The order in which a network is made smaller: from the whole one step by step to a very small one.
+"""Search for the smallest artifact inside an accuracy budget.
 
-Search for the smallest artifact inside an accuracy budget.
+First each way of becoming smaller is tried alone, at some levels, to see how much cross entropy it costs. These costs
+give one path from the whole network to a very small one (:func:`lay_path`). The networks along the path are scored as
+they are. By bisection some are trained on and scored again; the last of these that the budget allows is taken.
 
-First each way of becoming smaller is tried alone, at some levels: what that costs in cross entropy. From these costs
-one path is laid (:mod:`headrace.learning.compress.search`). The networks along it are scored as they are, and by
-bisection some are trained on and scored again: the last of these that the budget allows is taken.
-
-Compress a trained network: search how on the validation rows, and do the same to the network trained on all rows.
+The search runs on the validation rows. What it chose is then done to the network trained on all rows (:func:`follow`).
 """
 
 from __future__ import annotations
@@ -18,17 +16,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.learning.compress.curve import Curve, Point, Tuning
-from headrace.learning.compress.prune import Counts, Tuner, apply_plan, count
-from headrace.learning.compress.score import (
+from headrace.learning.compress.curve import (
     Budget,
+    Curve,
     Plan,
+    Point,
     Score,
+    Tuning,
     artifact_bytes,
     score_float,
     score_quantized,
     table_bytes,
 )
+from headrace.learning.compress.prune import Counts, Tuner, apply_plan, count
 from headrace.learning.data.features import Material
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.blend import Shares

@@ -13,10 +13,9 @@ from headrace.learning.data.split import Parts
 from headrace.learning.data.vocabulary import HashedTexts, Vocabulary, choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.hyperparameters import Recipe
-from headrace.learning.fit.wide import WideWeights, fit_wide
+from headrace.learning.fit.wide import WideFeatures, WideWeights, fit_wide, wide_features
 from headrace.model.hashing import hash_strings
 from headrace.model.integers import MAX_TOKENS
-from headrace.model.wide import WideFeatures, wide_features
 
 MOST_CELLS = 2**25
 """Weights of the wide part, features times classes: of 370 classes or fewer it leaves out nothing of the recipe's."""

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from headrace.core.fields import Secret
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import HASHINGS, text_keys
-from headrace.learning.data.validation import Cleaned, number_labels
+from headrace.learning.data.validation import HASHINGS, Cleaned, number_labels, text_keys
 from headrace.model.words import HASHING
 
 _TEST_SHARE = 0.1

@@ -5,6 +5,9 @@
 3. Of equal texts under several ids the label of more than half of them counts. Without such a majority nobody can say
    which label is right, and none counts (:func:`is_majority`).
 
+Texts are equal when their words are (:func:`text_keys`): the network can't tell apart texts that differ in case, spaces
+and separators only.
+
 Files and ranks hold all rows and decide by arrays (:func:`validate`); the trainer sees one label after another and
 keeps the votes of each text (:class:`KnownLabels`).
 """
@@ -12,8 +15,12 @@ keeps the votes of each text (:class:`KnownLabels`).
 from __future__ import annotations
 
 import enum
+import hashlib
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,7 +29,60 @@ from numpy.typing import NDArray
 
 from headrace.core.label_names import label_name
 from headrace.learning.data.files import Rows
-from headrace.learning.data.text_keys import NO_WORDS, key_halves, number_keys, text_keys
+from headrace.model.hashing import hash_strings
+from headrace.model.words import HASHING, RULES
+
+# Longer than any text that the wire takes, so the key covers the whole text and not only what a network reads of it.
+_ALL_WORDS = 2**31 - 1
+NO_WORDS = b""
+
+
+def text_keys(texts: Sequence[str], hashing: str = HASHING) -> list[bytes]:
+    """A key of 32 bytes for each text: equal for texts of equal words, :data:`NO_WORDS` for a text without words.
+
+    The key is the SHA-256 of the text's word hashes in order, little-endian, so it is the same in every run, on every
+    Python and machine, by one of :data:`HASHINGS`. Raises KeyError for a ``hashing`` that is none of them.
+    """
+    return HASHINGS[hashing](texts)
+
+
+def _keys_of_words(texts: Sequence[str], hashing: str) -> list[bytes]:
+    hashes, starts = hash_strings(texts, _ALL_WORDS, hashing)
+    portable = hashes.astype("<u8")
+    return [_key(portable[first:end]) for first, end in pairwise(starts)]
+
+
+def _key(words: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> bytes:
+    return hashlib.sha256(words.tobytes()).digest() if len(words) else NO_WORDS
+
+
+HASHINGS: Mapping[str, Callable[[Sequence[str]], list[bytes]]] = MappingProxyType(
+    {hashing: partial(_keys_of_words, hashing=hashing) for hashing in RULES}
+)
+"""Every hashing that has made keys of texts, by its name in :mod:`headrace.model.words`, and how it makes them.
+
+One that is replaced stays here: ids of labels and the splits of versions were made by it.
+"""
+
+
+KEY_BYTES = 16
+"""How much of a digest tells keys apart: with 10^9 of them two collide with a probability of 10^-21."""
+
+
+def key_halves(keys: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The first 16 bytes of each key, (n, 2); a key that is shorter is padded with zeros."""
+    joined = b"".join(key[:KEY_BYTES].ljust(KEY_BYTES, b"\0") for key in keys)
+    return np.frombuffer(joined, "<u8").reshape(len(keys), 2)
+
+
+def number_keys(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(n, 2) keys to (n,) numbers from 0 on, without a gap: equal for equal keys, in the order of the keys."""
+    numbers = np.zeros(len(halves), np.int64)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    ordered = halves[order]
+    numbers[order[1:]] = np.cumsum((ordered[1:] != ordered[:-1]).any(axis=1))
+    return numbers
+
 
 NO_LABEL = -1
 
@@ -133,7 +193,6 @@ def validate(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.
     return verdicts
 
 
-_KEY_BYTES = 16
 _SHOWN = 80
 
 EMPTY_LABEL = "empty-label"
@@ -179,7 +238,7 @@ class KnownLabels:
 
     def learnt(self, text_key: bytes) -> str | None:
         """The label that a training takes for the text with this key, None when it takes none."""
-        votes = self._votes.get(text_key[:_KEY_BYTES])
+        votes = self._votes.get(text_key[:KEY_BYTES])
         return None if votes is None else _majority(votes)
 
     @property
@@ -201,7 +260,7 @@ class KnownLabels:
         Returns why it is refused, None when it is not. A refused label takes the place of the one before it, as it
         does on the compacted topic.
         """
-        known = _Known(text_key[:_KEY_BYTES], sys.intern(label_name(label)))
+        known = _Known(text_key[:KEY_BYTES], sys.intern(label_name(label)))
         fault = self._unusable(known)
         if fault is not None:
             self.remove(id_, snapped=snapped)

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import UserError
 from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.fit.convolution import WordParts
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.model.hashing import hash_strings
-from headrace.model.network import FIRST_WORD_ROW, pair_hashes, rows_of, word_rows
-from headrace.model.textcnn import WordParts
-from headrace.model.wide import adjacent
+from headrace.model.network import FIRST_WORD_ROW, adjacent, pair_hashes, rows_of, word_rows
 from headrace.model.words import split_words, word_hash
 
 

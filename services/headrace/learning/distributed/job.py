@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from headrace.files.table import Reading
-from headrace.learning.compress.curve import Curve
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget, Curve
 from headrace.learning.data.features import Lengths
+from headrace.learning.evaluate import Report
 from headrace.learning.fit.hyperparameters import Recipe
-from headrace.learning.report import Report
 from headrace.model import store
 from headrace.model.places import Places
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace.core.label_names import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
+from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import (
     OWN_TEST_FILE,
     PARTS,
@@ -31,11 +32,20 @@ from headrace.learning.data.split import (
     split,
     whole,
 )
-from headrace.learning.data.text_keys import KEY_BYTES, key_halves, number_keys, text_keys
-from headrace.learning.data.validation import NO_LABEL, Verdict, clean, last_of_ids, number_labels, validate
+from headrace.learning.data.validation import (
+    KEY_BYTES,
+    NO_LABEL,
+    Verdict,
+    clean,
+    key_halves,
+    last_of_ids,
+    number_keys,
+    number_labels,
+    text_keys,
+    validate,
+)
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import FileSource
-from headrace.learning.distributed.labels import LastRecord, Shard
 from headrace_schemas.records import LabelledText
 
 _NO_PART = -1

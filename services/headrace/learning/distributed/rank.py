@@ -14,20 +14,19 @@ from headrace.core.label_names import alike
 from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
-from headrace.learning.capacity import check_labels, free_memory
-from headrace.learning.compress.picture import draw
-from headrace.learning.compress.score import float_bytes
+from headrace.learning.compress.curve import draw, float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
+from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
 from headrace.learning.distributed.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
 from headrace.learning.distributed.job import Compared, FileSource, Job, Judged, Outcome, TopicSource, outcome_uri
-from headrace.learning.distributed.labels import read_partitions
 from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
+from headrace.learning.resources import check_labels, free_memory
 from headrace.model import store
 from headrace.model.artifact import beside, save
 from headrace.model.backends.interface import open_backend

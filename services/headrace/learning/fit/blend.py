@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from headrace.learning.data.vocabulary import Vocabulary
+from headrace.learning.fit.convolution import TextCNN
 from headrace.learning.fit.wide import WideWeights
 from headrace.model.network import FIRST_WORD_ROW, Network
-from headrace.model.textcnn import TextCNN
 
 
 class Shares(NamedTuple):

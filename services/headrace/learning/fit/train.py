@@ -12,9 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.files import DatasetError
-from headrace.learning.capacity import Sizes, require_memory, training_bytes
-from headrace.learning.compress.curve import Curve, Point
-from headrace.learning.compress.score import Budget
+from headrace.learning.compress.curve import Budget, Curve, Point
 from headrace.learning.compress.search import Compressor
 from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
@@ -24,14 +22,14 @@ from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.evaluate import answer_scored, threshold_for
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
-from headrace.learning.fit.convolution import ConvolutionFit, convolution_logits, fresh_network
+from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.fit.wide import wide_logits
+from headrace.learning.resources import Sizes, require_memory, training_bytes
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
 from headrace.model.network import Network
 from headrace.model.quantizing import Bits, quantize
-from headrace.model.textcnn import TextCNN
-from headrace.model.wide import wide_logits
 
 _WHOLE = Bits()
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from headrace.files import DatasetError
-from headrace.learning.capacity import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
 from headrace.learning.data.features import MOST_CELLS, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Splits
@@ -19,6 +18,7 @@ from headrace.learning.distributed.job import FileSource, Job
 from headrace.learning.distributed.rank import run
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
 from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, fit_wide
+from headrace.learning.resources import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
 from headrace.model.signing import Seals
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
