@@ -18,7 +18,7 @@ from headrace_load.waiting import slowness
 STOP_S = 40.0
 """Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""
 READY_S = 120.0
-POLL_S = 0.1
+POLL_S = 0.05
 LOG_TAIL_LINES = 15
 
 T = TypeVar("T")
