@@ -32,9 +32,8 @@ from headrace_load.measure.machine import machine
 from headrace_load.measure.run import RunSetup, drain_backlog
 from headrace_load.result import Progress
 from headrace_load.target import System, Target, TargetOptions, make_topics, open_target, remove_topics
-from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
-from headrace_load.workload.texts import load_texts
+from headrace_load.workload.texts import load_texts, parse_request
 from headrace_schemas.dead_letters import PREFIX
 from load.made import made_artifact
 

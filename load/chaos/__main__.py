@@ -21,10 +21,9 @@ from rich.console import Console
 
 from headrace_load.workload.texts import load_texts
 from load.chaos.cluster import cluster
-from load.chaos.fault import Fault, sequence
 from load.chaos.faults import ALL
 from load.chaos.run import Outcome, run, summary, table, write_docs
-from load.chaos.stream import TEXTS
+from load.chaos.world import TEXTS, Fault, sequence
 from load.made import made_artifact
 
 SEQUENCES = tuple(sequence(ALL, nodes) for nodes in (1, 3))

@@ -13,15 +13,12 @@ import numpy as np
 from msgspec import Struct
 
 from headrace.core.errors import with_notes
-from headrace_load.processes import headrace
+from headrace_load.processes import headrace, slowness, within
 from headrace_load.target import make_topics, prefixed
-from headrace_load.waiting import slowness, within
 from headrace_load.workload.texts import load_texts
 from load.chaos.checker import LOST, Checked, History, check, read_answers, read_requests, together
 from load.chaos.cluster import Cluster
-from load.chaos.fault import Fault, World
-from load.chaos.stream import PARTITIONS, TEXTS, streaming, workload
-from load.chaos.workers import Workers
+from load.chaos.world import PARTITIONS, TEXTS, Fault, Workers, World, streaming, workload
 
 WARM = 400
 """Answers before the fault begins."""

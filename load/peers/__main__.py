@@ -28,10 +28,21 @@ from headrace_load.result import Comparison, Result, write
 from headrace_load.runner import COMPARISON, REPORT, Runner, stand
 from headrace_load.target import TargetOptions, open_target
 from headrace_load.workload.spec import FileTexts, Workload
-from load.peers.bench import Once, Steady, drains, steady
-from load.peers.contenders import HEADRACE, drained, echo, faststream, headrace
+from load.peers.bench import (
+    HEADRACE,
+    Once,
+    Steady,
+    drained,
+    drained_table,
+    drains,
+    echo,
+    faststream,
+    headrace,
+    markdown,
+    steady,
+    steady_table,
+)
 from load.peers.export import export, read_texts
-from load.peers.table import drained_table, markdown, steady_table
 
 WIDTH = 140
 """Columns of a file or a pipe, where nobody says how many there are."""

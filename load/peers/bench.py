@@ -1,17 +1,89 @@
-"""The runs behind the table: backlogs drained in turn, and arrivals at a steady rate."""
+"""The contenders, their runs and the tables: backlogs drained in turn, and arrivals at a steady rate."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
-from headrace_load.comparison import differences
-from headrace_load.contender import Contender
-from headrace_load.result import Comparison, Result
+from headrace_load.contender import Contender, Program, WorkerProgram
+from headrace_load.report.tables import Table, middle, milliseconds, number, worker_cpu, worker_memory
+from headrace_load.result import Comparison, Result, differences
 from headrace_load.workload.spec import Backlog, FileTexts, Poisson, Workload
-from load.peers.contenders import Drained, echo
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout, where `load.peers` is found."""
+
+ECHO = "echo, aiokafka"
+HEADRACE = "headrace, 2 processes"
+FASTSTREAM = "FastStream, PyTorch"
+ONNX = ("hand loop, ONNX, 1 thread", "hand loop, ONNX, 2 threads")
+"""Which of them is faster depends on what else the cores do."""
+
+
+class Drained(Struct, frozen=True):
+    """A contender, and the requests of a backlog that take it about three seconds on two cores."""
+
+    contender: Contender
+    requests: int
+
+
+def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
+    """All of them by artifacts and the export of ``full``; the first is the one that the others are compared with."""
+    return (
+        Drained(faststream(exported), 9_000),
+        Drained(echo(), 300_000),
+        Drained(peer("echo, confluent-kafka", ("load.peers.echo_confluent",)), 300_000),
+        Drained(peer("hand loop, one by one, PyTorch", ("load.peers.hand_one",), exported), 6_000),
+        Drained(peer("hand loop, PyTorch, 1 thread", _BATCH, exported), 9_000),
+        Drained(peer("hand loop, PyTorch, 2 threads", _BATCH, exported, threads=2), 9_000),
+        Drained(peer(ONNX[0], _BATCH, exported, engine="onnx"), 12_000),
+        Drained(peer(ONNX[1], _BATCH, exported, engine="onnx", threads=2), 12_000),
+        Drained(peer("FastStream, ONNX", _FASTSTREAM, exported, engine="onnx"), 12_000),
+        Drained(peer("Quix Streams, PyTorch", ("load.peers.quix_sink",), exported), 9_000),
+        Drained(peer("bytewax, PyTorch", ("bytewax.run", "load.peers.bytewax_flow:flow"), exported), 9_000),
+        Drained(peer("Pathway, PyTorch", ("load.peers.pathway_flow",), exported), 15_000),
+        Drained(headrace("headrace, 1 process", full, processes=1), 200_000),
+        Drained(headrace(HEADRACE, full), 300_000),
+        Drained(headrace("headrace, 2 processes, champion", champion), 300_000),
+        Drained(headrace("headrace, 2 processes, no model", full, backend="constant"), 300_000),
+    )
+
+
+def headrace(name: str, model: Path, *, processes: int = 2, backend: Literal["cpu", "constant"] = "cpu") -> Contender:
+    """Workers of headrace as they are set by default."""
+    worker = WorkerProgram(model=str(model.resolve()), processes=processes, backend=backend)
+    return Contender(name=name, worker=worker)
+
+
+def echo() -> Contender:
+    """No model: the limit of the client that headrace uses."""
+    return peer(ECHO, ("load.peers.echo",))
+
+
+def faststream(exported: Path) -> Contender:
+    """FastStream by the batch with eager PyTorch."""
+    return peer(FASTSTREAM, _FASTSTREAM, exported)
+
+
+def peer(
+    name: str, module: tuple[str, ...], exported: Path | None = None, *, engine: str = "torch", threads: int = 1
+) -> Contender:
+    """A program of this folder, run by this Python. OpenMP is told the threads too: torch tells only its own thread."""
+    environment = {"PYTHONPATH": str(ROOT), "ENGINE": engine, "THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    if exported is not None:
+        environment["MODEL"] = str(exported.resolve())
+    command = (sys.executable, "-m", *module)
+    return Contender(name=name, program=Program(command=command, answers="id", environment=environment))
+
+
+_BATCH = ("load.peers.hand_batch",)
+_FASTSTREAM = ("faststream", "run", "load.peers.faststream_batch:app")
+
 
 WARM_UPS = 3
 """Drains by the echo that don't count: a cold broker is half as fast, and gains little from the fourth."""
@@ -47,16 +119,16 @@ async def drains(
         await once(echo(), backlog(texts, WARM_UP_REQUESTS))
     results: dict[str, list[Result]] = {one.contender.name: [] for one in contenders}
     longest = 0.0
-    for number in range(rounds):
+    for turn in range(rounds):
         begun = time.monotonic()
-        if number and begun + longest > until:
-            say(f"No time for round {number + 1} of {rounds}: the figures are of {number}.")
+        if turn and begun + longest > until:
+            say(f"No time for round {turn + 1} of {rounds}: the figures are of {turn}.")
             break
-        shift = number * len(contenders) // rounds
+        shift = turn * len(contenders) // rounds
         for one in (*contenders[shift:], *contenders[:shift]):
             result = await once(one.contender, backlog(texts, one.requests))
             results[result.name].append(result)
-            say(f"round {number + 1}, {result.name}: {result.rate:,.0f} texts/s {result.refused or ''}")
+            say(f"round {turn + 1}, {result.name}: {result.rate:,.0f} texts/s {result.refused or ''}")
         longest = max(longest, time.monotonic() - begun)
     found = {name: tuple(of_name) for name, of_name in results.items()}
     return Comparison(results=found, differences=differences(found))
@@ -65,11 +137,11 @@ async def drains(
 async def steady(asked: Steady, texts: FileTexts, once: Once, say: Callable[[str], None], *, rounds: int) -> Comparison:
     """Each contender in turn at the same arrivals, ``rounds`` times; answers are read after the run."""
     results: dict[str, list[Result]] = {contender.name: [] for contender in asked.contenders}
-    for number in range(rounds):
+    for turn in range(rounds):
         workload = Workload(
             arrivals=Poisson(rate=asked.rate),
             texts=texts,
-            seed=number,
+            seed=turn,
             seconds=OPEN_SECONDS,
             warm_up=OPEN_WARM_UP,
             read="after",
@@ -87,3 +159,74 @@ async def steady(asked: Steady, texts: FileTexts, once: Once, say: Callable[[str
 def backlog(texts: FileTexts, requests: int) -> Workload:
     """A backlog of the texts in turn."""
     return Workload(arrivals=Backlog(requests=requests), texts=texts, read="after")
+
+
+def drained_table(comparison: Comparison) -> Table:
+    """Medians of the rounds that stand, and their ratios to FastStream's and the faster of ONNX Runtime's."""
+    fastest = max(ONNX, key=lambda name: middle(comparison.results[name], _rate) or 0.0)
+    rows = tuple(
+        (
+            name,
+            number(middle(results, _rate)),
+            _times(comparison, name, FASTSTREAM, _rate),
+            _times(comparison, name, fastest, _rate),
+            number(middle(results, _draining_cpu)),
+            number(middle(results, worker_memory)),
+        )
+        for name, results in comparison.results.items()
+    )
+    return Table(
+        title="Draining a backlog",
+        columns=("contender", "texts/s", "x FastStream", "x ONNX", "CPU s a 100,000", "memory, MB"),
+        rows=rows,
+        note=f'Medians of the runs that stand. Ratios are to "{FASTSTREAM}" and "{fastest}". '
+        "The peers do without headrace's wide part.",
+    )
+
+
+def steady_table(title: str, comparison: Comparison) -> Table:
+    """Latency from when a request was due to the append of its answer, and its ratio to the first contender's."""
+    first = next(iter(comparison.results))
+    rows = tuple(
+        (
+            name,
+            number(middle(results, _rate)),
+            milliseconds(middle(results, _p50)),
+            milliseconds(middle(results, _p99)),
+            _times(comparison, name, first, _p50),
+            _times(comparison, name, first, _p99),
+            number(middle(results, worker_cpu)),
+        )
+        for name, results in comparison.results.items()
+    )
+    columns = ("contender", "texts/s", "p50", "p99", "p50 x the first", "p99 x the first", "CPU s a 100,000")
+    return Table(title=title, columns=columns, rows=rows, note="Medians of the runs that stand.")
+
+
+def markdown(table: Table) -> str:
+    """The table for a page of the documentation."""
+    lines = [table.columns, ("---", *("--:" for _ in table.columns[1:])), *table.rows]
+    return "\n".join(("| " + " | ".join(line) + " |") for line in lines) + f"\n\n{table.note}\n"
+
+
+def _times(comparison: Comparison, name: str, other: str, figure: Callable[[Result], float | None]) -> str:
+    mine, theirs = (middle(comparison.results[each], figure) for each in (name, other))
+    return number(mine / theirs if mine is not None and theirs else None)
+
+
+def _draining_cpu(result: Result) -> float | None:
+    """CPU seconds a 100,000 answers without the program's start, which weighs most on those that drain few."""
+    used = result.used.get("workers")
+    return (used.cpu_s - used.start_cpu_s) * 1e5 / result.answered if used and result.answered else None
+
+
+def _rate(result: Result) -> float:
+    return result.rate
+
+
+def _p50(result: Result) -> float | None:
+    return result.to_append.p50 if result.to_append else None
+
+
+def _p99(result: Result) -> float | None:
+    return result.to_append.p99 if result.to_append else None

@@ -11,8 +11,8 @@ from bytewax.connectors.kafka import KafkaSinkMessage, KafkaSourceMessage
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow
 
-from load.peers.answering import BATCH, Model
-from load.peers.settings import from_environment
+from load.peers.model import BATCH, Model
+from load.peers.running import from_environment
 
 settings = from_environment()
 model = Model(settings.model, settings.engine, settings.threads)

@@ -7,8 +7,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from load.peers.running import run_until_terminated
-from load.peers.settings import from_environment
+from load.peers.running import from_environment, run_until_terminated
 
 # As long as an answer of headrace to a text without an id: 150 bytes.
 REST = (

@@ -8,7 +8,7 @@ from threading import Event
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from load.peers.echo import answer
-from load.peers.settings import from_environment
+from load.peers.running import from_environment
 
 
 def main() -> None:

@@ -24,8 +24,7 @@ from headrace.model.backends.cpu import CpuBackend
 from headrace.model.integers import KEY_SHIFT, QuantizedNetwork, stepped
 from headrace.model.network import FIRST_WORD_ROW
 from headrace.model.words import word_hash
-from load.peers.answering import ENGINES, Model
-from load.peers.network import TextCNN, split
+from load.peers.model import ENGINES, Model, TextCNN, split
 
 LEAST_AGREEMENT = 0.95
 CHECKED = 1024

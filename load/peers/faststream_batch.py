@@ -6,8 +6,8 @@ from faststream import FastStream
 from faststream.kafka import KafkaBroker
 from pydantic import BaseModel
 
-from load.peers.answering import BATCH, Model
-from load.peers.settings import from_environment
+from load.peers.model import BATCH, Model
+from load.peers.running import from_environment
 
 settings = from_environment()
 model = Model(settings.model, settings.engine, settings.threads)

@@ -7,9 +7,8 @@ import asyncio
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from load.peers.answering import BATCH, Model
-from load.peers.running import run_until_terminated
-from load.peers.settings import from_environment
+from load.peers.model import BATCH, Model
+from load.peers.running import from_environment, run_until_terminated
 
 
 async def main() -> None:

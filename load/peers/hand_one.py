@@ -5,9 +5,8 @@ from __future__ import annotations
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from load.peers.answering import Model
-from load.peers.running import run_until_terminated
-from load.peers.settings import from_environment
+from load.peers.model import Model
+from load.peers.running import from_environment, run_until_terminated
 
 
 async def main() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pathway as pw
 
-from load.peers.answering import BATCH, Model
-from load.peers.settings import from_environment
+from load.peers.model import BATCH, Model
+from load.peers.running import from_environment
 
 settings = from_environment()
 model = Model(settings.model, settings.engine, settings.threads)

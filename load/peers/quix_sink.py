@@ -7,8 +7,8 @@ from confluent_kafka import Producer
 from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
 
-from load.peers.answering import BATCH, Model
-from load.peers.settings import Settings, from_environment
+from load.peers.model import BATCH, Model
+from load.peers.running import Settings, from_environment
 
 
 class Answers(BatchingSink):

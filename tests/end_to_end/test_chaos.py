@@ -15,7 +15,7 @@ from headrace_load.workload.texts import load_texts
 from load.chaos.cluster import cluster
 from load.chaos.faults import ALL
 from load.chaos.run import run
-from load.chaos.stream import TEXTS
+from load.chaos.world import TEXTS
 from load.made import made_artifact
 
 FAULTS = {fault.name: fault for fault in ALL}

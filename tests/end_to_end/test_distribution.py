@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace_load.waiting import slowness, until
+from headrace_load.processes import slowness, until
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version
 

@@ -28,7 +28,7 @@ from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from headrace_load import cli as load_cli
-from headrace_load.waiting import slowness
+from headrace_load.processes import slowness
 from tests.support.networks import random_network
 from tests.support.waiting import until
 

@@ -29,9 +29,8 @@ from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
 from headrace.registry.models_log import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace_load.processes import child
-from headrace_load.waiting import slowness
-from headrace_load.workload.rubbish import rubbish
+from headrace_load.processes import child, slowness
+from headrace_load.workload.texts import rubbish
 from headrace_schemas.codec import decode_result
 from headrace_schemas.dead_letters import NOTHING
 from headrace_schemas.headers import CONTENT_TYPE, JSON, TENANT
@@ -39,8 +38,7 @@ from headrace_schemas.records import ClassifyResult, ModelAlias, Status
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 from load.chaos import broken
 from load.chaos.broken import HELD_S
-from load.chaos.cluster import cluster
-from load.chaos.proxy import FETCH, Passing, Way
+from load.chaos.cluster import FETCH, Passing, Way, cluster
 from tests.support.log_audit import audit
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text

@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
+from headrace_load.processes import slowness
 from headrace_load.result import Comparison, Result, read
-from headrace_load.waiting import slowness
 from tests.support.networks import random_network
 
 LIMIT_S = 60.0

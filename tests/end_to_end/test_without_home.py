@@ -19,7 +19,7 @@ import pytest
 
 from headrace.kafka.brokers.apache import java_binary
 from headrace.kafka.brokers.process import BrokerStartError
-from headrace_load.waiting import slowness, until
+from headrace_load.processes import slowness, until
 from tests.end_to_end.test_load_commands import WORKLOAD
 from tests.support.demos import COLUMNS, audit, write_texts
 from tests.support.nobody import NOBODY, WITHOUT_ENTRY, as_user, headrace_as, needs_children, sealed

@@ -14,7 +14,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings
 from headrace.registry.models_log import ModelsLog, Move, alias_moves
-from headrace_load.waiting import slowness
+from headrace_load.processes import slowness
 from headrace_schemas.records import ModelVersion
 from tests.support.demos import COLUMNS, write_texts
 from tests.support.marked import Mark

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from headrace.client import connect
 from headrace.kafka.settings import KafkaSettings
-from headrace_load.processes import running
-from headrace_load.waiting import slowness
+from headrace_load.processes import running, slowness
 from tests.support.waiting import until
 
 LIMIT_S = 60.0

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
-from headrace_load import waiting
+from headrace_load import processes
 
 T = TypeVar("T")
 
-within = waiting.within
+within = processes.within
 
 
 async def until(look: Callable[[], T | None], limit_s: float = 60.0) -> T:
     """Return what ``look`` finds as soon as it finds something. Raises TimeoutError with the source of ``look``."""
-    return await waiting.until(look, " ".join(inspect.getsource(look).split()), limit_s)
+    return await processes.until(look, " ".join(inspect.getsource(look).split()), limit_s)

@@ -1,11 +1,11 @@
 """Faults, by what they happen to."""
 
-from load.chaos.fault import Fault
-from load.chaos.faults import artifacts, broker, client, log, network, trainer, worker
+from load.chaos.faults import artifacts, broker, client, log, trainer, worker
+from load.chaos.world import Fault
 
 ALL: tuple[Fault, ...] = (
     *worker.FAULTS,
-    *network.FAULTS,
+    *broker.NETWORK_FAULTS,
     *broker.BROKER_FAULTS,
     *broker.TOPICS_FAULTS,
     *log.LOG_FAULTS,

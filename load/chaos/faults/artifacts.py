@@ -25,22 +25,21 @@ from headrace_schemas.codec import encode_workers_record
 from headrace_schemas.records import Attempt, MaxBatch, ModelVersion, WorkersRecord
 from headrace_schemas.topics import workers_key
 from load.chaos import broken
-from load.chaos.fault import Fault, World
-from load.chaos.faults.versions import (
+from load.chaos.faults.actions import (
     NAME,
     alias,
     file_of,
     goes_on,
+    load_refused,
     made,
     promote,
     publish,
     publish_bytes,
     put,
-    refused,
     taken_up,
     workers_of,
 )
-from load.chaos.stream import PARTITIONS
+from load.chaos.world import PARTITIONS, Fault, World
 
 FAULTY_STORE = broken.command("faulty_store")
 LOAD_TIMEOUT_S = 3.0
@@ -58,7 +57,7 @@ async def store_away(world: World) -> None:
     store = file_of(version).parent
     away = store.rename(world.folder / "elsewhere")
     await promote(world, version)
-    await refused(world, version, "there is no such artifact")
+    await load_refused(world, version, "there is no such artifact")
     away.rename(store)
     await taken_up(world, version)
     world.notes.append("each worker named the file that is not there, and loaded it when it was")
@@ -69,7 +68,7 @@ async def half_a_file(world: World) -> None:
     short = made(world, "short")
     whole = put(short, lambda data: data[: len(data) // 2])
     await promote(world, short)
-    await refused(world, short, "truncated, or another file")
+    await load_refused(world, short, "truncated, or another file")
     put(short, lambda _: whole)
     await taken_up(world, short)
 
@@ -77,9 +76,9 @@ async def half_a_file(world: World) -> None:
     told = fault_of(cut)
     told.write_text("half")
     await promote(world, cut)
-    await refused(world, cut, "and the store gave")
+    await load_refused(world, cut, "and the store gave")
     told.write_text("refuses")
-    await refused(world, cut, "access is denied")
+    await load_refused(world, cut, "access is denied")
     told.unlink()
     await taken_up(world, cut)
     world.notes.append("each worker said what was wrong with the file, and loaded it when it was whole")
@@ -91,7 +90,7 @@ async def store_hangs(world: World) -> None:
     told = fault_of(version)
     told.write_text("hangs")
     await promote(world, version)
-    await refused(world, version, f"not loaded within {LOAD_TIMEOUT_S:g} s")
+    await load_refused(world, version, f"not loaded within {LOAD_TIMEOUT_S:g} s")
     await world.until(
         lambda: all(len(worker.events("model.load_failed")) > TRIES for worker in workers_of(world)),
         f"{TRIES} failed loads of every worker",
@@ -180,16 +179,16 @@ async def hostile_artifacts(world: World) -> None:
         digest = hashlib.sha256(data).hexdigest()
         version = msgspec.structs.replace(good, version=name, uri=str(file), sha256=digest, size=len(data))
         await promote(world, version)
-        await refused(world, version, why)
+        await load_refused(world, version, why)
     assert not (world.folder / TRAP).exists(), "a worker has unpickled a file"
 
     replaced = made(world, "replaced")
     whole = put(replaced, lambda data: bytes(reversed(data)))
     await promote(world, replaced)
-    await refused(world, replaced, "altered, or another file")
+    await load_refused(world, replaced, "altered, or another file")
     put(replaced, lambda _: whole)
     await taken_up(world, replaced)
-    world.notes.append(f"{len(files) + 1} files refused, each with its reason")
+    world.notes.append(f"{len(files) + 1} files load_refused, each with its reason")
 
 
 async def models_rubbish(world: World) -> None:
@@ -213,7 +212,7 @@ async def models_rubbish(world: World) -> None:
     await goes_on(world)
     for version in absurd:
         await promote(world, version)
-        await refused(world, version, WHY[version.version])
+        await load_refused(world, version, WHY[version.version])
     await publish(world.system, alias("of a version that nobody has published"))
     await world.until(
         lambda: all(worker.events("model.unknown") for worker in workers_of(world)),
@@ -223,7 +222,7 @@ async def models_rubbish(world: World) -> None:
     await promote(world, good)
     await taken_up(world, good)
     await world.workers.leave("late")
-    world.notes.append(f"{len(bytes_of)} records were named and passed over, {len(absurd)} versions were refused")
+    world.notes.append(f"{len(bytes_of)} records were named and passed over, {len(absurd)} versions were load_refused")
 
 
 async def forged(world: World) -> None:
@@ -265,7 +264,7 @@ WHY = {
     "large": "its record says",
     "negative": "its record says",
     "no-hash": "its record says",
-    "nowhere": "is refused",
+    "nowhere": "is load_refused",
     "many-labels": "has the labels",
 }
 

@@ -16,13 +16,12 @@ import numpy as np
 from headrace.client import Client, NoAnswerError, connect
 from headrace.model.artifact import load
 from headrace.model.backends.interface import open_backend
-from headrace_load.processes import Child, child
-from headrace_load.waiting import within
+from headrace_load.processes import Child, child, within
 from headrace_schemas.records import Status
 from load.chaos.checker import read_answers
-from load.chaos.fault import Fault, World
+from load.chaos.cluster import PRODUCE, Way
 from load.chaos.faults.actions import at
-from load.chaos.proxy import PRODUCE, Way
+from load.chaos.world import Fault, World
 
 KILLS = 4
 CALLERS = 50

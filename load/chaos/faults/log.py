@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from numpy.typing import NDArray
 
 from headrace.client import Published
-from headrace_load.waiting import within
+from headrace_load.processes import within
 from load.chaos import broken
 from load.chaos.broken import DEADLY_TEXT
 from load.chaos.checker import read_answers
-from load.chaos.fault import Fault, World
 from load.chaos.faults.actions import answered, published, refused
+from load.chaos.world import Fault, World
 
 TRANSACTION_S = 10.0
 SETTLING_S = 2.0

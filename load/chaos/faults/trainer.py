@@ -19,16 +19,13 @@ import msgspec
 from headrace.client.dead_letters import read_dead_letters
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing
-from headrace_load.processes import child, headrace
+from headrace_load.processes import child, headrace, until, within
 from headrace_load.target import System
-from headrace_load.waiting import until, within
 from headrace_schemas.records import ModelAlias, ModelVersion, OffsetRange, Training, TrainingState
-from load.chaos.fault import Fault, Strike, World
-from load.chaos.faults.actions import at
+from load.chaos.cluster import PRODUCE, Way
+from load.chaos.faults.actions import at, models_records, publish, publish_bytes
 from load.chaos.faults.artifacts import no_records
-from load.chaos.faults.versions import models_records, publish, publish_bytes
-from load.chaos.proxy import PRODUCE, Way
-from load.chaos.workers import Worker
+from load.chaos.world import Fault, Strike, Worker, World
 
 LABELS = 300
 LIMIT_S = 90.0

@@ -8,9 +8,9 @@ import signal
 from headrace.client import connect
 from load.chaos import broken
 from load.chaos.broken import HELD_S
-from load.chaos.fault import Fault, Strike, World
+from load.chaos.cluster import FETCH, PRODUCE, Way
 from load.chaos.faults.actions import at
-from load.chaos.proxy import FETCH, PRODUCE, Way
+from load.chaos.world import Fault, Strike, World
 
 SESSION_S = 6.0
 """kafka.session_timeout_ms."""

@@ -13,8 +13,7 @@ from msgspec import Struct
 from scipy import stats
 
 from headrace_load.commands import options
-from headrace_load.comparison import CONFIDENCE
-from headrace_load.result import Result, Second, write
+from headrace_load.result import CONFIDENCE, Result, Second, write
 from headrace_load.runner import RESULT, report, stand
 from headrace_load.target import TargetOptions
 from headrace_load.workload.spec import read_workload

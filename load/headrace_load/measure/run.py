@@ -18,11 +18,20 @@ from msgspec import Struct
 
 from headrace.security.private_folder import temporary_folder
 from headrace_load.contender import Contender
-from headrace_load.measure.answers import Tail, append_clock, reading, rows, tail
 from headrace_load.measure.audit import Answers
 from headrace_load.measure.evaluation import Measurements, evaluate, expected_answers, grown, scrape
 from headrace_load.measure.machine import Sampler
-from headrace_load.measure.processes import Producers, ReaderProgress, Stop, producing
+from headrace_load.measure.processes import (
+    Producers,
+    ReaderProgress,
+    Stop,
+    Tail,
+    append_clock,
+    producing,
+    reading,
+    rows,
+    tail,
+)
 from headrace_load.result import Progress, Result
 from headrace_load.target import Running, Start, System
 from headrace_load.workload.spec import Backlog, TopicTexts, Workload, WorkloadError

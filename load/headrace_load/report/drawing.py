@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.report.text import milliseconds, short
+from headrace_load.report.tables import milliseconds, short
 from headrace_load.result import Latency, Stage
 
 POINTS = 400

@@ -11,8 +11,7 @@ from markupsafe import Markup
 
 from headrace_load.report.drawing import svg
 from headrace_load.report.pictures import pictures
-from headrace_load.report.tables import tables
-from headrace_load.report.text import described, flat, headline, short
+from headrace_load.report.tables import described, flat, headline, short, tables
 from headrace_load.result import Comparison, Result
 
 

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from headrace_load.report.text import NONE, milliseconds, short
+from headrace_load.report.tables import NONE, milliseconds, short
 from headrace_load.result import Progress
 
 PLAIN_EVERY_S = 5.0

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from headrace_load.report import drawing
 from headrace_load.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, curve, draw_stages, drawn, png
-from headrace_load.report.tables import middle, rate_difference, worker_cpu
-from headrace_load.report.text import milliseconds, number, short, stands
+from headrace_load.report.tables import middle, milliseconds, number, rate_difference, short, stands, worker_cpu
 from headrace_load.result import Comparison, Result, Second, Stage
 
 

@@ -20,7 +20,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import (
     AsTheyAre,
     Bad,
@@ -36,7 +35,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     write_workload,
 )
-from headrace_load.workload.texts import followed
+from headrace_load.workload.texts import followed, parse_request
 from headrace_schemas.codec import MAX_TEXT_BYTES
 from headrace_schemas.headers import JSON, content_type, read_timeout_ms
 

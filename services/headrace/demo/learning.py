@@ -16,9 +16,19 @@ from headrace import client
 from headrace.client.labels import publish_labels
 from headrace.config import Settings
 from headrace.core.clock import Clock
-from headrace.demo.processes import ChildEndedError, Workers, beside, workers
 from headrace.demo.screen import audit, keep_shown
-from headrace.demo.setup import Broker, Order, child_environment, create_topics, kafka_for, prefix_for
+from headrace.demo.setup import (
+    Broker,
+    ChildEndedError,
+    Order,
+    Workers,
+    beside,
+    child_environment,
+    create_topics,
+    kafka_for,
+    prefix_for,
+    workers,
+)
 from headrace.demo.stream import Ledger, Snapshot, all_answered, follow, publish_steadily, read_answers
 from headrace.demo.texts import endless_paragraphs
 from headrace.demo.versions import (

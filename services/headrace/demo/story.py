@@ -13,8 +13,18 @@ from headrace import client
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.demo import screen, stream
-from headrace.demo.processes import beside, keep, train_model, workers
-from headrace.demo.setup import Order, child_environment, create_topics, demo_settings, kafka_for, prefix_for
+from headrace.demo.setup import (
+    Order,
+    beside,
+    child_environment,
+    create_topics,
+    demo_settings,
+    kafka_for,
+    keep,
+    prefix_for,
+    train_model,
+    workers,
+)
 from headrace.demo.stream import Ledger, Sent
 from headrace.demo.texts import endless_paragraphs
 from headrace.security.private_folder import temporary_folder

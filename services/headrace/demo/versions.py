@@ -15,9 +15,8 @@ from headrace.client.labels import Labelled
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
-from headrace.demo.processes import Service, child, log_tail, run_to_its_end
 from headrace.demo.screen import milliseconds
-from headrace.demo.setup import as_options, demo_settings
+from headrace.demo.setup import Service, as_options, child, demo_settings, log_tail, run_to_its_end
 from headrace.demo.stream import Sent, Snapshot
 from headrace.kafka.settings import KafkaSettings
 from headrace.learning.data.files import Rows

@@ -14,7 +14,7 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
-from headrace_load.waiting import slowness
+from headrace_load.processes import slowness
 from tests.support.waiting import within
 
 COMMAND = (sys.executable, "-m", "headrace", "broker")

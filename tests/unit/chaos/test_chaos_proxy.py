@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from load.chaos.proxy import FETCH, PRODUCE, Way, proxied, read_frame
+from load.chaos.cluster import FETCH, PRODUCE, Way, proxied, read_frame
 
 
 def frame(body: bytes) -> bytes:

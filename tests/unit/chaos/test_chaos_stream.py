@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace_load.measure.audit import ANSWERED
-from load.chaos.stream import continued
+from load.chaos.world import continued
 
 
 def rows(*places):

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from load.chaos.fault import World
-from load.chaos.workers import Worker
+from load.chaos.world import Worker, World
 
 
 def worker(name: str, folder: Path, *assigned: list[int]) -> Worker:

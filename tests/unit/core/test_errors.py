@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headrace.core.errors import UserError, one_of_all, raise_failed, with_notes
-from headrace.demo.processes import beside
+from headrace.demo.setup import beside
 from headrace.kafka.interface import BrokerUnavailableError
 from headrace.process.supervisor import EXIT_REFUSED
 from headrace.worker.partitions.resume import RefusedError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.demo.processes import ChildEndedError, all_answer, beside, keep, run_to_its_end
+from headrace.demo.setup import ChildEndedError, all_answer, beside, keep, run_to_its_end
 
 
 async def endless(ended: list[str], name: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from headrace_load.comparison import FIGURES, alternating, difference, differences, turns
+from headrace_load.result import FIGURES, alternating, difference, differences, turns
 from tests.support.load_results import result_of
 
 values = st.floats(0.01, 1e6)

@@ -11,11 +11,10 @@ import torch
 from headrace.model.backends.reference import ReferenceBackend
 from headrace_schemas.codec import encode_request
 from headrace_schemas.records import ClassifyRequest
-from load.peers.answering import Model
-from load.peers.contenders import drained
+from load.peers.bench import drained
 from load.peers.echo import answer
 from load.peers.export import module, vocabulary, write
-from load.peers.network import PADDING, UNKNOWN, rows_of, split
+from load.peers.model import PADDING, UNKNOWN, Model, rows_of, split
 from tests.support.networks import random_artifact
 
 TEXTS = ["The good film, not bad!", "bad bad bad, film 7", "not the film ! !", "don't _x 7 good"]

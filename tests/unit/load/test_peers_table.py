@@ -3,8 +3,7 @@
 import msgspec
 
 from headrace_load.result import Comparison, Result
-from load.peers.contenders import FASTSTREAM, ONNX
-from load.peers.table import drained_table, markdown, steady_table
+from load.peers.bench import FASTSTREAM, ONNX, drained_table, markdown, steady_table
 from tests.support.load_results import result_of
 
 

@@ -5,8 +5,7 @@ import io
 import msgspec
 from rich.console import Console
 
-from headrace_load.report.tables import middle, show, tables
-from headrace_load.report.text import milliseconds, number, short, verdict, verdict_of_all
+from headrace_load.report.tables import middle, milliseconds, number, short, show, tables, verdict, verdict_of_all
 from headrace_load.result import Comparison, Result
 from tests.support.load_results import CONTENDERS, comparison_of, result_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_load import waiting
-from headrace_load.waiting import until, within
+from headrace_load import processes
+from headrace_load.processes import until, within
 from tests.support.sources import parsed
 from tests.support.waiting import until as until_of_a_test
 
@@ -21,7 +21,7 @@ BARE = {"timeout", "wait_for"}
 
 @pytest.fixture
 def idle(monkeypatch) -> None:
-    monkeypatch.setattr(waiting, "slowness", lambda: 1.0)
+    monkeypatch.setattr(processes, "slowness", lambda: 1.0)
 
 
 async def test_a_limit_that_passes_says_what_was_waited_for(idle):
@@ -53,31 +53,31 @@ async def test_a_check_ends_waiting_for_what_never_comes(idle):
 
 
 async def test_a_busy_machine_has_longer(monkeypatch):
-    monkeypatch.setattr(waiting, "slowness", lambda: 1000.0)
+    monkeypatch.setattr(processes, "slowness", lambda: 1000.0)
     async with within(0.001, "a short sleep"):
         await asyncio.sleep(0.05)
 
 
 def test_slowness_is_the_time_that_passes_for_each_second_of_work(monkeypatch):
-    waiting.calibrated.cache_clear()
+    processes.calibrated.cache_clear()
     passed = iter(range(0, 1000, 3))
     worked = iter(range(1000))
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: next(passed))
-    monkeypatch.setattr(waiting.time, "thread_time", lambda: next(worked))
-    monkeypatch.setattr(waiting.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(processes.time, "monotonic", lambda: next(passed))
+    monkeypatch.setattr(processes.time, "thread_time", lambda: next(worked))
+    monkeypatch.setattr(processes.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     try:
-        assert waiting.slowness() == 3.0
+        assert processes.slowness() == 3.0
     finally:
-        waiting.calibrated.cache_clear()
+        processes.calibrated.cache_clear()
 
 
 def test_load_that_begins_later_counts(monkeypatch):
-    monkeypatch.setattr(waiting, "calibrated", lambda: 1.0)
-    monkeypatch.setattr(waiting.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(waiting.os, "getloadavg", lambda: (8.0, 0.0, 0.0))
-    assert waiting.slowness() == 4.0
-    monkeypatch.setattr(waiting.os, "getloadavg", lambda: (0.5, 0.0, 0.0))
-    assert waiting.slowness() == 1.0
+    monkeypatch.setattr(processes, "calibrated", lambda: 1.0)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(processes.os, "getloadavg", lambda: (8.0, 0.0, 0.0))
+    assert processes.slowness() == 4.0
+    monkeypatch.setattr(processes.os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    assert processes.slowness() == 1.0
 
 
 def handled(tree: ast.AST) -> set[ast.AST]:
@@ -94,7 +94,7 @@ def handled(tree: ast.AST) -> set[ast.AST]:
 def test_no_time_out_on_a_real_clock_is_without_words():
     bare = []
     for file in (file for folder in REAL_CLOCK for file in (ROOT / folder).rglob("*.py")):
-        if file == Path(waiting.__file__) or "peers" in file.parts:
+        if file == Path(processes.__file__) or "peers" in file.parts:
             continue
         tree = parsed(file.read_text())
         known = handled(tree)
@@ -107,4 +107,4 @@ def test_no_time_out_on_a_real_clock_is_without_words():
             and ast.unparse(node.func.value) == "asyncio"
             and node not in known
         ]
-    assert not bare, f"use headrace_load.waiting.within, which says what was waited for: {bare}"
+    assert not bare, f"use headrace_load.processes.within, which says what was waited for: {bare}"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_load.workload.arrivals import arrivals, highest_rate, rate_at
 from headrace_load.workload.recording import Recording
+from headrace_load.workload.requests import arrivals, highest_rate, rate_at
 from headrace_load.workload.spec import (
     Backlog,
     Burst,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from headrace_load.workload.recording import Recording, Row, read_recording, write_recording
 from headrace_load.workload.requests import keys_of, recorded_sizes
-from headrace_load.workload.rubbish import parse_request, rubbish
 from headrace_load.workload.spec import (
     Backlog,
     Badness,
@@ -26,7 +25,7 @@ from headrace_load.workload.spec import (
     WorkloadError,
     ZipfKeys,
 )
-from headrace_load.workload.texts import load_texts, lognormal, resized
+from headrace_load.workload.texts import load_texts, lognormal, parse_request, resized, rubbish
 from headrace_schemas.codec import decode_request, encode_request
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type, read_timeout_ms

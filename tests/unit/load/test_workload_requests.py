@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from headrace_load.workload.recording import Row, write_recording
 from headrace_load.workload.requests import Planned, requests
-from headrace_load.workload.rubbish import parse_request
 from headrace_load.workload.spec import (
     AsTheyAre,
     Backlog,
@@ -30,7 +29,7 @@ from headrace_load.workload.spec import (
     read_workload,
     write_workload,
 )
-from headrace_load.workload.texts import load_texts
+from headrace_load.workload.texts import load_texts, parse_request
 from headrace_schemas.codec import decode_request
 from headrace_schemas.headers import content_type, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
