@@ -141,7 +141,7 @@ NETWORK_FAULTS = (
     Fault(name="network-swallowed", title="frames vanish for 10 s", about="network", strike=swallowed),
     Fault(
         name="network-connections_refused",
-        title="connections connections refused for 10 s",
+        title="connections refused for 10 s",
         about="network",
         strike=connections_refused,
     ),
