@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from headrace.client import KafkaSettings, client_options
 from headrace_load.processes import found_in_time, headrace, running
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS
+from headrace_schemas.topics import topics
 
-TOPICS = ("requests", "results", "dead_letters", "labels", "models", "workers")
+TOPICS = tuple(topic.field for topic in topics())
 
 
 class KafkaSettingsError(ValueError):
@@ -51,6 +51,9 @@ class System(Struct, frozen=True, kw_only=True):
     labels: str
     models: str
     workers: str
+    machine_labels: str
+    reviews: str
+    teaching: str
     kafka: dict[str, str] = {}
     metrics: tuple[str, ...] = ()
     worker_pids: tuple[int, ...] = ()
@@ -73,16 +76,8 @@ class System(Struct, frozen=True, kw_only=True):
 
 def prefixed(bootstrap: str, prefix: str, **more: Any) -> System:
     """The system whose topics have their own names behind ``prefix``."""
-    return System(
-        bootstrap=bootstrap,
-        requests=prefix + REQUESTS,
-        results=prefix + RESULTS,
-        dead_letters=prefix + DEAD_LETTERS,
-        labels=prefix + LABELS,
-        models=prefix + MODELS,
-        workers=prefix + WORKERS,
-        **more,
-    )
+    names = {topic.field: topic.name for topic in topics(prefix)}
+    return msgspec.convert({"bootstrap": bootstrap, **names, **more}, System)
 
 
 def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:

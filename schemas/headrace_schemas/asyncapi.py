@@ -20,14 +20,22 @@ from headrace_schemas import headers
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, KEPT, NOTHING, PREFIX, SEALED_TO, VALUE_BYTES
 from headrace_schemas.records import (
     Attempt,
+    BarredText,
+    Certificate,
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
     LabelledText,
+    LabellerState,
+    LabelRule,
+    MachineLabel,
     MaxBatch,
     ModelAlias,
     ModelVersion,
     ResultsClaim,
+    Review,
+    Spending,
+    ThresholdRaise,
     Training,
     TrainingOrder,
     Verdict,
@@ -43,9 +51,17 @@ RECORDS: Final = (
     Verdict,
     Training,
     TrainingOrder,
+    Certificate,
+    ThresholdRaise,
+    LabelRule,
     ResultsClaim,
     MaxBatch,
     Attempt,
+    MachineLabel,
+    BarredText,
+    Spending,
+    LabellerState,
+    Review,
     DeadLetter,
 )
 
@@ -88,11 +104,11 @@ def _prose(docstring: str) -> str:
 
 
 # Raised with every change of the wire; the first part never, because old records must decode for ever.
-WIRE_VERSION: Final = "1.3.0"
+WIRE_VERSION: Final = "1.4.0"
 
 GENERATED: Final = Path(__file__).parent / "generated"
 
-_OURS = frozenset({"worker", "trainer", "gateway"})
+_OURS = frozenset({"worker", "trainer", "labeller", "gateway"})
 _KAFKA_BINDING = "0.5.0"
 _TEXT = {"type": "string"}
 _DIGITS = {"type": "string", "pattern": "^[0-9]+$"}

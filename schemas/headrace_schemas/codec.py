@@ -29,7 +29,11 @@ from headrace_schemas.records import (
     ClassifyResult,
     DeadLetter,
     LabelledText,
+    MachineLabel,
+    MachineLabelsRecord,
     ModelsRecord,
+    Review,
+    TeachingRecord,
     WorkersRecord,
 )
 
@@ -98,12 +102,20 @@ _RESULTS: RecordCodec[ClassifyResult] = RecordCodec(ClassifyResult, "result")
 _LABELS: RecordCodec[LabelledText] = RecordCodec(LabelledText, "labelled text")
 _MODELS: RecordCodec[ModelsRecord] = RecordCodec(ModelsRecord, "record of classify.models")
 _WORKERS: RecordCodec[WorkersRecord] = RecordCodec(WorkersRecord, "record of classify.workers")
+_MACHINE_LABELS: RecordCodec[MachineLabelsRecord] = RecordCodec(
+    MachineLabelsRecord, "record of classify.machine-labels"
+)
+_TEACHING: RecordCodec[TeachingRecord] = RecordCodec(TeachingRecord, "record of classify.teaching")
+_REVIEWS: RecordCodec[Review] = RecordCodec(Review, "review")
 _DEAD_LETTERS: RecordCodec[DeadLetter] = RecordCodec(DeadLetter, "dead letter")
 
 encode_result, decode_result = _RESULTS.encode, _RESULTS.decode
 encode_label = _LABELS.encode
 encode_models_record = _MODELS.encode
 encode_workers_record = _WORKERS.encode
+encode_machine_label = _MACHINE_LABELS.encode
+encode_teaching_record = _TEACHING.encode
+encode_review, decode_review = _REVIEWS.encode, _REVIEWS.decode
 encode_dead_letter, decode_dead_letter = _DEAD_LETTERS.encode, _DEAD_LETTERS.decode
 
 
@@ -175,6 +187,26 @@ def decode_models_record(value: bytes | None, content_type: str = JSON, *, where
 def decode_workers_record(value: bytes | None, content_type: str = JSON, *, where: str = "") -> WorkersRecord | None:
     """Decode a claim, a raised batch or an attempt by its ``kind``, None for the tombstone that removes it."""
     return None if value is None else _WORKERS.decode(value, content_type, where=where)
+
+
+def decode_machine_label(
+    value: bytes | None, content_type: str = JSON, *, limit: int = MAX_TEXT_BYTES, where: str = ""
+) -> MachineLabelsRecord | None:
+    """Decode a machine label or a barred text by its ``kind``, None for the tombstone that erases it.
+
+    Raises a WireError as decode_request does.
+    """
+    if value is None:
+        return None
+    record = _MACHINE_LABELS.decode(value, content_type, where=where)
+    if isinstance(record, MachineLabel):
+        check_text_size(record.text, limit, where)
+    return record
+
+
+def decode_teaching_record(value: bytes | None, content_type: str = JSON, *, where: str = "") -> TeachingRecord | None:
+    """Decode what a labeller spent or how it stands by its ``kind``, None for the tombstone that removes it."""
+    return None if value is None else _TEACHING.decode(value, content_type, where=where)
 
 
 def check_sizes(request: ClassifyRequest, limit: int, where: str = "") -> None:

@@ -70,6 +70,98 @@ class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     labelled_at_ms: int | None = None
 
 
+class MachineLabel(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="machine-label", tag_field="kind"
+):
+    """What a teacher says of a text. Such labels train a version and never judge one.
+
+    ``teacher`` names the teacher's version: its kind, model, head and prompt. ``scores`` are the teacher's, the highest
+    first; ``label`` is the first of them. A text that the teacher failed on has a ``reason`` and no label, so that it
+    is not asked again. ``cost`` is in the money of the labeller's budget.
+    """
+
+    text: str
+    teacher: str
+    labelled_at_ms: int
+    label: str | None = None
+    scores: tuple[Score, ...] = ()
+    prompt: str | None = None
+    """Digest of the prompt, of a teacher that has one."""
+    cost: float = 0.0
+    reason: str | None = None
+    source: str | None = None
+    """Where the text came from, as TOPIC/PARTITION@OFFSET or a file's name."""
+
+
+class BarredText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="barred-text", tag_field="kind"):
+    """A text that was erased, by its key alone: no teacher is asked about it again, and no label of it is learnt."""
+
+    text_key: str
+    barred_at_ms: int
+
+
+MachineLabelsRecord = MachineLabel | BarredText
+"""What lies on classify.machine-labels."""
+
+
+class Spending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="spending", tag_field="kind"):
+    """What one process of a labeller has spent on one day, in all so far.
+
+    ``reserved`` is raised and acknowledged before a call, ``settled`` after it. Of each process the larger one counts,
+    so what was never settled counts as spent. ``day`` is YYYY-MM-DD in UTC.
+    """
+
+    labeller: str
+    day: str
+    process: str
+    reserved_texts: int
+    reserved_money: float
+    settled_texts: int
+    settled_money: float
+    written_at_ms: int
+
+
+class LabellerState(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="labeller-state", tag_field="kind"
+):
+    """Whether a labeller asks its teacher, and the agreement on gold texts: plain ones, and ones with planted orders.
+
+    A ``stopped`` labeller stays so until an operator lets it go on; ``reason`` says why it stopped.
+    """
+
+    labeller: str
+    teacher: str
+    stopped: bool
+    written_at_ms: int
+    reason: str | None = None
+    gold: int = 0
+    gold_agreed: int = 0
+    planted: int = 0
+    planted_agreed: int = 0
+
+
+TeachingRecord = Spending | LabellerState
+"""What lies on classify.teaching."""
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The label that a person or a teacher gave to a request which was answered without one.
+
+    ``results``, ``partition`` and ``offset`` are those of the answer; ``id`` is the request's. ``origin`` is ``person``
+    or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last holds.
+    """
+
+    results: str
+    partition: int
+    offset: int
+    label: str
+    origin: str
+    reviewed_at_ms: int
+    id: str | None = None
+    score: float | None = None
+    by: str | None = None
+
+
 class OffsetRange(msgspec.Struct, frozen=True):
     """Offsets ``first`` to ``end`` (not included) of one partition."""
 
@@ -102,6 +194,12 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Labels of so few rows that some which the split would train on were test rows; a later version may learn them."""
     unlearnt: tuple[str, ...] = ()
     """Labels of the data that had no row to learn from, so that the version never answers them."""
+    machine_rows: int = 0
+    """How many of the rows that it learnt from have a teacher's label; ``rows`` does not count them."""
+    teachers: tuple[str, ...] = ()
+    """The teachers' versions whose labels it learnt from."""
+    machine_offsets: tuple[OffsetRange, ...] = ()
+    """The snapshot of classify.machine-labels."""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -143,6 +241,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """An answer with a lower score is ``ok`` without a label."""
     untested: tuple[str, ...] = ()
     """Labels that it learnt and that no test row has, so that the metrics say nothing of them."""
+    unproven: bool = False
+    """No human label stood among its test rows, so only an operator promotes it."""
     signature: str | None = None
     signed_by: str | None = None
     path: str | None = None
@@ -223,6 +323,60 @@ class TrainingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     reason: str
 
 
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="certificate", tag_field="kind"):
+    """Above ``threshold`` a version disagrees with human labels on at most the share ``disagree`` of its answers.
+
+    ``bound`` is the one-sided exact bound (Clopper-Pearson) at ``confidence`` for ``errors`` among ``accepted`` of
+    ``rows`` human labels that the version never saw. ``coverage`` is accepted / rows. ``signature`` is ed25519 in
+    base64, over the JSON array, in UTF-8 and without spaces, of "headrace/certificate/1", name, version, threshold,
+    disagree, confidence, rows, accepted, errors and certified_at_ms; ``signed_by`` as in a version.
+    """
+
+    name: str
+    version: str
+    threshold: float
+    disagree: float
+    confidence: float
+    rows: int
+    accepted: int
+    errors: int
+    bound: float
+    coverage: float
+    certified_at_ms: int
+    teacher_rows: int = 0
+    teacher_errors: int = 0
+    """Disagreement with a teacher above the threshold: another figure, that certifies nothing."""
+    signature: str | None = None
+    signed_by: str | None = None
+
+
+class ThresholdRaise(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="threshold-raise", tag_field="kind"
+):
+    """From this record on a version answers below ``threshold`` without a label, whatever its certificate says.
+
+    ``rule`` names what raised it, ``figures`` are the measures that the rule went by.
+    """
+
+    name: str
+    version: str
+    threshold: float
+    rule: str
+    reason: str
+    raised_at_ms: int
+    figures: dict[str, float] = {}
+
+
+class LabelRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="label-rule", tag_field="kind"):
+    """From now on ``label`` is learnt as ``becomes``, or not at all where that is None: of labels past and to come."""
+
+    name: str
+    label: str
+    decided_at_ms: int
+    becomes: str | None = None
+    reason: str | None = None
+
+
 class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim", tag_field="kind"):
     """A results topic belongs to one (requests topic, group): two writers would break its order.
 
@@ -268,7 +422,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     deaths: int = 0
 
 
-ModelsRecord = ModelVersion | ModelAlias | Verdict | Training | TrainingOrder | ResultsClaim | Attempt
+ModelsRecord = (
+    ModelVersion
+    | ModelAlias
+    | Verdict
+    | Training
+    | TrainingOrder
+    | Certificate
+    | ThresholdRaise
+    | LabelRule
+    | ResultsClaim
+    | Attempt
+)
 """What may lie on classify.models. Claims and attempts there are those of versions before classify.workers."""
 
 WorkersRecord = ResultsClaim | MaxBatch | Attempt

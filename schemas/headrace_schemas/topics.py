@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, assert_never, get_args
@@ -12,15 +14,25 @@ import msgspec
 from headrace_schemas.errors import BadKeyError
 from headrace_schemas.records import (
     Attempt,
+    BarredText,
+    Certificate,
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
     LabelledText,
+    LabellerState,
+    LabelRule,
+    MachineLabel,
+    MachineLabelsRecord,
     MaxBatch,
     ModelAlias,
     ModelsRecord,
     ModelVersion,
     ResultsClaim,
+    Review,
+    Spending,
+    TeachingRecord,
+    ThresholdRaise,
     Training,
     TrainingOrder,
     Verdict,
@@ -38,6 +50,9 @@ DEAD_LETTERS: Final = "classify.dead-letters"
 LABELS: Final = "classify.labels"
 MODELS: Final = "classify.models"
 WORKERS: Final = "classify.workers"
+MACHINE_LABELS: Final = "classify.machine-labels"
+REVIEWS: Final = "classify.reviews"
+TEACHING: Final = "classify.teaching"
 
 # An answer repeats its request's key, id and headers, and a dead letter repeats the request whole and adds headers:
 # both must fit whatever fitted there.
@@ -48,6 +63,9 @@ _DAY_MS = 24 * 3600 * 1000
 KAFKA_SEGMENT_MS: Final = 7 * _DAY_MS
 """How long Kafka fills a segment of a topic that says nothing else."""
 _READ_FROM_ITS_BEGINNING: Final = {"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"}
+# An erased text is gone from the disks a week after its tombstone, once a record follows in its partition: only then is
+# the segment that holds them closed, and no other is compacted.
+_ERASED_IN_A_WEEK: Final = {"max.compaction.lag.ms": str(7 * _DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)}
 _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
 # The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
@@ -73,6 +91,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     readers: tuple[str, ...]
     config: dict[str, str] = {}
 
+    @property
+    def field(self) -> str:
+        """The topic's name as a field of settings: ``dead_letters`` of classify.dead-letters."""
+        return self.name.rpartition("classify.")[2].replace("-", "_")
+
     def settings(self, replication: int = REPLICATION) -> dict[str, str]:
         """Return all settings under Kafka's keys, for a cluster that keeps ``replication`` copies of a record.
 
@@ -95,8 +118,8 @@ def topics(
     ``retention_ms`` is how long topics, by their own names, keep a record, where that is not as usual; see
     :func:`keeping`. Raises ValueError for a prefix that Kafka would refuse, or fewer than one partition.
     """
-    if not _LEGAL.fullmatch(prefix) or len(prefix) + len(DEAD_LETTERS) > _LONGEST_NAME:
-        most = _LONGEST_NAME - len(DEAD_LETTERS)
+    if not _LEGAL.fullmatch(prefix) or len(prefix) + len(MACHINE_LABELS) > _LONGEST_NAME:
+        most = _LONGEST_NAME - len(MACHINE_LABELS)
         raise ValueError(
             f"topic prefix {prefix!r}: Kafka allows letters, digits, '.', '_' and '-', and here at most {most} of them"
         )
@@ -148,6 +171,52 @@ def order_key(name: str) -> bytes:
     return _key("order", name=name)
 
 
+def certificate_key(name: str, version: str) -> bytes:
+    """Return ``certificate/NAME/VERSION``; raises BadKeyError for a part that a key can't hold."""
+    return _key("certificate", name=name, version=version)
+
+
+def threshold_key(name: str, version: str) -> bytes:
+    """Return ``threshold/NAME/VERSION``; raises BadKeyError for a part that a key can't hold."""
+    return _key("threshold", name=name, version=version)
+
+
+def label_rule_key(name: str, label: str) -> bytes:
+    """Return ``label-rule/NAME/DIGEST`` of a label, which may hold any character; raises BadKeyError for the name."""
+    return _key("label-rule", name=name, label=text_key(label))
+
+
+def text_key(text: str) -> str:
+    """What a text is called in keys: the first 32 hexadecimal digits of its SHA-256 in UTF-8, composed (NFC)."""
+    composed = unicodedata.normalize("NFC", text)
+    return hashlib.sha256(composed.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def machine_label_key(text: str, teacher: str) -> bytes:
+    """Return ``label/TEXT_KEY/TEACHER``; raises BadKeyError for a teacher that a key can't hold."""
+    return _key("label", text=text_key(text), teacher=teacher)
+
+
+def barred_key(text: str) -> bytes:
+    """Return ``barred/TEXT_KEY``."""
+    return _key("barred", text=text_key(text))
+
+
+def spending_key(labeller: str, day: str, process: str) -> bytes:
+    """Return ``spending/LABELLER/DAY/PROCESS``; raises BadKeyError for a part that a key can't hold."""
+    return _key("spending", labeller=labeller, day=day, process=process)
+
+
+def labeller_key(labeller: str) -> bytes:
+    """Return ``labeller/LABELLER``; raises BadKeyError for a name that a key can't hold."""
+    return _key("labeller", labeller=labeller)
+
+
+def review_key(results: str, partition: int, offset: int) -> bytes:
+    """Return ``RESULTS_TOPIC/PARTITION/OFFSET`` of the answer; raises BadKeyError for a topic that a key can't hold."""
+    return _key(results, partition=str(partition), offset=str(offset))
+
+
 def claim_key(results: str, claimer: str | None = None) -> bytes:
     """Return ``claim/RESULTS_TOPIC/CLAIMER``, or ``claim/RESULTS_TOPIC`` of a claim that names no claimer.
 
@@ -166,7 +235,7 @@ def attempt_key(results: str, partition: int) -> bytes:
     return _key("attempt", results=results, partition=str(partition))
 
 
-def models_key(record: ModelsRecord) -> bytes:
+def models_key(record: ModelsRecord) -> bytes:  # noqa: PLR0911 - one a kind
     """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
     match record:
         case ModelVersion():
@@ -179,6 +248,12 @@ def models_key(record: ModelsRecord) -> bytes:
             return training_key(record.name)
         case TrainingOrder():
             return order_key(record.name)
+        case Certificate():
+            return certificate_key(record.name, record.version)
+        case ThresholdRaise():
+            return threshold_key(record.name, record.version)
+        case LabelRule():
+            return label_rule_key(record.name, record.label)
         case ResultsClaim() | Attempt():
             return workers_key(record)
         case _:
@@ -198,6 +273,28 @@ def workers_key(record: WorkersRecord) -> bytes:
             assert_never(record)
 
 
+def machine_labels_key(record: MachineLabelsRecord) -> bytes:
+    """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
+    match record:
+        case MachineLabel():
+            return machine_label_key(record.text, record.teacher)
+        case BarredText():
+            return _key("barred", text=record.text_key)
+        case _:
+            assert_never(record)
+
+
+def teaching_key(record: TeachingRecord) -> bytes:
+    """Return the key under which ``record`` is kept; raises BadKeyError as the functions above."""
+    match record:
+        case Spending():
+            return spending_key(record.labeller, record.day, record.process)
+        case LabellerState():
+            return labeller_key(record.labeller)
+        case _:
+            assert_never(record)
+
+
 def _unprefixed(partitions: int) -> tuple[Topic, ...]:
     return (
         Topic(
@@ -210,7 +307,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             key="The caller's own; texts of one key are answered in order. It is repeated on the answer.",
             partitioning="by key, or any partition",
             writers=("producers", "gateway"),
-            readers=("worker",),
+            readers=("worker", "labeller"),
             # A deadline counts from the record's timestamp, so one clock, the broker's, must set it.
             config={"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_REQUEST_BYTES)},
         ),
@@ -225,7 +322,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             key="The key of the request.",
             partitioning="the partition number of the request, in the order of its offsets",
             writers=("worker",),
-            readers=("consumers", "worker", "gateway"),
+            readers=("consumers", "worker", "labeller", "gateway"),
             # By the broker's clock, as requests are: what lies between the two is how long an answer took.
             config={"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_ANSWER_BYTES)},
         ),
@@ -252,10 +349,8 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             key="The text's id, UTF-8; a later record replaces the earlier, a null value erases it.",
             partitioning="by key",
             writers=("labellers",),
-            readers=("trainer",),
-            # An erased text is gone from the disks a week after its tombstone, once a record follows in its partition:
-            # only then is the segment that holds them closed, and no other is compacted.
-            config={"max.compaction.lag.ms": str(7 * _DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)},
+            readers=("trainer", "labeller"),
+            config=dict(_ERASED_IN_A_WEEK),
         ),
         Topic(
             name=MODELS,
@@ -266,10 +361,11 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             retention_ms=None,
             # What workers write is on a topic of theirs; what an older version's wrote here is still read.
             records=tuple(record for record in get_args(ModelsRecord) if record not in get_args(WorkersRecord)),
-            key="version/NAME/VERSION, alias/NAME/ALIAS, verdict/NAME/VERSION, training/NAME or order/NAME.",
+            key="version/NAME/VERSION, alias/NAME/ALIAS, verdict/NAME/VERSION, training/NAME, order/NAME, "
+            "certificate/NAME/VERSION, threshold/NAME/VERSION or label-rule/NAME/DIGEST.",
             partitioning="one partition",
             writers=("trainer", "operators"),
-            readers=("worker", "trainer"),
+            readers=("worker", "trainer", "labeller"),
             # Aliases move often, and every worker reads this topic from its beginning.
             config=dict(_READ_FROM_ITS_BEGINNING),
         ),
@@ -286,6 +382,46 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitioning="one partition",
             writers=("worker", "operators"),
             readers=("worker", "operators"),
+            config=dict(_READ_FROM_ITS_BEGINNING),
+        ),
+        Topic(
+            name=MACHINE_LABELS,
+            title="Texts with a teacher's label, to learn from and never to judge by",
+            # Apart from the labels of people: under one key compaction would delete a person's label.
+            partitions=partitions,
+            cleanup_policy="compact",
+            retention_ms=None,
+            records=get_args(MachineLabelsRecord),
+            key="label/TEXT_KEY/TEACHER, where a null value erases, or barred/TEXT_KEY.",
+            partitioning="by key",
+            writers=("labeller", "operators"),
+            readers=("trainer", "labeller"),
+            config=dict(_ERASED_IN_A_WEEK),
+        ),
+        Topic(
+            name=REVIEWS,
+            title="Labels for requests that were answered without one",
+            partitions=partitions,
+            cleanup_policy="delete",
+            retention_ms=30 * _DAY_MS,
+            records=(Review,),
+            key="RESULTS_TOPIC/PARTITION/OFFSET of the answer.",
+            partitioning="the partition number of the answer",
+            writers=("labeller", "labellers", "gateway"),
+            readers=("consumers", "labeller", "gateway"),
+        ),
+        Topic(
+            name=TEACHING,
+            title="What labellers spend, and how they stand",
+            # One partition: a labeller that is elected must see all that was spent before it spends.
+            partitions=1,
+            cleanup_policy="compact",
+            retention_ms=None,
+            records=get_args(TeachingRecord),
+            key="spending/LABELLER/DAY/PROCESS or labeller/LABELLER.",
+            partitioning="one partition",
+            writers=("labeller", "operators"),
+            readers=("labeller", "operators"),
             config=dict(_READ_FROM_ITS_BEGINNING),
         ),
     )

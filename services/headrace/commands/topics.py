@@ -298,6 +298,9 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
         labels=names.labels,
         models=names.models,
         workers=names.workers,
+        machine_labels=names.machine_labels,
+        reviews=names.reviews,
+        teaching=names.teaching,
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
         holdout=holdout.removeprefix(HOLDOUT_TOPIC) if holdout.startswith(HOLDOUT_TOPIC) else None,
@@ -308,20 +311,11 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
 def wanted_topics(settings: TopicsSettings) -> list[WantedTopic]:
     """Return every topic as it should be, under the name that the settings give it."""
     from headrace.kafka.topics import WantedTopic
-    from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS
     from headrace_schemas.topics import topics as all_topics
 
     names = settings.names()
-    on_cluster = {
-        REQUESTS: names.requests,
-        RESULTS: names.results,
-        DEAD_LETTERS: names.dead_letters,
-        LABELS: names.labels,
-        MODELS: names.models,
-        WORKERS: names.workers,
-    }
     return [
-        WantedTopic(on_cluster[topic.name], topic)
+        WantedTopic(getattr(names, topic.field), topic)
         for topic in all_topics("", settings.partitions, settings.retention_ms())
     ]
 

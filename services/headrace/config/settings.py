@@ -19,7 +19,19 @@ from headrace.security.keys import SIGNING, public_key_bytes
 from headrace.trainer.settings import GateSettings, TrainerSettings
 from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MAX_REQUEST_BYTES, MODELS, REQUESTS, RESULTS, WORKERS, topics
+from headrace_schemas.topics import (
+    DEAD_LETTERS,
+    LABELS,
+    MACHINE_LABELS,
+    MAX_REQUEST_BYTES,
+    MODELS,
+    REQUESTS,
+    RESULTS,
+    REVIEWS,
+    TEACHING,
+    WORKERS,
+    topics,
+)
 
 DEFAULT_ADMIN_PORT = 9464
 ADMIN_NEIGHBOURS = 100
@@ -36,6 +48,9 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     labels: str
     models: str
     workers: str
+    machine_labels: str
+    reviews: str
+    teaching: str
 
 
 class TopicsSettings(Section, frozen=True, kw_only=True):
@@ -61,6 +76,12 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
     """The topic of versions and aliases; by default prefix and classify.models."""
     workers: Topic | None = None
     """The topic of what workers tell each other; by default prefix and classify.workers."""
+    machine_labels: Topic | None = None
+    """The topic of teachers' labels; by default prefix and classify.machine-labels."""
+    reviews: Topic | None = None
+    """The topic of labels for requests that were answered without one; by default prefix and classify.reviews."""
+    teaching: Topic | None = None
+    """The topic of what labellers spend, and how they stand; by default prefix and classify.teaching."""
     requests_retention_ms: Milliseconds | None = None
     """How long requests are kept; by default the topic's usual time."""
     results_retention_ms: Milliseconds | None = None
@@ -101,6 +122,9 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
             labels=self.labels or self.prefix + LABELS,
             models=self.models or self.prefix + MODELS,
             workers=self.workers or self.prefix + WORKERS,
+            machine_labels=self.machine_labels or self.prefix + MACHINE_LABELS,
+            reviews=self.reviews or self.prefix + REVIEWS,
+            teaching=self.teaching or self.prefix + TEACHING,
         )
 
 

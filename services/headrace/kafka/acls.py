@@ -28,6 +28,7 @@ class Role(enum.StrEnum):
     TRAINER = "trainer"
     READER = "reader"
     LABELLER = "labeller"
+    TEACHER = "teacher"
     OPERATOR = "operator"
 
 
@@ -43,8 +44,12 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
     labels: str
     models: str
     workers: str
+    machine_labels: str
+    reviews: str
+    teaching: str
     worker_group: str
     trainer_groups: tuple[str, ...]
+    teacher_groups: tuple[str, ...] = ()
     holdout: str | None = None
     reader_groups: tuple[str, ...] = ()
 
@@ -57,7 +62,7 @@ class Right(msgspec.Struct, frozen=True):
     operations: tuple[str, ...]
 
 
-def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
+def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 - one a role
     """Return what ``role`` needs, and nothing more."""
     match role:
         case Role.PRODUCER:
@@ -74,6 +79,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
         case Role.TRAINER:
             return (
                 _topic(names.labels, READ),
+                _topic(names.machine_labels, READ),
                 _topic(names.models, READ, WRITE),
                 _topic(names.dead_letters, WRITE),
                 _topic(names.results, READ),  # drift
@@ -82,9 +88,20 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 *map(_group, names.trainer_groups),
             )
         case Role.READER:
-            return (_topic(names.results, READ), *map(_group, names.reader_groups))
+            return (_topic(names.results, READ), _topic(names.reviews, READ), *map(_group, names.reader_groups))
         case Role.LABELLER:
-            return (_topic(names.labels, WRITE),)
+            return (_topic(names.labels, WRITE), _topic(names.reviews, WRITE))
+        case Role.TEACHER:
+            return (
+                _topic(names.requests, READ),
+                _topic(names.results, READ),  # which texts were answered with little margin, or without a label
+                _topic(names.labels, READ),  # gold texts, and what a person has labelled already
+                _topic(names.models, READ),
+                _topic(names.machine_labels, READ, WRITE),
+                _topic(names.reviews, READ, WRITE),
+                _topic(names.teaching, READ, WRITE),
+                *map(_group, names.teacher_groups),
+            )
         case Role.OPERATOR:
             made = (CREATE, DESCRIBE_CONFIGS)
             return (
@@ -95,6 +112,9 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:
                 _topic(names.labels, *made, WRITE),  # never grown, so no Alter
                 *((_topic(names.holdout, *made, WRITE),) if names.holdout is not None else ()),
                 _topic(names.models, *made, READ, WRITE),
+                _topic(names.machine_labels, *made, READ, WRITE),  # an erasure looks for the text
+                _topic(names.reviews, *made, ALTER, READ),
+                _topic(names.teaching, *made, READ, WRITE),
                 _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )
 

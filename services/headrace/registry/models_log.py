@@ -1,11 +1,14 @@
-"""The topic classify.models as state: versions, aliases, verdicts, trainings, and what older workers left there.
+"""The topic classify.models as state: versions, aliases, verdicts, trainings, certificates, rules of labels.
+
+What older workers left there is read too.
 
 Records are written under the key that keeps them. Those that compaction has not taken yet tell how aliases moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
+from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -17,10 +20,13 @@ from headrace_schemas.codec import decode_models_record, encode_models_record
 from headrace_schemas.errors import WireError
 from headrace_schemas.records import (
     Attempt,
+    Certificate,
+    LabelRule,
     ModelAlias,
     ModelsRecord,
     ModelVersion,
     ResultsClaim,
+    ThresholdRaise,
     Training,
     TrainingOrder,
     Verdict,
@@ -45,8 +51,22 @@ class ModelsLog(CompactedLog[ModelsRecord]):
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.trainings: dict[str, Training] = {}
         self.orders: dict[str, TrainingOrder] = {}
+        self.certificates: dict[tuple[str, str], Certificate] = {}
+        self.raises: dict[tuple[str, str], ThresholdRaise] = {}
+        self.label_rules: dict[tuple[str, str], LabelRule] = {}
         self.claims: dict[str, ResultsClaim] = {}
         self.attempts: dict[tuple[str, int], Attempt] = {}
+        self._tables: dict[type, tuple[dict[Any, Any], Callable[[Any], Hashable]]] = {
+            ModelVersion: (self.versions, attrgetter("name", "version")),
+            ModelAlias: (self.aliases, attrgetter("name", "alias")),
+            Verdict: (self.verdicts, attrgetter("name", "version")),
+            Training: (self.trainings, attrgetter("name")),
+            TrainingOrder: (self.orders, attrgetter("name")),
+            Certificate: (self.certificates, attrgetter("name", "version")),
+            ThresholdRaise: (self.raises, attrgetter("name", "version")),
+            LabelRule: (self.label_rules, attrgetter("name", "label")),
+            Attempt: (self.attempts, attrgetter("results", "partition")),
+        }
 
     def resolve(self, name: str, alias: str) -> ModelVersion | None:
         """The version that ``alias`` of model ``name`` points at, or None."""
@@ -60,33 +80,14 @@ class ModelsLog(CompactedLog[ModelsRecord]):
         return models_key(record)
 
     def _keep(self, record: ModelsRecord) -> None:
-        match record:
-            case ModelVersion():
-                self.versions[record.name, record.version] = record
-            case ModelAlias():
-                self.aliases[record.name, record.alias] = record
-            case Verdict():
-                self.verdicts[record.name, record.version] = record
-            case Training():
-                self.trainings[record.name] = record
-            case TrainingOrder():
-                self.orders[record.name] = record
-            case ResultsClaim():
-                self.claims.setdefault(record.results, record)
-            case Attempt():
-                self.attempts[record.results, record.partition] = record
+        if isinstance(record, ResultsClaim):
+            self.claims.setdefault(record.results, record)
+        else:
+            known, name_of = self._tables[type(record)]
+            known[name_of(record)] = record
 
     def _forget(self, key: bytes | None) -> None:
-        kinds: tuple[dict[Any, Any], ...] = (
-            self.versions,
-            self.aliases,
-            self.verdicts,
-            self.trainings,
-            self.orders,
-            self.claims,
-            self.attempts,
-        )
-        for known in kinds:
+        for known in (self.claims, *(table for table, _ in self._tables.values())):
             for name in [name for name, record in known.items() if models_key(record) == key]:
                 del known[name]
 

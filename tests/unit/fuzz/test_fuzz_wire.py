@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from headrace_schemas.codec import (
     decode_dead_letter,
     decode_label,
+    decode_machine_label,
     decode_models_record,
     decode_request,
     decode_result,
+    decode_review,
+    decode_teaching_record,
     decode_workers_record,
 )
 from headrace_schemas.dead_letters import (
@@ -47,7 +50,10 @@ from tests.support.mutations import examples, hostile
 
 OF_WORKERS = ("attempt", "max-batch", "results-claim")
 # Claims and attempts of older versions lie there too.
-OF_MODELS = ("attempt", "model-alias", "model-version", "results-claim", "training", "training-order", "verdict")
+OF_MODELS = (
+    *("attempt", "certificate", "label-rule", "model-alias", "model-version", "results-claim", "threshold-raise"),
+    *("training", "training-order", "verdict"),
+)
 MODELS = [value for kind in OF_MODELS for value in examples(kind)]
 WORKERS = [value for kind in OF_WORKERS for value in examples(kind)]
 DECODERS: dict[str, tuple[Callable[..., Any], list[bytes]]] = {
@@ -56,6 +62,9 @@ DECODERS: dict[str, tuple[Callable[..., Any], list[bytes]]] = {
     "label": (decode_label, examples("labelled-text")),
     "models": (decode_models_record, MODELS),
     "workers": (decode_workers_record, WORKERS),
+    "machine labels": (decode_machine_label, [*examples("machine-label"), *examples("barred-text")]),
+    "teaching": (decode_teaching_record, [*examples("spending"), *examples("labeller-state")]),
+    "review": (decode_review, examples("review")),
     "dead letter": (decode_dead_letter, examples("dead-letter")),
 }
 CODES = {None, *(kind.code for kind in WireError.__subclasses__()), "missing-text"}

@@ -8,7 +8,18 @@ import pytest
 
 from headrace import cli
 from headrace.kafka.acls import Names, Role, commands, rights_of
-from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, WORKERS, topics
+from headrace_schemas.topics import (
+    DEAD_LETTERS,
+    LABELS,
+    MACHINE_LABELS,
+    MODELS,
+    REQUESTS,
+    RESULTS,
+    REVIEWS,
+    TEACHING,
+    WORKERS,
+    topics,
+)
 
 NAMES = Names(
     requests=REQUESTS,
@@ -17,6 +28,9 @@ NAMES = Names(
     labels=LABELS,
     models=MODELS,
     workers=WORKERS,
+    machine_labels=MACHINE_LABELS,
+    reviews=REVIEWS,
+    teaching=TEACHING,
     worker_group="answering",
     trainer_groups=("training", "training-election"),
     reader_groups=("billing",),
@@ -28,6 +42,7 @@ CALLED = {
     "worker": Role.WORKER,
     "trainer": Role.TRAINER,
     "labellers": Role.LABELLER,
+    "labeller": Role.TEACHER,
     "operators": Role.OPERATOR,
 }
 
@@ -55,9 +70,9 @@ def test_only_operators_make_topics_and_nobody_deletes_one_or_has_a_right_on_the
         assert {right.resource for right in rights_of(role, NAMES)} <= {"topic", "group"}
 
 
-def test_nobody_but_the_trainer_reads_labels_and_no_reader_sees_requests():
-    assert {role for role in Role if LABELS in may(role, "Read")} == {Role.TRAINER}
-    assert may(Role.READER, "Read") == {RESULTS}
+def test_nobody_but_the_trainer_and_the_teacher_reads_labels_and_no_reader_sees_requests():
+    assert {role for role in Role if LABELS in may(role, "Read")} == {Role.TRAINER, Role.TEACHER}
+    assert may(Role.READER, "Read") == {RESULTS, REVIEWS}
     assert may(Role.PRODUCER, "Read") == set()
 
 
@@ -67,9 +82,15 @@ def test_no_worker_writes_versions_and_only_workers_and_operators_write_what_wor
     assert MODELS in may(Role.WORKER, "Read")
 
 
+def test_a_teacher_writes_no_label_of_a_person_and_a_person_none_of_a_machine():
+    assert {role for role in Role if LABELS in may(role, "Write")} == {Role.LABELLER, Role.OPERATOR}
+    assert {role for role in Role if MACHINE_LABELS in may(role, "Write")} == {Role.TEACHER, Role.OPERATOR}
+    assert {role for role in Role if TEACHING in may(role, "Write")} == {Role.TEACHER, Role.OPERATOR}
+
+
 def test_a_reader_without_a_group_gets_no_group():
     alone = rights_of(Role.READER, msgspec.structs.replace(NAMES, reader_groups=()))
-    assert [right.resource for right in alone] == ["topic"]
+    assert {right.resource for right in alone} == {"topic"}
 
 
 def test_commands_are_kafkas_own_and_safe_for_a_shell():
@@ -104,9 +125,11 @@ def test_the_command_prints_the_rights_of_the_roles_asked_for_on_the_topics_of_t
         [
             "# reader",
             f"{first} User:reader --operation Read --topic team.classify.results",
+            f"{first} User:reader --operation Read --topic team.classify.reviews",
             f"{first} User:reader --operation Read --group billing",
             "# labeller",
             f"{first} User:labeller --operation Write --topic team.classify.labels",
+            f"{first} User:labeller --operation Write --topic team.classify.reviews",
         ],
     )
 

@@ -157,7 +157,17 @@ def test_a_wrong_kafka_setting_is_named_without_its_value():
 
 def test_children_are_told_every_topic():
     told = prefixed("k:1", "p.").environment()
-    names = ("REQUESTS", "RESULTS", "DEAD_LETTERS", "LABELS", "MODELS", "WORKERS")
+    names = (
+        "REQUESTS",
+        "RESULTS",
+        "DEAD_LETTERS",
+        "LABELS",
+        "MODELS",
+        "WORKERS",
+        "MACHINE_LABELS",
+        "REVIEWS",
+        "TEACHING",
+    )
     assert all(told[f"HEADRACE_TOPICS__{name}"].startswith("p.classify.") for name in names)
 
 

@@ -22,15 +22,21 @@ from headrace_schemas import (
     dead_letter_headers,
     decode_dead_letter,
     decode_label,
+    decode_machine_label,
     decode_models_record,
     decode_request,
     decode_result,
+    decode_review,
+    decode_teaching_record,
     decode_workers_record,
     encode_dead_letter,
     encode_label,
+    encode_machine_label,
     encode_models_record,
     encode_request,
     encode_result,
+    encode_review,
+    encode_teaching_record,
     encode_workers_record,
 )
 from headrace_schemas.asyncapi import GENERATED, RECORDS, file_stem
@@ -43,6 +49,8 @@ GENERIC: dict[str, Callable[[bytes], Any]] = {JSON: msgspec.json.decode, MSGPACK
 FUTURE = "x_future"
 MODELS = (decode_models_record, encode_models_record)
 WORKERS = (decode_workers_record, encode_workers_record)
+MACHINE_LABELS = (decode_machine_label, encode_machine_label)
+TEACHING = (decode_teaching_record, encode_teaching_record)
 CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "classify-request": (decode_request, encode_request),
     "classify-result": (decode_result, encode_result),
@@ -55,6 +63,14 @@ CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "results-claim": WORKERS,
     "max-batch": WORKERS,
     "attempt": WORKERS,
+    "certificate": MODELS,
+    "threshold-raise": MODELS,
+    "label-rule": MODELS,
+    "machine-label": MACHINE_LABELS,
+    "barred-text": MACHINE_LABELS,
+    "spending": TEACHING,
+    "labeller-state": TEACHING,
+    "review": (decode_review, encode_review),
     "dead-letter": (decode_dead_letter, encode_dead_letter),
 }
 

@@ -8,6 +8,8 @@ import pytest
 from headrace_schemas import (
     Attempt,
     BadKeyError,
+    BarredText,
+    MachineLabel,
     MaxBatch,
     ModelAlias,
     ModelVersion,
@@ -19,10 +21,20 @@ from headrace_schemas import (
     Verdict,
     alias_key,
     attempt_key,
+    barred_key,
+    certificate_key,
     claim_key,
+    label_rule_key,
+    labeller_key,
+    machine_label_key,
+    machine_labels_key,
     max_batch_key,
     models_key,
     order_key,
+    review_key,
+    spending_key,
+    text_key,
+    threshold_key,
     topics,
     training_key,
     verdict_key,
@@ -58,6 +70,9 @@ def test_results_are_never_compacted_and_labels_models_and_workers_are() -> None
         "classify.labels": "compact",
         "classify.models": "compact",
         "classify.workers": "compact",
+        "classify.machine-labels": "compact",
+        "classify.reviews": "delete",
+        "classify.teaching": "compact",
     }
 
 
@@ -88,14 +103,14 @@ def test_the_promise_is_set_on_every_topic_as_far_as_the_cluster_can_keep_it(rep
         assert settings["unclean.leader.election.enable"] == "false"
 
 
-@pytest.mark.parametrize("prefix", ["bad/", "a b", "ü", "x" * 229, "x\n"])
+@pytest.mark.parametrize("prefix", ["bad/", "a b", "ü", "x" * 227, "x\n"])
 def test_a_prefix_that_kafka_would_refuse_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="topic prefix"):
         topics(prefix)
 
 
 def test_the_longest_prefix_gives_names_that_kafka_takes() -> None:
-    assert max(len(topic.name) for topic in topics("x" * 228)) == 249
+    assert max(len(topic.name) for topic in topics("x" * 226)) == 249
 
 
 def test_a_topic_has_at_least_one_partition() -> None:
@@ -125,6 +140,25 @@ def test_keys_of_workers_name_what_they_keep_and_no_two_processes_share_one_for_
     assert workers_key(claim) == claim_key("classify.results", "5f2b") == b"claim/classify.results/5f2b"
     assert workers_key(attempt) == attempt_key("classify.results", 3) == b"attempt/classify.results/3"
     assert workers_key(raised) == max_batch_key("classify.results", 2048) == b"max-batch/classify.results/2048"
+
+
+def test_keys_of_machine_labels_reviews_and_teaching_name_what_they_keep_and_hold_no_text() -> None:
+    text = "Où est mon colis ?"
+    key = text_key(text)
+    label = MachineLabel(text=text, teacher="encoder-3f2a", labelled_at_ms=0)
+    assert len(key) == 32
+    assert machine_labels_key(label) == machine_label_key(text, "encoder-3f2a") == f"label/{key}/encoder-3f2a".encode()
+    assert machine_labels_key(BarredText(text_key=key, barred_at_ms=0)) == barred_key(text) == f"barred/{key}".encode()
+    assert review_key("classify.results", 3, 17) == b"classify.results/3/17"
+    assert spending_key("tickets", "2026-01-01", "5f2b") == b"spending/tickets/2026-01-01/5f2b"
+    assert labeller_key("tickets") == b"labeller/tickets"
+    assert certificate_key("news", "v1") == b"certificate/news/v1"
+    assert threshold_key("news", "v1") == b"threshold/news/v1"
+    assert label_rule_key("news", "a/b ü") == f"label-rule/news/{text_key('a/b ü')}".encode()
+
+
+def test_a_text_has_one_key_whichever_way_its_accents_are_written() -> None:
+    assert text_key("Caf\u00e9") == text_key("Cafe\u0301") != text_key("Cafe")
 
 
 @pytest.mark.parametrize("part", ["", "a/b", "a b", "é", "x" * 250])
