@@ -152,7 +152,7 @@ def _model(settings: Settings) -> Model | Load:
     """The artifact at a path or URI, opened for good; for an alias, the function that opens each of its versions."""
     from headrace.process.logs import event
     from headrace.registry.versions import MissingFileError, is_location, load_named
-    from headrace.worker.loader import Background, open_model, open_version
+    from headrace.worker.versions import Background, open_model, open_version
 
     model, backend, trusted = settings.worker.model, settings.worker.backend, settings.signing.trusted
     if is_location(model):

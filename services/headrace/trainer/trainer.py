@@ -21,9 +21,8 @@ from headrace.model.signing import Sign
 from headrace.process.logs import event
 from headrace.registry.models_log import ModelsLog, ModelsWriter
 from headrace.trainer.drift import DriftWatch
-from headrace.trainer.election import Election
 from headrace.trainer.labels import LabelsReader
-from headrace.trainer.leadership import Term
+from headrace.trainer.leadership import Election, Term
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore

@@ -31,7 +31,7 @@ from headrace.model.backends.interface import open_backend
 from headrace.model.folding import fold_unchecked, tables_digest
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import quantize
-from headrace.worker.loader import open_model
+from headrace.worker.versions import open_model
 from headrace_schemas.records import Profile
 from tests.support.networks import random_network
 

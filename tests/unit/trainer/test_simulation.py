@@ -10,7 +10,7 @@ import random
 import pytest
 
 from headrace.kafka.interface import BrokerUnavailableError, ProducerDeadError
-from headrace.trainer.election import Election
+from headrace.trainer.leadership import Election
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.training_world import TrainingWorld
 from tests.support.turned_loop import run_turned

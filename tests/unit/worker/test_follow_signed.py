@@ -14,8 +14,8 @@ from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.places import places_of
 from headrace.registry.models_log import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace.worker.loader import open_version
 from headrace.worker.stages.infer import Model
+from headrace.worker.versions import open_version
 from headrace_schemas.records import ModelVersion
 from tests.support.networks import random_artifact
 from tests.support.places import ANYWHERE

@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, save
 from headrace.model.backends.interface import open_backend
 from headrace.registry.versions import version_record
-from headrace.worker.loader import MOST_THREADS, Background, UnfitError, open_model, open_version
+from headrace.worker.versions import MOST_THREADS, Background, UnfitError, open_model, open_version
 from headrace_schemas.records import Profile
 from tests.support.networks import random_artifact
 from tests.support.places import ANYWHERE
