@@ -200,6 +200,10 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The teachers' versions whose labels it learnt from."""
     machine_offsets: tuple[OffsetRange, ...] = ()
     """The snapshot of classify.machine-labels."""
+    machine_weight: float = 0.0
+    """What such a row counted beside one that a person labelled, as the validation rows chose."""
+    unproven: bool = False
+    """No person labelled any row, so its test rows say only how far it agrees with its teachers."""
 
 
 class Profile(msgspec.Struct, frozen=True):

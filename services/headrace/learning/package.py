@@ -71,7 +71,7 @@ def pack(
     about = About(
         created_at_ms=created_at_ms,
         parent=parent,
-        lineage=lineage,
+        lineage=_with_choice(lineage, parts, trained),
         metrics={
             "test_rows": float(report.rows),
             "test_accuracy": report.accuracy,
@@ -84,6 +84,7 @@ def pack(
             "test_macro_f1_fp32": float_report.macro_f1,
             "test_calibration_error": calibration_error(answers.scores, right),
             "agreement_fp32": equal,
+            **_of_choice(trained),
         },
         compression={}
         if trained.curve is None
@@ -102,6 +103,34 @@ def pack(
         examined=examined,
         backend=backend,
     )
+
+
+def _with_choice(lineage: Lineage, parts: Parts, trained: Trained) -> Lineage:
+    """What the training chose to learn from machine rows, where there were any."""
+    if not trained.choices:
+        return lineage
+    weight = trained.choices[0].weight
+    return msgspec.structs.replace(
+        lineage,
+        machine_rows=parts.machine_rows if weight else 0,
+        machine_weight=weight,
+        teachers=parts.taught.origins,
+        unproven=parts.unproven,
+    )
+
+
+def _of_choice(trained: Trained) -> dict[str, float]:
+    """How sure the choice was: its figures on the validation rows, in turn where there are folds."""
+    if not trained.choices:
+        return {}
+    taken = trained.choices[0]
+    return {
+        "validation_rows": float(taken.rows),
+        "validation_folds": float(taken.folds),
+        "validation_accuracy": taken.accuracy,
+        "validation_accuracy_low": taken.interval[0],
+        "validation_accuracy_high": taken.interval[1],
+    }
 
 
 def lineage_of(

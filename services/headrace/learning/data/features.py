@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
+from headrace.learning.data.taught import Taught
 from headrace.learning.data.vocabulary import HashedTexts, Vocabulary, choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.fit.hyperparameters import Recipe
-from headrace.learning.fit.wide import WideFeatures, WideWeights, fit_wide, wide_features
+from headrace.learning.fit.hyperparameters import Recipe, teaching_of
+from headrace.learning.fit.wide import Targets, WideFeatures, WideWeights, fit_wide, wide_features
 from headrace.model.hashing import hash_strings
 from headrace.model.integers import MAX_TOKENS
 
@@ -22,10 +23,10 @@ MOST_CELLS = 2**25
 
 
 class Material(msgspec.Struct, frozen=True):
-    """The rank's ``texts`` and ``targets`` int64[texts]; ``vocabulary`` and ``labels`` are those of all ranks."""
+    """The rank's ``texts`` and their ``targets``; ``vocabulary`` and ``labels`` are those of all ranks."""
 
     texts: HashedTexts
-    targets: NDArray[np.int64]
+    targets: Targets
     vocabulary: Vocabulary
     labels: tuple[str, ...]
 
@@ -44,12 +45,24 @@ class Material(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    rows: Rows, labels: tuple[str, ...], recipe: Recipe, exchange: Exchange, vocabulary: Vocabulary | None = None
+    rows: Rows,
+    labels: tuple[str, ...],
+    recipe: Recipe,
+    exchange: Exchange,
+    vocabulary: Vocabulary | None = None,
+    taught: Taught | None = None,
 ) -> Material:
-    """Hash ``rows``; without a ``vocabulary`` agree with the other ranks on one, the smaller the more ``labels``."""
-    texts = hash_all(rows.texts, recipe.max_tokens)
+    """Hash ``rows``; without a ``vocabulary`` agree with the other ranks on one, the smaller the more ``labels``.
+
+    Behind them come the rows that were ``taught``, over classes among ``labels``; with them all targets are soft.
+    """
+    texts = hash_all(rows.texts if taught is None else rows.texts + taught.texts, recipe.max_tokens)
     places = {label: place for place, label in enumerate(labels)}
-    targets = np.fromiter((places[label] for label in rows.labels), np.int64, len(rows))
+    targets: Targets = np.fromiter((places[label] for label in rows.labels), np.int64, len(rows))
+    if taught is not None:
+        teaching = teaching_of(recipe)
+        soft = taught.of_classes(labels).targets(teaching.temperature)
+        targets = np.concatenate([np.eye(len(labels), dtype=np.float32)[targets], soft])
     if vocabulary is None:
         vocabulary = choose_vocabulary(
             texts,

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from headrace.core.fields import Secret
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
+from headrace.learning.data.taught import NO_TAUGHT, Taught, admit, taught_digests
 from headrace.learning.data.validation import HASHINGS, Cleaned, number_labels, text_keys
 from headrace.model.words import HASHING
 
@@ -108,6 +109,12 @@ class Splitting(msgspec.Struct, frozen=True):
         """The 64 bits by which each of ``keys`` belongs to a part."""
         drawn = keys if self.secret is None else [self._mac(b"headrace/split/part" + key) for key in keys]
         return np.array([int.from_bytes(one[:8], "big") for one in drawn], np.uint64)
+
+    def judges(self, keys: Sequence[bytes], own: Collection[Part] = ()) -> NDArray[np.bool_]:
+        """Whether the text of each of ``keys`` would be a validation or test row, as :func:`place` has ``own``."""
+        hashed = _hashed(self.draws(keys))
+        judging = [number for number, part in enumerate(PARTS) if part is not Part.TRAIN and part not in own]
+        return np.isin(hashed, judging)
 
     def calls_test(self, texts: Sequence[str]) -> list[bool]:
         """Whether each of ``texts``, all of which have words, is a test row in this split."""
@@ -205,14 +212,19 @@ def _hashed(draws: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def split(
-    cleaned: Cleaned, *, valid: Cleaned | None = None, test: Rows | None = None, splitting: Splitting = UNKEYED
+    cleaned: Cleaned,
+    *,
+    valid: Cleaned | None = None,
+    test: Rows | None = None,
+    splitting: Splitting = UNKEYED,
+    folds: bool = False,
 ) -> Split:
     """Divide ``cleaned`` by ``splitting``; a file of the data set's own replaces a hashed part.
 
     With ``test`` given, the rows that the hash would have set aside for testing train instead; so for ``valid``. The
     rows of ``test`` are taken as they are, so that figures compare with published ones. A validation row whose text is
     tested on is left out, and a training row whose text is validated or tested on. Raises DatasetError when a part is
-    left without rows.
+    left without rows; with ``folds`` validation may be, for then the training rows are validated on in turn.
     """
     tested = frozenset(text_keys(test.texts)) if test else frozenset[bytes]()
     own = {part for part, rows in ((Part.VALID, valid), (Part.TEST, test)) if rows is not None}
@@ -231,7 +243,7 @@ def split(
         held_out += len(valid.keys) - len(parts[Part.VALID])
     if test:
         parts[Part.TEST] = test
-    empty = [part.value for part in Part if not len(parts[part])]
+    empty = [part.value for part in Part if not len(parts[part]) and not (folds and part is Part.VALID)]
     if empty:
         raise DatasetError(
             f"{_found(cleaned)}, which {'leaves' if len(cleaned.keys) == 1 else 'leave'} none for "
@@ -268,6 +280,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Partition and offset of each of this rank's test rows; empty where they come from files."""
     unlearnt: tuple[str, ...] = ()
     """Labels that are named somewhere in the data and have no row to learn from, sorted."""
+    taught: Taught = NO_TAUGHT
+    """This rank's machine rows that train; their classes are among ``labels``."""
+    machine_rows: int = 0
+    """How many there are on all ranks."""
+    unproven: bool = False
+    """Whether no person labelled any row, so that validation and test rows are a teacher's too."""
 
 
 def whole(
@@ -287,6 +305,54 @@ def whole(
     )
 
 
+def with_taught(
+    parts: Parts, taught: Taught, splitting: Splitting, human: Collection[bytes], own: Collection[Part] = ()
+) -> Parts:
+    """``parts``, which are all rows, with the rows of ``taught`` that may train beside them.
+
+    ``human`` are the keys of all texts that people labelled or set aside, ``own`` the parts that came in files. With
+    no human row at all the machine rows are divided as theirs would be, and the result is ``unproven``. Raises
+    DatasetError when then a part is left without rows.
+    """
+    keys = text_keys(taught.texts, splitting.hashing)
+    unproven = not parts.rows and not len(parts.split.test)
+    judging = splitting.judges(keys, own)
+    admitted = admit(keys, np.zeros_like(judging) if unproven else judging, human)
+    left, kept = taught.take(admitted.places), [keys[row] for row in admitted.places]
+    split = parts.split
+    if unproven:
+        hashed = _hashed(splitting.draws(kept))
+        valid, test = (left.take(np.flatnonzero(hashed == number).tolist()).rows() for number in (_VALID, _TEST))
+        training = np.flatnonzero(hashed == _TRAIN).tolist()
+        left, kept = left.take(training), [kept[row] for row in training]
+        split = msgspec.structs.replace(split, valid=valid, test=test)
+        if not (len(left) and len(valid) and len(test)):
+            raise DatasetError(
+                f"{len(taught):,} machine-labelled texts and no human label leave a part of training, validation and "
+                "test without rows. Give more texts, or some labelled by people"
+            )
+    if not len(left):
+        return msgspec.structs.replace(parts, dropped=parts.dropped | admitted.dropped)
+    labels = tuple(sorted({*parts.labels, *left.classes, *split.valid.labels}))
+    left = left.of_classes(labels)
+    return msgspec.structs.replace(
+        parts,
+        split=split,
+        labels=labels,
+        unlearnt=tuple(name for name in parts.unlearnt if name not in labels),
+        digest=digest_with(parts.digest, taught_digests(left, kept)),
+        dropped=parts.dropped | admitted.dropped,
+        taught=left,
+        machine_rows=len(left) + (len(split.valid) if unproven else 0),
+        unproven=unproven,
+    )
+
+
+def digest_with(human: str, machine: Sequence[str]) -> str:
+    """The digest of the human rows' digest and of the ``machine`` rows', whatever their order."""
+    return hashlib.sha256(msgspec.msgpack.encode((human, sorted(machine)))).hexdigest()
+
+
 def share(parts: Parts, rank: int, world: int) -> Parts:
     """Every ``world``-th row of each part of ``parts``, which are the rows of all ranks."""
 
@@ -295,7 +361,8 @@ def share(parts: Parts, rank: int, world: int) -> Parts:
 
     split = parts.split
     own_split = msgspec.structs.replace(split, train=own(split.train), valid=own(split.valid), test=own(split.test))
-    return msgspec.structs.replace(parts, split=own_split)
+    taught = parts.taught.take(range(rank, len(parts.taught), world))
+    return msgspec.structs.replace(parts, split=own_split, taught=taught)
 
 
 def _found(cleaned: Cleaned) -> str:

@@ -189,6 +189,31 @@ def known_vectors(kept: NDArray[np.uint64], recipe: ConvolutionRecipe, seed: int
     return np.where((found >= 0)[:, None], projected, np.float32(0))
 
 
+Embed = Callable[[Sequence[str]], NDArray[np.floating]]
+"""A teacher's view of texts: ``[texts, d]``, near each other for texts of like meaning."""
+
+
+def seen_vectors(
+    words: Sequence[str], embed: Embed, dimensions: int, scale: float, exchange: Exchange
+) -> NDArray[np.float32]:
+    """``float32[V, dimensions]`` for ``words`` as a teacher sees each as a text of its own; zero for "".
+
+    Their first principal components (Hotelling 1933), so that as much of what tells words apart is kept as so many
+    dimensions hold, with the mean deviation ``scale``. Rank 0 computes them for all ranks.
+    """
+    found = np.zeros((len(words), dimensions), np.float32)
+    written = [place for place, word in enumerate(words) if word]
+    if exchange.rank == 0 and written:
+        views = np.asarray(embed([words[place] for place in written]), np.float64)
+        views -= views.mean(axis=0)
+        # Of the largest variance first; eigh sorts them by rising one.
+        _, vectors = np.linalg.eigh(views.T @ views)
+        projected = views @ vectors[:, ::-1][:, :dimensions]
+        projected *= scale / max(float(np.sqrt((projected**2).mean())), 1e-12)
+        found[written, : projected.shape[1]] = projected
+    return exchange.gather(found, NDArray[np.float32])[0]
+
+
 def _glove() -> tuple[list[str], NDArray[np.float32]]:
     """The 400,000 words and vectors of 50 dimensions of glove.6B, by falling frequency."""
     from pyarrow import parquet  # noqa: PLC0415  only for those who ask for vectors

@@ -15,9 +15,12 @@ from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
-    """Labelled texts in files that every rank can read, as :mod:`headrace.files.table` does."""
+    """Labelled texts in files that every rank can read, as :mod:`headrace.files.table` does. ``taught``: a file of
+    machine labels (:func:`headrace.learning.data.taught.read_taught`); with it ``data`` may be None.
+    """
 
-    data: str
+    data: str | None
+    taught: str | None = None
     valid: str | None = None
     test: str | None = None
     text_column: str = "text"

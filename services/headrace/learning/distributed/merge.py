@@ -27,11 +27,14 @@ from headrace.learning.data.split import (
     Parts,
     Split,
     Splitting,
+    digest_with,
     place,
     share,
     split,
     whole,
+    with_taught,
 )
+from headrace.learning.data.taught import Taught, admit, read_taught, taught_digests
 from headrace.learning.data.validation import (
     KEY_BYTES,
     NO_LABEL,
@@ -49,6 +52,7 @@ from headrace.learning.distributed.job import FileSource
 from headrace_schemas.records import LabelledText
 
 _NO_PART = -1
+NO_ROWS = Rows((), ())
 
 
 class _Columns(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +169,55 @@ def merge_labels(
     )
 
 
+class _Machine(msgspec.Struct, frozen=True):
+    """What a rank tells of its machine rows and of the texts that people labelled: keys, and whether a key judges."""
+
+    keys: list[bytes]
+    judging: list[bool]
+    human: frozenset[bytes]
+    classes: tuple[str, ...]
+    origins: tuple[str, ...]
+
+
+def merge_taught(
+    parts: Parts,
+    taught: Taught,
+    human: Collection[bytes],
+    exchange: Exchange,
+    splitting: Splitting,
+    *,
+    held_out: Collection[bytes] = frozenset(),
+) -> Parts:
+    """``parts`` of this rank with those of its rows of ``taught`` that may train beside the rows of all ranks.
+
+    ``human`` are the keys of the texts that people labelled, as far as this rank has read them, and ``held_out`` those
+    of the holdout. Of equal texts the one of the lowest rank counts. A collective.
+    """
+    keys = text_keys(taught.texts, splitting.hashing)
+    own = _Machine(keys, splitting.judges(keys).tolist(), frozenset(human), taught.classes, taught.origins)
+    told = exchange.gather(own, _Machine)
+    everyones = [key for one in told for key in one.keys]
+    judging = np.array([judges for one in told for judges in one.judging], np.bool_)
+    admitted = admit(everyones, judging, frozenset(held_out).union(*(one.human for one in told)))
+    first = sum(len(one.keys) for one in told[: exchange.rank])
+    places = [place - first for place in admitted.places if first <= place < first + len(keys)]
+    labels = tuple(sorted({*parts.labels}.union(*(one.classes for one in told)))) if admitted.places else parts.labels
+    left = taught.take(places).of_classes(labels)
+    digests = exchange.gather(taught_digests(left, [keys[place] for place in places]), list[str])
+    if not admitted.places:
+        return msgspec.structs.replace(parts, dropped=parts.dropped | admitted.dropped)
+    origins = tuple(sorted(frozenset[str]().union(*(one.origins for one in told))))
+    return msgspec.structs.replace(
+        parts,
+        labels=labels,
+        unlearnt=tuple(name for name in parts.unlearnt if name not in labels),
+        digest=digest_with(parts.digest, [digest for of in digests for digest in of]),
+        dropped=parts.dropped | admitted.dropped,
+        taught=msgspec.structs.replace(left, origins=origins),
+        machine_rows=len(admitted.places),
+    )
+
+
 def _columns(
     records: Sequence[LastRecord],
     keys: Sequence[bytes],
@@ -254,12 +307,18 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
 
     Raises DatasetError for what can't be read, or leaves a part without rows.
     """
+    taught = None if source.taught is None else read_taught(Path(source.taught))
+    if source.data is None:
+        if taught is None:
+            raise DatasetError("no file of labelled texts was given, and no machine labels either")
+        nothing = whole(Split(train=NO_ROWS, valid=NO_ROWS, test=NO_ROWS, held_out=0), {}, splitting.id)
+        return share(with_taught(nothing, taught, splitting, ()), exchange.rank, exchange.world)
     data = _read_rows(source, source.data)
     cleaned = clean(data)
     validating = _read_rows(source, source.valid) if source.valid is not None else None
     valid = None if validating is None else clean(validating)
     test = _read_rows(source, source.test) if source.test is not None else None
-    parts = split(cleaned, valid=valid, test=test, splitting=splitting)
+    parts = split(cleaned, valid=valid, test=test, splitting=splitting, folds=taught is not None)
     dropped = {
         "empty": cleaned.empty,
         "duplicate": cleaned.duplicate,
@@ -268,7 +327,13 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
     }
     identity = splitting.id if test is None else OWN_TEST_FILE
     named = {label for rows in (data, validating, test) if rows is not None for label in rows.labels if label}
-    return share(whole(parts, dropped, identity, named), exchange.rank, exchange.world)
+    all_rows = whole(parts, dropped, identity, named)
+    if taught is not None:
+        given = [rows for rows in (data, validating, test) if rows is not None]
+        own = {part for part, rows in ((Part.VALID, validating), (Part.TEST, test)) if rows is not None}
+        human = {key for rows in given for key in text_keys(rows.texts, splitting.hashing)}
+        all_rows = with_taught(all_rows, taught, splitting, human, own)
+    return share(all_rows, exchange.rank, exchange.world)
 
 
 def _read_rows(source: FileSource, path: str) -> Rows:

@@ -18,6 +18,7 @@ from headrace.learning.compress.curve import draw, float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
 from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
+from headrace.learning.data.vocabulary import Embed
 from headrace.learning.distributed.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
@@ -52,6 +53,7 @@ def run(
     holdout_reading: Reading = Reading(),  # noqa: B008 - frozen
     resumes: bool = True,
     memory: Callable[[], int] = free_memory,
+    embed: Embed | None = None,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
@@ -59,7 +61,7 @@ def run(
     files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
     be the job's. A rank that is started again goes on from the last checkpoint; where none will
     be, because ``resumes`` is false, none is kept. ``memory`` tells how many bytes are free on this
-    machine. Raises DatasetError for rows that can't
+    machine, and ``embed`` how a teacher sees words, where one does. Raises DatasetError for rows that can't
     be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
@@ -83,6 +85,7 @@ def run(
     tell(
         "training.read",
         rows=parts.rows,
+        machine_rows=parts.machine_rows,
         labels=len(parts.labels),
         dropped=parts.dropped,
         split=parts.splitting,
@@ -101,12 +104,14 @@ def run(
         accept=job.accept,
         steps=Steps(
             memory=lambda need, free: tell("training.memory", bytes=need, free_bytes=free),
+            choice=lambda choice: tell("training.choice", **msgspec.to_builtins(choice)),
             epoch=lambda epoch: tell("training.epoch", **msgspec.to_builtins(epoch)),
             point=lambda point: tell("training.compressed", **msgspec.to_builtins(point)),
             refit=lambda number, total: tell("training.refit", number=number, total=total),
         ),
         # Ranks of one machine share what it has.
         free=memory() // exchange.gather(platform.node(), str).count(platform.node()),
+        embed=embed,
     )
     packed = pack(
         trained,
@@ -206,7 +211,7 @@ def _holdout(
 
 
 def _source_name(source: FileSource | TopicSource) -> str:
-    return source.topic if isinstance(source, TopicSource) else source.data.rpartition("/")[2]
+    return source.topic if isinstance(source, TopicSource) else (source.data or source.taught or "").rpartition("/")[2]
 
 
 def _offsets(source: FileSource | TopicSource) -> tuple[OffsetRange, ...]:

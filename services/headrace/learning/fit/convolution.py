@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
+from headrace.learning.fit.wide import Targets
 from headrace.model.compiling import kernel
 from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW
 
@@ -272,7 +273,7 @@ State = dict[str, Any]
 
 
 class ConvolutionFit:
-    """A training of ``network`` on this rank's ``texts``, given as word rows, and ``targets`` int64[texts].
+    """A training of ``network`` on this rank's ``texts``, given as word rows, and their ``targets``.
 
     All ranks hold one network and one state of the optimizers after each :meth:`epoch`; equal arguments give equal
     weights on machines of one kind, whether or not the training was interrupted between two epochs.
@@ -282,7 +283,7 @@ class ConvolutionFit:
         self,
         network: TextCNN,
         texts: Texts,
-        targets: NDArray[np.int64],
+        targets: Targets,
         *,
         recipe: ConvolutionRecipe,
         seed: int,

@@ -44,6 +44,21 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     steps_apart: int = 8
 
 
+class TeachingRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How rows that a teacher labelled are learnt from. ``temperature`` of their soft targets, 1 as the teacher gives
+    them. ``weights``: what such a row may count beside a human row; validation chooses, and 0 leaves all of them out.
+    Fewer than ``least_valid`` validation rows are too few to choose by: then the human rows are divided into ``folds``,
+    and each is validated on by a network that has not learnt it. Words begin as the teacher sees them, if it shows
+    them, with the deviation ``word_scale``.
+    """
+
+    temperature: float = 1.0
+    weights: tuple[float, ...] = (0.0, 1.0)
+    least_valid: int = 200
+    folds: int = 3
+    word_scale: float = 0.1
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """A whole training. A text is cut to ``max_tokens`` words; ``max_words`` and ``max_bigrams`` are kept at most, and
     bigrams that occur ``least_bigram_count`` times. The search stops when validation has not become better for
@@ -59,6 +74,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     convolution: ConvolutionRecipe = ConvolutionRecipe()
     seed: int = 0
     threads: int = 1
+    teaching: TeachingRecipe | msgspec.UnsetType = msgspec.UNSET
+    """Left out where there are no machine rows, and so in the lineage of a version without them."""
+
+
+def teaching_of(recipe: Recipe) -> TeachingRecipe:
+    """How ``recipe`` learns from machine rows; as all data sets do where it does not say."""
+    return recipe.teaching if isinstance(recipe.teaching, TeachingRecipe) else TeachingRecipe()
 
 
 def adapted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,13 +18,15 @@ from headrace.learning.compress.search import Compressor
 from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
-from headrace.learning.data.vocabulary import known_vectors, spelled, word_parts
+from headrace.learning.data.taught import Taught
+from headrace.learning.data.validation import text_keys
+from headrace.learning.data.vocabulary import Embed, known_vectors, seen_vectors, spelled, word_parts
 from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.evaluate import answer_scored, threshold_for
+from headrace.learning.evaluate import Interval, answer_scored, share_interval, threshold_for
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
-from headrace.learning.fit.hyperparameters import Recipe
+from headrace.learning.fit.hyperparameters import Recipe, teaching_of
 from headrace.learning.fit.wide import wide_logits
 from headrace.learning.resources import Sizes, require_memory, training_bytes
 from headrace.model.artifact import About, assemble
@@ -46,13 +49,29 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     shares: Shares
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the validation rows say of machine rows that each count ``weight``: the best epoch's figures.
+
+    ``interval``: the 95 % interval of the accuracy. Each of the ``rows`` was answered by a network that had not learnt
+    it; with ``folds`` they are all human rows, in turn.
+    """
+
+    weight: float
+    rows: int
+    folds: int
+    accuracy: float
+    interval: Interval
+    cross_entropy: float
+
+
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """A network and how it came about.
 
     ``original``: the network before compression, ``curve`` what was tried to make it smaller; without a budget there is
     none, and ``network`` is the original. ``bits``: what a value of ``network`` is to be quantized to. ``epochs``: of
     the search, ``chosen``: the one whose length and shares were taken. ``threshold``: the score that the wanted share
-    of the validation rows reaches, if one was wanted.
+    of the validation rows reaches, if one was wanted. ``choices``: what machine rows were tried to count, the one
+    taken first; none where there are no machine rows.
     """
 
     network: Network
@@ -62,16 +81,18 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     epochs: tuple[Epoch, ...]
     chosen: Epoch
     threshold: float | None
+    choices: tuple[Choice, ...] = ()
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """Who is told what: each ``epoch`` of the search, each ``point`` that compression tried, and of each epoch of the
     ``refit`` its number and how many there will be. Before all of them ``memory`` is told how many bytes a rank takes
-    and how many it may.
+    and how many it may. With machine rows there is a search for each ``choice`` of what they count, told behind it.
     """
 
     memory: Callable[[int, int], None] = lambda *_: None
 
+    choice: Callable[[Choice], None] = lambda _: None
     epoch: Callable[[Epoch], None] = lambda _: None
     point: Callable[[Point], None] = lambda _: None
     refit: Callable[[int, int], None] = lambda *_: None
@@ -88,6 +109,7 @@ def train(
     accept: float | None = None,
     steps: Steps = Steps(),  # noqa: B008 - frozen
     free: int | None = None,
+    embed: Embed | None = None,
 ) -> Trained:
     """Train with ``recipe``, each rank on its ``parts``; the network is the same on every rank.
 
@@ -99,20 +121,27 @@ def train(
     rows together, with these numbers. ``clock``, in seconds, only tells how fast a network is. ``free``: how many
     bytes of memory this rank may take. Raises DatasetError for fewer than two classes, and on every rank where one
     would take more memory than it may.
+
+    Where ``parts`` have machine rows they train beside the human rows in both fits. There is a first fit for each of
+    the recipe's weights of such a row, and the best one's weight is taken. Where the validation rows are too few to
+    choose by, the human rows are divided into folds, each of which is validated on by a fit on the others; compression
+    and threshold then go by the first fold. ``embed``: a teacher's view of words, which theirs begin from.
     """
     require_classes(parts)
     with _deterministic(recipe.threads):
         # The first fit: on the training rows, validated after each epoch.
-        searched = _search(parts, recipe, exchange, checkpoints, steps, free)
+        searched, choices = _choose(parts, recipe, exchange, checkpoints, steps, free, embed)
         chosen = best_epoch(searched.epochs)
         # On the validation rows: how much smaller it may be, and below which score it abstains.
-        compressor = Compressor(parts.split.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
-        settled = _settle(searched, compressor, parts, exchange, checkpoints, budget, accept, steps)
+        compressor = Compressor(searched.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
+        settled = _settle(searched, compressor, exchange, checkpoints, budget, accept, steps)
         # The second fit: on training and validation rows, as long as the best epoch of the first.
         rows = parts.split.train + parts.split.valid
-        material = prepare(rows, parts.labels, recipe, exchange)
+        taught = _weighted(parts, choices[0].weight) if choices else None
+        material = prepare(rows, parts.labels, recipe, exchange, taught=taught)
         wide = fit_wide_part(material, recipe, exchange)
-        convolution = _refit(rows, material, recipe, exchange, checkpoints, chosen.number, steps)
+        texts = rows.texts if taught is None else rows.texts + taught.texts
+        convolution = _refit(texts, material, recipe, exchange, checkpoints, chosen.number, steps, embed)
         original = assemble_network(
             parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
         )
@@ -128,6 +157,7 @@ def train(
         epochs=searched.epochs,
         chosen=chosen,
         threshold=settled.threshold,
+        choices=choices,
     )
 
 
@@ -138,46 +168,134 @@ def require_classes(parts: Parts) -> None:
 
 
 class _Searched(msgspec.Struct, frozen=True, kw_only=True):
-    """The epochs of the search, and the network of the best of them with the rows that it was trained on."""
+    """The epochs of the search, and the network of the best of them with the rows that it was trained on and those
+    that it is validated on; of several folds the first one's.
+    """
 
     epochs: tuple[Epoch, ...]
     network: Network
     material: Material
+    valid: Rows
     targets: NDArray[np.int64]
     """Of the validation rows."""
 
 
-def _search(
-    parts: Parts, recipe: Recipe, exchange: Exchange, checkpoints: Checkpoints, steps: Steps, free: int | None
+class _Fold(NamedTuple):
+    """A division of the human rows: ``train`` are fitted, and ``valid`` are validated on."""
+
+    train: Rows
+    valid: Rows
+
+
+def _choose(
+    parts: Parts,
+    recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    steps: Steps,
+    free: int | None,
+    embed: Embed | None,
+) -> tuple[_Searched, tuple[Choice, ...]]:
+    """The best search over the weights that machine rows may have; without machine rows there is one search."""
+    whole = [_Fold(parts.split.train, parts.split.valid)]
+    if not parts.machine_rows:
+        return _search(whole, parts, None, recipe, exchange, checkpoints, "search", steps, free, embed), ()
+    teaching = teaching_of(recipe)
+    humans, valid = (sum(exchange.gather(len(rows), int)) for rows in whole[0])
+    too_few = valid < teaching.least_valid and not parts.unproven
+    folds = _folds(parts.split.train + parts.split.valid, teaching.folds) if too_few else whole
+    found: list[tuple[Choice, _Searched]] = []
+    # Nothing can be learnt without machine rows where there are no others.
+    for place, weight in enumerate(one for one in teaching.weights if one or humans):
+        taught, name = _weighted(parts, weight), f"search-{place}"
+        searched = _search(folds, parts, taught, recipe, exchange, checkpoints, name, steps, free, embed)
+        best, rows = best_epoch(searched.epochs), humans + valid if too_few else valid
+        choice = Choice(
+            weight=weight,
+            rows=rows,
+            folds=len(folds),
+            accuracy=best.accuracy,
+            interval=share_interval(round(best.accuracy * rows), rows),
+            cross_entropy=best.cross_entropy,
+        )
+        found.append((choice, searched))
+        steps.choice(choice)
+    found.sort(key=lambda one: one[0].cross_entropy)
+    return found[0][1], tuple(choice for choice, _ in found)
+
+
+def _weighted(parts: Parts, weight: float) -> Taught | None:
+    """The machine rows with what each counts, none for a weight of 0."""
+    if not weight:
+        return None
+    ones = np.ones(len(parts.taught), np.float32) if parts.taught.weights is None else parts.taught.weights
+    return msgspec.structs.replace(parts.taught, weights=ones * np.float32(weight))
+
+
+def _folds(rows: Rows, count: int) -> list[_Fold]:
+    """``count`` divisions of ``rows``, by the texts alone: the same however many ranks hold them."""
+    # Not the bytes by which an unkeyed split has already chosen.
+    numbers = np.array([int.from_bytes(key[8:16], "big") % count for key in text_keys(rows.texts)], np.int64)
+    return [
+        _Fold(rows.take(np.flatnonzero(numbers != fold).tolist()), rows.take(np.flatnonzero(numbers == fold).tolist()))
+        for fold in range(count)
+    ]
+
+
+def _search(  # noqa: PLR0917
+    folds: Sequence[_Fold],
+    parts: Parts,
+    taught: Taught | None,
+    recipe: Recipe,
+    exchange: Exchange,
+    checkpoints: Checkpoints,
+    checkpoint: str,
+    steps: Steps,
+    free: int | None,
+    embed: Embed | None,
 ) -> _Searched:
-    """Fit the wide part, then the convolution epoch by epoch until validation stops improving (early stopping)."""
-    # Features: the rows as arrays, and the vocabulary of all ranks.
-    material = prepare(parts.split.train, parts.labels, recipe, exchange)
-    if free is not None:
-        _require_memory(material, parts, recipe, exchange, steps, free)
-    wide = fit_wide_part(material, recipe, exchange)
-    valid = prepare(parts.split.valid, parts.labels, recipe, exchange, material.vocabulary)
-    rows = Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets))
-    fit = _fit(parts.split.train, material, recipe, exchange)
+    """Fit the wide part, then the convolution epoch by epoch until validation stops improving (early stopping).
+
+    Of several ``folds`` all are fitted side by side and validated together.
+    """
+    fits, rows, first = [], [], None
+    for fold in folds:
+        # Features: the rows as arrays, and the vocabulary of all ranks.
+        material = prepare(fold.train, parts.labels, recipe, exchange, taught=taught)
+        if free is not None:
+            _require_memory(material, parts, recipe, exchange, steps, free)
+        wide = fit_wide_part(material, recipe, exchange)
+        valid = prepare(fold.valid, parts.labels, recipe, exchange, material.vocabulary)
+        rows.append(Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets)))
+        texts = fold.train.texts if taught is None else fold.train.texts + taught.texts
+        fits.append(_fit(texts, material, recipe, exchange, embed))
+        first = first or (material, wide)
+    assert first is not None  # noqa: S101 - there is one fold at least
     epochs: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
-    if (kept := checkpoints.load("search")) is not None:
-        fit.restore(kept["fit"])
+    if (kept := checkpoints.load(checkpoint)) is not None:
+        for fit, state in zip(fits, kept["fits"], strict=True):
+            fit.restore(state)
         epochs, best = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"]
-    while fit.done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
-        loss = fit.epoch()
-        epochs.append(validate_epoch(fit.network, rows, exchange, number=fit.done, loss=loss))
+    while fits[0].done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
+        loss = float(np.mean([fit.epoch() for fit in fits]))
+        networks = [fit.network for fit in fits]
+        epochs.append(validate_epoch(networks, rows, exchange, number=fits[0].done, loss=loss))
         if best_epoch(epochs) is epochs[-1]:
-            best = deepcopy(fit.network.state_dict())
-        checkpoints.save("search", {"fit": fit.state(), "epochs": msgspec.to_builtins(epochs), "best": best})
+            best = deepcopy(networks[0].state_dict())
+        states = [fit.state() for fit in fits]
+        checkpoints.save(checkpoint, {"fits": states, "epochs": msgspec.to_builtins(epochs), "best": best})
         steps.epoch(epochs[-1])
-    fit.network.load_state_dict(best)
+    network = fits[0].network
+    network.load_state_dict(best)
     shares = best_epoch(epochs).shares
+    material, wide = first
     return _Searched(
         epochs=tuple(epochs),
-        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, fit.network, wide, shares),
+        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, network, wide, shares),
         material=material,
-        targets=valid.targets,
+        valid=folds[0].valid,
+        targets=rows[0].targets.numpy(),
     )
 
 
@@ -199,10 +317,17 @@ class _Answers(msgspec.Struct, frozen=True):
     targets: NDArray[np.int64]
 
 
-def validate_epoch(network: TextCNN, rows: Validation, exchange: Exchange, *, number: int, loss: float) -> Epoch:
-    """Blend both parts and measure the blend on the validation rows of all ranks; the same on every rank."""
-    own = _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
-    told = exchange.gather(own, _Answers)
+def validate_epoch(
+    networks: Sequence[TextCNN], folds: Sequence[Validation], exchange: Exchange, *, number: int, loss: float
+) -> Epoch:
+    """Blend both parts and measure the blend on the validation rows of all ranks, those of each fold by its network;
+    the same on every rank.
+    """
+    own = [
+        _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
+        for network, rows in zip(networks, folds, strict=True)
+    ]
+    told = [one for of_rank in exchange.gather(own, list[_Answers]) for one in of_rank]
     convolution, wide, wanted = (
         torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
     )
@@ -242,7 +367,6 @@ class _Settled(msgspec.Struct, frozen=True, kw_only=True):
 def _settle(
     searched: _Searched,
     compressor: Compressor,
-    parts: Parts,
     exchange: Exchange,
     checkpoints: Checkpoints,
     budget: Budget | None,
@@ -259,7 +383,7 @@ def _settle(
     threshold = None
     if accept is not None:
         backend = open_backend("cpu", assemble(quantize(network, bits), About()))
-        scores = exchange.gather(answer_scored(backend, parts.split.valid.texts).scores, tuple[float, ...])
+        scores = exchange.gather(answer_scored(backend, searched.valid.texts).scores, tuple[float, ...])
         threshold = threshold_for([score for own in scores for score in own], accept)
     settled = _Settled(curve=curve, threshold=threshold)
     checkpoints.save("settled", msgspec.to_builtins(settled))
@@ -267,15 +391,16 @@ def _settle(
 
 
 def _refit(
-    rows: Rows,
+    texts: Sequence[str],
     material: Material,
     recipe: Recipe,
     exchange: Exchange,
     checkpoints: Checkpoints,
     epochs: int,
     steps: Steps,
+    embed: Embed | None,
 ) -> TextCNN:
-    fit = _fit(rows, material, recipe, exchange)
+    fit = _fit(texts, material, recipe, exchange, embed)
     if (kept := checkpoints.load("refit")) is not None:
         fit.restore(kept)
     while fit.done < epochs:
@@ -285,10 +410,15 @@ def _refit(
     return fit.network
 
 
-def _fit(rows: Rows, material: Material, recipe: Recipe, exchange: Exchange) -> ConvolutionFit:
-    words = spelled(rows.texts, material.texts, material.vocabulary.words, exchange)
+def _fit(
+    texts: Sequence[str], material: Material, recipe: Recipe, exchange: Exchange, embed: Embed | None
+) -> ConvolutionFit:
+    words = spelled(texts, material.texts, material.vocabulary.words, exchange)
     parts = word_parts(words, least=recipe.convolution.least_part, most=recipe.convolution.most_part)
     known = known_vectors(material.vocabulary.words, recipe.convolution, recipe.seed)
+    if embed is not None:
+        seen = seen_vectors(words, embed, recipe.convolution.dimensions, teaching_of(recipe).word_scale, exchange)
+        known = seen if known is None else known + seen
     return ConvolutionFit(
         fresh_network(len(words), len(material.labels), recipe.convolution, recipe.seed, parts=parts, known=known),
         material.rows(),
@@ -303,7 +433,7 @@ def _require_memory(
     material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
 ) -> None:
     """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
-    kept, labels, texts = material.vocabulary, len(parts.labels), len(parts.split.train)
+    kept, labels, texts = material.vocabulary, len(parts.labels), len(material.texts)
     more = 1 + len(parts.split.valid) / max(1, texts)
     sizes = Sizes(
         columns=min(round(more * kept.columns), MOST_CELLS // labels),

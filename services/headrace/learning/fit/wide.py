@@ -153,6 +153,10 @@ LOGITS_AT_ONCE = 2**24
 _CELLS_AT_ONCE = 2**20
 
 
+Targets = NDArray[np.int64] | NDArray[np.float32]
+"""Of each text the index of its class, or a row of what each class gets of it, which sums to what the text counts."""
+
+
 class WideWeights(NamedTuple):
     """``weights`` float32[columns, C] for the columns of WideFeatures, and ``bias`` float32[C]."""
 
@@ -161,25 +165,33 @@ class WideWeights(NamedTuple):
 
 
 def class_counts(
-    features: WideFeatures, targets: NDArray[np.int64], columns: int, labels: int, exchange: Exchange
-) -> NDArray[np.int64]:
-    """``int64[columns, labels]``: texts of the class that have the feature, however often they have it."""
+    features: WideFeatures, targets: Targets, columns: int, labels: int, exchange: Exchange
+) -> NDArray[np.int64] | NDArray[np.float32]:
+    """``[columns, labels]``: texts of the class that have the feature, however often they have it; of soft targets
+    float32, and else int64.
+    """
     texts = np.repeat(np.arange(len(targets)), np.diff(features.starts))
     present = np.unique(texts * columns + features.columns)
+    if targets.dtype != np.int64:
+        starts = np.searchsorted(present, np.arange(len(targets) + 1) * columns)
+        once = WideFeatures(present % columns, starts, np.ones(len(targets), np.float32))
+        soft = torch.zeros(columns, labels)
+        add_slopes(once, torch.from_numpy(targets), soft)
+        return exchange.sum(soft.numpy())
     cells = present % columns * labels + targets[present // columns]
     return exchange.sum(np.bincount(cells, minlength=columns * labels)).reshape(columns, labels)
 
 
-def log_count_ratios(counts: NDArray[np.int64]) -> torch.Tensor:
+def log_count_ratios(counts: NDArray[np.int64] | NDArray[np.float32]) -> torch.Tensor:
     """``float32[columns, labels]``: ln of (share of the feature within the class / its share within the others)."""
     columns, labels = counts.shape
-    # Whole numbers, so these sums are exact in any order.
-    of_class = counts.sum(axis=0) + columns * _SMOOTHING
+    # Of human rows whole numbers, so these sums are exact in any order.
+    of_class = counts.sum(axis=0, dtype=np.float64) + columns * _SMOOTHING
     of_others = of_class.sum() - columns * labels * _SMOOTHING + columns * 2 * _SMOOTHING - of_class
     ratios = np.empty(counts.shape, np.float32)
     rows = max(1, _CELLS_AT_ONCE // labels)
     for first in range(0, columns, rows):
-        inside = counts[first : first + rows] + _SMOOTHING
+        inside = counts[first : first + rows].astype(np.float64) + _SMOOTHING
         outside = inside.sum(axis=1, keepdims=True) - labels * _SMOOTHING + 2 * _SMOOTHING - inside
         ratios[first : first + rows] = np.log(inside / of_class) - np.log(outside / of_others)
     return torch.from_numpy(ratios)
@@ -187,13 +199,13 @@ def log_count_ratios(counts: NDArray[np.int64]) -> torch.Tensor:
 
 def fit_wide(
     features: WideFeatures,
-    targets: NDArray[np.int64],
+    targets: Targets,
     columns: int,
     labels: int,
     recipe: WideRecipe,
     exchange: Exchange,
 ) -> WideWeights:
-    """Fit the weights of ``columns`` features for ``labels`` classes to ``targets`` int64[texts] of all ranks.
+    """Fit the weights of ``columns`` features for ``labels`` classes to the ``targets`` of all ranks' texts.
 
     A weight is a ratio times a factor; the factors start at ``recipe.prior`` and pay for leaving it. The loss is convex
     and fitted on all texts at once by L-BFGS, so there is no learning rate, no order of texts and no seed. Above
@@ -206,7 +218,8 @@ def fit_wide(
     ratios = log_count_ratios(counts)
     cells = None if labels <= FITTED_WHOLE else cells_at(np.flatnonzero(counts), columns, labels)
     del counts
-    rows = float(sum(exchange.gather(len(targets), int)))
+    counted = len(targets) if targets.dtype == np.int64 else targets.sum(dtype=np.float64)
+    rows = float(sum(exchange.gather(float(counted), float)))
     table = _Table(ratios, cells, recipe.prior)
     slopes = _Slopes(table, torch.from_numpy(targets), features, rows, exchange)
     start = torch.cat([torch.full((table.fitted,), recipe.prior), torch.zeros(labels)])
