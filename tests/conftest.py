@@ -13,9 +13,7 @@ import hypothesis
 import pytest
 
 from headrace.core.clock import SystemClock
-from headrace.kafka.brokers.apache import apache_broker, java_binary
-from headrace.kafka.brokers.embedded import embedded_broker
-from headrace.kafka.brokers.process import BrokerStartError
+from headrace.kafka.brokers import BrokerStartError, apache_broker, embedded_broker, java_binary
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
 
 T = TypeVar("T")

@@ -42,9 +42,9 @@ def command(name: str) -> tuple[str, ...]:
 def deadly_text() -> None:
     """The model dies of one text: a batch that holds it ends the process by SIGKILL."""
     from headrace.model.backends.cpu import CpuBackend
-    from headrace.process import supervisor
+    from headrace.process import lifecycle
 
-    classify, supervise = CpuBackend.classify, supervisor.supervise
+    classify, supervise = CpuBackend.classify, lifecycle.supervise
 
     def classify_or_die(self: CpuBackend, texts: Sequence[bytes], ranking: int = 0) -> Any:
         if DEADLY_TEXT.encode() in texts:
@@ -60,7 +60,7 @@ def deadly_text() -> None:
         return [*parts[:at], "load.chaos.broken", "deadly_text", *parts[at + 1 :]]
 
     CpuBackend.classify = classify_or_die  # type: ignore[method-assign]
-    supervisor.supervise = supervise_such  # type: ignore[assignment]
+    lifecycle.supervise = supervise_such  # type: ignore[assignment]
 
 
 def faulty_store() -> None:

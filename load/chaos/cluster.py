@@ -23,8 +23,8 @@ from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from msgspec import Struct
 
-from headrace.kafka.aio.admin import AioAdmin
-from headrace.kafka.brokers.apache import ApacheBrokers, apache_broker
+from headrace.kafka.aio.cluster import AioAdmin
+from headrace.kafka.brokers import ApacheBrokers, apache_broker
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.ports import free_ports

@@ -34,14 +34,14 @@ COMMANDS = {
     "trainer": Mounted("headrace.commands.trainer:trainer", "Train versions from labels, test them and publish them."),
     "models": Mounted("headrace.commands.models:app", "Publish, show and compare versions; move the aliases."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
-    "tail": Mounted("headrace.commands.tail:tail", "Show the answers as they come."),
-    "classify": Mounted("headrace.commands.classify:classify", "Publish one text and wait for its label."),
+    "tail": Mounted("headrace.commands.answers:tail", "Show the answers as they come."),
+    "classify": Mounted("headrace.commands.answers:classify", "Publish one text and wait for its label."),
     "dead-letters": Mounted(
         "headrace.commands.dead_letters:app", "Show the requests and labels that failed, and replay them."
     ),
     "config": Mounted("headrace.commands.config:app", "Show the settings, and where each one came from."),
     "rank": Mounted(
-        "headrace.commands.rank:rank", "Take part in a training that `train` or `trainer` started.", hidden=True
+        "headrace.commands.trainer:rank", "Take part in a training that `train` or `trainer` started.", hidden=True
     ),
 }
 

@@ -26,7 +26,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from headrace.commands.rank import allowing
+from headrace.commands.trainer import allowing
 from headrace.learning.distributed.job import FileSource, Job, Outcome
 from headrace.learning.distributed.launch import Nodes, launch
 from headrace.learning.fit.hyperparameters import Recipe

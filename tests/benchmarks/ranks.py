@@ -27,7 +27,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from headrace.commands.rank import allowing
+from headrace.commands.trainer import allowing
 from headrace.learning.compress.curve import Budget
 from headrace.learning.distributed.job import FileSource, Job
 from headrace.learning.distributed.launch import launch

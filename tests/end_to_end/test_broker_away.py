@@ -15,9 +15,7 @@ from pathlib import Path
 import pytest
 
 from headrace.client import NoAnswerError
-from headrace.kafka.brokers.apache import apache_broker
-from headrace.kafka.brokers.embedded import embedded_process
-from headrace.kafka.brokers.process import wait_until_ready
+from headrace.kafka.brokers import apache_broker, embedded_process, wait_until_ready
 from headrace_schemas.records import Status
 from tests.support.place import LIMIT_S, Place
 from tests.support.random_versions import random_version, text

@@ -9,8 +9,7 @@ import sys
 import msgspec
 import pytest
 
-from headrace.kafka.brokers.apache import java_binary
-from headrace.kafka.brokers.process import BrokerStartError
+from headrace.kafka.brokers import BrokerStartError, java_binary
 from headrace_load.workload.texts import load_texts
 from load.chaos.cluster import cluster
 from load.chaos.faults import ALL

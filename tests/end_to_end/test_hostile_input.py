@@ -27,7 +27,7 @@ from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.processes import child, slowness
 from headrace_load.workload.texts import rubbish

@@ -16,7 +16,7 @@ from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelsRecord, ResultsClaim, Status
 from tests.support.networks import random_network

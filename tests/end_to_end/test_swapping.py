@@ -15,7 +15,7 @@ from headrace.core.clock import SystemClock
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_schemas.records import ModelAlias
 from tests.support.log_audit import audit

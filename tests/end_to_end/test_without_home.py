@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.kafka.brokers.apache import java_binary
-from headrace.kafka.brokers.process import BrokerStartError
+from headrace.kafka.brokers import BrokerStartError, java_binary
 from headrace_load.processes import slowness, until
 from tests.end_to_end.test_load_commands import WORKLOAD
 from tests.support.demos import COLUMNS, audit, write_texts

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from headrace.client import Client, prepare
-from headrace.kafka.brokers.apache import apache_broker
+from headrace.kafka.brokers import apache_broker
 from headrace_load.processes import running
 from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status

@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.client import Client
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.brokers.embedded import embedded_settings
+from headrace.kafka.brokers import embedded_settings
 
 
 async def main(bootstrap: str, results: str, group: str) -> None:

@@ -101,7 +101,7 @@ class GroupSimulation:
         await writing
         self.troubled = False
         for name in names:
-            self.cluster.thaw(name)
+            self.cluster.node(name).thaw()
             self.join(name)
         limit = self.clock.monotonic() + LIMIT_S
         while self.missing() and self.clock.monotonic() < limit:
@@ -168,7 +168,7 @@ class GroupSimulation:
             log.append_batch(zombie[:few], self.clock.now_ms())
             self.zombies |= {partition: zombie[few:]} if zombie[few:] else {}
         if self.rng.random() < 0.1:
-            self.cluster.add_gap(TopicPartition(RESULTS, partition))
+            self.cluster.log(TopicPartition(RESULTS, partition)).add_gap()
 
     @property
     def partitions(self) -> int:
@@ -202,14 +202,14 @@ class GroupSimulation:
             await self.leave(name)
         elif self.rng.random() < 0.5:
             member = self.members.pop(name)
-            self.cluster.kill(name)
+            self.cluster.node(name).kill()
             member.task.cancel()
             await asyncio.wait([member.task])
         else:
             self.members[name].frozen_once = True
-            self.cluster.freeze(name)
+            self.cluster.node(name).freeze()
             await self.clock.sleep(self.rng.uniform(0, 8.0))
-            self.cluster.thaw(name)
+            self.cluster.node(name).thaw()
 
     # What members do.
 

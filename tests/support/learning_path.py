@@ -13,7 +13,7 @@ from headrace.client import Client, connect
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.settings import KafkaSettings
-from headrace.registry.models_log import ModelsLog, Move, alias_moves
+from headrace.registry.compacted_topics import ModelsLog, Move, alias_moves
 from headrace_load.processes import slowness
 from headrace_schemas.records import ModelVersion
 from tests.support.demos import COLUMNS, write_texts

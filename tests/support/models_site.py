@@ -16,7 +16,7 @@ from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.quantizing import quantize
-from headrace.registry.models_log import ModelsLog, ModelsWriter
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord
 from tests.support.networks import random_network
 

@@ -27,7 +27,7 @@ from headrace.kafka.interface import (
     TopicSpec,
 )
 from headrace.kafka.memory import MemoryCluster, MemoryTimings
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.settings import WorkerSettings
 from headrace.worker.stages.infer import Model
@@ -128,7 +128,7 @@ class Simulation:
             await moving
         self.troubled = False
         for name in names:
-            self.cluster.thaw(name)
+            self.cluster.node(name).thaw()
             if name not in self.runs or self.runs[name].done():
                 self.start(name)
         verdict = await self.judge()
@@ -161,7 +161,7 @@ class Simulation:
             await self.clock.sleep(self.rng.expovariate(self.plan.requests / self.plan.seconds))
             partition = self.rng.randrange(self.plan.partitions)
             if self.rng.random() < self.plan.gaps:
-                self.cluster.add_gap(TopicPartition(TOPICS.requests, partition))
+                self.cluster.log(TopicPartition(TOPICS.requests, partition)).add_gap()
             await self.send(producer, partition, self.rng.choice((1, 1, 2, 6)))
 
     async def send(self, producer: Producer, partition: int, count: int) -> None:
@@ -199,7 +199,7 @@ class Simulation:
             self.failures.append(error)
             if len(self.failures) > 20:
                 raise
-            self.cluster.kill(name)
+            self.cluster.node(name).kill()
             await self.clock.sleep(0.5)
             self.start(name)
 
@@ -242,9 +242,9 @@ class Simulation:
             self.start(name)
         elif kind == "freeze":
             self.deaths += 1
-            self.cluster.freeze(name)
+            self.cluster.node(name).freeze()
             await self.clock.sleep(self.rng.uniform(0, 8.0))
-            self.cluster.thaw(name)
+            self.cluster.node(name).thaw()
         elif kind == "stop":
             self.stops[name].set()
             await asyncio.wait([self.runs[name]], timeout=10)
@@ -257,14 +257,14 @@ class Simulation:
         """A worker that is slow and has much to do loses the group's coordinator, and no broker."""
         self.slow.add(name)
         await self.send(self.cluster.producer(), self.rng.randrange(self.plan.partitions), BACKLOG)
-        self.cluster.cut_coordinator(name)
+        self.cluster.node(name).cut_coordinator()
         await self.clock.sleep(self.rng.uniform(0, 14.0))
-        self.cluster.restore_coordinator(name)
+        self.cluster.node(name).restore_coordinator()
         self.slow.discard(name)
 
     def kill(self, name: str) -> None:
         self.deaths += 1
-        self.cluster.kill(name)
+        self.cluster.node(name).kill()
         self.runs[name].cancel()
 
     def reset_commits(self) -> None:

@@ -200,7 +200,7 @@ class TrainingWorld(TwinWorld):
         await asyncio.wait_for(self.runs.pop(name), 60)
 
     def kill(self, name: str = "t0") -> None:
-        self.cluster.kill(name)
+        self.cluster.node(name).kill()
         self.runs.pop(name).cancel()
 
     def metric(self, name: str, **labels: str) -> float | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.pipeline import Offload
 from headrace.worker.stages.infer import Model
@@ -80,7 +80,7 @@ class World(TwinWorld):
         return self.runs[name]
 
     def kill(self, name: str) -> None:
-        self.cluster.kill(name)
+        self.cluster.node(name).kill()
         self.runs.pop(name).cancel()
 
     async def stop(self, name: str) -> None:

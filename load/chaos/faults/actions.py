@@ -16,8 +16,8 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, Producer
 from headrace.model.artifact import About, assemble, load, save
 from headrace.model.places import as_told
-from headrace.registry import models_log
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry import compacted_topics
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_load.processes import slowness, until
 from headrace_load.target import System, make_topics
@@ -132,7 +132,7 @@ async def models_records(system: System, kind: type[T]) -> list[T]:
     Rubbish is passed over. Raises a KafkaError.
     """
     cluster = AioKafkaCluster(system.kafka_settings())
-    return [record async for _, record in models_log.models_records(cluster, system.models, kind)]
+    return [record async for _, record in compacted_topics.models_records(cluster, system.models, kind)]
 
 
 async def publish(system: System, *records: ModelsRecord) -> None:

@@ -11,8 +11,7 @@ Without an event loop:
 ...     print(client.classify("Rates rise again").label)
 """
 
-from headrace.client.connection import Client, connect
-from headrace.client.errors import (
+from headrace.client.arguments import (
     AnswerLogError,
     AnswersEndedError,
     ArgumentError,
@@ -21,6 +20,7 @@ from headrace.client.errors import (
     MisuseError,
     NoAnswerError,
 )
+from headrace.client.connection import Client, connect
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader

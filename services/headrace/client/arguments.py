@@ -1,7 +1,8 @@
-"""What the client is called with, checked before anything is done: each error names its argument.
+"""The client's errors, and the checks of its arguments, each of which names the argument in its error.
 
-What is returned is what is used from there on. A subclass of a text or of bytes, as numpy and enumerations have them,
-becomes a plain one, since encoders take no other; numbers may be numpy's; what can be walked only once is walked once.
+Arguments are checked before anything is done, and what a check returns is used from there on. A subclass of a text or
+of bytes, as numpy and enumerations have them, becomes a plain one, since encoders take no other. Numbers may be
+numpy's. What can be walked only once is walked once.
 """
 
 from __future__ import annotations
@@ -13,14 +14,51 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.client.errors import ArgumentError
 from headrace.core.answer_log import Place
+from headrace.core.errors import UserError
 from headrace.core.fields import LARGEST, LONGEST_S, FieldError, conform
 from headrace.core.printable import given_as
 from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.headers import MAX_TIMEOUT_MS
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.records import ClassifyRequest
+
+
+class ArgumentError(UserError, TypeError, ValueError):
+    """What was given for an argument is none of what it may be. The message begins with the argument's name."""
+
+    exit_code = 2
+
+
+class MisuseError(UserError, RuntimeError):
+    """The client can't be used so: entered twice, on another event loop, in another process, in its own thread.
+
+    The message says what to do instead.
+    """
+
+
+class NoAnswerError(UserError, TimeoutError):
+    """The answer did not come in time. The request may still be answered later, unless its timeout says otherwise."""
+
+
+class LostAnswerError(UserError):
+    """Later requests were answered and this one was not: the answer log has a hole here."""
+
+
+class AnswerLogError(UserError):
+    """The answer log is not the one that was read or written before: a topic was cut or made anew."""
+
+
+class AnswersEndedError(UserError):
+    """Answers are not read any more, for the reason that the message gives. The request may still be answered."""
+
+
+class ClientClosedError(AnswersEndedError):
+    """The client was closed, by the end of its ``async with``, under a call that was under way or before a new one.
+
+    One that was not entered yet is closed as well.
+    """
+
 
 LARGEST_OFFSET: Final = 2**63 - 1
 

@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from headrace.client.arguments import (
+    AnswersEndedError,
+    ArgumentError,
+    ClientClosedError,
+    MisuseError,
+    NoAnswerError,
     check_instance,
     check_requests,
     fitting,
@@ -22,10 +27,8 @@ from headrace.client.arguments import (
     waiting_timeout,
     whole_number,
 )
-from headrace.client.awaiting import Awaiter
-from headrace.client.errors import AnswersEndedError, ArgumentError, ClientClosedError, MisuseError, NoAnswerError
 from headrace.client.group_reading import GroupReader
-from headrace.client.publishing import Published, Publisher, batches, counted, prepare
+from headrace.client.publishing import Awaiter, Published, Publisher, batches, counted, prepare
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import raise_failed

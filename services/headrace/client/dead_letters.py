@@ -26,8 +26,7 @@ from headrace.kafka.interface import (
 )
 from headrace.kafka.range_reader import read_ranges, read_topic
 from headrace.process.logs import event
-from headrace.security.encryption import PrivateKey
-from headrace.security.keys import key_id
+from headrace.security.keys import PrivateKey, key_id
 from headrace_schemas.dead_letters import (
     CUT,
     ENCRYPTED,

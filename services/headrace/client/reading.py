@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from headrace.client.arguments import seconds
-from headrace.client.errors import AnswerLogError
+from headrace.client.arguments import AnswerLogError, seconds
 from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
 from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back

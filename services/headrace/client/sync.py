@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
 
-from headrace.client.arguments import check_instance, check_requests
+from headrace.client.arguments import ClientClosedError, MisuseError, check_instance, check_requests
 from headrace.client.connection import COMMIT_S, Client, connect, shared_start
-from headrace.client.errors import ClientClosedError, MisuseError
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, batches, counted
 from headrace.client.reading import Answer, AnswerReader, From

@@ -16,7 +16,7 @@ from headrace.commands.common import remark, say
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from headrace.kafka.brokers.process import BrokerProcess
+    from headrace.kafka.brokers import BrokerProcess
 
 CHECK_S = 0.5
 
@@ -89,12 +89,12 @@ async def _started(
     kind: BrokerKind, nodes: int, port: int | None, data: Path | None
 ) -> AsyncIterator[tuple[str, list[BrokerProcess]]]:
     if kind is BrokerKind.EMBEDDED:
-        from headrace.kafka.brokers.embedded import embedded_process
+        from headrace.kafka.brokers import embedded_process
 
         async with embedded_process(port) as (bootstrap, process):
             yield bootstrap, [process]
     else:
-        from headrace.kafka.brokers.apache import apache_broker
+        from headrace.kafka.brokers import apache_broker
 
         async with apache_broker(nodes, port=port, log_dir=data, tell=remark) as brokers:
             yield brokers.bootstrap, brokers.processes

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from headrace.config.loading import Options
     from headrace.kafka.interface import Appended, Cluster, Outgoing, Producer
     from headrace.model.places import Location
-    from headrace.registry.models_log import ModelsLog, ModelsWriter
-    from headrace.registry.workers_log import WorkersLog, WorkersWriter
+    from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, WorkersLog, WorkersWriter
 
 PIPE_WIDTH = 250
 NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
@@ -222,7 +221,7 @@ class _StartedByUse:
 @asynccontextmanager
 async def open_models(settings: Settings) -> AsyncIterator[Models]:
     """Read the topic to its end, and close it afterwards. Raises a KafkaError."""
-    from headrace.registry.models_log import ModelsLog, ModelsWriter
+    from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 
     topic = settings.topics.names().models
     cluster = cluster_of(settings)
@@ -245,7 +244,7 @@ class Workers(NamedTuple):
 @asynccontextmanager
 async def open_workers(settings: Settings) -> AsyncIterator[Workers]:
     """Read the workers topic to its end, and the models topic beside it; close both afterwards. Raises a KafkaError."""
-    from headrace.registry.workers_log import WorkersLog, WorkersWriter
+    from headrace.registry.compacted_topics import WorkersLog, WorkersWriter
 
     topic = settings.topics.names().workers
     async with open_models(settings) as models:

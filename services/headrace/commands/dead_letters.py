@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headrace.client.dead_letters import Found, Targets
     from headrace.config import Settings
     from headrace.kafka.interface import TopicPartition
-    from headrace.security.encryption import PrivateKey
+    from headrace.security.keys import PrivateKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -94,8 +94,7 @@ def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Wher
 
     The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
     """
-    from headrace.security.encryption import make_key
-    from headrace.security.keys import SEALING, key_id, public_key_text
+    from headrace.security.keys import SEALING, key_id, make_key, public_key_text
 
     public = make_key(out)
     say(f"# the private key is in {out}; key {key_id(public)}")
@@ -344,6 +343,6 @@ async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> N
 
 
 def _key(file: Path | None) -> PrivateKey | None:
-    from headrace.security.encryption import read_key
+    from headrace.security.keys import read_key
 
     return None if file is None else read_key(file)

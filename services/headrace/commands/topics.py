@@ -278,7 +278,7 @@ async def _claim(settings: Settings, results: str, max_batch: int | None) -> tup
 
 async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
     from headrace.commands.common import open_workers
-    from headrace.registry.workers_log import copy_older_claims
+    from headrace.registry.compacted_topics import copy_older_claims
 
     async with open_workers(settings) as (log, writer):
         return await copy_older_claims(log, writer)

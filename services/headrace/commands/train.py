@@ -167,7 +167,7 @@ def _run(
     on_event: OnEvent,
 ) -> Outcome:
     """One rank trains in this process; more are started as processes."""
-    from headrace.commands.rank import allowing
+    from headrace.commands.trainer import allowing
     from headrace.learning.distributed.collectives import Alone
     from headrace.learning.distributed.job import read_outcome
     from headrace.learning.distributed.launch import launch

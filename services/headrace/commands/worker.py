@@ -13,7 +13,7 @@ import typer
 from headrace.commands.common import NAME, Bootstrap, Invocation, settings_from
 from headrace.core.errors import UserError
 from headrace.core.starts import METAVAR
-from headrace.process.supervisor import EXIT_SETTINGS
+from headrace.process.lifecycle import EXIT_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -72,8 +72,8 @@ def worker(
     if processes > 1 and slot is None:
         from headrace.core.clock import SystemClock
         from headrace.process.admin import ADVICE
+        from headrace.process.lifecycle import supervise
         from headrace.process.ports import check_free
-        from headrace.process.supervisor import supervise
 
         if settings.admin.port:
             ports = [settings.admin.port_of(number) for number in range(processes)]

@@ -1,8 +1,7 @@
 """What can be set, and where each value came from: defaults < headrace.toml < environment < options and --set."""
 
-from headrace.config.loading import Loaded, load_settings
+from headrace.config.loading import Loaded, SettingsError, file_of, load_settings
 from headrace.config.settings import AdminSettings, LogSettings, Settings, TopicNames, TopicsSettings
-from headrace.config.sources import SettingsError, file_of
 
 __all__ = [
     "AdminSettings",

@@ -1,9 +1,17 @@
-"""From sources to :class:`Settings`: every fault is found at once, and said with its key and origin."""
+"""From sources (headrace.toml, environment, options) to :class:`Settings`. Each value keeps its origin, and every
+fault is found at once.
+
+A secret is masked from the moment it is read. ``section.field_file`` names the file that holds the secret
+``section.field``, as the variable HEADRACE_KAFKA__SASL_PASSWORD_FILE does: container platforms mount secrets as files,
+and a file is in no list of processes and no dump of an environment. As an argument a secret is refused.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +19,215 @@ import msgspec
 from msgspec import inspect
 
 from headrace.config.settings import Settings
-from headrace.config.sources import (
-    Given,
-    SecretFileError,
-    SettingsError,
-    from_environment,
-    from_file,
-    from_options,
-    from_sets,
-    last_of_each,
-    misspelt_in,
-    name_secrets,
-    read_secret,
-    refuse_argument,
-    shown,
-    to_type,
-)
-from headrace.core.fields import FieldError, is_secret
+from headrace.core.errors import UserError
+from headrace.core.fields import FieldError, Secret, conform, is_secret, refusal, without_metadata
+
+
+def to_type(value: object, wanted: Any, *, is_text: bool) -> object:
+    """Convert ``value`` to the type ``wanted``. Raises FieldError.
+
+    Text (environment, options) becomes a number or a truth value where that is wanted; a list has commas, a map
+    ``name=value`` with commas. A file's values have types of their own and must have the right one.
+    """
+    parsed = value
+    if is_text and isinstance(value, str):
+        info = inspect.type_info(wanted)
+        match without_metadata(info):
+            case inspect.VarTupleType():
+                parsed = [part.strip() for part in value.split(",") if part.strip()]
+            case inspect.DictType():
+                pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+                if any(not equals for _, equals, _ in pairs):
+                    raise refusal(value, info)
+                parsed = {name.strip(): one.strip() for name, _, one in pairs}
+    return conform(parsed, wanted, strict=not is_text)
+
+
+def shown(value: object) -> str:
+    """Show a value in the form in which it can be set; a secret as its mask."""
+    match value:
+        case None:
+            return "(not set)"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(map(str, value))
+        case dict():
+            return ",".join(f"{name}={one}" for name, one in value.items())
+        case _:
+            return str(value)
+
+
+PREFIX = "HEADRACE_"
+DEFAULT_FILE = Path("headrace.toml")
+
+_NO_SETTINGS = frozenset({"HEADRACE_DATA"})  # Of the tests and benchmarks: where their data is.
+
+_KEY = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_TABLE_LINE = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
+_FIELD_LINE = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+
+
+class SettingsError(UserError):
+    """Settings that can't be used. The message has a line for each: the key, where it came from, what is allowed."""
+
+    exit_code = 2
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A value as it was given. ``is_text`` is true where the source has no types (environment, options).
+
+    ``in_file`` is true where the value names the file of a secret.
+    """
+
+    key: str
+    value: object
+    origin: str
+    is_text: bool
+    in_file: bool = False
+
+
+def file_of(named: Path | None) -> Path | None:
+    """The file to read: the one that was ``named``, else ./headrace.toml where it is there."""
+    return named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+
+
+def from_file(path: Path) -> Iterator[Given]:
+    """Read a TOML file of sections. Raises SettingsError when it can't be read or is no such file."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        document = tomllib.loads(source)
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror or error}).") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: not a TOML file of ours (nested too deeply).") from error
+    # Also bytes that are no UTF-8, and a number of more digits than Python reads.
+    except ValueError as error:
+        raise SettingsError(f"{path}: not a TOML file ({error}).") from error
+    lines = _lines(source)
+    for section, fields in document.items():
+        if not isinstance(fields, dict):
+            raise SettingsError(f"{section} ({path}): a setting stands in a section, as in [kafka].")
+        for field, value in fields.items():
+            key = f"{section}.{field}"
+            line = f", line {lines[key]}" if key in lines else ""
+            yield Given(key, value, f"{path}{line}", is_text=False)
+
+
+def misspelt_in(environ: Mapping[str, str], keys: Collection[str]) -> Iterator[tuple[str, str | None]]:
+    """Variables that look like ours and set nothing, for want of two underscores, with the nearest that does."""
+    settings = {PREFIX + key.replace(".", "__").upper(): key for key in keys}
+    for name in sorted(environ):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or (name.startswith(PREFIX) and "__" in name) or name in _NO_SETTINGS:
+            continue
+        same = [one for one in settings if one.replace("__", "_") == upper.replace("__", "_")]
+        yield name, next(iter(same or difflib.get_close_matches(upper, settings, n=1, cutoff=0.8)), None)
+
+
+def from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
+    """Read HEADRACE_SECTION__FIELD. Other variables with our prefix but no ``__`` are no settings."""
+    for name, value in sorted(environ.items()):
+        section, parted, field = name.removeprefix(PREFIX).partition("__")
+        if name.startswith(PREFIX) and parted:
+            yield Given(f"{section}.{field}".lower(), value, f"environment variable {name}", is_text=True)
+
+
+def from_sets(sets: Sequence[str]) -> Iterator[Given]:
+    """Read ``section.field=value``. Raises SettingsError, without the value: it may be a secret."""
+    for assignment in sets:
+        key, equals, value = assignment.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            named = f"--set {key}=..." if equals else "--set"
+            raise SettingsError(f"{named}: write it as section.field=value, for example kafka.client_id=mine.")
+        yield Given(key, value, "--set", is_text=True)
+
+
+def from_options(options: Mapping[str, tuple[str, str | int | float | None]]) -> Iterator[Given]:
+    """Read a command's own options: the option's name to the key that it stands for and its value, None if absent."""
+    for option, (key, value) in options.items():
+        if value is not None:
+            yield Given(key, str(value), option, is_text=True)
+
+
+def last_of_each(given: Iterable[Given]) -> dict[str, Given]:
+    """What counts of each key: the last."""
+    return {one.key: one for one in given}
+
+
+def _lines(source: str) -> dict[str, int]:
+    """Find the line of each key, for messages: plain tables and keys, as people write them."""
+    found: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(source.splitlines(), start=1):
+        if table := _TABLE_LINE.match(line):
+            section = table[1]
+        elif field := _FIELD_LINE.match(line):
+            found.setdefault(f"{section}.{field[1]}", number)
+    return found
+
+
+SUFFIX = "_file"
+MOST_BYTES = 64 * 1024
+
+
+class SecretFileError(Exception):
+    """A secret that can't be had from where the settings say. The message never has what a file holds."""
+
+
+def name_secrets(source: Iterable[Given], secrets: Collection[str]) -> Iterator[Given]:
+    """What one ``source`` gives, with ``section.field_file`` given as a file of the secret ``section.field``.
+
+    Raises SecretFileError when the source gives a secret both ways: which one counts would be a guess.
+    """
+    ways: dict[str, bool] = {}
+    for one in source:
+        key = one.key.removesuffix(SUFFIX)
+        in_file = key != one.key and key in secrets
+        if not in_file and one.key not in secrets:
+            yield one
+            continue
+        if ways.setdefault(key, in_file) is not in_file:
+            raise SecretFileError(
+                f"{key} ({one.origin}): is given as itself and as {key}{SUFFIX}. Keep one of the two."
+            )
+        value = Secret(one.value) if isinstance(one.value, str) and not in_file else one.value
+        yield msgspec.structs.replace(one, key=key, value=value, in_file=in_file)
+
+
+def refuse_argument(key: str) -> str:
+    """Say why the secret ``key`` can't be an argument of a command, and what can be done instead."""
+    variable = PREFIX + key.replace(".", "__").upper()
+    return (
+        f"{key} (--set): is a secret, and every user of this machine can read the arguments of a process. "
+        f"Set the environment variable {variable}, or name a file that holds it by {variable}{SUFFIX.upper()}."
+    )
+
+
+def read_secret(given: Given) -> Secret:
+    """Read the secret whose file ``given`` names, without one newline at its end. Raises SecretFileError."""
+    named = f"{given.key}{SUFFIX} ({given.origin})"
+    if not isinstance(given.value, str) or not given.value:
+        raise SecretFileError(f"{named}: expected the path of a file.")
+    try:
+        with Path(given.value).open("rb") as file:
+            held = file.read(MOST_BYTES + 1)
+    # A path with a NUL is a ValueError.
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "no path of a file"
+        raise SecretFileError(f"{named}: {given.value!r} can't be read ({why}).") from None
+    if len(held) > MOST_BYTES:
+        raise SecretFileError(f"{named}: {given.value} holds more than {MOST_BYTES} bytes, so it is no secret.")
+    try:
+        text = held.decode()
+    except UnicodeDecodeError:
+        # Without its cause, which holds the file's bytes.
+        raise SecretFileError(f"{named}: {given.value} is not UTF-8.") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise SecretFileError(f"{named}: {given.value} is empty.")
+    return Secret(text)
+
 
 DEFAULT = "default"
 
@@ -55,7 +255,7 @@ def load_settings(
     """Load settings: defaults, then ``file``, ``environ``, a command's ``options`` and ``sets``; the last one counts.
 
     ``options`` maps an option's name to the key that it stands for and its value (None: not given). Secrets may be in
-    files (:mod:`headrace.config.sources`) and never in ``sets``.
+    files (:mod:`headrace.config.loading`) and never in ``sets``.
     Raises SettingsError with a line for every unknown key, wrong type and impossible combination.
     """
     types = {section.name: _field_types(section.type) for section in msgspec.structs.fields(Settings)}

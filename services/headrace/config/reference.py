@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from headrace.config.loading import shown
 from headrace.config.settings import Settings
-from headrace.config.sources import shown
 from headrace.core.fields import in_words, is_secret
 
 _HEAD = """\

@@ -55,7 +55,7 @@ from headrace.demo.versions import (
 )
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
-from headrace.registry.models_log import ModelsLog, Move, alias_moves
+from headrace.registry.compacted_topics import ModelsLog, Move, alias_moves
 from headrace.registry.versions import load_version
 from headrace.security.private_folder import temporary_folder
 

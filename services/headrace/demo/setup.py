@@ -17,14 +17,13 @@ from typing import Any, Never
 import msgspec
 
 from headrace.config import AdminSettings, LogSettings, Settings, TopicsSettings
-from headrace.config.sources import PREFIX, shown
+from headrace.config.loading import PREFIX, shown
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, one_of_all
 from headrace.core.fields import Secret
 from headrace.demo.texts import Texts, write_rows
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.brokers.apache import apache_broker
-from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
+from headrace.kafka.brokers import apache_broker, embedded_broker, embedded_settings
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import WantedTopic, carry_out, look
 from headrace.learning.data.files import Rows

@@ -23,7 +23,7 @@ from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part
 from headrace.learning.data.validation import text_keys
 from headrace.model.artifact import Artifact
-from headrace.registry.models_log import ModelsLog, Move
+from headrace.registry.compacted_topics import ModelsLog, Move
 from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.records import ModelVersion, Training, TrainingState, Verdict
 

@@ -10,8 +10,7 @@ from msgspec import Meta, Struct
 
 from headrace.core.fields import LARGEST, Line, Section
 from headrace.kafka.interface import Outgoing, Record, size_of
-from headrace.security.encryption import PrivateKey, SealError, sealer, unseal
-from headrace.security.keys import SEALING, key_id, public_key_bytes
+from headrace.security.keys import SEALING, PrivateKey, SealError, key_id, public_key_bytes, sealer, unseal
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, KEPT, NOTHING, SEALED_TO, VALUE_BYTES, dead_letter_headers
 from headrace_schemas.errors import BadHeaderError, place
 from headrace_schemas.headers import Headers, read_attempt

@@ -1,4 +1,6 @@
-"""A process's life: the event loop, the signals that ask it to stop, and an end that can't hang."""
+"""A process's life: its event loop, the signals that ask it to stop, an end that can't hang, and a parent that
+starts several members of a group, tells them to stop, and starts them again when they die.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.process.child_process import ending_with_parent
 from headrace.process.logs import event
 
 T = TypeVar("T")
@@ -87,3 +93,135 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop  # noqa: PLC0415
 
     return uvloop.new_event_loop
+
+
+EXIT_DONE = 0
+EXIT_SETTINGS = 2
+EXIT_REFUSED = 3
+"""Going on needs a person: the log was cut or made anew, a results topic belongs to another group."""
+EXIT_LATE = 4
+"""What a command was to wait for did not come in the time that it was given."""
+
+FINAL = frozenset({EXIT_DONE, EXIT_SETTINGS, EXIT_REFUSED})
+
+
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Waits, in seconds, double from ``first`` to ``longest``; a run of ``healthy`` begins anew at ``first``."""
+
+    first: float = 0.2
+    longest: float = 30.0
+    healthy: float = 60.0
+
+
+class Restarts:
+    """The restarts of one slot."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+
+    def after(self, exit_code: int, ran_s: float) -> float | None:
+        """How long to wait before the next start, None when a new process would only end the same way."""
+        if exit_code in FINAL:
+            return None
+        if ran_s >= self._policy.healthy:
+            self._failures = 0
+        # Past this many doublings any wait is over the longest; it keeps the power in a float's range.
+        wait = self._policy.first * 2.0 ** min(self._failures, 64)
+        self._failures += 1
+        return min(wait, self._policy.longest)
+
+
+async def supervise(
+    command: Callable[[int], Sequence[str]],
+    processes: int,
+    *,
+    stop: asyncio.Event,
+    clock: Clock,
+    grace_s: float,
+    policy: RestartPolicy | None = None,
+) -> int:
+    """Keep ``processes`` children running, each started by ``command(slot)``, until ``stop`` is set.
+
+    They get SIGTERM then, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies.
+    A child that can't go on (see :data:`FINAL`) ends them all. Returns the worst exit code.
+    """
+    ending = asyncio.Event()
+    slots = [
+        _Slot(slot, command(slot), Restarts(policy or RestartPolicy()), ending=ending, clock=clock, grace_s=grace_s)
+        for slot in range(processes)
+    ]
+    async with asyncio.TaskGroup() as group:
+        forwarded = group.create_task(_forward(stop, ending))
+        codes = [group.create_task(slot.run()) for slot in slots]
+        await ending.wait()
+        await asyncio.wait(codes)
+        forwarded.cancel()
+    return max((code.result() for code in codes), default=EXIT_DONE)
+
+
+async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
+    await stop.wait()
+    ending.set()
+
+
+class _Slot:
+    """One child after another, in one place of the group."""
+
+    def __init__(
+        self,
+        slot: int,
+        command: Sequence[str],
+        restarts: Restarts,
+        *,
+        ending: asyncio.Event,
+        clock: Clock,
+        grace_s: float,
+    ) -> None:
+        self._slot = slot
+        self._command = command
+        self._restarts = restarts
+        self._ending = ending
+        self._clock = clock
+        self._grace_s = grace_s
+
+    async def run(self) -> int:
+        """Return the code that the last child ended with; that it ended by the SIGTERM it was sent is no fault."""
+        while not self._ending.is_set():
+            begun = self._clock.monotonic()
+            code = await self._child()
+            if self._ending.is_set():
+                return EXIT_DONE if code == -signal.SIGTERM else abs(code)
+            wait = self._restarts.after(code, self._clock.monotonic() - begun)
+            event("member.ended", level="error", slot=self._slot, code=code, restart_in_s=wait)
+            if wait is None:
+                self._ending.set()
+                return code
+            await _first(self._ending.wait(), self._clock.sleep(wait))
+        return EXIT_DONE
+
+    async def _child(self) -> int:
+        """Run one child to its end. A session of its own keeps the terminal's Ctrl-C for the parent to forward."""
+        child = await asyncio.create_subprocess_exec(*ending_with_parent(self._command), start_new_session=True)
+        event("member.started", slot=self._slot, pid=child.pid)
+        try:
+            await _first(child.wait(), self._ending.wait())
+            if child.returncode is None:
+                child.terminate()
+                await _first(child.wait(), self._clock.sleep(self._grace_s))
+        finally:
+            if child.returncode is None:
+                event("member.killed", level="error", slot=self._slot, pid=child.pid)
+                child.kill()
+                await child.wait()
+        return await child.wait()
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of ``waits`` is over and cancel the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

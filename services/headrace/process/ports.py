@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
 from headrace.core.errors import UserError
-from headrace.process.supervisor import EXIT_SETTINGS
+from headrace.process.lifecycle import EXIT_SETTINGS
 
 LARGEST = 65535
 

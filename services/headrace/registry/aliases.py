@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.core.errors import UserError
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.records import ModelAlias
 
 

@@ -15,7 +15,7 @@ from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
 from headrace.kafka.interface import Consumer, KafkaError, Outgoing, Record, TopicPartition, UnknownTopicError
 from headrace.learning.data.validation import Fault, KnownLabels, text_keys
 from headrace.process.logs import event
-from headrace.registry.compacted_log import BatchSender
+from headrace.registry.compacted_topics import BatchSender
 from headrace.trainer.metrics import TrainerMetrics
 from headrace_schemas.codec import decode_label
 from headrace_schemas.errors import BadKeyError, RequestTooLargeError, WireError, place

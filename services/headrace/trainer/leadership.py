@@ -22,7 +22,7 @@ from headrace.core.training_rules import Facts, Limits, awaited, reason_to_train
 from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S, patiently
 from headrace.process.logs import event
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.metrics import TrainerMetrics

@@ -17,7 +17,7 @@ from headrace.learning.distributed.job import Job
 from headrace.model.errors import ArtifactError
 from headrace.process.admin import BrokerGauge
 from headrace.process.logs import event
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.training_run import Launch, Offload
 from headrace_schemas.records import Training, TrainingState

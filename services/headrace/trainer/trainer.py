@@ -19,7 +19,7 @@ from headrace.kafka.retry import PatientSender, started
 from headrace.learning.data.validation import KnownLabels
 from headrace.model.signing import Sign
 from headrace.process.logs import event
-from headrace.registry.models_log import ModelsLog, ModelsWriter
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.leadership import Election, Term

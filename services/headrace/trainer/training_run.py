@@ -24,7 +24,7 @@ from headrace.model.errors import ArtifactError
 from headrace.model.signing import Sign, verify
 from headrace.process.logs import event
 from headrace.registry.aliases import PinnedAliasError, move
-from headrace.registry.models_log import ModelsLog, ModelsWriter
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace.registry.versions import version_record
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings

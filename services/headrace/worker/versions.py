@@ -30,7 +30,7 @@ from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
 from headrace.process.logs import Recurring, event
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import (
     SeveralVersionsError,
     VersionNotFoundError,

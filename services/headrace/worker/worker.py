@@ -18,8 +18,7 @@ from headrace.kafka.dead_letters import Keep, keep_whole
 from headrace.kafka.interface import Cluster, KafkaError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.process.logs import event
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.workers_log import WorkersLog, WorkersWriter
+from headrace.registry.compacted_topics import ModelsLog, WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.claim import claim

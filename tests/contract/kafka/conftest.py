@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.brokers.embedded import embedded_settings
+from headrace.kafka.brokers import embedded_settings
 from headrace.kafka.interface import Cluster, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.settings import KafkaSettings

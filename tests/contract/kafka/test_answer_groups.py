@@ -184,7 +184,7 @@ async def test_a_reader_that_is_killed_loses_no_answer_and_others_see_only_its_o
         stayed = await stage.join(cluster, name)
         await stage.until_shared(killed, stayed)
         if isinstance(cluster, MemoryCluster):
-            cluster.kill("killed")
+            cluster.node("killed").kill()
         await killed.end()
         joined = await stage.join(cluster, name)
         await stage.until_shared(stayed, joined)

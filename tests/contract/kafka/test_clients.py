@@ -9,7 +9,7 @@ import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.aio import producer as aio_connection
-from headrace.kafka.brokers.embedded import embedded_broker, embedded_settings
+from headrace.kafka.brokers import embedded_broker, embedded_settings
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec, UnsupportedError
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.ports import free_ports

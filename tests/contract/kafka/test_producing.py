@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import Outgoing, ProducerDeadError, RecordTooLargeError, TopicPartition, UnknownTopicError
-from headrace.kafka.partitioner import partition_of_key
 from tests.contract.kafka.helpers import read_from
 
 

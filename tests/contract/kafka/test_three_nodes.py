@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.brokers.apache import apache_broker
+from headrace.kafka.brokers import apache_broker
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from tests.contract.kafka.helpers import read_from

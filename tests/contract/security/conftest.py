@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from headrace.kafka.brokers.apache import apache_broker, java_binary
-from headrace.kafka.brokers.process import BrokerStartError
+from headrace.kafka.brokers import BrokerStartError, apache_broker, java_binary
 from tests.conftest import held
 from tests.contract.security.guarded import Guarded, make_certificates, passwords, plan, server_settings
 

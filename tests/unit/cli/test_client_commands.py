@@ -8,7 +8,7 @@ from rich.console import Console
 
 from headrace.client import Answer
 from headrace.client.dead_letters import Found
-from headrace.commands import classify, dead_letters, tail
+from headrace.commands import answers, dead_letters
 from headrace.commands.publish import Columns, make_records, make_requests
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
@@ -81,7 +81,7 @@ def test_a_row_that_is_no_request_is_named(lines: bytes, kind: Kind, key: str | 
 
 
 def test_an_answer_is_one_json_line_with_its_hole() -> None:
-    line = tail.as_row(tail.Seen(ANSWER))
+    line = answers.as_row(answers.Seen(ANSWER))
     assert (line["partition"], line["offset"], line["label"]) == (1, 9, "[bold]sport[/]")
     assert line["hole"] == {"first": 5, "last": 8}
 
@@ -89,7 +89,7 @@ def test_an_answer_is_one_json_line_with_its_hole() -> None:
 def test_the_table_shows_labels_as_they_are_and_marks_holes() -> None:
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(tail.table([tail.Seen(ANSWER)], Counter(ok=3)))
+        console.print(answers.table([answers.Seen(ANSWER)], Counter(ok=3)))
     shown = captured.get()
     assert "1@9" in shown
     assert "[bold]sport[/]" in shown
@@ -101,10 +101,10 @@ def test_an_answer_without_a_label_is_shown_as_one_with_what_it_would_have_been(
     unsure = ClassifyResult(
         offset=9, after=8, crc=0, status=Status.OK, version="v1", score=0.4, ranking=(Score("sport", 0.4),)
     )
-    assert classify.as_lines(unsure) == ["(no label)  0.400", "sport  0.400"]
+    assert answers.as_lines(unsure) == ["(no label)  0.400", "sport  0.400"]
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(tail.table([tail.Seen(msgspec.structs.replace(ANSWER, result=unsure))], Counter(ok=1)))
+        console.print(answers.table([answers.Seen(msgspec.structs.replace(ANSWER, result=unsure))], Counter(ok=1)))
     assert "(no label)" in captured.get()
 
 
@@ -113,7 +113,7 @@ def test_a_label_is_shown_with_the_others_of_its_ranking() -> None:
     sure = ClassifyResult(
         offset=9, after=8, crc=0, status=Status.OK, version="v1", label="sport", score=0.7, ranking=ranking
     )
-    assert classify.as_lines(sure) == ["sport  0.700", "politics  0.200"]
+    assert answers.as_lines(sure) == ["sport  0.700", "politics  0.200"]
 
 
 def test_a_listed_dead_letter_shows_no_text() -> None:

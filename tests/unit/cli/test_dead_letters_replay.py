@@ -14,8 +14,7 @@ from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_wh
 from headrace.kafka.interface import FetchedRecord, NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
-from headrace.security.encryption import PrivateKey, make_key, read_key
-from headrace.security.keys import SEALING, public_key_text
+from headrace.security.keys import SEALING, PrivateKey, make_key, public_key_text, read_key
 from tests.support.turned_loop import TurnedClock, run_turned
 
 SETTINGS = Settings()

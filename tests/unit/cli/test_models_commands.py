@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from headrace import cli
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing
-from headrace.kafka.memory.producer import MemoryProducer
+from headrace.kafka.memory.cluster import MemoryProducer
 from headrace.model.artifact import ArtifactError
 from headrace.registry.aliases import NoPreviousVersionError
 from headrace.registry.versions import VersionNotFoundError

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace import cli
-from headrace.commands import tail
+from headrace.commands import answers
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Outgoing, TopicSpec
@@ -42,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch):
     for topic in values:
         cluster.create_topic(TopicSpec(name=topic, partitions=1))
     monkeypatch.setattr("headrace.commands.common.cluster_of", lambda settings: cluster)
-    monkeypatch.setattr(tail, "cluster_of", lambda settings: cluster)
+    monkeypatch.setattr(answers, "cluster_of", lambda settings: cluster)
 
     async def fill() -> None:
         for topic, records in values.items():
@@ -94,7 +94,7 @@ def test_only_answers_of_a_label_or_an_id_are_shown(run, options: tuple[str, ...
     ],
 )
 def test_since_is_so_long_ago_or_a_time(since: str, moment: object) -> None:
-    assert tail.moment_of(since, NOW) == moment
+    assert answers.moment_of(since, NOW) == moment
 
 
 @pytest.mark.parametrize("options", [("--json", "--csv"), ("--since", "1h", "--from", "earliest"), ("--since", "soon")])
@@ -112,8 +112,8 @@ def test_a_program_that_gets_no_answers_is_told_once_what_is_waited_for() -> Non
             yield []
 
     async def read() -> None:
-        async for _ in tail.with_a_word(nothing(), clock, told.append):
+        async for _ in answers.with_a_word(nothing(), clock, told.append):
             pass
 
     run_turned(read())
-    assert told == [tail.WAITING]
+    assert told == [answers.WAITING]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from headrace import cli
 from headrace.client import Answer
-from headrace.commands import tail
+from headrace.commands import answers
 from headrace.commands.common import say
 from headrace.commands.models.show import Section, tables
 from headrace.commands.terminal import Terminal, report_tables, report_warnings
@@ -25,7 +25,7 @@ from headrace.core.printable import printable
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.evaluate import compare
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
 from tests.support.turned_loop import TurnedClock
 from tests.support.versions import version_of
@@ -113,7 +113,7 @@ def test_answers_as_they_come_fit_and_name_their_version(width: int) -> None:
     answer = Answer(
         partition=11, position=4, timestamp_ms=0, key=None, headers=(), result=result, hole=Hole(5, 123_456_788)
     )
-    lines = shown([tail.table([tail.Seen(answer, "a text\nof two lines " * 20)], {"ok": 1})], width)  # type: ignore[arg-type]
+    lines = shown([answers.table([answers.Seen(answer, "a text\nof two lines " * 20)], {"ok": 1})], width)  # type: ignore[arg-type]
     assert fits(lines, width)
     said = "\n".join(lines)
     assert all(part in said for part in (f"version {VERSION}", "11@123456789", "sport", "0.750"))

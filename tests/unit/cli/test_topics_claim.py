@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from headrace import cli
 from headrace.core.errors import UserError
-from headrace.registry.workers_log import WorkersWriter
+from headrace.registry.compacted_topics import WorkersWriter
 from headrace_schemas.records import ResultsClaim
 from tests.support.models_site import WORKERS, Site
 

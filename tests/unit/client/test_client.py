@@ -19,6 +19,7 @@ from headrace.client import (
     connect,
     prepare,
 )
+from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import (
     BrokerUnavailableError,
     ConsumerDeadError,
@@ -28,7 +29,6 @@ from headrace.kafka.interface import (
     TopicSpec,
 )
 from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.partitioner import partition_of_key
 from headrace_schemas.codec import decode_request
 from headrace_schemas.errors import TextTooLargeError
 from headrace_schemas.headers import read_timeout_ms

@@ -38,7 +38,7 @@ def compared(a: Sequence[Log], b: Sequence[Log], *, last: int = 10_000) -> Agree
                     records = [Outgoing(encode_result(result)) for result in results]
                     await cluster.producer().send_batch(topic, number, records)
                 # Behind a transaction's marker there is an offset without a record.
-                cluster.add_gap(TopicPartition(topic, number))
+                cluster.log(TopicPartition(topic, number)).add_gap()
         try:
             return await compare_logs(cluster, Side("ra", "v1"), Side("rb", "v2"), last=last, examples=5)
         finally:
@@ -111,7 +111,7 @@ def test_texts_are_read_where_they_still_are() -> None:
         cluster.create_topic(TopicSpec(name="requests", partitions=2))
         values = [encode_request(ClassifyRequest(text=text)) for text in ("zero", "one")] + [b"\xff"]
         await cluster.producer().send_batch("requests", 1, [Outgoing(value) for value in values])
-        cluster.truncate(TopicPartition("requests", 1), 1)
+        cluster.log(TopicPartition("requests", 1)).truncate_before(1)
         consumer = cluster.consumer()
         await consumer.start()
         texts = await read_texts(consumer, "requests", [(1, 0), (1, 1), (1, 2)], compile_shape(RequestShape()))
@@ -179,7 +179,7 @@ def test_a_log_that_retention_cuts_while_it_is_read_is_compared_as_far_as_it_is_
             async def point(self, member: str, name: str) -> None:
                 del member
                 if name == "fetch.before":
-                    cluster.truncate(TopicPartition("ra", 0), 30)
+                    cluster.log(TopicPartition("ra", 0)).truncate_before(30)
                 await asyncio.sleep(0)
 
         for topic in ("ra", "rb"):

@@ -69,7 +69,7 @@ def test_places_choose_and_what_is_no_dead_letter_is_passed_over() -> None:
 def test_a_gap_at_the_end_does_not_hold_up_the_reader() -> None:
     async def main() -> None:
         cluster = cluster_with(letter(7))
-        cluster.add_gap(TopicPartition(LETTERS, 0))
+        cluster.log(TopicPartition(LETTERS, 0)).add_gap()
         assert len(await collected(cluster)) == 1
 
     run_turned(asyncio.wait_for(main(), 60))

@@ -112,7 +112,7 @@ async def test_a_reader_without_look_back_would_take_a_repeat_for_news(log: Log)
 @on_a_log()
 async def test_looking_back_passes_offsets_that_hold_no_record(log: Log) -> None:
     log.append(*chain(0, 1))
-    log.cluster.add_gap(FIRST)
+    log.cluster.log(FIRST).add_gap()
     reader = await log.reader("latest")
     log.append(*chain(1, 2))
     assert await offsets(reader) == [2]
@@ -154,7 +154,7 @@ async def test_a_reader_with_a_position_alone_looks_back(log: Log) -> None:
 @on_a_log()
 async def test_a_kept_place_that_retention_took_says_the_hole(log: Log) -> None:
     log.append(*chain(*range(10)))
-    log.cluster.truncate(FIRST, 7)
+    log.cluster.log(FIRST).truncate_before(7)
     answers = await (await log.reader({0: Place(3, 2)})).read()
     assert [(one.result.offset, one.hole) for one in answers] == [(7, Hole(3, 6)), (8, None), (9, None)]
 
@@ -164,7 +164,7 @@ async def test_looking_back_counts_answers_as_workers_do_and_not_offsets(log: Lo
     log.append(*chain(*range(10)))
     for _ in range(30):
         log.append(Outgoing(b"not json"))
-        log.cluster.add_gap(FIRST)
+        log.cluster.log(FIRST).add_gap()
     reader = await log.reader("latest")
     log.append(*chain(*range(5, 11)))
     assert await offsets(reader) == [10]
@@ -225,7 +225,7 @@ async def test_a_log_that_is_cut_behind_the_reader_is_said(log: Log) -> None:
     log.append(*chain(0, 1, 2))
     reader = await log.reader()
     await offsets(reader)
-    log.cluster.drop_tail(FIRST, 1)
+    log.cluster.log(FIRST).drop_tail(1)
     with pytest.raises(AnswerLogError, match="was cut or made anew"):
         await reader.read()
 
@@ -236,7 +236,7 @@ async def test_a_reader_that_retention_overtakes_goes_on_and_says_the_hole(log: 
     reader = await log.reader()
     assert await offsets(reader) == [0, 1]
     log.append(*chain(2, 3, 4, 5))
-    log.cluster.truncate(FIRST, 5)
+    log.cluster.log(FIRST).truncate_before(5)
     assert await reader.read() == []
     answers = await reader.read()
     assert [(one.result.offset, one.hole) for one in answers] == [(5, Hole(2, 4))]

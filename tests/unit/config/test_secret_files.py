@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headrace.config import Loaded, SettingsError, load_settings
-from headrace.config.sources import MOST_BYTES
+from headrace.config.loading import MOST_BYTES
 from headrace.process.logs import configure, event
 
 WORD = "hunter2-in-a-file"

@@ -9,7 +9,7 @@ import pytest
 from headrace.core.errors import UserError, one_of_all, raise_failed, with_notes
 from headrace.demo.setup import beside
 from headrace.kafka.interface import BrokerUnavailableError
-from headrace.process.supervisor import EXIT_REFUSED
+from headrace.process.lifecycle import EXIT_REFUSED
 from headrace.worker.partitions.resume import RefusedError
 
 

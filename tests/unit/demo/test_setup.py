@@ -7,7 +7,7 @@ from headrace.config import Settings, load_settings
 from headrace.core.fields import Secret
 from headrace.demo.setup import as_sets, child_environment, demo_settings, prefix_for
 from headrace.demo.versions import learning_settings
-from headrace.kafka.brokers.embedded import embedded_settings
+from headrace.kafka.brokers import embedded_settings
 from headrace.kafka.settings import KafkaSettings
 
 SECURED = KafkaSettings(

@@ -36,7 +36,7 @@ from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part
 from headrace.model.artifact import About, Canary, assemble
 from headrace.model.quantizing import quantize
-from headrace.registry.models_log import ModelsLog, ModelsWriter, Move
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, Move
 from headrace_schemas.codec import decode_label
 from headrace_schemas.records import (
     ClassifyResult,

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.model.backends.interface import Backend, open_backend
-from headrace.registry.models_log import ModelsLog
-from headrace.registry.workers_log import CREDIBLE_MAX_BATCH, WorkersLog
+from headrace.registry.compacted_topics import CREDIBLE_MAX_BATCH, ModelsLog, WorkersLog
 from headrace_schemas.codec import (
     decode_models_record,
     decode_result,

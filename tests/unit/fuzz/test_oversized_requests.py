@@ -10,8 +10,7 @@ import pytest
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
 from headrace.kafka.interface import Discarded, FetchedRecord, TopicPartition
 from headrace.learning.data.validation import Fault, KnownLabels
-from headrace.security.encryption import make_key
-from headrace.security.keys import SEALING, public_key_text
+from headrace.security.keys import SEALING, make_key, public_key_text
 from headrace.trainer.labels import refusal, take_labels
 from headrace.worker.partitions import partition as partitions
 from headrace_schemas.dead_letters import NOTHING, VALUE_BYTES, dead_letter_from_record, kept

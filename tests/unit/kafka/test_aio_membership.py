@@ -10,8 +10,8 @@ from aiokafka import errors as theirs
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
-from headrace.kafka.aio import membership
-from headrace.kafka.aio.membership import FENCED, Membership
+from headrace.kafka.aio import consumer
+from headrace.kafka.aio.consumer import FENCED, Membership
 from headrace.kafka.settings import KafkaSettings
 
 OK, UNKNOWN_MEMBER, ILLEGAL_GENERATION, REBALANCING = 0, 25, 22, 27
@@ -42,7 +42,7 @@ class Coordinator:
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(membership, "now_s", lambda: clock.now)
+    monkeypatch.setattr(consumer, "now_s", lambda: clock.now)
     return clock
 
 

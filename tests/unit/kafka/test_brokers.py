@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.kafka.brokers.apache import (
+from headrace.kafka.brokers import (
     KAFKA_VERSION,
+    BrokerProcess,
+    BrokerStartError,
     apache_broker,
     cache_directory,
     cluster_id,
@@ -20,11 +22,11 @@ from headrace.kafka.brokers.apache import (
     java_major,
     kafka_jars,
     node_settings,
+    wait_until_ready,
 )
-from headrace.kafka.brokers.process import BrokerProcess, BrokerStartError, wait_until_ready
 from headrace.security.private_folder import NoFolderError
 
-POM = resources.files("headrace.kafka.brokers").joinpath("pom.xml")
+POM = resources.files("headrace.kafka").joinpath("pom.xml")
 
 
 def executable(path: Path, script: str) -> Path:

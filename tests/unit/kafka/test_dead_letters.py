@@ -6,8 +6,7 @@ import pytest
 from headrace.client.dead_letters import Found, opened
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keeping
 from headrace.kafka.interface import FetchedRecord, Outgoing
-from headrace.security.encryption import PrivateKey, SealError
-from headrace.security.keys import SEALING, key_id, public_key_text
+from headrace.security.keys import SEALING, PrivateKey, SealError, key_id, public_key_text
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING, dead_letter_from_record, kept, sealed_to
 from headrace_schemas.records import DeadLetter
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import TopicPartition, errors
 
-from headrace.kafka.aio.errors import translating
+from headrace.kafka.aio.connection import translating
 from headrace.kafka.interface import (
     BrokerUnavailableError,
     ConsumerDeadError,

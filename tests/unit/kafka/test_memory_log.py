@@ -15,13 +15,13 @@ def test_retention_and_lost_tails_put_positions_outside_the_log():
         consumer = cluster.consumer()
         consumer.assign([P0])
         consumer.seek(P0, 2)
-        cluster.truncate(P0, 5)
+        cluster.log(P0).truncate_before(5)
         with pytest.raises(OffsetOutOfRangeError) as raised:
             await consumer.fetch(max_records=1, timeout_s=1.0)
         assert raised.value.positions == {P0: 2}
         assert await consumer.beginning_offsets([P0]) == {P0: 5}
         consumer.seek(P0, 9)
-        cluster.drop_tail(P0, 7)
+        cluster.log(P0).drop_tail(7)
         with pytest.raises(OffsetOutOfRangeError):
             await consumer.fetch(max_records=1, timeout_s=1.0)
         cluster.recreate("t")
@@ -33,10 +33,10 @@ def test_retention_and_lost_tails_put_positions_outside_the_log():
 def test_holes_in_a_log_are_stepped_over():
     async def story(cluster: MemoryCluster) -> None:
         await produce(cluster, 3)
-        cluster.add_gap(P0)
+        cluster.log(P0).add_gap()
         await produce(cluster, 1)
-        cluster.remove(P0, 1)
-        cluster.add_gap(P0)
+        cluster.log(P0).remove(1)
+        cluster.log(P0).add_gap()
         consumer = cluster.consumer()
         consumer.assign([P0])
         consumer.seek(P0, 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.kafka.interface import BrokerUnavailableError, Consumer, Outgoing, RebalancedError, TopicPartition
 from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.group import assign_round_robin
+from headrace.kafka.memory.broker import assign_round_robin
 from tests.support.twin import P0, Seeker, join, produce, simulated
 
 
@@ -23,12 +23,12 @@ def test_a_frozen_member_is_evicted_after_its_session_and_cannot_commit_when_it_
         await cluster.clock.sleep(3)
         assert len(frozen.assignment()) == len(other.assignment()) == 1
         held = frozen.assignment()
-        cluster.freeze("a")
+        cluster.node("a").freeze()
         await cluster.clock.sleep(5.9)
         assert len(other.assignment()) == 1
         await cluster.clock.sleep(2)
         assert len(other.assignment()) == 2
-        cluster.thaw("a")
+        cluster.node("a").thaw()
         assert frozen.assignment() == held  # it has not noticed yet
         with pytest.raises(RebalancedError):
             await frozen.commit(dict.fromkeys(held, 1))
@@ -45,11 +45,11 @@ def test_a_zombie_still_fetches_and_nothing_fences_its_produce():
         zombie, _ = await join(cluster.node("a"))
         producer = cluster.node("a").producer()
         await cluster.clock.sleep(1)
-        cluster.freeze("a")
+        cluster.node("a").freeze()
         await cluster.clock.sleep(7)
         successor, _ = await join(cluster.node("b"))
         await cluster.clock.sleep(1)
-        cluster.thaw("a")
+        cluster.node("a").thaw()
         fetched = await zombie.fetch(max_records=5, timeout_s=0.0)
         assert [record.offset for record in fetched[P0]] == [0, 1, 2, 3, 4]
         assert (await producer.send("t", Outgoing(b"z"), partition=0)).offset == 5
@@ -65,7 +65,7 @@ def test_a_killed_node_s_calls_end_cancelled_and_its_partitions_move():
         await cluster.clock.sleep(3)
         waiting = asyncio.create_task(killed.fetch(max_records=1, timeout_s=60.0))
         await cluster.clock.sleep(0.1)
-        cluster.kill("a")
+        cluster.node("a").kill()
         await asyncio.wait([waiting], timeout=1)
         assert waiting.cancelled()
         with pytest.raises(asyncio.CancelledError):
@@ -83,7 +83,7 @@ def test_a_static_member_that_comes_back_in_time_causes_no_rebalance():
         other, seeker = await join(cluster.node("b"), member="slot-b")
         await cluster.clock.sleep(3)
         held, told = first.assignment(), list(seeker.told)
-        cluster.kill("a")
+        cluster.node("a").kill()
         await cluster.clock.sleep(4)
         back, _ = await join(cluster.node("a"), member="slot-a")
         await cluster.clock.sleep(10)
@@ -119,7 +119,7 @@ def test_a_member_that_loses_the_coordinator_keeps_its_partitions_and_not_its_le
         other, _ = await join(cluster.node("b"))
         await cluster.clock.sleep(3)
         held = cut_off.assignment()
-        cluster.cut_coordinator("a")
+        cluster.node("a").cut_coordinator()
         while cut_off.lease_left_s() > 0:
             assert len(other.assignment()) == 1
             await cluster.clock.sleep(0.01)
@@ -128,7 +128,7 @@ def test_a_member_that_loses_the_coordinator_keeps_its_partitions_and_not_its_le
         assert cut_off.assignment() == held
         with pytest.raises(BrokerUnavailableError, match="coordinator"):
             await cut_off.commit(dict.fromkeys(held, 1))
-        cluster.restore_coordinator("a")
+        cluster.node("a").restore_coordinator()
         await cluster.clock.sleep(3)
         assert len(cut_off.assignment()) == len(other.assignment()) == 1
         assert seeker.told[-2:] == ["revoked", "assigned"]
@@ -272,13 +272,13 @@ def test_whatever_happens_every_partition_ends_with_one_living_owner(seed, steps
             if step == "join":
                 living[name], _ = await join(cluster.node(name), member=name if rng.random() < 0.5 else None)
             elif step == "kill":
-                cluster.kill(name)
+                cluster.node(name).kill()
                 living.pop(name, None)
             elif name in living:
-                (cluster.freeze if step == "freeze" else cluster.thaw)(name)
+                getattr(cluster.node(name), step)()
             await cluster.clock.sleep(rng.uniform(0, 8))
         for name in living:
-            cluster.thaw(name)
+            cluster.node(name).thaw()
         await cluster.clock.sleep(40)
         owned = [partition for consumer in living.values() for partition in consumer.assignment()]
         assert sorted(owned) == [TopicPartition("t", number) for number in range(3)]

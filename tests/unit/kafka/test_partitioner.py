@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.kafka.partitioner import partition_of_key
+from headrace.kafka.aio.producer import partition_of_key
 
 # From Kafka's own UtilsTest.testMurmur2.
 JAVA_HASHES = {

@@ -46,7 +46,7 @@ def test_what_lies_between_is_read_in_order_and_nothing_else(one: int, other: in
 def test_offsets_without_a_record_before_the_end_do_not_hold_it_up() -> None:
     async def story(cluster: MemoryCluster) -> None:
         await produce(cluster, 3)
-        cluster.add_gap(P0)
+        cluster.log(P0).add_gap()
         consumer = cluster.consumer()
         await consumer.start()
         end = (await consumer.end_offsets([P0]))[P0]
@@ -127,7 +127,7 @@ class Standing(MemoryConsumer):
 def test_a_range_whose_end_compaction_emptied_is_read_to_its_end() -> None:
     async def story(cluster: MemoryCluster) -> None:
         await produce(cluster, 3)
-        cluster.add_gap(P0)
+        cluster.log(P0).add_gap()
         consumer = Standing(cluster.node("reader"), group=None, member=None)
         found = [record.offset async for records in read_ranges(consumer, {P0: 0}, {P0: 4}) for record in records]
         assert found == [0, 1, 2]

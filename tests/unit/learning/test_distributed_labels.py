@@ -61,9 +61,9 @@ def test_only_the_given_partitions_are_read_and_only_up_to_the_frozen_ends():
 def test_a_range_that_ends_in_holes_is_read_to_its_end():
     async def story(cluster):
         await cluster.producer().send_batch("t", 0, [label("x", "one"), label("x", "two"), label("y", "three")])
-        cluster.remove(P0, 0)
-        cluster.remove(P0, 2)
-        cluster.add_gap(P0)
+        cluster.log(P0).remove(0)
+        cluster.log(P0).remove(2)
+        cluster.log(P0).add_gap()
 
         assert contents(await read_partitions(cluster, source(4, 0), [0, 1])) == [("x", 1, "two")]
 
@@ -131,11 +131,11 @@ def test_an_allowed_label_is_allowed_however_either_side_spells_it():
 def test_what_retention_took_from_a_range_is_counted(caplog):
     async def story(cluster):
         await cluster.producer().send_batch("t", 0, [label(str(n), "text") for n in range(5)])
-        cluster.truncate(P0, 3)
+        cluster.log(P0).truncate_before(3)
         shard = await read_partitions(cluster, source(4, first=1), [0])
 
         assert ([one.id for one in shard.records], shard.dropped) == ([b"3"], {"retention": 2})
-        cluster.truncate(P0, 5)
+        cluster.log(P0).truncate_before(5)
         assert (await read_partitions(cluster, source(4), [0])).dropped == {"retention": 4}
 
     simulated(story)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 import headrace_schemas
 from headrace.config import load_settings
-from headrace.config.sources import SettingsError
+from headrace.config.loading import SettingsError
 from headrace.model.signing import (
     SignatureError,
     SigningKeyError,

@@ -11,10 +11,8 @@ import pytest
 
 from headrace import cli
 from headrace.config.settings import AdminSettings
-from headrace.kafka.brokers.apache import apache_broker
-from headrace.kafka.brokers.embedded import embedded_broker
-from headrace.kafka.brokers.process import BrokerProcess
-from headrace.process import supervisor
+from headrace.kafka.brokers import BrokerProcess, apache_broker, embedded_broker
+from headrace.process import lifecycle
 from headrace.process.ports import PortError, check_free, free_ports, why_not
 
 HOST = "127.0.0.1"
@@ -141,7 +139,7 @@ def test_a_worker_of_a_model_that_can_be_no_name_and_is_no_file_ends_with_what_i
 def test_a_worker_whose_named_admin_port_is_taken_ends_with_one_line(
     processes: str, taken: int, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(supervisor, "supervise", lambda *_, **__: pytest.fail("members were started"))
+    monkeypatch.setattr(lifecycle, "supervise", lambda *_, **__: pytest.fail("members were started"))
     # The second member's port is the taken one where there are two.
     first = taken if processes == "1" else taken - 1
     code, lines = run(monkeypatch, capsys, "--set", f"admin.port={first}", "worker", "--processes", processes)

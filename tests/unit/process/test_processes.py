@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.core.clock import SystemClock
-from headrace.process.lifecycle import EXIT_UNDRAINED
-from headrace.process.supervisor import EXIT_REFUSED, RestartPolicy, supervise
+from headrace.process.lifecycle import EXIT_REFUSED, EXIT_UNDRAINED, RestartPolicy, supervise
 from tests.support.waiting import until
 
 LIMIT_S = 20.0
@@ -42,7 +41,7 @@ PARENT = """
 import sys
 from headrace.core.clock import SystemClock
 from headrace.process.lifecycle import run
-from headrace.process.supervisor import supervise
+from headrace.process.lifecycle import supervise
 from tests.support.waiting import until
 
 command = lambda slot: [sys.executable, "-c", sys.argv[2], sys.argv[1], str(slot)]

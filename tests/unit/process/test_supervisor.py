@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.process.supervisor import EXIT_DONE, EXIT_REFUSED, EXIT_SETTINGS, RestartPolicy, Restarts
+from headrace.process.lifecycle import EXIT_DONE, EXIT_REFUSED, EXIT_SETTINGS, RestartPolicy, Restarts
 
 POLICY = RestartPolicy(first=1.0, longest=5.0, healthy=60.0)
 

@@ -15,7 +15,7 @@ from headrace.registry.aliases import (
     roll_back,
     set_pin,
 )
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.records import ModelAlias
 from tests.support.versions import version_of
 

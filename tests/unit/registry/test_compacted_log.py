@@ -6,7 +6,7 @@ import pytest
 
 from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from tests.support.turned_loop import TurnedClock, run_turned
 
 TOPIC = "models"

@@ -2,7 +2,7 @@
 
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.models_log import ModelsWriter, alias_moves
+from headrace.registry.compacted_topics import ModelsWriter, alias_moves
 from headrace_schemas.records import ModelAlias
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
 from tests.support.versions import version_of
@@ -22,8 +22,8 @@ def test_every_move_that_the_log_still_has_is_told_oldest_first_with_the_time_of
         await producer.send_batch("models", 0, [Outgoing(b"rubbish", b"k"), Outgoing(None, b"alias/m/mine")])
         await TurnedClock().sleep(5)
         await writer.publish([champion("v2")])
-        cluster.add_gap(TopicPartition("models", 0))
-        cluster.truncate(TopicPartition("models", 0), 1)
+        cluster.log(TopicPartition("models", 0)).add_gap()
+        cluster.log(TopicPartition("models", 0)).truncate_before(1)
         moves = await alias_moves(cluster, "models", "m")
         assert [move.alias.version for move in moves] == ["v1", "v2"]
         assert [move.recorded_ms for move in moves] == [EPOCH_MS, EPOCH_MS + 5000]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from headrace.kafka.interface import TopicSpec
 from headrace.kafka.memory import MemoryCluster
-from headrace.registry.models_log import ModelsLog, ModelsWriter
-from headrace.registry.pruning import Removal, in_use, prunable, prune
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
+from headrace.registry.versions import Removal, in_use, prunable, prune
 from headrace_schemas.records import ModelAlias, ModelVersion, Verdict
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.support.versions import version_of

@@ -6,17 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.security.encryption import (
+from headrace.security.keys import (
     OVERHEAD,
+    SEALING,
     VALUES_A_KEY,
     PrivateKey,
     SealError,
+    key_id,
     make_key,
+    public_key_bytes,
+    public_key_text,
     read_key,
     sealer,
     unseal,
 )
-from headrace.security.keys import SEALING, key_id, public_key_bytes, public_key_text
 
 KEY = PrivateKey(bytes(range(32)), "test.pem")
 SEALED = sealer(KEY.public())

@@ -87,11 +87,11 @@ async def test_a_frozen_trainer_stops_its_training_and_publishes_nothing_once_an
     world.train_s = 40.0
     await world.label("a", "b", "c")
     await world.until(lambda: world.launched)
-    world.cluster.freeze("t0")
+    world.cluster.node("t0").freeze()
     world.start("t1")
     assert await leader(world, "t1") == "t1"
     await world.until(lambda: not world.trainers["t0"].leads)
-    world.cluster.thaw("t0")
+    world.cluster.node("t0").thaw()
     (done,) = await world.trained()
     await world.clock.sleep(60)
     assert [training.state for training in world.trainings()] == [TrainingState.RUNNING, TrainingState.DONE]
@@ -127,7 +127,7 @@ async def never_both_lead_until_t1_does(world: TrainingWorld) -> None:
 @story
 async def test_a_trainer_that_loses_the_coordinator_in_a_rebalance_leads_no_more_when_another_does(world):
     async def cut():
-        world.cluster.cut_coordinator("t0")
+        world.cluster.node("t0").cut_coordinator()
         raise BrokerUnavailableError("the request was lost")
 
     world.start("t0")
@@ -157,7 +157,7 @@ async def test_a_trainer_that_loses_the_coordinator_alone_stops_its_training_is_
     world.train_s = 40.0
     await world.label("a", "b", "c")
     await world.until(lambda: world.launched)
-    world.cluster.cut_coordinator("t0")
+    world.cluster.node("t0").cut_coordinator()
     world.start("t1")
     await never_both_lead_until_t1_does(world)
     assert world.trainers["t0"].unready
@@ -165,7 +165,7 @@ async def test_a_trainer_that_loses_the_coordinator_alone_stops_its_training_is_
     assert [training.state for training in world.trainings()] == [TrainingState.RUNNING, TrainingState.DONE]
     assert len(world.ended) == 1, "the ranks of the trainer that was cut off were ended"
     assert world.alias().version == done.version
-    world.cluster.restore_coordinator("t0")
+    world.cluster.node("t0").restore_coordinator()
     await world.until(lambda: world.trainers["t0"].unready is None)
     await world.stop("t1")
     assert await leader(world, "t0") == "t0"

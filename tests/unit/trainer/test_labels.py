@@ -109,8 +109,8 @@ async def test_partitions_added_later_are_read(world):
 @story
 async def test_offsets_without_a_record_are_stepped_over(world):
     await world.label("a", "b", "c")
-    world.cluster.remove(LABELS, 1)
-    world.cluster.add_gap(LABELS)
+    world.cluster.log(LABELS).remove(1)
+    world.cluster.log(LABELS).add_gap()
     world.start(least_rows=2)
     (done,) = await world.trained()
     assert done.offsets[0] == OffsetRange(0, 0, 4)

@@ -73,8 +73,8 @@ async def test_what_compaction_took_for_a_later_label_or_an_erasure_is_named(wor
     await world.label("0-1", label="neg")
     await world.put("0-2", None)
     await world.label("new")
-    world.cluster.remove(LABELS, 1)
-    world.cluster.remove(LABELS, 2)
+    world.cluster.log(LABELS).remove(1)
+    world.cluster.log(LABELS).remove(2)
     found = await compared(world, lineage)
     assert not found.equal
     assert (found.erased, found.labelled) == (("0-2",), ("0-1", "new"))
@@ -83,7 +83,7 @@ async def test_what_compaction_took_for_a_later_label_or_an_erasure_is_named(wor
 @story
 async def test_offsets_that_retention_took_are_counted(world):
     lineage = await trained(world)
-    world.cluster.truncate(LABELS, 5)
+    world.cluster.log(LABELS).truncate_before(5)
     found = await compared(world, lineage)
     assert (found.equal, found.retention) == (False, 5)
 

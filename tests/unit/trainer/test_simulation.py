@@ -42,13 +42,13 @@ class Trouble:
     async def strike(self, name: str) -> None:
         kind = self.rng.choice(("kill", "freeze", "stop", "cut"))
         if kind == "freeze":
-            self.world.cluster.freeze(name)
+            self.world.cluster.node(name).freeze()
             await self.world.clock.sleep(self.rng.uniform(1, 15))
-            self.world.cluster.thaw(name)
+            self.world.cluster.node(name).thaw()
         elif kind == "cut":
-            self.world.cluster.cut_coordinator(name)
+            self.world.cluster.node(name).cut_coordinator()
             await self.world.clock.sleep(self.rng.uniform(1, 15))
-            self.world.cluster.restore_coordinator(name)
+            self.world.cluster.node(name).restore_coordinator()
         elif kind == "kill":
             self.world.kill(name)
         else:

@@ -10,7 +10,7 @@ import pytest
 from headrace.commands.models.train import OrderLateError, answer_to
 from headrace.core.errors import UserError
 from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, Outgoing, TopicSpec
-from headrace.registry.models_log import ModelsLog
+from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import (
     ClassifyResult,

@@ -165,7 +165,7 @@ async def test_rule_5_a_worker_that_starts_answers_the_partitions_that_results_h
 async def test_rule_6_a_zombie_only_repeats_and_its_answers_are_the_same_bytes(world):
     async def fault(member, name):
         if name == "produce.before" and member == "w0":
-            world.cluster.freeze("w0")
+            world.cluster.node("w0").freeze()
             await world.clock.sleep(0)
 
     # A frozen process has no time-outs, and what it had handed over arrives when it wakes.
@@ -179,7 +179,7 @@ async def test_rule_6_a_zombie_only_repeats_and_its_answers_are_the_same_bytes(w
     world.start("w1")
     await world.answered(6)
     world.fault = None
-    world.cluster.thaw("w0")
+    world.cluster.node("w0").thaw()
     await world.publish(*texts(3, first=6))
     await world.until(lambda: {answer.offset for answer in world.answers()} == set(range(9)))
     by_offset: dict[int, set[bytes]] = {}
@@ -222,7 +222,7 @@ def test_a_worker_says_that_acknowledged_answers_are_gone_when_it_appends_in_the
         world.start()
         await world.publish(*texts(5))
         await world.answered(5)
-        world.cluster.drop_tail(RESULTS, 3)
+        world.cluster.log(RESULTS).drop_tail(3)
         assert not cut(caplog)
         await world.publish("one more")
         await world.answered(4)
@@ -240,7 +240,7 @@ def test_a_worker_says_that_acknowledged_answers_are_gone_when_it_resumes_and_an
         async def fault(member, name):
             if name == "produce.before":
                 world.fault = None
-                world.cluster.drop_tail(RESULTS, 3)
+                world.cluster.log(RESULTS).drop_tail(3)
                 raise BrokerUnavailableError("no leader")
 
         world.start()

@@ -13,7 +13,7 @@ from headrace.kafka.interface import (
     ProducerDeadError,
     TopicPartition,
 )
-from headrace.kafka.memory.producer import MemoryProducer
+from headrace.kafka.memory.cluster import MemoryProducer
 from headrace.worker.stages.publish import LONGEST_RETRY_S
 from tests.support.simulation import TOPICS
 from tests.support.world import World, story
@@ -120,7 +120,7 @@ async def test_rule_8_what_waited_for_a_producer_is_not_handed_over_past_the_lea
     for partition in (0, 1):
         await world.publish("b", partition=partition)
     await world.until(lambda: len(producers.made) > 3)
-    world.cluster.cut_coordinator("w0")
+    world.cluster.node("w0").cut_coordinator()
     await world.clock.sleep(SESSION_S + 1.0)
     world.start("other")
     await world.until(lambda: [end(world, partition) for partition in (0, 1)] == [2, 2])
@@ -142,7 +142,7 @@ async def test_past_the_lease_no_attempt_is_taken_back(world):
     await world.publish("a")
     await world.answered(1)
     before = len(world.log(TOPICS.workers))
-    world.cluster.cut_coordinator("w0")
+    world.cluster.node("w0").cut_coordinator()
     await world.until(lambda: world.workers["w0"].unready is not None)
     await world.clock.sleep(10)
     assert len(world.log(TOPICS.workers)) == before

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from headrace.kafka.interface import Outgoing, TopicPartition, UnknownTopicError
-from headrace.registry.models_log import ModelsLog, ModelsWriter
-from headrace.registry.workers_log import WorkersLog, WorkersWriter, copy_older_claims
+from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, WorkersLog, WorkersWriter, copy_older_claims
 from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.codec import decode_workers_record, encode_result
 from headrace_schemas.records import Attempt, ClassifyResult, MaxBatch, ResultsClaim, Status
@@ -26,7 +25,7 @@ def compact(world, topic):
     last = {record.key: record.offset for record in world.log(topic)}
     for record in list(world.log(topic)):
         if record.offset < last[record.key]:
-            world.cluster.remove(name, record.offset)
+            world.cluster.log(name).remove(record.offset)
 
 
 def claims(world):

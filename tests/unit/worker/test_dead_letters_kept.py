@@ -9,8 +9,7 @@ import pytest
 from headrace.client.dead_letters import opened, read_dead_letters
 from headrace.config import load_settings
 from headrace.kafka.dead_letters import keeping
-from headrace.security.encryption import PrivateKey
-from headrace.security.keys import SEALING, public_key_text
+from headrace.security.keys import SEALING, PrivateKey, public_key_text
 from headrace.worker.worker import Worker
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING
 from headrace_schemas.records import Status

@@ -27,7 +27,7 @@ class Killer(SumModel):
 
     def classify(self, texts, ranking=0):
         if b"killer" in texts:
-            self.world.cluster.kill(self.name)
+            self.world.cluster.node(self.name).kill()
             self.world.runs[self.name].cancel()
             raise asyncio.CancelledError
         return super().classify(texts, ranking)

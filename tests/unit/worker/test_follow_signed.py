@@ -12,7 +12,7 @@ import pytest
 
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.places import places_of
-from headrace.registry.models_log import ModelsWriter
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace.worker.stages.infer import Model
 from headrace.worker.versions import open_version

@@ -40,7 +40,7 @@ async def test_rule_8_who_loses_only_the_coordinator_stops_before_another_takes_
     await world.running("cut off")
     await publish_backlog(world)
     await world.answered(BATCH)
-    world.cluster.cut_coordinator("cut off")
+    world.cluster.node("cut off").cut_coordinator()
     cut_at = world.clock.monotonic()
     await world.until(lambda: world.workers["cut off"].unready is not None)
     assert world.clock.monotonic() - cut_at <= SESSION_S
@@ -59,10 +59,10 @@ async def test_rule_8_who_reaches_the_coordinator_again_joins_afresh_and_goes_on
     await world.running()
     await publish_backlog(world)
     await world.answered(BATCH)
-    world.cluster.cut_coordinator("w0")
+    world.cluster.node("w0").cut_coordinator()
     await world.until(lambda: world.workers["w0"].unready is not None)
     assert "coordinator" in world.workers["w0"].unready
-    world.cluster.restore_coordinator("w0")
+    world.cluster.node("w0").restore_coordinator()
     await world.running()
     await world.until(lambda: world.answers()[-1].offset == 119)
 
@@ -76,10 +76,10 @@ def test_rule_8_the_end_of_a_lease_is_said_once_and_counted(caplog):
         await world.running()
         await publish_backlog(world)
         await world.answered(BATCH)
-        world.cluster.cut_coordinator("w0")
+        world.cluster.node("w0").cut_coordinator()
         await world.until(lambda: lost(caplog))
         await world.clock.sleep(30)
-        world.cluster.restore_coordinator("w0")
+        world.cluster.node("w0").restore_coordinator()
         await world.running()
         assert registry.get_sample_value("headrace_leases_lost_total") == 1
         assert registry.get_sample_value("headrace_partitions") == 1
@@ -106,7 +106,7 @@ async def test_rule_8_a_worker_that_was_frozen_past_its_lease_hands_over_no_othe
     async def freeze_at_first(member, name):
         if member == "frozen" and name == "produce.before" and len(world.answers()) >= BATCH:
             world.fault = None
-            world.cluster.freeze("frozen")
+            world.cluster.node("frozen").freeze()
 
     world.start("frozen")
     await world.running("frozen")
@@ -117,7 +117,7 @@ async def test_rule_8_a_worker_that_was_frozen_past_its_lease_hands_over_no_othe
     world.start("other")
     await world.running("other")
     await world.until(lambda: world.answers()[-1].offset == 119)
-    world.cluster.thaw("frozen")
+    world.cluster.node("frozen").thaw()
     await world.clock.sleep(20)
     assert len(world.answers()) - 120 <= BATCH
     assert stood < 120
@@ -132,7 +132,7 @@ async def test_rule_8_the_lease_is_looked_at_again_after_dead_letters(world):
         nonlocal held
         if member == "cut off" and name == "produce.after" and world.log(TOPICS.dead_letters) and not held:
             held = True
-            world.cluster.cut_coordinator("cut off")
+            world.cluster.node("cut off").cut_coordinator()
             await world.clock.sleep(SESSION_S + 1.0)
 
     world.start("cut off", publish_timeout=30.0)

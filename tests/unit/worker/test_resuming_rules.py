@@ -40,7 +40,7 @@ async def test_rule_1_answers_gone_by_retention_the_commit_serves(world):
     world.start()
     await world.answered(10)
     await world.stop("w0")
-    world.cluster.truncate(RESULTS, 10)
+    world.cluster.log(RESULTS).truncate_before(10)
     await world.publish("one more")
     world.start("w1")
     answers = await world.answered(1)
@@ -95,7 +95,7 @@ async def test_rule_4_requests_that_retention_took_are_said_on_the_next_answer(w
     await world.answered(10)
     await world.stop("w0")
     await world.publish(*texts(10))
-    world.cluster.truncate(REQUESTS, 15)
+    world.cluster.log(REQUESTS).truncate_before(15)
     world.start("w1")
     after_loss = (await world.answered(15))[10]
     assert (after_loss.offset, after_loss.after, after_loss.lost) == (15, 9, Loss(10, 14, "retention"))
@@ -107,10 +107,10 @@ async def test_rule_4_retention_that_overtakes_a_running_worker_is_said_too(worl
     await world.publish(*texts(4))
     world.start()
     await world.answered(4)
-    world.cluster.freeze("w0")
+    world.cluster.node("w0").freeze()
     await world.publish(*texts(10))
-    world.cluster.truncate(REQUESTS, 9)
-    world.cluster.thaw("w0")
+    world.cluster.log(REQUESTS).truncate_before(9)
+    world.cluster.node("w0").thaw()
     after_loss = (await world.answered(9))[4]
     assert (after_loss.offset, after_loss.after, after_loss.lost) == (9, 3, Loss(4, 8, "retention"))
 
@@ -193,13 +193,13 @@ async def test_what_holds_no_request_behind_the_last_answer_is_no_lag_of_the_gro
     world.start()
     await world.answered(3)
     for _ in range(4):
-        world.cluster.add_gap(REQUESTS)
+        world.cluster.log(REQUESTS).add_gap()
     await world.until(lambda: committed(world) == 7)
     await world.publish(*texts(2, first=3))
     answers = await world.answered(5)
     assert [(answer.offset, answer.after) for answer in answers[3:]] == [(7, 2), (8, 7)]
     await world.until(lambda: committed(world) == 9)
-    world.cluster.add_gap(REQUESTS)
+    world.cluster.log(REQUESTS).add_gap()
     await world.until(lambda: committed(world) == 10)
     # A worker that resumes behind the last answer finds out again.
     await world.stop("w0")
@@ -213,7 +213,7 @@ async def test_a_group_that_has_answered_nothing_commits_nothing_that_would_stop
     world.start()
     await world.running()
     for _ in range(3):
-        world.cluster.add_gap(REQUESTS)
+        world.cluster.log(REQUESTS).add_gap()
     await world.clock.sleep(30)
     await world.stop("w0")
     assert committed(world) in (None, 0)
@@ -228,10 +228,10 @@ async def test_answers_gone_by_retention_the_next_one_still_names_the_request_be
     world.start()
     await world.answered(3)
     for _ in range(4):
-        world.cluster.add_gap(REQUESTS)
+        world.cluster.log(REQUESTS).add_gap()
     await world.until(lambda: committed(world) == 7)
     await world.stop("w0")
-    world.cluster.truncate(RESULTS, 3)
+    world.cluster.log(RESULTS).truncate_before(3)
     await world.publish("one more")
     world.start("w1")
     (answer,) = await world.answered(1)

@@ -230,8 +230,8 @@ def test_a_worker_that_goes_through_a_long_batch_step_by_step_does_not_stand_sti
 async def test_a_gap_in_the_requests_log_is_stepped_over_without_a_hole(world):
     world.start()
     await world.publish("a")
-    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
-    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
+    world.cluster.log(TopicPartition(TOPICS.requests, 0)).add_gap()
+    world.cluster.log(TopicPartition(TOPICS.requests, 0)).add_gap()
     await world.publish("b")
     answers = await world.answered(2)
     assert [(answer.offset, answer.after) for answer in answers] == [(0, -1), (3, 0)]
@@ -367,7 +367,7 @@ async def test_offsets_without_a_record_at_the_end_are_no_stall(world):
     run = world.start(watchdog=20.0)
     await world.publish("answered")
     await world.answered(1)
-    world.cluster.add_gap(TopicPartition(TOPICS.requests, 0))
+    world.cluster.log(TopicPartition(TOPICS.requests, 0)).add_gap()
     await world.clock.sleep(200)
     assert not run.done()
     await world.publish("and this one too")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.core.agreement import Agreement, Example
     from headrace.kafka.interface import Cluster
-    from headrace.registry.workers_log import WorkersLog
+    from headrace.registry.compacted_topics import WorkersLog
     from headrace_schemas.records import ModelVersion
 
 Version = Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")]

@@ -94,7 +94,7 @@ def prune(
 
 
 async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
-    from headrace.registry.pruning import Removal, prunable, prune, remove_artifact
+    from headrace.registry.versions import Removal, prunable, prune, remove_artifact
 
     name = settings.worker.model_name
     async with open_models(settings) as models:

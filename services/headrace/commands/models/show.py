@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from headrace.config import Settings
-    from headrace.registry.models_log import ModelsLog
+    from headrace.registry.compacted_topics import ModelsLog
     from headrace_schemas.records import Lineage, ModelAlias, ModelVersion, Verdict
 
 
@@ -173,7 +173,7 @@ def show(
 
 
 async def _read(settings: Settings, wanted: str) -> Shown:
-    from headrace.registry.models_log import alias_moves
+    from headrace.registry.compacted_topics import alias_moves
     from headrace.registry.versions import find_version
 
     name = settings.worker.model_name

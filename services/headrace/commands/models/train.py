@@ -9,10 +9,10 @@ import typer
 
 from headrace.commands.common import Bootstrap, begin, open_models, remark, say
 from headrace.commands.models.show import time_of
-from headrace.commands.rank import launcher
+from headrace.commands.trainer import launcher
 from headrace.core.errors import UserError
 from headrace.core.reminder import PATIENCE_S, Reminder
-from headrace.process.supervisor import EXIT_LATE
+from headrace.process.lifecycle import EXIT_LATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.core.clock import Clock
     from headrace.learning.distributed.job import Job
     from headrace.model.places import Places
-    from headrace.registry.models_log import ModelsLog
+    from headrace.registry.compacted_topics import ModelsLog
     from headrace.trainer.reproduce import Rows
     from headrace.trainer.training_run import Launch
     from headrace_schemas.records import Lineage, ModelVersion, Training, TrainingOrder

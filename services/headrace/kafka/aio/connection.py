@@ -1,7 +1,7 @@
-"""Connecting to Kafka with aiokafka: tokens, the pace of metadata requests, and why a connection failed.
+"""Connecting to Kafka with aiokafka, and its errors in headrace's terms.
 
-aiokafka says of every failure only that it was "unable to bootstrap". So when it did, one more connection is made to
-each address, and its error is explained in words that name the setting to mend.
+aiokafka says of every failed connection only that it was "unable to bootstrap". So one more connection is made to each
+address, and its error is explained in words that name the setting to mend.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,136 @@ from aiokafka import errors as theirs
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, collect_hosts
 from aiokafka.conn import create_conn
-from aiokafka.errors import SaslAuthenticationFailed
+from aiokafka.errors import (
+    KafkaConnectionError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from headrace.core.errors import UserError
-from headrace.kafka.aio.errors import translated, translating
-from headrace.kafka.interface import BrokerUnavailableError, KafkaError, NotAuthorizedError, NotTrustedError
+from headrace.kafka.interface import (
+    BrokerUnavailableError,
+    ConsumerDeadError,
+    KafkaError,
+    NotAuthorizedError,
+    NotTrustedError,
+    OffsetOutOfRangeError,
+    ProducerDeadError,
+    RebalancedError,
+    RecordTooLargeError,
+    TopicExistsError,
+    UnknownTopicError,
+    UnsupportedError,
+)
 from headrace.kafka.settings import KafkaSettings, client_options
+
+REFUSALS = (
+    theirs.TopicAuthorizationFailedError,
+    theirs.GroupAuthorizationFailedError,
+    theirs.ClusterAuthorizationFailedError,
+)
+
+# The first row that fits decides. What fits none is retriable or not as aiokafka says.
+TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] = (
+    ((theirs.UnknownTopicOrPartitionError, theirs.InvalidTopicError), UnknownTopicError),
+    ((theirs.TopicAlreadyExistsError,), TopicExistsError),
+    (
+        (
+            theirs.IllegalStateError,
+            theirs.CommitFailedError,
+            theirs.IllegalGenerationError,
+            theirs.UnknownMemberIdError,
+            theirs.RebalanceInProgressError,
+        ),
+        RebalancedError,
+    ),
+    (
+        (
+            theirs.ProducerClosed,
+            theirs.ProducerFenced,
+            theirs.OutOfOrderSequenceNumber,
+            theirs.InvalidProducerEpoch,
+            theirs.InvalidProducerIdMapping,
+            theirs.UnknownProducerId,
+        ),
+        ProducerDeadError,
+    ),
+    ((theirs.ConsumerStoppedError,), ConsumerDeadError),
+    (
+        (theirs.MessageSizeTooLargeError, theirs.RecordTooLargeError, theirs.RecordListTooLargeError),
+        RecordTooLargeError,
+    ),
+    (
+        (
+            theirs.SaslAuthenticationFailed,
+            theirs.AuthenticationFailedError,
+            theirs.UnsupportedSaslMechanismError,
+        ),
+        NotAuthorizedError,
+    ),
+    (
+        (
+            theirs.UnsupportedVersionError,
+            theirs.IncompatibleBrokerVersion,
+            theirs.UnrecognizedBrokerVersion,
+            theirs.UnsupportedForMessageFormatError,
+        ),
+        UnsupportedError,
+    ),
+    (
+        (theirs.KafkaTimeoutError, theirs.KafkaUnavailableError, theirs.KafkaConnectionError, TimeoutError, OSError),
+        BrokerUnavailableError,
+    ),
+)
+
+
+def translated(error: Exception, doing: str, *, needs: str = "Describe", topic: str | None = None) -> KafkaError:
+    """Return ``error`` as one of ours, its message beginning with what was being done.
+
+    ``needs`` is the operation, in Kafka's words, that the user has to be allowed on ``topic``, or on the one that the
+    error names.
+    """
+    if isinstance(error, theirs.OffsetOutOfRangeError) and error.args and isinstance(error.args[0], dict):
+        return OffsetOutOfRangeError({(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()})
+    if isinstance(error, REFUSALS):
+        return NotAuthorizedError(f"{doing} was refused: {_refused(error, needs, topic)}")
+    message = f"{doing} failed: {str(error) or type(error).__name__}"
+    for kinds, ours in TRANSLATIONS:
+        if isinstance(error, kinds):
+            return ours(message)
+    return BrokerUnavailableError(message) if getattr(error, "retriable", False) else KafkaError(message)
+
+
+@contextlib.contextmanager
+def translating(doing: str, *, needs: str = "Describe", topic: str | None = None) -> Iterator[None]:
+    """Raise aiokafka's errors, and time-outs, as ours; ``needs`` and ``topic`` as :func:`translated` takes them."""
+    try:
+        yield
+    except KafkaError:
+        raise
+    except (theirs.KafkaError, theirs.ConsumerStoppedError, theirs.IllegalOperation, TimeoutError, OSError) as error:
+        raise translated(error, doing, needs=needs, topic=topic) from error
+
+
+def _refused(error: Exception, needs: str, topic: str | None) -> str:
+    """Which right is missing."""
+    of = topic or (error.args[0] if error.args else "")
+    # A broker's own words are no name.
+    names = sorted(of) if isinstance(of, set) else [of] if " " not in of else []
+    name = f" {', '.join(names)}" if any(names) else ""
+    match error:
+        case theirs.GroupAuthorizationFailedError():
+            right = f"Read on the group{name}"
+        case theirs.ClusterAuthorizationFailedError():
+            # All that headrace asks of the cluster itself is an idempotent producer's id.
+            right = "Write on any topic"
+        case _:
+            right = f"{needs} on the topic{name}"
+    return f"this user has no right to {right}. `headrace topics acl` prints the rights of each role."
+
 
 FIRST_S, LONGEST_S = 0.05, 1.0
 
@@ -278,3 +402,40 @@ def _wanted(settings: KafkaSettings) -> str:
     if settings.security_protocol == "SSL":
         return "it may want a certificate (kafka.ssl_certfile, kafka.ssl_keyfile) or a login (SASL_SSL)."
     return "the port in kafka.bootstrap may be one for TLS (SSL, SASL_SSL) or for a login (SASL_PLAINTEXT)."
+
+
+async def topics_metadata(client: AIOKafkaClient, names: list[str] | None) -> list[dict[str, Any]]:
+    """Return the broker's description of the topics named (None: all), those in error included.
+
+    Raises TopicAuthorizationFailedError for topics that the user may not know of.
+    """
+    response = await send_to_any(client, MetadataRequest(names, allow_auto_topic_creation=False))
+    topics: list[dict[str, Any]] = response.to_object()["topics"]
+    refused = {topic["topic"] for topic in topics if topic["error_code"] == TopicAuthorizationFailedError.errno}
+    if refused:
+        raise TopicAuthorizationFailedError(refused)
+    return topics
+
+
+async def partitions_of(client: AIOKafkaClient, topic: str) -> frozenset[int]:
+    """Return the partition numbers of ``topic``, empty when there is no such topic."""
+    described = [found for found in await topics_metadata(client, [topic]) if found["topic"] == topic]
+    return frozenset(partition["partition"] for found in described for partition in found["partitions"])
+
+
+async def send_to_any(client: AIOKafkaClient, request: Any) -> Any:
+    """Send ``request`` to the brokers that are known, in any order, until one answers.
+
+    Raises BrokerUnavailableError when none is known, and what the last one raised when none answers.
+    """
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
+        await client.force_metadata_update()
+        nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    if not nodes:
+        raise BrokerUnavailableError(f"No broker is known; is there a Kafka cluster at {client.hosts}?")
+    *others, last = random.sample(nodes, len(nodes))
+    for node in others:
+        with contextlib.suppress(KafkaConnectionError, NodeNotReadyError, RequestTimedOutError):
+            return await client.send(node, request)
+    return await client.send(last, request)

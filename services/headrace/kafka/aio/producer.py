@@ -1,6 +1,6 @@
-"""One aiokafka producer with what it lacks: a bound on every wait, and an end that leaves no zombie behind.
+"""The producer over aiokafka, by whole batches: nine to fourteen times as fast as record by record.
 
-The producer over aiokafka, by whole batches: nine to fourteen times as fast as record by record.
+:class:`ProducerConnection` adds what aiokafka lacks: a bound on every wait, and an end that leaves no zombie behind.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.partitioner import murmur2
 
 from headrace.core.errors import raise_failed
-from headrace.kafka.aio.admin import partitions_of
-from headrace.kafka.aio.connection import connect_limit_s, connecting, pace
-from headrace.kafka.aio.errors import translated, translating
+from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, translated, translating
 from headrace.kafka.interface import (
     Appended,
     BrokerUnavailableError,
@@ -32,7 +31,6 @@ from headrace.kafka.interface import (
     UnknownTopicError,
     UnsupportedError,
 )
-from headrace.kafka.partitioner import partition_of_key
 from headrace.kafka.settings import KafkaSettings, client_options
 
 log = logging.getLogger(__name__)
@@ -195,6 +193,11 @@ class ProducerConnection:
             self._broken.add(partition)
         self.spent = self.spent or self._settings.idempotent or isinstance(ours, ProducerDeadError)
         return ours
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """The partition, in ``range(partitions)``, where Kafka's Java client puts ``key``: murmur2, sign bit cleared."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 Delivery = Callable[[ProducerConnection], Awaitable[int]]

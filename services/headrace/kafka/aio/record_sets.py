@@ -1,13 +1,11 @@
-"""Decompressing record batches as streams, so that what they grow to never has to be in memory.
+"""Record sets as a fetch brings them, taken apart in steps: all of Kafka's formats, compressed or not.
 
-aiokafka unpacks a batch whole, and gzip packs up to 1,030 to 1, zstd 30,000 to 1. What a stream holds beside what was
-read of it is bounded by its codec: 64 KiB for gzip, a block of at most 4 MiB for lz4, 128 MiB for zstd where the
-producer asked for such a window, and for snappy a block, which is at most 22 times its packed size.
+aiokafka does this in C, a whole batch at a time, whatever the batch grows to: gzip packs up to 1,030 to 1, zstd 30,000
+to 1. Here a compressed batch is read as a stream, and a record that grows past a limit is handed over without its
+value: only its size and CRC-32 are known. Names of headers may be any bytes.
 
-Record sets as a fetch brings them, taken apart in steps: all of Kafka's formats, compressed or not.
-
-aiokafka does this in C, whole batches at a time; here is what it can't do. A record that grows past a limit is handed
-over without its value, of which only size and CRC-32 are known then, and names of headers may be any bytes.
+Beside what was read of it a stream holds what its codec needs: 64 KiB for gzip, a block of at most 4 MiB for lz4,
+128 MiB for zstd where the producer asked for such a window, and for snappy a block, at most 22 times its packed size.
 
 https://kafka.apache.org/documentation/#messageformat
 """

@@ -1,7 +1,10 @@
-"""The twin's one broker, and the simulated processes that reach it.
+"""The twin's broker: partition logs, consumer groups, and the tasks that run them.
 
-:class:`MemoryBroker` holds topics and groups. A :class:`MemoryProcess` can be frozen (SIGSTOP), thawed (SIGCONT) and
-killed (SIGKILL); the twin's clients ask their process before each step, and act on its broker.
+Logs have a start, holes and an end, as Kafka's do. The group coordinator speaks Kafka's classic protocol as aiokafka
+uses it (eager: every rebalance revokes everything). A member that is silent, because its node is frozen or dead or its
+``assigned`` callback runs, is evicted after the session timeout. A rebalance waits for every member to join again, at
+most for the rebalance timeout. Then dynamic members that did not come are removed, and static ones keep what they had
+until their session ends, as in Kafka.
 """
 
 from __future__ import annotations
@@ -9,15 +12,328 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Coroutine
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.kafka.interface import TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory.group import MemoryGroup
-from headrace.kafka.memory.log import PartitionLog, TopicLog
+from headrace.kafka.interface import (
+    FetchedRecord,
+    Outgoing,
+    RebalancedError,
+    RecordTooLargeError,
+    TopicPartition,
+    TopicSpec,
+    UnknownTopicError,
+)
+
+# Kafka's own defaults, reported by describe_topics for topics that do not say otherwise.
+DEFAULT_CONFIG = {
+    "cleanup.policy": "delete",
+    "max.message.bytes": "1048588",
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": "1",
+    "retention.ms": "604800000",
+    "unclean.leader.election.enable": "false",
+}
+
+RECORD_OVERHEAD_BYTES = 21  # what Kafka's batch format adds to a record's own bytes, at most
+
+
+class PartitionLog:
+    """One partition. ``start`` and ``end`` are offsets; an offset between them may hold no record."""
+
+    def __init__(self, partition: TopicPartition, config: Mapping[str, str]) -> None:
+        self.partition = partition
+        self._config = config  # the topic's own, so a change of it takes effect at once
+        self.start = 0
+        self.end = 0
+        self.records: list[FetchedRecord] = []
+        self._watchers: dict[Callable[[], None], None] = {}  # a dict, because its order does not depend on addresses
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` at every change until :meth:`unwatch`."""
+        self._watchers[wake] = None
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        self._watchers.pop(wake, None)
+
+    def append_batch(self, records: Sequence[Outgoing], now_ms: int) -> int:
+        """Append one batch and return its first offset. Raises RecordTooLargeError, then nothing was appended."""
+        limit = int(self._config["max.message.bytes"])
+        for index, record in enumerate(records):
+            if record_bytes(record) > limit:
+                raise RecordTooLargeError(
+                    f"Record {index} for {self.partition.topic}[{self.partition.partition}] takes "
+                    f"{record_bytes(record)} bytes; max.message.bytes of the topic allows {limit}. "
+                    "Send less, or raise that setting.",
+                    index,
+                )
+        first = self.end
+        stamped = self._config["message.timestamp.type"] == "LogAppendTime"
+        for record in records:
+            timestamp = now_ms if stamped or record.timestamp_ms is None else record.timestamp_ms
+            self.records.append(
+                FetchedRecord(*self.partition, self.end, timestamp, record.key, record.value, tuple(record.headers))
+            )
+            self.end += 1
+        self.wake()
+        return first
+
+    def wake(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher()
+
+    def read(self, position: int, limit: int) -> list[FetchedRecord]:
+        """At most ``limit`` records at or behind ``position``."""
+        at = bisect_left(self.records, position, key=_offset)
+        return self.records[at : at + limit]
+
+    def offset_at(self, timestamp_ms: int) -> int | None:
+        """The first offset whose timestamp is not before ``timestamp_ms``."""
+        return next((record.offset for record in self.records if record.timestamp >= timestamp_ms), None)
+
+    def truncate_before(self, start: int) -> None:
+        """Drop what lies before ``start``, as retention does."""
+        self.start = max(self.start, start)
+        self.end = max(self.end, self.start)
+        del self.records[: bisect_left(self.records, self.start, key=_offset)]
+        self.wake()
+
+    def drop_tail(self, end: int) -> None:
+        """Drop offsets from ``end`` on, as an unclean leader election does."""
+        del self.records[bisect_left(self.records, end, key=_offset) :]
+        self.end = min(self.end, end)
+        self.start = min(self.start, self.end)
+        self.wake()
+
+    def remove(self, offset: int) -> None:
+        """Take one record out and keep its offset empty, as compaction does."""
+        at = bisect_left(self.records, offset, key=_offset)
+        if at < len(self.records) and self.records[at].offset == offset:
+            del self.records[at]
+
+    def add_gap(self) -> None:
+        """Use up an offset without a record, as a transaction's control record does."""
+        self.end += 1
+        self.wake()
+
+    def clear(self) -> None:
+        """Begin anew at offset 0."""
+        self.start = self.end = 0
+        self.records.clear()
+        self.wake()
+
+
+class TopicLog:
+    """A topic: its settings and its partitions."""
+
+    def __init__(self, spec: TopicSpec) -> None:
+        self.name = spec.name
+        self.replication = spec.replication
+        self.config = DEFAULT_CONFIG | spec.config
+        self.partitions: list[PartitionLog] = []
+        self.grow(spec.partitions)
+
+    def grow(self, total: int) -> None:
+        for number in range(len(self.partitions), total):
+            self.partitions.append(PartitionLog(TopicPartition(self.name, number), self.config))
+
+
+def record_bytes(record: Outgoing) -> int:
+    """About what a record takes in a batch, in bytes."""
+    headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in record.headers)
+    return RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
+
+
+def _offset(record: FetchedRecord) -> int:
+    return record.offset
+
+
+Partitions = frozenset[TopicPartition]
+
+
+class FencedError(Exception):
+    """Another process took over the static id of a member that was joining."""
+
+
+class Member:
+    """One membership, from a first join to leave, eviction or fencing."""
+
+    def __init__(self, member_id: str, instance_id: str | None, topics: tuple[str, ...]) -> None:
+        self.member_id = member_id
+        self.instance_id = instance_id
+        self.topics = topics
+        self.must_rejoin = asyncio.Event()
+        self.fenced = False
+        self.joining: asyncio.Future[tuple[int, Partitions]] | None = None
+        self.assignment: Partitions = frozenset()
+        self.silent_for: set[str] = set()
+        self.eviction: asyncio.Task[None] | None = None
+
+    @property
+    def slot(self) -> str:
+        return self.instance_id or self.member_id
+
+
+class MemoryGroup:
+    """One consumer group: its members, its generation and what it has committed."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        partitions_of: Callable[[str], Iterable[TopicPartition]],
+        spawn: Callable[..., asyncio.Task[None]],
+        session_timeout_s: float,
+        rebalance_timeout_s: float,
+    ) -> None:
+        self.name = name
+        self.generation = 0
+        self.offsets: dict[TopicPartition, int] = {}
+        self.metadata: dict[TopicPartition, str] = {}
+        self._clock = clock
+        self._partitions_of = partitions_of
+        self._spawn = spawn
+        self._session_timeout_s = session_timeout_s
+        self._rebalance_timeout_s = rebalance_timeout_s
+        self._members: dict[str, Member] = {}
+        self._deadline: asyncio.Task[None] | None = None
+
+    async def join(self, member: Member) -> tuple[int, Partitions]:
+        """Join or join again; returns generation and assignment once the rebalance is complete.
+
+        A static member that comes back within its session takes over its place and causes no rebalance.
+        Raises FencedError when another process takes over the static id meanwhile.
+        """
+        before = self._members.get(member.slot)
+        self._members[member.slot] = member
+        if before is not None and before is not member:
+            self._fence(before)
+            if self._deadline is None and before.topics == member.topics:
+                member.assignment = before.assignment
+                return self.generation, member.assignment
+        member.must_rejoin.clear()
+        member.joining = asyncio.get_running_loop().create_future()
+        joining = member.joining
+        if self._deadline is None:
+            self.rebalance()
+        self._complete_when_all_joined()
+        return await joining
+
+    def leave(self, member: Member) -> None:
+        """Take the member out, at once."""
+        self.heard(member)
+        if self._members.get(member.slot) is not member:
+            return
+        del self._members[member.slot]
+        member.must_rejoin.set()
+        if self._deadline is None:
+            self.rebalance()
+        self._complete_when_all_joined()
+
+    def silent(self, member: Member, reason: str) -> None:
+        """No heartbeat comes from now on, because of ``reason``."""
+        member.silent_for.add(reason)
+        if member.eviction is None:
+            member.eviction = self._spawn(self._evict_later(member))
+
+    def heard(self, member: Member, reason: str | None = None) -> None:
+        """``reason`` for silence (None: every one) is over."""
+        member.silent_for.discard(reason) if reason else member.silent_for.clear()
+        if not member.silent_for and member.eviction is not None:
+            member.eviction.cancel()
+            member.eviction = None
+
+    def heartbeat(self, member: Member, generation: int) -> bool:
+        """Whether a heartbeat is answered without an error: the generation is the group's, and no rebalance is on."""
+        return self._members.get(member.slot) is member and generation == self.generation and self._deadline is None
+
+    def rebalance(self, topic: str | None = None) -> None:
+        """Ask all members to join again (when ``topic`` is given: only if a member reads it)."""
+        members = self._members.values()
+        if not members or (topic is not None and all(topic not in member.topics for member in members)):
+            return
+        if self._deadline is None:
+            self._deadline = self._spawn(self._complete_at_deadline())
+        for member in members:
+            if member.joining is None:
+                member.must_rejoin.set()
+
+    def commit(
+        self,
+        member: Member | None,
+        generation: int,
+        offsets: Mapping[TopicPartition, int],
+        metadata: Mapping[TopicPartition, str],
+    ) -> None:
+        """Store ``offsets``, each with its text of ``metadata`` or with none.
+
+        Raises RebalancedError for another generation or a member that is none.
+        """
+        if member is None:
+            if self._members:
+                raise RebalancedError(f"Group {self.name} has members; only they can commit for it.")
+        elif self._members.get(member.slot) is not member or generation != self.generation:
+            raise RebalancedError(
+                f"Commit for group {self.name} from generation {generation}, but it is at {self.generation}; "
+                "the partitions may belong to another member now."
+            )
+        self.offsets.update(offsets)
+        self.metadata |= {name: metadata.get(name, "") for name in offsets}
+
+    def _fence(self, member: Member) -> None:
+        member.fenced = True
+        self.heard(member)
+        member.must_rejoin.set()
+        if member.joining is not None and not member.joining.done():
+            member.joining.set_exception(FencedError())
+
+    async def _evict_later(self, member: Member) -> None:
+        await self._clock.sleep(self._session_timeout_s)
+        member.eviction = None
+        self.leave(member)
+
+    async def _complete_at_deadline(self) -> None:
+        await self._clock.sleep(self._rebalance_timeout_s)
+        for slot, member in list(self._members.items()):
+            if member.joining is None and member.instance_id is None:
+                del self._members[slot]
+        self._complete()
+
+    def _complete_when_all_joined(self) -> None:
+        if self._deadline is not None and all(member.joining is not None for member in self._members.values()):
+            self._deadline.cancel()
+            self._complete()
+
+    def _complete(self) -> None:
+        self._deadline = None
+        self.generation += 1
+        assignments = assign_round_robin(
+            {slot: member.topics for slot, member in self._members.items()}, self._partitions_of
+        )
+        for slot, member in self._members.items():
+            member.assignment = assignments[slot]
+            if member.joining is not None and not member.joining.done():
+                member.joining.set_result((self.generation, member.assignment))
+            member.joining = None
+
+
+def assign_round_robin(
+    topics: Mapping[str, Iterable[str]], partitions_of: Callable[[str], Iterable[TopicPartition]]
+) -> dict[str, Partitions]:
+    """Deal the partitions of each topic, in order, to the members that read it, in order of their ids."""
+    dealt: dict[str, list[TopicPartition]] = {slot: [] for slot in topics}
+    turn = 0
+    for topic in sorted({topic for of_member in topics.values() for topic in of_member}):
+        readers = sorted(slot for slot, of_member in topics.items() if topic in of_member)
+        for partition in partitions_of(topic):
+            dealt[readers[turn % len(readers)]].append(partition)
+            turn += 1
+    return {slot: frozenset(partitions) for slot, partitions in dealt.items()}
 
 
 class Faults(Protocol):
@@ -137,93 +453,3 @@ class MemoryBroker:
         """Empty the topic and begin it at offset 0, as deleting and creating it does; commits stay."""
         for partition_log in self.topic(topic).partitions:
             partition_log.clear()
-
-    def truncate(self, partition: TopicPartition, start: int) -> None:
-        """Drop what lies before ``start``, as retention does."""
-        self.log(partition).truncate_before(start)
-
-    def drop_tail(self, partition: TopicPartition, end: int) -> None:
-        """Drop offsets from ``end`` on, as an unclean leader election does."""
-        self.log(partition).drop_tail(end)
-
-    def add_gap(self, partition: TopicPartition) -> None:
-        """Use up the next offset without a record, as a transaction's control record does."""
-        self.log(partition).add_gap()
-
-    def remove(self, partition: TopicPartition, offset: int) -> None:
-        """Take one record out and keep its offset empty, as compaction does."""
-        self.log(partition).remove(offset)
-
-
-class GroupMember(Protocol):
-    """What a process does to each of its consumers."""
-
-    def fall_silent(self, reason: str) -> None: ...
-    def speak_again(self, reason: str) -> None: ...
-    def die(self) -> None: ...
-
-
-class MemoryProcess:
-    """One simulated process: its clients reach ``broker`` through it."""
-
-    def __init__(self, broker: MemoryBroker, name: str) -> None:
-        self.broker = broker
-        self.name = name
-        self.dead = False
-        self._running = asyncio.Event()
-        self._running.set()
-        self._coordinator = asyncio.Event()
-        self._coordinator.set()
-        self._members: list[GroupMember] = []
-
-    async def point(self, name: str) -> None:
-        """Where a call can be held up: by the faults given, by a freeze, or for ever by death."""
-        await self.gate()
-        if self.broker.faults is None:
-            await asyncio.sleep(0)  # a real call always lets others run
-        else:
-            await self.broker.faults.point(self.name, name)
-        await self.gate()
-
-    async def gate(self) -> None:
-        """Pass while the process runs. Raises CancelledError once it was killed."""
-        await self._running.wait()
-        if self.dead:
-            raise asyncio.CancelledError(f"{self.name} was killed")
-
-    async def coordinator(self) -> None:
-        """Pass while the group's coordinator can be reached."""
-        await self._coordinator.wait()
-        await self.gate()
-
-    def cut_coordinator(self) -> None:
-        """The coordinator can't be reached any more, and all brokers can."""
-        self._coordinator.clear()
-        for member in self._members:
-            member.fall_silent("cut off")
-
-    def restore_coordinator(self) -> None:
-        self._coordinator.set()
-        for member in self._members:
-            member.speak_again("cut off")
-
-    @property
-    def reaches_coordinator(self) -> bool:
-        return self._coordinator.is_set()
-
-    def freeze(self) -> None:
-        self._running.clear()
-        for member in self._members:
-            member.fall_silent("frozen")
-
-    def thaw(self) -> None:
-        self._running.set()
-        for member in self._members:
-            member.speak_again("frozen")
-
-    def kill(self) -> None:
-        self.dead = True
-        for member in self._members:
-            member.die()
-        self._running.set()
-        self._coordinator.set()

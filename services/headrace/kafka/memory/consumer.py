@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from headrace.core.lease import lease_of
 from headrace.kafka.interface import (
@@ -22,10 +23,11 @@ from headrace.kafka.interface import (
     RebalanceListener,
     TopicPartition,
 )
-from headrace.kafka.memory.broker import MemoryProcess
-from headrace.kafka.memory.group import FencedError, Member, MemoryGroup
-from headrace.kafka.memory.log import PartitionLog
+from headrace.kafka.memory.broker import FencedError, Member, MemoryGroup, PartitionLog
 from headrace.kafka.static_membership import Takeovers, static_id_given_up
+
+if TYPE_CHECKING:
+    from headrace.kafka.memory.cluster import MemoryNode
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Membership:
 
     def __init__(
         self,
-        process: MemoryProcess,
+        process: MemoryNode,
         group: MemoryGroup,
         member: Member,
         listener: RebalanceListener,
@@ -166,7 +168,7 @@ Chunks = dict[TopicPartition, list[FetchedRecord]]
 class MemoryConsumer:
     """Fulfils :class:`headrace.kafka.interface.Consumer`."""
 
-    def __init__(self, process: MemoryProcess, *, group: str | None, member: str | None) -> None:
+    def __init__(self, process: MemoryNode, *, group: str | None, member: str | None) -> None:
         self._process = process
         self._broker = process.broker
         self._group = None if group is None else self._broker.group(group)

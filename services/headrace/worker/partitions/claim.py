@@ -6,7 +6,7 @@ from headrace.core.clock import Clock
 from headrace.core.starts import parse_start
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.kafka.range_reader import offsets_of
-from headrace.registry.workers_log import WorkersLog, WorkersWriter, copy_older_claims
+from headrace.registry.compacted_topics import WorkersLog, WorkersWriter, copy_older_claims
 from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.records import ResultsClaim
 

@@ -14,9 +14,9 @@ from headrace.core.errors import UserError
 from headrace.core.resume import Facts, Refusal, Resume, decide, last_answered, last_of, look_back
 from headrace.kafka.interface import Consumer, TopicPartition, crc_of
 from headrace.kafka.range_reader import last_answers, read_ranges
+from headrace.process.lifecycle import EXIT_REFUSED
 from headrace.process.logs import event
-from headrace.process.supervisor import EXIT_REFUSED
-from headrace.registry.workers_log import WorkersLog
+from headrace.registry.compacted_topics import WorkersLog
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.partition import Partition
 from headrace_schemas.records import Attempt

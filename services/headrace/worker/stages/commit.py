@@ -11,7 +11,7 @@ from headrace.core.clock import Clock
 from headrace.core.resume import text_of, to_commit
 from headrace.kafka.interface import Consumer, KafkaError, RebalancedError
 from headrace.process.logs import Recurring
-from headrace.registry.workers_log import WorkersWriter
+from headrace.registry.compacted_topics import WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Partition

