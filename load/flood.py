@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from msgspec import Struct
 from rich.console import Console
 
@@ -179,14 +179,8 @@ async def dead_letters(system: System, numbers: int, failed: Columns) -> Letters
     by_reason: Counter[str] = Counter()
     places: list[tuple[int, int]] = []
     sound = silent = 0
-    consumer = AIOKafkaConsumer(
-        **system.client_options(),
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=FETCH_BYTES,
-        fetch_max_bytes=4 * FETCH_BYTES,
-    )
-    await consumer.start()
-    try:
+    fetched = {"max_partition_fetch_bytes": FETCH_BYTES, "fetch_max_bytes": 4 * FETCH_BYTES}
+    async with system.consumer(**fetched) as consumer:
         partitions = [TopicPartition(system.dead_letters, number) for number in range(numbers)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -201,8 +195,6 @@ async def dead_letters(system: System, numbers: int, failed: Columns) -> Letters
                 silent += not ours["message"]
                 own = tuple(header for header in record.headers if not header[0].startswith(PREFIX))
                 sound += not isinstance(parse_request(record.value, own), str)
-    finally:
-        await consumer.stop()
     of_letters = np.zeros(len(places), failed.dtype)
     of_letters["partition"], of_letters["offset"] = np.array(places, np.int64).reshape(-1, 2).T
     seen = np.unique(keys(of_letters, "log"))

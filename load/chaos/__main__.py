@@ -1,9 +1,12 @@
-"""Faults on a real Apache Kafka that it starts (Java 17), each run judged by the checker.
+"""Faults on a real Apache Kafka that it starts (Java 17), each run judged by a checker of its history.
 
     python -m load.chaos --out FOLDER [--fault NAME ...] [--seeds 3] [--jobs 1] [--docs docs/chaos.md]
 
 It ends with 1 when the promise was broken. Each run's files are in a folder of its own there. What FOLDER holds the
 outcome of already is not run again, so a command that was interrupted goes on.
+
+After Jepsen: what clients were told is written down while faults happen, and afterwards the history either keeps the
+promise or not.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import asyncio
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,7 +40,7 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
     had = {(outcome.fault, outcome.seed) for outcome in outcomes}
     groups = [
         deque((fault, seed) for fault in together for seed in range(options.seeds) if (fault.name, seed) not in had)
-        for together in _by_cluster(faults)
+        for together in ([fault for fault in faults if fault.nodes == nodes] for nodes in (1, 3))
     ]
     made_artifact(load_texts(TEXTS, 0), model, words=TEXTS.words)
 
@@ -66,20 +69,12 @@ async def _job(
             continue
         first, _ = waiting[0]
         where = tempfile.mkdtemp(prefix="kafka-", dir=out)
-        async with cluster(first.nodes, Path(where), first.server) as found:
+        async with cluster(first.nodes, Path(where)) as found:
             while waiting:
                 fault, seed = waiting.popleft()
                 folder = out / f"{fault.name}-{seed}"
                 folder.mkdir(exist_ok=True)
                 done(await run(fault, seed, found, model=model, folder=folder))
-
-
-def _by_cluster(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
-    """Faults that can share a cluster; one with server settings has a cluster of its own."""
-    for nodes in (1, 3):
-        if shared := [fault for fault in faults if fault.nodes == nodes and fault.server is None]:
-            yield shared
-    yield from ([fault] for fault in faults if fault.server is not None)
 
 
 def _tell(console: Console, outcome: Outcome) -> None:

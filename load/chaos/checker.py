@@ -11,8 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -100,16 +99,11 @@ def together(place: str, logs: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
 
 async def _records(system: System, topic: str) -> AsyncIterator[ConsumerRecord]:
     """Read from the beginning to the end as it is now, aborted records left out."""
-    names = [TopicPartition(topic, number) for number in await _partitions(system, topic)]
-    consumer = AIOKafkaConsumer(
-        **system.client_options(),
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=100,
-    )
-    await consumer.start()
-    try:
+    async with system.admin() as admin:
+        (found,) = await admin.describe_topics([topic])
+    names = [TopicPartition(topic, number) for number in sorted(part["partition"] for part in found["partitions"])]
+    options = {"auto_offset_reset": "none", "isolation_level": "read_committed", "fetch_max_wait_ms": 100}
+    async with system.consumer(**options) as consumer:
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
         consumer.assign(names)
         for name in names:
@@ -121,18 +115,6 @@ async def _records(system: System, topic: str) -> AsyncIterator[ConsumerRecord]:
             for chunk in chunks.values():
                 for record in chunk:
                     yield record
-    finally:
-        await consumer.stop()
-
-
-async def _partitions(system: System, topic: str) -> list[int]:
-    admin = AIOKafkaAdminClient(**system.client_options())
-    await admin.start()
-    try:
-        (found,) = await admin.describe_topics([topic])
-    finally:
-        await admin.close()
-    return sorted(partition["partition"] for partition in found["partitions"])
 
 
 RECOVERED_US = 1_000_000

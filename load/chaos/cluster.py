@@ -12,8 +12,8 @@ import asyncio
 import enum
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from headrace.kafka.settings import KafkaSettings
 from headrace.process.ports import free_ports
 from headrace_load.processes import within
 
-PRODUCE, FETCH, METADATA, OFFSET_COMMIT, OFFSET_FETCH = 0, 1, 3, 8, 9
+PRODUCE, FETCH, OFFSET_COMMIT, OFFSET_FETCH = 0, 1, 8, 9
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
 OF_GROUPS = frozenset({OFFSET_COMMIT, OFFSET_FETCH, JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP})
 """What only a group's coordinator answers."""
@@ -297,14 +297,28 @@ class Cluster:
         ]
         return [(int(state["leaderEpoch"]), int(state["leaderId"])) for state in states]
 
-    def heal(self) -> None:
-        """All ways are open again."""
+    def cut(self) -> None:
+        """Reset all connections that lead through the proxies."""
         for proxy in self.proxies:
-            proxy.delay_s, proxy.swallows, proxy.refuses, proxy.hook = 0.0, False, False, None
+            proxy.cut()
+
+    @contextmanager
+    def hindered(self, **how: Any) -> Iterator[None]:
+        """Every proxy has the attributes ``how`` while the block runs: delay_s, swallows, refuses or hook."""
+        before = [{name: getattr(proxy, name) for name in how} for proxy in self.proxies]
+        try:
+            self._set([how] * self.nodes)
+            yield
+        finally:
+            self._set(before)
+
+    def _set(self, attributes: Sequence[Mapping[str, Any]]) -> None:
+        for proxy, of_proxy in zip(self.proxies, attributes, strict=True):
+            for name, value in of_proxy.items():
+                setattr(proxy, name, value)
 
     async def whole(self) -> None:
         """Every node runs: paused ones go on, ended ones are started."""
-        self.heal()
         for node, process in enumerate(self.brokers.processes):
             self.brokers.resume(node)
             if not process.running:
@@ -323,11 +337,8 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(nodes: int, folder: Path, config: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
-    """Run a cluster while the block runs, its logs in ``folder``, which is there; ``config`` are further settings.
-
-    Raises BrokerStartError.
-    """
+async def cluster(nodes: int, folder: Path) -> AsyncIterator[Cluster]:
+    """Run a cluster while the block runs, its logs in ``folder``, which is there. Raises BrokerStartError."""
     async with AsyncExitStack() as stack:
         second = free_ports(nodes)
         proxies = [await stack.enter_async_context(proxied(port)) for port in second]
@@ -340,6 +351,6 @@ async def cluster(nodes: int, folder: Path, config: Mapping[str, str] | None = N
             }
 
         brokers = await stack.enter_async_context(
-            apache_broker(nodes, config={**SETTINGS, **(config or {})}, of_node=of_node, log_dir=folder)
+            apache_broker(nodes, config=SETTINGS, of_node=of_node, log_dir=folder)
         )
         yield Cluster(brokers, proxies, folder)

@@ -121,7 +121,6 @@ async def _run(
             if fault.expect == "kept":
                 raise AssertionError(stopped)
     finally:
-        cluster.heal()
         await workers.end()
     log, said = await read_answers(system)
     history = History(

@@ -9,10 +9,10 @@ import asyncio
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from headrace.process.children import Child, ProgramError, child, headrace
 from headrace_load.measure.audit import ANSWERED, read_rows
 from headrace_load.measure.processes import (
     ROWS,
@@ -33,7 +34,7 @@ from headrace_load.measure.processes import (
     reading,
     tail,
 )
-from headrace_load.processes import POLL_S, Child, ProgramError, child, slowness, until, within
+from headrace_load.processes import POLL_S, over_ours, slowness, until, within
 from headrace_load.target import System
 from headrace_load.workload.spec import Bad, Deadlines, MadeTexts, Poisson, Workload, ZipfKeys
 from load.chaos.checker import read_answers, read_requests
@@ -46,12 +47,11 @@ FINAL = frozenset({0, 2, 3})
 
 
 class Worker:
-    """One process. Its ``log`` is JSON lines, of this start and of those before under the same name."""
+    """One process. What it writes is JSON lines; ``begins`` is where those of this start begin in its log, in bytes."""
 
     def __init__(self, name: str, running: Child, stack: AsyncExitStack, begins: int) -> None:
         self.name = name
         self.pid = running.pid
-        self.log = running.log
         self._running = running
         self._stack = stack
         self._begins = begins
@@ -59,7 +59,7 @@ class Worker:
     @property
     def code(self) -> int | None:
         """What it ended with, None while it runs."""
-        return self._running.process.returncode
+        return self._running.code
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
@@ -90,7 +90,7 @@ class Worker:
 
     def said(self) -> str:
         """All that this start has written."""
-        return self.log.read_bytes()[self._begins :].decode(errors="replace")
+        return self._running.printed()[self._begins :].decode(errors="replace")
 
     def check(self) -> None:
         """Raises ProgramError when it has ended."""
@@ -111,7 +111,7 @@ class Worker:
 
 
 class Workers:
-    """Starts and keeps them. ``program`` is the command in place of `python -m headrace`."""
+    """Starts workers and keeps them. ``program`` is the command in place of `python -m headrace`."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Workers:
         self._folder = folder
         self._model = model
         self._sets = dict(sets)
-        self._program = tuple(program) or (sys.executable, "-m", "headrace")
+        self._program = program
 
     async def start(
         self,
@@ -146,29 +146,23 @@ class Workers:
         One that ends before that is started again, as a supervisor does, unless it says that it can't go on. Raises
         ProgramError.
         """
-        given = {**self._sets, "kafka.client_id": name, "admin.port": "0", "log.format": "json", **(sets or {})}
-        assigned = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-        command = (*(program or self._program), *assigned, "worker", "--model", self._model, "--group", self.group)
-        log = self._folder / f"{name}.log"
-        begins = log.stat().st_size if log.exists() else 0
+        arguments = ("worker", "--model", self._model, "--group", self.group, *options)
         deadline = time.monotonic() + READY_S * slowness()
         while True:
-            stack = AsyncExitStack()
-            started = await stack.enter_async_context(
-                child(
-                    (*command, *options),
-                    log=log,
-                    environment={**self._system.environment(), **(environment or {})},
-                    orphaned=signal.SIGTERM,
-                )
+            worker = await started(
+                name,
+                arguments,
+                sets={**self._sets, **(sets or {})},
+                environ=over_ours({**self._system.environment(), **(environment or {})}),
+                folder=self._folder,
+                program=program or self._program,
             )
-            worker = Worker(name, started, stack, begins)
             self.running[name] = worker
             if not ready or await _resumed(worker, deadline):
                 return worker
 
     async def leave(self, name: str) -> None:
-        """One is stopped for good (SIGTERM)."""
+        """Stop one for good (SIGTERM)."""
         await self.running.pop(name).stop()
 
     async def end(self) -> None:
@@ -176,6 +170,29 @@ class Workers:
         for worker in self.running.values():
             worker.signal(signal.SIGCONT)
         await asyncio.gather(*(worker.stop() for worker in self.running.values()))
+
+
+async def started(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    sets: Mapping[str, str],
+    environ: Mapping[str, str],
+    folder: Path,
+    program: Sequence[str] = (),
+) -> Worker:
+    """Start `headrace`, or ``program`` in its place, with nothing waited for; whoever starts it stops it.
+
+    Its log, which is kept over several starts, and its Kafka client id bear its ``name``. Raises ProgramError.
+    """
+    given = {"kafka.client_id": name, "admin.port": "0", "log.format": "json", **sets}
+    assigned = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+    log = folder / f"{name}.log"
+    begins = log.stat().st_size if log.exists() else 0
+    stack = AsyncExitStack()
+    command = (*(program or headrace()), *assigned, *arguments)
+    running = await stack.enter_async_context(child(command, log=log, name=name, environ=environ))
+    return Worker(name, running, stack, begins)
 
 
 async def _resumed(worker: Worker, deadline: float) -> bool:
@@ -329,37 +346,27 @@ async def streaming(load: Workload, system: System, folder: Path, texts: Path) -
         yield Stream(producers, reader, folder, system=system, begins=end.begins, stack=stack)
 
 
+@dataclass(kw_only=True)
 class World:
     """One run. ``system`` goes the direct way and the workers' the way through the proxies."""
 
-    def __init__(
-        self,
-        *,
-        cluster: Cluster,
-        system: System,
-        workers: Workers,
-        stream: Stream,
-        rng: random.Random,
-        folder: Path,
-        model: Path,
-    ) -> None:
-        self.cluster = cluster
-        self.system = system
-        self.workers = workers
-        self.stream = stream
-        self.rng = rng
-        self.folder = folder
-        """Files of this run."""
-        self.model = model
-        """The artifact that the workers answer by when the fault begins."""
-        self.notes: list[str] = []
-        """What the table says beside the figures, such as who said that something was lost."""
-        self.began_us = 0
-        """When the fault began, microseconds since the Unix epoch."""
-        self.kept: list[tuple[NDArray[np.void], NDArray[np.void]]] = []
-        """Rows of requests and of answers that were in the logs before something was deleted, for the checker."""
-        self.said: list[tuple[int, int, int]] = []
-        """Ranges of requests of which somebody other than an answer said that they can't be answered, as of LOST."""
+    cluster: Cluster
+    system: System
+    workers: Workers
+    stream: Stream
+    rng: random.Random
+    folder: Path
+    """Files of this run."""
+    model: Path
+    """The artifact that the workers answer by when the fault begins."""
+    notes: list[str] = field(default_factory=list)
+    """What the table says beside the figures, such as who said that something was lost."""
+    began_us: int = 0
+    """When the fault began, microseconds since the Unix epoch."""
+    kept: list[tuple[NDArray[np.void], NDArray[np.void]]] = field(default_factory=list)
+    """Rows of requests and of answers that were in the logs before something was deleted, for the checker."""
+    said: list[tuple[int, int, int]] = field(default_factory=list)
+    """Ranges of requests of which somebody other than an answer said that they can't be answered, as of LOST."""
 
     def any_worker(self) -> Worker:
         """One of the running workers that own partitions, by chance.
@@ -411,8 +418,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     something outside, and workers or readers have said so; ``strike`` checks that they did, and ends the stream
     itself where it can't go on. ``workers`` run when it begins, with the settings ``sets``, as the command ``program``
     in place of `headrace`; with ``follows`` they follow the alias `champion`, which points at the run's model then.
-    ``stall_s`` bounds the longest time without progress. One with ``server`` settings has a
-    cluster of its own. ``sequence`` says whether it can happen in the middle of others.
+    ``stall_s`` bounds the longest time without progress. ``sequence`` says whether it can happen in the middle of
+    others.
     """
 
     name: str
@@ -425,10 +432,26 @@ class Fault(Struct, frozen=True, kw_only=True):
     sets: Mapping[str, str] = {}
     program: tuple[str, ...] = ()
     follows: bool = False
-    server: Mapping[str, str] | None = None
     stall_s: float | None = None
     rate: float = 400.0
-    sequence: bool = True
+    sequence: bool = False
+
+
+def declares(faults: list[Fault]) -> Callable[..., Callable[[Strike], Strike]]:
+    """Return a decorator that adds a fault to ``faults``, whose strike is the function below it.
+
+    It takes the fault's about, name and title, and its other fields by name.
+    """
+
+    def fault(about: str, name: str, title: str, **fields: Any) -> Callable[[Strike], Strike]:
+        def declared(strike: Strike) -> Strike:
+            found = {"about": about, "name": name, "title": title, "strike": strike, **fields}
+            faults.append(Fault(**found))
+            return strike
+
+        return declared
+
+    return fault
 
 
 PAIRS = 3
@@ -437,8 +460,7 @@ APART_S = 3.0
 
 def sequence(faults: Sequence[Fault], nodes: int) -> Fault:
     """The fault of a random sequence out of ``faults`` on a cluster of so many nodes. Which, the seed says."""
-    fitting = [fault for fault in faults if fault.sequence and fault.expect == "kept" and not fault.sets]
-    fitting = [fault for fault in fitting if fault.server is None and fault.nodes <= nodes]
+    fitting = [fault for fault in faults if fault.sequence and fault.nodes <= nodes and not fault.sets]
     of_workers = [fault for fault in fitting if fault.about == "worker"]
     of_others = [fault for fault in fitting if fault.about in ("network", "broker")]
 
@@ -459,7 +481,6 @@ def sequence(faults: Sequence[Fault], nodes: int) -> Fault:
         about="sequence",
         strike=strike,
         nodes=3 if nodes == 3 else 1,
-        workers=2,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import signal
 import time
 import tomllib
 import urllib.error
@@ -26,7 +27,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Meta, Struct
 
-from headrace_load.processes import Child, child, found_in_time, running
+from headrace.process.children import Child, child
+from headrace_load.processes import found_in_time, over_ours, running
 from headrace_load.target import Running, Start, System
 
 MASK = "***"
@@ -153,8 +155,8 @@ async def _program(program: Program, system: System, group: str, log: Path, *, w
         "RESULTS": system.results,
         "GROUP": group,
     }
-    environment = {**system.environment(), **given, **program.environment}
-    async with child(program.command, log=log, environment=environment) as process:
+    environ = over_ours({**system.environment(), **given, **program.environment})
+    async with child(program.command, log=log, environ=environ, orphaned=signal.SIGKILL) as process:
         if wait:
             await _settled(process, system, group)
         yield Running(pids=(process.pid,))
@@ -182,17 +184,13 @@ def _ready(admin: str) -> bool:
 
 
 async def _settled(process: Child, system: System, group: str) -> None:
-    admin = AIOKafkaAdminClient(**system.client_options())
-    await admin.start()
     deadline = time.monotonic() + START_S
-    try:
+    async with system.admin() as admin:
         while time.monotonic() < deadline:
             process.check()
             if await _stable(admin, group):
                 return
             await asyncio.sleep(POLL_S)
-    finally:
-        await admin.close()
 
 
 async def _stable(admin: AIOKafkaAdminClient, group: str) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from msgspec import Struct
 
-from headrace.client import KafkaSettings, client_options
+from headrace.client import Client, KafkaSettings, client_options, connect
 from headrace_load.processes import found_in_time, headrace, running
 from headrace_schemas.topics import topics
 
@@ -60,12 +61,30 @@ class System(Struct, frozen=True, kw_only=True):
     broker_pids: tuple[int, ...] = ()
 
     def kafka_settings(self) -> KafkaSettings:
-        """What headrace.client.connect takes. Raises KafkaSettingsError."""
+        """Raises KafkaSettingsError."""
         return kafka_settings({**self.kafka, "bootstrap": self.bootstrap})
 
     def client_options(self) -> dict[str, Any]:
         """Arguments for a client of aiokafka itself. Raises KafkaSettingsError."""
         return client_options(self.kafka_settings())
+
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        """Keep a client of headrace connected while the block runs. Entering raises KafkaSettingsError, KafkaError."""
+        return connect(kafka=self.kafka_settings(), requests=self.requests, results=self.results)
+
+    def consumer(self, **options: Any) -> AIOKafkaConsumer:
+        """A consumer of aiokafka without a group, for an `async with`, with further ``options`` of it."""
+        return AIOKafkaConsumer(**self.client_options(), enable_auto_commit=False, **options)
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """Keep an admin client of aiokafka while the block runs."""
+        admin = AIOKafkaAdminClient(**self.client_options())
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
 
     def environment(self) -> dict[str, str]:
         """The same, and the topics, as the `headrace` command reads it: no password is seen in a list of processes."""
@@ -128,7 +147,7 @@ class Broker(Struct, frozen=True, kw_only=True):
 async def broker(kind: BrokerKind, folder: Path) -> AsyncIterator[Broker]:
     """A broker of one node on this machine; its log is in ``folder``. Raises ProgramError when it does not start."""
     async with running("broker", "--kind", kind, log=folder / "broker.log") as process:
-        address = await found_in_time(process, lambda: _ADDRESS.search(process.log.read_text(errors="replace")))
+        address = await found_in_time(process, lambda: _ADDRESS.search(process.printed().decode(errors="replace")))
         yield Broker(bootstrap=address[0], pids=(process.pid,), kafka=dict(EMBEDDED) if kind == "embedded" else {})
 
 
@@ -139,12 +158,8 @@ async def make_topics(system: System, partitions: int) -> None:
 
 async def remove_topics(system: System) -> None:
     """Delete the topics of ``system``, which have to be the harness's own. Raises a KafkaError of aiokafka."""
-    admin = AIOKafkaAdminClient(**system.client_options())
-    await admin.start()
-    try:
+    async with system.admin() as admin:
         await admin.delete_topics([getattr(system, name) for name in TOPICS])
-    finally:
-        await admin.close()
 
 
 BOOTSTRAP = "127.0.0.1:9092"

@@ -27,9 +27,10 @@ from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.model.artifact import Artifact
 from headrace.model.places import as_told
+from headrace.process.children import child
 from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
-from headrace_load.processes import child, slowness
+from headrace_load.processes import slowness
 from headrace_load.workload.texts import rubbish
 from headrace_schemas.codec import decode_result
 from headrace_schemas.dead_letters import NOTHING

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from headrace.process.children import child
 from headrace_load.contender import Contender, Program
 from headrace_load.measure.audit import join
 from headrace_load.measure.evaluation import evaluate
 from headrace_load.measure.run import RunSetup, run, stream_load
-from headrace_load.processes import child
 from headrace_load.target import Running, make_topics, prefixed
 from headrace_load.workload.spec import Constant, MadeTexts, Workload
 from tests.support.waiting import until

@@ -12,7 +12,8 @@ import pytest
 from headrace.client import prepare
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
-from headrace_load.processes import child, slowness
+from headrace.process.children import child
+from headrace_load.processes import slowness
 from tests.support.networks import random_network
 from tests.support.place import LIMIT_S, Place
 from tests.support.streams import answered

@@ -17,8 +17,9 @@ from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from headrace.learning.data.split import Splitting
 from headrace.model.artifact import load
+from headrace.process.children import ProgramError
 from headrace.registry.compacted_topics import ModelsLog
-from headrace_load.processes import ProgramError, headrace, running
+from headrace_load.processes import headrace, running
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, TrainingState
 from tests.support.waiting import until, within

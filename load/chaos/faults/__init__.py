@@ -1,17 +1,5 @@
-"""Faults, by what they happen to."""
+"""Faults, by what they happen to, in the order of the table."""
 
 from load.chaos.faults import artifacts, broker, client, log, trainer, worker
-from load.chaos.world import Fault
 
-ALL: tuple[Fault, ...] = (
-    *worker.FAULTS,
-    *broker.NETWORK_FAULTS,
-    *broker.BROKER_FAULTS,
-    *broker.TOPICS_FAULTS,
-    *log.LOG_FAULTS,
-    *log.TAIL_FAULTS,
-    *trainer.FAULTS,
-    *artifacts.STORE_FAULTS,
-    *artifacts.REGISTRY_FAULTS,
-    *client.FAULTS,
-)
+ALL = tuple(fault for module in (worker, broker, log, trainer, artifacts, client) for fault in module.FAULTS)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.client import Published, connect
+from headrace.client import Published
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, Producer
 from headrace.model.artifact import About, assemble, load, save
@@ -48,15 +48,10 @@ async def at(
         begun.set()
         return await asyncio.shield(acting[0])
 
-    for proxy in world.cluster.proxies:
-        proxy.hook = hook
-    try:
-        frame = f"a frame of {worker.name} {way.value} (API {api}, at least {least} bytes)"
+    frame = f"a frame of {worker.name} {way.value} (API {api}, at least {least} bytes)"
+    with world.cluster.hindered(hook=hook):
         await until(begun.is_set, frame, LIMIT_S, worker.check)
         await acting[0]
-    finally:
-        for proxy in world.cluster.proxies:
-            proxy.hook = None
 
 
 ANSWERED_S = 60.0
@@ -83,8 +78,7 @@ async def refused(workers: Iterable[Worker], *words: str) -> str:
 
 async def published(world: World, texts: Iterable[str], *, partition: int | None = None) -> list[Published]:
     """Publish requests beside the stream."""
-    system = world.system
-    async with connect(system.bootstrap, requests=system.requests, results=system.results) as client:
+    async with world.system.client() as client:
         return await client.publish_many(texts, partition=partition)
 
 
@@ -98,10 +92,7 @@ async def answered(
     missing = {(request.partition, request.offset): request.crc for request in requests}
     found: list[ClassifyResult] = []
     deadline = time.monotonic() + limit_s * slowness()
-    async with (
-        connect(system.bootstrap, requests=system.requests, results=system.results) as client,
-        client.reader("beginning") as reader,
-    ):
+    async with system.client() as client, client.reader("beginning") as reader:
         while missing and time.monotonic() < deadline:
             for answer in await reader.read():
                 crc = missing.pop((answer.partition, answer.result.offset), None)
@@ -194,7 +185,8 @@ async def load_refused(world: World, version: ModelVersion, why: str) -> None:
         return any(why in str(event["why"]) for event in failed)
 
     await world.until(lambda: all(said(worker) for worker in workers_of(world)), "every worker's word of it")
-    assert not any(swapped_to(worker, version) for worker in workers_of(world)), "a version that was refused answers"
+    swaps = [event["version"] for worker in workers_of(world) for event in worker.events("model.swapped")]
+    assert version.version not in swaps, "a version that was refused answers"
     await goes_on(world)
 
 
@@ -205,17 +197,19 @@ async def goes_on(world: World) -> None:
 
 
 async def taken_up(world: World, version: ModelVersion) -> None:
-    """Wait until every worker answers by ``version``."""
-    await world.until(
-        lambda: all(swapped_to(worker, version) for worker in workers_of(world)),
-        f"the swap of all workers to {version}",
-    )
+    """Wait until every worker has swapped to ``version``, and see that it answers."""
+    await swapped(world, version.version)
     await goes_on(world)
 
 
-def swapped_to(worker: Worker, version: ModelVersion) -> bool:
-    """Whether the worker has swapped to ``version``, as it says."""
-    return any(event["version"] == version.version for event in worker.events("model.swapped"))
+async def swapped(world: World, version: str | None) -> None:
+    """Wait until every worker says that it has swapped to ``version``, and to nothing else since."""
+
+    def swapped_to(worker: Worker) -> bool:
+        swaps = worker.events("model.swapped")
+        return bool(swaps) and swaps[-1]["version"] == version
+
+    await world.until(lambda: all(map(swapped_to, workers_of(world))), f"the swap of all workers to {version}")
 
 
 def file_of(version: ModelVersion) -> Path:

@@ -39,7 +39,10 @@ from load.chaos.faults.actions import (
     taken_up,
     workers_of,
 )
-from load.chaos.world import PARTITIONS, Fault, World
+from load.chaos.world import PARTITIONS, Fault, World, declares
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 FAULTY_STORE = broken.command("faulty_store")
 LOAD_TIMEOUT_S = 3.0
@@ -51,6 +54,7 @@ def fault_of(version: ModelVersion) -> Path:
     return Path(f"{file_of(version)}.fault")
 
 
+@fault("trainer", "store-away", "store gone while the champion moves", follows=True)
 async def store_away(world: World) -> None:
     """The store is gone when the champion moves, and comes back."""
     version = made(world, "away")
@@ -63,6 +67,7 @@ async def store_away(world: World) -> None:
     world.notes.append("each worker named the file that is not there, and loaded it when it was")
 
 
+@fault("trainer", "store-half", "store gives half a file, then refuses", follows=True, program=FAULTY_STORE)
 async def half_a_file(world: World) -> None:
     """The artifact is half of itself when the champion moves; another comes by half from a store that promises all."""
     short = made(world, "short")
@@ -84,6 +89,14 @@ async def half_a_file(world: World) -> None:
     world.notes.append("each worker said what was wrong with the file, and loaded it when it was whole")
 
 
+@fault(
+    "trainer",
+    "store-hangs",
+    "store hangs while a version is read",
+    follows=True,
+    program=FAULTY_STORE,
+    sets={"worker.load_timeout": f"{LOAD_TIMEOUT_S:g}"},
+)
 async def store_hangs(world: World) -> None:
     """Reading the artifact takes longer than a load may."""
     version = made(world, "slow")
@@ -103,37 +116,6 @@ async def store_hangs(world: World) -> None:
     await publish(world.system, alias(version.version))
     await taken_up(world, version)
     world.notes.append("each worker gave the load up when its time was over; another version was loaded meanwhile")
-
-
-STORE_FAULTS = (
-    Fault(
-        name="store-away",
-        title="store gone while the champion moves",
-        about="trainer",
-        strike=store_away,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="store-half",
-        title="store gives half a file, then refuses",
-        about="trainer",
-        strike=half_a_file,
-        follows=True,
-        program=FAULTY_STORE,
-        sequence=False,
-    ),
-    Fault(
-        name="store-hangs",
-        title="store hangs while a version is read",
-        about="trainer",
-        strike=store_hangs,
-        follows=True,
-        program=FAULTY_STORE,
-        sets={"worker.load_timeout": f"{LOAD_TIMEOUT_S:g}"},
-        sequence=False,
-    ),
-)
 
 
 TRAP = "unpickled"
@@ -169,6 +151,7 @@ class Trap:
         return os.mkdir, (str(self._folder),)
 
 
+@fault("trainer", "artifacts-hostile", "champion moved to eight hostile files", follows=True)
 async def hostile_artifacts(world: World) -> None:
     """The champion points at files that are no artifacts, with records that fit them; then at one that was replaced."""
     good = version_record(load(str(world.model)), name=NAME, where=as_told(str(world.model)), now_ms=0)
@@ -188,9 +171,10 @@ async def hostile_artifacts(world: World) -> None:
     await load_refused(world, replaced, "altered, or another file")
     put(replaced, lambda _: whole)
     await taken_up(world, replaced)
-    world.notes.append(f"{len(files) + 1} files load_refused, each with its reason")
+    world.notes.append(f"{len(files) + 1} files refused, each with its reason")
 
 
+@fault("trainer", "models-rubbish", "rubbish on the models topic", follows=True)
 async def models_rubbish(world: World) -> None:
     """The models topic gets what is no record, and records that say what can't be; then the alias goes astray."""
     good = made(world, "good")
@@ -225,6 +209,7 @@ async def models_rubbish(world: World) -> None:
     world.notes.append(f"{len(bytes_of)} records were named and passed over, {len(absurd)} versions were load_refused")
 
 
+@fault("worker", "workers-rubbish", "rubbish and forged attempts on the workers topic, and a worker killed")
 async def forged(world: World) -> None:
     """The workers topic gets what is no record, and batches and attempts that no worker can have written."""
     system = world.system
@@ -264,7 +249,7 @@ WHY = {
     "large": "its record says",
     "negative": "its record says",
     "no-hash": "its record says",
-    "nowhere": "is load_refused",
+    "nowhere": "is refused",
     "many-labels": "has the labels",
 }
 
@@ -283,30 +268,3 @@ def no_records(world: World) -> list[bytes]:
         b'{"kind": "attempt", "results": "r", "partition": 1e999}',
         b'{"kind": "alias", "name": "' + b"x" * 500_000,
     ]
-
-
-REGISTRY_FAULTS = (
-    Fault(
-        name="artifacts-hostile",
-        title="champion moved to eight hostile files",
-        about="trainer",
-        strike=hostile_artifacts,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="models-rubbish",
-        title="rubbish on the models topic",
-        about="trainer",
-        strike=models_rubbish,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="workers-rubbish",
-        title="rubbish and forged attempts on the workers topic, and a worker killed",
-        about="worker",
-        strike=forged,
-        sequence=False,
-    ),
-)

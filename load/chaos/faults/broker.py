@@ -10,7 +10,10 @@ from load.chaos import broken
 from load.chaos.cluster import OF_GROUPS, PRODUCE, Passing, Way
 from load.chaos.faults.actions import answered, at, begun_anew, published, refused
 from load.chaos.faults.client import covered, grows, repeats, running, twice
-from load.chaos.world import PARTITIONS, Fault, World
+from load.chaos.world import PARTITIONS, Fault, World, declares
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 BACKLOG = 6_000
 SLOW_BATCH = 64
@@ -19,27 +22,32 @@ BEYOND_S = 8.0
 """So long a worker that kept no lease would go on beside the one that took over."""
 
 
+@fault("network", "network-cut", "all connections reset", sequence=True)
 async def cut(world: World) -> None:
     """All connections of all workers are reset at once."""
-    for proxy in world.cluster.proxies:
-        proxy.cut()
+    world.cluster.cut()
     await world.wait(3.0)
 
 
+@fault("network", "network-flapping", "all connections reset, twice a second", sequence=True)
 async def cut_again_and_again(world: World) -> None:
     """Every half second, for eight seconds."""
     for _ in range(16):
-        for proxy in world.cluster.proxies:
-            proxy.cut()
+        world.cluster.cut()
         await world.wait(0.5)
 
 
+@fault(
+    "network",
+    "network-lost-acknowledgement",
+    "connection reset between an append and its acknowledgement",
+    sequence=True,
+)
 async def acknowledgement_cut(world: World) -> None:
     """Answers are appended, and the connection ends before their acknowledgement has come."""
 
     async def act() -> bool:
-        for proxy in world.cluster.proxies:
-            proxy.cut()
+        world.cluster.cut()
         return False
 
     for _ in range(3):
@@ -47,34 +55,35 @@ async def acknowledgement_cut(world: World) -> None:
         await world.wait(1.0)
 
 
+@fault("network", "network-delayed", "200 ms on every frame, both ways", sequence=True)
 async def delayed(world: World) -> None:
     """Each frame takes 200 ms longer, both ways, for ten seconds."""
-    for proxy in world.cluster.proxies:
-        proxy.delay_s = 0.2
-    await world.wait(10.0)
-    for proxy in world.cluster.proxies:
-        proxy.delay_s = 0.0
+    with world.cluster.hindered(delay_s=0.2):
+        await world.wait(10.0)
 
 
+@fault("network", "network-swallowed", "frames vanish for 10 s", sequence=True)
 async def swallowed(world: World) -> None:
     """For ten seconds frames vanish while connections stay open."""
-    for proxy in world.cluster.proxies:
-        proxy.swallows = True
-    await world.wait(10.0)
-    for proxy in world.cluster.proxies:
-        proxy.swallows = False
+    with world.cluster.hindered(swallows=True):
+        await world.wait(10.0)
 
 
+@fault("network", "network-refused", "connections refused for 10 s", sequence=True)
 async def connections_refused(world: World) -> None:
     """For ten seconds nobody is let in, and who was in is thrown out."""
-    for proxy in world.cluster.proxies:
-        proxy.refuses = True
-        proxy.cut()
-    await world.wait(10.0)
-    for proxy in world.cluster.proxies:
-        proxy.refuses = False
+    with world.cluster.hindered(refuses=True):
+        world.cluster.cut()
+        await world.wait(10.0)
 
 
+@fault(
+    "network",
+    "network-coordinator-alone",
+    "a slow worker loses its group's coordinator and no broker, for about 15 s",
+    program=broken.command("slow_model"),
+    sets={"worker.max_batch": str(SLOW_BATCH)},
+)
 async def coordinator_alone(world: World) -> None:
     """A slow worker with much to do loses its group's coordinator, and no broker. The other takes over, and a reader
     starts again meanwhile.
@@ -97,21 +106,18 @@ async def coordinator_alone(world: World) -> None:
         worker.signal(signal.SIGUSR1)
         await published(world, (f"much to do {number}" for number in range(BACKLOG)))
         before = assigned()
-        for proxy in world.cluster.proxies:
-            proxy.hook = hook
-        await world.until(
-            lambda: other.events("partitions.assigned")[-1]["partitions"] == partitions,
-            f"{other.name} takes all partitions over",
-        )
-        await world.wait(BEYOND_S)
-        await reader.kill()
-    again = await repeats(world)
-    most = SLOW_BATCH * len(partitions)
-    assert again <= most, f"{again} answers were appended again, more than a batch a partition ({most})"
-    assert len(worker.events("lease.lost")) == 1, f"{worker.name} did not say once that its lease was lost"
-    worker.signal(signal.SIGUSR2)
-    for proxy in world.cluster.proxies:
-        proxy.hook = None
+        with world.cluster.hindered(hook=hook):
+            await world.until(
+                lambda: other.events("partitions.assigned")[-1]["partitions"] == partitions,
+                f"{other.name} takes all partitions over",
+            )
+            await world.wait(BEYOND_S)
+            await reader.kill()
+            again = await repeats(world)
+            most = SLOW_BATCH * len(partitions)
+            assert again <= most, f"{again} answers were appended again, more than a batch a partition ({most})"
+            assert len(worker.events("lease.lost")) == 1, f"{worker.name} did not say once that its lease was lost"
+            worker.signal(signal.SIGUSR2)
     await world.until(lambda: assigned() > before, f"{worker.name} joins afresh")
     async with running(world, "reading", *reading) as reader:
         await covered(world, [file])
@@ -123,40 +129,6 @@ async def coordinator_alone(world: World) -> None:
     )
 
 
-NETWORK_FAULTS = (
-    Fault(name="network-cut", title="all connections reset", about="network", strike=cut),
-    Fault(
-        name="network-flapping",
-        title="all connections reset, twice a second",
-        about="network",
-        strike=cut_again_and_again,
-    ),
-    Fault(
-        name="network-lost-acknowledgement",
-        title="connection reset between an append and its acknowledgement",
-        about="network",
-        strike=acknowledgement_cut,
-    ),
-    Fault(name="network-delayed", title="200 ms on every frame, both ways", about="network", strike=delayed),
-    Fault(name="network-swallowed", title="frames vanish for 10 s", about="network", strike=swallowed),
-    Fault(
-        name="network-connections_refused",
-        title="connections refused for 10 s",
-        about="network",
-        strike=connections_refused,
-    ),
-    Fault(
-        name="network-coordinator-alone",
-        title="a slow worker loses its group's coordinator and no broker, for about 15 s",
-        about="network",
-        strike=coordinator_alone,
-        program=broken.command("slow_model"),
-        sets={"worker.max_batch": str(SLOW_BATCH)},
-        sequence=False,
-    ),
-)
-
-
 AWAY_S = 5.0
 PAUSED_S = 10.0
 UNDER_REPLICATED_S = 30.0
@@ -165,16 +137,19 @@ SETTLING_S = 5.0
 SHORT_S = 2.0
 
 
+@fault("broker", "broker-restarted", "the only one killed, back after 2 s", sequence=True)
 async def restarted(world: World) -> None:
     """The only node is killed, and started two seconds later."""
     await _away(world, 0, SHORT_S)
 
 
+@fault("broker", "broker-leader-killed", "a leader killed, back after 5 s", nodes=3, sequence=True)
 async def leader_killed(world: World) -> None:
     """The node that leads one of the results' partitions; others are elected, and it comes back."""
     await _away(world, await _leader(world), AWAY_S)
 
 
+@fault("broker", "broker-controller-killed", "the controller killed, back after 5 s", nodes=3, sequence=True)
 async def controller_killed(world: World) -> None:
     """The active controller: nothing can be elected before there is another."""
     controller = await world.cluster.controller()
@@ -183,6 +158,7 @@ async def controller_killed(world: World) -> None:
     assert now != controller, f"node {controller} is still the controller, so nothing happened"
 
 
+@fault("broker", "broker-each-in-turn", "each of three killed in turn", nodes=3, sequence=True)
 async def each_in_turn(world: World) -> None:
     """Each of the nodes is killed and comes back; the next goes before all that it missed is copied."""
     for node in world.rng.sample(range(world.cluster.nodes), world.cluster.nodes):
@@ -190,6 +166,7 @@ async def each_in_turn(world: World) -> None:
         await world.moment()
 
 
+@fault("broker", "broker-all-killed", "all three killed at once", nodes=3, sequence=True)
 async def all_killed(world: World) -> None:
     """All nodes at once, and all come back."""
     nodes = range(world.cluster.nodes)
@@ -201,6 +178,7 @@ async def all_killed(world: World) -> None:
     await asyncio.gather(*(world.cluster.brokers.start(node) for node in nodes))
 
 
+@fault("broker", "broker-paused", "a leader stopped (SIGSTOP) for 10 s", nodes=3, sequence=True)
 async def paused(world: World) -> None:
     """A leader is stopped (SIGSTOP) past its session: it holds its connections and answers nobody, then it goes on."""
     node = await _leader(world)
@@ -211,6 +189,7 @@ async def paused(world: World) -> None:
     await world.wait(SHORT_S)
 
 
+@fault("broker", "broker-under-replicated", "min.insync.replicas of the results not met for 30 s", nodes=3)
 async def under_replicated(world: World) -> None:
     """Results need three replicas, and for half a minute there are two: nothing is acknowledged, nothing is lost."""
     results = world.system.results
@@ -240,59 +219,6 @@ async def _away(world: World, node: int, seconds: float) -> None:
     await world.cluster.brokers.start(node)
 
 
-BROKER_FAULTS = (
-    Fault(
-        name="broker-restarted",
-        title="the only one killed, back after 2 s",
-        about="broker",
-        strike=restarted,
-    ),
-    Fault(
-        name="broker-leader-killed",
-        title="a leader killed, back after 5 s",
-        about="broker",
-        strike=leader_killed,
-        nodes=3,
-    ),
-    Fault(
-        name="broker-controller-killed",
-        title="the controller killed, back after 5 s",
-        about="broker",
-        strike=controller_killed,
-        nodes=3,
-    ),
-    Fault(
-        name="broker-each-in-turn",
-        title="each of three killed in turn",
-        about="broker",
-        strike=each_in_turn,
-        nodes=3,
-    ),
-    Fault(
-        name="broker-all-killed",
-        title="all three killed at once",
-        about="broker",
-        strike=all_killed,
-        nodes=3,
-    ),
-    Fault(
-        name="broker-paused",
-        title="a leader stopped (SIGSTOP) for 10 s",
-        about="broker",
-        strike=paused,
-        nodes=3,
-    ),
-    Fault(
-        name="broker-under-replicated",
-        title="min.insync.replicas of the results not met for 30 s",
-        about="broker",
-        strike=under_replicated,
-        nodes=3,
-        sequence=False,
-    ),
-)
-
-
 STOPPED_S = 3.0
 MORE = 6
 """Partitions of a topic that has grown."""
@@ -302,6 +228,7 @@ LOOKS = {"kafka.metadata_max_age_ms": "2000"}
 EVERYTHING = 2**62
 
 
+@fault("broker", "broker-requests-made-anew", "the requests topic deleted and made again", expect="said")
 async def requests_made_anew(world: World) -> None:
     """Requests are deleted with some unanswered in it, and made again: the workers must not take one for the other."""
     workers = tuple(world.workers.running.values())
@@ -319,30 +246,14 @@ async def requests_made_anew(world: World) -> None:
     await begun_anew(world, TEXTS)
 
 
-async def requests_with_offsets_again(world: World) -> None:
-    """While no worker runs, requests are made anew and filled past where the old ones ended: only the CRC tells."""
-    workers = tuple(world.workers.running.values())
-    sent = await world.stream.end()
-    await world.stream.settle(STOPPED_S)
-    await world.workers.end()
-    await world.keep()
-    await _made_anew(world)
-    async with asyncio.TaskGroup() as group:
-        for partition in await world.cluster.leaders(world.system.requests):
-            count = int((sent["partition"] == partition).sum()) + 100
-            group.create_task(published(world, (f"anew {number}" for number in range(count)), partition=partition))
-    again = [await world.workers.start(worker.name, ready=False) for worker in workers]
-    await refused(again, world.system.requests, "not the one that was answered", "new results topic")
-    world.notes.append("workers stopped with code 3 and named a request; a new group goes on")
-    await begun_anew(world, TEXTS)
-
-
+@fault("broker", "broker-partitions-added", "partitions added, results first", sets=LOOKS)
 async def grown(world: World) -> None:
     """Both topics get more partitions, as `headrace topics apply --grow` does it: results first."""
     await _grow(world)
     await _answered_in_new_partitions(world)
 
 
+@fault("broker", "broker-partitions-added-wrongly", "partitions added to the requests alone", sets=LOOKS)
 async def requests_grown_first(world: World) -> None:
     """Somebody adds partitions to the requests alone: the workers answer the old ones, say what is missing, and with it
     they answer the new ones too.
@@ -364,6 +275,7 @@ async def requests_grown_first(world: World) -> None:
     world.notes.append("workers answered the old partitions, named what is missing, and with it went on by themselves")
 
 
+@fault("broker", "broker-retention-while-away", "requests deleted by retention while no worker ran", expect="said")
 async def overtaken_while_away(world: World) -> None:
     """Retention deletes requests while no worker runs: the next ones say which are lost."""
     await world.workers.end()
@@ -373,6 +285,7 @@ async def overtaken_while_away(world: World) -> None:
     _said_lost(world)
 
 
+@fault("broker", "broker-retention", "requests deleted by retention in front of running workers", expect="said")
 async def overtaken(world: World) -> None:
     """Retention deletes requests in front of workers that stood still for a moment, within their sessions."""
     workers = tuple(world.workers.running.values())
@@ -387,6 +300,25 @@ async def overtaken(world: World) -> None:
     )
     await world.wait(1.0)
     _said_lost(world)
+
+
+@fault("log", "log-requests-with-offsets-again", "requests made anew and filled past the old end", expect="said")
+async def requests_with_offsets_again(world: World) -> None:
+    """While no worker runs, requests are made anew and filled past where the old ones ended: only the CRC tells."""
+    workers = tuple(world.workers.running.values())
+    sent = await world.stream.end()
+    await world.stream.settle(STOPPED_S)
+    await world.workers.end()
+    await world.keep()
+    await _made_anew(world)
+    async with asyncio.TaskGroup() as group:
+        for partition in await world.cluster.leaders(world.system.requests):
+            count = int((sent["partition"] == partition).sum()) + 100
+            group.create_task(published(world, (f"anew {number}" for number in range(count)), partition=partition))
+    again = [await world.workers.start(worker.name, ready=False) for worker in workers]
+    await refused(again, world.system.requests, "not the one that was answered", "new results topic")
+    world.notes.append("workers stopped with code 3 and named a request; a new group goes on")
+    await begun_anew(world, TEXTS)
 
 
 def _said_lost(world: World) -> None:
@@ -422,55 +354,3 @@ async def _answered_in_new_partitions(world: World) -> None:
     for partition in range(PARTITIONS, MORE):
         found = await answered(world.system, await published(world, TEXTS, partition=partition))
         assert all(result.status == "ok" for result in found)
-
-
-TOPICS_FAULTS = (
-    Fault(
-        name="broker-requests-made-anew",
-        title="the requests topic deleted and made again",
-        about="broker",
-        strike=requests_made_anew,
-        expect="said",
-        sequence=False,
-    ),
-    Fault(
-        name="broker-partitions-added",
-        title="partitions added, results first",
-        about="broker",
-        strike=grown,
-        sets=LOOKS,
-        sequence=False,
-    ),
-    Fault(
-        name="broker-partitions-added-wrongly",
-        title="partitions added to the requests alone",
-        about="broker",
-        strike=requests_grown_first,
-        sets=LOOKS,
-        sequence=False,
-    ),
-    Fault(
-        name="broker-retention-while-away",
-        title="requests deleted by retention while no worker ran",
-        about="broker",
-        strike=overtaken_while_away,
-        expect="said",
-        sequence=False,
-    ),
-    Fault(
-        name="broker-retention",
-        title="requests deleted by retention in front of running workers",
-        about="broker",
-        strike=overtaken,
-        expect="said",
-        sequence=False,
-    ),
-    Fault(
-        name="log-requests-with-offsets-again",
-        title="requests made anew and filled past the old end",
-        about="log",
-        strike=requests_with_offsets_again,
-        expect="said",
-        sequence=False,
-    ),
-)

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.client import Client, NoAnswerError, connect
+from headrace.client import Client, NoAnswerError
 from headrace.model.artifact import load
 from headrace.model.backends.interface import open_backend
-from headrace_load.processes import Child, child, within
+from headrace.process.children import Child, child
+from headrace_load.processes import within
 from headrace_schemas.records import Status
 from load.chaos.checker import read_answers
 from load.chaos.cluster import PRODUCE, Way
 from load.chaos.faults.actions import at
-from load.chaos.world import Fault, World
+from load.chaos.world import Fault, World, declares
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 KILLS = 4
 CALLERS = 50
@@ -33,6 +37,7 @@ Place = tuple[int, int]
 """Partition and offset of a request."""
 
 
+@fault("client", "client-publisher-killed", "a publisher is killed four times")
 async def publisher_killed(world: World) -> None:
     """A publisher is killed again and again: what it knew to be acknowledged is answered once, and is what it sent."""
     file = world.folder / "acknowledged"
@@ -50,6 +55,7 @@ async def publisher_killed(world: World) -> None:
     world.notes.append("all that a killed publisher knew of was answered")
 
 
+@fault("client", "client-reader-killed", "a reader is killed five times, once before repeats")
 async def reader_killed(world: World) -> None:
     """A reader is killed and goes on behind the last answer that it wrote down; the last time before repeats of what
     it has read, by a worker that was stopped while its answers hung on the way.
@@ -90,6 +96,7 @@ async def reader_killed(world: World) -> None:
     world.notes.append(f"each answer once over {KILLS + 2} starts of the reader")
 
 
+@fault("client", "client-group", "readers of a group join, leave and are killed")
 async def group_rebalances(world: World) -> None:
     """Members of a group join and leave, and nobody is handed what was marked; then members are killed."""
     group = f"{world.system.results}-readers"
@@ -121,6 +128,7 @@ async def group_rebalances(world: World) -> None:
     world.notes.append("no answer twice where nobody died; after a kill, only answers of the dead member")
 
 
+@fault("client", "client-awaiting", "workers killed under fifty awaiting callers")
 async def awaited(world: World) -> None:
     """Fifty callers await answers while workers are killed: each gets its own, or hears in time that none came."""
     backend = open_backend("cpu", load(str(world.model)))
@@ -153,7 +161,11 @@ async def awaited(world: World) -> None:
             await world.workers.start(worker.name)
         over.set()
 
-    async with within(2 * LIMIT_S, "the end of all calls"), asyncio.TaskGroup() as together, client_of(world) as client:
+    async with (
+        within(2 * LIMIT_S, "the end of all calls"),
+        asyncio.TaskGroup() as together,
+        world.system.client() as client,
+    ):
         together.create_task(kills())
         await asyncio.gather(*(calls(client, caller) for caller in range(CALLERS)))
     assert told[Status.OK] >= CALLERS, f"callers were told {dict(told)}"
@@ -163,12 +175,7 @@ async def awaited(world: World) -> None:
 def running(world: World, program: str, *arguments: str) -> AbstractAsyncContextManager[Child]:
     """A user's program while the block runs; at its end SIGTERM."""
     log = world.folder / f"{program}.log"
-    return child((sys.executable, "-m", "load.chaos.users", program, *arguments), log=log)
-
-
-def client_of(world: World) -> AbstractAsyncContextManager[Client]:
-    """A client on the direct way."""
-    return connect(world.system.bootstrap, requests=world.system.requests, results=world.system.results)
+    return child((sys.executable, "-m", "load.chaos.users", program, *arguments), log=log, name=program)
 
 
 def written(file: Path) -> int:
@@ -201,7 +208,7 @@ async def answered(world: World, least: Collection[Place]) -> dict[Place, int]:
     found: dict[Place, int] = {}
     async with (
         within(LIMIT_S, "the handing over of all answers to a reader from the beginning"),
-        client_of(world) as client,
+        world.system.client() as client,
         client.reader("beginning") as reader,
     ):
         ends = await reader.ends()
@@ -220,7 +227,7 @@ async def taken_over(world: World) -> None:
     """Wait until somebody has gone on in every partition. Raises TimeoutError."""
     async with (
         within(LIMIT_S, "a new answer in every partition"),
-        client_of(world) as client,
+        world.system.client() as client,
         client.reader() as reader,
     ):
         before = await reader.ends()
@@ -243,35 +250,3 @@ async def covered(world: World, files: Collection[Path]) -> None:
 def twice(*files: Path) -> int:
     """How many answers were handed over more than once, each time counted."""
     return sum(count - 1 for count in read(*files).values())
-
-
-FAULTS = (
-    Fault(
-        name="client-publisher-killed",
-        title="a publisher is killed four times",
-        about="client",
-        strike=publisher_killed,
-        sequence=False,
-    ),
-    Fault(
-        name="client-reader-killed",
-        title="a reader is killed five times, once before repeats",
-        about="client",
-        strike=reader_killed,
-        sequence=False,
-    ),
-    Fault(
-        name="client-group",
-        title="readers of a group join, leave and are killed",
-        about="client",
-        strike=group_rebalances,
-        sequence=False,
-    ),
-    Fault(
-        name="client-awaiting",
-        title="workers killed under fifty awaiting callers",
-        about="client",
-        strike=awaited,
-        sequence=False,
-    ),
-)

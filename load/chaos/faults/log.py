@@ -17,7 +17,10 @@ from load.chaos import broken
 from load.chaos.broken import DEADLY_TEXT
 from load.chaos.checker import read_answers
 from load.chaos.faults.actions import answered, published, refused
-from load.chaos.world import Fault, World
+from load.chaos.world import Fault, World, declares
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 TRANSACTION_S = 10.0
 SETTLING_S = 2.0
@@ -30,6 +33,7 @@ TOO_SMALL = "150"
 ENOUGH = str(2 << 20)
 
 
+@fault("log", "log-results-emptied", "results emptied by retention while workers were killed")
 async def emptied(world: World) -> None:
     """Retention deletes all answers while the workers are killed: the next ones go on from the group's commit."""
     await asyncio.gather(*(worker.kill() for worker in world.workers.running.values()))
@@ -40,6 +44,7 @@ async def emptied(world: World) -> None:
     await world.staffed()
 
 
+@fault("log", "log-hanging-transaction", "a transaction left open before good requests")
 async def hanging_transaction(world: World) -> None:
     """Other producers use transactions: committed, aborted, and one that nobody ends, so all behind it has to wait."""
     requests = world.system.requests
@@ -75,6 +80,7 @@ async def _append(producer: AIOKafkaProducer, topic: str, partition: int, number
     return Published(partition, place.offset, zlib.crc32(value))
 
 
+@fault("log", "log-offsets-reset", "the group's offsets reset")
 async def offsets_reset(world: World) -> None:
     """Somebody sets the group's offsets while it is stopped: two partitions to the beginning, two beyond the end."""
     await world.workers.end()
@@ -94,6 +100,7 @@ async def offsets_reset(world: World) -> None:
     await world.staffed()
 
 
+@fault("log", "log-two-groups", "two groups on one results topic")
 async def two_groups(world: World) -> None:
     """A worker of another group is given the same results topic."""
     second = await world.workers.start("second", options=("--group", "another"), ready=False)
@@ -102,6 +109,13 @@ async def two_groups(world: World) -> None:
     world.notes.append("the second stopped with code 3 and named both groups")
 
 
+@fault(
+    "log",
+    "log-sequence-wrap",
+    "producers near the end of their sequence numbers",
+    program=broken.command("near_wrap"),
+    rate=1_000.0,
+)
 async def near_wrap(world: World) -> None:
     """Producers come to the end of their sequence numbers, and are renewed before."""
     await world.wait(NEAR_WRAP_S)
@@ -112,6 +126,7 @@ async def near_wrap(world: World) -> None:
         assert not failed, f"{worker.name} went past the end: {failed[0]}"
 
 
+@fault("log", "log-answer-too-large", "answers too large for the results topic, until it is mended")
 async def too_large(world: World) -> None:
     """Somebody lowers max.message.bytes of the results below an answer, and raises it again when workers complain."""
     results = world.system.results
@@ -126,6 +141,7 @@ async def too_large(world: World) -> None:
     await world.staffed()
 
 
+@fault("log", "log-deadly-request", "a request that kills the process", program=broken.command("deadly_text"))
 async def deadly(world: World) -> None:
     """A request that kills whoever answers it, between good ones, with two members under a supervisor."""
     for name in tuple(world.workers.running):
@@ -143,67 +159,12 @@ async def deadly(world: World) -> None:
     world.notes.append(f"members died {died} times of it, then it was answered `failed`; its neighbours `ok`")
 
 
-LOG_FAULTS = (
-    Fault(
-        name="log-results-emptied",
-        title="results emptied by retention while workers were killed",
-        about="log",
-        strike=emptied,
-        sequence=False,
-    ),
-    Fault(
-        name="log-hanging-transaction",
-        title="a transaction left open before good requests",
-        about="log",
-        strike=hanging_transaction,
-        sequence=False,
-    ),
-    Fault(
-        name="log-offsets-reset",
-        title="the group's offsets reset",
-        about="log",
-        strike=offsets_reset,
-        sequence=False,
-    ),
-    Fault(
-        name="log-two-groups",
-        title="two groups on one results topic",
-        about="log",
-        strike=two_groups,
-        sequence=False,
-    ),
-    Fault(
-        name="log-sequence-wrap",
-        title="producers near the end of their sequence numbers",
-        about="log",
-        strike=near_wrap,
-        program=broken.command("near_wrap"),
-        rate=1_000.0,
-        sequence=False,
-    ),
-    Fault(
-        name="log-answer-too-large",
-        title="answers too large for the results topic, until it is mended",
-        about="log",
-        strike=too_large,
-        sequence=False,
-    ),
-    Fault(
-        name="log-deadly-request",
-        title="a request that kills the process",
-        about="log",
-        strike=deadly,
-        program=broken.command("deadly_text"),
-        sequence=False,
-    ),
-)
-
-
 TAIL_S = 3.0
 ELECTED_S = 60.0
 READER_S = 10.0
 
 
+@fault("log", "log-results-lost-tail", "results lost their tail (an unclean election)", nodes=3)
 async def tail_lost(world: World) -> None:
     """The results' only replica in sync dies, and one that has not its last answers is elected (uncleanly)."""
     await _elect_uncleanly(world, lambda _: world.wait(TAIL_S))
@@ -217,6 +178,13 @@ async def tail_lost(world: World) -> None:
     world.notes.append(f"{lost:,} answers vanished; the reader said that the log was cut, workers answered anew")
 
 
+@fault(
+    "log",
+    "log-results-lost-tail-to-strangers",
+    "results lost their tail to a leader that knows no producer",
+    nodes=3,
+    expect="said",
+)
 async def tail_lost_to_strangers(world: World) -> None:
     """The same, and the elected one knows nothing of the producers, so it takes their next answers: a hole is left."""
     names = tuple(world.workers.running)
@@ -276,24 +244,3 @@ def _holes(log: NDArray[np.void]) -> list[tuple[int, int, int]]:
                 holes.append((partition, before + 1, after))
             highest[partition] = offset
     return holes
-
-
-TAIL_FAULTS = (
-    Fault(
-        name="log-results-lost-tail",
-        title="results lost their tail (an unclean election)",
-        about="log",
-        strike=tail_lost,
-        nodes=3,
-        sequence=False,
-    ),
-    Fault(
-        name="log-results-lost-tail-to-strangers",
-        title="results lost their tail to a leader that knows no producer",
-        about="log",
-        strike=tail_lost_to_strangers,
-        nodes=3,
-        expect="said",
-        sequence=False,
-    ),
-)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import random
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,13 +18,16 @@ import msgspec
 from headrace.client.dead_letters import read_dead_letters
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing
-from headrace_load.processes import child, headrace, until, within
+from headrace_load.processes import headrace, over_ours, until, within
 from headrace_load.target import System
 from headrace_schemas.records import ModelAlias, ModelVersion, OffsetRange, Training, TrainingState
 from load.chaos.cluster import PRODUCE, Way
-from load.chaos.faults.actions import at, models_records, publish, publish_bytes
+from load.chaos.faults.actions import at, models_records, publish, publish_bytes, swapped
 from load.chaos.faults.artifacts import no_records
-from load.chaos.world import Fault, Strike, Worker, World
+from load.chaos.world import Fault, Strike, Worker, World, declares, started
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 LABELS = 300
 LIMIT_S = 90.0
@@ -50,9 +52,6 @@ class Trainers:
     async def start(self, name: str) -> Worker:
         """Start one, with nothing waited for. Its name is its Kafka client id too. Raises ProgramError."""
         given = {
-            "kafka.client_id": name,
-            "admin.port": "0",
-            "log.format": "json",
             "trainer.group": self._group,
             "trainer.store": str(self.store),
             "store.allowed": str(self._folder),
@@ -64,15 +63,10 @@ class Trainers:
             "gate.max_latency_us": "1000000",
             "gate.slower_by": "1000",
         }
-        command = [sys.executable, "-m", "headrace"]
-        command += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-        log = self._folder / f"{name}.log"
-        begins = log.stat().st_size if log.exists() else 0
-        own = await self._stack.enter_async_context(AsyncExitStack())
-        started = await own.enter_async_context(
-            child((*command, "trainer"), log=log, environment=self._system.environment(), orphaned=signal.SIGTERM)
-        )
-        return Worker(name, started, own, begins)
+        environ = over_ours(self._system.environment())
+        trainer = await started(name, ("trainer",), sets=given, environ=environ, folder=self._folder)
+        self._stack.push_async_callback(trainer.stop)
+        return trainer
 
 
 @asynccontextmanager
@@ -125,6 +119,18 @@ def killed_at(stages: Sequence[str]) -> Strike:
     return strike
 
 
+fault("trainer", "trainer-killed-fitting", "killed as a training begins, has read, has fitted", follows=True)(
+    killed_at(FITTING)
+)
+fault(
+    "trainer",
+    "trainer-killed-packing",
+    "killed as a training compresses, refits, is done, has published its version",
+    follows=True,
+)(killed_at(PACKING))
+
+
+@fault("trainer", "trainer-killed-publishing", "killed at each record, before and after it is in the log", follows=True)
 async def killed_at_each_record(world: World) -> None:
     """SIGKILL as a record leaves for the models topic: each of the three batches of a training, once so that it does
     not arrive and once so that it does and nobody is told.
@@ -151,6 +157,7 @@ async def _kill(trainer: Worker, *, forward: bool) -> bool:
     return forward
 
 
+@fault("trainer", "trainer-leader-killed", "of two trainers the leader is killed", follows=True)
 async def leader_killed(world: World) -> None:
     """Of two trainers the one that leads is killed, and the other trains."""
     async with trainers(world) as of_run:
@@ -166,6 +173,7 @@ async def leader_killed(world: World) -> None:
         await trained(world)
 
 
+@fault("trainer", "trainer-zombie", "stopped past its session in a training (SIGSTOP), then woken", follows=True)
 async def woken_too_late(world: World) -> None:
     """The leader is stopped past its session while its ranks train, and woken when the other has ended the training."""
     await publish_labels(world)
@@ -185,6 +193,12 @@ async def woken_too_late(world: World) -> None:
     world.notes.append("the one that was woken said that it leads no more, and published nothing")
 
 
+@fault(
+    "trainer",
+    "trainer-zombie-flush",
+    "stopped while its last records hang on the way, which arrive after the next one's",
+    follows=True,
+)
 async def records_too_late(world: World) -> None:
     """The leader is stopped while its last records hang on the way, which arrive when the other has ended the training.
 
@@ -219,6 +233,7 @@ async def records_too_late(world: World) -> None:
     world.notes.append("the late records repeated what was there, and no worker loaded anything for them")
 
 
+@fault("trainer", "trainer-store-away", "no store when a training begins", follows=True)
 async def store_away(world: World) -> None:
     """There is no store when a training begins; it fails and says so. When there is one, a training is ordered."""
     await publish_labels(world)
@@ -233,6 +248,7 @@ async def store_away(world: World) -> None:
     world.notes.append("the training that failed named the store; the next one, when there was a store, succeeded")
 
 
+@fault("trainer", "trainer-rubbish", "rubbish on the models and labels topics while a training runs", follows=True)
 async def rubbish(world: World) -> None:
     """The models topic holds rubbish and a training that has no job, the labels topic holds rubbish too.
 
@@ -278,10 +294,7 @@ async def trained(world: World, *, failed: int = 0) -> None:
     champions = [one for one in await models_records(world.system, ModelAlias) if one.alias == "champion"]
     _, *moved = [one.version for one in champions]
     assert moved == [last.version], f"one training moved the champion to {moved}"
-    await world.until(
-        lambda: all(swapped_to(worker, last.version) for worker in world.workers.running.values()),
-        f"the swap of all workers to {last.version}",
-    )
+    await swapped(world, last.version)
 
 
 async def ended(world: World, count: int = 1) -> list[Training]:
@@ -292,77 +305,3 @@ async def ended(world: World, count: int = 1) -> list[Training]:
             if len({one.id for one in found if one.state is not TrainingState.RUNNING}) >= count:
                 return found
             await world.wait(LOOK_S)
-
-
-def swapped_to(worker: Worker, version: str | None) -> bool:
-    """Whether the worker has swapped to ``version`` and to nothing else since, as it says."""
-    swaps = worker.events("model.swapped")
-    return bool(swaps) and swaps[-1]["version"] == version
-
-
-FAULTS = (
-    Fault(
-        name="trainer-killed-fitting",
-        title="killed as a training begins, has read, has fitted",
-        about="trainer",
-        strike=killed_at(FITTING),
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-killed-packing",
-        title="killed as a training compresses, refits, is done, has published its version",
-        about="trainer",
-        strike=killed_at(PACKING),
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-killed-publishing",
-        title="killed at each record, before and after it is in the log",
-        about="trainer",
-        strike=killed_at_each_record,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-leader-killed",
-        title="of two trainers the leader is killed",
-        about="trainer",
-        strike=leader_killed,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-zombie",
-        title="stopped past its session in a training (SIGSTOP), then woken",
-        about="trainer",
-        strike=woken_too_late,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-zombie-flush",
-        title="stopped while its last records hang on the way, which arrive after the next one's",
-        about="trainer",
-        strike=records_too_late,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-store-away",
-        title="no store when a training begins",
-        about="trainer",
-        strike=store_away,
-        follows=True,
-        sequence=False,
-    ),
-    Fault(
-        name="trainer-rubbish",
-        title="rubbish on the models and labels topics while a training runs",
-        about="trainer",
-        strike=rubbish,
-        follows=True,
-        sequence=False,
-    ),
-)

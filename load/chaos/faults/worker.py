@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from headrace.client import connect
 from load.chaos import broken
 from load.chaos.broken import HELD_S
 from load.chaos.cluster import FETCH, PRODUCE, Way
 from load.chaos.faults.actions import at
-from load.chaos.world import Fault, Strike, World
+from load.chaos.world import Fault, Strike, World, declares
+
+FAULTS: list[Fault] = []
+fault = declares(FAULTS)
 
 SESSION_S = 6.0
 """kafka.session_timeout_ms."""
@@ -22,6 +24,7 @@ WITH_RECORDS = 350
 """Bytes of a fetch's reply that certainly holds records."""
 
 
+@fault("worker", "worker-killed", "killed (SIGKILL), started again", stall_s=TAKEN_OVER_S, sequence=True)
 async def killed(world: World) -> None:
     """SIGKILL at a random moment, and a new process at once, as a supervisor does."""
     worker = world.any_worker()
@@ -29,12 +32,14 @@ async def killed(world: World) -> None:
     await world.workers.start(worker.name)
 
 
+@fault("worker", "worker-killed-for-good", "killed, the other takes over", stall_s=TAKEN_OVER_S, sequence=True)
 async def killed_for_good(world: World) -> None:
     """SIGKILL, and the others have to take over when its session ends."""
     await world.any_worker().kill()
     await world.wait(TAKEN_OVER_S)
 
 
+@fault("worker", "worker-killed-in-a-row", "killed five times", sequence=True)
 async def killed_again_and_again(world: World) -> None:
     """Five kills, each while the one before is perhaps still being resumed."""
     for _ in range(5):
@@ -60,6 +65,34 @@ def killed_at(way: Way, api: int, *, forward: bool, least: int = 0) -> Strike:
     return strike
 
 
+fault("worker", "worker-killed-after-fetch", "killed when records have come", stall_s=TAKEN_OVER_S, sequence=True)(
+    killed_at(Way.FROM_BROKER, FETCH, forward=True, least=WITH_RECORDS)
+)
+fault(
+    "worker",
+    "worker-killed-before-publish",
+    "killed as its answers leave, which don't arrive",
+    stall_s=TAKEN_OVER_S,
+    sequence=True,
+)(killed_at(Way.TO_BROKER, PRODUCE, forward=False))
+fault(
+    "worker",
+    "worker-killed-while-publishing",
+    "killed as its answers leave, which arrive",
+    stall_s=TAKEN_OVER_S,
+    sequence=True,
+)(killed_at(Way.TO_BROKER, PRODUCE, forward=True))
+fault(
+    "worker",
+    "worker-killed-before-commit",
+    "killed between the acknowledgement and the commit",
+    sets={"worker.commit_every": "5"},
+    stall_s=TAKEN_OVER_S,
+    sequence=True,
+)(killed_at(Way.FROM_BROKER, PRODUCE, forward=False))
+
+
+@fault("worker", "worker-zombie", "stopped past its session (SIGSTOP), then woken", stall_s=TAKEN_OVER_S, sequence=True)
 async def zombie(world: World) -> None:
     """SIGSTOP past the session timeout, and SIGCONT while others answer in its place."""
     worker = world.any_worker()
@@ -69,6 +102,13 @@ async def zombie(world: World) -> None:
     await world.wait(3.0)
 
 
+@fault(
+    "worker",
+    "worker-zombie-flush",
+    "stopped while its answers hang on the way, which arrive after others'",
+    stall_s=TAKEN_OVER_S,
+    sequence=True,
+)
 async def zombies_flush(world: World) -> None:
     """Its answers hang on the way while it is stopped, and are appended behind those of who took over."""
     worker = world.any_worker()
@@ -83,6 +123,7 @@ async def zombies_flush(world: World) -> None:
     await world.wait(3.0)
 
 
+@fault("worker", "worker-terminated", "stopped (SIGTERM), started again", stall_s=REBALANCED_S, sequence=True)
 async def terminated(world: World) -> None:
     """SIGTERM: it drains and leaves. Then it is started again."""
     worker = world.any_worker()
@@ -91,6 +132,7 @@ async def terminated(world: World) -> None:
     await world.workers.start(worker.name)
 
 
+@fault("worker", "worker-rolling-restart", "rolling restart of two", stall_s=REBALANCED_S, sequence=True)
 async def rolled(world: World) -> None:
     """Each worker in turn is stopped and started."""
     for name in tuple(world.workers.running):
@@ -98,6 +140,7 @@ async def rolled(world: World) -> None:
         await world.workers.start(name)
 
 
+@fault("worker", "worker-scaled", "scaled 1, 4, 1 under load", workers=1, stall_s=REBALANCED_S, sequence=True)
 async def scaled(world: World) -> None:
     """Three more join, then three leave."""
     more = ("second", "third", "fourth")
@@ -106,6 +149,7 @@ async def scaled(world: World) -> None:
     await asyncio.gather(*(world.workers.leave(name) for name in more))
 
 
+@fault("worker", "worker-rebalances", "twenty rebalances a minute", workers=1, stall_s=REBALANCED_S, sequence=True)
 async def storm(world: World) -> None:
     """A worker joins or leaves every three seconds: twenty rebalances a minute."""
     for _ in range(4):
@@ -115,11 +159,12 @@ async def storm(world: World) -> None:
         await world.wait(1.5)
 
 
+@fault("worker", "worker-out-of-memory", "no more memory", program=broken.command("no_memory"), stall_s=TAKEN_OVER_S)
 async def out_of_memory(world: World) -> None:
     """It has no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
     worker = world.any_worker()
     worker.signal(signal.SIGUSR1)
-    async with connect(world.system.bootstrap, requests=world.system.requests, results=world.system.results) as client:
+    async with world.system.client() as client:
         await client.publish_many(f"{'much to do at once ' * 100}{number}" for number in range(BURST))
     code = await worker.ended(OUT_OF_MEMORY_S)
     assert code != 0, "a worker without memory must not seem to have done its work"
@@ -127,6 +172,7 @@ async def out_of_memory(world: World) -> None:
     await world.workers.start(worker.name)
 
 
+@fault("worker", "worker-full-disk", "no file can be written", stall_s=TAKEN_OVER_S, sequence=True)
 async def full_disk(world: World) -> None:
     """A worker is started that can keep nothing on disk; when it answers, the others leave."""
     others = tuple(world.workers.running)
@@ -140,12 +186,25 @@ async def full_disk(world: World) -> None:
     await world.workers.leave("full")
 
 
+@fault(
+    "worker",
+    "worker-held-loop",
+    f"event loop held for {HELD_S:g} s",
+    program=broken.command("held_loop"),
+    stall_s=TAKEN_OVER_S + 3.0,
+)
 async def held(world: World) -> None:
     """Its event loop does nothing for longer than the session."""
     world.any_worker().signal(signal.SIGUSR1)
     await world.wait(HELD_S + 2.0)
 
 
+@fault(
+    "worker",
+    "worker-clock-jumps",
+    "its clock jumps an hour ahead, then two back",
+    program=broken.command("jumping_clock"),
+)
 async def clock_ahead(world: World) -> None:
     """Its clock jumps an hour ahead: what has a deadline expires, and it says that a clock is wrong."""
     worker = world.any_worker()
@@ -154,133 +213,3 @@ async def clock_ahead(world: World) -> None:
     world.notes.append("requests with a deadline expired, and it said that a clock is wrong")
     worker.signal(signal.SIGUSR2)
     await world.wait(3.0)
-
-
-FAULTS = (
-    Fault(
-        name="worker-killed",
-        title="killed (SIGKILL), started again",
-        about="worker",
-        strike=killed,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-killed-for-good",
-        title="killed, the other takes over",
-        about="worker",
-        strike=killed_for_good,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-killed-in-a-row",
-        title="killed five times",
-        about="worker",
-        strike=killed_again_and_again,
-    ),
-    Fault(
-        name="worker-killed-after-fetch",
-        title="killed when records have come",
-        about="worker",
-        strike=killed_at(Way.FROM_BROKER, FETCH, forward=True, least=WITH_RECORDS),
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-killed-before-publish",
-        title="killed as its answers leave, which don't arrive",
-        about="worker",
-        strike=killed_at(Way.TO_BROKER, PRODUCE, forward=False),
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-killed-while-publishing",
-        title="killed as its answers leave, which arrive",
-        about="worker",
-        strike=killed_at(Way.TO_BROKER, PRODUCE, forward=True),
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-killed-before-commit",
-        title="killed between the acknowledgement and the commit",
-        about="worker",
-        strike=killed_at(Way.FROM_BROKER, PRODUCE, forward=False),
-        sets={"worker.commit_every": "5"},
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-zombie",
-        title="stopped past its session (SIGSTOP), then woken",
-        about="worker",
-        strike=zombie,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-zombie-flush",
-        title="stopped while its answers hang on the way, which arrive after others'",
-        about="worker",
-        strike=zombies_flush,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-terminated",
-        title="stopped (SIGTERM), started again",
-        about="worker",
-        strike=terminated,
-        stall_s=REBALANCED_S,
-    ),
-    Fault(
-        name="worker-rolling-restart",
-        title="rolling restart of two",
-        about="worker",
-        strike=rolled,
-        stall_s=REBALANCED_S,
-    ),
-    Fault(
-        name="worker-scaled",
-        title="scaled 1, 4, 1 under load",
-        about="worker",
-        strike=scaled,
-        workers=1,
-        stall_s=REBALANCED_S,
-    ),
-    Fault(
-        name="worker-rebalances",
-        title="twenty rebalances a minute",
-        about="worker",
-        strike=storm,
-        workers=1,
-        stall_s=REBALANCED_S,
-    ),
-    Fault(
-        name="worker-out-of-memory",
-        title="no more memory",
-        about="worker",
-        strike=out_of_memory,
-        program=broken.command("no_memory"),
-        sequence=False,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-full-disk",
-        title="no file can be written",
-        about="worker",
-        strike=full_disk,
-        stall_s=TAKEN_OVER_S,
-    ),
-    Fault(
-        name="worker-held-loop",
-        title=f"event loop held for {HELD_S:g} s",
-        about="worker",
-        strike=held,
-        program=broken.command("held_loop"),
-        sequence=False,
-        stall_s=TAKEN_OVER_S + 3.0,
-    ),
-    Fault(
-        name="worker-clock-jumps",
-        title="its clock jumps an hour ahead, then two back",
-        about="worker",
-        strike=clock_ahead,
-        program=broken.command("jumping_clock"),
-        sequence=False,
-    ),
-)

@@ -15,10 +15,10 @@ from typing import Annotated
 import psutil
 import typer
 
+from headrace.process.children import ProgramError
 from headrace_load.commands import options
 from headrace_load.contender import Contender, ContenderError
 from headrace_load.measure.processes import tail
-from headrace_load.processes import ProgramError
 from headrace_load.result import Comparison, Result, alternating, differences, write
 from headrace_load.runner import COMPARISON, Around, report, stand
 from headrace_load.target import Running, Start, System, TargetOptions

@@ -24,10 +24,10 @@ from rich.console import Console
 
 from headrace.client import KafkaError
 from headrace.files.output import OutputError, check_output_folder
+from headrace.process.children import ProgramError
 from headrace.security.private_folder import NoFolderError
 from headrace_load.contender import Contender, ContenderError, read_contender
 from headrace_load.measure.processes import MeasuringError
-from headrace_load.processes import ProgramError
 from headrace_load.result import ResultError
 from headrace_load.runner import Runner
 from headrace_load.target import BrokerKind, KafkaSettingsError, TargetError, TargetOptions, open_target

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from aiokafka import AIOKafkaConsumer
 
 from headrace.files.output import check_output, check_output_folder
 from headrace_load.commands import options
@@ -41,9 +40,7 @@ def record(
     async def work() -> bool:
         async with open_target(target, os.environ, out.parent) as found:
             system = found.existing
-        consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False)
-        await consumer.start()
-        try:
+        async with system.consumer() as consumer:
             written = await follow(
                 consumer,
                 system.requests,
@@ -53,8 +50,6 @@ def record(
                 keep_texts=keep_texts,
                 salt=secrets.token_bytes(32),
             )
-        finally:
-            await consumer.stop()
         print(f"`headrace-load run {written}` plays what was recorded.")
         return True
 

@@ -17,10 +17,10 @@ import typer
 from aiokafka import AIOKafkaProducer
 from msgspec import Struct
 
-from headrace.client import connect
+from headrace.process.children import ProgramError
 from headrace_load.commands import options
 from headrace_load.contender import Contender, WorkerProgram
-from headrace_load.processes import ProgramError, headrace
+from headrace_load.processes import headrace
 from headrace_load.result import Result, Second, write
 from headrace_load.runner import Runner, report, stand
 from headrace_load.target import Running, Start, System, TargetOptions
@@ -148,10 +148,7 @@ async def _move(system: System, versions: tuple[str, str], delay_s: float, every
 async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
     """``moves`` with the time of the first answer behind each by the version moved to."""
     times: dict[str, list[int]] = {}
-    async with (
-        connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
-        client.reader("earliest") as reader,
-    ):
+    async with system.client() as client, client.reader("earliest") as reader:
         while answers := await reader.read(timeout_s=QUIET_S):
             for answer in answers:
                 times.setdefault(answer.result.version or "", []).append(answer.timestamp_ms)

@@ -144,16 +144,18 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int) -> Audit:
-    """Audit rows of audit.SENT against rows of audit.ANSWERED, of which the log held ``records``.
+def expected_answers(sent: Columns, answers: Answers) -> NDArray[np.bool_]:
+    """Which requests must be answered: those acknowledged, and of rubbish only headrace answers `failed`."""
+    acknowledged: NDArray[np.bool_] = sent["acked_us"] >= 0
+    return acknowledged if answers == "log" else acknowledged & sent["good"]
 
-    Every acknowledged request must be answered; one that is rubbish only where the answers are headrace's, which
-    answers `failed`.
-    """
+
+def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int) -> Audit:
+    """Audit rows of SENT against rows of ANSWERED, of which the log held ``records``."""
     acknowledged = sent["acked_us"] >= 0
     first = join(sent, answered, answers)
     has = first >= 0
-    expected = acknowledged if answers == "log" else acknowledged & sent["good"]
+    expected = expected_answers(sent, answers)
     known = keys(sent, answers)
     of_ours = np.isin(keys(answered, answers), known[known >= 0])
     by_log = answers == "log"

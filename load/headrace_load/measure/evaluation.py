@@ -248,12 +248,6 @@ class Measurements(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def expected_answers(sent: NDArray[np.void], answers: Answers) -> NDArray[np.bool_]:
-    """Which requests must be answered: those acknowledged, and of rubbish only headrace answers `failed`."""
-    acknowledged: NDArray[np.bool_] = sent["acked_us"] >= 0
-    return acknowledged if answers == "log" else acknowledged & sent["good"]
-
-
 HALF_MS_US = 500
 """A record's timestamp is cut to whole milliseconds, so the append was half a millisecond later in the mean."""
 _OK = STATUSES.index("ok")

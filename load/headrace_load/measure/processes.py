@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace.client import AnswerReader, connect
+from headrace.client import AnswerReader
+from headrace.process.children import Child, child
 from headrace_load.measure.audit import ANSWERED, SENT, Answers, read_rows
-from headrace_load.processes import Child, child, slowness
+from headrace_load.processes import slowness
 from headrace_load.target import System
 from headrace_load.workload.spec import Workload
 
@@ -52,7 +54,7 @@ class ReaderJob(Struct, frozen=True, kw_only=True):
     """
 
     system: System
-    answers: Literal["log", "id"]
+    answers: Answers
     positions: dict[int, int]
     ends: dict[int, int] | None
     rows: str
@@ -132,6 +134,11 @@ def serve(kind: type[J], main: Callable[[J, Parent], Coroutine[Any, Any, None]])
         runner.run(with_parent())
 
 
+def rows_file(job: ProducerJob | ReaderJob) -> BinaryIO:
+    """Open the file of a job's rows."""
+    return Path(job.rows).open("wb")
+
+
 STOP_S = 5.0
 READY_S = 120.0
 
@@ -168,7 +175,7 @@ class MeasuringProcess:
 
     def check(self) -> None:
         """Raises MeasuringError when it has failed."""
-        if code := self._child.process.returncode:
+        if code := self._child.code:
             raise self._error(f"ended with {code}")
 
     async def end(self) -> None:
@@ -195,7 +202,7 @@ class MeasuringProcess:
                 self.last = message
 
     def _error(self, what: str) -> MeasuringError:
-        return MeasuringError("\n".join([f"The harness's {self._name} {what}.", *self._child.log_tail()]))
+        return MeasuringError(f"The harness's {self._name} {what}.\n{self._child.log_tail()}")
 
 
 @asynccontextmanager
@@ -206,7 +213,7 @@ async def measuring(job: ProducerJob | ReaderJob, folder: Path, name: str) -> As
     file.touch(mode=0o600)  # a password may be in it
     file.write_bytes(msgspec.json.encode(job))
     command = (sys.executable, "-m", f"headrace_load.measure.{module}", str(file))
-    async with child(command, log=errors, pipes=True) as started:
+    async with child(command, log=errors, orphaned=signal.SIGKILL, pipes=True) as started:
         process = MeasuringProcess(started, name)
         try:
             yield process
@@ -309,10 +316,7 @@ class Tail:
 @asynccontextmanager
 async def tail(system: System) -> AsyncIterator[Tail]:
     """Watch the results' ends while the block runs."""
-    async with (
-        connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
-        client.reader("latest") as reader,
-    ):
+    async with system.client() as client, client.reader("latest") as reader:
         yield Tail(reader, await reader.ends())
 
 
@@ -339,13 +343,9 @@ async def append_clock(system: System, ends: dict[int, int], begins: dict[int, i
     partition = next((number for number, end in ends.items() if end > begins.get(number, 0)), None)
     if partition is None:
         return "unknown"
-    consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False, auto_offset_reset="none")
-    await consumer.start()
-    try:
-        where = TopicPartition(system.results, partition)
+    where = TopicPartition(system.results, partition)
+    async with system.consumer(auto_offset_reset="none") as consumer:
         consumer.assign([where])
         consumer.seek(where, ends[partition] - 1)
         found = await consumer.getmany(timeout_ms=int(CLOCK_S * 1000), max_records=1)
-    finally:
-        await consumer.stop()
     return next((_CLOCKS.get(record.timestamp_type, "unknown") for record in found.get(where, [])), "unknown")

@@ -27,9 +27,18 @@ import msgspec
 import numpy as np
 from aiokafka.partitioner import murmur2
 
-from headrace.client import Client, KafkaError, Outgoing, Published, connect
+from headrace.client import Client, KafkaError, Outgoing, Published
 from headrace_load.measure.audit import SENT, Rows
-from headrace_load.measure.processes import Begin, Parent, ProducerJob, ProducerProgress, Ready, Stop, serve
+from headrace_load.measure.processes import (
+    Begin,
+    Parent,
+    ProducerJob,
+    ProducerProgress,
+    Ready,
+    Stop,
+    rows_file,
+    serve,
+)
 from headrace_load.workload.requests import Planned, requests
 from headrace_load.workload.spec import Backlog
 
@@ -245,14 +254,15 @@ async def main(job: ProducerJob, parent: Parent) -> None:
     """Prepare, wait for the beginning, produce, write the rows down."""
     # The thread that makes requests must let the one that sends them go on at once.
     sys.setswitchinterval(SWITCH_S)
-    buffer = RequestBuffer(requests(job.workload, job.producer, _texts(job), ids=job.ids))
+    texts = msgspec.json.decode(await asyncio.to_thread(Path(job.texts).read_bytes), type=list[str])
+    buffer = RequestBuffer(requests(job.workload, job.producer, texts, ids=job.ids))
     await asyncio.to_thread(buffer.start)
-    system = job.system
-    kafka = system.kafka_settings()
-    async with connect(kafka=kafka, requests=system.requests, results=system.results) as client:
+    async with job.system.client() as client:
         partitions = len(await client.request_partitions())
         if not partitions:
-            raise SystemExit(f"There is no topic {system.requests} to publish to. `headrace topics apply` makes it.")
+            raise SystemExit(
+                f"There is no topic {job.system.requests} to publish to. `headrace topics apply` makes it."
+            )
         gc.collect()
         gc.freeze()
         parent.say(Ready())
@@ -260,7 +270,7 @@ async def main(job: ProducerJob, parent: Parent) -> None:
         if not isinstance(begin, Begin):
             return
         producing = Producing(job, PartitionQueues(client, partitions, begin.at_us), buffer, begin.at_us)
-        with _rows(job) as file:
+        with rows_file(job) as file:
             if await _produced(producing, parent, file):
                 producing.flush(file)
                 parent.say(producing.told(None))
@@ -285,14 +295,6 @@ async def _produced(producing: Producing, parent: Parent, file: BinaryIO) -> boo
         await producing.queues.stop()
     run.result()
     return True
-
-
-def _rows(job: ProducerJob) -> BinaryIO:
-    return Path(job.rows).open("wb")
-
-
-def _texts(job: ProducerJob) -> list[str]:
-    return msgspec.json.decode(Path(job.texts).read_bytes(), type=list[str])
 
 
 class Producing:

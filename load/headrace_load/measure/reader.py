@@ -9,15 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from headrace.client import AnswerReader, KafkaError, connect
+from headrace.client import AnswerReader, KafkaError
 from headrace_load.measure.audit import ANSWERED, STATUSES, Rows
-from headrace_load.measure.processes import Parent, ReaderJob, ReaderProgress, Ready, serve
+from headrace_load.measure.processes import Parent, ReaderJob, ReaderProgress, Ready, rows_file, serve
 
 WAIT_S = 0.2
 """Longest wait of a fetch, and so for an order to stop."""
@@ -43,7 +41,7 @@ async def main(job: ReaderJob, parent: Parent) -> None:
     """Read until told to stop, or up to the ends, and write the rows down."""
     rows = Rows(ANSWERED)
     opened = by_log(job, rows) if job.answers == "log" else by_id(job, rows)
-    file = _opened(job)
+    file = rows_file(job)
     async with opened as fetch:
         parent.say(Ready())
         stopping = asyncio.create_task(parent.order())
@@ -71,18 +69,10 @@ async def main(job: ReaderJob, parent: Parent) -> None:
     parent.say(ReaderProgress(records=sum(positions.values()) - begins, answers=len(rows), error=error))
 
 
-def _opened(job: ReaderJob) -> BinaryIO:
-    return Path(job.rows).open("wb")
-
-
 @asynccontextmanager
 async def by_log(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
     """Read headrace's answer log, as a user does: repeats are dropped, holes are said."""
-    system = job.system
-    async with (
-        connect(kafka=system.kafka_settings(), requests=system.requests, results=system.results) as client,
-        client.reader(job.positions) as reader,
-    ):
+    async with job.system.client() as client, client.reader(job.positions) as reader:
 
         async def fetch() -> dict[int, int]:
             try:
@@ -117,11 +107,7 @@ def _positions(reader: AnswerReader) -> dict[int, int]:
 async def by_id(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
     """Read the answers of any program: JSON objects whose ``id`` is the request's number. Others are left out."""
     topic = job.system.results
-    consumer = AIOKafkaConsumer(
-        **job.system.client_options(), enable_auto_commit=False, auto_offset_reset="none", fetch_max_wait_ms=100
-    )
-    await consumer.start()
-    try:
+    async with job.system.consumer(auto_offset_reset="none", fetch_max_wait_ms=100) as consumer:
         consumer.assign([TopicPartition(topic, number) for number in job.positions])
         for number, position in job.positions.items():
             consumer.seek(TopicPartition(topic, number), position)
@@ -151,8 +137,6 @@ async def by_id(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
             return {where.partition: records[-1].offset + 1 for where, records in chunks.items() if records}
 
         yield fetch
-    finally:
-        await consumer.stop()
 
 
 def _identified(decode: Callable[[bytes], Identified], value: bytes | None) -> list[tuple[int, int]]:

@@ -13,13 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
 from msgspec import Struct
 
 from headrace.security.private_folder import temporary_folder
 from headrace_load.contender import Contender
-from headrace_load.measure.audit import Answers
-from headrace_load.measure.evaluation import Measurements, evaluate, expected_answers, grown, scrape
+from headrace_load.measure.audit import Answers, expected_answers
+from headrace_load.measure.evaluation import Measurements, evaluate, grown, scrape
 from headrace_load.measure.machine import Sampler
 from headrace_load.measure.processes import (
     Producers,
@@ -290,9 +289,5 @@ async def run(
 async def _texts(workload: Workload, system: System) -> list[str]:
     if not isinstance(workload.texts, TopicTexts):
         return load_texts(workload.texts, workload.seed)
-    consumer = AIOKafkaConsumer(**system.client_options(), enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with system.consumer() as consumer:
         return await topic_texts(consumer, workload.texts)
-    finally:
-        await consumer.stop()

@@ -19,14 +19,13 @@ from headrace.core.clock import Clock
 from headrace.demo.screen import audit, keep_shown
 from headrace.demo.setup import (
     Broker,
-    ChildEndedError,
     Order,
-    Workers,
     beside,
     child_environment,
     create_topics,
     kafka_for,
     prefix_for,
+    ready,
     workers,
 )
 from headrace.demo.stream import Ledger, Snapshot, all_answered, follow, publish_steadily, read_answers
@@ -55,6 +54,7 @@ from headrace.demo.versions import (
 )
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
+from headrace.process.children import Child, ProgramError
 from headrace.registry.compacted_topics import ModelsLog, Move, alias_moves
 from headrace.registry.versions import load_version
 from headrace.security.private_folder import temporary_folder
@@ -112,9 +112,9 @@ class Loop:
             await self.by_hand("promote", made.version.version)
         return made
 
-    async def take_up(self, members: Workers, number: int) -> None:
-        """Wait until all ``number`` members answer by the first version. Raises ChildEndedError."""
-        await members.ready(number, self._settings.topics.partitions, self._clock)
+    async def take_up(self, members: Child, number: int) -> None:
+        """Wait until all ``number`` members answer by the first version. Raises ProgramError."""
+        await ready(members, number, self._settings.topics.partitions, self._clock)
         self.say("Workers", f"{number} processes share {self._settings.topics.partitions} partitions and answer")
 
     @asynccontextmanager
@@ -148,20 +148,20 @@ class Loop:
             await all_answered(self.ledger, NO_ANSWER_LIMIT_S, self._clock)
 
     async def swapped(self, what: str) -> None:
-        """Wait until all partitions are answered by the champion. Raises ChildEndedError after SWAP_LIMIT_S."""
+        """Wait until all partitions are answered by the champion. Raises ProgramError after SWAP_LIMIT_S."""
         await self._log.refresh()
         champion = self._log.aliases[self._model, CHAMPION]
         until = self._clock.monotonic() + SWAP_LIMIT_S
         while self.observed.answering(self._settings.topics.partitions) != frozenset((champion.version,)):
             if self._clock.monotonic() > until:
-                raise ChildEndedError(f"The workers had not swapped to {champion.version} in {SWAP_LIMIT_S:g} s.")
+                raise ProgramError(f"The workers had not swapped to {champion.version} in {SWAP_LIMIT_S:g} s.")
             await self._clock.sleep(POLL_S)
         moves = await alias_moves(self._cluster, self._names.models, self._model)
         self.swaps.append((what, next(one for one in reversed(moves) if one.alias == champion)))
         self.say("Swapped", f"all partitions are answered by {champion.version}")
 
     async def by_hand(self, *command: str) -> None:
-        """Run `headrace models` and say what it printed. Raises ChildEndedError when it fails."""
+        """Run `headrace models` and say what it printed. Raises ProgramError when it fails."""
         printed = await by_hand(self._settings, *command, environ=self._environ, folder=self._folder)
         self.say("By hand", f"headrace models {' '.join(command)}: {printed}")
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import enum
 import shutil
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Never
+from typing import Any
 
 import msgspec
 
 from headrace.config import AdminSettings, LogSettings, Settings, TopicsSettings
 from headrace.config.loading import PREFIX, shown
 from headrace.core.clock import Clock
-from headrace.core.errors import UserError, one_of_all
+from headrace.core.errors import one_of_all
 from headrace.core.fields import Secret
 from headrace.demo.texts import Texts, write_rows
 from headrace.kafka.aio import AioKafkaCluster
@@ -27,7 +25,7 @@ from headrace.kafka.brokers import apache_broker, embedded_broker, embedded_sett
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import WantedTopic, carry_out, look
 from headrace.learning.data.files import Rows
-from headrace.process.child_process import ending_with_parent
+from headrace.process.children import Child, ProgramError, child, headrace
 from headrace.worker.settings import WorkerSettings
 from headrace_schemas.topics import topics
 
@@ -143,66 +141,6 @@ async def create_topics(settings: Settings) -> None:
         await admin.stop()
 
 
-LOG_TAIL_LINES = 15
-
-
-class ChildEndedError(UserError):
-    """A command that the demo needs ended by itself, or did not get ready in time."""
-
-
-@asynccontextmanager
-async def child(
-    arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path, log: Path | None, grace_s: float
-) -> AsyncIterator[Process]:
-    """Run ``headrace *arguments`` in ``folder`` while the block runs, then end it: SIGTERM, and SIGKILL ``grace_s``
-    seconds later.
-
-    Its output goes to ``log``, or for None where ours goes. A session of its own keeps the terminal's Ctrl-C for us
-    to act on, and on Linux it gets SIGTERM when we are killed.
-    """
-    with nullcontext() if log is None else log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *ending_with_parent((sys.executable, "-m", "headrace", *arguments)),
-            env=environ,
-            cwd=folder,
-            stdin=DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        await _end(process, grace_s)
-
-
-async def run_to_its_end(
-    name: str, arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path, log: Path | None, grace_s: float
-) -> None:
-    """Run ``headrace *arguments`` as :func:`child` does, to its end. Raises ChildEndedError unless it ends well."""
-    async with child(arguments, environ=environ, folder=folder, log=log, grace_s=grace_s) as process:
-        if code := await process.wait():
-            why = "what it printed says why." if log is None else f"the end of what it printed:\n{log_tail(log)}"
-            raise ChildEndedError(f"{name} ended with exit code {code}; {why}")
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A running command that ends only when it is told to, and its log. ``name`` is for messages."""
-
-    name: str
-    process: Process
-    log: Path
-
-    async def watch(self) -> Never:
-        """Wait until it ends, which it should not. Raises ChildEndedError with the end of its log."""
-        code = await self.process.wait()
-        raise ChildEndedError(f"{self.name} ended by itself (exit code {code}). The end of its log:\n{self.tail}")
-
-    @property
-    def tail(self) -> str:
-        return log_tail(self.log)
-
-
 @asynccontextmanager
 async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Run ``others`` beside the block, and end them with it. What they raise ends the block and is raised."""
@@ -216,21 +154,6 @@ async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
         raise one_of_all(raised) from raised
 
 
-def log_tail(log: Path) -> str:
-    """The last lines of ``log``."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-
-
-async def _end(process: Process, grace_s: float) -> None:
-    if process.returncode is None:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), grace_s)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
 START_LIMIT_S = 120.0
 POLL_S = 0.05
 
@@ -241,31 +164,28 @@ class _Event(msgspec.Struct, frozen=True):
     partition: int = -1
 
 
-class Workers(Service, frozen=True):
-    """The running parent of the members, and the log of them all."""
-
-    async def ready(self, members: int, partitions: int, clock: Clock) -> None:
-        """Wait until all ``members`` answer. Raises ChildEndedError when that takes longer than START_LIMIT_S."""
-        until = clock.monotonic() + START_LIMIT_S
-        while not all_answer(self.log.read_bytes().splitlines(), members, partitions):
-            if clock.monotonic() > until:
-                raise ChildEndedError(
-                    f"The workers were not ready in {START_LIMIT_S:g} s. The end of their log:\n{self.tail}"
-                )
-            await clock.sleep(POLL_S)
+async def ready(workers: Child, members: int, partitions: int, clock: Clock) -> None:
+    """Wait until all ``members`` answer. Raises ProgramError when that takes longer than START_LIMIT_S."""
+    until = clock.monotonic() + START_LIMIT_S
+    while not all_answer(workers.printed().splitlines(), members, partitions):
+        if clock.monotonic() > until:
+            raise workers.error(f"The workers were not ready in {START_LIMIT_S:g} s.")
+        await clock.sleep(POLL_S)
 
 
-@asynccontextmanager
-async def workers(
+def workers(
     settings: Settings, members: int, *, environ: Mapping[str, str], folder: Path
-) -> AsyncIterator[Workers]:
+) -> AbstractAsyncContextManager[Child]:
     """Run ``members`` workers with ``settings`` (log.format has to be json) while the block runs."""
-    log = folder / "workers.log"
-    # The parent's own patience with its members is three times this limit.
-    grace_s = 4 * settings.worker.drain_timeout
-    command = [*as_options(settings), "worker", "--processes", str(members)]
-    async with child(command, environ=environ, folder=folder, log=log, grace_s=grace_s) as process:
-        yield Workers("`headrace worker`", process, log)
+    return child(
+        headrace(*as_options(settings), "worker", "--processes", str(members)),
+        name="`headrace worker`",
+        environ=environ,
+        folder=folder,
+        log=folder / "workers.log",
+        # The parent's own patience with its members is three times this limit.
+        grace_s=4 * settings.worker.drain_timeout,
+    )
 
 
 def all_answer(lines: Iterable[bytes], members: int, partitions: int) -> bool:
@@ -294,14 +214,16 @@ GRACE_S = 2.0
 
 
 async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) -> None:
-    """Run `headrace train` on ``rows``, its output beside ours; it writes ``model``. Raises ChildEndedError."""
+    """Run `headrace train` on ``rows``, its output beside ours; it writes ``model``. Raises ProgramError."""
     folder = model.parent
     data = folder / "texts.jsonl"
     write_rows(rows, data)
     # By names in its folder: what it prints shall not point at files that are gone soon.
     # A first look, not the best model: the demo is to be seen whole before somebody has lost patience.
-    command = ["train", data.name, "--out", model.name, "--quick", "--max-tokens", "128"]
-    await run_to_its_end("`headrace train`", command, environ=environ, folder=folder, log=None, grace_s=GRACE_S)
+    command = headrace("train", data.name, "--out", model.name, "--quick", "--max-tokens", "128")
+    async with child(command, environ=environ, folder=folder, log=None, grace_s=GRACE_S) as training:
+        if code := await training.process.wait():
+            raise ProgramError(f"`headrace train` ended with exit code {code}; what it printed says why.")
 
 
 def keep(model: Path, at: Path) -> None:

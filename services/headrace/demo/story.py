@@ -22,6 +22,7 @@ from headrace.demo.setup import (
     kafka_for,
     keep,
     prefix_for,
+    ready,
     train_model,
     workers,
 )
@@ -60,7 +61,7 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         ledger = Ledger()
         async with beside(members.watch()):
             begun = clock.monotonic()
-            await members.ready(MEMBERS, settings.topics.partitions, clock)
+            await ready(members, MEMBERS, settings.topics.partitions, clock)
             console.print(
                 f"[bold]Workers[/bold]: {MEMBERS} processes of `headrace worker` share "
                 f"{settings.topics.partitions} partitions, ready after {clock.monotonic() - begun:.1f} s"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
 
@@ -16,13 +16,14 @@ from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.demo.screen import milliseconds
-from headrace.demo.setup import Service, as_options, child, demo_settings, log_tail, run_to_its_end
+from headrace.demo.setup import as_options, demo_settings
 from headrace.demo.stream import Sent, Snapshot
 from headrace.kafka.settings import KafkaSettings
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part
 from headrace.learning.data.validation import text_keys
 from headrace.model.artifact import Artifact
+from headrace.process.children import Child, child, headrace, output_of
 from headrace.registry.compacted_topics import ModelsLog, Move
 from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.records import ModelVersion, Training, TrainingState, Verdict
@@ -32,7 +33,6 @@ EPOCHS = 6
 SETTLE_S = 1.0
 # Its ranks have ten seconds of it.
 TRAINER_GRACE_S = 15.0
-COMMAND_GRACE_S = 2.0
 
 
 def learning_settings(kafka: KafkaSettings, prefix: str, store: Path) -> Settings:
@@ -47,22 +47,24 @@ def learning_settings(kafka: KafkaSettings, prefix: str, store: Path) -> Setting
     return msgspec.structs.replace(settings, trainer=trainer)
 
 
-@asynccontextmanager
-async def trainer(settings: Settings, *, environ: Mapping[str, str], folder: Path) -> AsyncIterator[Service]:
+def trainer(settings: Settings, *, environ: Mapping[str, str], folder: Path) -> AbstractAsyncContextManager[Child]:
     """Run a trainer with ``settings`` while the block runs."""
-    log = folder / "trainer.log"
-    command = [*as_options(settings), "trainer"]
-    async with child(command, environ=environ, folder=folder, log=log, grace_s=TRAINER_GRACE_S) as process:
-        yield Service("`headrace trainer`", process, log)
+    return child(
+        headrace(*as_options(settings), "trainer"),
+        name="`headrace trainer`",
+        environ=environ,
+        folder=folder,
+        log=folder / "trainer.log",
+        grace_s=TRAINER_GRACE_S,
+    )
 
 
 async def by_hand(settings: Settings, *command: str, environ: Mapping[str, str], folder: Path) -> str:
-    """Run `headrace models` and return the last line that it prints. Raises ChildEndedError when it fails."""
-    log = folder / f"models-{command[0]}.log"
-    arguments = [*as_options(settings), "models", *command]
+    """Run `headrace models` and return the last line that it prints. Raises ProgramError when it fails."""
     name = f"`headrace models {' '.join(command)}`"
-    await run_to_its_end(name, arguments, environ=environ, folder=folder, log=log, grace_s=COMMAND_GRACE_S)
-    return log_tail(log).rpartition("\n")[2]
+    arguments = headrace(*as_options(settings), "models", *command)
+    printed = await output_of(arguments, name=name, environ=environ, folder=folder)
+    return printed.rstrip().rpartition("\n")[2]
 
 
 CHAMPION = "champion"

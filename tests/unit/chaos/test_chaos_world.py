@@ -19,7 +19,7 @@ def worker(name: str, folder: Path, *assigned: list[int]) -> Worker:
     log = folder / f"{name}.log"
     lines = [msgspec.json.encode({"event": "partitions.assigned", "partitions": given}) for given in assigned]
     log.write_bytes(b"".join(line + b"\n" for line in lines))
-    running: Any = SimpleNamespace(pid=0, log=log, process=SimpleNamespace(returncode=None))
+    running: Any = SimpleNamespace(pid=0, code=None, printed=log.read_bytes)
     return Worker(name, running, AsyncExitStack(), 0)
 
 

@@ -1,11 +1,11 @@
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from headrace.demo.setup import ChildEndedError, all_answer, beside, keep, run_to_its_end
+from headrace.demo.setup import all_answer, beside, keep
+from headrace.process.children import ProgramError
 
 
 async def endless(ended: list[str], name: str) -> None:
@@ -16,7 +16,7 @@ async def endless(ended: list[str], name: str) -> None:
 
 
 async def fails() -> None:
-    raise ChildEndedError("the workers are gone")
+    raise ProgramError("the workers are gone")
 
 
 async def test_what_runs_beside_a_block_ends_with_it() -> None:
@@ -29,7 +29,7 @@ async def test_what_runs_beside_a_block_ends_with_it() -> None:
 
 async def test_what_fails_beside_a_block_ends_it_and_is_raised_itself() -> None:
     ended: list[str] = []
-    with pytest.raises(ChildEndedError, match="the workers are gone"):
+    with pytest.raises(ProgramError, match="the workers are gone"):
         async with beside(endless(ended, "a"), fails()):
             await asyncio.Event().wait()
     assert ended == ["a"]
@@ -43,27 +43,17 @@ async def test_an_error_of_the_block_is_raised_itself() -> None:
             await asyncio.sleep(0)
             await fails()
 
-    with pytest.raises(ChildEndedError, match="the workers are gone"):
+    with pytest.raises(ProgramError, match="the workers are gone"):
         await block()
     assert ended == ["a"]
 
 
-async def test_a_command_that_fails_is_told_with_the_end_of_what_it_printed(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with pytest.raises(ChildEndedError, match=r"`headrace no-such` ended with exit code 2; .*\n(.|\n)*No such command"):
-        await run_to_its_end(
-            "`headrace no-such`", ["no-such"], environ=os.environ, folder=tmp_path, log=log, grace_s=5.0
-        )
+def assigned(*partitions: int) -> str:
+    return json.dumps({"time": "2026-01-31T12:00:00.000Z", "event": "partitions.assigned", "partitions": partitions})
 
 
-def assigned(*partitions: int) -> bytes:
-    return json.dumps(
-        {"time": "2026-01-31T12:00:00.000Z", "event": "partitions.assigned", "partitions": partitions}
-    ).encode()
-
-
-def resumed(*partitions: int) -> list[bytes]:
-    return [json.dumps({"event": "partition.resumed", "partition": number}).encode() for number in partitions]
+def resumed(*partitions: int) -> list[str]:
+    return [json.dumps({"event": "partition.resumed", "partition": number}) for number in partitions]
 
 
 SHARED = [assigned(0, 1), assigned(2, 3)]
@@ -91,15 +81,13 @@ SHARED = [assigned(0, 1), assigned(2, 3)]
         ),
         pytest.param([assigned(0, 1, 2, 3), assigned(), *resumed(0, 1, 2, 3)], False, id="one has nothing to do"),
         pytest.param(
-            [b"Traceback (most recent call last):", b'{"event": "worker.st', *SHARED, *resumed(0, 1, 2, 3)],
+            ["Traceback (most recent call last):", '{"event": "worker.st', *SHARED, *resumed(0, 1, 2, 3)],
             True,
             id="lines that are no events",
         ),
     ],
 )
-def test_the_workers_are_ready_when_every_partition_is_resumed_by_its_last_owner(
-    lines: list[bytes], ready: bool
-) -> None:
+def test_the_workers_are_ready_when_every_partition_is_resumed_by_its_last_owner(lines: list[str], ready: bool) -> None:
     assert all_answer(lines, 2, 4) is ready
 
 

@@ -1,0 +1,159 @@
+"""Child processes with a log: started, watched and ended in one way.
+
+A child has a session of its own, so that the terminal's Ctrl-C reaches it only through us. It ends with its block, and
+on Linux with this process, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Never
+
+from headrace.core.errors import UserError
+from headrace.process.child_process import ending_with_parent
+
+GRACE_S = 40.0
+"""Longest wait after SIGTERM; a worker with several members takes 30 s when its broker is gone."""
+LOG_TAIL_LINES = 15
+
+
+class ProgramError(UserError):
+    """A program did not start, was not ready in time or ended by itself; the message has the end of what it printed."""
+
+
+def headrace(*arguments: str) -> tuple[str, ...]:
+    """The command `headrace` with ``arguments``, run by this Python."""
+    return (sys.executable, "-m", "headrace", *arguments)
+
+
+class Child:
+    """One program that was started. ``name`` is for messages, ``log`` None where it prints to our own output."""
+
+    def __init__(self, name: str, process: Process, log: Path | None) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+
+    @property
+    def input(self) -> asyncio.StreamWriter:
+        """The pipe to its standard input, of a child with pipes."""
+        assert self.process.stdin is not None  # noqa: S101 - opened by child()
+        return self.process.stdin
+
+    @property
+    def output(self) -> asyncio.StreamReader:
+        """The pipe from its standard output, of a child with pipes."""
+        assert self.process.stdout is not None  # noqa: S101 - opened by child()
+        return self.process.stdout
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def code(self) -> int | None:
+        """What it ended with, None while it runs."""
+        return self.process.returncode
+
+    def check(self) -> None:
+        """Raises ProgramError when it has ended."""
+        if self.code is not None:
+            raise self.error(f"{self.name} ended by itself with exit code {self.code}.")
+
+    async def watch(self) -> Never:
+        """Wait until it ends, which it should not. Raises ProgramError."""
+        await self.process.wait()
+        self.check()
+        raise AssertionError("a process that has ended has an exit code")
+
+    def error(self, reason: str) -> ProgramError:
+        """An error with the end of the log."""
+        return ProgramError(f"{reason} The end of its log:\n{self.log_tail()}" if self.log else reason)
+
+    def printed(self) -> bytes:
+        """All that its log holds."""
+        return b"" if self.log is None else self.log.read_bytes()
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.printed().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+    async def kill(self) -> None:
+        """SIGKILL, as an out-of-memory killer would."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
+        """SIGTERM, then SIGKILL when it does not end; what it left of its own session is killed too."""
+        if self.code is None:
+            with suppress(ProcessLookupError):
+                self.process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), grace_s)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def child(
+    command: Sequence[str],
+    *,
+    log: Path | None,
+    name: str = "",
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    orphaned: signal.Signals = signal.SIGTERM,
+    pipes: bool = False,
+    grace_s: float = GRACE_S,
+) -> AsyncIterator[Child]:
+    """Keep ``command`` running while the block runs; see :meth:`Child.stop` for its end.
+
+    What it prints is appended to ``log``, or goes where ours goes for None. ``environ`` is its whole environment, None
+    for ours; it runs in ``folder``, None for ours. When we are gone it is sent the signal ``orphaned``. With ``pipes``
+    its standard input and output are pipes to us, and only its errors go to ``log``. Raises ProgramError when it can't
+    be run.
+    """
+    with nullcontext() if log is None else log.open("ab") as output:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *ending_with_parent(command, orphaned),
+                env=environ,
+                cwd=folder,
+                stdin=PIPE if pipes else DEVNULL,
+                stdout=PIPE if pipes else output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ProgramError(f"{command[0]} can't be run: {error}") from error
+    running = Child(name or command[0], process, log)
+    try:
+        yield running
+    finally:
+        await running.stop(grace_s)
+
+
+async def output_of(
+    command: Sequence[str], *, name: str, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> str:
+    """Run ``command`` to its end and return what it printed. Raises ProgramError with that when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *ending_with_parent(command), env=environ, cwd=folder, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        printed, _ = await process.communicate()
+    finally:
+        await Child(name, process, None).stop()
+    if process.returncode:
+        raise ProgramError(f"{name} ended with exit code {process.returncode}; what it printed:\n{printed.decode()}")
+    return printed.decode()
