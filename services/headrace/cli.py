@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, LogLevel
+from headrace.commands.common import Bootstrap, Invocation, LogLevel, remark
 from headrace.core.errors import UserError, with_notes
 from headrace.core.printable import printable
 from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
@@ -163,10 +163,10 @@ def _advice(error: Exception) -> str:
     match error:
         case BrokerUnavailableError():
             return (
-                "Is Kafka running there? The address is kafka.bootstrap (--bootstrap HOST:PORT; "
-                "`headrace config show` tells where it was set). `headrace broker` starts one on this machine."
+                "Is Kafka running there? The address is kafka.bootstrap (--bootstrap HOST:PORT); "
+                "`headrace config show` tells where it was set. `headrace broker` starts one on this machine."
             )
-        case UnknownTopicError():
+        case UnknownTopicError() if "topics apply" not in str(error):
             return "`headrace topics apply` creates the topics."
         case RecordTooLargeError():
             return (
@@ -181,5 +181,5 @@ def _advice(error: Exception) -> str:
 
 def _end(message: str, code: int) -> NoReturn:
     for line in message.split("\n"):
-        typer.echo(f"headrace: {printable(line)}", err=True)
+        remark(f"headrace: {printable(line)}")
     sys.exit(code)

@@ -260,13 +260,14 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
 
     The versions that answered are named below once each: a column would take a third of the room.
     """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or WAITING
     versions = dict.fromkeys(seen.answer.result.version for seen in last)
     caption = "\n".join([said, *(f"version {version}" for version in versions)])
-    shown = Table(box=None, pad_edge=False, expand=True, caption=Text(caption), caption_justify="left")
+    shown = Table(box=None, pad_edge=False, expand=True)
     for name in ("request", "status"):
         shown.add_column(name, no_wrap=True)
     shown.add_column("label", max_width=24, no_wrap=True, overflow="ellipsis")
@@ -278,7 +279,8 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     for seen in last:
         # Text, because a label or an id may look like markup.
         shown.add_row(*map(Text, _cells(seen)))
-    return shown
+    # Not a caption, which fills its line: what a terminal shows of Ctrl-C would begin another one.
+    return Group(shown, Text(caption))
 
 
 def _cells(seen: Seen) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO
 
 import msgspec
 import typer
@@ -135,6 +135,13 @@ def say(text: str, *, flush: bool = False) -> None:
     print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
 
 
+def tell(text: str) -> None:
+    """Print a sentence for people: as :func:`say`, and broken between words where a terminal is narrower."""
+    import sys
+
+    print(wrapped(printable(text, lines=True), width_of(sys.stdout)))  # noqa: T201
+
+
 def place_for(told: str, *, force: bool = False) -> Location:
     """Where a command is to write a file, a path or URI, looked at before the work for it begins.
 
@@ -156,10 +163,60 @@ def place_for(told: str, *, force: bool = False) -> Location:
 
 
 def remark(text: str) -> None:
-    """Print ``text`` to stderr, as :func:`say` prints to stdout."""
+    """Print ``text`` to stderr, as :func:`tell` prints to stdout."""
     import sys
 
-    print(printable(text, lines=True), file=sys.stderr)  # noqa: T201
+    print(wrapped(printable(text, lines=True), width_of(sys.stderr)), file=sys.stderr)  # noqa: T201
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that ``stream`` goes to; None for a file, a pipe, or one that does not tell."""
+    import os
+
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+# A command in backticks is one word, so that it is copied whole.
+_WORD = re.compile(r"[^\s`]*`[^`\n]+`\S*|\S+")
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """``text`` with each of its lines broken between words where it is longer than ``width`` columns.
+
+    What goes on below is indented as its line is. A word that is longer than ``width`` stays whole.
+    """
+    if width is None:
+        return text
+    return "\n".join(part for line in text.split("\n") for part in _lines_of(line, width))
+
+
+def _lines_of(line: str, width: int) -> Iterator[str]:
+    if _columns(line) <= width:
+        yield line
+        return
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    so_far = ""
+    for word in _WORD.findall(line):
+        longer = f"{so_far} {word}" if so_far else f"{indent}{word}"
+        if so_far and _columns(longer) > width:
+            yield so_far
+            longer = f"{indent}{word}"
+        so_far = longer
+    yield so_far
+
+
+def _columns(text: str) -> int:
+    """The columns that ``text`` takes: those of Han and its like are two each."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
 
 
 class NotConfirmedError(UserError):

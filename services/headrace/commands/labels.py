@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, cluster_of, console, place_for, remark, say
+from headrace.commands.common import (
+    Bootstrap,
+    Delimiter,
+    Encoding,
+    begin,
+    cluster_of,
+    console,
+    place_for,
+    remark,
+    say,
+    tell,
+)
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
 
 if TYPE_CHECKING:
@@ -79,7 +90,7 @@ def publish(
         what=f"labels to {topic}",
         go_on=lambda _: "All may be published again: a label replaces the one with its id.",
     )
-    say(f"published {total:,} labels to {topic}" + (f"; left out: {dropped[-1]}" if dropped else ""))
+    tell(f"published {total:,} labels to {topic}" + (f"; left out: {dropped[-1]}" if dropped else ""))
 
 
 class Columns(msgspec.Struct, frozen=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ import typer
 
 from headrace.commands.common import (
     NAME,
+    NO_LABEL,
     BackendName,
     Bootstrap,
     Delimiter,
@@ -25,6 +27,7 @@ from headrace.commands.common import (
 )
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.errors import UserError
+from headrace.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +76,7 @@ def predict(
         Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, or lines of text (.txt, .log); packed or not.")
     ],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line; this is the default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, as into a pipe.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")] = False,
     backend: Annotated[
         BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
@@ -86,12 +89,15 @@ def predict(
 ) -> None:
     """Label every text of a file and print label, score and text, a row a line. MODEL is a file, an alias or a version.
 
-    The labels are those that a worker with this version gives: null, or empty in CSV, where the version abstains.
+    On a terminal it is a table whose texts are cut at the edge, into a pipe JSON lines. The labels are those that a
+    worker with this version gives: null, or empty in CSV, where the version abstains.
     """
     from headrace.files.table import Kind, Reading, check_file, read_file
     from headrace.model.backends.interface import open_backend
 
-    form = form_of(as_json=as_json, as_csv=as_csv) or Form.JSON
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    if form is None and not sys.stdout.isatty():
+        form = Form.JSON
     columns = (text_column,) if id_column is None else (text_column, id_column)
     check_file(file)
     reading = Reading(delimiter, encoding)
@@ -101,9 +107,44 @@ def predict(
     answers = predicted(opened, rows, text_column, id_column)
     # What is wrong with the file as a whole is said before anything is printed.
     first = list(islice(answers, 1))
-    write = row_writer(form, (*columns[1:], "label", "score", "text"))
+    names = (*columns[1:], "label", "score", "text")
+    if form is None:
+        shown = console()
+        # A chunk at a time, so that a long file is read as it is answered; the columns follow the first one.
+        widths: dict[str, int] = {}
+        rows_left = chain(first, answers)
+        while chunk := list(islice(rows_left, CHUNK)):
+            shown.print(_answer_table(chunk, names, widths))
+        return
+    write = row_writer(form, names)
     for one in chain(first, answers):
         write(one)
+
+
+def _answer_table(rows: Sequence[Mapping[str, object]], names: Sequence[str], widths: dict[str, int]) -> Table:
+    """A line a row, within the terminal's width; ``widths`` are those of the chunk before, which this one keeps."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    table = Table(box=None, pad_edge=False, expand=True, show_header=not widths)
+    for number, name in enumerate(names[:-1]):
+        if name not in widths:
+            longest = max(cell_len(name), len(NO_LABEL) * (name == "label"), *(cell_len(row[number]) for row in cells))
+            widths[name] = min(longest, LONGEST_CELL)
+        table.add_column(name, width=widths[name], no_wrap=True, overflow="ellipsis")
+    # A long text takes the room that the other columns leave, and none of theirs.
+    table.add_column(names[-1], ratio=1, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return NO_LABEL
+    return f"{value:.3f}" if isinstance(value, float) else printable(" ".join(str(value).split()))
 
 
 def _has_lines_of_text(file: Path, reading: Reading) -> bool:
@@ -137,6 +178,7 @@ def predicted(
 
 
 SHOWN_ERRORS = 50
+LONGEST_CELL = 24
 
 
 class Mistake(msgspec.Struct, frozen=True, kw_only=True):

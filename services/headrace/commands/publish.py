@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, client_of, remark, say
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, client_of, remark, tell
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
 from headrace.files import DatasetError, InputError
 from headrace.files.table import Kind, Reading, Row, find_kind, kind_of, read_file, read_stream
@@ -320,7 +320,7 @@ def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: 
             tell=lambda sent: progress.update(bar, completed=sent),
         )
     seconds = time.monotonic() - begun
-    say(
+    tell(
         f"published {total:,} requests to {settings.topics.names().requests} "
         f"in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}"
     )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import enum
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from rich import box
@@ -70,16 +71,40 @@ class Terminal(Console):
     """rich's console, through which everything is shown that may come from a record.
 
     Strings are taken literally unless ``markup`` is set, and every text is made printable before it is measured.
+    Into a file or a pipe no line ends with blanks.
     """
 
-    def __init__(self, *, markup: bool = False, **options: Any) -> None:
-        super().__init__(markup=markup, **options)
+    def __init__(self, *, markup: bool = False, highlight: bool = False, **options: Any) -> None:
+        if "file" not in options and not options.get("stderr") and not sys.stdout.isatty():
+            options["file"] = _WithoutBlanks(sys.stdout)
+        super().__init__(markup=markup, highlight=highlight, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         return super().render(_shown(renderable) if isinstance(renderable, Text) else renderable, options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, lines=True), **options)
+
+
+class _WithoutBlanks:
+    """A stream for rich, which fills every row of a table up to the width of its longest cell."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_BLANKS.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_BLANKS = re.compile(r" +(?=\n)")
+
+
+def heading(text: str) -> Text:
+    """The title of a table: above it, as long as it has to be, where a table's own would be folded to its width."""
+    return Text(f"\n{text}", style="bold")
 
 
 def _shown(text: Text) -> Text:
@@ -102,14 +127,20 @@ _NONE = "-"
 def report_tables(report: Report) -> Iterator[RenderableType]:
     """Accuracy and macro-F1, each class (of many, those with the lowest F1), and the confusion of classes."""
     yield f"{report.rows:,} rows; in brackets where the figure of all texts may lie (95 %)"
-    yield (
-        f"accuracy {report.accuracy:.2%} ({_interval(report.accuracy_interval)})   "
-        f"macro-F1 {report.macro_f1:.2%} ({_interval(report.macro_f1_interval)})"
+    accuracy, macro_f1 = (Text(f"{share:.2%}", style="bold") for share in (report.accuracy, report.macro_f1))
+    yield Text.assemble(
+        ("accuracy ", ""),
+        accuracy,
+        f" ({_interval(report.accuracy_interval)})   macro-F1 ",
+        macro_f1,
+        f" ({_interval(report.macro_f1_interval)})",
     )
-    yield _classes(report)
+    yield from _classes(report)
     if len(report.classes) <= _LARGEST_MATRIX:
+        yield heading("Confusion: rows of a class, and as which one they were answered")
         yield _matrix(report)
     elif report.confusions:
+        yield heading("The most frequent mistakes")
         yield _mistakes(report)
 
 
@@ -137,16 +168,17 @@ def _frame(title: str, text: str) -> Panel:
     return Panel(Text(text), title=title, title_align="left", border_style="bold yellow")
 
 
-def _classes(report: Report) -> Table:
+def _classes(report: Report) -> Iterator[RenderableType]:
     shown = report.classes
     title = "Each class"
     if len(shown) > _MOST_CLASSES:
         shown = tuple(sorted(shown, key=lambda one: 1.0 if one.f1 is None else one.f1)[:_MOST_CLASSES])
         title = f"The {_MOST_CLASSES} of {len(report.classes)} classes with the lowest F1"
-    table = _table(title, "class", "precision", "recall", "F1", "rows")
+    yield heading(title)
+    table = _table("class", "precision", "recall", "F1", "rows")
     for one in shown:
         table.add_row(printable(one.label), *map(_share, (one.precision, one.recall, one.f1)), f"{one.support:,}")
-    return table
+    yield table
 
 
 def _share(share: float | None) -> str:
@@ -163,7 +195,7 @@ def _matrix(report: Report) -> Table:
     counts |= {(one.label, one.label): one.right for one in report.classes}
     # Numbers as headings: names of labels side by side are soon wider than a terminal.
     numbers = [str(number) for number in range(1, len(report.classes) + 1)]
-    table = _table("Confusion: rows of a class, and as which one they were answered", "class", *numbers)
+    table = _table("class", *numbers)
     for number, one in zip(numbers, report.classes, strict=True):
         cells = (_count(counts.get((one.label, other.label), 0)) for other in report.classes)
         table.add_row(f"{number} {printable(one.label)}", *cells)
@@ -175,7 +207,7 @@ def _count(count: int) -> str:
 
 
 def _mistakes(report: Report) -> Table:
-    table = Table(title="The most frequent mistakes", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("rows of", "answered as"):
         table.add_column(name, overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
@@ -184,9 +216,9 @@ def _mistakes(report: Report) -> Table:
     return table
 
 
-def _table(title: str, name: str, *figures: str) -> Table:
+def _table(name: str, *figures: str) -> Table:
     """Figures are never cut; names give way, over several lines."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(name, overflow="fold")
     for figure in figures:
         table.add_column(figure, justify="right", no_wrap=True)

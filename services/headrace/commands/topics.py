@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, cluster_of, confirm, say, settings_from
+from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say, tell
 from headrace.core.errors import UserError
 from headrace.kafka.acls import Role
 
@@ -70,9 +70,9 @@ def apply(
     before, after = asyncio.run(run())
     copied = asyncio.run(_copy_older_claims(settings))
     for spec in before.create:
-        say(f"created {spec.name}: {spec.partitions} partitions, replication {spec.replication}")
+        say(f"created {spec.name}: {_partitions(spec.partitions)}, replication {spec.replication}")
     for growth in before.grow if grow else ():
-        say(f"grew {growth.topic} to {growth.total} partitions")
+        say(f"grew {growth.topic} to {_partitions(growth.total)}")
     for claim in copied:
         names = settings.topics.names()
         say(f"copied the claim on {claim.results} from {names.models} to {names.workers}")
@@ -324,12 +324,11 @@ def _settings(
     ctx: typer.Context, bootstrap: str | None, prefix: str | None, partitions: int | None, results: str | None
 ) -> Settings:
     options = {
-        "--bootstrap": ("kafka.bootstrap", bootstrap),
         "--prefix": ("topics.prefix", prefix),
         "--partitions": ("topics.partitions", partitions),
         "--results": ("topics.results", results),
     }
-    return settings_from(ctx, options).settings
+    return begin(ctx, bootstrap, options)
 
 
 @contextlib.asynccontextmanager
@@ -351,15 +350,19 @@ def _report(plan: Plan, *, growth_offered: bool) -> bool:
     if plan.grow and growth_offered:
         say("`headrace topics apply --grow` adds the missing partitions.")
     if plan.shortcoming:
-        say(plan.shortcoming)
+        tell(plan.shortcoming)
     return bool(plan.create or plan.drift)
+
+
+def _partitions(count: int) -> str:
+    return f"{count:,} {'partition' if count == 1 else 'partitions'}"
 
 
 def _print_topics(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -> None:
     for one in wanted:
         state = found.get(one.name)
-        size = f"{state.partitions} partitions, replication {state.replication}" if state else "missing"
-        say(f"{one.name}: {size}\n  {one.topic.title}")
+        size = f"{_partitions(state.partitions)}, replication {state.replication}" if state else "missing"
+        tell(f"{one.name}: {size}\n  {one.topic.title}")
         say(f"  written by {', '.join(one.topic.writers)}; read by {', '.join(one.topic.readers)}")
         # Of the many settings that a broker reports, those that are wanted.
         config = state.config if state else {}

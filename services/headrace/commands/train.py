@@ -100,15 +100,18 @@ def train(
     keep_what_matplotlib_caches(os.environ)
 
     from headrace.commands.terminal import Terminal
-    from headrace.files.table import Reading, read_file
-    from headrace.learning.compress.curve import Budget
-    from headrace.learning.data.split import Splits
-    from headrace.learning.distributed.job import FileSource, Job
-    from headrace.learning.fit.hyperparameters import adapted
-    from headrace.model.artifact import load, save
-    from headrace.model.places import places_of
 
     console = Terminal()
+    # It takes seconds.
+    with console.status("loading PyTorch"):
+        from headrace.files.table import Reading, read_file
+        from headrace.learning.compress.curve import Budget
+        from headrace.learning.data.split import Splits
+        from headrace.learning.distributed.job import FileSource, Job
+        from headrace.learning.fit.hyperparameters import adapted
+        from headrace.model.artifact import load, save
+        from headrace.model.places import places_of
+
     # An end by signal, too, leaves no folder and no ranks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # All that can be looked at, before anything else is done.
@@ -291,19 +294,20 @@ def _leave(progress: Progress, stage: TaskID) -> None:
 
 
 def _report(console: Console, outcome: Outcome, out: str) -> None:
-    from headrace.commands.terminal import report_tables, report_warnings
-    from headrace.learning.compress.curve import curve_table
+    from headrace.commands.terminal import heading, report_tables, report_warnings
+    from headrace.learning.compress.curve import curve_table, curve_title
     from headrace.learning.evaluate import agreement
 
     if outcome.curve is not None:
+        console.print(heading(curve_title(outcome.curve)))
         console.print(curve_table(outcome.curve))
-    console.print("\nTest rows, answered by the int8 artifact on the cpu backend", style="bold")
+    console.print(heading("Test rows, answered by the compressed artifact as a worker answers them"))
     for table in report_tables(outcome.report):
         console.print(table)
     equal = agreement(outcome.answers, outcome.float_answers)
     console.print(
-        f"fp32 beside it: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
-        f" {outcome.float_report.macro_f1:.2%}; equal answers {equal:.2%}"
+        f"\nThe original in fp32: accuracy {outcome.float_report.accuracy:.2%}, macro-F1"
+        f" {outcome.float_report.macro_f1:.2%}; {equal:.2%} of the answers are the same."
     )
     for line in _of_labels(outcome.lineage):
         console.print(line, markup=False)
@@ -339,7 +343,7 @@ def _named(labels: Sequence[str]) -> str:
 
 def _lengths(found: Lengths, longest_us: float) -> str:
     """How much of the texts is read, what that costs, and what to do about texts that are cut."""
-    said = f"reads {found.max_tokens:,} words of a text; so long a text takes about {longest_us:,.0f} us to answer."
+    said = f"It reads {found.max_tokens:,} words of a text; so long a text takes about {longest_us:,.0f} us to answer."
     if not found.cut:
         return said
     return (

@@ -198,6 +198,8 @@ def trainer(
         raise typer.BadParameter(
             f"trainer.nodes is {settings.trainer.nodes}, so machines are 0 to {settings.trainer.nodes - 1}."
         )
+    # Loading what computes takes seconds.
+    logs.event("trainer.starting", bootstrap=settings.kafka.bootstrap)
     launch = launcher(ctx, bootstrap, settings.trainer, settings.places(), node)
     if node:
         lifecycle.run(functools.partial(_help, settings, launch), drain_s=STOP_S)

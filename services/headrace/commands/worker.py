@@ -67,6 +67,8 @@ def worker(
     }
     settings = settings_from(ctx, options).settings
     logs.configure(sys.stderr, level=settings.log.level, form=settings.log.format)
+    # Loading what computes takes seconds.
+    logs.event("worker.starting", bootstrap=settings.kafka.bootstrap)
     # Past its own limits a worker's stop is broken, and its parent's patience comes after that.
     patience = 3 * settings.worker.drain_timeout
     if processes > 1 and slot is None:

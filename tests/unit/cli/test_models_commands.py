@@ -238,7 +238,7 @@ def test_show_tells_everything_of_a_version(site: Site) -> None:
         "lent by test 1 label: dawn",
         "lent to test 2 labels: dusk, noon",
         "rows 1,234",
-        'recipe {"seed":3}',
+        "recipe seed = 3",
         "ratio 11.5000",
         "numpy 9.9",
         "abstains below 0.2500",

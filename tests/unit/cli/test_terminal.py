@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import unicodedata
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from typer.testing import CliRunner
 
 from headrace import cli
 from headrace.client import Answer
-from headrace.commands import answers
-from headrace.commands.common import say
-from headrace.commands.models.show import Section, tables
+from headrace.commands import answers, common, local
+from headrace.commands.common import say, wrapped
+from headrace.commands.models.show import Section, _settings_of, tables
 from headrace.commands.terminal import Terminal, report_tables, report_warnings
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
@@ -77,6 +82,15 @@ def test_a_section_keeps_hashes_and_uris_whole_and_folds_prose(width: int) -> No
     assert sum(HASH in line for line in lines) == 2
     assert any(uri in line for line in lines)
     assert fits([line for line in lines if uri not in line], width)
+
+
+@pytest.mark.parametrize("recipe", ['{"a":{"b":[2,3],"c":null},"d":0}', "steps: many", "[1]"])
+def test_a_recipe_is_a_setting_a_line_and_another_trainers_stays_as_it_is(recipe: str) -> None:
+    lines = list(_settings_of(recipe))
+    assert lines == (["a.b = [2,3]", "a.c = null", "d = 0"] if recipe.startswith("{") else [recipe])
+    assert shown([Section("trained on", (("recipe", "\n".join(lines)),))], 80)[1:] == [
+        f"  {name:<10}{line}" for name, line in zip(["recipe", "", ""], lines, strict=False)
+    ]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -150,6 +164,74 @@ def test_styles_of_our_own_still_come_through() -> None:
     assert found == "\x1b[1ma\x1b[0m\n"
 
 
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+@given(st.lists(st.text("ab`漢- ", max_size=30), max_size=20).map(" ".join), st.integers(1, 60))
+def test_a_sentence_is_broken_between_its_words_and_loses_none(text: str, width: int) -> None:
+    lines = wrapped(text, width).split("\n")
+    assert words(" ".join(lines)) == words(text)
+    for line in lines:
+        assert cell_len(line) <= width or len(words(line)) == 1 or "`" in line
+
+
+def test_a_command_is_copied_whole_and_what_goes_on_below_is_indented_alike() -> None:
+    line = "  missing (`headrace topics apply --grow` adds it), and more words"
+    assert wrapped(line, 38).split("\n") == [
+        "  missing",
+        "  (`headrace topics apply --grow` adds",
+        "  it), and more words",
+    ]
+    assert wrapped(line, None) == line, "a program reads lines as they are"
+
+
+def test_the_message_of_an_error_is_broken_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise UserError("a message that is longer than the terminal is wide")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["headrace"])
+    monkeypatch.setattr(common, "width_of", lambda stream: 30)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.splitlines() == [
+        "headrace: a message that is",
+        "longer than the terminal is",
+        "wide",
+    ]
+
+
+def test_no_line_in_a_pipe_ends_with_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name", "text", expand=True, box=None)
+    table.add_row("a", "b")
+    common.console().print(table, "c")
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split() for line in lines] == [["name", "text"], ["a", "b"], ["c"], []]
+    assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, *WIDTHS])
+def test_predictions_are_a_row_each_and_chunks_share_their_columns(width: int) -> None:
+    names, widths = ("label", "score", "text"), {}
+    first = local._answer_table([{"label": "money", "score": 0.51239, "text": "a\x1b[2J text " * 30}], names, widths)
+    second = local._answer_table([{"label": None, "score": 1.0, "text": "b"}], names, widths)
+    lines = shown([first, second], width)
+    assert fits(lines, width)
+    assert [line.split()[:2] for line in lines] == [["label", "score"], ["money", "0.512"], ["(no", "label)"]]
+    assert lines[1].endswith("…")
+    assert "\x1b" not in lines[1]
+
+
+def test_an_interrupt_that_the_terminal_echoes_stays_on_the_last_line_of_the_answers() -> None:
+    console = Terminal(width=80)
+    with console.capture() as captured:
+        console.print(answers.table([], Counter()), end="")
+    assert cell_len(captured.get().splitlines()[-1]) < 80 - len("^C"), "a full line would push ^C onto another one"
+
+
 def test_lines_keep_their_breaks_and_lose_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\n\tb\x1b[2J\x85\u202e")
     assert capsys.readouterr().out == "a\n\tb\\u001b[2J\\u0085\\u202e\n"
@@ -173,3 +255,20 @@ def test_a_label_with_a_line_break_keeps_to_its_line() -> None:
     report = compare(("two\nlines", "b"), ("two\nlines", "b"))
 
     assert sum("two\\u000alines" in line for line in shown(report_tables(report), 80)) == 2
+
+
+@pytest.mark.parametrize("command", [["topics", "describe"], ["models", "list"], ["dead-letters", "list"], ["tail"]])
+def test_what_fails_is_said_once_and_not_by_aiokafka_too(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(settings: object) -> None:
+        raise StopError
+
+    for module in ("common", "topics", "answers", "dead_letters"):
+        monkeypatch.setattr(f"headrace.commands.{module}.cluster_of", stop)
+    theirs = logging.getLogger("aiokafka")
+    monkeypatch.setattr(theirs, "level", logging.NOTSET)
+    theirs.manager._clear_cache()
+    assert isinstance(CliRunner().invoke(cli.app, command).exception, StopError)
+    assert not theirs.isEnabledFor(logging.ERROR)

@@ -6,7 +6,7 @@ import asyncio
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -48,7 +48,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
-COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % of F1", "created", "uri")
+COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % interval", "created", "uri")
 NARROW = 6
 """So many of them fit 80 columns beside a version's whole name, which people copy."""
 WITH_TIME = 116
@@ -167,9 +167,9 @@ def show(
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
         return
-    for part in page(shown):
+    for number_, part in enumerate(page(shown)):
         # The terminal wraps what can't be folded, so that it is copied whole.
-        console().print(part, soft_wrap=True)
+        console().print(*(("",) if number_ else ()), part, sep="\n", soft_wrap=True)
 
 
 async def _read(settings: Settings, wanted: str) -> Shown:
@@ -246,7 +246,20 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
         yield f"left out, {reason}", f"{count:,}"
     yield "ranks", str(lineage.ranks)
     if lineage.recipe is not None:
-        yield "recipe", lineage.recipe
+        yield from (("recipe", "\n".join(_settings_of(lineage.recipe))),)
+
+
+def _settings_of(recipe: str) -> Iterator[str]:
+    """A recipe, which is JSON, a setting a line; as it is where some other trainer wrote something else."""
+    try:
+        settings = msgspec.json.decode(recipe, type=dict[str, Any])
+    except msgspec.DecodeError:
+        yield recipe
+        return
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        for part, one in (inner or {"": value}).items():
+            yield f"{name}{'.' if part else ''}{part} = {msgspec.json.encode(one).decode()}"
 
 
 def _verdict(verdict: Verdict) -> Iterator[RenderableType]:
@@ -302,6 +315,10 @@ class Section:
         room = max(options.max_width - names - 2, 20)
         yield Text(self.title, style="bold", no_wrap=True, overflow="ignore")
         for name, value in self.rows:
-            first, *others = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [""]
+            first, *others = [
+                part
+                for line in value.split("\n")
+                for part in textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
+            ]
             lines = (f"  {name:<{names}}{first}", *(" " * (names + 2) + line for line in others))
             yield Text("\n".join(lines), no_wrap=True, overflow="ignore")

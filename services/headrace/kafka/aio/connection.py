@@ -351,7 +351,7 @@ def _without_answer(error: Exception, settings: KafkaSettings, address: str) -> 
     protocol = settings.security_protocol
     match error:
         case ConnectionRefusedError():
-            return BrokerUnavailableError(f"Nothing listens at {address}, which kafka.bootstrap names: {error}.")
+            return BrokerUnavailableError(f"Nothing listens at {address}, which kafka.bootstrap names.")
         case ssl.SSLError() | ConnectionResetError() if protocol.endswith("SSL"):
             return BrokerUnavailableError(
                 f"{address} does not speak TLS ({error}). kafka.security_protocol is {protocol}: is the port in "

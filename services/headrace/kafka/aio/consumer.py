@@ -252,10 +252,11 @@ class AioConsumer:
         try:
             await asyncio.wait((stopping,), timeout=limit_s)
         finally:
-            failure = "it hung" if not stopping.done() else stopping.cancelled() or stopping.exception()
+            ended = "it was cancelled" if stopping.cancelled() else stopping.done() and stopping.exception()
+            failure = ended if stopping.done() else "it hung"
             if failure:
                 stopping.cancel()
-                log.info("Stopping a consumer did not end well (%r); closing its connections", failure)
+                log.info("Stopping a consumer did not end well (%s); closing its connections", failure)
                 await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
 
     async def _stop_inner(self) -> None:

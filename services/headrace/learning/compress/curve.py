@@ -231,20 +231,25 @@ def figures(curve: Curve, original: Network, network: Network, size: int) -> dic
 _TUNING = {Tuning.NONE: "", Tuning.WIDE: "linear", Tuning.BOTH: "all"}
 
 _EXPLAINED = (
-    "loss: cross entropy. words, pairs: the share that is kept, of single words and of two in a row. dim, filters: of"
-    " the convolution. bits: a weight, in the convolution and in the linear part beside it. tuned: what was trained"
-    " again after the cut, the linear part or all. ->: the one taken. Dim lines cost more than the budget."
+    "loss: cross entropy. words, pairs: the share that is kept, of single words and of two in a row. dim: the numbers"
+    " that stand for a word. filters: the patterns of words that are looked for. bits: of a weight, in these patterns"
+    " and in the linear part beside them. tuned: what was trained again after the cut, the linear part or all. ->: the"
+    " one taken. Grey lines lose more than the budget allows."
 )
+
+
+def curve_title(curve: Curve) -> str:
+    """What the table shows."""
+    return f"Sizes that were tried, by macro-F1 on the validation rows (fp32: {curve.original.macro_f1:.2%})"
 
 
 def curve_table(curve: Curve) -> Table:
     """Every network that was scored, from the largest on, within 80 columns; the one taken is marked."""
     table = Table(
-        title=f"Compression, macro-F1 on the validation rows (fp32: {curve.original.macro_f1:.2%})",
-        title_justify="left",
-        caption=_EXPLAINED,
+        caption=f"\n{_EXPLAINED}",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
