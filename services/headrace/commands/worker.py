@@ -145,6 +145,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
                 member=member,
                 when_loaded=_freeze,
                 away_after=settings.kafka.away_after_ms / 1000,
+                trusted=settings.signing.trusted,
             )
             async with lifecycle.ends_when_held(settings.worker.watchdog):
                 await running.run(stop)

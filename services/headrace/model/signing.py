@@ -1,4 +1,4 @@
-"""Signatures of versions: ed25519 (RFC 8032) over what a version's record says of its artifact.
+"""Signatures of versions and certificates: ed25519 (RFC 8032) over what a record says.
 
 Signed are the model's name, the version, and the artifact's SHA-256, size and labels: a signed file can't be published
 again under another name or with its labels swapped. What else the file holds is bound by the SHA-256. A second
@@ -27,13 +27,16 @@ from headrace.security.keys import (
     read_private_key,
     write_private_key,
 )
-from headrace_schemas.records import ModelVersion
+from headrace_schemas.records import Certificate, ModelVersion
 
 CONTEXT = "headrace/version/1"
 """What a signature is for: one made for anything else never fits a version."""
 
 PATH_CONTEXT = "headrace/version/2"
 """The like for the signature that covers where a version lies below its store too."""
+
+CERTIFICATE_CONTEXT = "headrace/certificate/1"
+"""The like for the certificate of a threshold."""
 
 JOB_CONTEXT = "headrace/job/1"
 """The like for the job of a training."""
@@ -66,18 +69,61 @@ def signed_bytes(record: ModelVersion) -> bytes:
     )
 
 
+def certificate_bytes(record: Certificate) -> bytes:
+    """What the signature of a certificate covers, as :class:`~headrace_schemas.records.Certificate` says."""
+    return msgspec.json.encode(
+        (
+            *(CERTIFICATE_CONTEXT, record.name, record.version, record.threshold, record.disagree, record.confidence),
+            *(record.rows, record.accepted, record.errors, record.certified_at_ms),
+        ),
+    )
+
+
 def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
     """What signs by the private key in ``key_file``; without one, what leaves a record unsigned.
 
     Raises SigningKeyError when the file can't be used, and when the ``trusted`` public keys would refuse what is made.
     """
+    key = _signing_key(key_file, trusted)
+    if key is None:
+        return lambda record: record
+    known = key
+
+    def sign(record: ModelVersion) -> ModelVersion:
+        signature, signed_by = _signature(known, signed_bytes(record))
+        second = None if record.path is None else _signature(known, signed_with_path(record))[0]
+        return msgspec.structs.replace(record, signature=signature, signed_by=signed_by, path_signature=second)
+
+    return sign
+
+
+def certificate_signer(key_file: str | None, trusted: Collection[str]) -> Callable[[Certificate], Certificate]:
+    """As :func:`signer`, for certificates."""
+    key = _signing_key(key_file, trusted)
+    if key is None:
+        return lambda record: record
+    known = key
+
+    def sign(record: Certificate) -> Certificate:
+        signature, signed_by = _signature(known, certificate_bytes(record))
+        return msgspec.structs.replace(record, signature=signature, signed_by=signed_by)
+
+    return sign
+
+
+def _signature(key: Ed25519PrivateKey, signed: bytes) -> tuple[str, str]:
+    """The signature in base64, and the key's id."""
+    return base64.b64encode(key.sign(signed)).decode(), key_id(key.public_key().public_bytes_raw())
+
+
+def _signing_key(key_file: str | None, trusted: Collection[str]) -> Ed25519PrivateKey | None:
     if key_file is None:
         if trusted:
             raise SigningKeyError(
                 "signing.trusted is set, so a version that is not signed would be refused. Set signing.key_file to the "
                 "private key to sign with; `headrace models keygen --out FILE` makes one."
             )
-        return lambda record: record
+        return None
     key: Ed25519PrivateKey = read_private_key(
         Path(key_file), Ed25519PrivateKey, SIGNING, named="signing.key_file", refused=SigningKeyError
     )
@@ -88,13 +134,22 @@ def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
             f"signs would be refused. Add {public_key_text(SIGNING, public)} to signing.trusted, here and of every "
             "worker."
         )
+    return key
 
-    def sign(record: ModelVersion) -> ModelVersion:
-        signature = base64.b64encode(key.sign(signed_bytes(record))).decode()
-        second = None if record.path is None else base64.b64encode(key.sign(signed_with_path(record))).decode()
-        return msgspec.structs.replace(record, signature=signature, signed_by=key_id(public), path_signature=second)
 
-    return sign
+def verify_certificate(record: Certificate, trusted: Collection[str]) -> None:
+    """Check a certificate's signature against ``trusted``, as :func:`verify` does. Raises SignatureError."""
+    if not trusted:
+        return
+    what = f"The certificate of version {record.version} of model {record.name!r}"
+    keys = {key_id(key): key for key in (public_key_bytes(SIGNING, text) for text in trusted)}
+    if record.signature is None or record.signed_by not in keys:
+        raise SignatureError(f"{what} is not signed by a key that is trusted here (signing.trusted: {', '.join(keys)})")
+    try:
+        public = Ed25519PublicKey.from_public_bytes(keys[record.signed_by])
+        public.verify(base64.b64decode(record.signature, validate=True), certificate_bytes(record))
+    except (InvalidSignature, ValueError, OverflowError) as error:
+        raise SignatureError(f"{what}: its signature by the key {record.signed_by} does not fit it") from error
 
 
 def verify(record: ModelVersion, trusted: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -20,7 +21,7 @@ from headrace.model.artifact import Artifact, ArtifactError, beside, load, read_
 from headrace.model.artifact_format import weights_digest
 from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location, Places, absolute, as_told, place_of
-from headrace.model.signing import SignatureError, verify
+from headrace.model.signing import SignatureError, verify, verify_certificate
 from headrace.process.lifecycle import EXIT_SETTINGS
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord, ModelVersion
@@ -80,6 +81,35 @@ def published_again(
             f"models promote {record.version}`. If the file has moved: publish it with --move."
         )
     return msgspec.structs.replace(record, created_at_ms=known.created_at_ms)
+
+
+class Floor(msgspec.Struct, frozen=True):
+    """The least score of an answer with a label, in [0, 1], and what set it: a certificate, or the rule of a raise."""
+
+    score: float
+    why: str
+
+
+NO_FLOOR: Final = Floor(0.0, "")
+
+
+def floor_of(log: ModelsLog, version: ModelVersion, trusted: Collection[str]) -> Floor:
+    """Below which score ``version`` answers without a label, by its certificate and what has raised that since.
+
+    A certificate that none of the ``trusted`` public keys has signed, where there are any, counts for nothing. One that
+    is made after a raise takes its place.
+    """
+    key = (version.name, version.version)
+    certificate, raised = log.certificates.get(key), log.raises.get(key)
+    if certificate is not None:
+        try:
+            verify_certificate(certificate, trusted)
+        except SignatureError:
+            certificate = None
+    certified = NO_FLOOR if certificate is None else Floor(certificate.threshold, "certificate")
+    if raised is None or (certificate is not None and certificate.certified_at_ms > raised.raised_at_ms):
+        return certified
+    return max(certified, Floor(raised.threshold, raised.rule), key=lambda floor: floor.score)
 
 
 NEAR_NAMES = 3

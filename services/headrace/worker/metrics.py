@@ -136,6 +136,7 @@ class WorkerMetrics:
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
         self._loop_lag = histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
         self._model = gauge("model_info", "1 for the version that answers.", "version")
+        self._threshold = gauge("threshold", "An answer with a lower score has no label; 0 gives each its label.")
         self._model_load_failures = counter("model_load_failures", "Versions that could not be loaded, by each try.")
         self._drift = DriftGauge(registry)
         self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
@@ -238,6 +239,10 @@ class WorkerMetrics:
         """``version`` answers from now on."""
         self._model.clear()
         self._model.labels(version).set(1)
+
+    def threshold(self, score: float | None) -> None:
+        """Answers below ``score`` have no label from now on; None gives every answer its label."""
+        self._threshold.set(score or 0.0)
 
     def model_load_failed(self) -> None:
         self._model_load_failures.inc()

@@ -32,9 +32,12 @@ from headrace.model.places import Places
 from headrace.process.logs import Recurring, event
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import (
+    NO_FLOOR,
+    Floor,
     SeveralVersionsError,
     VersionNotFoundError,
     find_version,
+    floor_of,
     load_version,
     nothing_named,
 )
@@ -151,9 +154,13 @@ LONGEST_RETRY_S = 60.0
 
 
 class Served(msgspec.Struct, frozen=True, eq=False):
-    """A version that answers. ``replaced`` is set when another one answers; ``drift`` is None without a profile."""
+    """A version that answers. ``replaced`` is set when another one answers; ``drift`` is None without a profile.
+
+    ``model`` is ``loaded`` with the threshold that holds now.
+    """
 
     model: Model
+    loaded: Model
     breaker: Breaker
     drift: DriftWindow | None
     replaced: asyncio.Event
@@ -184,24 +191,45 @@ class Serving:
         """Whether the breaker of the version that answers is open."""
         return self._now is not None and self._now.breaker.open
 
-    def swap(self, model: Model) -> Model | None:
-        """Let ``model`` answer from the next batch on. Returns the model that answered before."""
+    def swap(self, model: Model, floor: Floor = NO_FLOOR) -> Model | None:
+        """Let ``model`` answer from the next batch on. Returns the model that answered before, as it was loaded."""
         old = self._now
         window = None if model.profile is None else DriftWindow(model.profile)
-        self._now = Served(model, Breaker(self._breaker_threshold), window, asyncio.Event())
+        raised = _raised(model, floor)
+        self._now = Served(raised, model, Breaker(self._breaker_threshold), window, asyncio.Event())
         self._metrics.model(model.version)
+        self._metrics.threshold(raised.threshold)
         self._metrics.breaker(is_open=False)
         if old is None:
             return None
         old.replaced.set()
         event("model.swapped", version=model.version, before=old.model.version)
-        return old.model
+        return old.loaded
+
+    def keep_to(self, floor: Floor) -> None:
+        """From the next batch on, an answer below ``floor`` has no label. The artifact's threshold holds if higher."""
+        if self._now is None:
+            return
+        raised = _raised(self._now.loaded, floor)
+        before = self._now.model.threshold
+        if raised.threshold == before:
+            return
+        self._now = msgspec.structs.replace(self._now, model=raised)
+        self._metrics.threshold(raised.threshold)
+        event("model.threshold", version=raised.version, threshold=raised.threshold, before=before, why=floor.why)
 
     def drift(self, now_s: float) -> Drift | None:
         """The drift of the answers of this version; None while there are too few."""
         if self._now is None or self._now.drift is None:
             return None
         return self._now.drift.measure(now_s)
+
+
+def _raised(model: Model, floor: Floor) -> Model:
+    """``model`` with the higher of the two thresholds."""
+    if floor.score <= (model.threshold or 0.0):
+        return model
+    return msgspec.structs.replace(model, threshold=floor.score)
 
 
 class LoadTimeoutError(UserError):
@@ -229,7 +257,8 @@ class Follower:
 
     If ``alias`` names a version instead, as :func:`find_version` takes it, that version answers for good. A version
     that can't be loaded is tried again, after ever longer waits, while the alias points at it; the old version answers
-    meanwhile. When the alias moves fast, only the newest version is loaded.
+    meanwhile. When the alias moves fast, only the newest version is loaded. Certificates count that one of the public
+    keys ``trusted`` has signed, where there are any.
     """
 
     def __init__(
@@ -244,6 +273,7 @@ class Follower:
         keep_previous: bool,
         clock: Clock,
         metrics: WorkerMetrics,
+        trusted: Collection[str] = (),
     ) -> None:
         self._log = log
         self._serving = serving
@@ -254,6 +284,7 @@ class Follower:
         self._keep_previous = keep_previous
         self._clock = clock
         self._metrics = metrics
+        self._trusted = trusted
         self._loading: _Loading | None = None
         self._retry = _Retry()
         self._kept: Model | None = None
@@ -299,6 +330,8 @@ class Follower:
         if self._loading is not None and self._loading.task.done():
             self._collect(self._loading, target)
         self._aim(target)
+        if target is not None and target.version == self._serving.version:
+            self._serving.keep_to(floor_of(self._log, target, self._trusted))
         if target is None:
             self._say_unknown()
         if self._serving.version is None:
@@ -390,7 +423,9 @@ class Follower:
         )
 
     def _swap(self, model: Model) -> None:
-        old = self._serving.swap(model)
+        record = self._log.versions.get((self._name, model.version))
+        floor = NO_FLOOR if record is None else floor_of(self._log, record, self._trusted)
+        old = self._serving.swap(model, floor)
         self._kept = old if self._keep_previous else None
 
     def _say_waiting(self, target: ModelVersion | None) -> None:

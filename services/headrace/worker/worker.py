@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -67,6 +67,7 @@ class Worker:
         when_loaded: Callable[[], None] = lambda: None,
         keep: Keep = keep_whole,
         away_after: float = 10.0,
+        trusted: Collection[str] = (),
     ) -> None:
         self._topics = topics
         self._process = process
@@ -96,6 +97,7 @@ class Worker:
                 keep_previous=settings.keep_previous,
                 clock=clock,
                 metrics=metrics,
+                trusted=trusted,
             )
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
         metrics.broker.follow(lambda: self._reach.connected)

@@ -7,20 +7,22 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, TopicSpec
+from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import SeveralVersionsError
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model
 from headrace.worker.versions import LONGEST_RETRY_S, POLL_S
 from headrace.worker.worker import WorkerTopics
 from headrace_schemas.codec import decode_result
-from headrace_schemas.records import ModelVersion, Status
+from headrace_schemas.records import Certificate, ModelVersion, Status, ThresholdRaise
 from tests.support.models import LABELS, SumModel, label_of
-from tests.support.simulation import TOPICS
+from tests.support.simulation import SETTINGS, TOPICS
 from tests.support.world import story
 
 
@@ -83,6 +85,59 @@ async def test_a_moved_alias_is_followed_and_every_answer_is_of_one_version(worl
     assert {answer.version for answer in world.answers()} == {"v1", "v2"}
     assert store.loads == ["v1", "v2"]
     assert [answer.offset for answer in world.answers()] == list(range(len(world.answers())))
+
+
+@story
+async def test_a_certificate_and_a_raise_give_answers_below_them_no_label_at_once_and_a_rollback_forgets_nothing(world):
+    store = Store(world)
+    store.backends["v1"] = SumModel(score=0.85)
+    store.backends["v2"] = SumModel(score=0.85)
+    await versions("v1")(world)
+    world.start(answering=store.load)
+    await answered_by(world, "v1")
+
+    async def next_label():
+        await world.clock.sleep(2 * POLL_S)
+        await world.publish("text")
+        return (await world.answered(len(world.answers()) + 1))[-1].label
+
+    certificate = Certificate(
+        name=SETTINGS.model_name,
+        version="v1",
+        threshold=0.8,
+        disagree=0.02,
+        confidence=0.95,
+        rows=900,
+        accepted=600,
+        errors=4,
+        bound=0.0152,
+        coverage=0.6667,
+        certified_at_ms=world.clock.now_ms(),
+    )
+    writer = ModelsWriter(world.producer, TOPICS.models)
+    await writer.publish([certificate])
+    assert await next_label() is not None
+    risen = ThresholdRaise(
+        name=SETTINGS.model_name,
+        version="v1",
+        threshold=0.9,
+        rule="disagreement",
+        reason="r",
+        raised_at_ms=world.clock.now_ms(),
+    )
+    await writer.publish([risen])
+    assert await next_label() is None
+    assert world.answers()[-1].status is Status.OK
+    await world.point_alias("v2", previous="v1")
+    await world.until(lambda: world.workers["w0"]._serving.version == "v2")
+    assert await next_label() is not None
+    await world.point_alias("v1", previous="v2")
+    await world.until(lambda: world.workers["w0"]._serving.version == "v1")
+    assert await next_label() is None
+    later = msgspec.structs.replace(certificate, threshold=0.84, certified_at_ms=world.clock.now_ms() + 1)
+    await writer.publish([later])
+    assert await next_label() is not None
+    assert store.loads == ["v1", "v2"]
 
 
 @story
