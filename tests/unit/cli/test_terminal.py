@@ -53,7 +53,7 @@ def fits(lines: list[str], width: int) -> bool:
     return all(cell_len(line) <= width for line in lines)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [40, 60, *WIDTHS])
 def test_a_list_of_models_has_whole_versions(width: int) -> None:
     log = ModelsLog(MemoryCluster(TurnedClock()), "models")
     version = version_of(VERSION, uri="file:///a/long/folder/of/somebody/" + "deeper/" * 20)
@@ -69,7 +69,8 @@ def test_a_list_of_models_has_whole_versions(width: int) -> None:
     lines = shown(tables(log, width), width)
     assert fits(lines, width)
     assert any(VERSION in line for line in lines)
-    assert any("refused" in line for line in lines)
+    assert any("refused" in line for line in lines) is (width > 40)
+    assert len(lines) <= 5, "a column that has no room is left out, not folded into letters"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -82,6 +83,11 @@ def test_a_section_keeps_hashes_and_uris_whole_and_folds_prose(width: int) -> No
     assert sum(HASH in line for line in lines) == 2
     assert any(uri in line for line in lines)
     assert fits([line for line in lines if uri not in line], width)
+
+
+def test_a_value_stands_below_its_name_on_a_narrow_terminal() -> None:
+    lines = shown([Section("gate", (("untested-classes", "each of the 6 classes that it learnt has rows"),))], 40)
+    assert lines == ["gate", "  untested-classes", "    each of the 6 classes that it learnt", "    has rows"]
 
 
 @pytest.mark.parametrize("recipe", ['{"a":{"b":[2,3],"c":null},"d":0}', "steps: many", "[1]"])

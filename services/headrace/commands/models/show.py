@@ -111,15 +111,26 @@ def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
     for name in names:
         title = Text(f"model {name}") if len(names) > 1 else None
         shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        versions = [version for version in ordered(log) if version.name == name]
+        rows = [row(log, version) for version in versions]
         count = len(COLUMNS) if width >= WITH_URI else NARROW + 2 * (width >= WITH_TIME)
+        while count > 1 and _least_width(rows, count) > width:
+            count -= 1
         for column in COLUMNS[:count]:
             shown.add_column(column, no_wrap=column == "version", overflow="fold")
-        for version in ordered(log):
-            if version.name != name:
-                continue
-            cells = row(log, version)
+        for cells in rows:
             shown.add_row(*(Text(cell) for cell in cells[:count]))
         yield shown
+
+
+def _least_width(rows: Sequence[tuple[str, ...]], count: int) -> int:
+    """What the first ``count`` columns take where nothing but the list of aliases is folded, and that at its words."""
+    cells = [COLUMNS[:count], *(cells[:count] for cells in rows)]
+    widths = [max(len(row_[0]) for row_ in cells)]
+    if count > 1:
+        widths.append(max(len(word) for row_ in cells for word in row_[1].split() or [""]))
+    widths += [max(len(row_[number]) for row_ in cells) for number in range(2, count)]
+    return sum(widths) + 2 * (count - 1)
 
 
 def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
@@ -141,6 +152,10 @@ def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
 
 NAMES = 8
 """The least columns of a section's names: a hash beside the shortest ones fits 80 columns."""
+
+
+LEAST_ROOM = 30
+"""Columns that a value needs beside its name."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,7 +327,10 @@ class Section:
         from rich.text import Text
 
         names = max(NAMES, *(len(name) for name, _ in self.rows)) + 2
-        room = max(options.max_width - names - 2, 20)
+        beside = options.max_width - names - 2 >= LEAST_ROOM
+        # On a narrow terminal a value stands below its name.
+        names = names if beside else 2
+        room = max(options.max_width - names - 2, 1)
         yield Text(self.title, style="bold", no_wrap=True, overflow="ignore")
         for name, value in self.rows:
             first, *others = [
@@ -320,5 +338,6 @@ class Section:
                 for line in value.split("\n")
                 for part in textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
             ]
-            lines = (f"  {name:<{names}}{first}", *(" " * (names + 2) + line for line in others))
+            begin = (f"  {name:<{names}}{first}",) if beside else (f"  {name}", f"    {first}")
+            lines = (*begin, *(" " * (names + 2) + line for line in others))
             yield Text("\n".join(lines), no_wrap=True, overflow="ignore")
