@@ -21,6 +21,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from headrace_load.contender import Contender, WorkerProgram
+from headrace_load.report.tables import running_cpu
 from headrace_load.result import Result
 from headrace_load.runner import Runner
 from headrace_load.target import Target, TargetOptions, open_target
@@ -86,12 +87,6 @@ async def idle(runner: Callable[[int], Runner], model: Path, partitions: int, nu
     return await runner(partitions).run(workload, contender, name="idle", number=next(numbers))
 
 
-def _running_cpu(result: Result) -> float:
-    """The worker's CPU seconds for 100,000 answers, without those of its start."""
-    used = result.used["workers"]
-    return (used.cpu_s - used.start_cpu_s) * 1e5 / result.answered
-
-
 async def main(options: argparse.Namespace, console: Console) -> None:
     """Measure the axes and print a table of each."""
     out: Path = options.out
@@ -124,14 +119,9 @@ async def main(options: argparse.Namespace, console: Console) -> None:
             say(f"\n| {axis} | texts/s | CPU s per 100,000, worker | broker |\n|---|---|---|---|")
             for point in AXES[axis]:
                 results = [await drained(runner, point, model(point), numbers) for _ in range(options.rounds)]
-                rate, worker, broker = (
-                    statistics.median(figure(result) for result in results)
-                    for figure in (
-                        lambda result: result.rate,
-                        _running_cpu,
-                        lambda result: result.used["broker"].cpu_s_per_100k,
-                    )
-                )
+                rate = statistics.median(result.rate for result in results)
+                worker = statistics.median(running_cpu(result) or 0.0 for result in results)
+                broker = statistics.median(result.used["broker"].cpu_s_per_100k for result in results)
                 say(f"| {getattr(point, axis)} | {rate:,.0f} | {worker:.2f} | {broker:.2f} |")
         if options.idle:
             say("\n| partitions, four of them in use | p50 ms | p99 ms | worker's CPU s a second | broker's |")

@@ -31,7 +31,6 @@ from headrace_load.workload.spec import FileTexts, Workload
 from load.peers.bench import (
     HEADRACE,
     Once,
-    Steady,
     drained,
     drained_table,
     drains,
@@ -65,11 +64,10 @@ async def main(options: argparse.Namespace, console: Console) -> bool:
         once = _numbered(runner)
         contenders = drained(options.model, options.champion, exported)
         drain = await drains(contenders, texts, once, console.print, rounds=options.rounds, until=until)
-        rates = {
-            "20,000 a second": Steady(20_000, (echo(), workers)),
-            "1,500 a second": Steady(1_500, (faststream(exported), workers)),
+        rates = {20_000: (echo(), workers), 1_500: (faststream(exported), workers)}
+        steadies = {
+            f"{rate:,} a second": await steady(rate, asked, texts, once, console.print) for rate, asked in rates.items()
         }
-        steadies = {name: await steady(asked, texts, once, console.print, rounds=1) for name, asked in rates.items()}
     tables = [drained_table(drain), *(steady_table(name, comparison) for name, comparison in steadies.items())]
     for name, document in {"drain": drain, **steadies}.items():
         _write(document, out / name.replace(",", "").replace(" ", "-"))

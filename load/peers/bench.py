@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Struct
 
 from headrace_load.contender import Contender, Program, WorkerProgram
-from headrace_load.report.tables import Table, middle, milliseconds, number, worker_cpu, worker_memory
-from headrace_load.result import Comparison, Result, differences
+from headrace_load.report.tables import Table, middle, milliseconds, number, running_cpu, worker_cpu, worker_memory
+from headrace_load.result import FIGURES, Comparison, Result, differences
 from headrace_load.workload.spec import Backlog, FileTexts, Poisson, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,8 @@ def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
     return (
         Drained(faststream(exported), 9_000),
         Drained(echo(), 300_000),
-        Drained(peer("echo, confluent-kafka", ("load.peers.echo_confluent",)), 300_000),
-        Drained(peer("hand loop, one by one, PyTorch", ("load.peers.hand_one",), exported), 6_000),
+        Drained(peer("echo, confluent-kafka", ("load.peers.echo", "confluent")), 300_000),
+        Drained(peer("hand loop, one by one, PyTorch", ("load.peers.hand_loop", "one"), exported), 6_000),
         Drained(peer("hand loop, PyTorch, 1 thread", _BATCH, exported), 9_000),
         Drained(peer("hand loop, PyTorch, 2 threads", _BATCH, exported, threads=2), 9_000),
         Drained(peer(ONNX[0], _BATCH, exported, engine="onnx"), 12_000),
@@ -62,7 +62,7 @@ def headrace(name: str, model: Path, *, processes: int = 2, backend: Literal["cp
 
 def echo() -> Contender:
     """No model: the limit of the client that headrace uses."""
-    return peer(ECHO, ("load.peers.echo",))
+    return peer(ECHO, ("load.peers.echo", "aiokafka"))
 
 
 def faststream(exported: Path) -> Contender:
@@ -81,7 +81,7 @@ def peer(
     return Contender(name=name, program=Program(command=command, answers="id", environment=environment))
 
 
-_BATCH = ("load.peers.hand_batch",)
+_BATCH = ("load.peers.hand_loop", "batch")
 _FASTSTREAM = ("faststream", "run", "load.peers.faststream_batch:app")
 
 
@@ -93,13 +93,6 @@ OPEN_WARM_UP = 4.0
 
 Once = Callable[[Contender, Workload], Awaitable[Result]]
 """One run, on topics of its own."""
-
-
-class Steady(Struct, frozen=True):
-    """Contenders at one Poisson rate a second; the first is the one that the others are compared with."""
-
-    rate: float
-    contenders: tuple[Contender, ...]
 
 
 async def drains(
@@ -134,26 +127,21 @@ async def drains(
     return Comparison(results=found, differences=differences(found))
 
 
-async def steady(asked: Steady, texts: FileTexts, once: Once, say: Callable[[str], None], *, rounds: int) -> Comparison:
-    """Each contender in turn at the same arrivals, ``rounds`` times; answers are read after the run."""
-    results: dict[str, list[Result]] = {contender.name: [] for contender in asked.contenders}
-    for turn in range(rounds):
-        workload = Workload(
-            arrivals=Poisson(rate=asked.rate),
-            texts=texts,
-            seed=turn,
-            seconds=OPEN_SECONDS,
-            warm_up=OPEN_WARM_UP,
-            read="after",
-        )
-        for contender in asked.contenders:
-            result = await once(contender, workload)
-            results[contender.name].append(result)
-            latency = result.to_append
-            shown = f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms" if latency else "no answer"
-            say(f"{asked.rate:,.0f}/s, {contender.name}: {shown} {result.refused or ''}")
-    found = {name: tuple(of_name) for name, of_name in results.items()}
-    return Comparison(results=found, differences=differences(found))
+async def steady(
+    rate: float, contenders: Sequence[Contender], texts: FileTexts, once: Once, say: Callable[[str], None]
+) -> Comparison:
+    """Each contender in turn at the same Poisson arrivals; the first is the one that the others are compared with."""
+    results: dict[str, tuple[Result, ...]] = {}
+    workload = Workload(
+        arrivals=Poisson(rate=rate), texts=texts, seconds=OPEN_SECONDS, warm_up=OPEN_WARM_UP, read="after"
+    )
+    for contender in contenders:
+        result = await once(contender, workload)
+        results[contender.name] = (result,)
+        latency = result.to_append
+        shown = f"p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms" if latency else "no answer"
+        say(f"{rate:,.0f}/s, {contender.name}: {shown} {result.refused or ''}")
+    return Comparison(results=results, differences=differences(results))
 
 
 def backlog(texts: FileTexts, requests: int) -> Workload:
@@ -163,14 +151,14 @@ def backlog(texts: FileTexts, requests: int) -> Workload:
 
 def drained_table(comparison: Comparison) -> Table:
     """Medians of the rounds that stand, and their ratios to FastStream's and the faster of ONNX Runtime's."""
-    fastest = max(ONNX, key=lambda name: middle(comparison.results[name], _rate) or 0.0)
+    fastest = max(ONNX, key=lambda name: middle(comparison.results[name], FIGURES["rate"]) or 0.0)
     rows = tuple(
         (
             name,
-            number(middle(results, _rate)),
-            _times(comparison, name, FASTSTREAM, _rate),
-            _times(comparison, name, fastest, _rate),
-            number(middle(results, _draining_cpu)),
+            number(middle(results, FIGURES["rate"])),
+            _times(comparison, name, FASTSTREAM, FIGURES["rate"]),
+            _times(comparison, name, fastest, FIGURES["rate"]),
+            number(middle(results, running_cpu)),
             number(middle(results, worker_memory)),
         )
         for name, results in comparison.results.items()
@@ -190,11 +178,11 @@ def steady_table(title: str, comparison: Comparison) -> Table:
     rows = tuple(
         (
             name,
-            number(middle(results, _rate)),
-            milliseconds(middle(results, _p50)),
-            milliseconds(middle(results, _p99)),
-            _times(comparison, name, first, _p50),
-            _times(comparison, name, first, _p99),
+            number(middle(results, FIGURES["rate"])),
+            milliseconds(middle(results, FIGURES["p50"])),
+            milliseconds(middle(results, FIGURES["p99"])),
+            _times(comparison, name, first, FIGURES["p50"]),
+            _times(comparison, name, first, FIGURES["p99"]),
             number(middle(results, worker_cpu)),
         )
         for name, results in comparison.results.items()
@@ -212,21 +200,3 @@ def markdown(table: Table) -> str:
 def _times(comparison: Comparison, name: str, other: str, figure: Callable[[Result], float | None]) -> str:
     mine, theirs = (middle(comparison.results[each], figure) for each in (name, other))
     return number(mine / theirs if mine is not None and theirs else None)
-
-
-def _draining_cpu(result: Result) -> float | None:
-    """CPU seconds a 100,000 answers without the program's start, which weighs most on those that drain few."""
-    used = result.used.get("workers")
-    return (used.cpu_s - used.start_cpu_s) * 1e5 / result.answered if used and result.answered else None
-
-
-def _rate(result: Result) -> float:
-    return result.rate
-
-
-def _p50(result: Result) -> float | None:
-    return result.to_append.p50 if result.to_append else None
-
-
-def _p99(result: Result) -> float | None:
-    return result.to_append.p99 if result.to_append else None

@@ -11,11 +11,11 @@ from bytewax.connectors.kafka import KafkaSinkMessage, KafkaSourceMessage
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow
 
-from load.peers.model import BATCH, Model
+from load.peers.model import BATCH, open_model
 from load.peers.running import from_environment
 
 settings = from_environment()
-model = Model(settings.model, settings.engine, settings.threads)
+model = open_model(settings)
 
 
 def answered(messages: list[KafkaSourceMessage]) -> list[KafkaSinkMessage]:

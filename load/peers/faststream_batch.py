@@ -6,11 +6,11 @@ from faststream import FastStream
 from faststream.kafka import KafkaBroker
 from pydantic import BaseModel
 
-from load.peers.model import BATCH, Model
+from load.peers.model import BATCH, open_model
 from load.peers.running import from_environment
 
 settings = from_environment()
-model = Model(settings.model, settings.engine, settings.threads)
+model = open_model(settings)
 # The answers to a batch are one batch, which has to fit.
 broker = KafkaBroker(settings.bootstrap, enable_idempotence=True, acks="all", max_batch_size=1 << 20)
 app = FastStream(broker)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from load.peers.running import Settings
+
 PADDING = 0
 UNKNOWN = 1
 # A run of word characters or one sign, as headrace cuts English texts.
@@ -93,6 +95,11 @@ class Model:
             {"id": request["id"], "label": label, "score": score, "version": self.version}
             for request, (label, score) in zip(requests, found, strict=True)
         ]
+
+
+def open_model(settings: Settings) -> Model:
+    """The model that a peer is told to answer by. Raises ValueError for an engine that does not exist."""
+    return Model(settings.model, settings.engine, settings.threads)
 
 
 def _eager(path: Path, shape: dict[str, Any], threads: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 import pathway as pw
 
-from load.peers.model import BATCH, Model
+from load.peers.model import BATCH, open_model
 from load.peers.running import from_environment
 
 settings = from_environment()
-model = Model(settings.model, settings.engine, settings.threads)
+model = open_model(settings)
 
 
 class Request(pw.Schema):

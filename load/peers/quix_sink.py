@@ -7,7 +7,7 @@ from confluent_kafka import Producer
 from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
 
-from load.peers.model import BATCH, Model
+from load.peers.model import BATCH, open_model
 from load.peers.running import Settings, from_environment
 
 
@@ -16,7 +16,7 @@ class Answers(BatchingSink):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._model = Model(settings.model, settings.engine, settings.threads)
+        self._model = open_model(settings)
         self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True})
         self._topic = settings.results
 

@@ -327,6 +327,12 @@ def worker_cpu(result: Result) -> float | None:
     return workers.cpu_s_per_100k if workers is not None and workers.rss_mb_most else None
 
 
+def running_cpu(result: Result) -> float | None:
+    """CPU seconds of the workers a 100,000 answers, without their start, which weighs most on those that answer few."""
+    used = result.used.get("workers")
+    return (used.cpu_s - used.start_cpu_s) * 1e5 / result.answered if used and result.answered else None
+
+
 def worker_memory(result: Result) -> float | None:
     """The workers' most memory in MB, None where their processes were not seen."""
     workers = result.used.get("workers")
