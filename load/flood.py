@@ -21,28 +21,25 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from aiokafka import TopicPartition
 from msgspec import Struct
 from rich.console import Console
 
+from headrace.client.dead_letters import read_dead_letters
+from headrace.kafka.aio import AioKafkaCluster
 from headrace_load.contender import Contender, WorkerProgram, starter
 from headrace_load.measure.audit import STATUSES, Audit, Columns, audited, join, keys
 from headrace_load.measure.evaluation import Measurements
 from headrace_load.measure.machine import machine
 from headrace_load.measure.run import RunSetup, drain_backlog
-from headrace_load.result import Progress
 from headrace_load.target import System, Target, TargetOptions, make_topics, open_target, remove_topics
 from headrace_load.workload.spec import Backlog, Bad, MadeTexts, Workload
 from headrace_load.workload.texts import load_texts, parse_request
-from headrace_schemas.dead_letters import PREFIX
 from load.made import made_artifact
 
 # One in a thousand is too large: more of these 64 KB would measure the disk.
 SMALL = ("not-json", "no-text", "bad-utf8", "bad-header", "null")
 KINDS = (*(SMALL * 200), "too-large")
 WARM_UP = 60_000
-FETCH_BYTES = 8 << 20
-QUIET_MS = 5_000
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -165,36 +162,26 @@ async def drain(
             start=start,
             folder=Path(made),
             texts=texts,
-            progress=_quiet,
+            progress=lambda _: None,
         )
         found = await drain_backlog(setting)
-    letters = await dead_letters(system, at.partitions, _failed(found)) if share_bad else None
+    letters = await dead_letters(system, _failed(found)) if share_bad else None
     if not at.transient:
         await remove_topics(system)
     return _judged(found), letters
 
 
-async def dead_letters(system: System, numbers: int, failed: Columns) -> Letters:
-    """Read the dead letters of ``numbers`` partitions, and hold them against the places of the ``failed`` requests."""
+async def dead_letters(system: System, failed: Columns) -> Letters:
+    """Read the dead letters, and hold them against the places of the ``failed`` requests."""
     by_reason: Counter[str] = Counter()
     places: list[tuple[int, int]] = []
     sound = silent = 0
-    fetched = {"max_partition_fetch_bytes": FETCH_BYTES, "fetch_max_bytes": 4 * FETCH_BYTES}
-    async with system.consumer(**fetched) as consumer:
-        partitions = [TopicPartition(system.dead_letters, number) for number in range(numbers)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        left = sum(ends.values())
-        while left > 0 and (chunks := await consumer.getmany(timeout_ms=QUIET_MS)):
-            for record in (record for chunk in chunks.values() for record in chunk):
-                left -= 1
-                ours = {header.removeprefix(PREFIX): value for header, value in record.headers}
-                by_reason[ours["code"].decode()] += 1
-                places.append((int(ours["partition"]), int(ours["offset"])))
-                silent += not ours["message"]
-                own = tuple(header for header in record.headers if not header[0].startswith(PREFIX))
-                sound += not isinstance(parse_request(record.value, own), str)
+    async for found in read_dead_letters(AioKafkaCluster(system.kafka_settings()), system.dead_letters):
+        letter = found.letter
+        by_reason[letter.error] += 1
+        places.append((letter.partition, letter.offset))
+        silent += not letter.message
+        sound += not isinstance(parse_request(letter.value, letter.headers), str)
     of_letters = np.zeros(len(places), failed.dtype)
     of_letters["partition"], of_letters["offset"] = np.array(places, np.int64).reshape(-1, 2).T
     seen = np.unique(keys(of_letters, "log"))
@@ -215,10 +202,6 @@ def _without_logs(folder: Path) -> Path:
     for log in folder.glob("*.log"):
         log.unlink()
     return folder
-
-
-def _quiet(_: Progress) -> None:
-    """A flood shows nothing while it goes on."""
 
 
 def _statuses(found: Measurements) -> np.ndarray:

@@ -16,7 +16,7 @@ from aiokafka.structs import ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace_load.measure.audit import STATUSES, join, keys
+from headrace_load.measure.audit import STATUSES, join, keys, out_of_order
 from headrace_load.target import System
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
@@ -205,7 +205,7 @@ def check(history: History) -> Checked:
         unlogged=int(((join(seen, log, "log") < 0) & ~_inside(seen, history.said)).sum()),
         invented=int((~exists).sum()),
         wrong=int(wrong.sum()),
-        out_of_order=_out_of_order(seen),
+        out_of_order=out_of_order(seen),
         holes=int(seen["hole"].sum()),
         stall_s=_stall_us(history) / 1e6,
         recovery_s=_recovery_us(history) / 1e6,
@@ -241,14 +241,6 @@ def _repeats(log: NDArray[np.void]) -> Repeats:
         same = sum(accepted[int(row["offset"])] == int(row["digest"]) for row in dropped)
         equal, other = equal + same, other + len(dropped) - same
     return Repeats(equal=equal, other=other)
-
-
-def _out_of_order(seen: NDArray[np.void]) -> int:
-    count = 0
-    for partition in np.unique(seen["partition"]):
-        offsets = seen["offset"][seen["partition"] == partition]
-        count += int((offsets < np.maximum.accumulate(offsets)).sum())
-    return count
 
 
 def _waits(history: History) -> NDArray[np.void]:

@@ -28,7 +28,7 @@ from headrace.kafka.brokers import ApacheBrokers, apache_broker
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.ports import free_ports
-from headrace_load.processes import within
+from headrace_load.processes import until
 
 PRODUCE, FETCH, OFFSET_COMMIT, OFFSET_FETCH = 0, 1, 8, 9
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
@@ -192,7 +192,6 @@ SETTINGS = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
 WHOLE_S = 60.0
-POLL_S = 0.2
 ADMIN_MS = 30_000
 ASKED_MS = 3_000
 """A node that is paused takes a connection and never answers."""
@@ -229,16 +228,17 @@ class Cluster:
 
     async def _described(self, topic: str) -> list[dict[str, Any]]:
         """Partitions of a topic. The node that is asked may be one that is paused or gone: then another is."""
-        async with within(WHOLE_S, f"the description of {topic}"):
-            while True:
-                try:
-                    async with self.admin() as admin:
-                        (found,) = await admin.describe_topics([topic])
-                except TheirKafkaError:
-                    await asyncio.sleep(POLL_S)
-                else:
-                    partitions: list[dict[str, Any]] = found["partitions"]
-                    return partitions
+
+        async def look() -> list[dict[str, Any]]:
+            try:
+                async with self.admin() as admin:
+                    (found,) = await admin.describe_topics([topic])
+            except TheirKafkaError:
+                return []
+            partitions: list[dict[str, Any]] = found["partitions"]
+            return partitions
+
+        return await until(look, f"the description of {topic}", WHOLE_S)
 
     @asynccontextmanager
     async def topics(self) -> AsyncIterator[AioAdmin]:
@@ -273,9 +273,7 @@ class Cluster:
             for partition, code, message, _ in partitions:
                 if code:
                     raise AssertionError(f"{topic}[{partition}] was not put elsewhere: {message or code}")
-        async with within(WHOLE_S, f"the move of {topic} to other nodes"):
-            while not await self._there(topic, replicas):  # noqa: ASYNC110 - brokers offer nothing to await
-                await asyncio.sleep(POLL_S)
+        await until(lambda: self._there(topic, replicas), f"the move of {topic} to other nodes", WHOLE_S)
 
     async def _there(self, topic: str, replicas: Mapping[int, Sequence[int]]) -> bool:
         return all(
@@ -323,17 +321,15 @@ class Cluster:
             self.brokers.resume(node)
             if not process.running:
                 await self.brokers.start(node)
-        async with within(WHOLE_S, f"the return of all {self.nodes} nodes"):
-            while await self._count() < self.nodes:  # noqa: ASYNC110 - brokers offer nothing to await
-                await asyncio.sleep(POLL_S)
+        await until(self._counted, f"the return of all {self.nodes} nodes", WHOLE_S)
 
-    async def _count(self) -> int:
-        """How many nodes the cluster counts as there; one that has just come back is not at once."""
+    async def _counted(self) -> bool:
+        """Whether the cluster counts all nodes as there; one that has just come back is not at once."""
         try:
             async with self.topics() as topics:
-                return await topics.broker_count()
+                return await topics.broker_count() >= self.nodes
         except KafkaError:
-            return 0
+            return False
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -398,7 +398,7 @@ class World:
         """A random moment."""
         await asyncio.sleep(self.rng.uniform(0.0, most_s))
 
-    async def until(self, true: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
+    async def until(self, true: Callable[[], bool | Awaitable[bool]], what: str, limit_s: float = 60.0) -> None:
         """Wait for a condition, named in words. Raises TimeoutError."""
         await until(true, what, limit_s)
 
@@ -440,12 +440,12 @@ class Fault(Struct, frozen=True, kw_only=True):
 def declares(faults: list[Fault]) -> Callable[..., Callable[[Strike], Strike]]:
     """Return a decorator that adds a fault to ``faults``, whose strike is the function below it.
 
-    It takes the fault's about, name and title, and its other fields by name.
+    It takes the fault's name and title, and its other fields by name; ``about`` is by default how the name begins.
     """
 
-    def fault(about: str, name: str, title: str, **fields: Any) -> Callable[[Strike], Strike]:
+    def fault(name: str, title: str, **fields: Any) -> Callable[[Strike], Strike]:
         def declared(strike: Strike) -> Strike:
-            found = {"about": about, "name": name, "title": title, "strike": strike, **fields}
+            found = {"about": name.partition("-")[0], "name": name, "title": title, "strike": strike, **fields}
             faults.append(Fault(**found))
             return strike
 

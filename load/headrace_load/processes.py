@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from headrace.process import children
 from headrace.process.children import Child, child
@@ -58,18 +59,28 @@ async def within(limit_s: float, what: str) -> AsyncIterator[None]:
         raise TimeoutError(f"{what} did not happen within {limit_s:.0f} s") from error
 
 
+@overload
 async def until(
-    look: Callable[[], T | None], what: str, limit_s: float = 60.0, check: Callable[[], None] = lambda: None
-) -> T:
-    """Return what ``look`` finds as soon as it finds something; ``check`` raises when it never will.
+    look: Callable[[], Awaitable[T]], what: str, limit_s: float = 60.0, check: Callable[[], None] = ...
+) -> T: ...
+@overload
+async def until(
+    look: Callable[[], T | None], what: str, limit_s: float = 60.0, check: Callable[[], None] = ...
+) -> T: ...
+async def until(
+    look: Callable[[], Any], what: str, limit_s: float = 60.0, check: Callable[[], None] = lambda: None
+) -> Any:
+    """Return what ``look`` finds, or the coroutine that it returns, as soon as that is something.
 
-    Raises TimeoutError as :func:`within` does.
+    ``check`` raises when it never will be. Raises TimeoutError as :func:`within` does.
     """
     async with within(limit_s, what):
-        while not (found := look()):
+        while True:
+            looked = look()
+            if found := await looked if inspect.isawaitable(looked) else looked:
+                return found
             check()
             await asyncio.sleep(POLL_S)
-    return found
 
 
 READY_S = 120.0

@@ -54,7 +54,7 @@ def fault_of(version: ModelVersion) -> Path:
     return Path(f"{file_of(version)}.fault")
 
 
-@fault("trainer", "store-away", "store gone while the champion moves", follows=True)
+@fault("store-away", "store gone while the champion moves", about="trainer", follows=True)
 async def store_away(world: World) -> None:
     """The store is gone when the champion moves, and comes back."""
     version = made(world, "away")
@@ -67,7 +67,7 @@ async def store_away(world: World) -> None:
     world.notes.append("each worker named the file that is not there, and loaded it when it was")
 
 
-@fault("trainer", "store-half", "store gives half a file, then refuses", follows=True, program=FAULTY_STORE)
+@fault("store-half", "store gives half a file, then refuses", about="trainer", follows=True, program=FAULTY_STORE)
 async def half_a_file(world: World) -> None:
     """The artifact is half of itself when the champion moves; another comes by half from a store that promises all."""
     short = made(world, "short")
@@ -90,9 +90,9 @@ async def half_a_file(world: World) -> None:
 
 
 @fault(
-    "trainer",
     "store-hangs",
     "store hangs while a version is read",
+    about="trainer",
     follows=True,
     program=FAULTY_STORE,
     sets={"worker.load_timeout": f"{LOAD_TIMEOUT_S:g}"},
@@ -151,7 +151,7 @@ class Trap:
         return os.mkdir, (str(self._folder),)
 
 
-@fault("trainer", "artifacts-hostile", "champion moved to eight hostile files", follows=True)
+@fault("artifacts-hostile", "champion moved to eight hostile files", about="trainer", follows=True)
 async def hostile_artifacts(world: World) -> None:
     """The champion points at files that are no artifacts, with records that fit them; then at one that was replaced."""
     good = version_record(load(str(world.model)), name=NAME, where=as_told(str(world.model)), now_ms=0)
@@ -174,7 +174,7 @@ async def hostile_artifacts(world: World) -> None:
     world.notes.append(f"{len(files) + 1} files refused, each with its reason")
 
 
-@fault("trainer", "models-rubbish", "rubbish on the models topic", follows=True)
+@fault("models-rubbish", "rubbish on the models topic", about="trainer", follows=True)
 async def models_rubbish(world: World) -> None:
     """The models topic gets what is no record, and records that say what can't be; then the alias goes astray."""
     good = made(world, "good")
@@ -209,7 +209,7 @@ async def models_rubbish(world: World) -> None:
     world.notes.append(f"{len(bytes_of)} records were named and passed over, {len(absurd)} versions were load_refused")
 
 
-@fault("worker", "workers-rubbish", "rubbish and forged attempts on the workers topic, and a worker killed")
+@fault("workers-rubbish", "rubbish and forged attempts on the workers topic, and a worker killed", about="worker")
 async def forged(world: World) -> None:
     """The workers topic gets what is no record, and batches and attempts that no worker can have written."""
     system = world.system

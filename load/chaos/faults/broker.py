@@ -22,14 +22,14 @@ BEYOND_S = 8.0
 """So long a worker that kept no lease would go on beside the one that took over."""
 
 
-@fault("network", "network-cut", "all connections reset", sequence=True)
+@fault("network-cut", "all connections reset", sequence=True)
 async def cut(world: World) -> None:
     """All connections of all workers are reset at once."""
     world.cluster.cut()
     await world.wait(3.0)
 
 
-@fault("network", "network-flapping", "all connections reset, twice a second", sequence=True)
+@fault("network-flapping", "all connections reset, twice a second", sequence=True)
 async def cut_again_and_again(world: World) -> None:
     """Every half second, for eight seconds."""
     for _ in range(16):
@@ -37,12 +37,7 @@ async def cut_again_and_again(world: World) -> None:
         await world.wait(0.5)
 
 
-@fault(
-    "network",
-    "network-lost-acknowledgement",
-    "connection reset between an append and its acknowledgement",
-    sequence=True,
-)
+@fault("network-lost-acknowledgement", "connection reset between an append and its acknowledgement", sequence=True)
 async def acknowledgement_cut(world: World) -> None:
     """Answers are appended, and the connection ends before their acknowledgement has come."""
 
@@ -55,21 +50,21 @@ async def acknowledgement_cut(world: World) -> None:
         await world.wait(1.0)
 
 
-@fault("network", "network-delayed", "200 ms on every frame, both ways", sequence=True)
+@fault("network-delayed", "200 ms on every frame, both ways", sequence=True)
 async def delayed(world: World) -> None:
     """Each frame takes 200 ms longer, both ways, for ten seconds."""
     with world.cluster.hindered(delay_s=0.2):
         await world.wait(10.0)
 
 
-@fault("network", "network-swallowed", "frames vanish for 10 s", sequence=True)
+@fault("network-swallowed", "frames vanish for 10 s", sequence=True)
 async def swallowed(world: World) -> None:
     """For ten seconds frames vanish while connections stay open."""
     with world.cluster.hindered(swallows=True):
         await world.wait(10.0)
 
 
-@fault("network", "network-refused", "connections refused for 10 s", sequence=True)
+@fault("network-refused", "connections refused for 10 s", sequence=True)
 async def connections_refused(world: World) -> None:
     """For ten seconds nobody is let in, and who was in is thrown out."""
     with world.cluster.hindered(refuses=True):
@@ -78,7 +73,6 @@ async def connections_refused(world: World) -> None:
 
 
 @fault(
-    "network",
     "network-coordinator-alone",
     "a slow worker loses its group's coordinator and no broker, for about 15 s",
     program=broken.command("slow_model"),
@@ -137,19 +131,19 @@ SETTLING_S = 5.0
 SHORT_S = 2.0
 
 
-@fault("broker", "broker-restarted", "the only one killed, back after 2 s", sequence=True)
+@fault("broker-restarted", "the only one killed, back after 2 s", sequence=True)
 async def restarted(world: World) -> None:
     """The only node is killed, and started two seconds later."""
     await _away(world, 0, SHORT_S)
 
 
-@fault("broker", "broker-leader-killed", "a leader killed, back after 5 s", nodes=3, sequence=True)
+@fault("broker-leader-killed", "a leader killed, back after 5 s", nodes=3, sequence=True)
 async def leader_killed(world: World) -> None:
     """The node that leads one of the results' partitions; others are elected, and it comes back."""
     await _away(world, await _leader(world), AWAY_S)
 
 
-@fault("broker", "broker-controller-killed", "the controller killed, back after 5 s", nodes=3, sequence=True)
+@fault("broker-controller-killed", "the controller killed, back after 5 s", nodes=3, sequence=True)
 async def controller_killed(world: World) -> None:
     """The active controller: nothing can be elected before there is another."""
     controller = await world.cluster.controller()
@@ -158,7 +152,7 @@ async def controller_killed(world: World) -> None:
     assert now != controller, f"node {controller} is still the controller, so nothing happened"
 
 
-@fault("broker", "broker-each-in-turn", "each of three killed in turn", nodes=3, sequence=True)
+@fault("broker-each-in-turn", "each of three killed in turn", nodes=3, sequence=True)
 async def each_in_turn(world: World) -> None:
     """Each of the nodes is killed and comes back; the next goes before all that it missed is copied."""
     for node in world.rng.sample(range(world.cluster.nodes), world.cluster.nodes):
@@ -166,7 +160,7 @@ async def each_in_turn(world: World) -> None:
         await world.moment()
 
 
-@fault("broker", "broker-all-killed", "all three killed at once", nodes=3, sequence=True)
+@fault("broker-all-killed", "all three killed at once", nodes=3, sequence=True)
 async def all_killed(world: World) -> None:
     """All nodes at once, and all come back."""
     nodes = range(world.cluster.nodes)
@@ -178,7 +172,7 @@ async def all_killed(world: World) -> None:
     await asyncio.gather(*(world.cluster.brokers.start(node) for node in nodes))
 
 
-@fault("broker", "broker-paused", "a leader stopped (SIGSTOP) for 10 s", nodes=3, sequence=True)
+@fault("broker-paused", "a leader stopped (SIGSTOP) for 10 s", nodes=3, sequence=True)
 async def paused(world: World) -> None:
     """A leader is stopped (SIGSTOP) past its session: it holds its connections and answers nobody, then it goes on."""
     node = await _leader(world)
@@ -189,7 +183,7 @@ async def paused(world: World) -> None:
     await world.wait(SHORT_S)
 
 
-@fault("broker", "broker-under-replicated", "min.insync.replicas of the results not met for 30 s", nodes=3)
+@fault("broker-under-replicated", "min.insync.replicas of the results not met for 30 s", nodes=3)
 async def under_replicated(world: World) -> None:
     """Results need three replicas, and for half a minute there are two: nothing is acknowledged, nothing is lost."""
     results = world.system.results
@@ -228,7 +222,7 @@ LOOKS = {"kafka.metadata_max_age_ms": "2000"}
 EVERYTHING = 2**62
 
 
-@fault("broker", "broker-requests-made-anew", "the requests topic deleted and made again", expect="said")
+@fault("broker-requests-made-anew", "the requests topic deleted and made again", expect="said")
 async def requests_made_anew(world: World) -> None:
     """Requests are deleted with some unanswered in it, and made again: the workers must not take one for the other."""
     workers = tuple(world.workers.running.values())
@@ -246,14 +240,14 @@ async def requests_made_anew(world: World) -> None:
     await begun_anew(world, TEXTS)
 
 
-@fault("broker", "broker-partitions-added", "partitions added, results first", sets=LOOKS)
+@fault("broker-partitions-added", "partitions added, results first", sets=LOOKS)
 async def grown(world: World) -> None:
     """Both topics get more partitions, as `headrace topics apply --grow` does it: results first."""
     await _grow(world)
     await _answered_in_new_partitions(world)
 
 
-@fault("broker", "broker-partitions-added-wrongly", "partitions added to the requests alone", sets=LOOKS)
+@fault("broker-partitions-added-wrongly", "partitions added to the requests alone", sets=LOOKS)
 async def requests_grown_first(world: World) -> None:
     """Somebody adds partitions to the requests alone: the workers answer the old ones, say what is missing, and with it
     they answer the new ones too.
@@ -275,7 +269,7 @@ async def requests_grown_first(world: World) -> None:
     world.notes.append("workers answered the old partitions, named what is missing, and with it went on by themselves")
 
 
-@fault("broker", "broker-retention-while-away", "requests deleted by retention while no worker ran", expect="said")
+@fault("broker-retention-while-away", "requests deleted by retention while no worker ran", expect="said")
 async def overtaken_while_away(world: World) -> None:
     """Retention deletes requests while no worker runs: the next ones say which are lost."""
     await world.workers.end()
@@ -285,7 +279,7 @@ async def overtaken_while_away(world: World) -> None:
     _said_lost(world)
 
 
-@fault("broker", "broker-retention", "requests deleted by retention in front of running workers", expect="said")
+@fault("broker-retention", "requests deleted by retention in front of running workers", expect="said")
 async def overtaken(world: World) -> None:
     """Retention deletes requests in front of workers that stood still for a moment, within their sessions."""
     workers = tuple(world.workers.running.values())
@@ -302,7 +296,7 @@ async def overtaken(world: World) -> None:
     _said_lost(world)
 
 
-@fault("log", "log-requests-with-offsets-again", "requests made anew and filled past the old end", expect="said")
+@fault("log-requests-with-offsets-again", "requests made anew and filled past the old end", expect="said")
 async def requests_with_offsets_again(world: World) -> None:
     """While no worker runs, requests are made anew and filled past where the old ones ended: only the CRC tells."""
     workers = tuple(world.workers.running.values())

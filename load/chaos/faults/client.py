@@ -17,7 +17,7 @@ from headrace.client import Client, NoAnswerError
 from headrace.model.artifact import load
 from headrace.model.backends.interface import open_backend
 from headrace.process.children import Child, child
-from headrace_load.processes import within
+from headrace_load.processes import until, within
 from headrace_schemas.records import Status
 from load.chaos.checker import read_answers
 from load.chaos.cluster import PRODUCE, Way
@@ -37,7 +37,7 @@ Place = tuple[int, int]
 """Partition and offset of a request."""
 
 
-@fault("client", "client-publisher-killed", "a publisher is killed four times")
+@fault("client-publisher-killed", "a publisher is killed four times")
 async def publisher_killed(world: World) -> None:
     """A publisher is killed again and again: what it knew to be acknowledged is answered once, and is what it sent."""
     file = world.folder / "acknowledged"
@@ -55,7 +55,7 @@ async def publisher_killed(world: World) -> None:
     world.notes.append("all that a killed publisher knew of was answered")
 
 
-@fault("client", "client-reader-killed", "a reader is killed five times, once before repeats")
+@fault("client-reader-killed", "a reader is killed five times, once before repeats")
 async def reader_killed(world: World) -> None:
     """A reader is killed and goes on behind the last answer that it wrote down; the last time before repeats of what
     it has read, by a worker that was stopped while its answers hung on the way.
@@ -82,9 +82,7 @@ async def reader_killed(world: World) -> None:
             return True
 
         await at(world, worker, Way.TO_BROKER, PRODUCE, act)
-    async with within(LIMIT_S, "a repeated answer in the log"):
-        while not await repeats(world):
-            await world.wait(LOOK_S)
+    await until(lambda: repeats(world), "a repeated answer in the log", LIMIT_S)
     for stopped in (worker, *others):
         stopped.signal(signal.SIGCONT)
     async with running(world, "reading", *program) as reader:
@@ -96,7 +94,7 @@ async def reader_killed(world: World) -> None:
     world.notes.append(f"each answer once over {KILLS + 2} starts of the reader")
 
 
-@fault("client", "client-group", "readers of a group join, leave and are killed")
+@fault("client-group", "readers of a group join, leave and are killed")
 async def group_rebalances(world: World) -> None:
     """Members of a group join and leave, and nobody is handed what was marked; then members are killed."""
     group = f"{world.system.results}-readers"
@@ -128,7 +126,7 @@ async def group_rebalances(world: World) -> None:
     world.notes.append("no answer twice where nobody died; after a kill, only answers of the dead member")
 
 
-@fault("client", "client-awaiting", "workers killed under fifty awaiting callers")
+@fault("client-awaiting", "workers killed under fifty awaiting callers")
 async def awaited(world: World) -> None:
     """Fifty callers await answers while workers are killed: each gets its own, or hears in time that none came."""
     backend = open_backend("cpu", load(str(world.model)))

@@ -12,7 +12,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from numpy.typing import NDArray
 
 from headrace.client import Published
-from headrace_load.processes import within
 from load.chaos import broken
 from load.chaos.broken import DEADLY_TEXT
 from load.chaos.checker import read_answers
@@ -33,7 +32,7 @@ TOO_SMALL = "150"
 ENOUGH = str(2 << 20)
 
 
-@fault("log", "log-results-emptied", "results emptied by retention while workers were killed")
+@fault("log-results-emptied", "results emptied by retention while workers were killed")
 async def emptied(world: World) -> None:
     """Retention deletes all answers while the workers are killed: the next ones go on from the group's commit."""
     await asyncio.gather(*(worker.kill() for worker in world.workers.running.values()))
@@ -44,7 +43,7 @@ async def emptied(world: World) -> None:
     await world.staffed()
 
 
-@fault("log", "log-hanging-transaction", "a transaction left open before good requests")
+@fault("log-hanging-transaction", "a transaction left open before good requests")
 async def hanging_transaction(world: World) -> None:
     """Other producers use transactions: committed, aborted, and one that nobody ends, so all behind it has to wait."""
     requests = world.system.requests
@@ -80,7 +79,7 @@ async def _append(producer: AIOKafkaProducer, topic: str, partition: int, number
     return Published(partition, place.offset, zlib.crc32(value))
 
 
-@fault("log", "log-offsets-reset", "the group's offsets reset")
+@fault("log-offsets-reset", "the group's offsets reset")
 async def offsets_reset(world: World) -> None:
     """Somebody sets the group's offsets while it is stopped: two partitions to the beginning, two beyond the end."""
     await world.workers.end()
@@ -100,7 +99,7 @@ async def offsets_reset(world: World) -> None:
     await world.staffed()
 
 
-@fault("log", "log-two-groups", "two groups on one results topic")
+@fault("log-two-groups", "two groups on one results topic")
 async def two_groups(world: World) -> None:
     """A worker of another group is given the same results topic."""
     second = await world.workers.start("second", options=("--group", "another"), ready=False)
@@ -110,7 +109,6 @@ async def two_groups(world: World) -> None:
 
 
 @fault(
-    "log",
     "log-sequence-wrap",
     "producers near the end of their sequence numbers",
     program=broken.command("near_wrap"),
@@ -126,7 +124,7 @@ async def near_wrap(world: World) -> None:
         assert not failed, f"{worker.name} went past the end: {failed[0]}"
 
 
-@fault("log", "log-answer-too-large", "answers too large for the results topic, until it is mended")
+@fault("log-answer-too-large", "answers too large for the results topic, until it is mended")
 async def too_large(world: World) -> None:
     """Somebody lowers max.message.bytes of the results below an answer, and raises it again when workers complain."""
     results = world.system.results
@@ -141,7 +139,7 @@ async def too_large(world: World) -> None:
     await world.staffed()
 
 
-@fault("log", "log-deadly-request", "a request that kills the process", program=broken.command("deadly_text"))
+@fault("log-deadly-request", "a request that kills the process", program=broken.command("deadly_text"))
 async def deadly(world: World) -> None:
     """A request that kills whoever answers it, between good ones, with two members under a supervisor."""
     for name in tuple(world.workers.running):
@@ -164,7 +162,7 @@ ELECTED_S = 60.0
 READER_S = 10.0
 
 
-@fault("log", "log-results-lost-tail", "results lost their tail (an unclean election)", nodes=3)
+@fault("log-results-lost-tail", "results lost their tail (an unclean election)", nodes=3)
 async def tail_lost(world: World) -> None:
     """The results' only replica in sync dies, and one that has not its last answers is elected (uncleanly)."""
     await _elect_uncleanly(world, lambda _: world.wait(TAIL_S))
@@ -179,7 +177,6 @@ async def tail_lost(world: World) -> None:
 
 
 @fault(
-    "log",
     "log-results-lost-tail-to-strangers",
     "results lost their tail to a leader that knows no producer",
     nodes=3,
@@ -227,9 +224,10 @@ async def _elect_uncleanly(world: World, tail: Callable[[int], Coroutine[Any, An
 
 
 async def _led_by(world: World, node: int) -> None:
-    async with within(ELECTED_S, f"the election of node {node}"):
-        while set((await world.cluster.leaders(world.system.results)).values()) != {node}:
-            await world.wait(0.2)
+    async def led() -> bool:
+        return set((await world.cluster.leaders(world.system.results)).values()) == {node}
+
+    await world.until(led, f"the election of node {node}", ELECTED_S)
 
 
 def _holes(log: NDArray[np.void]) -> list[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ import msgspec
 from headrace.client.dead_letters import read_dead_letters
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing
-from headrace_load.processes import headrace, over_ours, until, within
+from headrace_load.processes import headrace, over_ours, until
 from headrace_load.target import System
 from headrace_schemas.records import ModelAlias, ModelVersion, OffsetRange, Training, TrainingState
 from load.chaos.cluster import PRODUCE, Way
@@ -99,7 +99,6 @@ async def said(trainer: Worker, event: str, limit_s: float = LIMIT_S) -> None:
 FITTING = ("training.launched", "training.read", "training.epoch")
 PACKING = ("training.compressed", "training.refit", "training.done", "version.published")
 NO_JOB = "its trainer died before it had kept a job"
-LOOK_S = 0.5
 
 
 def killed_at(stages: Sequence[str]) -> Strike:
@@ -119,18 +118,15 @@ def killed_at(stages: Sequence[str]) -> Strike:
     return strike
 
 
-fault("trainer", "trainer-killed-fitting", "killed as a training begins, has read, has fitted", follows=True)(
-    killed_at(FITTING)
-)
+fault("trainer-killed-fitting", "killed as a training begins, has read, has fitted", follows=True)(killed_at(FITTING))
 fault(
-    "trainer",
     "trainer-killed-packing",
     "killed as a training compresses, refits, is done, has published its version",
     follows=True,
 )(killed_at(PACKING))
 
 
-@fault("trainer", "trainer-killed-publishing", "killed at each record, before and after it is in the log", follows=True)
+@fault("trainer-killed-publishing", "killed at each record, before and after it is in the log", follows=True)
 async def killed_at_each_record(world: World) -> None:
     """SIGKILL as a record leaves for the models topic: each of the three batches of a training, once so that it does
     not arrive and once so that it does and nobody is told.
@@ -157,7 +153,7 @@ async def _kill(trainer: Worker, *, forward: bool) -> bool:
     return forward
 
 
-@fault("trainer", "trainer-leader-killed", "of two trainers the leader is killed", follows=True)
+@fault("trainer-leader-killed", "of two trainers the leader is killed", follows=True)
 async def leader_killed(world: World) -> None:
     """Of two trainers the one that leads is killed, and the other trains."""
     async with trainers(world) as of_run:
@@ -173,7 +169,7 @@ async def leader_killed(world: World) -> None:
         await trained(world)
 
 
-@fault("trainer", "trainer-zombie", "stopped past its session in a training (SIGSTOP), then woken", follows=True)
+@fault("trainer-zombie", "stopped past its session in a training (SIGSTOP), then woken", follows=True)
 async def woken_too_late(world: World) -> None:
     """The leader is stopped past its session while its ranks train, and woken when the other has ended the training."""
     await publish_labels(world)
@@ -194,7 +190,6 @@ async def woken_too_late(world: World) -> None:
 
 
 @fault(
-    "trainer",
     "trainer-zombie-flush",
     "stopped while its last records hang on the way, which arrive after the next one's",
     follows=True,
@@ -233,7 +228,7 @@ async def records_too_late(world: World) -> None:
     world.notes.append("the late records repeated what was there, and no worker loaded anything for them")
 
 
-@fault("trainer", "trainer-store-away", "no store when a training begins", follows=True)
+@fault("trainer-store-away", "no store when a training begins", follows=True)
 async def store_away(world: World) -> None:
     """There is no store when a training begins; it fails and says so. When there is one, a training is ordered."""
     await publish_labels(world)
@@ -248,7 +243,7 @@ async def store_away(world: World) -> None:
     world.notes.append("the training that failed named the store; the next one, when there was a store, succeeded")
 
 
-@fault("trainer", "trainer-rubbish", "rubbish on the models and labels topics while a training runs", follows=True)
+@fault("trainer-rubbish", "rubbish on the models and labels topics while a training runs", follows=True)
 async def rubbish(world: World) -> None:
     """The models topic holds rubbish and a training that has no job, the labels topic holds rubbish too.
 
@@ -299,9 +294,9 @@ async def trained(world: World, *, failed: int = 0) -> None:
 
 async def ended(world: World, count: int = 1) -> list[Training]:
     """Every record of a training, once so many have ended. Raises TimeoutError."""
-    async with within(LIMIT_S, f"the end of {count} trainings"):
-        while True:
-            found = await models_records(world.system, Training)
-            if len({one.id for one in found if one.state is not TrainingState.RUNNING}) >= count:
-                return found
-            await world.wait(LOOK_S)
+
+    async def look() -> list[Training]:
+        found = await models_records(world.system, Training)
+        return found if len({one.id for one in found if one.state is not TrainingState.RUNNING}) >= count else []
+
+    return await until(look, f"the end of {count} trainings", LIMIT_S)

@@ -24,7 +24,7 @@ WITH_RECORDS = 350
 """Bytes of a fetch's reply that certainly holds records."""
 
 
-@fault("worker", "worker-killed", "killed (SIGKILL), started again", stall_s=TAKEN_OVER_S, sequence=True)
+@fault("worker-killed", "killed (SIGKILL), started again", stall_s=TAKEN_OVER_S, sequence=True)
 async def killed(world: World) -> None:
     """SIGKILL at a random moment, and a new process at once, as a supervisor does."""
     worker = world.any_worker()
@@ -32,14 +32,14 @@ async def killed(world: World) -> None:
     await world.workers.start(worker.name)
 
 
-@fault("worker", "worker-killed-for-good", "killed, the other takes over", stall_s=TAKEN_OVER_S, sequence=True)
+@fault("worker-killed-for-good", "killed, the other takes over", stall_s=TAKEN_OVER_S, sequence=True)
 async def killed_for_good(world: World) -> None:
     """SIGKILL, and the others have to take over when its session ends."""
     await world.any_worker().kill()
     await world.wait(TAKEN_OVER_S)
 
 
-@fault("worker", "worker-killed-in-a-row", "killed five times", sequence=True)
+@fault("worker-killed-in-a-row", "killed five times", sequence=True)
 async def killed_again_and_again(world: World) -> None:
     """Five kills, each while the one before is perhaps still being resumed."""
     for _ in range(5):
@@ -65,25 +65,19 @@ def killed_at(way: Way, api: int, *, forward: bool, least: int = 0) -> Strike:
     return strike
 
 
-fault("worker", "worker-killed-after-fetch", "killed when records have come", stall_s=TAKEN_OVER_S, sequence=True)(
+fault("worker-killed-after-fetch", "killed when records have come", stall_s=TAKEN_OVER_S, sequence=True)(
     killed_at(Way.FROM_BROKER, FETCH, forward=True, least=WITH_RECORDS)
 )
 fault(
-    "worker",
     "worker-killed-before-publish",
     "killed as its answers leave, which don't arrive",
     stall_s=TAKEN_OVER_S,
     sequence=True,
 )(killed_at(Way.TO_BROKER, PRODUCE, forward=False))
 fault(
-    "worker",
-    "worker-killed-while-publishing",
-    "killed as its answers leave, which arrive",
-    stall_s=TAKEN_OVER_S,
-    sequence=True,
+    "worker-killed-while-publishing", "killed as its answers leave, which arrive", stall_s=TAKEN_OVER_S, sequence=True
 )(killed_at(Way.TO_BROKER, PRODUCE, forward=True))
 fault(
-    "worker",
     "worker-killed-before-commit",
     "killed between the acknowledgement and the commit",
     sets={"worker.commit_every": "5"},
@@ -92,7 +86,7 @@ fault(
 )(killed_at(Way.FROM_BROKER, PRODUCE, forward=False))
 
 
-@fault("worker", "worker-zombie", "stopped past its session (SIGSTOP), then woken", stall_s=TAKEN_OVER_S, sequence=True)
+@fault("worker-zombie", "stopped past its session (SIGSTOP), then woken", stall_s=TAKEN_OVER_S, sequence=True)
 async def zombie(world: World) -> None:
     """SIGSTOP past the session timeout, and SIGCONT while others answer in its place."""
     worker = world.any_worker()
@@ -103,7 +97,6 @@ async def zombie(world: World) -> None:
 
 
 @fault(
-    "worker",
     "worker-zombie-flush",
     "stopped while its answers hang on the way, which arrive after others'",
     stall_s=TAKEN_OVER_S,
@@ -123,7 +116,7 @@ async def zombies_flush(world: World) -> None:
     await world.wait(3.0)
 
 
-@fault("worker", "worker-terminated", "stopped (SIGTERM), started again", stall_s=REBALANCED_S, sequence=True)
+@fault("worker-terminated", "stopped (SIGTERM), started again", stall_s=REBALANCED_S, sequence=True)
 async def terminated(world: World) -> None:
     """SIGTERM: it drains and leaves. Then it is started again."""
     worker = world.any_worker()
@@ -132,7 +125,7 @@ async def terminated(world: World) -> None:
     await world.workers.start(worker.name)
 
 
-@fault("worker", "worker-rolling-restart", "rolling restart of two", stall_s=REBALANCED_S, sequence=True)
+@fault("worker-rolling-restart", "rolling restart of two", stall_s=REBALANCED_S, sequence=True)
 async def rolled(world: World) -> None:
     """Each worker in turn is stopped and started."""
     for name in tuple(world.workers.running):
@@ -140,7 +133,7 @@ async def rolled(world: World) -> None:
         await world.workers.start(name)
 
 
-@fault("worker", "worker-scaled", "scaled 1, 4, 1 under load", workers=1, stall_s=REBALANCED_S, sequence=True)
+@fault("worker-scaled", "scaled 1, 4, 1 under load", workers=1, stall_s=REBALANCED_S, sequence=True)
 async def scaled(world: World) -> None:
     """Three more join, then three leave."""
     more = ("second", "third", "fourth")
@@ -149,7 +142,7 @@ async def scaled(world: World) -> None:
     await asyncio.gather(*(world.workers.leave(name) for name in more))
 
 
-@fault("worker", "worker-rebalances", "twenty rebalances a minute", workers=1, stall_s=REBALANCED_S, sequence=True)
+@fault("worker-rebalances", "twenty rebalances a minute", workers=1, stall_s=REBALANCED_S, sequence=True)
 async def storm(world: World) -> None:
     """A worker joins or leaves every three seconds: twenty rebalances a minute."""
     for _ in range(4):
@@ -159,7 +152,7 @@ async def storm(world: World) -> None:
         await world.wait(1.5)
 
 
-@fault("worker", "worker-out-of-memory", "no more memory", program=broken.command("no_memory"), stall_s=TAKEN_OVER_S)
+@fault("worker-out-of-memory", "no more memory", program=broken.command("no_memory"), stall_s=TAKEN_OVER_S)
 async def out_of_memory(world: World) -> None:
     """It has no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
     worker = world.any_worker()
@@ -172,7 +165,7 @@ async def out_of_memory(world: World) -> None:
     await world.workers.start(worker.name)
 
 
-@fault("worker", "worker-full-disk", "no file can be written", stall_s=TAKEN_OVER_S, sequence=True)
+@fault("worker-full-disk", "no file can be written", stall_s=TAKEN_OVER_S, sequence=True)
 async def full_disk(world: World) -> None:
     """A worker is started that can keep nothing on disk; when it answers, the others leave."""
     others = tuple(world.workers.running)
@@ -187,7 +180,6 @@ async def full_disk(world: World) -> None:
 
 
 @fault(
-    "worker",
     "worker-held-loop",
     f"event loop held for {HELD_S:g} s",
     program=broken.command("held_loop"),
@@ -199,12 +191,7 @@ async def held(world: World) -> None:
     await world.wait(HELD_S + 2.0)
 
 
-@fault(
-    "worker",
-    "worker-clock-jumps",
-    "its clock jumps an hour ahead, then two back",
-    program=broken.command("jumping_clock"),
-)
+@fault("worker-clock-jumps", "its clock jumps an hour ahead, then two back", program=broken.command("jumping_clock"))
 async def clock_ahead(world: World) -> None:
     """Its clock jumps an hour ahead: what has a deadline expires, and it says that a clock is wrong."""
     worker = world.any_worker()

@@ -78,9 +78,7 @@ def drain(
     *,
     contenders: Annotated[
         list[Path],
-        typer.Option(
-            "--contender", metavar="FILE", exists=True, dir_okay=False, help="What answers; the first is compared with."
-        ),
+        typer.Option("--contender", metavar="FILE", **options.FILE, help="What answers; the first is compared with."),
     ],
     requests: Annotated[int, typer.Option(min=1, help="Requests of a backlog.")] = 100_000,
     texts: options.TextsFile = None,
@@ -114,12 +112,10 @@ def drain(
 def compare(
     contenders: Annotated[
         list[Path],
-        typer.Argument(metavar="CONTENDER...", exists=True, dir_okay=False, help="The first is compared with."),
+        typer.Argument(metavar="CONTENDER...", **options.FILE, help="The first is compared with."),
     ],
     *,
-    workload: Annotated[
-        Path, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="A workload's TOML file.")
-    ],
+    workload: Annotated[Path, typer.Option(metavar="FILE", **options.FILE, help="A workload's TOML file.")],
     rounds: Rounds = 5,
     target: TargetOptions,
     out: options.Out = None,

@@ -58,23 +58,20 @@ def message_of(error: Exception) -> str:
 RESULTS = Path("load-results")
 PIPE_WIDTH = 160
 
+FILE: dict[str, Any] = {"exists": True, "dir_okay": False}
+"""Of an option or an argument that is a file to read."""
+
 Out = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where results go. By default load-results/TIME-NAME.")
 ]
 OneContender = Annotated[
     Path | None,
-    typer.Option(
-        "--contender", metavar="FILE", exists=True, dir_okay=False, help="What answers; else what runs there already."
-    ),
+    typer.Option("--contender", metavar="FILE", **FILE, help="What answers; by default what runs there already."),
 ]
-WorkloadFile = Annotated[
-    Path, typer.Argument(metavar="WORKLOAD", exists=True, dir_okay=False, help="A workload's TOML file.")
-]
+WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", **FILE, help="A workload's TOML file.")]
 TextsFile = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", exists=True, dir_okay=False, help="JSON lines with a field text. By default they are made."
-    ),
+    typer.Option(metavar="FILE", **FILE, help="JSON lines with a field text. By default texts are made."),
 ]
 
 

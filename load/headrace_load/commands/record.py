@@ -57,9 +57,7 @@ def record(
 
 
 def report(
-    result: Annotated[
-        Path, typer.Argument(metavar="RESULT", exists=True, dir_okay=False, help="A result.json or comparison.json.")
-    ],
+    result: Annotated[Path, typer.Argument(metavar="RESULT", **options.FILE, help="A result.json or comparison.json.")],
     *,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to. By default beside the result.")] = None,
 ) -> None:

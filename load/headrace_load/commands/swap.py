@@ -198,10 +198,8 @@ BEFORE_S = 2.0
 
 @options.takes_target(options.OWN_TOPICS)
 def swap(
-    first: Annotated[Path, typer.Argument(metavar="A", exists=True, dir_okay=False, help="An artifact.")],
-    second: Annotated[
-        Path, typer.Argument(metavar="B", exists=True, dir_okay=False, help="Another of the same labels.")
-    ],
+    first: Annotated[Path, typer.Argument(metavar="A", **options.FILE, help="An artifact.")],
+    second: Annotated[Path, typer.Argument(metavar="B", **options.FILE, help="Another of the same labels.")],
     *,
     texts: options.TextsFile = None,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,

@@ -171,15 +171,14 @@ def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int)
         wrong=int((sent["crc"][has] != answered["crc"][first[has]]).sum()) if by_log else 0,
         by_status={status: int(count) for status, count in zip(STATUSES, counts, strict=True) if count},
         seconds=float(times.max() - times.min()) / 1e6 if len(times) else 0.0,
-        out_of_order=_out_of_order(answered) if by_log else 0,
+        out_of_order=out_of_order(answered[np.argsort(answered["position"], kind="stable")]) if by_log else 0,
     )
 
 
-def _out_of_order(answered: Columns) -> int:
-    """Answers that stand behind one to a later request of their partition."""
+def out_of_order(answered: Columns) -> int:
+    """How many of ``answered``, in the order given, stand behind one to a later request of their partition."""
     count = 0
     for partition in np.unique(answered["partition"]):
-        rows = answered[answered["partition"] == partition]
-        offsets = rows["offset"][np.argsort(rows["position"], kind="stable")]
+        offsets = answered["offset"][answered["partition"] == partition]
         count += int((offsets < np.maximum.accumulate(offsets)).sum())
     return count

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from headrace.security.private_folder import temporary_folder
 from headrace_load.contender import Contender
 from headrace_load.measure.audit import Answers, expected_answers
-from headrace_load.measure.evaluation import Measurements, evaluate, grown, scrape
+from headrace_load.measure.evaluation import Measurements, Scraped, evaluate, grown, scrape
 from headrace_load.measure.machine import Sampler
 from headrace_load.measure.processes import (
+    MeasuringProcess,
     Producers,
     ReaderProgress,
     Stop,
@@ -104,11 +107,6 @@ async def all_answered(
     return True
 
 
-def unanswered_note(workload: Workload) -> str:
-    """What a result notes when the last answers were not waited for any longer."""
-    return f"Requests were left without an answer when none had come for {workload.settle:g} s."
-
-
 async def final_ends(end: Tail) -> dict[int, int]:
     """Wait until no answers come any more, not for ever, and return where the results end.
 
@@ -160,24 +158,18 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
             complete = await all_answered(end.records, expected, workload.settle, tick)
         sampler.sample()
         metrics = await scrape(running.metrics)
-        ends = await final_ends(end)
         setting.show("reading", begun_us, producers, None)
-        answered, read = await rows(
-            await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends)), folder
-        )
-        told = producers.told()
-        return Measurements(
+        return await _measured(
+            setting,
+            end,
+            producers,
+            sampler,
+            reader=None,
             sent=sent,
-            answered=answered,
-            answers=setting.answers,
-            records=read.records,
-            begin_us=int(answered["appended_us"].min()) if len(answered) else begun_us,
-            complete=told.complete,
-            append_clock=await append_clock(system, ends, end.begins),
+            complete=complete,
+            begin_us=None,
             metrics=metrics,
-            used=sampler.used(len(answered), {"workers": start_s}),
-            samples=sampler.samples,
-            notes=tuple(filter(None, (None if complete else unanswered_note(workload), told.error, read.error))),
+            start_s={"workers": start_s},
         )
 
 
@@ -231,28 +223,62 @@ async def stream_load(setting: RunSetup) -> Measurements:
         complete = await all_answered(answered_so_far, expected, workload.settle, tick)
         sampler.sample()
         metrics = grown(before, await scrape(running.metrics))
-        ends = await final_ends(end)
         if reader is None:
             await show("reading")
-            later = await stack.enter_async_context(reading(system, setting.answers, folder, end.begins, ends))
-        else:
-            reader.order(Stop())
-            later = reader
-        answered, read = await rows(later, folder)
-        told = producers.told()
-        return Measurements(
+        return await _measured(
+            setting,
+            end,
+            producers,
+            sampler,
+            reader=reader,
             sent=sent,
-            answered=answered,
-            answers=setting.answers,
-            records=read.records,
+            complete=complete,
             begin_us=measured_us,
-            complete=told.complete,
-            append_clock=await append_clock(system, ends, end.begins),
             metrics=metrics,
-            used=sampler.used(int((answered["appended_us"] >= measured_us).sum())),
-            samples=sampler.samples,
-            notes=tuple(filter(None, (None if complete else unanswered_note(workload), told.error, read.error))),
         )
+
+
+async def _measured(
+    setting: RunSetup,
+    end: Tail,
+    producers: Producers,
+    sampler: Sampler,
+    *,
+    reader: MeasuringProcess | None,
+    sent: NDArray[np.void],
+    complete: bool,
+    begin_us: int | None,
+    metrics: Scraped,
+    start_s: Mapping[str, float] | None = None,
+) -> Measurements:
+    """What is known when no answers come any more. Without a ``reader`` that has read them they are read now.
+
+    ``begin_us`` is of the measured part, None for the first answer's append.
+    """
+    ends, folder = await final_ends(end), setting.folder
+    if reader is None:
+        async with reading(setting.system, setting.answers, folder, end.begins, ends) as later:
+            answered, read = await rows(later, folder)
+    else:
+        reader.order(Stop())
+        answered, read = await rows(reader, folder)
+    told = producers.told()
+    if begin_us is None:
+        begin_us = int(answered["appended_us"].min()) if len(answered) else 0
+    unanswered = f"Requests were left without an answer when none had come for {setting.workload.settle:g} s."
+    return Measurements(
+        sent=sent,
+        answered=answered,
+        answers=setting.answers,
+        records=read.records,
+        begin_us=begin_us,
+        complete=told.complete,
+        append_clock=await append_clock(setting.system, ends, end.begins),
+        metrics=metrics,
+        used=sampler.used(int((answered["appended_us"] >= begin_us).sum()), start_s),
+        samples=sampler.samples,
+        notes=tuple(filter(None, (None if complete else unanswered, told.error, read.error))),
+    )
 
 
 async def run(
