@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
+    from headrace.trainer.certificate import Ask, OpenVersion
     from headrace.trainer.training_run import Decide, Launch, Offload
-    from headrace_schemas.records import Training
+    from headrace_schemas.records import ModelVersion, Training
 
 
 def rank(ctx: typer.Context) -> None:
@@ -265,8 +266,24 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
                 keep=keeping(settings.dead_letters),
                 holdout=settings.gate.holdout,
                 away_after=settings.kafka.away_after_ms / 1000,
+                open_version=_opener(settings),
             )
             return await running.run(stop)
+
+
+def _opener(settings: Settings) -> OpenVersion:
+    """Opens a version as a worker does."""
+    from headrace.learning.evaluate import answer_scored
+    from headrace.model.backends.interface import open_backend
+    from headrace.registry.versions import load_version
+
+    trusted, places = settings.signing.trusted, settings.places()
+
+    def open_version(version: ModelVersion) -> Ask:
+        backend = open_backend("cpu", load_version(version, trusted, places))
+        return lambda texts: answer_scored(backend, texts)
+
+    return open_version
 
 
 async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None:

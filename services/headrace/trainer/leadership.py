@@ -23,6 +23,8 @@ from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S, patiently
 from headrace.process.logs import event
 from headrace.registry.compacted_topics import ModelsLog
+from headrace.registry.versions import floor_of
+from headrace.trainer.certificate import CascadeWatch
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.metrics import TrainerMetrics
@@ -123,7 +125,7 @@ MakeReader = Callable[[tuple[OffsetRange, ...]], Awaitable[LabelsReader]]
 
 
 class Term:
-    """One term. ``drift`` is None where no rule asks for it."""
+    """One term. ``drift`` is None where no rule asks for it, and ``cascade`` where no certificate can be watched."""
 
     def __init__(
         self,
@@ -136,7 +138,11 @@ class Term:
         limits: Limits,
         clock: Clock,
         metrics: TrainerMetrics,
+        cascade: CascadeWatch | None = None,
+        trusted: Collection[str] = (),
     ) -> None:
+        self._cascade = cascade
+        self._trusted = trusted
         self._name = name
         self._log = log
         self._make_reader = make_reader
@@ -148,7 +154,7 @@ class Term:
         self._reminder = Reminder()
         self._said = ""
         """What was said last of what the next training waits for."""
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._training: asyncio.Task[Training] | None = None
         self._anew: str | None = None
         """Why a training begins whatever the rules say: it takes the place of one that was not gone on with."""
@@ -168,8 +174,8 @@ class Term:
         last = self._log.trainings.get(self._name)
         reader = await self._make_reader(() if last is None else last.offsets)
         try:
-            if self._drift is not None:
-                self._watching = asyncio.create_task(self._drift.run())
+            watches = [watch for watch in (self._drift, self._cascade) if watch is not None]
+            self._watching = [asyncio.create_task(watch.run()) for watch in watches]
             await self._patiently(reader.start, "reading the labels")
             self.read = True
             event("labels.read", model=self._name, usable=reader.known.usable, new=reader.known.new)
@@ -188,7 +194,7 @@ class Term:
                 if self._training is None and (training := await self._begin(reader, once=once)) is not None:
                     self._training = asyncio.create_task(self._conductor.conduct(training))
         finally:
-            running = [task for task in (self._watching, self._training) if task is not None]
+            running = [*self._watching, *(() if self._training is None else (self._training,))]
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -212,11 +218,23 @@ class Term:
         await self._patiently(self._log.refresh, "reading the models topic")
         if self._drift is not None:
             self._drift.follow(self._log.resolve(self._name, CHAMPION))
+        if self._cascade is not None:
+            await self._watch_certificate(self._cascade)
+
+    async def _watch_certificate(self, cascade: CascadeWatch) -> None:
+        champion = self._log.resolve(self._name, CHAMPION)
+        certificate = None if champion is None else self._log.certificates.get((self._name, champion.version))
+        floor = 0.0 if champion is None else floor_of(self._log, champion, self._trusted).score
+        cascade.follow(champion, certificate, floor)
+        if cascade.broken is not None:
+            risen, cascade.broken = cascade.broken, None
+            await self._conductor.raise_threshold(risen)
 
     def _collect(self) -> Training | None:
         """The training that has just ended. Raises what ended it, or the following of answers, for good."""
-        if self._watching is not None and self._watching.done():
-            self._watching.result()
+        for watching in self._watching:
+            if watching.done():
+                watching.result()
         if self._training is None or not self._training.done():
             return None
         ended, self._training = self._training.result(), None

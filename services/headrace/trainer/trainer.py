@@ -20,6 +20,7 @@ from headrace.learning.data.validation import KnownLabels
 from headrace.model.signing import Sign
 from headrace.process.logs import event
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
+from headrace.trainer.certificate import CascadeWatch, OpenVersion
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.leadership import Election, Term
@@ -64,6 +65,7 @@ class Trainer:
         keep: Keep = keep_whole,
         holdout: str | None = None,
         away_after: float = 10.0,
+        open_version: OpenVersion | None = None,
     ) -> None:
         self._name = name
         self._cluster = cluster
@@ -76,6 +78,7 @@ class Trainer:
         self._sender = PatientSender(cluster, clock)
         self._store, self._launch, self._decide, self._sign = store, launch, decide, sign
         self._trusted, self._offload, self._holdout = trusted, offload, holdout
+        self._open_version = open_version
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
         metrics.broker.follow(lambda: self._reach.connected)
         self._ended: Training | None = None
@@ -94,6 +97,17 @@ class Trainer:
                 results=topics.results,
                 answers=settings.drift_answers,
                 seconds=settings.drift_seconds,
+                clock=clock,
+                metrics=self._metrics,
+            )
+        self._cascade = None
+        if self._open_version is not None:
+            self._cascade = CascadeWatch(
+                cluster,
+                labels=topics.labels,
+                max_text_bytes=settings.max_text_bytes,
+                open_version=self._open_version,
+                offload=self._offload,
                 clock=clock,
                 metrics=self._metrics,
             )
@@ -228,6 +242,8 @@ class Trainer:
             limits=self._settings.limits,
             clock=self._clock,
             metrics=self._metrics,
+            cascade=self._cascade,
+            trusted=self._trusted,
         )
 
     async def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:

@@ -34,7 +34,9 @@ from headrace_schemas.records import (
     ModelsRecord,
     ModelVersion,
     OffsetRange,
+    ThresholdRaise,
     Training,
+    TrainingOrder,
     TrainingState,
     Verdict,
 )
@@ -226,6 +228,12 @@ class Conductor:
             await self._publish([verdict, *self._moves(version, verdict), ended])
         self._metrics.ended(ended)
         return ended
+
+    async def raise_threshold(self, risen: ThresholdRaise) -> None:
+        """Publish the raise that a broken bound asks for, and order a training."""
+        event("cascade.broken", level="warning", version=risen.version, threshold=risen.threshold, why=risen.reason)
+        order = TrainingOrder(name=self._name, ordered_at_ms=self._clock.now_ms(), reason=f"cascade: {risen.reason}")
+        await self._publish([risen, order])
 
     async def disown(self, training: Training) -> None:
         """End a running training that this trainer, which leads, did not begin: a frozen one published it too late."""

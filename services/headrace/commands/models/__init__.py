@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from headrace.commands.models.certify import certify
 from headrace.commands.models.compare import compare, diff
 from headrace.commands.models.publish import keygen, pin, promote, prune, publish, rollback, unpin
 from headrace.commands.models.show import list_, show
@@ -24,6 +25,7 @@ app.command()(diff)
 app.command()(compare)
 app.command()(promote)
 app.command()(rollback)
+app.command()(certify)
 app.command()(pin)
 app.command()(unpin)
 app.command()(prune)

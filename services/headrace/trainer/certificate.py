@@ -1,0 +1,316 @@
+"""The certificate of a version: made of labels that people gave to texts chosen by chance, and watched ever after.
+
+Only labels with the source :data:`~headrace.core.cascade.RANDOM_SLICE` are a sample of what comes in, and only those
+that lie behind the version's snapshot and were given after it are of texts that it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from headrace.core.cascade import (
+    CONFIDENCE,
+    LEAST_ACCEPTED,
+    RANDOM_SLICE,
+    Certified,
+    Refused,
+    certify,
+    grid_of,
+    lower_bound_anytime,
+    upper_bound_anytime,
+)
+from headrace.core.clock import Clock
+from headrace.core.label_names import label_name
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
+from headrace.kafka.range_reader import read_topic
+from headrace.kafka.retry import RETRY_S, started
+from headrace.learning.data.files import Rows
+from headrace.learning.data.validation import clean, text_keys
+from headrace.learning.evaluate import Answered
+from headrace.model.errors import ArtifactError
+from headrace.process.logs import event
+from headrace.trainer.metrics import TrainerMetrics
+from headrace.trainer.training_run import Offload
+from headrace_schemas.codec import decode_label
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import Certificate, LabelledText, ModelVersion, ThresholdRaise
+
+DISAGREEMENT_RULE = "disagreement"
+NOTHING_ALONE = 1.0
+CHUNK = 2000
+FETCH_S = 0.5
+LOOK_S = 30.0
+OTHERS = 5000
+"""So many rows beside the sample are enough to choose the grid of thresholds by."""
+
+Ask = Callable[[Sequence[str]], Answered]
+"""What a version answers to texts, whatever their scores are."""
+
+OpenVersion = Callable[[ModelVersion], Ask]
+"""Makes a version ready to be asked. Raises ArtifactError."""
+
+
+class SliceRows(msgspec.Struct, frozen=True):
+    """``sample``: the random slice that a version never saw. ``others``: rows by which the grid is chosen."""
+
+    sample: Rows
+    others: Rows
+
+
+def unseen(labels: Sequence[tuple[int, int, LabelledText]], version: ModelVersion) -> SliceRows:
+    """Divide ``labels``, each with its partition and offset, the last of each id.
+
+    A text that the version may have seen under another id is in neither.
+    """
+    ends = {} if version.lineage is None else {one.partition: one.end for one in version.lineage.offsets}
+    seen: list[LabelledText] = []
+    sample: list[LabelledText] = []
+    for partition, offset, label in labels:
+        new = offset >= ends.get(partition, 0) and (label.labelled_at_ms or 0) > version.created_at_ms
+        (sample if new and label.source == RANDOM_SLICE else seen).append(label)
+    known = set(text_keys([label.text for label in seen]))
+    keys = text_keys([label.text for label in sample])
+    fresh = [label for label, key in zip(sample, keys, strict=True) if key not in known]
+    return SliceRows(clean(_rows(fresh)).rows, clean(_rows(seen[:OTHERS])).rows)
+
+
+def divided(rows: Rows) -> SliceRows:
+    """Rows of a file: a fifth of them, by their hash, is what the grid is chosen by."""
+    cleaned = clean(rows)
+    others = [place for place, key in enumerate(cleaned.keys) if key[0] % 5 == 0]
+    sample = [place for place, key in enumerate(cleaned.keys) if key[0] % 5]
+    return SliceRows(cleaned.rows.take(sample), cleaned.rows.take(others))
+
+
+def certificate_of(
+    version: ModelVersion,
+    ask: Ask,
+    rows: SliceRows,
+    *,
+    disagree: float,
+    now_ms: int,
+    confidence: float = CONFIDENCE,
+    least: int = LEAST_ACCEPTED,
+) -> Certificate | Refused:
+    """Test thresholds on ``rows``, and certify the lowest that passes. Raises as :func:`certify` does."""
+    if not len(rows.others):
+        return Refused("there are no rows beside the sample, by which thresholds to test are chosen")
+    answers = ask(rows.sample.texts)
+    wrong = [given != true for given, true in zip(answers.labels, rows.sample.labels, strict=True)]
+    found = certify(
+        answers.scores,
+        wrong,
+        grid_of(ask(rows.others.texts).scores),
+        disagree=disagree,
+        confidence=confidence,
+        least=least,
+    )
+    if isinstance(found, Refused):
+        return found
+    return _certificate(version, found, disagree=disagree, confidence=confidence, now_ms=now_ms)
+
+
+def _certificate(
+    version: ModelVersion, found: Certified, *, disagree: float, confidence: float, now_ms: int
+) -> Certificate:
+    return Certificate(
+        name=version.name,
+        version=version.version,
+        threshold=found.threshold,
+        disagree=disagree,
+        confidence=confidence,
+        rows=found.rows,
+        accepted=found.accepted,
+        errors=found.errors,
+        bound=found.bound,
+        coverage=found.accepted / found.rows,
+        certified_at_ms=now_ms,
+    )
+
+
+async def read_label_records(cluster: Cluster, topic: str, max_text_bytes: int) -> list[tuple[int, int, LabelledText]]:
+    """The labels that ``topic`` holds now: the last of each id with its partition and offset, without those erased.
+
+    What can't be decoded is passed over: the trainer dead-letters it. Raises a KafkaError.
+    """
+    found: dict[bytes, tuple[int, int, LabelledText] | None] = {}
+    async for record in read_topic(cluster, topic, "labels"):
+        if not record.key or record.discarded is not None:
+            continue
+        try:
+            label = decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
+        except WireError:
+            continue
+        found[record.key] = None if label is None else (record.partition, record.offset, label)
+    return [one for one in found.values() if one is not None]
+
+
+def _rows(labels: Sequence[LabelledText]) -> Rows:
+    return Rows(tuple(label.text for label in labels), tuple(label_name(label.label) for label in labels))
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What the random slice showed since a certificate: of ``rows`` above its threshold, ``errors`` were wrong.
+
+    ``lower`` and ``upper`` bound the share of errors at every moment; see :mod:`headrace.core.cascade`.
+    """
+
+    rows: int
+    errors: int
+    lower: float
+    upper: float
+
+
+def watched(certificate: Certificate, threshold: float, answers: Answered, rows: Rows) -> Watched:
+    """What ``rows``, all of the slice since the certificate, show of ``answers`` from the ``threshold`` on."""
+    wrong = [is_wrong for score, is_wrong in _errors(answers, rows) if score >= threshold]
+    counts = (sum(wrong), len(wrong), certificate.disagree, certificate.confidence)
+    return Watched(len(wrong), sum(wrong), lower_bound_anytime(*counts), upper_bound_anytime(*counts))
+
+
+def raise_for(
+    certificate: Certificate, threshold: float, seen: Watched, answers: Answered, rows: Rows, *, now_ms: int
+) -> ThresholdRaise | None:
+    """The raise that a broken bound asks for, None while it holds.
+
+    The new threshold is the lowest score from which on the bound holds from above as well; where there is none,
+    nothing is answered alone.
+    """
+    if seen.lower <= certificate.disagree:
+        return None
+    risen, errors = NOTHING_ALONE, 0
+    above = sorted((pair for pair in _errors(answers, rows) if pair[0] >= threshold), reverse=True)
+    for count, (score, is_wrong) in enumerate(above, 1):
+        errors += is_wrong
+        if upper_bound_anytime(errors, count, certificate.disagree, certificate.confidence) <= certificate.disagree:
+            risen = score
+    return ThresholdRaise(
+        name=certificate.name,
+        version=certificate.version,
+        threshold=risen,
+        rule=DISAGREEMENT_RULE,
+        reason=f"{seen.errors} of {seen.rows} labels of the random slice above {threshold:.6f} differ from the answer: "
+        f"the share is at least {seen.lower:.2%}, and {certificate.disagree:.2%} was certified",
+        raised_at_ms=now_ms,
+        figures={
+            "rows": float(seen.rows),
+            "errors": float(seen.errors),
+            "lower": seen.lower,
+            "upper": seen.upper,
+            "allowed": certificate.disagree,
+        },
+    )
+
+
+def _errors(answers: Answered, rows: Rows) -> list[tuple[float, bool]]:
+    """Of each row the score of the answer, and whether the answer is wrong."""
+    return [
+        (score, given != true) for given, score, true in zip(answers.labels, answers.scores, rows.labels, strict=True)
+    ]
+
+
+class CascadeWatch:
+    """Follows the labels of the random slice, and says when the champion's certificate is broken.
+
+    ``open_version`` makes a version ready to be asked, on a thread. Only labels that were given after the certificate
+    count.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        labels: str,
+        max_text_bytes: int,
+        open_version: OpenVersion,
+        offload: Offload,
+        clock: Clock,
+        metrics: TrainerMetrics,
+    ) -> None:
+        self._cluster = cluster
+        self._topic = labels
+        self._max_text_bytes = max_text_bytes
+        self._open_version = open_version
+        self._offload = offload
+        self._clock = clock
+        self._metrics = metrics
+        self._labels: dict[bytes, LabelledText] = {}
+        self._changed = False
+        self._certified: tuple[ModelVersion, Certificate, float] | None = None
+        self._asked: tuple[str, Ask] | None = None
+        self.broken: ThresholdRaise | None = None
+        """What a broken bound asks for, until somebody takes it."""
+
+    def follow(self, champion: ModelVersion | None, certificate: Certificate | None, threshold: float) -> None:
+        """Watch ``certificate`` of ``champion``, of which workers keep to ``threshold`` now, from here on."""
+        now = None if champion is None or certificate is None else (champion, certificate, threshold)
+        if now == self._certified:
+            return
+        self._certified, self._changed, self.broken = now, True, None
+        if now is None:
+            self._metrics.disagreement(None)
+
+    async def run(self) -> None:
+        """Follow the labels until cancelled. Raises KafkaErrors that can't be mended here."""
+        consumer = await started(self._cluster.consumer, doing="following the random slice", clock=self._clock)
+        followed = False
+        try:
+            while True:
+                try:
+                    if followed or (followed := await self._seek_beginnings(consumer)):
+                        self._take(await consumer.fetch(max_records=CHUNK, timeout_s=FETCH_S))
+                    else:
+                        await self._clock.sleep(LOOK_S)
+                except OffsetOutOfRangeError:
+                    followed = False
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                    event("cascade.waits", level="debug", error=str(error))
+                    await self._clock.sleep(RETRY_S)
+                if self._changed and self._certified is not None:
+                    self._changed = False
+                    await self._look(*self._certified)
+        finally:
+            await consumer.stop()
+
+    async def _seek_beginnings(self, consumer: Consumer) -> bool:
+        names = [TopicPartition(self._topic, p) for p in sorted(await consumer.partitions_of(self._topic))]
+        if names:
+            begins = await consumer.beginning_offsets(names)
+            consumer.assign(names)
+            for name in names:
+                consumer.seek(name, begins[name])
+        return bool(names)
+
+    def _take(self, chunks: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        for record in (record for records in chunks.values() for record in records):
+            if not record.key or record.discarded is not None:
+                continue
+            try:
+                label = decode_label(record.value, content_type(record.headers), limit=self._max_text_bytes)
+            except WireError:  # the reader of labels dead-letters it
+                continue
+            if self._labels.pop(record.key, None) is not None:
+                self._changed = True
+            if label is not None and label.source == RANDOM_SLICE:
+                self._labels[record.key] = label
+                self._changed = True
+
+    async def _look(self, champion: ModelVersion, certificate: Certificate, threshold: float) -> None:
+        since = [label for label in self._labels.values() if (label.labelled_at_ms or 0) > certificate.certified_at_ms]
+        rows = clean(_rows(since)).rows
+        try:
+            if self._asked is None or self._asked[0] != champion.version:
+                self._asked = champion.version, await self._offload(lambda: self._open_version(champion))
+            ask = self._asked[1]
+            answers = await self._offload(lambda: ask(rows.texts))
+        except ArtifactError as error:
+            event("cascade.unwatched", level="warning", version=champion.version, why=str(error))
+            return
+        seen = watched(certificate, threshold, answers, rows)
+        self._metrics.disagreement((seen.lower, seen.upper))
+        self.broken = raise_for(certificate, threshold, seen, answers, rows, now_ms=self._clock.now_ms())
