@@ -7,6 +7,7 @@ to each of its commands.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import headrace
+from headrace.core.errors import StoppedError, notes_behind
 
 
 class Mounted(NamedTuple):
@@ -45,6 +47,13 @@ def lazy_group(table: Mapping[str, Mounted], everywhere: Callable[..., None] | N
     class LazyGroup(TyperGroup):
         def get_params(self, ctx: Any) -> list[Any]:
             return as_flags(super().get_params(ctx))
+
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as interrupt:
+                # typer would end with 130 and without a word.
+                raise StoppedError(signal.SIGINT, notes_behind(interrupt)) from interrupt
 
         def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
             return list(table)

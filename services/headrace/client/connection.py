@@ -11,7 +11,10 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, Self
 
+import msgspec
+
 from headrace.client.arguments import (
+    AnswerLogError,
     AnswersEndedError,
     ArgumentError,
     ClientClosedError,
@@ -28,16 +31,25 @@ from headrace.client.arguments import (
     whole_number,
 )
 from headrace.client.group_reading import GroupReader
-from headrace.client.publishing import Awaiter, Published, Publisher, batches, counted, prepare
-from headrace.client.reading import Answer, AnswerReader, From
+from headrace.client.publishing import Awaiter, Published, Publisher, Sent, batches, one_under_way, prepare
+from headrace.client.reading import Answer, AnswerReader, From, log_cut, topic_gone
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.errors import raise_failed
+from headrace.core.errors import noting, raise_failed
 from headrace.core.fields import Addresses, Name, Topic
 from headrace.core.fields import Place as PathText
 from headrace.core.printable import given_as
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
-from headrace.kafka.interface import Cluster, Headers, KafkaError, NotAuthorizedError, Outgoing, passes
+from headrace.kafka.interface import (
+    Cluster,
+    Headers,
+    KafkaError,
+    NotAuthorizedError,
+    Outgoing,
+    TopicPartition,
+    passes,
+)
 from headrace.kafka.settings import KafkaSettings
+from headrace.process.logs import event
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
@@ -57,6 +69,13 @@ def shared_start(from_: From, partitions: object) -> str | dt.datetime:
         return from_
     name = "from_" if partitions is None else "partitions"
     raise ArgumentError(f"{name}: the group shares out partitions and keeps their places; from_ is a word or a time.")
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """What Kafka shows: why no broker answers, or the end of each partition by topic; one that is gone has none."""
+
+    away: str | None = None
+    ends: dict[str, dict[int, int]] = {}
 
 
 class Client:
@@ -91,7 +110,7 @@ class Client:
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
         self._calm = ExitStack()
-        self._looking: asyncio.Task[str | None] | None = None
+        self._looking: asyncio.Task[_Seen] | None = None
         self._awaiter_starts = asyncio.Lock()
         self._readers: set[AnswerReader | GroupReader] = set()
         self._stops = asyncio.Lock()
@@ -157,12 +176,16 @@ class Client:
         headers: Headers = (),
         partition: int | None = None,
     ) -> Published:
-        """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas."""
+        """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas.
+
+        Whatever ends that wait, a cancellation too, has a note that says that it is unknown whether it was published.
+        """
         self._check_use()
         if partition is not None:
             partition = whole_number("partition", partition)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
-        return await self._publisher.publish(record, partition)
+        with one_under_way():
+            return await self._publisher.publish(record, partition)
 
     async def publish_many(
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
@@ -170,15 +193,16 @@ class Client:
         """Publish many, batched; with key, timeout or headers make them by :meth:`prepare`. Order as given.
 
         An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
-        there, whatever their keys; a few at a time are cheapest so. Whatever is raised has notes (``__notes__``) that
-        say which request is to blame, counted from 0, and how many were published.
+        there, whatever their keys; a few at a time are cheapest so. Whatever is raised, a cancellation and
+        KeyboardInterrupt too, has notes (``__notes__``) that say which request is to blame, counted from 0, how many
+        were published and how to go on.
         """
-        check_requests(requests)
-        published: list[Published] = []
-        with counted(published):
+        sent, partition = self._to_send(requests, partition)
+        with noting(sent.known):
             for batch in batches(self._records(requests)):
-                published += await self._publish_batch(batch, partition=partition)
-        return published
+                with sent.under_way(len(batch)):
+                    sent.published += await self._publish_batch(batch, partition)
+        return sent.published
 
     async def request_partitions(self) -> frozenset[int]:
         """The partition numbers of the requests topic, empty when there is none."""
@@ -199,41 +223,84 @@ class Client:
         ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
         While Kafka is away the call waits, and is published again where it is unknown whether it was.
         Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
-        answered instead, AnswerLogError when the answer is to another text, and AnswersEndedError when answers are not
-        read any more, which is a ClientClosedError where this client was closed.
+        answered instead, AnswerLogError when a topic was cut, made anew or deleted meanwhile, also where that is seen
+        only after ``timeout`` seconds, and AnswersEndedError when answers are not read any more, which is a
+        ClientClosedError where this client was closed.
         """
         self._check_use()
         timeout = waiting_timeout(timeout)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        published: list[Published] = []
         try:
             async with asyncio.timeout(timeout):
-                return await (await self._asked(record))
+                return await (await self._asked(record, published))
         except TimeoutError as error:
-            away = await self._why_away()
-            why = f"Kafka at {self._cluster.bootstrap} is away: {away}" if away else ASK_WORKERS
+            seen = await self._seen()
+            if (fault := self._fault_of_logs(seen, published)) is not None:
+                cut = AnswerLogError(f"No answer within {timeout:g} s. {fault}")
+                if self._awaiter is not None:
+                    self._awaiter.end(cut)
+                raise cut from error
+            why = f"Kafka at {self._cluster.bootstrap} is away: {seen.away}" if seen.away else ASK_WORKERS
             raise NoAnswerError(f"No answer within {timeout:g} s. {why}") from error
 
-    async def _asked(self, record: Outgoing) -> asyncio.Future[ClassifyResult]:
-        """Publish ``record``, however long that takes, and return the answer to come."""
+    async def _asked(self, record: Outgoing, published: list[Published]) -> asyncio.Future[ClassifyResult]:
+        """Publish ``record``, however long that takes, and return the answer to come; ``published`` gets its place."""
         while True:
             try:
                 awaiter = await self._started_awaiter()
-                with awaiter.publishing():
-                    return awaiter.expect(await self._publisher.publish(record))
+                with awaiter.publishing() as before:
+                    published[:] = [await self._publisher.publish(record)]
+                    return awaiter.expect(published[0], before)
             except KafkaError as error:
                 if not passes(error):
                     raise
             await self._clock.sleep(RETRY_S)
 
-    async def _why_away(self) -> str | None:
-        """Why no broker answers, looked at once for all calls whose time ends together; None when one does."""
+    async def _seen(self) -> _Seen:
+        """What Kafka shows now, looked at once for all calls whose time ends together."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._cluster.why_away())
+            self._looking = asyncio.create_task(self._look())
         try:
             async with asyncio.timeout(LOOK_S):
                 return await asyncio.shield(self._looking)
         except TimeoutError:
-            return f"no answer within {LOOK_S:g} s"
+            return _Seen(f"no answer within {LOOK_S:g} s")
+
+    async def _look(self) -> _Seen:
+        if (away := await self._cluster.why_away()) is not None:
+            return _Seen(away)
+        ends: dict[str, dict[int, int]] = {}
+        consumer = self._cluster.consumer()
+        try:
+            await consumer.start()
+            for topic in (self._publisher.topic, self._results):
+                names = [TopicPartition(topic, number) for number in await consumer.partitions_of(topic)]
+                found = await consumer.end_offsets(names) if names else {}
+                ends[topic] = {name.partition: end for name, end in found.items()}
+        except KafkaError as error:
+            event("logs.not-looked", level="debug", error=str(error))
+        finally:
+            await consumer.stop()
+        return _Seen(None, ends)
+
+    def _fault_of_logs(self, seen: _Seen, published: Sequence[Published]) -> str | None:
+        """Why nobody answers what was ``published`` where a log is not the one that it was, for people."""
+        for topic, ends in seen.ends.items():
+            if not ends:
+                return topic_gone(topic)
+        for one in published:
+            end = seen.ends.get(self._publisher.topic, {}).get(one.partition)
+            if end is not None and end <= one.offset:
+                return (
+                    f"{self._publisher.topic}[{one.partition}] ends at {end}, before the request, which was published "
+                    f"as {one.offset}: the topic was cut or made anew. Call again to publish it again."
+                )
+        for partition, position in (self._awaiter.positions if self._awaiter is not None else {}).items():
+            end = seen.ends.get(self._results, {}).get(partition)
+            if end is not None and end < position:
+                return f"{log_cut(TopicPartition(self._results, partition), position, end)} The next call does that."
+        return None
 
     @asynccontextmanager
     async def reader(
@@ -296,11 +363,15 @@ class Client:
                         await member.commit(every_s=COMMIT_S)
                 await member.commit(every_s=COMMIT_S)
 
-    async def _publish_batch(self, records: Sequence[Outgoing], *, partition: int | None = None) -> list[Published]:
+    @staticmethod
+    def _to_send(requests: object, partition: int | None) -> tuple[Sent, int | None]:
+        """What counts them, and the partition. Raises ArgumentError, before anything is sent."""
+        check_requests(requests)
+        return Sent(), None if partition is None else whole_number("partition", partition)
+
+    async def _publish_batch(self, records: Sequence[Outgoing], partition: int | None) -> list[Published]:
         """Publish what :meth:`_records` made, in one go. Order as given."""
         self._check_use()
-        if partition is not None:
-            partition = whole_number("partition", partition)
         return await self._publisher.publish_batch(records, partition)
 
     def _records(self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing]) -> Iterator[Outgoing]:
@@ -378,7 +449,7 @@ class Client:
                     await self._awaiter.stop(AnswersEndedError("The answers are read anew."))
                 # Looking back is for repeats, and who waits for one place has no use of it.
                 reader = AnswerReader(self._cluster.consumer(), self._results, look_back=0, clock=self._clock)
-                self._awaiter = Awaiter(reader, self._clock)
+                self._awaiter = Awaiter(reader, self._publisher.topic, self._clock)
                 await self._awaiter.start()
             return self._awaiter
 

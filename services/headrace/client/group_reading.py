@@ -28,6 +28,7 @@ from headrace.client.reading import (
     CHUNK,
     LOOK_BACK,
     Answer,
+    LogWatch,
     begins_after_retention,
     read_answer,
     readers_at,
@@ -288,6 +289,7 @@ class GroupReader:
         self._topic = topic
         self._clock = clock
         self._shares = Shares(consumer, looking, topic, from_=parse_start(from_), look_back=look_back, clock=clock)
+        self._watch = LogWatch(looking, topic, clock)
         self._committed_at = clock.monotonic()
 
     @property
@@ -315,13 +317,14 @@ class GroupReader:
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
         """Wait up to ``timeout_s`` for answers. Whoever reads again holds nothing that a rebalance need wait for.
 
-        Raises a KafkaError, AnswerLogError when the log was cut, and ArgumentError. Who does not read for five minutes
-        is put out.
+        Raises a KafkaError, AnswerLogError when the log was cut, made anew or deleted, and ArgumentError. Who does not
+        read for five minutes is put out.
         """
         timeout_s = seconds("timeout_s", timeout_s)
         self._shares.none_in_hand.set()
         if self._shares.failure is not None:
             raise self._shares.failure
+        await self._look()
         try:
             chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
         except RebalancedError:
@@ -338,6 +341,16 @@ class GroupReader:
         if answers:
             self._shares.none_in_hand.clear()
         return answers
+
+    async def _look(self) -> None:
+        owned = self._shares.owned.values()
+        at = {share.name: share.expected for share in owned if share.alive and share.expected is not None}
+        try:
+            await self._watch.look(at)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            event("answers.not-looked", level="debug", error=str(error))
 
     def owns(self, answer: Answer) -> bool:
         """Whether the partition of ``answer`` is still this member's. If not, leave it: its next owner gets it."""

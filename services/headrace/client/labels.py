@@ -9,7 +9,7 @@ import msgspec
 from headrace.files import DatasetError
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.learning.data.files import Rows
-from headrace.learning.data.validation import HASHINGS, NO_WORDS, text_keys
+from headrace.learning.data.validation import HASHINGS, MOST_NAME_BYTES, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.errors import WireError
 from headrace_schemas.records import LabelledText
@@ -63,6 +63,20 @@ def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
     return Outgoing(value, key)
 
 
+def tombstone(id_: str) -> Outgoing:
+    """The record that erases the label of ``id_``."""
+    return Outgoing(None, id_.encode())
+
+
+def too_long(text: str, label: str, most: int) -> str | None:
+    """What is too long of a labelled text to be learnt, in words; ``most`` is what trainer.max_text_bytes allows."""
+    if (size := len(text.encode("utf-8", "replace"))) > most:
+        return f"the text has {size:,} bytes, and trainer.max_text_bytes allows {most:,}"
+    if (size := len(label.encode("utf-8", "replace"))) > MOST_NAME_BYTES:
+        return f"the label's name has {size:,} bytes, and a version's record holds {MOST_NAME_BYTES:,} of all names"
+    return None
+
+
 async def publish_labels(
     cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[str] = ()
 ) -> int:
@@ -84,8 +98,7 @@ async def publish_labels(
 def _chunks(labels: Iterable[Labelled], erased: Iterable[str]) -> Iterator[list[Outgoing]]:
     def records() -> Iterator[Outgoing]:
         yield from map(label_record, labels)
-        for id_ in erased:
-            yield Outgoing(None, id_.encode())
+        yield from map(tombstone, erased)
 
     waiting: list[Outgoing] = []
     for record in records():

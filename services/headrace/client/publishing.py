@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -24,7 +24,8 @@ from headrace.client.arguments import (
 from headrace.client.reading import Answer, AnswerReader
 from headrace.core.answer_log import Hole
 from headrace.core.clock import Clock
-from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError
+from headrace.core.errors import note_once
+from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError, passes
 from headrace.process.logs import event
 from headrace_schemas.headers import TIMEOUT_MS, content_type
 from headrace_schemas.paths import Encode, RequestShape, compile_writer
@@ -74,7 +75,7 @@ class Publisher:
 
     def __init__(self, new_producer: Callable[[], Producer], topic: str) -> None:
         self._new_producer = new_producer
-        self._topic = topic
+        self.topic = topic
         self._producer: Producer | None = None
         self._starting = asyncio.Lock()
         self._closed = False
@@ -93,7 +94,7 @@ class Publisher:
         """Append ``record``. Raises a KafkaError; then it is unknown whether it was appended."""
         producer = await self._alive()
         try:
-            appended = await producer.send(self._topic, record, partition=partition)
+            appended = await producer.send(self.topic, record, partition=partition)
         except ProducerDeadError:
             await self._drop(producer)
             raise
@@ -106,7 +107,7 @@ class Publisher:
         """
         producer = await self._alive()
         try:
-            places = await producer.send_many(self._topic, records, partition=partition)
+            places = await producer.send_many(self.topic, records, partition=partition)
         except ProducerDeadError:
             await self._drop(producer)
             raise
@@ -114,7 +115,7 @@ class Publisher:
 
     async def partitions(self) -> frozenset[int]:
         """The partition numbers of the topic, empty when there is none. Raises a KafkaError."""
-        return await (await self._alive()).partitions_of(self._topic)
+        return await (await self._alive()).partitions_of(self.topic)
 
     async def _alive(self) -> Producer:
         async with self._starting:
@@ -145,15 +146,45 @@ def _published(record: Outgoing, appended: Appended) -> Published:
     return Published(appended.partition, appended.offset, zlib.crc32(record.value or b""))
 
 
+class Sent:
+    """How far the publishing of many has come: ``published`` are acknowledged, in the order given."""
+
+    def __init__(self) -> None:
+        self.published: list[Published] = []
+        self._under_way = 0
+
+    @contextmanager
+    def under_way(self, size: int) -> Iterator[None]:
+        """Around the sending of the next ``size`` requests: unless it ends well it is unknown which of them went."""
+        self._under_way = size
+        yield
+        self._under_way = 0
+
+    def known(self) -> str:
+        """What is known of the requests and how to go on, for people."""
+        done, unknown = len(self.published), self._under_way
+        if not unknown:
+            return f"The first {done:,} requests were published, nothing behind them was sent. Go on behind them."
+        return (
+            f"The first {done:,} requests were published, of the next {unknown:,} it is unknown. Go on behind the "
+            f"first {done:,}, and some may be published twice, or behind {done + unknown:,}, and some may be missing."
+        )
+
+
+ONE_UNKNOWN = "Whether the request was published is unknown; publishing it again may publish it twice."
+
+
 @contextmanager
-def counted(published: Sequence[Published]) -> Iterator[None]:
-    """Around the publishing of many: whatever is raised has a note that says how many were published."""
+def one_under_way() -> Iterator[None]:
+    """Around the sending of one request: what ends the wait for its acknowledgement has :data:`ONE_UNKNOWN` as a note.
+
+    What Kafka refuses (an absent topic, a right that is missing, a record that is too large) has none.
+    """
     try:
         yield
-    except Exception as error:
-        unknown = isinstance(error, KafkaError | ClientClosedError)
-        behind = f"of the next {BATCH:,} it is unknown" if unknown else "nothing behind them was sent"
-        error.add_note(f"The first {len(published):,} requests were published, {behind}.")
+    except (KafkaError, ClientClosedError, asyncio.CancelledError) as error:
+        if not isinstance(error, KafkaError) or passes(error):
+            note_once(error, ONE_UNKNOWN)
         raise
 
 
@@ -167,16 +198,23 @@ def batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
 RETRY_S = 0.2
 MOST_EARLY = 100_000
 """Answers kept while a publish is under way: an answer can be faster than the acknowledgement of its request."""
+MOST_EARLY_HOLES = 1000
 
 _Place = tuple[int, int]
 
 
 class Awaiter:
-    """One reader at the end of the answer log for everybody who waits. :meth:`start` it before publishing."""
+    """One reader at the end of the answer log for everybody who waits. :meth:`start` it before publishing.
 
-    def __init__(self, reader: AnswerReader, clock: Clock) -> None:
+    ``requests`` is the topic that is published to, for what is said of it.
+    """
+
+    def __init__(self, reader: AnswerReader, requests: str, clock: Clock) -> None:
         self._reader = reader
+        self._requests = requests
         self._clock = clock
+        self._highest: Mapping[int, int] = {}
+        self._early_holes: deque[tuple[int, Hole]] = deque(maxlen=MOST_EARLY_HOLES)
         self._waiting: dict[_Place, tuple[int, asyncio.Future[ClassifyResult]]] = {}
         self._early: OrderedDict[_Place, ClassifyResult] = OrderedDict()
         self._publishing = 0
@@ -188,6 +226,11 @@ class Awaiter:
         """Whether it was started and still reads."""
         return self._running is not None and self._ended is None
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """Up to where each results partition was read."""
+        return {partition: place.position for partition, place in self._reader.positions.items()}
+
     async def start(self) -> None:
         """Begin at the log's present end. Raises a KafkaError, and what :meth:`stop` was given meanwhile."""
         await self._reader.start()
@@ -198,27 +241,41 @@ class Awaiter:
 
     async def stop(self, reason: Exception) -> None:
         """Stop reading; who still waits gets ``reason``, or what ended the reading before."""
-        self._end(reason)
+        self.end(reason)
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._reader.stop()
 
     @contextmanager
-    def publishing(self) -> Iterator[None]:
-        """Around a publish and the :meth:`expect` of its answer."""
+    def publishing(self) -> Iterator[Mapping[int, int]]:
+        """Around a publish and the :meth:`expect` of its answer, which takes what is given here."""
         self._publishing += 1
         try:
-            yield
+            yield self._highest
         finally:
             self._publishing -= 1
             if not self._publishing:
                 self._early.clear()
+                self._early_holes.clear()
 
-    def expect(self, published: Published) -> asyncio.Future[ClassifyResult]:
-        """The answer to come; it fails with LostAnswerError, AnswerLogError or what ended the reader."""
+    def expect(self, published: Published, before: Mapping[int, int]) -> asyncio.Future[ClassifyResult]:
+        """The answer to come; it fails with LostAnswerError, AnswerLogError or what ended the reader.
+
+        ``before`` has the highest request of each partition that was answered before this one was published. A log that
+        only grows has put this one behind it.
+        """
         place = (published.partition, published.offset)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
+        highest = before.get(published.partition, -1)
+        if published.offset <= highest:
+            self.end(
+                AnswerLogError(
+                    f"The request was published as {published.offset} of {self._requests}[{published.partition}], "
+                    f"where {highest} was answered before: the topic was cut or made anew. The next call reads the "
+                    "answers anew. A worker that knew the old topic stops, and says what to do."
+                )
+            )
         if self._ended is not None:
             answer.set_exception(self._ended)
             return answer
@@ -226,6 +283,9 @@ class Awaiter:
         answer.add_done_callback(lambda _: self._waiting.pop(place, None))
         if (early := self._early.pop(place, None)) is not None:
             self._resolve(place, early)
+        for partition, hole in self._early_holes:
+            if partition == published.partition and hole.first <= published.offset <= hole.last:
+                self._lose(partition, hole)
         return answer
 
     async def _run(self) -> None:
@@ -241,15 +301,21 @@ class Awaiter:
                     continue
                 for answer in answers:
                     self._take(answer)
+                if answers:
+                    # A new one each time: who publishes keeps the one of before.
+                    self._highest = {
+                        **self._highest,
+                        **{answer.partition: answer.result.offset for answer in answers},
+                    }
         except (KafkaError, AnswerLogError) as error:
-            self._end(error)
+            self.end(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits has to hear of it
             event("answers.ended", level="error", error=repr(error))
             ended = AnswersEndedError(f"Reading the answers ended by {error!r}; the next call reads anew.")
             ended.__cause__ = error
-            self._end(ended)
+            self.end(ended)
 
-    def _end(self, reason: Exception) -> None:
+    def end(self, reason: Exception) -> None:
         """Tell ``reason`` to everybody who waits, and to who comes later; the first one stands."""
         if self._ended is None:
             self._ended = reason
@@ -260,6 +326,8 @@ class Awaiter:
     def _take(self, answer: Answer) -> None:
         if answer.hole is not None:
             self._lose(answer.partition, answer.hole)
+            if self._publishing:
+                self._early_holes.append((answer.partition, answer.hole))
         place = (answer.partition, answer.result.offset)
         if place in self._waiting:
             self._resolve(place, answer.result)
@@ -277,8 +345,8 @@ class Awaiter:
         else:
             waiting.set_exception(
                 AnswerLogError(
-                    f"The answer to request {place[1]} of partition {place[0]} is to another text: the requests topic "
-                    "was cut or made anew, and the results topic was not."
+                    f"The answer to request {place[1]} of {self._requests}[{place[0]}] is to another text: the topic "
+                    "was cut or made anew, and that of the results was not."
                 )
             )
 

@@ -15,7 +15,15 @@ from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
 from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
 from headrace.core.starts import Start, parse_start
-from headrace.kafka.interface import Consumer, Headers, OffsetOutOfRangeError, Record, TopicPartition, UnknownTopicError
+from headrace.kafka.interface import (
+    Consumer,
+    Headers,
+    KafkaError,
+    OffsetOutOfRangeError,
+    Record,
+    TopicPartition,
+    UnknownTopicError,
+)
 from headrace.kafka.range_reader import last_answers, offsets_of, read_ranges
 from headrace.process.logs import event
 from headrace_schemas.codec import decode_result
@@ -33,7 +41,10 @@ A position alone is a place of which the highest request offset is not known, an
 """
 
 LOOK_BACK = look_back(LARGEST_MAX_BATCH)
-LOOK_FOR_PARTITIONS_S = 5.0
+LOOK_S = 5.0
+"""So often it is looked for partitions that were added, and whether the log is still the one that was read."""
+LOOK_AGAIN_S = 1.0
+"""So soon again where it seems to be another one: a broker that has just started may not know it for a moment."""
 CHUNK = 1000
 """Records fetched at once."""
 
@@ -58,6 +69,76 @@ class Answer(msgspec.Struct, frozen=True):
     def place(self) -> Place:
         """Where a reader goes on that has done with this answer, and with all before it in its partition."""
         return Place(self.position + 1, self.result.offset)
+
+
+def log_cut(name: TopicPartition, position: int, end: int) -> str:
+    """What is said of a partition that ends before the position to go on from."""
+    return (
+        f"{name.topic}[{name.partition}] ends at {end}, before the position {position} to go on from: the topic was "
+        "cut or made anew. Begin again from its beginning or its end."
+    )
+
+
+def topic_gone(topic: str, position: tuple[int, int] | None = None) -> str:
+    """What is said of a topic that is there no more; ``position`` is a partition and up to where it was read."""
+    read = "" if position is None else f", whose partition {position[0]} was read up to {position[1]}"
+    return (
+        f"There is no topic {topic} any more{read}: it was deleted, or a broker came back without its log. Create it "
+        "by `headrace topics apply` and start the workers again; then begin from its beginning."
+    )
+
+
+class LogWatch:
+    """Looks, each :data:`LOOK_S`, whether ``topic`` is still the log that was read.
+
+    A fetch alone doesn't tell it: of a topic that is gone nothing comes, and the embedded broker answers a position
+    beyond the end in the same way. After an election a partition may seem shorter for a moment, so only what is seen at
+    two looks is said. ``consumer`` is started and has no group.
+    """
+
+    def __init__(self, consumer: Consumer, topic: str, clock: Clock) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._clock = clock
+        self._due_s = clock.monotonic() + LOOK_S
+        self._last: dict[TopicPartition, int] = {}
+        self._suspected: dict[TopicPartition | None, str] = {}
+
+    async def look(self, positions: Mapping[TopicPartition, int]) -> frozenset[int]:
+        """The partitions that there are where it is time to look, otherwise none.
+
+        Raises AnswerLogError where ``positions`` are not in the log, at two looks in a row, and a KafkaError.
+        """
+        if self._clock.monotonic() < self._due_s:
+            return frozenset()
+        there = await self._consumer.partitions_of(self._topic)
+        found = await self._not_there(positions, there)
+        self._last |= positions
+        for name, fault in found.items():
+            if name in self._suspected:
+                raise AnswerLogError(fault)
+        self._suspected = found
+        self._due_s = self._clock.monotonic() + (LOOK_AGAIN_S if found else LOOK_S)
+        return there
+
+    async def _not_there(
+        self, positions: Mapping[TopicPartition, int], there: frozenset[int]
+    ) -> dict[TopicPartition | None, str]:
+        """What is wrong with each partition; under None what is wrong with the topic."""
+        if not there:
+            read = {**self._last, **positions}
+            first = min(read, default=None)
+            return {None: topic_gone(self._topic, None if first is None else (first.partition, read[first]))}
+        # One whose position moved since is alive.
+        quiet = [name for name, at in positions.items() if name.partition in there and self._last.get(name) == at]
+        if not quiet:
+            return {}
+        try:
+            ends = await self._consumer.end_offsets(quiet)
+        except KafkaError as error:
+            event("answers.not-looked", level="debug", error=str(error))
+            return {}
+        return {name: log_cut(name, positions[name], ends[name]) for name in quiet if ends[name] < positions[name]}
 
 
 class AnswerReader:
@@ -85,7 +166,7 @@ class AnswerReader:
         self._clock = clock
         self._readers: dict[TopicPartition, PartitionReader] = {}
         self._positions: dict[TopicPartition, int] = {}
-        self._looked_at = 0.0
+        self._watch: LogWatch | None = None
 
     @property
     def positions(self) -> dict[int, Place]:
@@ -99,15 +180,25 @@ class AnswerReader:
         }
 
     async def start(self) -> None:
-        """Find the positions. Raises a KafkaError, and AnswerLogError for a position beyond the log's end."""
+        """Find the positions.
+
+        Raises a KafkaError, which is an UnknownTopicError for a partition that is not there, and AnswerLogError for a
+        position beyond the log's end.
+        """
         await self._consumer.start()
-        numbers = await self._wanted()
-        if not numbers:
+        there = await self._consumer.partitions_of(self._topic)
+        if not there:
             raise UnknownTopicError(
                 f"There is no topic {self._topic} to read answers from. Create it first, for example by "
                 "`headrace topics apply`."
             )
-        await self._take_in(numbers, self._from)
+        named = (self._only or frozenset()) | (self._from.keys() if isinstance(self._from, Mapping) else frozenset())
+        if absent := sorted(named - there):
+            raise UnknownTopicError(
+                f"Topic {self._topic} has no partition {absent[0]}; it has {len(there)}, from 0 to {max(there)}."
+            )
+        self._watch = LogWatch(self._consumer, self._topic, self._clock)
+        await self._take_in(there if self._only is None else self._only, self._from)
 
     async def stop(self) -> None:
         await self._consumer.stop()
@@ -115,10 +206,11 @@ class AnswerReader:
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
         """Wait up to ``timeout_s`` for answers; those of one partition are in the order of their requests.
 
-        Raises a KafkaError, AnswerLogError when the log was cut behind this reader, and ArgumentError.
+        Raises a KafkaError, AnswerLogError when the log was cut, made anew or deleted under this reader, and
+        ArgumentError.
         """
         timeout_s = seconds("timeout_s", timeout_s)
-        await self._look_for_partitions()
+        await self._look()
         try:
             chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
         except OffsetOutOfRangeError as error:
@@ -139,20 +231,12 @@ class AnswerReader:
         ends = await self._consumer.end_offsets(self._positions)
         return {name.partition: end for name, end in ends.items()}
 
-    async def _wanted(self) -> frozenset[int]:
-        self._looked_at = self._clock.monotonic()
-        there = await self._consumer.partitions_of(self._topic)
-        if self._only is None:
-            return there
-        if absent := sorted(self._only - there):
-            raise UnknownTopicError(f"Topic {self._topic} has no partition {absent[0]}; it has {len(there)}.")
-        return self._only
-
-    async def _look_for_partitions(self) -> None:
-        if self._only is None and self._clock.monotonic() - self._looked_at >= LOOK_FOR_PARTITIONS_S:
-            known = {name.partition for name in self._positions}
-            if new := await self._wanted() - known:
-                await self._take_in(new, "earliest")
+    async def _look(self) -> None:
+        if self._watch is None:
+            return
+        there = await self._watch.look(self._positions)
+        if self._only is None and (new := there - {name.partition for name in self._positions}):
+            await self._take_in(new, "earliest")
 
     async def _take_in(self, numbers: Iterable[int], from_: Start | Places) -> None:
         new = [TopicPartition(self._topic, number) for number in sorted(numbers)]
@@ -177,10 +261,7 @@ def start_in_log(name: TopicPartition, start: Place, begin: int, end: int) -> Pl
     Raises AnswerLogError when it is beyond the end.
     """
     if start.position > end:
-        raise AnswerLogError(
-            f"{name.topic}[{name.partition}] ends at {end}, before the position {start.position} to go on from: the "
-            "topic was cut or made anew. Begin again from its beginning or its end."
-        )
+        raise AnswerLogError(log_cut(name, start.position, end))
     if start.position < begin:
         event("answers.deleted", level="warning", partition=name.partition, first=start.position, next=begin)
     return Place(max(start.position, begin), start.highest)
@@ -209,10 +290,9 @@ async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeErro
     for name in names:
         position = error.positions[name]
         if position > begins[name]:
-            raise AnswerLogError(
-                f"{name.topic}[{name.partition}] has no position {position} any more: the topic was cut or made "
-                "anew. Begin again from its beginning or its end."
-            ) from error
+            end = (await consumer.end_offsets([name]))[name]
+            # It may have grown past the position since.
+            raise AnswerLogError(log_cut(name, position, min(end, position - 1))) from error
         event("answers.deleted", level="warning", partition=name.partition, first=position, next=begins[name])
     return begins
 

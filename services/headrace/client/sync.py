@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
 
-from headrace.client.arguments import ClientClosedError, MisuseError, check_instance, check_requests
+from headrace.client.arguments import ClientClosedError, MisuseError, check_instance
 from headrace.client.connection import COMMIT_S, Client, connect, shared_start
 from headrace.client.group_reading import GroupReader
-from headrace.client.publishing import Published, batches, counted
+from headrace.client.publishing import ONE_UNKNOWN, Published, batches
 from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.answer_log import Place
+from headrace.core.errors import note_once, noting
 from headrace.core.resume import LARGEST_MAX_BATCH
 from headrace.kafka.interface import Headers, Outgoing
 from headrace.kafka.settings import KafkaSettings
@@ -266,21 +267,25 @@ class SyncClient:
         partition: int | None = None,
     ) -> Published:
         """Publish one request and wait for the acknowledgement; see :meth:`Client.publish`."""
-        return self._thread.call(
-            self._client.publish, request, key=key, id=id, timeout=timeout, headers=headers, partition=partition
-        )
+        try:
+            return self._thread.call(
+                self._client.publish, request, key=key, id=id, timeout=timeout, headers=headers, partition=partition
+            )
+        except KeyboardInterrupt as interrupt:
+            note_once(interrupt, ONE_UNKNOWN)
+            raise
 
     def publish_many(
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
     ) -> list[Published]:
         """Publish many, batched; see :meth:`Client.publish_many`. ``requests`` is walked in the caller's thread."""
-        check_requests(requests)
-        published: list[Published] = []
-        with counted(published):
-            # The two halves of the other client's own method: this one belongs to it.
+        # The parts of the other client's own method: this one belongs to it.
+        sent, partition = self._client._to_send(requests, partition)  # noqa: SLF001
+        with noting(sent.known):
             for batch in batches(self._client._records(requests)):  # noqa: SLF001
-                published += self._thread.call(self._client._publish_batch, batch, partition=partition)  # noqa: SLF001
-        return published
+                with sent.under_way(len(batch)):
+                    sent.published += self._thread.call(self._client._publish_batch, batch, partition)  # noqa: SLF001
+        return sent.published
 
     def request_partitions(self) -> frozenset[int]:
         """The partition numbers of the requests topic, empty when there is none."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say
-from headrace.core.errors import UserError
+from headrace.core.errors import UserError, noting
 from headrace_schemas.errors import place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from headrace.client.dead_letters import Found, Targets
     from headrace.config import Settings
@@ -160,13 +161,14 @@ def purge(
     settings = begin(ctx, bootstrap)
     topic = settings.topics.names().dead_letters
     before = asyncio.run(_ends(settings, topic, parse_places(places or [])))
-    count, waiting = asyncio.run(_counted(settings, before))
+    counts, waiting = asyncio.run(_counted(settings, before))
+    count = counts.total()
     if not count and not any(before.values()):
         say(f"{topic} holds no dead letters")
         return
     say(f"{count:,} dead letters on {topic}, {waiting:,} of them never replayed")
     confirm("Delete them for good?", yes=yes)
-    asyncio.run(_delete(settings, before))
+    asyncio.run(_delete(settings, before, counts))
     say(f"deleted {count:,} dead letters on {topic}")
 
 
@@ -241,6 +243,37 @@ class _Done(NamedTuple):
     refused: Counter[str]
 
 
+class _Progress:
+    """How far a replay has come: of ``places``, or of all letters where none are named."""
+
+    def __init__(self, places: Sequence[tuple[int, int]]) -> None:
+        self.replayed = 0
+        self.named = bool(places)
+        self._waiting = list(places)
+        self._under_way: str | None = None
+
+    def reach(self, found: Found) -> None:
+        """Come to a letter, whatever becomes of it."""
+        self._waiting = [place for place in self._waiting if place != (found.partition, found.offset)]
+
+    @contextmanager
+    def replaying(self, found: Found) -> Iterator[None]:
+        """Around the replay of a letter."""
+        self._under_way = f"{found.partition}@{found.offset}"
+        yield
+        self._under_way = None
+        self.replayed += 1
+
+    def known(self) -> str:
+        """What is known to be replayed and how to go on, for people."""
+        letters = "1 letter was" if self.replayed == 1 else f"{self.replayed:,} letters were"
+        unknown = f", and of {self._under_way} it is unknown: a replay may publish it twice" if self._under_way else ""
+        if self.named:
+            waiting = _listed([f"{partition}@{offset}" for partition, offset in self._waiting])
+            return f"{letters} replayed{unknown}." + (f" Not replayed yet: {waiting}." if waiting else "")
+        return f"{letters} replayed{unknown}. The same command goes on: it leaves out what was replayed."
+
+
 async def _replay(
     settings: Settings,
     places: Sequence[tuple[int, int]],
@@ -249,21 +282,36 @@ async def _replay(
     key: PrivateKey | None = None,
     targets: Targets | None = None,
 ) -> _Done:
+    """Replay letters; an error, or Ctrl-C, has a note of how many were replayed by then."""
+    progress = _Progress(places)
+    targets = targets or targets_of(settings, None, places, unverified=False)
+    with noting(progress.known):
+        return await _replay_each(settings, _letters(settings, places, error), max_attempts, key, targets, progress)
+
+
+async def _replay_each(
+    settings: Settings,
+    found_letters: AsyncIterator[Found],
+    max_attempts: int,
+    key: PrivateKey | None,
+    targets: Targets,
+    progress: _Progress,
+) -> _Done:
     from headrace.client.dead_letters import REPEATED, Originals, Replayed, opened, read_replayed, refused, replay
     from headrace.client.publishing import Publisher
     from headrace_schemas.errors import RequestTooLargeError
 
     cluster = cluster_of(settings)
     letters = settings.topics.names().dead_letters
-    targets = targets or targets_of(settings, None, places, unverified=False)
     publishers = {letters: Publisher(cluster.producer, letters)}
-    marked = Replayed() if places else await read_replayed(cluster, letters)
-    replayed = left = before = 0
+    marked = Replayed() if progress.named else await read_replayed(cluster, letters)
+    left = before = 0
     not_replayed = Counter[str]()
     done = set(marked.origins)
     try:
         async with Originals(cluster) as originals:
-            async for sealed in _letters(settings, places, error):
+            async for sealed in found_letters:
+                progress.reach(sealed)
                 found = opened(sealed, key)
                 letter = found.letter
                 origin = place(letter.topic, letter.partition, letter.offset)
@@ -284,13 +332,13 @@ async def _replay(
                     )
                     if topic not in publishers:
                         publishers[topic] = Publisher(cluster.producer, topic)
-                    await replay(publishers[topic], publishers[letters], found, partition)
+                    with progress.replaying(found):
+                        await replay(publishers[topic], publishers[letters], found, partition)
                     done.add(origin)
-                    replayed += 1
     finally:
         for publisher in publishers.values():
             await publisher.stop()
-    return _Done(replayed, left, before, not_replayed)
+    return _Done(progress.replayed, left, before, not_replayed)
 
 
 async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]]) -> dict[TopicPartition, int]:
@@ -317,29 +365,49 @@ async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]
     return before
 
 
-async def _counted(settings: Settings, before: Mapping[TopicPartition, int]) -> tuple[int, int]:
-    """How many letters lie before those offsets, and how many of them no mark names."""
+async def _counted(settings: Settings, before: Mapping[TopicPartition, int]) -> tuple[Counter[int], int]:
+    """How many letters of each partition lie before those offsets, and how many of all no mark names."""
     from headrace.client.dead_letters import read_replayed
 
     marked = await read_replayed(cluster_of(settings), settings.topics.names().dead_letters)
     ends = {name.partition: offset for name, offset in before.items()}
-    count = waiting = 0
+    counts, waiting = Counter[int](), 0
     async for found in _letters(settings, (), None):
         if found.offset < ends.get(found.partition, 0):
-            count += 1
+            counts[found.partition] += 1
             letter = found.letter
             origin = place(letter.topic, letter.partition, letter.offset)
             waiting += (found.partition, found.offset) not in marked.places and origin not in marked.origins
-    return count, waiting
+    return counts, waiting
 
 
-async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> None:
+async def _delete(settings: Settings, before: Mapping[TopicPartition, int], counts: Mapping[int, int]) -> None:
+    """Delete partition by partition; an error, or Ctrl-C, has a note of what is gone by then."""
+    gone: list[int] = []
+    under_way: list[int] = []
+
+    def known() -> str:
+        deleted = sum(counts.get(number, 0) for number in gone)
+        of = f" (all of {'partition' if len(gone) == 1 else 'partitions'} {_listed(gone)})" if gone else ""
+        unknown = f", and of partition {_listed(under_way)} it is unknown" if under_way else ""
+        return f"{deleted:,} dead letters were deleted{of}{unknown}. The same command may be run again."
+
     admin = cluster_of(settings).admin()
     try:
-        await admin.start()
-        await admin.delete_records({name: offset for name, offset in before.items() if offset})
+        with noting(known):
+            await admin.start()
+            for name, offset in before.items():
+                if offset:
+                    under_way[:] = [name.partition]
+                    await admin.delete_records({name: offset})
+                    gone.append(name.partition)
+                    under_way.clear()
     finally:
         await admin.stop()
+
+
+def _listed(numbers: Sequence[object]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _key(file: Path | None) -> PrivateKey | None:

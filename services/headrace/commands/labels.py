@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,11 +21,12 @@ from headrace.commands.common import (
     say,
     tell,
 )
-from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
+from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from headrace.config import Settings
     from headrace.files.table import Reading, Row
     from headrace.kafka.interface import Cluster, Outgoing
     from headrace.learning.data.labels import There
@@ -58,39 +57,31 @@ def publish(
 ) -> None:
     """Publish a label a row. A label with the id of an earlier one replaces it.
 
-    A file is checked as a whole before anything is sent, and what `headrace train` would leave out of it is left out.
-    A row of standard input leaves as soon as it is there; only one without words or label is left out.
+    A file is checked as a whole before anything is sent, and what a training would leave out of it is left out: rows
+    without words or label, duplicates, conflicting ones, texts longer than trainer.max_text_bytes. A row of standard
+    input leaves as soon as it is there; only an empty or too long one is left out.
     """
     from headrace.files.table import Reading, read_stream
 
     settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels
     columns, reading = Columns(text_column, label_column, id_column), Reading(delimiter, encoding)
-    dropped: list[str] = []
+    dropped, limits = Dropped(), Limits.of(settings)
     if str(file) == STDIN:
         needed = [text_column, label_column, *([] if id_column is None else [id_column])]
         rows = read_stream(standard_input(), STDIN_NAME, needed, reading=reading, tell=remark)
-        records = stream_records(rows, columns, settings.kafka.max_request_size, dropped)
+        records = stream_records(rows, columns, limits, dropped)
     else:
-        records = file_records(file, columns, reading, settings.kafka.max_request_size, dropped)
-    cluster = cluster_of(settings)
-
-    @asynccontextmanager
-    async def connected() -> AsyncIterator[Send]:
-        producer = cluster.producer()
-        await producer.start()
-        try:
-            yield partial(producer.send_many, topic)
-        finally:
-            await producer.stop()
-
+        records = file_records(file, columns, reading, limits, dropped)
     total = send_all(
         records,
-        connected,
+        producing(cluster_of(settings), topic),
         what=f"labels to {topic}",
         go_on=lambda _: "All may be published again: a label replaces the one with its id.",
     )
-    tell(f"published {total:,} labels to {topic}" + (f"; left out: {dropped[-1]}" if dropped else ""))
+    tell(f"published {total:,} labels to {topic}" + (f"; left out: {words}" if (words := dropped.words()) else ""))
+    if dropped.first_too_long:
+        remark(f"WARNING: too long to be learnt: {dropped.first_too_long}")
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -101,20 +92,55 @@ class Columns(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
-def file_records(
-    file: Path, columns: Columns, reading: Reading, largest: int, dropped: list[str]
-) -> Iterator[Outgoing]:
-    """The records of a file's rows, all of which are checked before; ``dropped`` gets what was left out, in words.
+class Limits(msgspec.Struct, frozen=True):
+    """What a label may be: bytes of its record and of its text, and how many labels a training takes."""
 
-    Raises DatasetError naming the row that is none.
+    record_bytes: int = 1 << 20
+    text_bytes: int = 64 * 1024
+    labels: int = 10_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those of ``settings``, by which the trainer goes too."""
+        return cls(settings.kafka.max_request_size, settings.trainer.max_text_bytes, settings.trainer.max_labels)
+
+
+class Dropped:
+    """What was left out, and why."""
+
+    def __init__(self) -> None:
+        self.cleaned = ""
+        self.empty = 0
+        self.too_long = 0
+        self.first_too_long = ""
+
+    def add_too_long(self, where: str, why: str) -> None:
+        self.too_long += 1
+        self.first_too_long = self.first_too_long or f"{where}: {why}"
+
+    def words(self) -> str:
+        """How many were left out for which reason; "" for none."""
+        counts = {"empty": self.empty, "too long": self.too_long}
+        return ", ".join([*filter(None, [self.cleaned]), *(f"{n:,} {why}" for why, n in counts.items() if n)])
+
+
+def file_records(
+    file: Path, columns: Columns, reading: Reading, limits: Limits, dropped: Dropped
+) -> Iterator[Outgoing]:
+    """The records of a file's rows, all of which are checked before; ``dropped`` gets what was left out.
+
+    Raises DatasetError naming the row that is none, and for more labels than a training takes.
     """
     from itertools import islice
 
-    from headrace.client.labels import label_record, labelled
+    from headrace.client.labels import Labelled, label_record, labelled, too_long
     from headrace.files import DatasetError
     from headrace.files.table import read_file
     from headrace.learning.data.files import read_ids, read_rows
-    from headrace.learning.data.validation import clean
+    from headrace.learning.data.validation import check_labels, clean
+
+    def where(place: int) -> str:
+        return next(islice(read_file(file, (columns.text,), reading=reading), place, None)).where
 
     rows = read_rows(file, text_column=columns.text, label_column=columns.label, reading=reading, tell=remark)
     cleaned = clean(rows)
@@ -125,37 +151,42 @@ def file_records(
         if (again := len(ids) - len(set(ids))) > 0:
             rows_have = "1 row has" if again == 1 else f"{again:,} rows have"
             remark(f"{file}: WARNING: {rows_have} the id of an earlier one, whose label they replace")
-    if words := cleaned.dropped():
-        dropped.append(words)
+    dropped.cleaned = cleaned.dropped()
+    left: list[Labelled] = []
     for place, one in zip(cleaned.places, labelled(cleaned.rows, ids), strict=True):
+        if (why := too_long(one.text, one.label, limits.text_bytes)) is not None:
+            dropped.add_too_long("" if dropped.too_long else where(place), why)
+            continue
         try:
-            label_record(one, largest)
+            label_record(one, limits.record_bytes)
         except DatasetError as error:
-            row = next(islice(read_file(file, (columns.text,), reading=reading), place, None))
-            raise DatasetError(f"{row.where}: {error}") from error
-    return map(label_record, labelled(cleaned.rows, ids))
+            raise DatasetError(f"{where(place)}: {error}") from error
+        left.append(one)
+    check_labels(sorted({one.label for one in left}), limits.labels)
+    return map(label_record, left)
 
 
-def stream_records(rows: Iterator[Row], columns: Columns, largest: int, dropped: list[str]) -> Iterator[Outgoing]:
-    """The record of each row as it comes; ``dropped`` gets what was left out so far, in words.
+def stream_records(rows: Iterator[Row], columns: Columns, limits: Limits, dropped: Dropped) -> Iterator[Outgoing]:
+    """The record of each row as it comes; ``dropped`` gets what was left out so far.
 
     Raises DatasetError naming the row that is none.
     """
-    from headrace.client.labels import Labelled, label_record, text_ids
+    from headrace.client.labels import Labelled, label_record, text_ids, too_long
     from headrace.core.label_names import label_name
     from headrace.files import DatasetError
 
-    empty = 0
     for row in rows:
         text, label = row.string(columns.text), label_name(row.string(columns.label, numbers=True))
         (words,) = text_ids([text])
         if not words or not label:
-            empty += 1
-            dropped[:] = [f"{empty:,} empty"]
+            dropped.empty += 1
+            continue
+        if (why := too_long(text, label, limits.text_bytes)) is not None:
+            dropped.add_too_long(row.where, why)
             continue
         id_ = words if columns.id is None else row.string(columns.id, numbers=True)
         try:
-            yield label_record(Labelled(id_, text, label), largest)
+            yield label_record(Labelled(id_, text, label), limits.record_bytes)
         except DatasetError as error:
             raise DatasetError(f"{row.where}: {error}") from error
 
@@ -174,7 +205,7 @@ def erase(
 
     Says which ids had a label, and ends with 1 when none had.
     """
-    from headrace.client.labels import ids_by_every_hashing, text_ids
+    from headrace.client.labels import ids_by_every_hashing, text_ids, tombstone
     from headrace.core.errors import UserError
 
     if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
@@ -186,7 +217,14 @@ def erase(
     asked |= {f"text {number}": tuple(ids_by_every_hashing([one])) for number, one in enumerate(text or (), start=1)}
     if not all([*(ids or ()), *text_ids(text or ())]) or not asked:
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
-    erased = asyncio.run(_erase(cluster_of(settings), topic, list(dict.fromkeys(sum(asked.values(), ())))))
+    cluster, ids_asked = cluster_of(settings), list(dict.fromkeys(sum(asked.values(), ())))
+    erased = asyncio.run(_there(cluster, topic, ids_asked))
+    send_all(
+        (tombstone(id_) for id_ in ids_asked if erased is None or id_ in erased),
+        producing(cluster, topic),
+        what=f"tombstones to {topic}",
+        go_on=lambda _: "The same command may be run again: it erases what is still there.",
+    )
     if erased is None:
         say(f"published a tombstone for each to {topic}; without the right to read it, what was there is unknown")
         return
@@ -269,17 +307,15 @@ async def _read(cluster: Cluster, topic: str) -> list[There]:
     return await read_labels(cluster, topic)
 
 
-async def _erase(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
-    """Publish tombstones for those of ``ids`` that have a label, and return them; None where that is unknown."""
-    from headrace.client.labels import publish_labels
+async def _there(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
+    """Those of ``ids`` that have a label; None where that is unknown: who only labels may write the topic, not read it.
+
+    Raises any other KafkaError.
+    """
     from headrace.kafka.interface import NotAuthorizedError
     from headrace.learning.data.labels import read_labels
 
     try:
-        there = {one.id for one in await read_labels(cluster, topic, ids)}
+        return {one.id for one in await read_labels(cluster, topic, ids)}
     except NotAuthorizedError:
-        # Who only labels may write the topic and not read it.
-        await publish_labels(cluster, topic, erased=ids)
         return None
-    await publish_labels(cluster, topic, erased=[id_ for id_ in ids if id_ in there])
-    return there

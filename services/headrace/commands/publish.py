@@ -5,8 +5,7 @@ from __future__ import annotations
 import enum
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, client_of, remark, tell
-from headrace.commands.sending import STDIN, STDIN_NAME, Send, send_all, standard_input
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, cluster_of, remark, tell
+from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
 from headrace.files import DatasetError, InputError
 from headrace.files.table import Kind, Reading, Row, find_kind, kind_of, read_file, read_stream
 
@@ -301,26 +300,18 @@ def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: 
 
     from headrace.commands.terminal import Terminal
 
-    begun = time.monotonic()
+    begun, topic = time.monotonic(), settings.topics.names().requests
     console = Terminal(stderr=True)
     columns = (TextColumn("published {task.completed:,.0f} requests"), TimeElapsedColumn())
-
-    @asynccontextmanager
-    async def connected() -> AsyncIterator[Send]:
-        async with client_of(settings) as client:
-            yield client.publish_many
 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=None)
         total = send_all(
             islice(records, skip, None),
-            connected,
-            what=f"requests to {settings.topics.names().requests}",
+            producing(cluster_of(settings), topic),
+            what=f"requests to {topic}",
             go_on=lambda sent: f"--skip {skip + sent} goes on behind them.",
             tell=lambda sent: progress.update(bar, completed=sent),
         )
     seconds = time.monotonic() - begun
-    tell(
-        f"published {total:,} requests to {settings.topics.names().requests} "
-        f"in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}"
-    )
+    tell(f"published {total:,} requests to {topic} in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}")

@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 
-from headrace.core.errors import UserError
-from headrace.kafka.interface import Outgoing
+from headrace.core.errors import StoppedError, UserError, noting
+from headrace.kafka.interface import Cluster, Outgoing
 
 BATCH = 2000
 """Records of a batch at most: of so many it may be unknown whether they went."""
@@ -30,14 +31,6 @@ STDIN_NAME = "standard input"
 Send = Callable[[Sequence[Outgoing]], Awaitable[object]]
 
 
-class StoppedError(UserError):
-    """A signal came before everything was sent."""
-
-    def __init__(self, number: signal.Signals, known: str) -> None:
-        self.exit_code = 128 + number
-        super().__init__(f"Stopped by {number.name}. {known}")
-
-
 def standard_input() -> io.BufferedReader:
     """Standard input by a stream of our own: a thread that still reads it holds the interpreter's at its end.
 
@@ -47,6 +40,21 @@ def standard_input() -> io.BufferedReader:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     except (AttributeError, ValueError, OSError) as error:
         raise UserError("There is no standard input to read; name a file.") from error
+
+
+def producing(cluster: Cluster, topic: str) -> Callable[[], AbstractAsyncContextManager[Send]]:
+    """What :func:`send_all` connects by: a producer of ``cluster`` that sends to ``topic``."""
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Send]:
+        producer = cluster.producer()
+        await producer.start()
+        try:
+            yield partial(producer.send_many, topic)
+        finally:
+            await producer.stop()
+
+    return connected
 
 
 def send_all(
@@ -98,11 +106,8 @@ class _Sending:
             with suppress(asyncio.CancelledError, Exception):
                 await sending
             raise StoppedError(stopped.result(), self._known())
-        try:
+        with noting(self._known):
             return await sending
-        except Exception as error:
-            error.add_note(self._known())
-            raise
 
     async def _send(self, feed: _Feed) -> int:
         async with self._connected() as send:

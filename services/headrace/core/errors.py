@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -13,6 +15,33 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+class StoppedError(UserError):
+    """A signal ended the work before its end; ``known`` says what is known to be done."""
+
+    def __init__(self, number: signal.Signals, known: str = "") -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"Stopped by {number.name}. {known}".rstrip())
+
+
+@contextmanager
+def noting(known: Callable[[], str]) -> Iterator[None]:
+    """Around work that may end half-done: whatever ends it, Ctrl-C and a cancellation too, has ``known()`` as a note.
+
+    Nothing is noted where that is empty, or where the error has this note already.
+    """
+    try:
+        yield
+    except BaseException as error:
+        note_once(error, known())
+        raise
+
+
+def note_once(error: BaseException, note: str) -> None:
+    """Add ``note`` to ``error``, unless it is empty or there already."""
+    if note and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def one_of_all(errors: BaseExceptionGroup[Exception] | Iterable[Exception]) -> Exception:
@@ -47,6 +76,16 @@ def raise_failed(outcomes: Iterable[object]) -> None:
 def with_notes(error: BaseException) -> str:
     """An error's message and its notes, a line each: what a person is shown of it."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def notes_behind(interrupt: BaseException) -> str:
+    """The notes of an interrupt and of what it was raised over: asyncio turns Ctrl-C into a cancellation and back."""
+    notes: list[str] = []
+    error: BaseException | None = interrupt
+    while error is not None:
+        notes += getattr(error, "__notes__", ())
+        error = error.__context__
+    return " ".join(dict.fromkeys(notes))
 
 
 def words_of(error: BaseException) -> str:

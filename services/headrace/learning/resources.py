@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,8 +15,6 @@ from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, LOGITS_AT_ONCE
 
 LARGE = 2**30
 """A training that takes so many bytes says so."""
-MOST_NAME_BYTES = 512 * 1024
-"""Of all labels' names: a version's record holds them, and Kafka takes a record of 1 MiB unless told otherwise."""
 
 _FLOAT = 4
 # Vectors as long as the weights that are fitted: point, slopes, direction, those before, and what a line search keeps.
@@ -70,21 +68,6 @@ def require_memory(need: int, free: int, labels: int) -> None:
             f"training {labels:,} labels takes about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free "
             "here. Train on a machine, or in a container, with more, or on fewer labels (trainer.labels names those "
             "that count)"
-        )
-
-
-def check_labels(labels: Sequence[str], most: int | None) -> None:
-    """Raises DatasetError for more labels than ``most``, or names that no version's record can hold."""
-    if most is not None and len(labels) > most:
-        raise DatasetError(
-            f"there are {len(labels):,} labels, and trainer.max_labels allows {most:,}. Where somebody publishes "
-            "labels that are none, name the right ones in trainer.labels"
-        )
-    size = sum(len(label.encode("utf-8", "replace")) for label in labels)
-    if size > MOST_NAME_BYTES:
-        raise DatasetError(
-            f"the names of the {len(labels):,} labels have {size:,} bytes together, and a version's record holds "
-            f"{MOST_NAME_BYTES:,}. Give them shorter names"
         )
 
 

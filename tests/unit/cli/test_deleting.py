@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 from typer.testing import CliRunner, Result
@@ -12,8 +14,9 @@ from headrace.config import Settings
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.dead_letters import dead_letter
-from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import BrokerUnavailableError, FetchedRecord, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.memory.cluster import MemoryAdmin, MemoryProducer
 
 NAMES = Settings().topics.names()
 OTHER = "somebody.elses"
@@ -116,3 +119,57 @@ def test_deleting_what_is_not_there_ends_with_1(cluster: MemoryCluster) -> None:
     run("topics", "delete", "--all", "--yes")
     ended = run("topics", "delete", NAMES.labels, "--yes")
     assert (ended.exit_code, "is not there" in ended.output) == (1, True)
+
+
+def letter_in(cluster: MemoryCluster, partition: int) -> None:
+    cluster.log(TopicPartition(NAMES.requests, partition)).append_batch([Outgoing(b"{")], 0)
+    record = FetchedRecord(NAMES.requests, partition, 0, 0, None, b"{", ())
+    letter = dead_letter(record, stage="decode", error="bad-bytes", message="m")
+    cluster.log(TopicPartition(NAMES.dead_letters, partition)).append_batch([letter], 0)
+
+
+def test_a_purge_in_which_the_broker_goes_away_says_how_many_went(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter_in(cluster, 0)
+    delete = MemoryAdmin.delete_records
+
+    async def failing(self: MemoryAdmin, before: Mapping[TopicPartition, int]) -> None:
+        if any(name.partition for name in before):
+            raise BrokerUnavailableError("away")
+        await delete(self, before)
+
+    monkeypatch.setattr(MemoryAdmin, "delete_records", failing)
+    with pytest.raises(BrokerUnavailableError) as ended:
+        run("dead-letters", "purge", "--all", "--yes")
+    assert ended.value.__notes__ == [
+        (
+            "1 dead letters were deleted (all of partition 0), and of partition 1 it is unknown. The same command may "
+            "be run again."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "behind"),
+    [
+        (("--all",), "The same command goes on: it leaves out what was replayed."),
+        (("1@0", "1@1", "1@2"), "Not replayed yet: 1@2."),
+    ],
+)
+def test_a_replay_in_which_the_broker_goes_away_says_how_many_went(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...], behind: str
+) -> None:
+    send, sent = MemoryProducer.send, []
+
+    async def failing(self: MemoryProducer, topic: str, record: Outgoing, **more: int) -> object:
+        sent.append(topic)
+        if len(sent) > 2:
+            raise BrokerUnavailableError("away")
+        return await send(self, topic, record, **more)
+
+    monkeypatch.setattr(MemoryProducer, "send", failing)
+    with pytest.raises(BrokerUnavailableError) as ended:
+        run("dead-letters", "replay", *named)
+    unknown = "1 letter was replayed, and of 1@1 it is unknown: a replay may publish it twice."
+    assert ended.value.__notes__ == [f"{unknown} {behind}"]

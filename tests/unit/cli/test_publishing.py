@@ -18,12 +18,12 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from headrace import cli
-from headrace.client import Client
 from headrace.commands import labels, publish, sending
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError, with_notes
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, Record, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.memory.cluster import MemoryProducer
 from headrace_schemas import decode_label, decode_request
 
 REQUESTS, LABELS = "classify.requests", "classify.labels"
@@ -32,7 +32,7 @@ REQUESTS, LABELS = "classify.requests", "classify.labels"
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
     cluster = MemoryCluster(SystemClock())
-    monkeypatch.setattr(publish, "client_of", lambda settings: Client(cluster, shape=settings.requests))
+    monkeypatch.setattr(publish, "cluster_of", lambda settings: cluster)
     monkeypatch.setattr(labels, "cluster_of", lambda settings: cluster)
     for name in (REQUESTS, LABELS):
         cluster.create_topic(TopicSpec(name=name, partitions=1))
@@ -332,3 +332,63 @@ def test_where_nothing_went_that_is_said() -> None:
     with pytest.raises(UserError) as ended:
         sent(broken())
     assert ended.value.__notes__ == ["Nothing was published."]
+
+
+def away_at(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    """The broker goes away at the batch behind ``least`` of them."""
+    sent, send_many = [0], MemoryProducer.send_many
+
+    async def failing(self: MemoryProducer, topic: str, records: Sequence[Outgoing], **more: int) -> object:
+        sent[0] += 1
+        if sent[0] > least:
+            raise BrokerUnavailableError("away")
+        return await send_many(self, topic, records, **more)
+
+    monkeypatch.setattr(MemoryProducer, "send_many", failing)
+
+
+LONG = "text,label\ngood,a\n" + "long " * 20_000 + ",a\nfine,b\nodd," + "n" * 600_000 + "\n"
+
+
+@pytest.mark.parametrize("piped_in", [False, True])
+def test_labels_that_a_training_finds_too_long_are_left_out_counted_and_named(
+    cluster: MemoryCluster, tmp_path: Path, piped: Callable[[bytes], None], piped_in: bool
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(LONG)
+    if piped_in:
+        writing = threading.Thread(target=piped, args=(LONG.encode(),))
+        writing.start()
+    ended = run("labels", "publish", "-" if piped_in else file)
+    assert "published 2 labels to classify.labels; left out: 2 too long" in ended.output
+    named = f"{'standard input' if piped_in else file} line 3: the text has 100,000 bytes"
+    assert f"WARNING: too long to be learnt: {named}, and trainer.max_text_bytes allows 65,536" in ended.stderr
+    assert [(text, label) for _, text, label in published_labels(cluster)] == [("good", "a"), ("fine", "b")]
+
+
+def test_more_labels_than_a_training_takes_are_refused_before_anything_is_sent(
+    cluster: MemoryCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\ngood,a\nfine,b\nodd,c\n")
+    with pytest.raises(UserError, match=r"there are 3 labels, and trainer\.max_labels allows 2"):
+        run("--set", "trainer.max_labels=2", "labels", "publish", file)
+    assert published_labels(cluster) == []
+
+
+def test_an_erasure_in_which_the_broker_goes_away_says_how_many_went(
+    cluster: MemoryCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("n,text,label\n1,good,a\n2,fine,b\n3,odd,c\n")
+    run("labels", "publish", file, "--id-column", "n")
+    monkeypatch.setattr(sending, "BATCH", 1)
+    away_at(monkeypatch, 2)
+    with pytest.raises(BrokerUnavailableError) as ended:
+        run("labels", "erase", "1", "2", "3")
+    assert ended.value.__notes__ == [
+        (
+            "2 tombstones to classify.labels were published, and of 1 more it is unknown. The same command may be run "
+            "again: it erases what is still there."
+        )
+    ]

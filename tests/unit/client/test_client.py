@@ -27,6 +27,7 @@ from headrace.kafka.interface import (
     ProducerDeadError,
     TopicPartition,
     TopicSpec,
+    UnknownTopicError,
 )
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import decode_request
@@ -543,3 +544,119 @@ async def test_a_call_whose_time_ends_while_kafka_is_away_names_the_broker(stage
     stage.cluster.why_away = why  # type: ignore[method-assign]
     with pytest.raises(NoAnswerError, match=r"Kafka at memory is away: nothing listens at 127\.0\.0\.1:9"):
         await stage.client.classify("a text", timeout=5)
+
+
+KEY = next(str(number) for number in range(100) if partition_of_key(str(number).encode(), 2) == 0)
+
+
+@scene
+async def test_a_request_that_lies_before_answered_ones_says_that_the_topic_was_made_anew(stage: Scene) -> None:
+    writing = stage.writer.start()
+    for number in range(5):
+        await stage.client.classify(f"text {number}", key=KEY)
+    stage.cluster.recreate(REQUESTS)
+    writing.cancel()
+    with pytest.raises(AnswerLogError, match=r"published as 0 of classify\.requests\[0\], where 4 was answered before"):
+        await stage.client.classify("the first of a new log", key=KEY, timeout=1000)
+    assert stage.clock.monotonic() < 10
+    AnswerWriter(stage.cluster, stage.clock, REQUESTS, RESULTS, 2).start()
+    assert (await stage.client.classify("the next call", key=KEY, timeout=1000)).status is Status.OK
+
+
+@scene
+async def test_a_hole_that_was_seen_before_the_acknowledgement_is_said_at_once(stage: Scene) -> None:
+    stage.writer.catch_up()
+    writing = stage.writer.start()
+    await stage.client.classify("seen", key=KEY)
+    writing.cancel()
+    stage.writer.skipped = {1}
+
+    async def slow_acknowledgement(name: str) -> None:
+        if name == "produce.after":
+            stage.fault = None
+            stage.cluster.log(TopicPartition(REQUESTS, 0)).append_batch([Outgoing(b"later")], 0)
+            stage.writer.catch_up()
+            await stage.clock.sleep(3.0)
+
+    stage.fault = slow_acknowledgement
+    with pytest.raises(LostAnswerError, match="Request 1 of partition 0 was passed over"):
+        await stage.client.classify("lost", key=KEY, timeout=1000)
+    assert stage.clock.monotonic() < 10
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (
+            lambda cluster: cluster.recreate(REQUESTS),
+            r"classify\.requests\[0\] ends at 0, .* published as [123]: the topic was",
+        ),
+        (lambda cluster: cluster.delete_topic(REQUESTS), r"There is no topic classify\.requests any more"),
+        (lambda cluster: cluster.delete_topic(RESULTS), r"There is no topic classify\.results any more"),
+        (lambda cluster: cluster.recreate(RESULTS), r"classify\.results\[0\] ends at 0, before the position 1"),
+    ],
+)
+def test_a_call_whose_time_ends_looks_whether_a_log_was_made_anew(
+    act: Callable[[MemoryCluster], None], said: str
+) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        writing = stage.writer.start()
+        await stage.client.classify("seen", key=KEY)
+        writing.cancel()
+        calls = [asyncio.create_task(stage.client.classify("x", key=KEY, timeout=2)) for _ in range(3)]
+        while len(stage.records()) < 4:
+            await stage.clock.sleep(0.01)
+        act(stage.cluster)
+        for call in calls:
+            with pytest.raises(AnswerLogError, match=said):
+                await call
+
+    play()
+
+
+@scene
+async def test_many_that_are_cut_off_say_how_many_were_published_and_how_to_go_on(stage: Scene) -> None:
+    async def held(name: str) -> None:
+        if name == "produce.before" and len(stage.records()) + len(stage.records(partition=1)) >= 2000:
+            await asyncio.Event().wait()
+
+    stage.fault = held
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(60):
+            await stage.client.publish_many(f"text {number}" for number in range(4500))
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert caught.value.__cause__.__notes__ == [
+        (
+            "The first 2,000 requests were published, of the next 2,000 it is unknown. Go on behind the first 2,000, "
+            "and some may be published twice, or behind 4,000, and some may be missing."
+        )
+    ]
+
+
+@scene
+async def test_one_that_is_cut_off_says_that_it_is_unknown_whether_it_was_published(stage: Scene) -> None:
+    async def held(name: str) -> None:
+        if name == "produce.after":
+            await asyncio.Event().wait()
+
+    stage.fault = held
+    publishing = asyncio.create_task(stage.client.publish("x"))
+    await published(stage)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await publishing
+    assert "is unknown; publishing it again may publish it twice" in caught.value.__notes__[0]
+
+    async def lost(name: str) -> None:
+        if name == "produce.after":
+            raise BrokerUnavailableError("no acknowledgement")
+
+    stage.fault = lost
+    with pytest.raises(BrokerUnavailableError) as away:
+        await stage.client.publish("x")
+    assert "is unknown" in away.value.__notes__[0]
+    stage.fault = None
+    with pytest.raises(UnknownTopicError) as absent:
+        await stage.client.publish("x", partition=7)
+    assert not hasattr(absent.value, "__notes__")

@@ -56,7 +56,7 @@ def kafka_of(client: Client) -> KafkaSettings:
 
 
 def topics_of(client: Client) -> tuple[str, str]:
-    return client._publisher._topic, client._results
+    return client._publisher.topic, client._results
 
 
 def test_without_a_word_the_settings_are_those_of_the_commands(

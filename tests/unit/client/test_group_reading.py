@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.client import Client
+from headrace.client import AnswerLogError, Client
 from headrace.kafka.interface import KafkaError, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
@@ -112,5 +112,31 @@ def test_a_group_takes_no_partitions_or_places_from_its_members():
                     await anext(client.answers(group="billing", **wrong))
             with pytest.raises(KafkaError, match="no topic"):
                 await anext(client.answers(group="billing"))
+
+    run_turned(main())
+
+
+async def until_it_ends(member):
+    while await member.read() == []:
+        pass
+
+
+def test_a_member_whose_topic_is_deleted_is_told_so():
+    async def main() -> None:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name="results", partitions=1))
+        cluster.log(TopicPartition("results", 0)).append_batch([answer(0, -1)], 0)
+        async with (
+            Client(cluster, results="results", clock=clock) as client,
+            client.group_reader("billing", "earliest") as member,
+            asyncio.timeout(1000),
+        ):
+            while not await member.read():
+                pass
+            cluster.delete_topic("results")
+            with pytest.raises(AnswerLogError, match="no topic results any more"):
+                await until_it_ends(member)
+        await cluster.close()
 
     run_turned(main())

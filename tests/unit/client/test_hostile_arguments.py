@@ -285,7 +285,7 @@ async def test_a_bad_request_among_many_is_numbered_and_what_was_published_is_sa
                 await client.publish_many([*many, wrong])  # type: ignore[list-item]
             assert caught.value.__notes__ == [
                 "It is request 2,500 of those given, counted from 0.",
-                "The first 2,000 requests were published, nothing behind them was sent.",
+                "The first 2,000 requests were published, nothing behind them was sent. Go on behind them.",
             ]
     await cluster.close()
 

@@ -13,6 +13,7 @@ from headrace.core.errors import UserError
 from headrace.core.starts import StartError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
+from headrace.kafka.memory.consumer import MemoryConsumer
 from tests.support.answer_log import answer
 from tests.support.turned_loop import TurnedClock, run_turned
 
@@ -64,6 +65,11 @@ async def offsets(reader: AnswerReader) -> list[int]:
     while answers := await reader.read(timeout_s=0.1):
         found += [one.result.offset for one in answers]
     return found
+
+
+async def until_it_ends(reader: AnswerReader) -> None:
+    while await reader.read() == []:
+        pass
 
 
 def chain(*numbers: int) -> list[Outgoing]:
@@ -183,6 +189,73 @@ async def test_chosen_partitions_are_the_only_ones_read(log: Log) -> None:
     assert await offsets(await log.reader(partitions=[1])) == [8]
     with pytest.raises(UnknownTopicError, match="no partition 5"):
         await log.reader(partitions=[5])
+
+
+@on_a_log(2)
+async def test_a_place_in_a_partition_that_is_not_there_is_named(log: Log) -> None:
+    log.append(*chain(0))
+    for from_ in ({5: 0}, {0: 0, 5: Place(0)}):
+        with pytest.raises(UnknownTopicError, match=r"no partition 5; it has 2, from 0 to 1"):
+            await log.reader(from_)
+    assert await offsets(await log.reader({1: 0}, partitions=[0])) == [0]
+
+
+@on_a_log()
+async def test_a_topic_that_is_deleted_under_its_reader_is_named_with_how_far_it_was_read(log: Log) -> None:
+    log.append(*chain(0, 1))
+    reader = await log.reader()
+    assert await offsets(reader) == [0, 1]
+    log.cluster.delete_topic(RESULTS)
+    with pytest.raises(
+        AnswerLogError, match=r"no topic classify\.results any more, whose partition 0 was read up to 2"
+    ):
+        await until_it_ends(reader)
+
+
+@pytest.mark.parametrize(("looks", "anew"), [(0, False), (1, False), (2, True)])
+def test_a_log_that_ends_before_the_reader_is_made_anew_only_when_it_is_seen_twice(looks: int, anew: bool) -> None:
+    """As on the embedded broker, which answers a fetch beyond the end with nothing."""
+
+    class Short(MemoryConsumer):
+        left = looks
+
+        async def fetch(self, **_: Any) -> Any:
+            await log.clock.sleep(1.0)
+            return {}
+
+        async def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+            ends = await super().end_offsets(partitions)
+            if reading and self.left:
+                self.left -= 1
+                return dict.fromkeys(ends, 1)
+            return ends
+
+    async def main() -> None:
+        nonlocal log
+        log = Log()
+        log.append(*chain(0, 1, 2))
+        reader = AnswerReader(
+            Short(log.cluster.node("local"), group=None, member=None),
+            RESULTS,
+            from_="latest",
+            look_back=0,
+            clock=log.clock,
+        )
+        await reader.start()
+        reading.append(True)
+        said: list[str] = []
+        while log.clock.monotonic() < 60 and not said:
+            try:
+                await reader.read()
+            except AnswerLogError as error:
+                said.append(str(error))
+        assert bool(said) == anew
+        assert all("classify.results[0] ends at 1, before the position 3" in one for one in said)
+        await log.cluster.close()
+
+    log: Log = None  # type: ignore[assignment]
+    reading: list[bool] = []
+    run_turned(main())
 
 
 @on_a_log(2)

@@ -114,7 +114,7 @@ def test_errors_are_those_of_the_other_client(stage: SyncScene) -> None:
         stage.client.publish_many([*["x"] * 2500, None])  # type: ignore[list-item]
     assert caught.value.__notes__ == [
         "It is request 2,500 of those given, counted from 0.",
-        "The first 2,000 requests were published, nothing behind them was sent.",
+        "The first 2,000 requests were published, nothing behind them was sent. Go on behind them.",
     ]
 
 
@@ -249,3 +249,32 @@ def run(code: str) -> list[str]:
     ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout.splitlines()
+
+
+def test_ctrl_c_in_a_publish_says_how_many_were_published_and_how_to_go_on() -> None:
+    program = SCENE + textwrap.dedent("""
+        class Held:
+            seen = 0
+            async def point(self, member, name):
+                if name == "produce.before":
+                    Held.seen += 1
+                    if Held.seen > HELD:
+                        os.kill(os.getpid(), signal.SIGINT)
+                        import asyncio
+                        await asyncio.Event().wait()
+        scene.cluster.faults = Held()
+        calls = {2: lambda: client.publish_many("x" for _ in range(2100)), 0: lambda: client.publish("x")}
+        for HELD, call in calls.items():
+            Held.seen = 0
+            try:
+                call()
+            except KeyboardInterrupt as interrupt:
+                print(*interrupt.__notes__, sep="\\n")
+    """)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    many, one = ended.stdout.splitlines()
+    assert many.startswith("The first 2,000 requests were published, of the next 100 it is unknown. Go on behind ")
+    assert one.startswith("Whether the request was published is unknown")

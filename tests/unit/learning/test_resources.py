@@ -13,12 +13,13 @@ from headrace.files import DatasetError
 from headrace.learning.data.features import MOST_CELLS, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Splits
+from headrace.learning.data.validation import MOST_NAME_BYTES, check_labels
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import FileSource, Job
 from headrace.learning.distributed.rank import run
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
 from headrace.learning.fit.wide import FITTED_WHOLE, HISTORY, fit_wide
-from headrace.learning.resources import MOST_NAME_BYTES, Sizes, check_labels, free_memory, training_bytes
+from headrace.learning.resources import Sizes, free_memory, training_bytes
 from headrace.model.signing import Seals
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.label_names import label_name
+from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.model.hashing import hash_strings
 from headrace.model.words import HASHING, RULES
@@ -85,6 +86,8 @@ def number_keys(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 NO_LABEL = -1
+MOST_NAME_BYTES = 512 * 1024
+"""Of all labels' names: a version's record holds them, and Kafka takes a record of 1 MiB unless told otherwise."""
 
 
 class Verdict(enum.IntEnum):
@@ -140,6 +143,21 @@ def clean(rows: Rows) -> Cleaned:
 def is_allowed(name: str, allowed: Collection[str]) -> bool:
     """Whether a label of this name may be learnt; where ``allowed`` is empty every label may."""
     return not allowed or name in allowed
+
+
+def check_labels(labels: Sequence[str], most: int | None) -> None:
+    """Raises DatasetError for more labels than ``most``, or names that no version's record can hold."""
+    if most is not None and len(labels) > most:
+        raise DatasetError(
+            f"there are {len(labels):,} labels, and trainer.max_labels allows {most:,}. Where somebody publishes "
+            "labels that are none, name the right ones in trainer.labels"
+        )
+    size = sum(len(label.encode("utf-8", "replace")) for label in labels)
+    if size > MOST_NAME_BYTES:
+        raise DatasetError(
+            f"the names of the {len(labels):,} labels have {size:,} bytes together, and a version's record holds "
+            f"{MOST_NAME_BYTES:,}. Give them shorter names"
+        )
 
 
 def is_majority(votes: Any, total: Any) -> Any:

@@ -18,6 +18,7 @@ from headrace.learning.compress.curve import draw, float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
 from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
+from headrace.learning.data.validation import check_labels
 from headrace.learning.data.vocabulary import Embed
 from headrace.learning.distributed.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Exchange
@@ -27,7 +28,7 @@ from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
-from headrace.learning.resources import check_labels, free_memory
+from headrace.learning.resources import free_memory
 from headrace.model import store
 from headrace.model.artifact import beside, save
 from headrace.model.backends.interface import open_backend
