@@ -94,7 +94,8 @@ def awaited(facts: Facts, limits: Limits) -> Awaited:
             f"`headrace labels publish FILE` brings the {missing:,} that are missing{order}"
         )
         return Awaited("rows", why, missing, stuck=not facts.trained)
-    if not _settled(facts, limits):
+    # Labels that a training has had are read again when a trainer begins; they are not new.
+    if not _settled(facts, limits) and (facts.new or not facts.trained):
         return Awaited("settle", f"labels are coming; they have to be quiet for {limits.settle:g} s (trainer.settle)")
     if facts.failed_s is not None:
         left = max(0.0, limits.retry - facts.failed_s)

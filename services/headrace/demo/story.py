@@ -103,8 +103,8 @@ def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapsho
         console.print(line, soft_wrap=True)
     if order.kafka is not None:
         console.print(
-            f"The topics {settings.topics.prefix}classify.* stay on {settings.kafka.bootstrap}; delete them with "
-            "Kafka's own tools when you are done.",
+            f"The topics {settings.topics.prefix}classify.* stay on {settings.kafka.bootstrap} until you delete them:\n"
+            f"headrace --bootstrap {settings.kafka.bootstrap} topics delete --all --prefix '{settings.topics.prefix}'",
             soft_wrap=True,
         )
     console.print("\n[bold]Try next[/bold]")

@@ -24,7 +24,7 @@ from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow
 from headrace.core.errors import UserError, words_of
-from headrace.core.reminder import Reminder
+from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.kafka.interface import KafkaError
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
@@ -296,6 +296,8 @@ class Follower:
         self._pinned: str | None = None
         """The version that ``alias`` names, if it is no alias."""
         self._reminder = Reminder()
+        self._awaited = ""
+        self._awaited_since_s = 0.0
         self._failed_to_look = Recurring("follow.failed")
         self.waiting_for = ""
         """What the first version waits for, in words. It has no meaning once a version answers."""
@@ -434,7 +436,14 @@ class Follower:
             self.waiting_for = nothing_named(self._log, self._name, self._alias, followed=True)
         elif self._retry.version != target.version:
             self.waiting_for = f"version {target.version} is being loaded"
-        if target is None and self._reminder.due(self.waiting_for, self._clock.monotonic()):
+        now = self._clock.monotonic()
+        if self.waiting_for != self._awaited:
+            # The first reason is said at once. Another one may be gone in a moment: an alias follows its version.
+            self._awaited_since_s = now if self._awaited else now - PATIENCE_S
+            self._awaited = self.waiting_for
+        if now - self._awaited_since_s < PATIENCE_S:
+            return
+        if target is None and self._reminder.due(self.waiting_for, now):
             level = "info" if self._reminder.again else "warning"
             event("model.awaited", level=level, why=self.waiting_for)
 

@@ -136,6 +136,7 @@ def test_too_few_labels_are_counted_with_what_brings_more_and_what_begins_withou
 def test_labels_that_are_coming_are_let_come():
     what = waits(new=5000, quiet_s=1.0, waiting_s=1.0)
     assert (what.rule, what.missing) == ("settle", 0)
+    assert waits(new=0, quiet_s=1.0, waiting_s=1.0).rule == "new", "none are coming: a trainer has just read the topic"
 
 
 def test_a_failed_training_names_when_it_is_tried_again():

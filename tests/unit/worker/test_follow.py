@@ -321,6 +321,33 @@ def test_an_alias_that_points_at_a_version_without_a_record_is_named_and_the_old
     play()
 
 
+def test_a_version_that_its_alias_follows_in_a_moment_is_no_reason_to_warn(caplog):
+    @story
+    async def play(world):
+        world.start(answering=Store(world).load)
+        await world.clock.sleep(20)
+        assert len(events(caplog, "model.awaited")) == 1
+        await world.publish_version("v1")
+        await world.clock.sleep(2)
+        await world.point_alias("v1", previous=None)
+        await answered_by(world, "v1")
+        assert len(events(caplog, "model.awaited")) == 1
+
+    play()
+
+
+def test_a_version_without_the_alias_is_told_of_once_that_has_lasted(caplog):
+    @story
+    async def play(world):
+        world.start(answering=Store(world).load)
+        await world.clock.sleep(20)
+        await world.publish_version("v1")
+        await world.clock.sleep(8)
+        assert "has no version or alias" in events(caplog, "model.awaited")[-1].fields["why"]
+
+    play()
+
+
 def test_without_a_version_a_worker_waits_says_so_and_owns_no_partition(caplog):
     caplog.set_level("INFO", logger="headrace")
 
