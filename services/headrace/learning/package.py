@@ -120,11 +120,12 @@ def _with_choice(lineage: Lineage, parts: Parts, trained: Trained) -> Lineage:
 
 
 def _of_choice(trained: Trained) -> dict[str, float]:
-    """How sure the choice was: its figures on the validation rows, in turn where there are folds."""
+    """What was chosen, and how sure that is: the figures on the validation rows, in turn where there are folds."""
     if not trained.choices:
         return {}
     taken = trained.choices[0]
     return {
+        "machine_spread": taken.spread,
         "validation_rows": float(taken.rows),
         "validation_folds": float(taken.folds),
         "validation_accuracy": taken.accuracy,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part, Parts, share, split, whole, with_taught
+from headrace.learning.data.spreading import find_neighbours, spread
 from headrace.learning.data.taught import NO_TAUGHT, Taught, make_taught, read_taught, write_taught
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, seen_vectors
@@ -17,6 +18,7 @@ from headrace.learning.distributed.checkpoint import NoCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.merge import merge_taught
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
+from headrace.learning.fit.teaching import NOTHING, Lessons, Option
 from headrace.learning.fit.train import Trained, train
 from headrace.learning.fit.wide import fit_wide, wide_features
 from headrace.learning.package import lineage_of, pack
@@ -26,7 +28,7 @@ from tests.unit.learning.test_train import orders
 CLASSES = ("object", "subject")
 SMALL = Recipe(
     convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=4, batch=16),
-    teaching=TeachingRecipe(least_valid=0),
+    teaching=TeachingRecipe(least_valid=0, weights=(0.0, 1.0)),
     threads=1,
 )
 
@@ -155,7 +157,7 @@ def test_one_hot_targets_fit_the_wide_part_as_class_indexes_do():
 def helped() -> tuple[Parts, Trained]:
     parts = parts_of(30, taught_of(orders(400, seed=5)))
     # Without bigrams only the convolution can learn it, and for that there are too few human rows.
-    recipe = msgspec.structs.replace(SMALL, max_bigrams=0, teaching=TeachingRecipe(least_valid=100, folds=2))
+    recipe = msgspec.structs.replace(SMALL, max_bigrams=0, teaching=TeachingRecipe(least_valid=100, weights=(0.0, 1.0)))
     return parts, run(parts, recipe)
 
 
@@ -248,3 +250,77 @@ def test_words_begin_near_those_that_the_teacher_sees_near():
     assert not found[1].any()
     assert np.linalg.norm(found[0] - found[2]) < 0.2 * np.linalg.norm(found[0] - found[3])
     assert np.sqrt((found[[0, 2, 3, 4]] ** 2).mean()) == pytest.approx(0.5)
+
+
+def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of texts of two kinds, and the kinds."""
+    randomness = np.random.default_rng(seed)
+    kinds = np.arange(count) % 2
+    return np.array([[1, 0], [0, 1]])[kinds] + randomness.normal(0, 0.1, (count, 2)), kinds
+
+
+def test_a_text_that_its_neighbours_contradict_is_given_their_label():
+    views, kinds = blobs(60, seed=1)
+    scores = np.eye(2, dtype=np.float32)[kinds]
+    scores[:6] = scores[:6, ::-1]
+    near = find_neighbours(views, Alone())
+
+    assert (spread(scores, near, np.zeros(60, bool), 0.6, Alone()).argmax(axis=1) == kinds).all()
+    np.testing.assert_array_equal(spread(scores, near, np.zeros(60, bool), 0.0, Alone()), scores)
+
+
+def test_a_text_that_is_validated_on_gives_its_neighbours_nothing():
+    views, kinds = blobs(60, seed=1)
+    scores = np.eye(2, dtype=np.float32)[kinds]
+    unknown = np.arange(60) < 20
+    told, hidden = scores.copy(), scores.copy()
+    hidden[unknown] = 0
+    told[unknown] = scores[unknown][:, ::-1]
+    near = find_neighbours(views, Alone())
+    one, other = (spread(given_, near, unknown, 0.5, Alone())[~unknown] for given_ in (told, hidden))
+
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_spread_as_one_does(world):
+    views, kinds = blobs(50, seed=2)
+    scores = np.eye(2, dtype=np.float32)[kinds]
+    alone = spread(scores, find_neighbours(views, Alone()), np.zeros(50, bool), 0.5, Alone())
+
+    def one(exchange: Exchange) -> np.ndarray:
+        own = slice(20 * exchange.rank, None if exchange.rank == world - 1 else 20 * exchange.rank + 20)
+        near = find_neighbours(views[own], exchange)
+        return spread(scores[own], near, np.zeros(len(scores[own]), bool), 0.5, exchange)
+
+    np.testing.assert_allclose(np.concatenate(run_ranks(world, one)), alone, rtol=1e-5)
+
+
+def test_where_a_teacher_shows_its_view_neighbours_mend_what_it_says():
+    rows = orders(300, seed=5)
+    kinds = np.array([CLASSES.index(label) for label in rows.labels])
+    # One in four is labelled wrongly, and nobody is sure.
+    wrong = np.where(np.arange(300) % 4 == 0, 1 - kinds, kinds)
+    taught = make_taught(rows.texts, CLASSES, np.where(np.eye(2)[wrong] == 1, 0.8, 0.2), "t")
+    kind_of = {
+        text: kind
+        for all_ in (rows, orders(40, seed=1))
+        for text, kind in zip(all_.texts, (CLASSES.index(label) for label in all_.labels), strict=True)
+    }
+
+    def embed(texts):
+        return np.array([[1.0, len(text) / 1e3, kind_of.get(text, 2)] for text in texts])
+
+    parts = parts_of(40, taught)
+    lessons = Lessons(parts, embed, Alone())
+    known = np.ones(parts.rows, bool)
+    plain, mended = (lessons.taught(Option(0.5, share), known) for share in (0.0, 0.8))
+    right = [
+        np.array([kind_of[text] for text in one.texts]) == one.probabilities.argmax(axis=1) for one in (plain, mended)
+    ]
+
+    assert right[0].mean() < 0.8
+    assert right[1].mean() > 0.95
+    assert mended.targets(1.0).sum(axis=1) == pytest.approx(np.full(len(mended), 0.5), rel=1e-3)
+    assert lessons.taught(NOTHING, known) is None
+    assert set(lessons.options(TeachingRecipe(weights=(0.0, 1.0), spreads=(0.0, 0.5)))) == {(1.0, 0.0), (1.0, 0.5)}

@@ -47,15 +47,18 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
 class TeachingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """How rows that a teacher labelled are learnt from. ``temperature`` of their soft targets, 1 as the teacher gives
     them. ``weights``: what such a row may count beside a human row; validation chooses, and 0 leaves all of them out.
+    Where a teacher shows how it sees texts, it chooses among ``spreads`` too, the share of a text's neighbours in its
+    label.
     Fewer than ``least_valid`` validation rows are too few to choose by: then the human rows are divided into ``folds``,
     and each is validated on by a network that has not learnt it. Words begin as the teacher sees them, if it shows
     them, with the deviation ``word_scale``.
     """
 
     temperature: float = 1.0
-    weights: tuple[float, ...] = (0.0, 1.0)
+    weights: tuple[float, ...] = (0.0, 0.3, 1.0)
+    spreads: tuple[float, ...] = (0.0, 0.5)
     least_valid: int = 200
-    folds: int = 3
+    folds: int = 2
     word_scale: float = 0.1
 
 

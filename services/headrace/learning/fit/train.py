@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,14 +18,14 @@ from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part,
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
 from headrace.learning.data.taught import Taught
-from headrace.learning.data.validation import text_keys
 from headrace.learning.data.vocabulary import Embed, known_vectors, seen_vectors, spelled, word_parts
 from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.evaluate import Interval, answer_scored, share_interval, threshold_for
+from headrace.learning.evaluate import answer_scored, share_interval, threshold_for
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe, teaching_of
+from headrace.learning.fit.teaching import NOTHING, Choice, Fold, Lessons, Option, as_split, cross_folds
 from headrace.learning.fit.wide import wide_logits
 from headrace.learning.resources import Sizes, require_memory, training_bytes
 from headrace.model.artifact import About, assemble
@@ -47,21 +46,6 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float
     cross_entropy: float
     shares: Shares
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the validation rows say of machine rows that each count ``weight``: the best epoch's figures.
-
-    ``interval``: the 95 % interval of the accuracy. Each of the ``rows`` was answered by a network that had not learnt
-    it; with ``folds`` they are all human rows, in turn.
-    """
-
-    weight: float
-    rows: int
-    folds: int
-    accuracy: float
-    interval: Interval
-    cross_entropy: float
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,14 +114,13 @@ def train(
     require_classes(parts)
     with _deterministic(recipe.threads):
         # The first fit: on the training rows, validated after each epoch.
-        searched, choices = _choose(parts, recipe, exchange, checkpoints, steps, free, embed)
+        searched, choices, taught = _choose(parts, recipe, exchange, checkpoints, steps, free, embed)
         chosen = best_epoch(searched.epochs)
         # On the validation rows: how much smaller it may be, and below which score it abstains.
         compressor = Compressor(searched.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
         settled = _settle(searched, compressor, exchange, checkpoints, budget, accept, steps)
         # The second fit: on training and validation rows, as long as the best epoch of the first.
         rows = parts.split.train + parts.split.valid
-        taught = _weighted(parts, choices[0].weight) if choices else None
         material = prepare(rows, parts.labels, recipe, exchange, taught=taught)
         wide = fit_wide_part(material, recipe, exchange)
         texts = rows.texts if taught is None else rows.texts + taught.texts
@@ -180,13 +163,6 @@ class _Searched(msgspec.Struct, frozen=True, kw_only=True):
     """Of the validation rows."""
 
 
-class _Fold(NamedTuple):
-    """A division of the human rows: ``train`` are fitted, and ``valid`` are validated on."""
-
-    train: Rows
-    valid: Rows
-
-
 def _choose(
     parts: Parts,
     recipe: Recipe,
@@ -195,23 +171,33 @@ def _choose(
     steps: Steps,
     free: int | None,
     embed: Embed | None,
-) -> tuple[_Searched, tuple[Choice, ...]]:
-    """The best search over the weights that machine rows may have; without machine rows there is one search."""
-    whole = [_Fold(parts.split.train, parts.split.valid)]
+) -> tuple[_Searched, tuple[Choice, ...], Taught | None]:
+    """The best search over what machine rows may be; without machine rows there is one search.
+
+    Of machine rows that count something the wide part alone, which is fitted in a moment, chooses which are tried.
+    """
+    folds = [as_split(parts)]
     if not parts.machine_rows:
-        return _search(whole, parts, None, recipe, exchange, checkpoints, "search", steps, free, embed), ()
-    teaching = teaching_of(recipe)
-    humans, valid = (sum(exchange.gather(len(rows), int)) for rows in whole[0])
-    too_few = valid < teaching.least_valid and not parts.unproven
-    folds = _folds(parts.split.train + parts.split.valid, teaching.folds) if too_few else whole
-    found: list[tuple[Choice, _Searched]] = []
+        return _search(folds, parts, [None], recipe, exchange, checkpoints, "search", steps, free, embed), (), None
+    teaching, lessons = teaching_of(recipe), Lessons(parts, embed, exchange)
+    humans, valid = (sum(exchange.gather(len(rows), int)) for rows in (parts.split.train, parts.split.valid))
+    rows = valid
+    if valid < teaching.least_valid and not parts.unproven:
+        folds, rows = cross_folds(parts, teaching.folds), humans + valid
+    options = list(lessons.options(teaching))
+    if len(options) > 1:
+        options = [min(options, key=lambda one: _wide_alone(folds, parts, lessons, one, recipe, exchange))]
     # Nothing can be learnt without machine rows where there are no others.
-    for place, weight in enumerate(one for one in teaching.weights if one or humans):
-        taught, name = _weighted(parts, weight), f"search-{place}"
-        searched = _search(folds, parts, taught, recipe, exchange, checkpoints, name, steps, free, embed)
-        best, rows = best_epoch(searched.epochs), humans + valid if too_few else valid
+    if humans and 0 in teaching.weights:
+        options.append(NOTHING)
+    found: list[tuple[Choice, _Searched]] = []
+    for place, option in enumerate(options):
+        taught = [lessons.taught(option, fold.known) for fold in folds]
+        searched = _search(folds, parts, taught, recipe, exchange, checkpoints, f"search-{place}", steps, free, embed)
+        best = best_epoch(searched.epochs)
         choice = Choice(
-            weight=weight,
+            weight=option.weight,
+            spread=option.spread,
             rows=rows,
             folds=len(folds),
             accuracy=best.accuracy,
@@ -221,31 +207,32 @@ def _choose(
         found.append((choice, searched))
         steps.choice(choice)
     found.sort(key=lambda one: one[0].cross_entropy)
-    return found[0][1], tuple(choice for choice, _ in found)
+    chosen = found[0][0]
+    everything = np.ones(len(parts.split.train) + len(parts.split.valid), np.bool_)
+    taught_all = lessons.taught(Option(chosen.weight, chosen.spread), everything)
+    return found[0][1], tuple(choice for choice, _ in found), taught_all
 
 
-def _weighted(parts: Parts, weight: float) -> Taught | None:
-    """The machine rows with what each counts, none for a weight of 0."""
-    if not weight:
-        return None
-    ones = np.ones(len(parts.taught), np.float32) if parts.taught.weights is None else parts.taught.weights
-    return msgspec.structs.replace(parts.taught, weights=ones * np.float32(weight))
-
-
-def _folds(rows: Rows, count: int) -> list[_Fold]:
-    """``count`` divisions of ``rows``, by the texts alone: the same however many ranks hold them."""
-    # Not the bytes by which an unkeyed split has already chosen.
-    numbers = np.array([int.from_bytes(key[8:16], "big") % count for key in text_keys(rows.texts)], np.int64)
-    return [
-        _Fold(rows.take(np.flatnonzero(numbers != fold).tolist()), rows.take(np.flatnonzero(numbers == fold).tolist()))
-        for fold in range(count)
-    ]
+def _wide_alone(
+    folds: Sequence[Fold], parts: Parts, lessons: Lessons, option: Option, recipe: Recipe, exchange: Exchange
+) -> float:
+    """The cross entropy of the wide part on the validation rows of all folds and ranks, once it is calibrated."""
+    own = []
+    for fold in folds:
+        taught = lessons.taught(option, fold.known)
+        material = prepare(fold.train, parts.labels, recipe, exchange, taught=taught)
+        valid = prepare(fold.valid, parts.labels, recipe, exchange, material.vocabulary)
+        logits = wide_logits(*fit_wide_part(material, recipe, exchange), valid.features()).numpy()
+        own.append(_Answers(np.zeros_like(logits), logits, valid.targets.astype(np.int64)))
+    _, wide, targets = _joined(own, exchange)
+    shares = fit_shares(torch.zeros_like(wide), wide, targets)
+    return exchange.gather(float(torch.nn.functional.cross_entropy(shares.wide * wide, targets)), float)[0]
 
 
 def _search(  # noqa: PLR0917
-    folds: Sequence[_Fold],
+    folds: Sequence[Fold],
     parts: Parts,
-    taught: Taught | None,
+    lessons: Sequence[Taught | None],
     recipe: Recipe,
     exchange: Exchange,
     checkpoints: Checkpoints,
@@ -256,10 +243,10 @@ def _search(  # noqa: PLR0917
 ) -> _Searched:
     """Fit the wide part, then the convolution epoch by epoch until validation stops improving (early stopping).
 
-    Of several ``folds`` all are fitted side by side and validated together.
+    Of several ``folds`` all are fitted side by side, each with the machine rows of ``lessons``, and validated together.
     """
     fits, rows, first = [], [], None
-    for fold in folds:
+    for fold, taught in zip(folds, lessons, strict=True):
         # Features: the rows as arrays, and the vocabulary of all ranks.
         material = prepare(fold.train, parts.labels, recipe, exchange, taught=taught)
         if free is not None:
@@ -327,10 +314,7 @@ def validate_epoch(
         _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
         for network, rows in zip(networks, folds, strict=True)
     ]
-    told = [one for of_rank in exchange.gather(own, list[_Answers]) for one in of_rank]
-    convolution, wide, wanted = (
-        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
-    )
+    convolution, wide, wanted = _joined(own, exchange)
     shares = fit_shares(convolution, wide, wanted)
     blended = shares.convolution * convolution + shares.wide * wide
     epoch = Epoch(
@@ -342,6 +326,15 @@ def validate_epoch(
     )
     # Rank 0 decides: sums on another kind of machine may end in other bits.
     return exchange.gather(epoch, Epoch)[0]
+
+
+def _joined(own: list[_Answers], exchange: Exchange) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The answers of all folds and ranks: the logits of both parts, and the targets."""
+    told = [one for of_rank in exchange.gather(own, list[_Answers]) for one in of_rank]
+    convolution, wide, targets = (
+        torch.from_numpy(np.concatenate(parts)) for parts in zip(*map(msgspec.structs.astuple, told), strict=True)
+    )
+    return convolution, wide, targets
 
 
 def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
