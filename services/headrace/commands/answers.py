@@ -231,7 +231,7 @@ class _Texts:
         self._decode = decode
 
     async def read(self, answers: Sequence[Answer]) -> dict[tuple[int, int], str]:
-        from headrace.client.reading import read_texts
+        from headrace.kafka.range_reader import read_texts
 
         if self._consumer is None:
             return {}

@@ -13,6 +13,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
+from headrace.kafka.election import Election, NotLeadingError
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import PatientSender, started
@@ -23,11 +24,11 @@ from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace.trainer.certificate import CascadeWatch, OpenVersion
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
-from headrace.trainer.leadership import Election, Term
+from headrace.trainer.leadership import Term
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
-from headrace.trainer.training_run import Conductor, Decide, Launch, NotLeadingError, Offload
+from headrace.trainer.training_run import Conductor, Decide, Launch, Offload
 from headrace_schemas.records import OffsetRange, Training
 
 STOP_S = 10.0
@@ -89,7 +90,9 @@ class Trainer:
         """Make all that remembers what it has read of the topics."""
         cluster, topics, settings, clock = self._cluster, self._topics, self._settings, self._clock
         self._log = ModelsLog(cluster, topics.models)
-        self._election = Election(cluster, topic=topics.models, group=f"{settings.group}-election", clock=clock)
+        self._election = Election(
+            cluster, topic=topics.models, group=f"{settings.group}-election", who="trainer", clock=clock
+        )
         self._drift = None
         if settings.drift is not None:
             self._drift = DriftWatch(

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError, frames_of, words_of
+from headrace.kafka.election import NotLeadingError
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.retry import patiently
 from headrace.learning.compress.curve import Budget
@@ -108,10 +109,6 @@ Launch = Callable[[Job], Awaitable[Outcome]]
 
 Decide = Callable[[ModelVersion, ModelVersion | None, Outcome], Awaitable[Verdict]]
 """The gate: what becomes of a candidate, compared with the champion that the job named."""
-
-
-class NotLeadingError(Exception):
-    """Another trainer leads, or may lead by now."""
 
 
 class Offload(Protocol):

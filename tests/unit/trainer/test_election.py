@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from headrace.kafka.election import NotLeadingError
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing
 from headrace.kafka.retry import PatientSender
-from headrace.trainer.training_run import NotLeadingError
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.places import ANYWHERE
 from tests.support.training_world import NAME, SETTINGS, TOPICS, TrainingWorld, story

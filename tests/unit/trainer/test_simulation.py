@@ -9,8 +9,8 @@ import random
 
 import pytest
 
+from headrace.kafka.election import Election
 from headrace.kafka.interface import BrokerUnavailableError, ProducerDeadError
-from headrace.trainer.leadership import Election
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.training_world import TrainingWorld
 from tests.support.turned_loop import run_turned

@@ -230,7 +230,7 @@ async def _compare(
 
 
 async def _with_texts(cluster: Cluster, settings: Settings, examples: Sequence[Example]) -> tuple[Example, ...]:
-    from headrace.client.reading import read_texts
+    from headrace.kafka.range_reader import read_texts
     from headrace_schemas.paths import compile_shape
 
     consumer = cluster.consumer()
