@@ -13,6 +13,7 @@ from msgspec import Meta
 from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.labeller.teachers.settings import TeacherSettings
 from headrace.model.errors import StoreError
 from headrace.model.places import Places, places_of
 from headrace.security.keys import SIGNING, public_key_bytes
@@ -207,6 +208,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
     gate: GateSettings = GateSettings()
+    teacher: TeacherSettings = TeacherSettings()
     store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -10,15 +10,17 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from headrace.core.errors import UserError
 from headrace.core.printable import given_as
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _SHOWN = 80
 _DIGEST_DIGITS = 16
@@ -130,12 +132,14 @@ def identity_of(name: TeacherName, labels: Sequence[str], *parts: bytes, prompt:
 class Failure(msgspec.Struct, frozen=True):
     """Why a text has no label: a code that never changes, and a message without the text.
 
-    ``passing``: the same text may be answered later (a busy or broken endpoint), so it is worth another try.
+    ``passing``: the same text may be answered later (a busy or broken endpoint), so it is worth another try. ``wait_s``
+    is how long the teacher asked to be left alone, in seconds.
     """
 
     code: str
     message: str
     passing: bool = False
+    wait_s: float = 0.0
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -166,7 +170,7 @@ class SoftLabels(msgspec.Struct, frozen=True, eq=False):
 class Teacher(Protocol):
     """Gives texts soft labels. ``labels`` are the columns of the scores; ``batch`` texts a call suit it.
 
-    ``within`` is a bound of what a call may cost; what is free costs 0.
+    What costs nothing is within 0.
     """
 
     @property
@@ -179,7 +183,7 @@ class Teacher(Protocol):
     def batch(self) -> int: ...
 
     def within(self, texts: Sequence[str]) -> Spent:
-        """What :meth:`label` of ``texts`` may take at most, to be reserved before it."""
+        """What :meth:`label` of ``texts`` may take, estimated from above, without repeats: to be reserved before it."""
         ...
 
     async def label(self, texts: Sequence[str], tell: Tell = silent) -> SoftLabels:
