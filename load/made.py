@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from headrace.model.artifact import About, assemble, save
-from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, Network, pair_hashes
 from headrace.model.quantizing import Bits, quantize
+from headrace.model.words import hash_strings
 from headrace_load.workload.spec import MadeTexts
 from headrace_load.workload.texts import load_texts
 

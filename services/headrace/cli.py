@@ -15,7 +15,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, Invocation, LogLevel, remark
 from headrace.core.errors import UserError, with_notes
-from headrace.core.printable import printable
+from headrace.core.text import printable
 from headrace.lazy_commands import HELP, Mounted, lazy_group, version_of
 from headrace.process import logs
 

@@ -28,8 +28,8 @@ from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import Split, split
 from headrace.learning.data.split import whole as parts_of
 from headrace.learning.data.validation import clean
-from headrace.learning.distributed.checkpoint import NoCheckpoints
 from headrace.learning.distributed.collectives import Alone
+from headrace.learning.distributed.job import NoCheckpoints
 from headrace.learning.evaluate import answer, compare
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import Trained, train

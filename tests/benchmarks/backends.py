@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 
 from headrace.model.artifact import About, assemble
 from headrace.model.backends import open_backend
-from headrace.model.hashing import hash_strings, hash_texts, join_texts
 from headrace.model.integers import keys_of
 from headrace.model.lookup import build_lookup, find
 from headrace.model.network import FIRST_WORD_ROW, Network, float_logits, pair_hashes
 from headrace.model.quantizing import quantize
+from headrace.model.words import hash_strings, hash_texts, join_texts
 
 DIMENSIONS, FILTERS, WIDTHS, MAX_TOKENS, LABELS = 128, 96, (2, 3, 4), 256, 4
 KEPT_WORDS, KEPT_BIGRAMS = 30_000, 60_000

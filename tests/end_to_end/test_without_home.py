@@ -81,7 +81,7 @@ async def said(process: asyncio.subprocess.Process, log: Path, words: str) -> No
 
 KERNELS = (
     "import sys; from headrace.process import logs; logs.configure(sys.stderr);"
-    "from headrace.model import hashing, lookup; print(hashing.hash_text.stats.cache_path)"
+    "from headrace.model import lookup, words; print(words.hash_text.stats.cache_path)"
 )
 
 

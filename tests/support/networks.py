@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.artifact import About, Artifact, assemble
-from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, Network, pair_hashes
 from headrace.model.quantizing import Bits, quantize
+from headrace.model.words import hash_strings
 
 VOCABULARY = ("the", "good", "bad", "film", "not", "don't", ",", "!", "你", "好", "テ", "스", "mañana", "😀", "7", "_x")
 TEXT = " ".join(VOCABULARY)

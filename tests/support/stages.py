@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from headrace.core.breaker import Breaker
 from headrace.kafka.interface import Record, TopicPartition
 from headrace.model.backends.interface import Backend
 from headrace.worker.partitions.partition import Partition
@@ -13,7 +12,7 @@ from headrace.worker.pipeline import Computed, compute
 from headrace.worker.stages.batch import Batch, Slice
 from headrace.worker.stages.decode import admit
 from headrace.worker.stages.encode import Style
-from headrace.worker.stages.infer import Model
+from headrace.worker.stages.infer import Breaker, Model
 from headrace.worker.versions import Served
 from headrace_schemas.headers import JSON
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape

@@ -17,8 +17,7 @@ import numpy as np
 from safetensors.numpy import save as save_arrays
 
 from headrace.kafka.interface import Outgoing
-from headrace.model.artifact import About, Canary, load
-from headrace.model.artifact_format import encode
+from headrace.model.artifact import About, Canary, encode, load
 from headrace.model.places import as_told
 from headrace.registry.versions import version_record
 from headrace_schemas.codec import encode_workers_record

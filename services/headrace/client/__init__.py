@@ -26,7 +26,7 @@ from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
 from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader, connect_sync
 from headrace.core.answer_log import Place, decode_positions, encode_positions
-from headrace.core.starts import StartError
+from headrace.core.fields import StartError
 from headrace.kafka.interface import KafkaError, Outgoing
 from headrace.kafka.settings import KafkaSettings, client_options
 

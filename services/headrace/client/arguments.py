@@ -17,7 +17,7 @@ import msgspec
 from headrace.core.answer_log import Place
 from headrace.core.errors import UserError
 from headrace.core.fields import LARGEST, LONGEST_S, FieldError, conform
-from headrace.core.printable import given_as
+from headrace.core.text import given_as
 from headrace.kafka.interface import Headers, Outgoing
 from headrace_schemas.headers import MAX_TIMEOUT_MS
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape

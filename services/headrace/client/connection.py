@@ -37,8 +37,8 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import noting, raise_failed
 from headrace.core.fields import Addresses, Name, Topic
 from headrace.core.fields import Place as PathText
-from headrace.core.printable import given_as
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
+from headrace.core.text import given_as
 from headrace.kafka.interface import (
     Cluster,
     Headers,

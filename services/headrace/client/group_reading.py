@@ -36,7 +36,7 @@ from headrace.client.reading import (
 )
 from headrace.core.answer_log import PartitionReader, Place, committed_place, encode_metadata
 from headrace.core.clock import Clock
-from headrace.core.starts import Start, parse_start
+from headrace.core.fields import Start, parse_start
 from headrace.kafka.interface import (
     Consumer,
     KafkaError,

@@ -13,8 +13,8 @@ import msgspec
 from headrace.client.arguments import AnswerLogError, seconds
 from headrace.core.answer_log import Hole, PartitionReader, Place, as_place
 from headrace.core.clock import Clock
+from headrace.core.fields import Start, parse_start
 from headrace.core.resume import LARGEST_MAX_BATCH, last_answered, look_back
-from headrace.core.starts import Start, parse_start
 from headrace.kafka.interface import (
     Consumer,
     Headers,
@@ -33,7 +33,7 @@ from headrace_schemas.records import ClassifyResult
 
 Places = Mapping[int, Place] | Mapping[int, int]
 From = str | dt.datetime | Places
-"""A start as :mod:`headrace.core.starts` reads it, "latest" for one, or the place in each results partition (one that
+"""A start as :mod:`headrace.core.fields` reads it, "latest" for one, or the place in each results partition (one that
 is not named: its beginning).
 
 A position alone is a place of which the highest request offset is not known, and is looked for.

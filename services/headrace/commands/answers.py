@@ -18,10 +18,9 @@ from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, clus
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
-from headrace.core.label_names import label_name
-from headrace.core.printable import printable
-from headrace.core.reminder import PATIENCE_S
-from headrace.core.starts import METAVAR, parse_start
+from headrace.core.fields import METAVAR, parse_start
+from headrace.core.text import label_name, printable
+from headrace.process.logs import PATIENCE_S
 
 if TYPE_CHECKING:
     from headrace.config import Settings

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from headrace.core.errors import UserError
-from headrace.core.printable import printable
+from headrace.core.text import printable
 
 if TYPE_CHECKING:
     from headrace.client import Client

@@ -199,7 +199,7 @@ def parse_places(places: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 def as_lines(found: Found) -> tuple[str, str]:
     """One dead letter for people: what it is, and below it the message, on lines that letters can't add to."""
-    from headrace.core.printable import printable
+    from headrace.core.text import printable
 
     letter = found.letter
     record = place(letter.topic, letter.partition, letter.offset)

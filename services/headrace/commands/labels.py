@@ -172,7 +172,7 @@ def stream_records(rows: Iterator[Row], columns: Columns, limits: Limits, droppe
     Raises DatasetError naming the row that is none.
     """
     from headrace.client.labels import Labelled, label_record, text_ids, too_long
-    from headrace.core.label_names import label_name
+    from headrace.core.text import label_name
     from headrace.files import DatasetError
 
     for row in rows:
@@ -251,7 +251,7 @@ def list_labels(
     from rich.table import Table
     from rich.text import Text
 
-    from headrace.core.label_names import label_name
+    from headrace.core.text import label_name
 
     settings = begin(ctx, bootstrap)
     topic = settings.topics.names().labels

@@ -27,7 +27,7 @@ from headrace.commands.common import (
 )
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.errors import UserError
-from headrace.core.printable import printable
+from headrace.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,7 +221,7 @@ def evaluate(
     know counts as wrong.
     """
     from headrace.commands.terminal import report_tables, report_warnings
-    from headrace.core.label_names import label_name
+    from headrace.core.text import label_name
     from headrace.files.table import Reading, check_file
     from headrace.learning.data.files import read_rows
     from headrace.learning.evaluate import answer_scored, compare

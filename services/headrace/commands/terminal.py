@@ -22,7 +22,7 @@ from rich.text import Text
 
 from headrace.commands.common import say
 from headrace.core.errors import UserError
-from headrace.core.printable import printable
+from headrace.core.text import printable
 
 if TYPE_CHECKING:
     from headrace.learning.evaluate import Interval, Report

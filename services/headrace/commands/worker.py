@@ -12,7 +12,7 @@ import typer
 
 from headrace.commands.common import NAME, Bootstrap, Invocation, settings_from
 from headrace.core.errors import UserError
-from headrace.core.starts import METAVAR
+from headrace.core.fields import METAVAR
 from headrace.process.lifecycle import EXIT_SETTINGS
 
 if TYPE_CHECKING:

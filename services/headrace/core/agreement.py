@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace_schemas.records import ClassifyResult, Status
 
 NO_LABEL = "(no label)"

@@ -1,18 +1,72 @@
-"""Types of settings: bounds of numbers, kinds of text and secrets, checked the same way wherever a value is given."""
+"""Types of values that people give: bounds of numbers, kinds of text, secrets, and where reading begins.
+
+They are checked in the same way wherever a value is given: in a file, the environment, an option or a call.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, inspect
 
-from headrace.core.printable import given_as
-from headrace.core.starts import ALLOWED, parse_start
+from headrace.core.errors import UserError
+from headrace.core.text import given_as
+
+Start = Literal["earliest", "latest"] | int
+"""The log's beginning, its end, or the first record from a time on, in milliseconds since the Unix epoch."""
+
+ALLOWED: Final = "earliest, latest, or a time as ISO 8601 such as 2026-01-31T12:00:00Z (without a zone it is UTC)"
+METAVAR: Final = "earliest|latest|TIME"
+
+_START_WORDS: Final[dict[str, Literal["earliest", "latest"]]] = {
+    "earliest": "earliest",
+    "beginning": "earliest",
+    "latest": "latest",
+    "end": "latest",
+}
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class StartError(UserError, ValueError):
+    """What says no place to begin at. The message has what was given and what is allowed."""
+
+    exit_code = 2
+
+
+def parse_start(given: object) -> Start:
+    """Read a word, an ISO 8601 text or a datetime. Raises StartError.
+
+    A time without a zone is in UTC, so that it means the same on every machine.
+    """
+    if isinstance(given, dt.datetime):
+        return _milliseconds(given, given)
+    if not isinstance(given, str):
+        raise StartError(f"{given_as(given)} is no place to begin at: allowed are {ALLOWED}.")
+    if (word := _START_WORDS.get(given)) is not None:
+        return word
+    try:
+        moment = dt.datetime.fromisoformat(given)
+    except ValueError:
+        near = get_close_matches(given.strip().lower(), _START_WORDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise StartError(f"{given_as(given)} is no place to begin at: allowed are {ALLOWED}.{hint}") from None
+    return _milliseconds(moment, given)
+
+
+def _milliseconds(moment: dt.datetime, given: object) -> int:
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
+    # Kafka takes negative times for its own marks of the log's ends.
+    if (since := (aware - _EPOCH) // dt.timedelta(milliseconds=1)) < 0:
+        raise StartError(f"{given_as(given)} lies before 1970, and no record does. For all there is, say earliest.")
+    return since
+
 
 MASK = "***"
 

@@ -11,10 +11,9 @@ import math
 from collections.abc import Collection
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Cluster, KafkaError, TopicPartition
 from headrace.kafka.retry import SAID_AFTER_S
-from headrace.process.logs import event
+from headrace.process.logs import Overdue, event
 
 POLL_S = 1.0
 LOOK_S = 0.1

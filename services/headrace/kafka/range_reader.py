@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 
+from headrace.core.fields import Start
 from headrace.core.resume import Answered
-from headrace.core.starts import Start
 from headrace.kafka.interface import (
     BrokerUnavailableError,
     Cluster,

@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
-from headrace.process.logs import event
+from headrace.process.logs import Overdue, event
 
 EVERY_S = 1.0
 ASK_LIMIT_S = 5.0

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Overdue
 from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, passes
-from headrace.process.logs import event
+from headrace.process.logs import Overdue, event
 
 RETRY_S = 1.0
 SAID_AFTER_S = 10.0

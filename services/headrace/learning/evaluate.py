@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from headrace.core.drift import TENTHS, tenths
 from headrace.core.gate import Comparison
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.learning.data.files import Rows
 from headrace.model.backends.interface import Backend
 from headrace.model.network import Network, float_logits
@@ -52,7 +52,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 def answer(backend: Backend, texts: Sequence[str]) -> list[str]:
-    """The label that ``backend`` gives each text, as :func:`~headrace.core.label_names.label_name` spells it.
+    """The label that ``backend`` gives each text, as :func:`~headrace.core.text.label_name` spells it.
 
     An artifact of before names were cleaned may spell it otherwise.
     """

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model.hashing import hash_strings
-from headrace.model.words import BIGRAM_FACTOR, MIX_FIRST, MIX_SECOND
+from headrace.model.words import BIGRAM_FACTOR, MIX_FIRST, MIX_SECOND, hash_strings
 
 PADDING_ROW = 0
 UNKNOWN_ROW = 1

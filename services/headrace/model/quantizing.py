@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model.artifact_format import NIBBLE_LIMIT
+from headrace.model.artifact import NIBBLE_LIMIT
 from headrace.model.folding import TABLE_LIMIT, a_tap, columns_of, fold_unchecked, products, tables_digest
 from headrace.model.integers import (
     MAX_CONVOLUTION,

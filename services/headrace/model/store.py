@@ -23,7 +23,6 @@ import fsspec
 
 from headrace.files.output import OutputError, check_output
 from headrace.model import local_files
-from headrace.model.artifact_format import MAX_FILE_BYTES
 from headrace.model.errors import StoreError, StoreFault
 from headrace.model.places import Location
 from headrace.process.logs import event
@@ -40,6 +39,9 @@ __all__ = [
     "size_of",
     "write",
 ]
+
+MAX_FILE_BYTES = 2 * 2**30
+"""What one worker may be asked to read."""
 
 _EXTRAS = {"s3": "pip install 'headrace[s3]'", "gs": "pip install gcsfs", "az": "pip install adlfs"}
 _LONGEST_NAME = 60

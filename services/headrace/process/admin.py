@@ -15,7 +15,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from headrace.core.printable import printable
+from headrace.core.text import printable
 from headrace.process.logs import event
 from headrace.process.ports import LARGEST, PortError, why_not
 

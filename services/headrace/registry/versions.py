@@ -15,11 +15,10 @@ from typing import Final
 import msgspec
 
 from headrace.core.errors import UserError
-from headrace.core.printable import printable
+from headrace.core.text import printable
 from headrace.model import store
-from headrace.model.artifact import Artifact, ArtifactError, beside, load, read_checked
-from headrace.model.artifact_format import weights_digest
-from headrace.model.errors import StoreError, StoreFault
+from headrace.model.artifact import Artifact, beside, load, read_checked, weights_digest
+from headrace.model.errors import ArtifactError, StoreError, StoreFault
 from headrace.model.places import Location, Places, absolute, as_told, place_of
 from headrace.model.signing import SignatureError, verify, verify_certificate
 from headrace.process.lifecycle import EXIT_SETTINGS

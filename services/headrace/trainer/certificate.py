@@ -22,7 +22,7 @@ from headrace.core.cascade import (
     upper_bound_anytime,
 )
 from headrace.core.clock import Clock
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.kafka.range_reader import read_topic
 from headrace.kafka.retry import RETRY_S, started

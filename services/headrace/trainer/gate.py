@@ -25,7 +25,7 @@ from headrace.core.gate import (
     Unmeasured,
     judge,
 )
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
 from headrace.learning.data.split import is_unkeyed

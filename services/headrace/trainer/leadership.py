@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.core.reminder import Reminder
 from headrace.core.training_rules import Facts, Limits, awaited, reason_to_train
 from headrace.kafka.retry import patiently
-from headrace.process.logs import event
+from headrace.process.logs import Reminder, event
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import floor_of
 from headrace.trainer.certificate import CascadeWatch

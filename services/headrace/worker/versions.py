@@ -20,16 +20,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.core.breaker import Breaker
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow
 from headrace.core.errors import UserError, words_of
-from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.kafka.interface import KafkaError
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
 from headrace.model.places import Places
-from headrace.process.logs import Recurring, event
+from headrace.process.logs import PATIENCE_S, Recurring, Reminder, event
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import (
     NO_FLOOR,
@@ -43,7 +41,7 @@ from headrace.registry.versions import (
 )
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.encode import plain_answers
-from headrace.worker.stages.infer import Model
+from headrace.worker.stages.infer import Breaker, Model
 from headrace_schemas.records import ModelAlias, ModelVersion
 
 

@@ -50,8 +50,8 @@ def test_calls_from_several_threads_do_not_meet() -> None:
 def test_a_slice_ends_where_its_room_does() -> None:
     from headrace.model import characters
     from headrace.model.backends.cuda import fill_rows
-    from headrace.model.hashing import join_texts
     from headrace.model.lookup import build_lookup
+    from headrace.model.words import join_texts
 
     tokens = 4
     words = (

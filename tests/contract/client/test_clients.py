@@ -22,7 +22,7 @@ from headrace.client import (
     decode_positions,
     encode_positions,
 )
-from headrace.core.starts import StartError
+from headrace.core.fields import StartError
 from headrace_schemas.errors import TextTooLargeError
 from headrace_schemas.records import Status
 from tests.support.answered_site import Site, answered

@@ -14,7 +14,8 @@ import pytest
 from headrace.commands.common import place_for
 from headrace.files.output import OutputError
 from headrace.model import store
-from headrace.model.artifact import About, ArtifactError, assemble, load, save
+from headrace.model.artifact import About, assemble, load, save
+from headrace.model.errors import ArtifactError
 from headrace.model.quantizing import quantize
 from tests.contract.store.conftest import BUCKET
 from tests.support.networks import random_network

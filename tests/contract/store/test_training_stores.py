@@ -5,9 +5,8 @@ from __future__ import annotations
 import fsspec
 import torch
 
-from headrace.learning.distributed.checkpoint import StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.job import FileSource, Job, read_outcome
+from headrace.learning.distributed.job import FileSource, Job, StoredCheckpoints, read_outcome
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.store import TrainingStore
 from tests.support.places import ANYWHERE

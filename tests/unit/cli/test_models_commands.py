@@ -13,7 +13,7 @@ from headrace import cli
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing
 from headrace.kafka.memory.cluster import MemoryProducer
-from headrace.model.artifact import ArtifactError
+from headrace.model.errors import ArtifactError
 from headrace.registry.aliases import NoPreviousVersionError
 from headrace.registry.versions import VersionNotFoundError
 from headrace_schemas.codec import encode_request, encode_result

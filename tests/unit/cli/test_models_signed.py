@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.model.artifact import ArtifactError
+from headrace.model.errors import ArtifactError
 from headrace.model.signing import SignatureError, SigningKeyError, verify
 from headrace.registry.aliases import move
 from tests.support.models_site import Site

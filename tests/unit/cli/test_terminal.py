@@ -26,7 +26,7 @@ from headrace.commands.models.show import Section, _settings_of, tables
 from headrace.commands.terminal import Terminal, report_tables, report_warnings
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
-from headrace.core.printable import printable
+from headrace.core.text import printable
 from headrace.kafka.interface import KafkaError
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.evaluate import compare

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headrace.client import AnswerLogError, AnswerReader, Place, decode_positions, encode_positions
 from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
-from headrace.core.starts import StartError
+from headrace.core.fields import StartError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer

@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.core.label_names import alike, label_name
+from headrace.core.text import alike, label_name
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.printable import printable
+from headrace.core.text import printable
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1)]
 SHAPELESS = frozenset(one for one in EVERY if unicodedata.category(one) in {"Cc", "Cf", "Zl", "Zp", "Cs"})

@@ -1,6 +1,6 @@
 """What is new is said at once, and then ever more rarely; what lasts is said after a while."""
 
-from headrace.core.reminder import Overdue, Reminder
+from headrace.process.logs import Overdue, Reminder
 
 
 def said(what, until_s: float, **limits: float) -> list[float]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.errors import UserError
-from headrace.core.starts import StartError, parse_start
+from headrace.core.fields import StartError, parse_start
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 NOON_MS = 1_769_860_800_000

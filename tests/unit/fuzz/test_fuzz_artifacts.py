@@ -24,10 +24,10 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from headrace.core.errors import UserError
-from headrace.model import artifact_format
-from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble
-from headrace.model.artifact_format import MAX_HEADER_BYTES, decode, encode
+from headrace.model import artifact
+from headrace.model.artifact import MAX_HEADER_BYTES, About, Artifact, Canary, assemble, decode, encode
 from headrace.model.backends.interface import open_backend
+from headrace.model.errors import ArtifactError
 from headrace.model.folding import fold_unchecked, tables_digest
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import quantize
@@ -73,11 +73,11 @@ def is_bearable(data: bytes) -> bool:
 def described(description: Any, arrays: dict[str, Any] = ARRAYS) -> bytes:
     """A file with this description, and a checksum that fits it if one can."""
     try:
-        read = msgspec.convert(description, artifact_format._Description)
+        read = msgspec.convert(description, artifact._Description)
     except msgspec.ValidationError:
         pass
     else:
-        checksum = artifact_format._checksum(read, arrays)
+        checksum = artifact._checksum(read, arrays)
         description = {**description, "checksum": checksum}
     return save_arrays(arrays, {"headrace": json.dumps(description)})
 

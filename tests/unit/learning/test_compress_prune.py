@@ -13,7 +13,7 @@ from headrace.learning.compress.prune import Counts, apply_plan, count, with_dim
 from headrace.learning.compress.search import whole_plan
 from headrace.learning.data.vocabulary import hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.model.artifact_format import arrays_of
+from headrace.model.artifact import arrays_of
 from headrace.model.network import FIRST_WORD_ROW, Network, float_logits
 from headrace.model.quantizing import Bits, quantize
 from tests.support.exchange import run_ranks

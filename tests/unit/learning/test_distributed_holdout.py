@@ -12,10 +12,9 @@ from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.split import UNKEYED, Splits
 from headrace.learning.data.validation import text_keys
-from headrace.learning.distributed.checkpoint import StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, keep_to, read_holdout
-from headrace.learning.distributed.job import Job, TopicSource
+from headrace.learning.distributed.job import Job, StoredCheckpoints, TopicSource
 from headrace.learning.distributed.rank import run
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model import store

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.fields import Secret
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.labels import LastRecord, Shard

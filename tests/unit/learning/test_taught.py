@@ -14,8 +14,8 @@ from headrace.learning.data.spreading import find_neighbours, spread
 from headrace.learning.data.taught import NO_TAUGHT, Taught, make_taught, read_taught, write_taught
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, seen_vectors
-from headrace.learning.distributed.checkpoint import NoCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
+from headrace.learning.distributed.job import NoCheckpoints
 from headrace.learning.distributed.merge import merge_taught
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
 from headrace.learning.fit.teaching import NOTHING, Lessons, Option

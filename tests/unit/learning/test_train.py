@@ -8,8 +8,8 @@ from headrace.learning.compress.curve import Budget
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts, Split, share, split, whole
 from headrace.learning.data.validation import clean
-from headrace.learning.distributed.checkpoint import NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Alone, Exchange
+from headrace.learning.distributed.job import NoCheckpoints, StoredCheckpoints
 from headrace.learning.evaluate import answer
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe
 from headrace.learning.fit.train import Epoch, Steps, Trained, train

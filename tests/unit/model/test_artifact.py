@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.model import artifact_format
-from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, library_versions, load, save
+from headrace.model import artifact
+from headrace.model.artifact import About, Artifact, Canary, assemble, library_versions, load, save
+from headrace.model.errors import ArtifactError
 from headrace.model.integers import QuantizedNetwork
 from headrace.model.quantizing import Bits, quantize
 from headrace.model.store import StoreError
@@ -29,7 +31,7 @@ ABOUT = About(
     libraries={"python": "3.11.0"},
     canaries=(Canary("好 film", "label 1"),),
 )
-DATA = artifact_format.encode(NETWORK, ABOUT)
+DATA = artifact.encode(NETWORK, ABOUT)
 
 
 def assert_equal(one: QuantizedNetwork, other: QuantizedNetwork) -> None:
@@ -55,10 +57,10 @@ def test_what_is_saved_is_loaded(place: str, tmp_path: Path) -> None:
 
 def test_four_bits_are_stored_two_a_byte_and_read_back() -> None:
     network = quantize(random_network(6, labels=3, dimensions=9, extra_words=500), Bits(4, 4))
-    data = artifact_format.encode(network, ABOUT)
-    decoded, _ = artifact_format.decode(data, "model")
+    data = artifact.encode(network, ABOUT)
+    decoded, _ = artifact.decode(data, "model")
     assert_equal(decoded, network)
-    assert_equal(decoded, artifact_format.decode(artifact_format.encode(decoded, ABOUT), "model")[0])
+    assert_equal(decoded, artifact.decode(artifact.encode(decoded, ABOUT), "model")[0])
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     rows = len(network.words)
     assert (header["words"]["dtype"], header["words"]["shape"]) == ("U8", [rows, 5])
@@ -93,7 +95,7 @@ def test_a_save_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 def test_the_same_content_gives_the_same_bytes() -> None:
     other = About(**{field: getattr(ABOUT, field) for field in reversed(ABOUT.__struct_fields__)})
     turned = msgspec.structs.replace(other, metrics=dict(reversed(ABOUT.metrics.items())))
-    assert artifact_format.encode(quantize(random_network(6)), turned) == DATA
+    assert artifact.encode(quantize(random_network(6)), turned) == DATA
 
 
 def test_a_version_is_named_after_its_time_and_its_content() -> None:
@@ -122,7 +124,7 @@ def test_a_file_that_its_record_does_not_describe_is_refused(tmp_path: Path) -> 
 @given(st.integers(0, len(DATA) - 1))
 def test_a_truncated_file_is_refused_wherever_it_ends(size: int) -> None:
     with pytest.raises(ArtifactError, match="model"):
-        artifact_format.decode(DATA[:size], "model")
+        artifact.decode(DATA[:size], "model")
 
 
 @settings(deadline=None, max_examples=150)
@@ -130,44 +132,48 @@ def test_a_truncated_file_is_refused_wherever_it_ends(size: int) -> None:
 def test_a_file_with_one_bit_turned_is_refused(at: int, bit: int) -> None:
     altered = bytearray(DATA)
     altered[at] ^= 1 << bit
+    with suppress(ArtifactError):
+        # The last digit of a number can be another spelling of the same float.
+        assert artifact.encode(*artifact.decode(bytes(altered), "model")) == DATA
+        return
     with pytest.raises(ArtifactError, match="model"):
-        artifact_format.decode(bytes(altered), "model")
+        artifact.decode(bytes(altered), "model")
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ArtifactError, match="model"):
-        artifact_format.decode(data, "model")
+        artifact.decode(data, "model")
 
 
 def test_an_altered_label_is_refused_without_any_record() -> None:
     with pytest.raises(ArtifactError, match="checksum"):
-        artifact_format.decode(DATA.replace(b"label 2", b"label 9"), "model")
+        artifact.decode(DATA.replace(b"label 2", b"label 9"), "model")
 
 
 def test_an_artifact_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(artifact_format, "FORMAT", "headrace/99")
-        foreign = artifact_format.encode(NETWORK, ABOUT)
+        patch.setattr(artifact, "FORMAT", "headrace/99")
+        foreign = artifact.encode(NETWORK, ABOUT)
     with pytest.raises(ArtifactError, match="has the format 'headrace/99'"):
-        artifact_format.decode(foreign, "model")
+        artifact.decode(foreign, "model")
 
 
 def test_an_artifact_of_a_hashing_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(artifact_format.RULES, "other", 2)
-        foreign = artifact_format.encode(dataclasses.replace(NETWORK, hashing="other"), ABOUT)
+        patch.setitem(artifact.RULES, "other", 2)
+        foreign = artifact.encode(dataclasses.replace(NETWORK, hashing="other"), ABOUT)
     with pytest.raises(ArtifactError, match="made with another hash"):
-        artifact_format.decode(foreign, "model")
+        artifact.decode(foreign, "model")
 
 
 def test_an_artifact_made_with_other_character_tables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(artifact_format.characters, "digest", lambda rule: "f" * 64)
-        foreign = artifact_format.encode(NETWORK, ABOUT)
+        patch.setattr(artifact.characters, "digest", lambda rule: "f" * 64)
+        foreign = artifact.encode(NETWORK, ABOUT)
     with pytest.raises(ArtifactError, match="another character tables"):
-        artifact_format.decode(foreign, "model")
+        artifact.decode(foreign, "model")
 
 
 def changed(name: str, index: tuple[int, ...], value: float) -> dict[str, object]:
@@ -208,15 +214,15 @@ HOSTILE: list[tuple[dict[str, object], str]] = [
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE)
 def test_a_hostile_file_is_refused(change: dict[str, object], message: str) -> None:
-    data = artifact_format.encode(replace(NETWORK, **change), ABOUT)  # type: ignore[arg-type]
+    data = artifact.encode(replace(NETWORK, **change), ABOUT)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match=message):
-        artifact_format.decode(data, "model")
+        artifact.decode(data, "model")
 
 
 def test_tables_beyond_the_memory_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_format, "MAX_TABLE_BYTES", 100)
+    monkeypatch.setattr(artifact, "MAX_TABLE_BYTES", 100)
     with pytest.raises(ArtifactError, match="tables would take"):
-        artifact_format.decode(DATA, "model")
+        artifact.decode(DATA, "model")
 
 
 def test_the_file_is_plain_safetensors_with_a_readable_description() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numba
 import pytest
 
-from headrace.model import compiling, hashing, lookup
+from headrace.model import compiling, lookup, words
 from headrace.model.artifact import About, assemble, load, save
-from headrace.model.backends import kernels, open_backend
+from headrace.model.backends import cpu, open_backend
 from headrace.model.quantizing import quantize
 from tests.support.networks import random_network
 
 
-@pytest.mark.parametrize("dispatcher", [hashing.hash_text, kernels.answer_texts])
+@pytest.mark.parametrize("dispatcher", [words.hash_text, cpu.answer_texts])
 def test_kernels_are_kept_in_a_folder_named_after_all_sources(dispatcher: object) -> None:
     path = Path(dispatcher.stats.cache_path)  # type: ignore[attr-defined]
     assert path.parent.name == f"kernels-{compiling.sources_digest()}"
@@ -24,11 +24,11 @@ def test_a_change_in_any_source_changes_the_digest(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(compiling, "_PACKAGE", tmp_path)
     digest = compiling.sources_digest.__wrapped__
     (tmp_path / "backends").mkdir()
-    (tmp_path / "hashing.py").write_text("a")
-    (tmp_path / "backends" / "kernels.py").write_text("b")
+    (tmp_path / "words.py").write_text("a")
+    (tmp_path / "backends" / "cpu.py").write_text("b")
     before = digest()
     assert digest() == before
-    (tmp_path / "backends" / "kernels.py").write_text("c")
+    (tmp_path / "backends" / "cpu.py").write_text("c")
     assert digest() != before
 
 
@@ -65,7 +65,7 @@ def test_an_artifact_from_a_file_and_one_from_memory_share_what_is_compiled(tmp_
     save(artifact, str(tmp_path / "model"))
     for opened in (artifact, load(str(tmp_path / "model"))):
         open_backend("cpu", opened).classify([b"the good film"], ranking=1)
-    assert len(kernels.answer_texts.signatures) == 1
+    assert len(cpu.answer_texts.signatures) == 1
     assert len(lookup._insert.signatures) == 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headrace.model.artifact_format import pack_nibbles, unpack_nibbles
+from headrace.model.artifact import pack_nibbles, unpack_nibbles
 
 
 @given(arrays(np.int8, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.integers(-7, 7)))

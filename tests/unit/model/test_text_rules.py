@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.learning.data.validation import text_keys
-from headrace.model.artifact import About, assemble, load
-from headrace.model.artifact_format import decode, encode
+from headrace.model.artifact import About, assemble, decode, encode, load
 from headrace.model.backends.interface import open_backend
 from headrace.model.words import HASHING, RULES
 from tests.support.networks import VOCABULARY, random_artifact

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.model import characters, hashing, words
+from headrace.model import characters, words
 from headrace.model.network import pair_hashes
+from tests.support import character_tables
 
 # All of Unicode, and beside it the places where words begin and end, which random text seldom visits.
 UNSEEN = "\u00ad\u200b\u200d\u034f\ufe0f\U000e0100"
@@ -18,7 +19,7 @@ anything = st.text() | st.text(st.sampled_from("ab1 Z_'’.,\0\n你好かカ한�
 
 
 def assert_kernel_agrees(text: str, max_tokens: int) -> None:
-    hashes, starts = hashing.hash_strings([text], max_tokens)
+    hashes, starts = words.hash_strings([text], max_tokens)
     assert starts.tolist() == [0, len(hashes)]
     assert hashes.tolist() == [words.word_hash(word) for word in words.split_words(text, max_tokens)]
 
@@ -40,14 +41,14 @@ def test_the_first_words_of_a_text_are_the_first_of_all(text: str, count: int) -
 @settings(deadline=None)  # the first call compiles
 @given(st.lists(anything, max_size=6))
 def test_texts_hashed_together_are_hashed_as_if_alone(texts: list[str]) -> None:
-    hashes, starts = hashing.hash_strings(texts, 50)
+    hashes, starts = words.hash_strings(texts, 50)
     for text, start, end in zip(texts, starts[:-1], starts[1:], strict=True):
         assert hashes[start:end].tolist() == words.hash_words(text, 50).tolist()
 
 
 def test_every_code_point_alone_is_hashed_as_defined() -> None:
     texts = [chr(code) for code in range(characters.CODE_POINTS)]
-    hashes, starts = hashing.hash_strings(texts, 4)
+    hashes, starts = words.hash_strings(texts, 4)
     table = characters.table()[: characters.CODE_POINTS]
     alone = np.array([len(words.compose(text)) == 1 for text in texts])
     is_word = ~np.isin(table & 7, [characters.SEPARATOR, characters.DROPPED])
@@ -60,8 +61,8 @@ def test_every_code_point_alone_is_hashed_as_defined() -> None:
 @settings(deadline=None)  # the first call compiles
 @given(st.binary(max_size=40))
 def test_malformed_bytes_never_give_more_words_than_bytes(data: bytes) -> None:
-    joined, offsets = hashing.join_texts([data, b"next"])
-    hashes, starts = hashing.hash_texts(joined, offsets, 100)
+    joined, offsets = words.join_texts([data, b"next"])
+    hashes, starts = words.hash_texts(joined, offsets, 100)
     assert starts[1] <= len(data)
     assert hashes[starts[1] :].tolist() == [words.word_hash("next")]
 
@@ -72,7 +73,7 @@ def test_bigrams_are_hashed_as_defined_wherever_they_are_hashed(hashes: list[int
     array = np.array(hashes, np.uint64)
     plain = [words.bigram_hash(first, second) for first, second in itertools.pairwise(hashes)]
     assert pair_hashes(array).tolist() == plain
-    compiled = [int(hashing.bigram(first, second)) for first, second in itertools.pairwise(array)]
+    compiled = [int(words.bigram(first, second)) for first, second in itertools.pairwise(array)]
     assert compiled == plain
 
 
@@ -161,7 +162,7 @@ def test_the_tables_digest_is_the_one_that_artifacts_were_made_with() -> None:
 
 @pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="the tables were generated from Unicode 14.0.0")
 def test_the_checked_in_tables_are_what_their_generator_writes() -> None:
-    assert np.array_equal(characters.parse(characters.generate()), characters.table())
+    assert np.array_equal(characters.parse(character_tables.generate()), characters.table())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.memory import MemoryCluster
-from headrace.model.artifact import ArtifactError
+from headrace.model.errors import ArtifactError
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import (
     SeveralVersionsError,

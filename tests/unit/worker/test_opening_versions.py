@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from headrace.model.artifact import About, Artifact, ArtifactError, Canary, assemble, save
+from headrace.model.artifact import About, Artifact, Canary, assemble, save
 from headrace.model.backends.interface import open_backend
+from headrace.model.errors import ArtifactError
 from headrace.registry.versions import version_record
 from headrace.worker.versions import MOST_THREADS, Background, UnfitError, open_model, open_version
 from headrace_schemas.records import Profile

@@ -12,7 +12,7 @@ import typer
 from headrace.commands.common import Bootstrap, begin, console, open_models, open_workers, say
 from headrace.commands.models.show import number, time_of
 from headrace.core.errors import UserError
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,8 @@ from headrace.commands.common import Bootstrap, begin, open_models, remark, say
 from headrace.commands.models.show import time_of
 from headrace.commands.trainer import launcher
 from headrace.core.errors import UserError
-from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.process.lifecycle import EXIT_LATE
+from headrace.process.logs import PATIENCE_S, Reminder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -195,8 +195,7 @@ def _some(ids: Sequence[str]) -> str:
 
 
 async def _train_again(version: ModelVersion, job: Job, places: Places, launch: Launch) -> bool:
-    from headrace.model.artifact import load
-    from headrace.model.artifact_format import weights_digest
+    from headrace.model.artifact import load, weights_digest
 
     outcome = await launch(job)
     found = weights_digest(load(places.locate(outcome.uri), outcome.sha256, outcome.size).network)

@@ -25,7 +25,7 @@ import httpx2
 import msgspec
 import numpy as np
 
-from headrace.core.printable import given_as, printable
+from headrace.core.text import given_as, printable
 from headrace.labeller.teachers.interface import (
     Failure,
     Identity,

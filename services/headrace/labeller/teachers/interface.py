@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace.core.errors import UserError
-from headrace.core.printable import given_as
+from headrace.core.text import given_as
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,8 +20,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.errors import UserError
-from headrace.core.label_names import label_name
-from headrace.core.printable import given_as
+from headrace.core.text import given_as, label_name
 
 MOST_BYTES = 1 << 20
 MOST_LABELS = 2000

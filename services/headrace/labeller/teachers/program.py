@@ -26,8 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.label_names import label_name
-from headrace.core.printable import given_as, printable
+from headrace.core.text import given_as, label_name, printable
 from headrace.labeller.teachers.interface import (
     Failure,
     Identity,

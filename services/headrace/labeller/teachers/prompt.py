@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.labeller.teachers.interface import Failure
 from headrace.labeller.teachers.labels_file import Labels
 

@@ -50,7 +50,7 @@ _KEY = 4
 
 
 def artifact_bytes(network: Network, plan: Plan) -> int:
-    """The bytes of the arrays that :mod:`headrace.model.artifact_format` stores of what ``plan`` keeps."""
+    """The bytes of the arrays that :mod:`headrace.model.artifact` stores of what ``plan`` keeps."""
     labels, rows = len(network.labels), _rows(network, plan)
     features, bigrams = plan.filters * len(network.widths), round(plan.bigrams * len(network.bigram_hashes))
     word, head = _row(plan.dimensions, plan.bits.convolution), _row(features, plan.bits.convolution)

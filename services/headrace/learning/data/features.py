@@ -15,8 +15,8 @@ from headrace.learning.data.vocabulary import HashedTexts, Vocabulary, choose_vo
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.hyperparameters import Recipe, teaching_of
 from headrace.learning.fit.wide import Targets, WideFeatures, WideWeights, fit_wide, wide_features
-from headrace.model.hashing import hash_strings
 from headrace.model.integers import MAX_TOKENS
+from headrace.model.words import hash_strings
 
 MOST_CELLS = 2**25
 """Weights of the wide part, features times classes: of 370 classes or fewer it leaves out nothing of the recipe's."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files.table import Reading, read_file
 
 
@@ -39,7 +39,7 @@ def read_rows(
     """Read ``path``, which may be any file that :func:`~headrace.files.table.read_file` reads.
 
     A label may be a number, which becomes its decimal string, or a boolean; its name is cleaned by
-    :func:`~headrace.core.label_names.label_name`. A null text or label becomes an empty string, which
+    :func:`~headrace.core.text.label_name`. A null text or label becomes an empty string, which
     cleaning counts and drops. ``tell`` is told of a delimiter or an encoding that is unusual. Raises DatasetError for
     a file that is missing, of another kind, without those columns, or broken at some line.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.files.output import OutputError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition

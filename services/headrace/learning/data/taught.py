@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.validation import NO_WORDS

@@ -27,11 +27,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
-from headrace.model.hashing import hash_strings
-from headrace.model.words import HASHING, RULES
+from headrace.model.words import HASHING, RULES, hash_strings
 
 # Longer than any text that the wire takes, so the key covers the whole text and not only what a network reads of it.
 _ALL_WORDS = 2**31 - 1
@@ -121,7 +120,7 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 def clean(rows: Rows) -> Cleaned:
     """Keep one row for each text, the first, in file order, as :func:`validate` says.
 
-    Labels are taken as :func:`~headrace.core.label_names.label_name` spells them. A row is empty when its text has no
+    Labels are taken as :func:`~headrace.core.text.label_name` spells them. A row is empty when its text has no
     words, or its label no name.
     """
     keys = text_keys(rows.texts)

@@ -26,9 +26,8 @@ from headrace.core.errors import UserError
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.convolution import WordParts
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
-from headrace.model.hashing import hash_strings
 from headrace.model.network import FIRST_WORD_ROW, adjacent, pair_hashes, rows_of, word_rows
-from headrace.model.words import split_words, word_hash
+from headrace.model.words import hash_strings, split_words, word_hash
 
 
 class HashedTexts(msgspec.Struct, frozen=True):

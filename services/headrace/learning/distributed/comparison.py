@@ -24,9 +24,8 @@ from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import OWN_TEST_FILE, Parts, Splits
 from headrace.learning.data.validation import clean, text_keys
-from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.distributed.job import Compared, FileSource, TopicSource
+from headrace.learning.distributed.job import Checkpoints, Compared, FileSource, TopicSource
 from headrace.learning.evaluate import answer, latency_us
 from headrace.model import store
 from headrace.model.backends.interface import Backend

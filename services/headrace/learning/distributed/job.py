@@ -1,16 +1,22 @@
-"""What one training is told, and what comes of it: the files between the trainer and its ranks."""
+"""The job of a training, its checkpoints and its outcome: the files by which the trainer and its ranks work together.
+
+By them a training goes on after a rank, a machine or the trainer has died.
+"""
 
 from __future__ import annotations
+
+from typing import Any, Protocol
 
 import msgspec
 
 from headrace.files.table import Reading
 from headrace.learning.compress.curve import Budget, Curve
 from headrace.learning.data.features import Lengths
+from headrace.learning.distributed.collectives import Exchange, decode, encode
 from headrace.learning.evaluate import Report
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model import store
-from headrace.model.places import Places
+from headrace.model.places import Location, Places
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
 
 
@@ -137,3 +143,49 @@ def read_outcome(job: Job, places: Places) -> Outcome | None:
     """
     data = store.read_if_there(places.locate(outcome_uri(job)))
     return None if data is None else msgspec.json.decode(data, type=Outcome)
+
+
+class Checkpoints(Protocol):
+    """Named states of one training. All ranks call these together, with equal states.
+
+    A state is of what :func:`~headrace.learning.distributed.collectives.encode` takes; tuples in it come back as lists.
+    """
+
+    def save(self, name: str, state: dict[str, Any]) -> None: ...
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The state last saved as ``name``, or None: the same on every rank."""
+
+
+class NoCheckpoints:
+    """For a training that starts again when it is interrupted."""
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep nothing."""
+
+    def load(self, name: str) -> dict[str, Any] | None:  # noqa: ARG002 - as Checkpoints has it
+        return None
+
+
+class StoredCheckpoints:
+    """Files in the folder ``uri``, which lies below one of ``places``.
+
+    Rank 0 writes and reads, so only its machine needs to reach it.
+    """
+
+    def __init__(self, uri: str, exchange: Exchange, places: Places) -> None:
+        self._folder = uri.rstrip("/")
+        self._exchange = exchange
+        self._places = places
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        if self._exchange.rank == 0:
+            # Whoever dies while writing leaves the checkpoint before.
+            store.write(self._at(name), encode(state), name)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        own = store.read_if_there(self._at(name)) if self._exchange.rank == 0 else None
+        data = self._exchange.gather(own or b"", bytes)[0]
+        return decode(data, dict[str, Any]) if data else None
+
+    def _at(self, name: str) -> Location:
+        return self._places.locate(f"{self._folder}/{name}.msgpack")

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.label_names import label_name
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.labels import LastRecord, Shard

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.core.label_names import alike
+from headrace.core.text import alike
 from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
@@ -20,10 +20,20 @@ from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
 from headrace.learning.data.validation import check_labels
 from headrace.learning.data.vocabulary import Embed
-from headrace.learning.distributed.checkpoint import Checkpoints, NoCheckpoints, StoredCheckpoints
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
-from headrace.learning.distributed.job import Compared, FileSource, Job, Judged, Outcome, TopicSource, outcome_uri
+from headrace.learning.distributed.job import (
+    Checkpoints,
+    Compared,
+    FileSource,
+    Job,
+    Judged,
+    NoCheckpoints,
+    Outcome,
+    StoredCheckpoints,
+    TopicSource,
+    outcome_uri,
+)
 from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.train import Steps, Trained, require_classes, train

@@ -22,10 +22,9 @@ from torch import distributed
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined] # public, by its docs
 
 from headrace.core.errors import UserError
-from headrace.core.reminder import PATIENCE_S, Reminder
 from headrace.learning.distributed.collectives import Alone, Collective, Exchange
 from headrace.learning.distributed.job import Job
-from headrace.process.logs import event
+from headrace.process.logs import PATIENCE_S, Reminder, event
 from headrace.process.ports import why_not
 
 LONGEST_MEETING_S: Final = 300.0

@@ -19,8 +19,8 @@ from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
 from headrace.learning.data.taught import Taught
 from headrace.learning.data.vocabulary import Embed, known_vectors, seen_vectors, spelled, word_parts
-from headrace.learning.distributed.checkpoint import Checkpoints
 from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.distributed.job import Checkpoints
 from headrace.learning.evaluate import answer_scored, share_interval, threshold_for
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network

@@ -1,28 +1,294 @@
 """Answers on CPUs: one compiled call a batch, from UTF-8 bytes to labels, without the GIL and without torch.
 
+All arithmetic is that of :mod:`headrace.model.integers`. One text is answered after the other: words, rows, pooling,
+head, wide part, ranking. Indexes are unsigned where they are hot, because numba tests a signed one for being negative;
+inner loops run over filters or labels, contiguous and without branches, so that LLVM turns them into SIMD.
+
 The tables lie as the kernel reads them: for each word one contiguous row of taps x F bytes, F padded to a whole number
-of SIMD registers. A text's own rows are all that is read of them.
+of SIMD registers. Of the tables only the rows of a text's own words are read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from headrace.model import characters
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import Answers
-from headrace.model.backends.kernels import WIDE_LANES, answer_texts
-from headrace.model.backends.padding import FILTER_LANES, by_width, padded, shares
+from headrace.model.compiling import kernel
 from headrace.model.folding import fold
-from headrace.model.hashing import join_texts
-from headrace.model.integers import inverse_roots, stepped
-from headrace.model.lookup import build_lookup
+from headrace.model.integers import QuantizedNetwork, inverse_roots, stepped
+from headrace.model.lookup import build_lookup, find, home_slot
 from headrace.model.network import FIRST_WORD_ROW
-from headrace.model.words import RULES
+from headrace.model.words import RULES, bigram, hash_text, join_texts
+
+FILTER_LANES = 32
+"""F is padded to a multiple: int16 values in the widest SIMD register (AVX-512), and the smallest block of a GPU."""
+
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
+def padded(array: NDArray[_Kind], axis: int, multiple: int) -> NDArray[_Kind]:
+    """``array`` with zeros appended along ``axis`` up to a multiple of ``multiple``, contiguous."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, -array.shape[axis] % multiple)
+    return np.ascontiguousarray(np.pad(array, widths))
+
+
+def by_width(array: NDArray[_Kind], widths: int, filters: int) -> NDArray[_Kind]:
+    """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
+    split = array.reshape(*array.shape[:-1], widths, filters)
+    wider = padded(split, split.ndim - 1, FILTER_LANES)
+    return wider.reshape(*array.shape[:-1], -1)
+
+
+def split_evenly(offsets: NDArray[np.int64], parts: int) -> list[int]:
+    """``parts`` + 1 places that divide texts of these offsets into parts of like many bytes: a long text costs more."""
+    places = np.searchsorted(offsets, np.linspace(0, offsets[-1], parts + 1)[1:-1])
+    return [0, *map(int, places), len(offsets) - 1]
+
+
+CACHE_LINE = 64
+
+_READ, _SECOND_LEVEL, _DATA = 0, 2, 1
+
+
+def _prefetch(_typing_context: Any, array: Any, index: Any) -> Any:
+    """``prefetch(array, index)``, in kernels only: bring the cache line of one item to level 2.
+
+    Level 2, because the rows of one text fill most of level 1. The index counts items from the start of the array's
+    data; it may lie outside.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte_pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte_pointer)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte_pointer], ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
+        )
+        builder.call(function, [pointer, number(_READ), number(_SECOND_LEVEL), number(_DATA)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
+# The wide part's 32-bit sums in an AVX2 register; C is padded to a multiple there.
+WIDE_LANES = 8
+
+_LINE = np.uint64(CACHE_LINE)
+
+
+@kernel
+def _pool_two(tables, first, second, filters, pooled, at):  # type: ignore[no-untyped-def]
+    """One window of two words. The usual widths are written out, so that their sums stay in registers."""
+    for j in range(filters):
+        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]))
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@kernel
+def _pool_three(tables, first, second, third, filters, pooled, at):  # type: ignore[no-untyped-def]
+    for j in range(filters):
+        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]) + np.int16(tables[third + j]))
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@kernel
+def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # type: ignore[no-untyped-def]
+    for j in range(filters):
+        value = np.int16(
+            np.int16(tables[first + j])
+            + np.int16(tables[second + j])
+            + np.int16(tables[third + j])
+            + np.int16(tables[fourth + j])
+        )
+        pooled[at + j] = max(pooled[at + j], value)
+
+
+@kernel
+def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
+    """One window of any width, summed in ``sums``."""
+    sums[:filters] = 0
+    for tap in range(width):
+        base = rows[tap] * stride + np.uint64(tap) * filters
+        for j in range(filters):
+            sums[j] = np.int16(sums[j] + np.int16(tables[base + j]))
+    for j in range(filters):
+        pooled[at + j] = max(pooled[at + j], sums[j])
+
+
+@kernel
+def _pool(tables, widths, filters, stride, rows, count, sums, pooled):  # type: ignore[no-untyped-def]
+    """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
+
+    ``rows`` uint64: the words' rows, then zeros (the padding row) up to the widest window.
+    """
+    pooled[:] = -32768
+    tap = np.uint64(0)
+    for w in range(len(widths)):
+        width = widths[w]
+        at = np.uint64(w) * filters
+        one = tap * filters
+        two, three, four = one + filters, one + np.uint64(2) * filters, one + np.uint64(3) * filters
+        for p in range(max(count, width) - width + 1):
+            if width == 2:
+                _pool_two(tables, rows[p] * stride + one, rows[p + 1] * stride + two, filters, pooled, at)
+            elif width == 3:
+                _pool_three(
+                    tables,
+                    rows[p] * stride + one,
+                    rows[p + 1] * stride + two,
+                    rows[p + 2] * stride + three,
+                    filters,
+                    pooled,
+                    at,
+                )
+            elif width == 4:
+                _pool_four(
+                    tables,
+                    rows[p] * stride + one,
+                    rows[p + 1] * stride + two,
+                    rows[p + 2] * stride + three,
+                    rows[p + 3] * stride + four,
+                    filters,
+                    pooled,
+                    at,
+                )
+            else:
+                _pool_any(tables[one:], rows[p : p + width], stride, width, filters, sums, pooled, at)
+        tap += np.uint64(width)
+
+
+@kernel
+def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[no-untyped-def]
+    """``label_sums`` int32[C] = head times the rectified features."""
+    for j in range(len(pooled)):
+        features[j] = np.int16(max(np.int32(pooled[j]) + filter_bias[j], np.int32(0)))
+    for c in range(head.shape[0]):
+        total = np.int32(0)
+        for j in range(len(features)):
+            total = np.int32(total + np.int32(np.int32(head[c, j]) * np.int32(features[j])))
+        label_sums[c] = total
+
+
+@kernel
+def _widen(weights, rows, sums):  # type: ignore[no-untyped-def]
+    """Add rows of ``weights`` int16[..., C] to ``sums`` int32[C]; C is a multiple of WIDE_LANES."""
+    for row in rows:
+        for block in range(0, len(sums), WIDE_LANES):
+            for lane in range(WIDE_LANES):
+                c = np.uint64(block + lane)
+                sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
+
+
+@kernel
+def _rank(logits, unit, ranking, ranking_scores):  # type: ignore[no-untyped-def]
+    """Label and score of the largest logit, the lowest index on a tie; fills the ranking's row."""
+    best = 0
+    for c in range(1, len(logits)):
+        if logits[c] > logits[best]:
+            best = c
+    total = 0.0
+    for c in range(len(logits)):
+        total += math.exp((logits[c] - logits[best]) * unit)
+    for place in range(len(ranking)):
+        chosen = -1
+        for c in range(len(logits)):
+            taken = False
+            for earlier in range(place):
+                taken = taken or ranking[earlier] == c
+            if not taken and (chosen < 0 or logits[c] > logits[chosen]):
+                chosen = c
+        ranking[place] = chosen
+        ranking_scores[place] = math.exp((logits[chosen] - logits[best]) * unit) / total
+    return best, 1.0 / total
+
+
+def words_of(network: QuantizedNetwork) -> tuple[Any, ...]:
+    """What :func:`read_text` looks words up in: the table of characters, slots and shift of words, and of bigrams."""
+    return (
+        characters.table(RULES[network.hashing]),
+        *build_lookup(network.word_keys, FIRST_WORD_ROW),
+        *build_lookup(network.bigram_keys, 1),
+    )
+
+
+@kernel
+def read_text(data, start, end, words, tables, stride, hashes, pairs, rows, bigram_rows):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Hash a text and look its words and bigrams up in ``words`` (:func:`words_of`); returns ``(words, kept bigrams)``.
+
+    What the next steps read, here and in answering, is asked for as soon as its place is known: the tables are larger
+    than the caches, and their rows come in no order that a processor could foresee. A ``stride`` of 0 asks for none of
+    ``tables``: then somebody else reads them.
+    """
+    classes, word_slots, word_shift, bigram_slots, bigram_shift = words
+    count = hash_text(data, start, end, classes, hashes, 0, len(hashes))
+    for p in range(count):
+        prefetch(word_slots, home_slot(word_slots, hashes[p], word_shift))
+    for p in range(count - 1):
+        pairs[p] = bigram(hashes[p], hashes[p + 1])
+        prefetch(bigram_slots, home_slot(bigram_slots, pairs[p], bigram_shift))
+    for p in range(count):
+        row = max(find(word_slots, word_shift, hashes[p]), np.uint64(1))
+        rows[p] = row
+        for line in range(np.uint64(0), stride, _LINE):
+            prefetch(tables, row * stride + line)
+    kept = 0
+    for p in range(count - 1):
+        # Written always and counted when found: whether a bigram is kept can't be foreseen either.
+        row = find(bigram_slots, bigram_shift, pairs[p])
+        bigram_rows[kept] = row
+        kept += row != np.uint64(0)
+    return count, kept
+
+
+@kernel
+def answer_texts(data, offsets, first, end, max_tokens, words, network, answers):  # type: ignore[no-untyped-def]
+    """Answer texts ``first`` to ``end`` (excluded) of a batch into the arrays of ``answers``.
+
+    ``network`` and ``answers`` are what :class:`CpuBackend` makes. Scratch is made once a call, so calls from several
+    threads share nothing that is written.
+    """
+    widths, tables, filter_bias, head, wide_words, wide_bigrams, bias, roots, factor, wide_factor, unit = network
+    logits, labels, scores, ranking, ranking_scores = answers
+    filters = np.uint64(len(filter_bias) // len(widths))
+    stride = np.uint64(widths.sum()) * filters
+    hashes = np.empty(max_tokens, np.uint64)
+    pairs = np.empty(max_tokens, np.uint64)
+    rows = np.empty(max(max_tokens, widths.max()), np.uint64)
+    bigram_rows = np.empty(max_tokens, np.uint64)
+    pooled = np.empty(len(filter_bias), np.int16)
+    features = np.empty(len(filter_bias), np.int16)
+    window = np.empty(filters, np.int16)
+    label_sums = np.empty(len(bias), np.int32)
+    wide_sums = np.empty(wide_words.shape[1], np.int32)
+    for text in range(first, end):
+        count, kept = read_text(
+            data, offsets[text], offsets[text + 1], words, tables, stride, hashes, pairs, rows, bigram_rows
+        )
+        rows[count : widths.max()] = 0
+        _pool(tables, widths, filters, stride, rows, count, window, pooled)
+        _convolve(pooled, filter_bias, head, features, label_sums)
+        wide_sums[:] = 0
+        _widen(wide_words, rows[:count], wide_sums)
+        _widen(wide_bigrams, bigram_rows[:kept], wide_sums)
+        for c in range(len(bias)):
+            wide = np.int64(wide_sums[c]) * roots[count] * wide_factor
+            logits[text, c] = np.int64(label_sums[c]) * factor + wide + bias[c]
+        labels[text], scores[text] = _rank(logits[text], unit, ranking[text], ranking_scores[text])
 
 
 class CpuBackend:
@@ -38,13 +304,10 @@ class CpuBackend:
         wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
-        # In the order of the kernel's parameters. None is the artifact's own array: those of a loaded one can't be
-        # written, for which numba would compile once more.
-        self._constants = (
-            characters.table(RULES[network.hashing]),
-            network.max_tokens,
-            *build_lookup(network.word_keys, FIRST_WORD_ROW),
-            *build_lookup(network.bigram_keys, 1),
+        self._words = words_of(network)
+        # None is the artifact's own array: those of a loaded one can't be written, for which numba would compile once
+        # more.
+        self._network = (
             np.array(network.widths, np.int64),
             tables.reshape(-1),
             by_width(network.filter_bias, len(network.widths), filters),
@@ -64,17 +327,15 @@ class CpuBackend:
         self.classify([b"warm"])
 
     def logits(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
-        """``int64[n, C]``."""
         logits, _ = self._answer(texts, 0)
         return logits
 
     def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
-        """Labels, softmax scores and ranking."""
         _, answers = self._answer(texts, min(ranking, len(self.artifact.labels)))
         return answers
 
     def _answer(self, texts: Sequence[bytes], ranking: int) -> tuple[NDArray[np.int64], Answers]:
-        count, labels = len(texts), len(self.artifact.labels)
+        count, labels, max_tokens = len(texts), len(self.artifact.labels), self.artifact.network.max_tokens
         data, offsets = join_texts(texts, self.artifact.network.hashing)
         logits = np.empty((count, labels), np.int64)
         answers = Answers(
@@ -86,11 +347,11 @@ class CpuBackend:
         outputs = (logits, answers.labels, answers.scores, answers.ranking, answers.ranking_scores)
 
         def run(first: int, end: int) -> None:
-            answer_texts(data, offsets, first, end, *self._constants, *outputs)
+            answer_texts(data, offsets, first, end, max_tokens, self._words, self._network, outputs)
 
         if self._pool is None or count < self._threads:
             run(0, count)
         else:
-            bounds = shares(offsets, self._threads)
+            bounds = split_evenly(offsets, self._threads)
             list(self._pool.map(run, bounds[:-1], bounds[1:]))
         return logits, answers

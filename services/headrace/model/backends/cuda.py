@@ -19,24 +19,26 @@ from queue import Empty, LifoQueue
 from typing import Any
 
 import numpy as np
-import torch
-import triton
 from numpy.typing import NDArray
 
 from headrace.core.errors import UserError
-from headrace.model import characters
 from headrace.model.artifact import Artifact
-from headrace.model.backends import cuda_kernels
+from headrace.model.backends.cpu import FILTER_LANES, by_width, padded, read_text, split_evenly, words_of
 from headrace.model.backends.interface import Answers
-from headrace.model.backends.kernels import read_text
-from headrace.model.backends.padding import FILTER_LANES, by_width, padded, shares
 from headrace.model.compiling import kernel
 from headrace.model.folding import fold
-from headrace.model.hashing import join_texts
 from headrace.model.integers import QuantizedNetwork, inverse_roots, stepped
-from headrace.model.lookup import build_lookup
-from headrace.model.network import FIRST_WORD_ROW
-from headrace.model.words import RULES
+from headrace.model.words import join_texts
+
+try:
+    import torch
+    import triton
+
+    from headrace.model.backends import cuda_kernels
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"backend cuda needs {error.name}, which is not installed; install it by: pip install 'headrace[cuda]'"
+    ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,21 +100,7 @@ def upload(network: QuantizedNetwork, device: torch.device) -> Tables:
 
 
 @kernel
-def fill_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    data,
-    offsets,
-    first,
-    end,
-    characters,
-    max_tokens,
-    word_slots,
-    word_shift,
-    bigram_slots,
-    bigram_shift,
-    at,
-    counts,
-    rows,
-):
+def fill_rows(data, offsets, first, end, max_tokens, words, at, counts, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Lay out texts from ``first`` on, until ``end``, ``counts`` or ``rows`` is reached; returns how many.
 
     Text t of those has ``counts[t]`` words; ``rows[at[t]:at[t + 1]]`` are their rows and then those of its kept
@@ -132,11 +120,7 @@ def fill_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             data,
             offsets[text],
             offsets[text + 1],
-            characters,
-            word_slots,
-            word_shift,
-            bigram_slots,
-            bigram_shift,
+            words,
             no_tables,
             np.uint64(0),
             hashes,
@@ -336,16 +320,6 @@ def bucket(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-try:
-    import torch
-    import triton
-
-
-except ModuleNotFoundError as error:
-    raise UserError(
-        f"backend cuda needs {error.name}, which is not installed; install it by: pip install 'headrace[cuda]'"
-    ) from error
-
 SLICE = 256
 """Texts that go up at once: hashing the next slice takes longer than the GPU needs for one, and hides it."""
 
@@ -382,13 +356,7 @@ class CudaBackend:
         self._pool = ThreadPoolExecutor(threads, "headrace-cuda") if threads > 1 else None
         self._threads = threads
         self._slice = SLICE
-        # In the order of the kernel's parameters.
-        self._words = (
-            characters.table(RULES[network.hashing]),
-            network.max_tokens,
-            *build_lookup(network.word_keys, FIRST_WORD_ROW),
-            *build_lookup(network.bigram_keys, 1),
-        )
+        self._words = words_of(network)
         self._idle: LifoQueue[tuple[Lane, Lane]] = LifoQueue()
 
     def warm(self) -> None:
@@ -400,13 +368,11 @@ class CudaBackend:
         self.classify([b"warm"])
 
     def logits(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
-        """``int64[n, C]``."""
         logits = np.empty((len(texts), len(self.artifact.labels)), np.int64)
         self._answer(texts, 0, logits)
         return logits
 
     def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
-        """Labels, softmax scores and ranking."""
         ranking = min(ranking, len(self.artifact.labels))
         answers = self._answer(texts, ranking, None)
         scores = answers.view(np.float32)
@@ -421,6 +387,7 @@ class CudaBackend:
 
     def _answer(self, texts: Sequence[bytes], ranking: int, logits: NDArray[np.int64] | None) -> NDArray[np.int32]:
         """Rows as a lane gives them, and the logits into ``logits`` when it is there."""
+        max_tokens = self.artifact.network.max_tokens
         data, offsets = join_texts(texts, self.artifact.network.hashing)
         answers = np.empty((len(texts), 2 + 2 * ranking), np.int32)
 
@@ -435,7 +402,7 @@ class CudaBackend:
                     logits[part] = found
 
             while first < end:
-                taken = fill_rows(data, offsets, first, end, *self._words, lane.at, lane.counts, lane.rows)
+                taken = fill_rows(data, offsets, first, end, max_tokens, self._words, lane.at, lane.counts, lane.rows)
                 lane.start(taken, ranking, logits=logits is not None)
                 if under_way is not None:
                     collect(*under_way)
@@ -450,7 +417,7 @@ class CudaBackend:
         if self._pool is None or len(texts) < self._threads:
             run(0, len(texts))
         else:
-            bounds = shares(offsets, self._threads)
+            bounds = split_evenly(offsets, self._threads)
             list(self._pool.map(run, bounds[:-1], bounds[1:]))
         return answers
 

@@ -1,4 +1,7 @@
-"""What a backend is, and how to open one by name."""
+"""What a backend is, and how to open one by name.
+
+Answers every text with the first label: what a worker costs without its model. For benchmarks alone.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from headrace.model.artifact import Artifact
 # name -> (module, class); imported when opened, because reference and cuda need torch and a worker has none.
 _BACKENDS = {
     "cpu": ("headrace.model.backends.cpu", "CpuBackend"),
-    "constant": ("headrace.model.backends.constant", "ConstantBackend"),
+    "constant": ("headrace.model.backends.interface", "ConstantBackend"),
     "cuda": ("headrace.model.backends.cuda", "CudaBackend"),
     "reference": ("headrace.model.backends.reference", "ReferenceBackend"),
 }
@@ -68,3 +71,24 @@ def open_backend(name: str, artifact: Artifact, threads: int = 1) -> Backend:
     module, kind = _BACKENDS[name]
     backend: Backend = getattr(import_module(module), kind)(artifact, threads)
     return backend
+
+
+class ConstantBackend:
+    """Fulfils :class:`~headrace.model.backends.interface.Backend`, but its integers are all zero."""
+
+    name = "constant"
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:  # noqa: ARG002 - as every backend is made
+        self.artifact = artifact
+
+    def warm(self) -> None:
+        """There is nothing to warm."""
+
+    def logits(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
+        return np.zeros((len(texts), len(self.artifact.labels)), np.int64)
+
+    def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
+        count, labels = len(texts), len(self.artifact.labels)
+        best = np.zeros((count, min(ranking, labels)), np.int32)
+        share = np.float32(1 / labels)
+        return Answers(np.zeros(count, np.int32), np.full(count, share), best, np.full(best.shape, share))

@@ -47,12 +47,10 @@ class ReferenceBackend:
         """Nothing to prepare."""
 
     def logits(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
-        """``int64[n, C]``."""
         rows = [self._logits(text.decode("utf-8", "surrogatepass")) for text in texts]
         return torch.stack(rows).numpy() if rows else np.empty((0, len(self.artifact.labels)), np.int64)
 
     def classify(self, texts: Sequence[bytes], ranking: int = 0) -> Answers:
-        """Labels, softmax scores and ranking."""
         logits = self.logits(texts)
         order = np.argsort(-logits, axis=1, kind="stable")
         shown = torch.from_numpy(logits).to(torch.float64) * self.artifact.network.unit

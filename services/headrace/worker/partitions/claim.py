@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.core.clock import Clock
-from headrace.core.starts import parse_start
+from headrace.core.fields import parse_start
 from headrace.kafka.interface import Consumer, TopicPartition
 from headrace.kafka.range_reader import offsets_of
 from headrace.registry.compacted_topics import WorkersLog, WorkersWriter, copy_older_claims

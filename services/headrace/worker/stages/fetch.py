@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from headrace.core.clock import Clock, believable, kind_of
-from headrace.core.reminder import Reminder
 from headrace.core.resume import settled
 from headrace.kafka.interface import Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
-from headrace.process.logs import Recurring, event
+from headrace.process.logs import Recurring, Reminder, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Backpressure, Partition

@@ -10,13 +10,36 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.breaker import Breaker, Suspect
 from headrace.model.backends.interface import Answers, Backend
-from headrace.model.hashing import hash_texts, join_texts
-from headrace.model.words import HASHING
+from headrace.model.words import HASHING, hash_texts, join_texts
 from headrace.process.logs import event
 from headrace.worker.stages.decode import FAILED, Failure
 from headrace_schemas.records import Profile
+
+
+class Breaker:
+    """Opens when the model fails on everything, before the worker dead-letters a topic of good requests.
+
+    When the model fails on a batch, its canaries (texts that the version carries, with their labels) are tried. If they
+    are answered, some request is to blame. If not, the model is, and after ``threshold`` such failures in a row the
+    breaker opens. It closes when the canaries are answered again, so a rollback lets the worker go on by itself.
+    """
+
+    def __init__(self, threshold: int = 3) -> None:
+        self._threshold = threshold
+        self._failures = 0
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= self._threshold
+
+    def failed(self, *, canaries_answered: bool) -> None:
+        """The model failed on a batch, and the canaries were tried."""
+        self._failures = 0 if canaries_answered else self._failures + 1
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
 
 MICROS = 1_000_000
 """Scores are written with six decimals."""
@@ -87,7 +110,9 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
     try:
         inferred = _columns(model.backend.classify(texts, ranking))
     except Exception as error:
-        if breaker.failed(canaries_answered=model.canaries_answered()) is Suspect.MODEL:
+        answered = model.canaries_answered()
+        breaker.failed(canaries_answered=answered)
+        if not answered:
             raise ModelBrokenError(f"{model.version} failed on a batch and on its canaries: {_said(error)}") from error
         return _halve(model, texts, error, ranking)
     breaker.succeeded()

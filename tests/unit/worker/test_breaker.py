@@ -1,16 +1,19 @@
-from headrace.core.breaker import Breaker, Suspect
+from headrace.worker.stages.infer import Breaker
 
 
 def test_a_model_that_fails_on_its_canaries_opens_the_breaker():
     breaker = Breaker(threshold=3)
-    verdicts = [breaker.failed(canaries_answered=False) for _ in range(3)]
-    assert verdicts == [Suspect.MODEL] * 3
-    assert breaker.open
+    opened = []
+    for _ in range(3):
+        breaker.failed(canaries_answered=False)
+        opened.append(breaker.open)
+    assert opened == [False, False, True]
 
 
 def test_input_never_opens_it():
     breaker = Breaker(threshold=1)
-    assert [breaker.failed(canaries_answered=True) for _ in range(50)] == [Suspect.INPUT] * 50
+    for _ in range(50):
+        breaker.failed(canaries_answered=True)
     assert not breaker.open
 
 
