@@ -110,14 +110,14 @@ def next_steps(place: Place) -> list[str]:
     if place.bootstrap is None:
         at, first = (
             "HOST:PORT",
-            ["headrace broker --kind apache    # Kafka on this machine (Java 17, Maven); prints HOST:PORT"],
+            ["headrace broker --kind apache    # needs Java 17 and Maven; prints HOST:PORT"],
         )
     else:
         at, first = place.bootstrap, []
     return [
-        "headrace demo --data FILE.csv --text-column text --label-column label    # the same with your own texts",
+        "headrace demo --data FILE.csv    # the same with your own texts",
         *first,
         f"headrace --bootstrap {at} topics apply",
         f"headrace --bootstrap {at} worker --model {place.model} --processes 2",
-        f'headrace --bootstrap {at} classify "The minister will raise the tax on fuel"',
+        f'headrace --bootstrap {at} classify "The minister will raise the fuel tax"',
     ]

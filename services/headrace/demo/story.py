@@ -50,7 +50,10 @@ async def tell(order: Order, *, console: Console, clock: Clock, random: Random) 
         names = settings.topics.names()
         broker = order.broker.value if order.kafka is None else "your cluster"
         prefix = settings.topics.prefix
-        console.print(f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*", soft_wrap=True)
+        console.print(
+            f"[bold]Kafka[/bold] at {kafka.bootstrap} ({broker}); topics {prefix}classify.*",
+            soft_wrap=not console.is_terminal,
+        )
         environ = child_environment(order.environ, kafka, folder)
 
         console.print(f"[bold]Training[/bold] on {escape(texts.name)}, by `headrace train`")
@@ -100,7 +103,8 @@ async def _publish(
 def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapshot, console: Console) -> None:
     console.print("\n[bold]Result[/bold]")
     for line in screen.closing(ledger, end):
-        console.print(line, soft_wrap=True)
+        # A terminal is told in whole words, a program in whole lines.
+        console.print(line, soft_wrap=not console.is_terminal)
     if order.kafka is not None:
         console.print(
             f"The topics {settings.topics.prefix}classify.* stay on {settings.kafka.bootstrap} until you delete them:\n"

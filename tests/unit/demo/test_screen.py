@@ -119,3 +119,8 @@ def test_the_next_steps_name_the_cluster_that_was_used_or_how_to_start_one() -> 
     assert any(step.startswith("headrace broker") for step in own)
     assert not any(step.startswith("headrace broker") for step in given)
     assert "headrace --bootstrap there:1 worker --model m.safetensors --processes 2" in given
+
+
+def test_what_to_try_next_fits_80_columns() -> None:
+    for step in next_steps(Place(bootstrap=None, model="m")):
+        assert len(f"  {step}") <= 80
