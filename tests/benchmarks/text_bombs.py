@@ -22,7 +22,7 @@ from headrace_schemas.codec import MAX_TEXT_BYTES, decode_result
 from headrace_schemas.paths import RequestShape
 from tests.support.bombs import BOMBS, RAISED, headers_of
 from tests.support.networks import random_artifact
-from tests.support.stages import staged
+from tests.support.staged_batches import staged
 
 ROUNDS = 5
 

@@ -17,7 +17,7 @@ import pytest
 from headrace.client import NoAnswerError
 from headrace.kafka.brokers import apache_broker, embedded_process, wait_until_ready
 from headrace_schemas.records import Status
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version, text
 from tests.support.waiting import within
 
@@ -66,7 +66,7 @@ async def test_a_worker_says_that_its_broker_is_away_and_calls_survive_its_retur
     model = tmp_path / "random.safetensors"
     random_version(3, model)
     async with broker(tmp_path) as (bootstrap, kill, start):
-        place = Place(bootstrap, model, tmp_path, embedded=broker is embedded)
+        place = OwnTopics(bootstrap, model, tmp_path, embedded=broker is embedded)
         place.apply()
         place.command = ("--set", f"kafka.away_after_ms={AWAY_AFTER_S * 1000}", *place.command)
         async with place.client() as client, place.worker():

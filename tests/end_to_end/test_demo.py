@@ -16,7 +16,7 @@ import pytest
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
 from tests.support.demos import COLUMNS, audit, write_texts
-from tests.support.marked import Mark
+from tests.support.started_processes import StartedProcesses
 from tests.support.waiting import until, within
 
 LIMIT_S = 120.0
@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 class Demo:
     """A running demo; ``processes`` finds those that it has started, and itself."""
 
-    def __init__(self, process: asyncio.subprocess.Process, mark: Mark, output: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, mark: StartedProcesses, output: Path) -> None:
         self.process = process
         self.processes = mark.processes
         self._output = output
@@ -55,7 +55,7 @@ class Demo:
 @pytest.fixture
 async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
     """Start a demo on the small data set; what a failed test leaves of it is killed."""
-    mark = Mark()
+    mark = StartedProcesses()
     folder = tmp_path / "temporary"
     folder.mkdir()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace_load.processes import slowness, until
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version
 
 CHECKOUT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ async def test_the_role_worker_answers_a_request_without_torch(installed, tmp_pa
     )
     assert without_torch.stdout == "None\n"
     random_version(3, tmp_path / "model.safetensors")
-    place = Place(embedded_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=True)
+    place = OwnTopics(embedded_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=True)
     headrace = str(bin_folder / "headrace")
     applied = await asyncio.to_thread(run, headrace, *place.at, "topics", "apply", folder=tmp_path)
     assert applied.returncode == 0, applied.stderr

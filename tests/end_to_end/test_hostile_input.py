@@ -41,7 +41,7 @@ from load.chaos import broken
 from load.chaos.broken import HELD_S
 from load.chaos.cluster import FETCH, Passing, Way, cluster
 from tests.support.log_audit import audit
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version, text
 from tests.support.raw_batches import GZIP, LZ4, SNAPPY, ZSTD, raw_batch, raw_record, send_raw
 from tests.support.streams import answered
@@ -51,9 +51,9 @@ pytestmark = pytest.mark.apache
 
 
 @pytest.fixture
-def place(apache_bootstrap, tmp_path) -> Place:
+def place(apache_bootstrap, tmp_path) -> OwnTopics:
     random_version(3, tmp_path / "model.safetensors")
-    place = Place(apache_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)
+    place = OwnTopics(apache_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)
     place.apply()
     return place
 
@@ -70,12 +70,12 @@ async def outcomes(client: Client, count: int) -> dict[tuple[int, int], tuple[St
     return found
 
 
-async def letters(place: Place) -> list[Found]:
+async def letters(place: OwnTopics) -> list[Found]:
     topic = f"{place.prefix}classify.dead-letters"
     return [found async for found in read_dead_letters(AioKafkaCluster(place.kafka), topic)]
 
 
-async def headrace(place: Place, *arguments: str) -> str:
+async def headrace(place: OwnTopics, *arguments: str) -> str:
     """What a command of ours prints."""
     command = (sys.executable, "-m", "headrace", *place.at, *arguments)
     done = await asyncio.to_thread(
@@ -187,7 +187,7 @@ def peak_bytes(pid: int) -> int:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
-async def results(place: Place) -> list[tuple[bytes | None, ClassifyResult]]:
+async def results(place: OwnTopics) -> list[tuple[bytes | None, ClassifyResult]]:
     """Key and value of every answer in partition 0."""
     consumer = AioKafkaCluster(place.kafka).consumer()
     await consumer.start()
@@ -243,7 +243,7 @@ async def test_a_hopeless_dead_letter_is_tried_three_times_and_a_mended_one_is_a
 
 
 async def test_a_version_that_breaks_stops_its_worker_and_a_rollback_lets_it_go_on(apache_bootstrap, tmp_path):
-    place = Place(apache_bootstrap, None, tmp_path, embedded=False)
+    place = OwnTopics(apache_bootstrap, None, tmp_path, embedded=False)
     place.apply()
     first, second = (random_version(seed, tmp_path / f"{seed}.safetensors") for seed in (1, 2))
     broken = tmp_path / "broken"
@@ -279,7 +279,7 @@ async def test_a_worker_whose_fetches_are_never_answered_ends_itself_and_is_star
     random_version(3, tmp_path / "model.safetensors")
     (tmp_path / "kafka").mkdir()
     async with cluster(1, tmp_path / "kafka") as brokers:
-        place = Place(brokers.bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)
+        place = OwnTopics(brokers.bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=False)
         place.apply()
         behind = (brokers.behind if part == brokers.bootstrap else part for part in place.command)
         command = (sys.executable, "-m", "headrace", "--set", "worker.watchdog=2", *behind, "--processes", "2")
@@ -334,7 +334,7 @@ def restarts(log: Path, at_least: int) -> dict[str, list[float]] | None:
 
 
 @asynccontextmanager
-async def writing(place: Place) -> AsyncIterator[ModelsWriter]:
+async def writing(place: OwnTopics) -> AsyncIterator[ModelsWriter]:
     producer = AioKafkaCluster(place.kafka).producer()
     await producer.start()
     try:

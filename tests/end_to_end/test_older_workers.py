@@ -17,7 +17,7 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import TopicPartition
 from headrace_load.processes import headrace, running
 from tests.support.log_audit import audit
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import text
 from tests.support.streams import answered, publish_steadily
 from tests.support.waiting import until
@@ -72,7 +72,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Older:
 class Fleet:
     """Workers of both versions in one group; each has a log of its own."""
 
-    def __init__(self, place: Place, older: Older, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, place: OwnTopics, older: Older, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self.place, self.older, self.folder, self.stack = place, older, folder, stack
         # An older worker can't load every artifact of today, and no model is what is tested here.
         self.command = (*place.command, "--backend", "constant", "--from", "latest")
@@ -86,7 +86,7 @@ class Fleet:
         return worker
 
 
-async def keys_of(place: Place, topic: str) -> list[tuple[str, dict]]:
+async def keys_of(place: OwnTopics, topic: str) -> list[tuple[str, dict]]:
     """Key and value of what lies on a compacted topic, without tombstones."""
     consumer, name = AioKafkaCluster(place.kafka).consumer(), TopicPartition(place.prefix + topic, 0)
     await consumer.start()
@@ -108,7 +108,7 @@ async def test_workers_of_both_versions_under_load_lose_nothing_and_latest_skips
     where = await older.python("-c", "import headrace; print(headrace.__file__)")
     assert where.startswith(str(older.folder))
     await older.python("-c", MODEL, str(model))
-    place = Place(apache_bootstrap, model, tmp_path, embedded=False)
+    place = OwnTopics(apache_bootstrap, model, tmp_path, embedded=False)
     await older.python("-m", "headrace", *place.at, "topics", "apply")
 
     async with contextlib.AsyncExitStack() as stack, place.client() as client:

@@ -15,7 +15,7 @@ from headrace.model.quantizing import quantize
 from headrace.process.children import child
 from headrace_load.processes import slowness
 from tests.support.networks import random_network
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.streams import answered
 
 VALUE = b'{"text": "a secret that ends too early'
@@ -42,7 +42,7 @@ async def test_a_sealed_dead_letter_is_shown_and_replayed_by_who_has_the_key_alo
     settings = tmp_path / "headrace.toml"
     settings.write_text(await headrace("dead-letters", "keygen", "--out", key))
     save(assemble(quantize(random_network(3)), About()), str(tmp_path / "model.safetensors"))
-    place = Place(embedded_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=True)
+    place = OwnTopics(embedded_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=True)
     retention = [f"topics.{name}_retention_ms={HOUR_MS}" for name in ("requests", "results")]
     await headrace(*(part for one in retention for part in ("--set", one)), *place.at, "topics", "apply")
     worker = (sys.executable, "-m", "headrace", "--config", str(settings), *place.command)

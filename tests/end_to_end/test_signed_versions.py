@@ -11,13 +11,13 @@ from headrace import cli
 from headrace.model.artifact import About, assemble, save
 from headrace.model.quantizing import quantize
 from tests.support.networks import random_network
-from tests.support.place import Place
+from tests.support.own_topics import OwnTopics
 
 
 async def test_a_worker_takes_up_what_its_key_signed_and_goes_on_by_it_when_somebody_publishes_without(
     embedded_bootstrap, tmp_path: Path, monkeypatch
 ):
-    place = Place(embedded_bootstrap, None, tmp_path, embedded=True)
+    place = OwnTopics(embedded_bootstrap, None, tmp_path, embedded=True)
 
     async def run(*arguments: str) -> str:
         result = await asyncio.to_thread(CliRunner().invoke, cli.app, [*place.at, *arguments], catch_exceptions=False)

@@ -19,21 +19,21 @@ from headrace.registry.compacted_topics import ModelsWriter
 from headrace.registry.versions import version_record
 from headrace_schemas.records import ModelAlias
 from tests.support.log_audit import audit
-from tests.support.place import Place
+from tests.support.own_topics import OwnTopics
 from tests.support.random_versions import WORDS, random_version
 from tests.support.streams import answered, publish_steadily, waits
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
-def place(request, tmp_path) -> Place:
+def place(request, tmp_path) -> OwnTopics:
     bootstrap = request.getfixturevalue(f"{request.param}_bootstrap")
-    place = Place(bootstrap, None, tmp_path, embedded=request.param == "embedded")
+    place = OwnTopics(bootstrap, None, tmp_path, embedded=request.param == "embedded")
     place.apply()
     return place
 
 
 @asynccontextmanager
-async def writing(place: Place) -> AsyncIterator[ModelsWriter]:
+async def writing(place: OwnTopics) -> AsyncIterator[ModelsWriter]:
     producer = AioKafkaCluster(place.kafka).producer()
     await producer.start()
     try:

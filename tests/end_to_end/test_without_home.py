@@ -22,7 +22,7 @@ from headrace_load.processes import slowness, until
 from tests.end_to_end.test_load_commands import WORKLOAD
 from tests.support.demos import COLUMNS, audit, write_texts
 from tests.support.nobody import NOBODY, WITHOUT_ENTRY, as_user, headrace_as, needs_children, sealed
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version
 
 STRANGERS = pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_a_worker_and_a_trainer_run_without_a_home_and_clients_reach_them(
     model = folder / "model.safetensors"
     random_version(3, model)
     model.chmod(0o644)
-    place = Place(embedded_bootstrap, model, folder, embedded=True)
+    place = OwnTopics(embedded_bootstrap, model, folder, embedded=True)
     place.apply()
     given = {"HOME": home, "TMPDIR": str(folder.parent)}
     worker_log, trainer_log = folder / "worker.log", folder / "trainer.log"
@@ -167,7 +167,7 @@ async def test_a_worker_that_can_write_nothing_answers_as_a_member_without_a_num
     model = folder / "model.safetensors"
     random_version(3, model)
     model.chmod(0o644)
-    place = Place(apache_bootstrap, model, folder, embedded=False)
+    place = OwnTopics(apache_bootstrap, model, folder, embedded=False)
     place.apply()
     async with run(sealed(headrace_as(NOBODY, *place.command, HOME="/nonexistent")), folder / "log") as worker:
         await said(worker, folder / "log", "partition.resumed")

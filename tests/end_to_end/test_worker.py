@@ -19,7 +19,7 @@ from headrace_load.processes import running
 from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status
 from tests.support.log_audit import audit
-from tests.support.place import LIMIT_S, Place
+from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version, text
 from tests.support.streams import answered
 from tests.support.waiting import until, within
@@ -42,9 +42,9 @@ ON_APACHE_FIRST = pytest.mark.parametrize(
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
-def place(request, model, tmp_path) -> Place:
+def place(request, model, tmp_path) -> OwnTopics:
     bootstrap = request.getfixturevalue(f"{request.param}_bootstrap")
-    place = Place(bootstrap, model, tmp_path, embedded=request.param == "embedded")
+    place = OwnTopics(bootstrap, model, tmp_path, embedded=request.param == "embedded")
     place.apply()
     return place
 
@@ -178,7 +178,7 @@ async def test_a_second_group_on_the_same_results_topic_is_refused(place):
 @pytest.mark.apache
 async def test_a_broker_that_is_killed_and_comes_back_costs_nothing(model, tmp_path):
     async with apache_broker(log_dir=tmp_path / "kafka") as brokers:
-        place = Place(brokers.bootstrap, model, tmp_path, embedded=False)
+        place = OwnTopics(brokers.bootstrap, model, tmp_path, embedded=False)
         place.apply()
         async with place.client() as client:
             published = await client.publish_many(text(number) for number in range(30_000))

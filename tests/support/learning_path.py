@@ -17,7 +17,7 @@ from headrace.registry.compacted_topics import ModelsLog, Move, alias_moves
 from headrace_load.processes import slowness
 from headrace_schemas.records import ModelVersion
 from tests.support.demos import COLUMNS, write_texts
-from tests.support.marked import Mark
+from tests.support.started_processes import StartedProcesses
 
 TEXTS = 400
 LIMIT_S = 400.0
@@ -82,7 +82,7 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True):
 
 def learn(bootstrap: str, folder: Path) -> Learnt:
     """Run the demo on the cluster at ``bootstrap``, with a small data set, to its end."""
-    data, mark = folder / "texts.jsonl", Mark()
+    data, mark = folder / "texts.jsonl", StartedProcesses()
     write_texts(data, TEXTS)
     (folder / "temporary").mkdir()
     done = subprocess.run(

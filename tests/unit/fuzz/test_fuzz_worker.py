@@ -29,7 +29,7 @@ from headrace_schemas.records import ClassifyResult, ModelVersion, ResultsClaim,
 from headrace_schemas.topics import MAX_ANSWER_BYTES, models_key, version_key, workers_key
 from tests.support.mutations import examples, hostile
 from tests.support.networks import TEXT, random_artifact
-from tests.support.stages import AFTER, staged
+from tests.support.staged_batches import AFTER, staged
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.unit.fuzz.test_fuzz_wire import CODES, DOCUMENTS, MODELS, WORKERS, headers
 

@@ -19,7 +19,7 @@ from headrace_schemas.paths import MAX_COPIED_BYTES, RequestShape
 from headrace_schemas.records import Status
 from headrace_schemas.topics import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES
 from tests.support.simulation import TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 REQUESTS = TopicPartition(TOPICS.requests, 0)
 HUGE = b"x" * (MAX_REQUEST_BYTES + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace_schemas.headers import TIMEOUT_MS
 from headrace_schemas.records import Status
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 
 @story

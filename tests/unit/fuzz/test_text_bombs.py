@@ -13,7 +13,7 @@ from headrace_schemas.records import Status
 from headrace_schemas.topics import MAX_ANSWER_BYTES
 from tests.support.bombs import BOMBS, RAISED, Bomb, headers_of
 from tests.support.networks import random_artifact
-from tests.support.stages import staged
+from tests.support.staged_batches import staged
 
 
 @pytest.fixture(scope="module")

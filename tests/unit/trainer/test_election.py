@@ -15,10 +15,10 @@ from headrace.kafka.interface import BrokerUnavailableError, Outgoing
 from headrace.kafka.retry import PatientSender
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
 from tests.support.places import ANYWHERE
-from tests.support.training_world import NAME, SETTINGS, TOPICS, TrainingWorld, story
+from tests.support.trainer_cluster import NAME, SETTINGS, TOPICS, TrainerCluster, story
 
 
-async def leader(world: TrainingWorld, *names: str) -> str:
+async def leader(world: TrainerCluster, *names: str) -> str:
     await world.until(lambda: [name for name in names if world.trainers[name].leads])
     return next(name for name in names if world.trainers[name].leads)
 
@@ -104,7 +104,7 @@ async def test_a_frozen_trainer_stops_its_training_and_publishes_nothing_once_an
 class JoiningAgain:
     """Does ``trouble`` when t0 is about to join the group again, because t1 joined it."""
 
-    def __init__(self, world: TrainingWorld, trouble: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, world: TrainerCluster, trouble: Callable[[], Awaitable[None]]) -> None:
         self.begun = False
         self._trouble = trouble
         world.cluster.faults = self
@@ -116,7 +116,7 @@ class JoiningAgain:
             await self._trouble()
 
 
-async def never_both_lead_until_t1_does(world: TrainingWorld) -> None:
+async def never_both_lead_until_t1_does(world: TrainerCluster) -> None:
     while not world.trainers["t1"].leads:
         await world.clock.sleep(0.01)
     for _ in range(2000):

@@ -24,8 +24,8 @@ from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersi
 from tests.support.networks import VOCABULARY, random_artifact, random_network
 from tests.support.places import ANYWHERE
 from tests.support.signing import new_key
-from tests.support.story import after_a_moment
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
+from tests.support.turned_tests import after_a_moment
 
 RANDOM = np.random.default_rng(4)
 TEXTS = [" ".join(RANDOM.choice(VOCABULARY, 6)) for _ in range(80)]

@@ -15,8 +15,8 @@ from headrace.trainer.gate import CHUNK, Answer, replay, tails
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest
-from tests.support.story import after_a_moment
 from tests.support.turned_loop import TurnedClock, run_turned
+from tests.support.turned_tests import after_a_moment
 
 TOPIC = "requests"
 

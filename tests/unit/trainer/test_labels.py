@@ -9,12 +9,12 @@ from headrace.kafka.interface import BrokerUnavailableError, TopicPartition
 from headrace.learning.data.labels import read_partitions
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
-from tests.support.training_world import TOPICS, TrainingWorld, story
+from tests.support.trainer_cluster import TOPICS, TrainerCluster, story
 
 LABELS = TopicPartition(TOPICS.labels, 0)
 
 
-async def read(world: TrainingWorld, count: int) -> None:
+async def read(world: TrainerCluster, count: int) -> None:
     await world.until(lambda: (world.metric("labels_read_total") or 0) >= count)
 
 

@@ -14,8 +14,8 @@ from headrace.process.admin import BrokerGauge
 from headrace.trainer.remote_node import Helper
 from headrace.trainer.store import TrainingStore
 from tests.support.places import ANYWHERE
-from tests.support.story import after_a_moment
-from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
+from tests.support.trainer_cluster import NAME, TOPICS, TrainerCluster, story
+from tests.support.turned_tests import after_a_moment
 
 
 class Shares:
@@ -31,7 +31,7 @@ class Shares:
         await self.running[-1]
 
 
-def help_with(world: TrainingWorld, shares: Shares) -> asyncio.Event:
+def help_with(world: TrainerCluster, shares: Shares) -> asyncio.Event:
     stop = asyncio.Event()
     helper = Helper(
         name=NAME,

@@ -23,14 +23,14 @@ from headrace.trainer.reproduce import (
     splitting_of,
 )
 from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
-from tests.support.training_world import NAME, SETTINGS, TOPICS, TrainingWorld, story
+from tests.support.trainer_cluster import NAME, SETTINGS, TOPICS, TrainerCluster, story
 
 LABELS = TopicPartition(TOPICS.labels, 0)
 ROWS = 150
 RECIPE = Recipe(seed=7)
 
 
-async def trained(world: TrainingWorld) -> Lineage:
+async def trained(world: TrainerCluster) -> Lineage:
     """Labels on both partitions, and the lineage of a training that read them."""
     for partition in (0, 1):
         await world.label(*(f"{partition}-{number}" for number in range(ROWS)), partition=partition)
@@ -46,7 +46,7 @@ async def trained(world: TrainingWorld) -> Lineage:
     )
 
 
-async def compared(world: TrainingWorld, lineage: Lineage):
+async def compared(world: TrainerCluster, lineage: Lineage):
     return await compare_rows(world.cluster, source_of(lineage, SETTINGS), lineage.digest, UNKEYED)
 
 

@@ -22,7 +22,7 @@ from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, P
 from tests.support.networks import random_artifact
 from tests.support.places import ANYWHERE
 from tests.support.signing import SigningKey, new_key
-from tests.support.training_world import NAME, TOPICS, TrainingWorld, story
+from tests.support.trainer_cluster import NAME, TOPICS, TrainerCluster, story
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def key(tmp_path: Path) -> SigningKey:
     return new_key(tmp_path / "own.pem")
 
 
-def trusting(world: TrainingWorld, key: SigningKey) -> None:
+def trusting(world: TrainerCluster, key: SigningKey) -> None:
     world.trusted = (key.public,)
     world.sign = signer(str(key.file), world.trusted)
 
 
-def versions(world: TrainingWorld) -> list[ModelVersion]:
+def versions(world: TrainerCluster) -> list[ModelVersion]:
     return [record for record in world.models() if isinstance(record, ModelVersion)]
 
 
-def champion(world: TrainingWorld) -> ModelVersion:
+def champion(world: TrainerCluster) -> ModelVersion:
     """A version that somebody published, as nobody has signed it."""
     artifact = random_artifact(4)
     uri = f"{world.store}/by-hand"

@@ -12,7 +12,7 @@ import pytest
 from headrace.kafka.election import Election
 from headrace.kafka.interface import BrokerUnavailableError, ProducerDeadError
 from headrace_schemas.records import ModelAlias, ModelVersion, Training, TrainingState
-from tests.support.training_world import TrainingWorld
+from tests.support.trainer_cluster import TrainerCluster
 from tests.support.turned_loop import run_turned
 
 SECONDS = 240.0
@@ -23,7 +23,7 @@ NAMES = ("t0", "t1")
 class Trouble:
     """Delays and errors at the points of every call; whole trainers die, freeze and lose the coordinator."""
 
-    def __init__(self, world: TrainingWorld, rng: random.Random) -> None:
+    def __init__(self, world: TrainerCluster, rng: random.Random) -> None:
         self.world = world
         self.rng = rng
         self.on = True
@@ -65,7 +65,7 @@ class Trouble:
                 self.world.start(name)
 
 
-async def never_two_lead(world: TrainingWorld) -> None:
+async def never_two_lead(world: TrainerCluster) -> None:
     while True:
         leading = [name for name, run in world.runs.items() if world.trainers[name].leads and not run.done()]
         assert len(leading) <= 1, "two trainers lead"
@@ -119,7 +119,7 @@ def play_all(seeds: range) -> None:
 
 def play(seed: int) -> None:
     async def main() -> None:
-        world = TrainingWorld()
+        world = TrainerCluster()
         rng = random.Random(seed)
         trouble = Trouble(world, rng)
         world.train_s = 12.0

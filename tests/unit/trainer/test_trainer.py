@@ -23,7 +23,7 @@ from headrace_schemas.records import (
     TrainingState,
     Verdict,
 )
-from tests.support.training_world import NAME, TOPICS, story
+from tests.support.trainer_cluster import NAME, TOPICS, story
 
 
 @story

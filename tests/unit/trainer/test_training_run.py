@@ -17,19 +17,19 @@ from headrace.trainer.store import TrainingStore
 from headrace_schemas.records import OffsetRange, Training, TrainingState
 from tests.support.places import ANYWHERE
 from tests.support.signing import new_key
-from tests.support.training_world import NAME, TrainingWorld, story
+from tests.support.trainer_cluster import NAME, TrainerCluster, story
 
 LONG_S = 1000.0
 
 
-def forged(world: TrainingWorld, *ends: int, id_: str = "1") -> Training:
+def forged(world: TrainerCluster, *ends: int, id_: str = "1") -> Training:
     """A record that says that a training of these offsets runs."""
     offsets = tuple(OffsetRange(partition, 0, end) for partition, end in enumerate(ends))
     now = world.clock.now_ms()
     return Training(name=NAME, id=id_, state=TrainingState.RUNNING, reason="", begun_at_ms=now, offsets=offsets)
 
 
-async def interrupted(world: TrainingWorld) -> Training:
+async def interrupted(world: TrainerCluster) -> Training:
     """A training of three labels whose trainer was killed while its ranks ran."""
     world.train_s = LONG_S
     world.start()
@@ -40,13 +40,13 @@ async def interrupted(world: TrainingWorld) -> Training:
     return world.trainings()[-1]
 
 
-def trained_from(world: TrainingWorld) -> list[tuple[int, ...]]:
+def trained_from(world: TrainerCluster) -> list[tuple[int, ...]]:
     """The frozen ends of each job that came to its end."""
     assert all(isinstance(job.source, TopicSource) for job in world.ended)
     return [tuple(one.end for one in job.source.ranges) for job in world.ended]
 
 
-async def abandoned(world: TrainingWorld, why: str) -> None:
+async def abandoned(world: TrainerCluster, why: str) -> None:
     """See that the training that was found is given up for that reason, and another one begun by itself."""
     (given_up,) = await world.trained(1, TrainingState.FAILED)
     assert why in (given_up.error or "")

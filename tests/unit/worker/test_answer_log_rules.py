@@ -16,7 +16,7 @@ from headrace.worker.worker import WorkerTopics
 from headrace_schemas.records import Status
 from tests.support.models import label_of
 from tests.support.simulation import GROUP, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 REQUESTS = TopicPartition(TOPICS.requests, 0)
 RESULTS = TopicPartition(TOPICS.results, 0)

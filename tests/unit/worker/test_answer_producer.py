@@ -16,7 +16,7 @@ from headrace.kafka.interface import (
 from headrace.kafka.memory.cluster import MemoryProducer
 from headrace.worker.stages.publish import LONGEST_RETRY_S
 from tests.support.simulation import TOPICS
-from tests.support.world import World, story
+from tests.support.worker_cluster import WorkerCluster, story
 
 SESSION_S = 6.0
 """The twin's."""
@@ -27,7 +27,7 @@ class Producers:
     and ends once it ``dies``; each later one fails to start with what ``failures`` has for it.
     """
 
-    def __init__(self, world: World, *failures: KafkaError) -> None:
+    def __init__(self, world: WorkerCluster, *failures: KafkaError) -> None:
         self.failures = list(failures)
         self.made: list[MemoryProducer] = []
         self.hangs = self.dies = False
@@ -130,7 +130,7 @@ async def test_rule_8_what_waited_for_a_producer_is_not_handed_over_past_the_lea
     assert [end(world, partition) for partition in (0, 1)] == [2, 2]
 
 
-def end(world: World, partition: int) -> int:
+def end(world: WorkerCluster, partition: int) -> int:
     return world.cluster.log(TopicPartition(TOPICS.results, partition)).end
 
 

@@ -13,7 +13,7 @@ from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.codec import decode_workers_record, encode_result
 from headrace_schemas.records import Attempt, ClassifyResult, MaxBatch, ResultsClaim, Status
 from tests.support.simulation import GROUP, SETTINGS, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 OLDER = ResultsClaim(results=TOPICS.results, requests=TOPICS.requests, group=GROUP, claimed_at_ms=1, starts=(0,))
 """As a worker writes it to classify.models that knows no classify.workers."""

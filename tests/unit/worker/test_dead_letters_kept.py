@@ -14,7 +14,7 @@ from headrace.worker.worker import Worker
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, NOTHING
 from headrace_schemas.records import Status
 from tests.support.simulation import TOPICS
-from tests.support.world import World, story
+from tests.support.worker_cluster import WorkerCluster, story
 
 KEY = PrivateKey(bytes(range(32)), "test.pem")
 VALUE = b'{"text": "a secret that ends too early'
@@ -41,7 +41,7 @@ def test_a_worker_keeps_of_a_failed_request_what_its_settings_say(keep: str) -> 
         return Worker(**parts, keep=keeping(settings.dead_letters))
 
     @story
-    async def play(world: World) -> None:
+    async def play(world: WorkerCluster) -> None:
         world.start(make=make)
         await world.publish_value(VALUE, key=b"key", headers=(("tenant", b"shop"),))
         (answer,) = await world.answered(1)

@@ -13,7 +13,7 @@ from headrace_schemas.records import Attempt, Status
 from headrace_schemas.topics import workers_key
 from tests.support.models import SumModel
 from tests.support.simulation import TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 OTHERS = [f"text {number}" for number in range(10)]
 

@@ -23,7 +23,7 @@ from headrace_schemas.codec import decode_result
 from headrace_schemas.records import Certificate, ModelVersion, Status, ThresholdRaise
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import SETTINGS, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 
 class Store:

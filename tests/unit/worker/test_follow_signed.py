@@ -21,7 +21,7 @@ from tests.support.networks import random_artifact
 from tests.support.places import ANYWHERE
 from tests.support.signing import SigningKey, new_key
 from tests.support.simulation import SETTINGS, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 folders = itertools.count()
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from headrace.kafka.interface import TopicPartition
 from headrace.worker.metrics import WorkerMetrics
 from tests.support.simulation import SETTINGS, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 SESSION_S = 6.0
 """The twin's."""

@@ -11,7 +11,7 @@ from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.records import Loss
 from tests.support.simulation import GROUP, TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 REQUESTS = TopicPartition(TOPICS.requests, 0)
 RESULTS = TopicPartition(TOPICS.results, 0)

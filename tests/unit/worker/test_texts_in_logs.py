@@ -19,7 +19,7 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Status
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import TOPICS
-from tests.support.world import World, story
+from tests.support.worker_cluster import WorkerCluster, story
 
 MARK = "mark7f3a"
 JSON, MSGPACK, TEXT = b"application/json", b"application/msgpack", b"text/plain"
@@ -71,7 +71,7 @@ def test_no_text_is_in_a_log_line_a_metric_or_the_message_of_a_dead_letter(logge
     registry = CollectorRegistry()
 
     @story
-    async def play(world: World) -> None:
+    async def play(world: WorkerCluster) -> None:
         world.start(
             metrics=WorkerMetrics(registry), backend=Quoting(poison=lambda text: b"poison" in text), shape=shape
         )
@@ -101,7 +101,7 @@ def test_no_text_is_in_a_log_line_a_metric_or_the_message_of_a_dead_letter(logge
 
 def test_a_model_that_breaks_on_everything_logs_no_text(logged) -> None:
     @story
-    async def play(world: World) -> None:
+    async def play(world: WorkerCluster) -> None:
         canaries = ((MARK.encode(), LABELS[0]),)
         world.start(backend=Quoting(poison=lambda _: True), canaries=canaries, breaker_threshold=1)
         await world.publish(f"{MARK} text")

@@ -21,7 +21,7 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Profile, Score, Status
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 
 @story

@@ -36,8 +36,8 @@ from headrace_schemas.records import (
 )
 from headrace_schemas.topics import models_key
 from tests.support.networks import random_network
-from tests.support.story import TwinWorld, after_a_moment, story_in
 from tests.support.turned_loop import TurnedClock
+from tests.support.turned_tests import TwinCluster, after_a_moment, on_turned_clock
 
 TOPICS = TrainerTopics(labels="labels", dead_letters="dead-letters", models="models", results="results")
 NAME = "default"
@@ -48,7 +48,7 @@ NETWORK = quantize(random_network(1))
 stores = itertools.count()
 
 
-class TrainingWorld(TwinWorld):
+class TrainerCluster(TwinCluster):
     """Trainers are named. ``launched`` are the jobs that ranks were started for, ``ended`` those that came to an end.
 
     A training takes ``train_s`` seconds; ``fail`` is raised at its end. ``promoted`` is what the gate says, ``better``
@@ -207,4 +207,4 @@ class TrainingWorld(TwinWorld):
         return self.registry.get_sample_value(f"headrace_trainer_{name}", labels)
 
 
-story = story_in(TrainingWorld)
+story = on_turned_clock(TrainerCluster)

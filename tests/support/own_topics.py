@@ -18,7 +18,7 @@ EMBEDDED = ("--set", "kafka.idempotent=false", "--set", "kafka.static_members=fa
 numbers = itertools.count()
 
 
-class Place:
+class OwnTopics:
     """Topics of this test's own on a broker, a client on them, and the worker command that answers there."""
 
     def __init__(self, bootstrap: str, model: Path | None, folder: Path, *, embedded: bool) -> None:

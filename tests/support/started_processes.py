@@ -10,7 +10,7 @@ from pathlib import Path
 NAME = "HEADRACES_TEST"
 
 
-class Mark:
+class StartedProcesses:
     """A mark of its own, which the processes carry that are started with :meth:`environ`."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of the twin, a producer and workers on a turned clock, for tests that play one story each."""
+"""A cluster of the twin, a producer and workers on a turned clock, for the tests of workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import METRICS, SETTINGS, TOPICS
-from tests.support.story import TwinWorld, after_a_moment, story_in
 from tests.support.turned_loop import TurnedClock
+from tests.support.turned_tests import TwinCluster, after_a_moment, on_turned_clock
 
 
-class World(TwinWorld):
+class WorkerCluster(TwinCluster):
     """Workers are named; ``faults`` is called at every point of every call of theirs."""
 
     def __init__(self, partitions: int = 1) -> None:
@@ -126,4 +126,4 @@ class World(TwinWorld):
         await self.until(lambda: self.workers[name].unready is None)
 
 
-story = story_in(World)
+story = on_turned_clock(WorkerCluster)

@@ -1,4 +1,4 @@
-"""Tests as stories: each in a fresh world, on a turned clock."""
+"""Tests on a turned clock, each with a cluster of its own."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from headrace.kafka.memory import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 
-class World(Protocol):
-    """What a story plays in."""
+class Closed(Protocol):
+    """What a test is given, to be closed behind it."""
 
     async def close(self) -> None: ...
 
 
-W = TypeVar("W", bound=World)
-Play = Callable[[W], Coroutine[Any, Any, None]]
+C = TypeVar("C", bound=Closed)
+Test = Callable[[C], Coroutine[Any, Any, None]]
 
 
-def story_in(make: Callable[[], W]) -> Callable[[Play[W]], Callable[[], None]]:
-    """What decorates ``async def test(world)``, so that it runs in the world that ``make`` gives."""
+def on_turned_clock(make: Callable[[], C]) -> Callable[[Test[C]], Callable[[], None]]:
+    """Return a decorator of ``async def test(cluster)``: it runs on a turned clock, with what ``make`` gives."""
 
-    def story(play: Play[W]) -> Callable[[], None]:
-        def test() -> None:
+    def decorated(test: Test[C]) -> Callable[[], None]:
+        def run() -> None:
             async def main() -> None:
-                world = make()
+                given = make()
                 try:
-                    await play(world)
+                    await test(given)
                 finally:
-                    await world.close()
+                    await given.close()
 
             run_turned(main())
 
-        test.__name__, test.__module__ = play.__name__, play.__module__
-        return test
+        run.__name__, run.__module__ = test.__name__, test.__module__
+        return run
 
-    return story
+    return decorated
 
 
-class TwinWorld:
+class TwinCluster:
     """Services that run over ``cluster``, by name, on the turned ``clock``."""
 
     clock: TurnedClock
