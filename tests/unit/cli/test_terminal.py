@@ -69,6 +69,9 @@ def test_a_list_of_models_has_whole_versions(width: int) -> None:
     lines = shown(tables(log, width), width)
     assert fits(lines, width)
     assert any(VERSION in line for line in lines)
+    assert all(line.startswith((" ", "version", VERSION)) for line in lines)
+    if width == 120:
+        assert any("1970-01-01 00:00:00Z" in line for line in lines) or "created" not in lines[0]
     assert any("refused" in line for line in lines) is (width > 40)
     assert len(lines) <= 5, "a column that has no room is left out, not folded into letters"
 

@@ -48,7 +48,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
-COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % interval", "created", "uri")
+COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % range", "created", "uri")
 NARROW = 6
 """So many of them fit 80 columns beside a version's whole name, which people copy."""
 WITH_TIME = 116
@@ -117,7 +117,7 @@ def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
         while count > 1 and _least_width(rows, count) > width:
             count -= 1
         for column in COLUMNS[:count]:
-            shown.add_column(column, no_wrap=column == "version", overflow="fold")
+            shown.add_column(column, no_wrap=column != "aliases", overflow="fold")
         for cells in rows:
             shown.add_row(*(Text(cell) for cell in cells[:count]))
         yield shown
