@@ -166,5 +166,5 @@ async def test_a_topic_that_is_absent_is_said_with_what_creates_it(embedded_boot
     nowhere = Site(embedded_bootstrap, idempotent=False)
     code, _, err = await nowhere.run("classify", "x")
     assert code == 1
-    assert "`headrace topics apply` creates the topics." in err
+    assert "Create it first, for example by `headrace topics apply`." in err
     assert "Traceback" not in err
