@@ -91,7 +91,7 @@ async def test_a_label_of_a_pipe_leaves_before_the_next(site: Site) -> None:
     await consumer.stop()
     assert [len(records) for records in found.values()] == [1]
     assert (process.returncode, err) == (0, b"")
-    assert out.decode() == f"published 1 labels to {topic}; left out: 1 empty\n"
+    assert out.decode() == f"published 1 label to {topic}; left out: 1 empty\n"
 
 
 async def test_a_text_is_classified_from_the_command_line(site: Site) -> None:

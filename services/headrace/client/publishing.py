@@ -25,6 +25,7 @@ from headrace.client.reading import Answer, AnswerReader
 from headrace.core.answer_log import Hole
 from headrace.core.clock import Clock
 from headrace.core.errors import note_once
+from headrace.core.text import quantity
 from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError, passes
 from headrace.process.logs import event
 from headrace_schemas.headers import TIMEOUT_MS, content_type
@@ -163,10 +164,11 @@ class Sent:
     def known(self) -> str:
         """What is known of the requests and how to go on, for people."""
         done, unknown = len(self.published), self._under_way
+        first = quantity(done, "request was", "requests were")
         if not unknown:
-            return f"The first {done:,} requests were published, nothing behind them was sent. Go on behind them."
+            return f"The first {first} published, nothing behind them was sent. Go on behind them."
         return (
-            f"The first {done:,} requests were published, of the next {unknown:,} it is unknown. Go on behind the "
+            f"The first {first} published, of the next {unknown:,} it is unknown. Go on behind the "
             f"first {done:,}, and some may be published twice, or behind {done + unknown:,}, and some may be missing."
         )
 

@@ -12,6 +12,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say
 from headrace.core.errors import UserError, noting
+from headrace.core.text import quantity
 from headrace_schemas.errors import place
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def replay(
     targets = targets_of(settings, to, parsed := parse_places(places or []), unverified=unverified)
     done = asyncio.run(_replay(settings, parsed, error, max_attempts, _key(key_file), targets))
     say(
-        f"replayed {done.replayed}, left {done.left} that were tried {max_attempts} times or more or are too large, "
-        f"{done.before} that were replayed before, and refused {done.refused.total()}"
+        f"replayed {done.replayed}, left {done.left} that were tried {quantity(max_attempts, 'time')} or more or are "
+        f"too large, {done.before} that were replayed before, and refused {done.refused.total()}"
     )
     for why, count in done.refused.items():
         say(f"refused {count} {why}")
@@ -166,10 +167,10 @@ def purge(
     if not count and not any(before.values()):
         say(f"{topic} holds no dead letters")
         return
-    say(f"{count:,} dead letters on {topic}, {waiting:,} of them never replayed")
+    say(f"{quantity(count, 'dead letter')} on {topic}, {waiting:,} of them never replayed")
     confirm("Delete them for good?", yes=yes)
     asyncio.run(_delete(settings, before, counts))
-    say(f"deleted {count:,} dead letters on {topic}")
+    say(f"deleted {quantity(count, 'dead letter')} on {topic}")
 
 
 def targets_of(settings: Settings, to: str | None, places: Sequence[tuple[int, int]], *, unverified: bool) -> Targets:

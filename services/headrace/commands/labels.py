@@ -22,6 +22,7 @@ from headrace.commands.common import (
     tell,
 )
 from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
+from headrace.core.text import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,10 +77,14 @@ def publish(
     total = send_all(
         records,
         producing(cluster_of(settings), topic),
-        what=f"labels to {topic}",
+        noun="label",
+        topic=topic,
         go_on=lambda _: "All may be published again: a label replaces the one with its id.",
     )
-    tell(f"published {total:,} labels to {topic}" + (f"; left out: {words}" if (words := dropped.words()) else ""))
+    tell(
+        f"published {quantity(total, 'label')} to {topic}"
+        + (f"; left out: {words}" if (words := dropped.words()) else "")
+    )
     if dropped.first_too_long:
         remark(f"WARNING: too long to be learnt: {dropped.first_too_long}")
 
@@ -149,8 +154,10 @@ def file_records(
         given = read_ids(file, id_column=columns.id, reading=reading)
         ids = [given[place] for place in cleaned.places]
         if (again := len(ids) - len(set(ids))) > 0:
-            rows_have = "1 row has" if again == 1 else f"{again:,} rows have"
-            remark(f"{file}: WARNING: {rows_have} the id of an earlier one, whose label they replace")
+            remark(
+                f"{file}: WARNING: {quantity(again, 'row has', 'rows have')} the id of an earlier one, whose label is "
+                "replaced"
+            )
     dropped.cleaned = cleaned.dropped()
     left: list[Labelled] = []
     for place, one in zip(cleaned.places, labelled(cleaned.rows, ids), strict=True):
@@ -222,7 +229,8 @@ def erase(
     send_all(
         (tombstone(id_) for id_ in ids_asked if erased is None or id_ in erased),
         producing(cluster, topic),
-        what=f"tombstones to {topic}",
+        noun="tombstone",
+        topic=topic,
         go_on=lambda _: "The same command may be run again: it erases what is still there.",
     )
     if erased is None:
@@ -231,7 +239,7 @@ def erase(
     for name, its_ids in asked.items():
         if not erased.intersection(its_ids):
             say(f"{name}: {topic} has no such label")
-    say(f"erased {len(erased):,} {'label' if len(erased) == 1 else 'labels'} on {topic}")
+    say(f"erased {quantity(len(erased), 'label')} on {topic}")
     if not erased:
         raise typer.Exit(1)
 
@@ -271,7 +279,7 @@ def list_labels(
     if shown:
         console().print(table)
     say(
-        f"{len(shown):,} of {len(there):,} labels on {topic}"
+        f"{len(shown):,} of {quantity(len(there), 'label')} on {topic}"
         + (f"; --skip {skip + limit} shows more" if skip + limit < len(there) else "")
     )
 
@@ -298,7 +306,7 @@ def export(
         raise UserError(f"{topic} holds no label that can be used, so {file} was not written.")
     write_labels(where, usable)
     left_out = f"; left out {len(there) - len(usable):,} that can't be used" if len(usable) < len(there) else ""
-    say(f"wrote {len(usable):,} labels of {topic} to {file}{left_out}")
+    say(f"wrote {quantity(len(usable), 'label')} of {topic} to {file}{left_out}")
 
 
 async def _read(cluster: Cluster, topic: str) -> list[There]:

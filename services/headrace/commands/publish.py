@@ -15,6 +15,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, cluster_of, remark, tell
 from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
+from headrace.core.text import quantity
 from headrace.files import DatasetError, InputError
 from headrace.files.table import Kind, Reading, Row, find_kind, kind_of, read_file, read_stream
 
@@ -162,7 +163,7 @@ class Seen:
         """What is to be said of the ids."""
         if not self._again:
             return ""
-        rows = "1 row has" if self._again == 1 else f"{self._again:,} rows have"
+        rows = quantity(self._again, "row has", "rows have")
         return (
             f"WARNING: {rows} the id of an earlier one, first {self._first}: by their ids alone the answers can't be"
             " told apart"
@@ -309,9 +310,10 @@ def _send(settings: Settings, records: Iterator[Outgoing], skip: int, left_out: 
         total = send_all(
             islice(records, skip, None),
             producing(cluster_of(settings), topic),
-            what=f"requests to {topic}",
+            noun="request",
+            topic=topic,
             go_on=lambda sent: f"--skip {skip + sent} goes on behind them.",
             tell=lambda sent: progress.update(bar, completed=sent),
         )
     seconds = time.monotonic() - begun
-    tell(f"published {total:,} requests to {topic} in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}")
+    tell(f"published {quantity(total, 'request')} to {topic} in {seconds:.1f} s ({total / seconds:,.0f}/s){left_out}")

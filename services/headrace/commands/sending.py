@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 
 from headrace.core.errors import StoppedError, UserError, noting
+from headrace.core.text import quantity
 from headrace.kafka.interface import Cluster, Outgoing
 
 BATCH = 2000
@@ -61,16 +62,17 @@ def send_all(
     records: Iterator[Outgoing],
     connected: Callable[[], AbstractAsyncContextManager[Send]],
     *,
-    what: str,
+    noun: str,
+    topic: str,
     go_on: Callable[[int], str],
     tell: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send ``records`` in their order and return how many there were; ``tell`` is told after each batch.
 
     Raises StoppedError after SIGINT or SIGTERM, and whatever ``records`` and ``connected`` raise with a note. Both say
-    how many ``what`` are known to be acknowledged, and by ``go_on`` of that number how to go on.
+    how many of ``noun`` are known to be acknowledged, and by ``go_on`` of that number how to go on.
     """
-    return asyncio.run(_Sending(records, connected, what, go_on, tell).run())
+    return asyncio.run(_Sending(records, connected, noun, topic, go_on, tell).run())
 
 
 class _Sending:
@@ -78,13 +80,14 @@ class _Sending:
         self,
         records: Iterator[Outgoing],
         connected: Callable[[], AbstractAsyncContextManager[Send]],
-        what: str,
+        noun: str,
+        topic: str,
         go_on: Callable[[int], str],
         tell: Callable[[int], None],
     ) -> None:
         self._records = records
         self._connected = connected
-        self._what = what
+        self._noun, self._topic = noun, topic
         self._go_on = go_on
         self._tell = tell
         self._sent = 0
@@ -123,7 +126,9 @@ class _Sending:
         if not self._sent and not self._under_way:
             return "Nothing was published."
         unknown = f", and of {self._under_way:,} more it is unknown" if self._under_way else ""
-        return f"{self._sent:,} {self._what} were published{unknown}. {self._go_on(self._sent)}"
+        to = f"to {self._topic}"
+        sent = quantity(self._sent, f"{self._noun} {to} was", f"{self._noun}s {to} were")
+        return f"{sent} published{unknown}. {self._go_on(self._sent)}"
 
 
 def _stop(loop: asyncio.AbstractEventLoop, stopped: asyncio.Future[signal.Signals], number: signal.Signals) -> None:

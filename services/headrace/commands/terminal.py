@@ -22,7 +22,7 @@ from rich.text import Text
 
 from headrace.commands.common import say
 from headrace.core.errors import UserError
-from headrace.core.text import printable
+from headrace.core.text import printable, quantity
 
 if TYPE_CHECKING:
     from headrace.learning.evaluate import Interval, Report
@@ -126,7 +126,7 @@ _NONE = "-"
 
 def report_tables(report: Report) -> Iterator[RenderableType]:
     """Accuracy and macro-F1, each class (of many, those with the lowest F1), and the confusion of classes."""
-    yield f"{report.rows:,} rows; in brackets where the figure of all texts may lie (95 %)"
+    yield f"{quantity(report.rows, 'row')}; in brackets where the figure of all texts may lie (95 %)"
     accuracy, macro_f1 = (Text(f"{share:.2%}", style="bold") for share in (report.accuracy, report.macro_f1))
     yield Text.assemble(
         ("accuracy ", ""),
@@ -150,7 +150,7 @@ def report_warnings(report: Report) -> Iterator[RenderableType]:
         low, high = report.accuracy_interval
         yield _frame(
             "TOO FEW ROWS TO TELL",
-            f"{report.rows:,} {'row tells' if report.rows == 1 else 'rows tell'} very little: the accuracy on other "
+            f"{quantity(report.rows, 'row tells', 'rows tell')} very little: the accuracy on other "
             f"texts may be anything from {low:.0%} to {high:.0%}. Label more texts, of which about a tenth become test "
             "rows, or give some hundred labelled rows as a file of their own.",
         )
@@ -159,8 +159,8 @@ def report_warnings(report: Report) -> Iterator[RenderableType]:
         names = ", ".join(report.untested[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
         yield _frame(
             "CLASSES WITHOUT ROWS",
-            f"Nothing is known of how well {len(report.untested):,} learnt "
-            f"{'class is' if len(report.untested) == 1 else 'classes are'} answered, of which there is no row: {names}",
+            f"Nothing is known of how well {quantity(len(report.untested), 'learnt class is', 'learnt classes are')} "
+            f"answered, of which there is no row: {names}",
         )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say, tell
 from headrace.core.errors import UserError
+from headrace.core.text import quantity
 from headrace.kafka.acls import Role
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def apply(
     before, after = asyncio.run(run())
     copied = asyncio.run(_copy_older_claims(settings))
     for spec in before.create:
-        say(f"created {spec.name}: {_partitions(spec.partitions)}, replication {spec.replication}")
+        say(f"created {spec.name}: {quantity(spec.partitions, 'partition')}, replication {spec.replication}")
     for growth in before.grow if grow else ():
-        say(f"grew {growth.topic} to {_partitions(growth.total)}")
+        say(f"grew {growth.topic} to {quantity(growth.total, 'partition')}")
     for claim in copied:
         names = settings.topics.names()
         say(f"copied the claim on {claim.results} from {names.models} to {names.workers}")
@@ -133,11 +134,15 @@ def delete(
         )
     held = asyncio.run(_held(settings, wanted))
     for name in wanted:
-        found = f"{held[name][0]} partitions, {held[name][1]:,} records" if name in held else "is not there"
+        found = (
+            f"{quantity(held[name][0], 'partition')}, {quantity(held[name][1], 'record')}"
+            if name in held
+            else "is not there"
+        )
         say(f"{name}: {found}\n  {titles[name]}")
     if not held:
         raise typer.Exit(1)
-    confirm(f"Delete {len(held)} topics with all that is in them, for good?", yes=yes)
+    confirm(f"Delete {quantity(len(held), 'topic')} with all that they hold, for good?", yes=yes)
 
     async def run() -> None:
         async with _admin(settings) as admin:
@@ -172,7 +177,7 @@ def claim(
     say(f"{topic}: answers of group {held.group} to {held.requests}")
     say(f"  claimed {dt.datetime.fromtimestamp(held.claimed_at_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC")
     say(f"  began at {', '.join(f'{number}@{offset}' for number, offset in enumerate(held.starts)) or 'the beginning'}")
-    say(f"  at most {allowed} requests in one batch")
+    say(f"  at most {quantity(allowed, 'request')} in one batch")
 
 
 @app.command()
@@ -266,8 +271,9 @@ async def _claim(settings: Settings, results: str, max_batch: int | None) -> tup
         allowed = log.max_batch_of(results)
         if max_batch is not None and max_batch < allowed:
             raise ClaimError(
-                f"The claim on {results} allows {allowed} requests in one batch, and is never lowered: batches of that "
-                "size may be in the answer log. Give workers a smaller worker.max_batch; it needs no change here."
+                f"The claim on {results} allows {quantity(allowed, 'request')} in one batch, and is never lowered: "
+                "batches of that size may be in the answer log. Give workers a smaller worker.max_batch; it needs no "
+                "change here."
             )
         if max_batch is not None and max_batch > allowed:
             now_ms = int(time.time() * 1000)
@@ -354,14 +360,10 @@ def _report(plan: Plan, *, growth_offered: bool) -> bool:
     return bool(plan.create or plan.drift)
 
 
-def _partitions(count: int) -> str:
-    return f"{count:,} {'partition' if count == 1 else 'partitions'}"
-
-
 def _print_topics(wanted: Sequence[WantedTopic], found: dict[str, TopicState]) -> None:
     for one in wanted:
         state = found.get(one.name)
-        size = f"{_partitions(state.partitions)}, replication {state.replication}" if state else "missing"
+        size = f"{quantity(state.partitions, 'partition')}, replication {state.replication}" if state else "missing"
         tell(f"{one.name}: {size}\n  {one.topic.title}")
         say(f"  written by {', '.join(one.topic.writers)}; read by {', '.join(one.topic.readers)}")
         # Of the many settings that a broker reports, those that are wanted.

@@ -32,6 +32,7 @@ from typing import Annotated, Final
 import msgspec
 
 from headrace.core.fields import LARGEST, Section
+from headrace.core.text import quantity
 from headrace_schemas.records import Check
 
 MOST_BY_CHANCE: Final = 0.025
@@ -338,7 +339,7 @@ def _replay(replay: Replayed | Unmeasured, limits: Limits) -> Check:
     if replay.requests < LEAST_REPLAYED:
         few = "too few were compared to tell" if replay.requests else "can't tell, nothing was compared"
         detail = (
-            f"{few}: {replay.requests} requests could be replayed{unreadable}, "
+            f"{few}: {quantity(replay.requests, 'request')} could be replayed{unreadable}, "
             f"below {LEAST_REPLAYED} they prove nothing"
         )
         return Check("replay", True, share, limits.max_changed, detail)

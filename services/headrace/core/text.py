@@ -23,6 +23,11 @@ _LAYOUT = "\n\t"
 LONGEST_GIVEN = 60
 
 
+def quantity(count: int, noun: str, plural: str = "") -> str:
+    """``count`` and its noun: "1 row", "2,000 rows"; ``plural`` is for a noun that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def printable(text: str, *, lines: bool = False) -> str:
     """``text`` with everything escaped that has no shape. With ``lines`` line breaks (LF) and tabs stay."""
     # Nearly all text is, and this asks at a hundredth of the cost.

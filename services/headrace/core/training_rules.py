@@ -10,6 +10,8 @@ import math
 
 import msgspec
 
+from headrace.core.text import quantity
+
 SETTLE_PATIENCE = 12
 """Labels that go on coming are waited for this many times as long as they have to be quiet."""
 
@@ -127,7 +129,7 @@ def _settled(facts: Facts, limits: Limits) -> bool:
 
 def _new_labels(facts: Facts, limits: Limits) -> str | None:
     if not facts.trained:
-        return f"the first {facts.rows} labels"
+        return f"the first {quantity(facts.rows, 'label')}"
     if limits.new_labels is not None and facts.new >= limits.new_labels:
         return f"{facts.new} new labels"
     before = max(1, facts.rows - facts.new)

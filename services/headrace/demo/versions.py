@@ -15,6 +15,7 @@ from headrace.client.labels import Labelled
 from headrace.config import Settings
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.core.text import quantity
 from headrace.demo.screen import milliseconds
 from headrace.demo.setup import as_options, demo_settings
 from headrace.demo.stream import Sent, Snapshot
@@ -231,11 +232,12 @@ def made_lines(of: Made) -> list[str]:
     """How a version was trained, and the gate's verdict."""
     version, lineage = of.version, of.version.lineage
     took_s = ((of.training.ended_at_ms or 0) - of.training.begun_at_ms) / 1000
-    lines = [f"{version.version}: {version.size / 1e6:.2f} MB, {len(version.labels)} labels, after {took_s:.0f} s"]
+    labels = quantity(len(version.labels), "label")
+    lines = [f"{version.version}: {version.size / 1e6:.2f} MB, {labels}, after {took_s:.0f} s"]
     if lineage is not None:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in lineage.dropped.items() if count)
         lines.append(
-            f"{lineage.ranks} ranks trained on {lineage.rows:,} rows of {lineage.source}"
+            f"{quantity(lineage.ranks, 'rank')} trained on {quantity(lineage.rows, 'row')} of {lineage.source}"
             + (f"; left out: {dropped}" if dropped else "")
         )
     if (score := version.metrics.get("test_macro_f1")) is not None:

@@ -11,6 +11,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from headrace.core.text import quantity
 from headrace.files import DatasetError
 from headrace.files.decoding import FREE_BYTES, LARGEST_RATIO, MOST_CHARACTERS, lines_of
 
@@ -64,7 +65,7 @@ class Delimited:
                 continue
             if len(fields) != len(self.header):
                 raise DatasetError(
-                    f"{self._name} line {self._begun}: has {len(fields)} fields where the first line names"
+                    f"{self._name} line {self._begun}: has {quantity(len(fields), 'field')} where the first line names"
                     f" {len(self.header)}. Is a text with a {DELIMITERS.get(self.delimiter, 'delimiter')} in it not"
                     " quoted?"
                 )

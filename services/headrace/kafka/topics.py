@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from headrace.core.text import quantity
 from headrace.kafka.interface import Admin, TopicExistsError, TopicSpec, TopicState
 from headrace_schemas.topics import DEAD_LETTERS, MIN_INSYNC_REPLICAS, REPLICATION, REQUESTS, RESULTS, Topic
 
@@ -46,8 +47,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """What the promise "nothing lost" lacks on a cluster as small as this, None when nothing."""
         if self.brokers >= REPLICATION:
             return None
-        copies = "one copy" if self.brokers == 1 else f"{self.brokers} copies"
-        brokers = "one broker" if self.brokers == 1 else f"{self.brokers} brokers"
+        copies = quantity(self.brokers, "copy", "copies")
+        brokers = quantity(self.brokers, "broker")
         return (
             f"This cluster has {brokers}, so a record has {copies} and is acknowledged with one: what a lost disk held "
             f"is lost. The promise that nothing is lost needs {REPLICATION} brokers, replication {REPLICATION} and "

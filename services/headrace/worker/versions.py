@@ -23,6 +23,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow
 from headrace.core.errors import UserError, words_of
+from headrace.core.text import quantity
 from headrace.kafka.interface import KafkaError
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
@@ -70,7 +71,7 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
     about = artifact.about
     if about.profile is not None and len(about.profile.labels) != len(artifact.labels):
         raise UnfitError(
-            f"{version}: its profile has {len(about.profile.labels)} labels, it has {len(artifact.labels)}"
+            f"{version}: its profile has {quantity(len(about.profile.labels), 'label')}, it has {len(artifact.labels)}"
         )
     # The constant backend asks no model, so there is nothing to verify.
     canaries = () if backend == "constant" else about.canaries

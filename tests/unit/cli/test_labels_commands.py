@@ -91,7 +91,7 @@ def test_labels_are_listed_by_pages_and_obey_no_control_character(cluster: Memor
     assert "\x1b" not in everything
     assert "4 of 4 labels" in everything
     assert "2 of 4 labels on classify.labels; --skip 2 shows more" in run("list", "--limit", 2).output
-    assert "1 of 1 labels" in run("list", "--label", "pos").output
+    assert "1 of 1 label on" in run("list", "--label", "pos").output
 
 
 def test_labels_are_listed_for_programs_one_a_line(cluster: MemoryCluster) -> None:

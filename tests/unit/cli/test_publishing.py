@@ -147,7 +147,7 @@ def test_a_delimiter_and_an_encoding_may_be_named(cluster: MemoryCluster, tmp_pa
 
 def test_what_went_before_may_be_skipped(cluster: MemoryCluster, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a\n\nb\nc\n")
-    assert run("publish", tmp_path / "texts.txt", "--skip", 2).output.startswith("published 1 requests")
+    assert run("publish", tmp_path / "texts.txt", "--skip", 2).output.startswith("published 1 request to")
     assert [text for text, _, _ in requests(cluster)] == ["c"]
 
 
@@ -157,7 +157,7 @@ def test_an_error_in_the_middle_of_a_pipe_says_how_many_went(
     piped(b"a\nb\nno\0text\nc\n")
     with pytest.raises(UserError, match="standard input line 3: ") as ended:
         run("publish", "-", "--skip", 1)
-    assert "1 requests to classify.requests were published. --skip 2 goes on behind them." in with_notes(ended.value)
+    assert "1 request to classify.requests was published. --skip 2 goes on behind them." in with_notes(ended.value)
     assert [text for text, _, _ in requests(cluster)] == ["b"]
 
 

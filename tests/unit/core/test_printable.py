@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.text import printable
+from headrace.core.text import printable, quantity
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1)]
 SHAPELESS = frozenset(one for one in EVERY if unicodedata.category(one) in {"Cc", "Cf", "Zl", "Zp", "Cs"})
@@ -32,3 +32,9 @@ def test_json_means_the_same_afterwards(text: str) -> None:
     shown = printable(dumped)
     assert not SHAPELESS & set(shown)
     assert json.loads(shown) == json.loads(dumped)
+
+
+def test_a_quantity_agrees_with_its_noun() -> None:
+    assert [quantity(count, "row") for count in (0, 1, 2, 2000)] == ["0 rows", "1 row", "2 rows", "2,000 rows"]
+    assert quantity(1, "copy", "copies") == "1 copy"
+    assert quantity(3, "row has", "rows have") == "3 rows have"

@@ -51,7 +51,7 @@ def test_three_brokers_give_three_copies_of_which_two_acknowledge():
         assert spec.config["unclean.leader.election.enable"] == "false"
 
 
-@pytest.mark.parametrize(("brokers", "said"), [(1, "one broker"), (2, "2 brokers")])
+@pytest.mark.parametrize(("brokers", "said"), [(1, "1 broker"), (2, "2 brokers")])
 def test_a_small_cluster_gives_what_it_can_and_says_what_the_promise_lacks(brokers, said):
     decided = plan(wanted(), {}, brokers=brokers)
     assert {spec.replication for spec in decided.create} == {brokers}

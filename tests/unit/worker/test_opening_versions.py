@@ -51,7 +51,7 @@ def test_the_constant_backend_asks_no_model_so_it_opens_whatever_the_canaries_sa
 
 def test_a_profile_of_other_labels_is_refused() -> None:
     artifact = with_canary(right=True, profile=Profile((1.0,), (0.1,) * 10))
-    with pytest.raises(UnfitError, match="its profile has 1 labels, it has 3"):
+    with pytest.raises(UnfitError, match="its profile has 1 label, it has 3"):
         open_model(artifact, "cpu", "v7")
 
 

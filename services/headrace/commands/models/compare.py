@@ -12,7 +12,7 @@ import typer
 from headrace.commands.common import Bootstrap, begin, console, open_models, open_workers, say
 from headrace.commands.models.show import number, time_of
 from headrace.core.errors import UserError
-from headrace.core.text import label_name
+from headrace.core.text import label_name, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -252,7 +252,8 @@ def page(compared: Compared) -> Iterator[RenderableType]:
     yield f"B: {compared.b.version} in {compared.b.results}"
     if agreement.requests:
         share = agreement.agreeing / agreement.requests
-        yield f"{agreement.requests:,} requests were answered by both, {share:.2%} of them alike."
+        both = quantity(agreement.requests, "request was", "requests were")
+        yield f"{both} answered by both, {share:.2%} of them alike."
         yield _classes(agreement)
     else:
         yield "No request was answered by both."

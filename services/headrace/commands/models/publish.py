@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.commands.common import Bootstrap, Models, begin, open_models, say
+from headrace.core.text import quantity
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -114,7 +115,7 @@ async def _prune(settings: Settings, keep: int, *, dry_run: bool) -> None:
             else:
                 say(f"removed the record of {version.version} alone, its file stays: {removal.kept}")
             count, total = count + 1, total + removal.freed
-    say(f"{name}: {count} versions removed, {total / 1e6:.1f} MB freed")
+    say(f"{name}: {quantity(count, 'version')} removed, {total / 1e6:.1f} MB freed")
 
 
 Alias = Annotated[str, typer.Option(help="The alias to move.")]

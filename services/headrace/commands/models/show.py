@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from headrace.commands.common import Bootstrap, begin, console, open_models, say
+from headrace.core.text import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +211,7 @@ def page(shown: Shown) -> Iterator[RenderableType]:
     yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
     yield from _figures("metrics", version.metrics)
     if version.untested:
-        count = f"{len(version.untested):,} of {len(version.labels):,} labels"
+        count = f"{len(version.untested):,} of {quantity(len(version.labels), 'label')}"
         yield _rows("not tested", [(count, ", ".join(version.untested))])
     if version.lineage is not None:
         yield _rows("trained on", list(_lineage(version.lineage)))
@@ -254,7 +255,7 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
         ("lent to test", lineage.borrowed),
     ):
         if names:
-            yield what, f"{len(names):,} {'label' if len(names) == 1 else 'labels'}: {', '.join(names)}"
+            yield what, f"{quantity(len(names), 'label')}: {', '.join(names)}"
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
     for reason, count in sorted(lineage.dropped.items()):

@@ -11,6 +11,7 @@ from headrace.commands.common import Bootstrap, begin, open_models, remark, say
 from headrace.commands.models.show import time_of
 from headrace.commands.trainer import launcher
 from headrace.core.errors import UserError
+from headrace.core.text import quantity
 from headrace.process.lifecycle import EXIT_LATE
 from headrace.process.logs import PATIENCE_S, Reminder
 
@@ -174,15 +175,16 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
 
 def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
     """Say what the log still has of the version's labels."""
-    lines = [f"{version.version}: trained on {lineage.rows:,} rows of {lineage.source} by {lineage.ranks} ranks"]
+    ranks = quantity(lineage.ranks, "rank")
+    lines = [f"{version.version}: trained on {quantity(lineage.rows, 'row')} of {lineage.source} by {ranks}"]
     if rows.retention:
-        lines.append(f"retention deleted {rows.retention:,} offsets of its snapshot")
+        lines.append(f"retention deleted {quantity(rows.retention, 'offset')} of its snapshot")
     if rows.equal:
         lines.append("all its labels are there; training again")
         return lines
     lines.append(
         f"its labels are not all there any more, by trainer.labels and trainer.max_text_bytes as they are set now: "
-        f"{rows.rows:,} rows, so nothing is trained"
+        f"{quantity(rows.rows, 'row')}, so nothing is trained"
     )
     for verb, ids in (("erased", rows.erased), ("labelled anew or for the first time", rows.labelled)):
         if ids:

@@ -27,6 +27,7 @@ from aiokafka.errors import OffsetOutOfRangeError as OffsetOutOfRange
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
+from headrace.core.text import quantity
 from headrace.kafka.aio.connection import (
     connect_limit_s,
     connecting,
@@ -113,7 +114,7 @@ class AioAdmin:
         await self._wait_for_partitions(spec.name, spec.partitions, doing)
 
     async def add_partitions(self, topic: str, total: int) -> None:
-        doing = f"Growing {topic} to {total} partitions"
+        doing = f"Growing {topic} to {quantity(total, 'partition')}"
         with translating(doing, needs="Alter", topic=topic):
             await self._inner.create_partitions({topic: NewPartitions(total)})
         await self._wait_for_partitions(topic, total, doing)

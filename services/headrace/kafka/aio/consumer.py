@@ -24,6 +24,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
 from headrace.core.lease import lease_of
+from headrace.core.text import quantity
 from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, topics_metadata, translating
 from headrace.kafka.aio.records import TolerantReader, make_lean
 from headrace.kafka.interface import (
@@ -337,7 +338,7 @@ class AioConsumer:
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:
         texts = metadata or {}
-        with translating(f"Committing {len(offsets)} offsets of group {self._group}", needs="Read"):
+        with translating(f"Committing {quantity(len(offsets), 'offset')} of group {self._group}", needs="Read"):
             async with asyncio.timeout(self._request_timeout_s):
                 await self._inner.commit(
                     {TheirPartition(*name): (offset, texts.get(name, "")) for name, offset in offsets.items()}

@@ -19,6 +19,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 from aiokafka.partitioner import murmur2
 
 from headrace.core.errors import raise_failed
+from headrace.core.text import quantity
 from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, translated, translating
 from headrace.kafka.interface import (
     Appended,
@@ -101,7 +102,7 @@ class ProducerConnection:
         return await self._deliver(partition, 1, accepting)
 
     async def _deliver(self, partition: TopicPartition, count: int, accepting: Awaitable[asyncio.Future[Any]]) -> int:
-        doing = f"Producing {count} records to {partition.topic}[{partition.partition}]"
+        doing = f"Producing {quantity(count, 'record')} to {partition.topic}[{partition.partition}]"
         limit_s = self._settings.delivery_timeout_ms / 1000
         self._sent[partition] += count
         self.spent = self.spent or (self._settings.idempotent and self._sent[partition] >= SEQUENCE_LIMIT)
