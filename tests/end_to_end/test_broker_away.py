@@ -9,7 +9,7 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from headrace.kafka.brokers import apache_broker, embedded_process, wait_until_r
 from headrace_schemas.records import Status
 from tests.support.own_topics import LIMIT_S, OwnTopics
 from tests.support.random_versions import random_version, text
-from tests.support.waiting import within
+from tests.support.waiting import until
 
 Act = Callable[[], Awaitable[None]]
 AWAY_AFTER_S = 4
@@ -69,26 +69,32 @@ async def test_a_worker_says_that_its_broker_is_away_and_calls_survive_its_retur
         place = OwnTopics(bootstrap, model, tmp_path, embedded=broker is embedded)
         place.apply()
         place.command = ("--set", f"kafka.away_after_ms={AWAY_AFTER_S * 1000}", *place.command)
-        async with place.client() as client, place.worker():
+        async with place.worker(), AsyncExitStack() as stack:
+            client = await stack.enter_async_context(place.client())
             port = (await place.logged(r"admin\.listening host=127\.0\.0\.1 port=(\d+)"))[1]
 
             async def asked(path: str) -> tuple[int, str]:
                 return await asyncio.to_thread(get, f"http://127.0.0.1:{port}{path}")
 
+            async def unready(why: str) -> str | None:
+                code, body = await asked("/readyz")
+                return body if code == 503 and why in body else None
+
+            async def lag_known() -> str | None:
+                metrics = (await asked("/metrics"))[1]
+                return metrics if "headrace_lag_records{" in metrics else None
+
+            async def ready() -> bool:
+                return (await asked("/readyz"))[0] == 200
+
             await client.classify(text(1), timeout=5 * LIMIT_S)
-            async with within(LIMIT_S, "the first look at the lag"):
-                while "headrace_lag_records{" not in (metrics := (await asked("/metrics"))[1]):  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(0.2)
-            assert "headrace_broker_connected 1.0" in metrics
+            assert "headrace_broker_connected 1.0" in await until(lag_known, LIMIT_S)
 
             await kill()
             # The broker may come back without its topics, so some have little time and some enough.
             calls = [asyncio.create_task(client.classify(text(2), timeout=2)) for _ in range(5)]
             calls += [asyncio.create_task(client.classify(text(3), timeout=5 * LIMIT_S)) for _ in range(20)]
-            async with within(LIMIT_S, "the worker's word that it is not ready"):
-                while (answer := await asked("/readyz"))[0] != 503 or "lag unknown" not in answer[1]:  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(0.2)
-            assert f"Kafka at {bootstrap} has not answered for" in answer[1]
+            assert f"Kafka at {bootstrap} has not answered for" in await until(lambda: unready("lag unknown"), LIMIT_S)
             assert (await asked("/healthz"))[0] == 200
             metrics = (await asked("/metrics"))[1]
             assert "headrace_broker_connected 0.0" in metrics
@@ -100,15 +106,26 @@ async def test_a_worker_says_that_its_broker_is_away_and_calls_survive_its_retur
             await start()
             back = await place.logged(r"broker\.back .*away_s=(\d+)")
             if broker is embedded:
-                # It keeps everything in memory, so topics and requests are gone.
-                await place.logged(r"topics\.missing .*classify\.requests")
+                # It keeps everything in memory, so topics and requests are gone, as before a restore.
                 for call in calls[5:]:
                     call.cancel()
+                await place.logged(r"topics\.missing .*classify\.workers")
+                await place.logged(r"worker\.waits")
+                await until(lambda: unready("missing topics"), LIMIT_S)
+                assert (await asked("/healthz"))[0] == 200
+                # This broker creates a topic that somebody asks for, so some are there, and empty.
+                await stack.aclose()
+                place.run("topics", "delete", "--all", "--yes")
+                place.apply()
+                await until(ready, 3 * LIMIT_S)
+                async with place.client() as again:
+                    assert (await again.classify(text(4), timeout=5 * LIMIT_S)).status is Status.OK
             else:
                 assert {result.status for result in await asyncio.gather(*calls[5:])} == {Status.OK}
-                assert (await asked("/readyz"))[0] == 200
+                await until(ready, LIMIT_S)
             assert "headrace_broker_connected 1.0" in (await asked("/metrics"))[1]
         log = place.log.read_text()
     said = log.count("warning broker.away")
     assert 1 <= said <= 1 + max(0, math.log2(int(back[1]) / SAID_FIRST_S))
     assert log.count("broker.back") == 1
+    assert log.count("warning worker.waits") == (broker is embedded)

@@ -42,9 +42,12 @@ class OwnTopics:
         self.kafka = KafkaSettings(bootstrap=bootstrap, idempotent=not embedded, static_members=not embedded)
 
     def apply(self) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "headrace", *self.at, "topics", "apply"], check=True, timeout=LIMIT_S * slowness()
-        )
+        self.run("topics", "apply")
+
+    def run(self, *arguments: str) -> None:
+        """Run a command on this place to its end."""
+        command = [sys.executable, "-m", "headrace", *self.at, *arguments]
+        subprocess.run(command, check=True, timeout=LIMIT_S * slowness())
 
     def client(self):
         names = {"requests": f"{self.prefix}classify.requests", "results": f"{self.prefix}classify.results"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from headrace_load import processes
@@ -13,6 +13,9 @@ T = TypeVar("T")
 within = processes.within
 
 
-async def until(look: Callable[[], T | None], limit_s: float = 60.0) -> T:
-    """Return what ``look`` finds as soon as it finds something. Raises TimeoutError with the source of ``look``."""
+async def until(look: Callable[[], T | Awaitable[T | None] | None], limit_s: float = 60.0) -> T:
+    """Return what ``look``, which may be a coroutine function, finds as soon as it finds something.
+
+    Raises TimeoutError with the source of ``look``.
+    """
     return await processes.until(look, " ".join(inspect.getsource(look).split()), limit_s)

@@ -38,6 +38,7 @@ class Reach:
         self._seen_missing = 0
         self._missing_since_s = 0.0
         self._absence = Overdue(0.0)
+        self._seen_whole = 0
         self.missing: tuple[str, ...] = ()
         """The topics that were there and are gone."""
 
@@ -67,9 +68,10 @@ class Reach:
             raise UnknownTopicError(self._gone)
 
     async def whole(self, stop: asyncio.Event) -> None:
-        """Wait until no topic is missing, or ``stop`` is set; at least a moment, for who tries again."""
-        await self._clock.sleep(EVERY_S)
-        while self.missing and not stop.is_set():
+        """Wait until a look that begins from now on finds all topics, or ``stop`` is set."""
+        # A look may be under way, and what it finds may be older.
+        enough = self._seen_whole + 2
+        while self._seen_whole < enough and not stop.is_set():
             await self._clock.sleep(EVERY_S)
 
     async def watch(self, ask: Ask) -> None:
@@ -127,6 +129,7 @@ class Reach:
     def _look_at(self, missing: tuple[str, ...]) -> None:
         now = self._clock.monotonic()
         if not missing:
+            self._seen_whole += 1
             if self.missing:
                 event("topics.back", topics=list(self.missing), away_s=round(now - self._missing_since_s))
             self.missing, self._seen_missing, self._absence = (), 0, Overdue(0.0)

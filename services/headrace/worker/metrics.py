@@ -260,11 +260,16 @@ class WorkerMetrics:
         self._partitions.set(partitions)
         self.lag_unknown()
 
+    def given_up(self) -> None:
+        """No partition is assigned to this worker any more."""
+        self._partitions.set(0)
+        self._unanswerable.set(0)
+        self.lag_unknown()
+
     def lease_lost(self) -> None:
         """The lease ended, so all partitions were given up."""
         self._leases_lost.inc()
-        self._partitions.set(0)
-        self.lag_unknown()
+        self.given_up()
 
     def breaker(self, *, is_open: bool) -> None:
         self._breaker.set(is_open)

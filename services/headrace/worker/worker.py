@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
-from headrace.kafka.interface import Cluster, KafkaError
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
-from headrace.process.logs import event
+from headrace.process.logs import Recurring, event
 from headrace.registry.compacted_topics import ModelsLog, WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
@@ -31,6 +31,8 @@ from headrace.worker.stages.publish import AnswerProducer
 from headrace.worker.versions import Follower, Load, Serving
 from headrace.worker.watchdog import Watchdog
 from headrace_schemas.paths import RequestShape
+
+LOOK_S = 1.0
 
 
 class WorkerTopics(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ class Worker:
     """One member of the group. ``process`` names this run of it, ``member`` is its static membership id.
 
     ``model`` answers for good, or it loads the versions that the alias of the settings points at. ``when_loaded`` is
-    called once, before the worker joins the group. ``keep`` decides what a dead letter keeps of its request. After
+    called before the worker joins the group. ``keep`` decides what a dead letter keeps of its request. After
     ``away_after`` seconds without an answer from Kafka the worker is not ready.
     """
 
@@ -69,12 +71,29 @@ class Worker:
         away_after: float = 10.0,
         trusted: Collection[str] = (),
     ) -> None:
+        self._cluster = cluster
         self._topics = topics
-        self._process = process
+        self._process, self._member = process, member
         self._settings = settings
+        self._shape, self._keep = shape, keep
+        self._model, self._trusted = model, trusted
         self._clock = clock
+        self._offload = offload
+        self._metrics = metrics
         self._when_loaded = when_loaded
-        self._consumer = cluster.consumer(group=settings.group, member=member, read_committed=True)
+        self._reach = Reach(cluster, clock=clock, away_after=away_after)
+        self._waits = Recurring("worker.waits", monotonic=clock.monotonic)
+        self._found_topics = False
+        self._all_closed = False
+        metrics.broker.follow(lambda: self._reach.connected)
+        metrics.drift(lambda: self._serving.drift(clock.monotonic()))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make all that remembers what it has read of the topics."""
+        cluster, topics, settings = self._cluster, self._topics, self._settings
+        process, clock, metrics = self._process, self._clock, self._metrics
+        self._consumer = cluster.consumer(group=settings.group, member=self._member, read_committed=True)
         self._reader = cluster.consumer()
         # Requests behind a transaction that is still open can't be answered, so they are no lag.
         self._watcher = cluster.consumer(read_committed=True)
@@ -84,24 +103,21 @@ class Worker:
         self._workers_writer = WorkersWriter(self._producer, topics.workers)
         self._serving = Serving(breaker_threshold=settings.breaker_threshold, metrics=metrics)
         self._follower: Follower | None = None
-        if isinstance(model, Model):
-            self._serving.swap(model)
+        if isinstance(self._model, Model):
+            self._serving.swap(self._model)
         else:
             self._follower = Follower(
                 self._models,
                 self._serving,
                 name=settings.model_name,
                 alias=settings.model,
-                load=model,
+                load=self._model,
                 load_timeout=settings.load_timeout,
                 keep_previous=settings.keep_previous,
                 clock=clock,
                 metrics=metrics,
-                trusted=trusted,
+                trusted=self._trusted,
             )
-        self._reach = Reach(cluster, clock=clock, away_after=away_after)
-        metrics.broker.follow(lambda: self._reach.connected)
-        metrics.drift(lambda: self._serving.drift(clock.monotonic()))
         self._committer = Committer(
             self._consumer, self._workers_writer, every=settings.commit_every, clock=clock, metrics=metrics
         )
@@ -134,9 +150,9 @@ class Worker:
             results=topics.results,
             dead_letters=topics.dead_letters,
             settings=settings,
-            shape=shape,
-            keep=keep,
-            offload=offload,
+            shape=self._shape,
+            keep=self._keep,
+            offload=self._offload,
             clock=clock,
             metrics=metrics,
         )
@@ -166,11 +182,38 @@ class Worker:
         return self._assignment.unready
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer until ``stop`` is set, then drain. Raises RefusedError, and a KafkaError that no retry can mend."""
+        """Answer until ``stop`` is set, then drain. Topics that are gone are waited for, and the worker begins anew
+        with what they hold then, as a new process does.
+
+        Raises RefusedError, and a KafkaError that no retry can mend.
+        """
+        looker = self._cluster.consumer()
         watching: asyncio.Task[None] | None = None
         try:
+            await looker.start()
+            watching = asyncio.create_task(self._reach.watch(lambda: self._missing_topics(looker)), name="reach")
+            while not stop.is_set():
+                try:
+                    await self._serve(stop)
+                except UnknownTopicError as error:
+                    # A part that is not closed could still write: only the end of the process ends it.
+                    if not self._found_topics or not self._all_closed:
+                        raise
+                    self._waits.event(group=self._settings.group, why=str(error))
+                    self._metrics.given_up()
+                    self._begin()
+                    await self._reach.whole(stop)
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await self._closed(looker.stop)
+            event("worker.stopped")
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        """Answer until ``stop`` is set, then drain. Raises UnknownTopicError when topics are gone."""
+        try:
             await self._connect()
-            watching = asyncio.create_task(self._reach.watch(self._missing_topics), name="reach")
+            self._found_topics = True
             if not await self._first_version(stop):
                 return
             self._when_loaded()
@@ -183,6 +226,7 @@ class Worker:
                         ("follow", self._follow()),
                         ("lease", self._assignment.watch_lease()),
                         ("broken", _wait(self._assignment.broken)),
+                        ("topics", self._topics_gone()),
                     )
                 ]
                 await self._pipeline.run(stop)
@@ -191,12 +235,16 @@ class Worker:
         except ExceptionGroup as group:
             raise one_of_all(group) from group
         finally:
-            if watching is not None:
-                watching.cancel()
-            await self._close()
+            self._all_closed = await self._close()
 
-    async def _missing_topics(self) -> list[str]:
-        return await missing_of(self._reader, msgspec.structs.astuple(self._topics))
+    async def _missing_topics(self, looker: Consumer) -> list[str]:
+        return await missing_of(looker, msgspec.structs.astuple(self._topics))
+
+    async def _topics_gone(self) -> None:
+        """Raises UnknownTopicError as soon as topics are gone."""
+        while True:
+            self._reach.check_topics()
+            await self._clock.sleep(LOOK_S)
 
     async def _connect(self) -> None:
         await self._producer.start()
@@ -210,14 +258,18 @@ class Worker:
         if self._follower is None:
             return True
         first = asyncio.create_task(self._follower.first(), name="first version")
+        gone = asyncio.create_task(self._topics_gone(), name="topics")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait((first, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((first, gone, stopped), return_when=asyncio.FIRST_COMPLETED)
             if first.done():
                 first.result()
+            if gone.done():
+                gone.result()
             return not stop.is_set()
         finally:
             first.cancel()
+            gone.cancel()
             stopped.cancel()
 
     async def _join(self) -> None:
@@ -241,9 +293,11 @@ class Worker:
         if self._follower is not None:
             await self._follower.run()
 
-    async def _close(self) -> None:
+    async def _close(self) -> bool:
+        """Close all that :meth:`_begin` made; whether all of it is closed."""
         if self._follower is not None:
             self._follower.stop()
+        closed = True
         for close in (
             self._assignment.stop,
             self._consumer.stop,
@@ -253,13 +307,18 @@ class Worker:
             self._models.stop,
             self._producer.stop,
         ):
-            try:
-                async with asyncio.timeout(self._settings.drain_timeout):
-                    await close()
-            except (KafkaError, TimeoutError) as error:
-                late = f"not closed within worker.drain_timeout ({self._settings.drain_timeout:g} s)"
-                event("worker.close_failed", level="warning", error=str(error) or late)
-        event("worker.stopped")
+            closed &= await self._closed(close)
+        return closed
+
+    async def _closed(self, close: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await close()
+        except (KafkaError, TimeoutError) as error:
+            late = f"not closed within worker.drain_timeout ({self._settings.drain_timeout:g} s)"
+            event("worker.close_failed", level="warning", error=str(error) or late)
+            return False
+        return True
 
 
 async def _wait(future: asyncio.Future[None]) -> None:

@@ -250,7 +250,7 @@ class Sent:
 
 
 def sent(given: Iterator[Outgoing], tell: Callable[[int], None] = lambda _: None) -> int:
-    return sending.send_all(given, Sent().connected, what="things", go_on=lambda n: f"On by {n}.", tell=tell)
+    return sending.send_all(given, Sent().connected, noun="thing", topic="t", go_on=lambda n: f"On by {n}.", tell=tell)
 
 
 def test_a_broker_that_goes_away_in_the_middle_leaves_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ def test_many_records_are_handed_over_whole_and_in_order() -> None:
 
         yield send
 
-    assert sending.send_all(iter(records), connected, what="records", go_on=str) == len(records)
+    assert sending.send_all(iter(records), connected, noun="record", topic="t", go_on=str) == len(records)
     assert taken == records
 
 

@@ -252,6 +252,11 @@ class MemoryGroup:
         """Whether a heartbeat is answered without an error: the generation is the group's, and no rebalance is on."""
         return self._members.get(member.slot) is member and generation == self.generation and self._deadline is None
 
+    def forget(self, topic: str) -> None:
+        """Drop what is committed in ``topic``."""
+        for partition in [one for one in self.offsets if one.topic == topic]:
+            del self.offsets[partition], self.metadata[partition]
+
     def rebalance(self, topic: str | None = None) -> None:
         """Ask all members to join again (when ``topic`` is given: only if a member reads it)."""
         members = self._members.values()
@@ -444,9 +449,12 @@ class MemoryBroker:
         self.rebalance_readers(spec.name)
 
     def delete_topic(self, name: str) -> None:
+        """Delete the topic and what groups have committed in it, as Kafka does."""
         for partition_log in self.topic(name).partitions:
             partition_log.wake()
         del self.topics[name]
+        for group in self._groups.values():
+            group.forget(name)
         self.rebalance_readers(name)
 
     def recreate(self, topic: str) -> None:

@@ -277,6 +277,7 @@ class MemoryConsumer:
             raise KafkaError("A consumer of no group can't commit; give it a group.")
         for partition in offsets:
             self._own(partition)
+            self._broker.log(partition)  # Kafka keeps no offset of a topic that is gone
         if self._membership is None:
             self._group.commit(None, -1, offsets, metadata or {})
         else:
