@@ -17,6 +17,12 @@ class UserError(Exception):
     exit_code = 1
 
 
+class NoProgramError(UserError, FileNotFoundError):
+    """A program is not there, or this user must not run it."""
+
+    exit_code = 2
+
+
 class StoppedError(UserError):
     """A signal ended the work before its end; ``known`` says what is known to be done."""
 

@@ -24,11 +24,14 @@ def ending_with_parent(command: Sequence[str], number: signal.Signals = signal.S
 
     For any of subprocess and asyncio. The process id, the environment, the folder and the open files stay as they are.
     To Linux a parent is a thread, so start the child on a thread that lives as long as the program. Systems other than
-    Linux know no such signal; there ``command`` is returned. Raises FileNotFoundError when the program isn't there.
+    Linux know no such signal; there ``command`` is returned. Raises NoProgramError when the program isn't there, or
+    this user must not run it.
     """
     program = shutil.which(command[0])
     if program is None:
-        raise FileNotFoundError(f"{command[0]} is no program that can be run here")
+        from headrace.core.errors import NoProgramError  # noqa: PLC0415 - not there for this file as a program
+
+        raise NoProgramError(f"{command[0]} is no program that can be run here; this user has to be allowed to run it")
     if sys.platform != "linux":
         return [program, *command[1:]]
     # -I and -S: neither the environment nor the installed packages have a say in this step.

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.errors import NoProgramError, one_of_all
 from headrace.process.child_process import ending_with_parent
 from headrace.process.logs import event
 
@@ -102,6 +103,9 @@ EXIT_REFUSED = 3
 EXIT_LATE = 4
 """What a command was to wait for did not come in the time that it was given."""
 
+CANT_START = 1
+"""As the exit code of a child that the system could not start now, for want of memory or processes."""
+
 FINAL = frozenset({EXIT_DONE, EXIT_SETTINGS, EXIT_REFUSED})
 
 
@@ -144,19 +148,22 @@ async def supervise(
     """Keep ``processes`` children running, each started by ``command(slot)``, until ``stop`` is set.
 
     They get SIGTERM then, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies.
-    A child that can't go on (see :data:`FINAL`) ends them all. Returns the worst exit code.
+    A child that can't go on (see :data:`FINAL`) ends them all. Returns the worst exit code. Raises NoProgramError.
     """
     ending = asyncio.Event()
     slots = [
         _Slot(slot, command(slot), Restarts(policy or RestartPolicy()), ending=ending, clock=clock, grace_s=grace_s)
         for slot in range(processes)
     ]
-    async with asyncio.TaskGroup() as group:
-        forwarded = group.create_task(_forward(stop, ending))
-        codes = [group.create_task(slot.run()) for slot in slots]
-        await ending.wait()
-        await asyncio.wait(codes)
-        forwarded.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            forwarded = group.create_task(_forward(stop, ending))
+            codes = [group.create_task(slot.run()) for slot in slots]
+            await ending.wait()
+            await asyncio.wait(codes)
+            forwarded.cancel()
+    except ExceptionGroup as raised:
+        raise one_of_all(raised) from raised
     return max((code.result() for code in codes), default=EXIT_DONE)
 
 
@@ -202,7 +209,13 @@ class _Slot:
 
     async def _child(self) -> int:
         """Run one child to its end. A session of its own keeps the terminal's Ctrl-C for the parent to forward."""
-        child = await asyncio.create_subprocess_exec(*ending_with_parent(self._command), start_new_session=True)
+        try:
+            child = await asyncio.create_subprocess_exec(*ending_with_parent(self._command), start_new_session=True)
+        except NoProgramError:
+            raise
+        except OSError as error:
+            event("member.start_failed", level="error", slot=self._slot, error=error.strerror or str(error))
+            return CANT_START
         event("member.started", slot=self._slot, pid=child.pid)
         try:
             await _first(child.wait(), self._ending.wait())

@@ -257,7 +257,7 @@ def test_a_broker_that_goes_away_in_the_middle_leaves_what_is_known(monkeypatch:
     monkeypatch.setattr(sending, "BATCH", 1)
     with pytest.raises(BrokerUnavailableError) as ended:
         sent(iter([Outgoing(b"")] * 9))
-    assert ended.value.__notes__ == ["2 things were published, and of 1 more it is unknown. On by 2."]
+    assert ended.value.__notes__ == ["2 things to t were published, and of 1 more it is unknown. On by 2."]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -269,7 +269,7 @@ def test_a_signal_while_nothing_comes_ends_it_with_what_went(number: signal.Sign
         release.wait()
 
     try:
-        with pytest.raises(sending.StoppedError, match=f"{number.name}. 1 things were published. On by 1.") as ended:
+        with pytest.raises(sending.StoppedError, match=f"{number.name}. 1 thing to t was published. On by 1.") as ended:
             sent(endless(), lambda _: os.kill(os.getpid(), number))
     finally:
         release.set()
@@ -321,7 +321,7 @@ def test_a_fault_of_the_reading_comes_behind_what_was_read() -> None:
 
     with pytest.raises(UserError, match="line 2") as ended:
         sent(broken())
-    assert ended.value.__notes__ == ["1 things were published. On by 1."]
+    assert ended.value.__notes__ == ["1 thing to t was published. On by 1."]
 
 
 def test_where_nothing_went_that_is_said() -> None:

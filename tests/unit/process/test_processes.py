@@ -1,6 +1,7 @@
 """Real child processes, tiny ones: signals and restarts are the kernel's, not a mock's."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.core.clock import SystemClock
+from headrace.core.errors import NoProgramError, with_notes
 from headrace.process.lifecycle import EXIT_REFUSED, EXIT_UNDRAINED, RestartPolicy, supervise
 from tests.support.waiting import until
 
@@ -92,6 +94,36 @@ async def test_a_member_that_can_not_go_on_ends_them_all_with_its_code(tmp_path:
     refuses = f"import sys\nif sys.argv[2] == '0': sys.exit({EXIT_REFUSED})\n{WAITS}"
     assert await supervised(refuses, tmp_path, asyncio.Event()) == EXIT_REFUSED
     assert not any(runs(pid) for pid in started(tmp_path))
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_program_that_can_not_be_run_is_one_error_in_words(tmp_path: Path, there: bool) -> None:
+    program = tmp_path / "program"
+    if there:
+        program.write_bytes(b"")
+    with pytest.raises(
+        NoProgramError, match=f"^{program} is no program that can be run here; this user has to"
+    ) as told:
+        await supervise(lambda _: [str(program)], 2, stop=asyncio.Event(), clock=SystemClock(), grace_s=1)
+    assert told.value.exit_code == 2
+    assert "\n" not in with_notes(told.value)
+
+
+async def test_a_start_that_the_system_refuses_for_now_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = asyncio.create_subprocess_exec, iter([OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))])
+
+    async def refusing(*command, **options):
+        for refusal in refusals:
+            raise refusal
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refusing)
+    refuses = code(f"import sys; sys.exit({EXIT_REFUSED})")
+    stop, clock = asyncio.Event(), SystemClock()
+    ended = await supervise(lambda _: refuses, 1, stop=stop, clock=clock, grace_s=5, policy=QUICK)
+    assert (ended, list(refusals)) == (EXIT_REFUSED, [])
 
 
 async def test_a_member_that_ignores_the_signal_is_killed_after_its_grace(tmp_path: Path) -> None:
