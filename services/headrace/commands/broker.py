@@ -50,6 +50,10 @@ def broker(
         raise typer.BadParameter("The embedded broker is one node and keeps nothing; use --kind apache.")
     if nodes not in (1, 3):
         raise typer.BadParameter("Apache Kafka starts with 1 or 3 nodes.", param_hint="--nodes")
+    if data is not None:
+        from headrace.files.output import check_output_folder
+
+        check_output_folder(data)
     asyncio.run(_run(kind, nodes, port or None, data))
 
 

@@ -27,7 +27,7 @@ from headrace.commands.common import (
 )
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.errors import UserError
-from headrace.core.text import printable
+from headrace.core.text import printable, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,10 +233,11 @@ def evaluate(
     check_file(file)
     reading = Reading(delimiter, encoding)
     artifact = artifact_of(ctx, model, bootstrap)
+    opened = open_backend(backend.value, artifact)
     rows = read_rows(file, text_column=text_column, label_column=label_column, reading=reading, tell=remark)
     if not len(rows):
         raise UserError(f"{file}: has no rows to evaluate on")
-    answered = answer_scored(open_backend(backend.value, artifact), rows.texts)
+    answered = answer_scored(opened, rows.texts)
     if errors:
         _show_errors(errors_of(rows, answered), len(rows), form)
         return
@@ -287,7 +288,9 @@ def _show_errors(mistakes: Sequence[Mistake], rows: int, form: Form | None) -> N
         shown.print(table)
     more = len(mistakes) - SHOWN_ERRORS
     rest = f"; {more:,} more with --json or --csv" if more > 0 else ""
-    shown.print(f"{len(mistakes):,} of {rows:,} rows are answered wrongly{rest}")
+    shown.print(
+        f"{len(mistakes):,} of {quantity(rows, 'row')} {'is' if len(mistakes) == 1 else 'are'} answered wrongly{rest}"
+    )
 
 
 LARGEST_BATCH = 4096
@@ -320,13 +323,14 @@ def bench_backend(
     # Threads of BLAS beside our own triple the time of both. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from headrace.files.table import Reading
+    from headrace.files.table import Reading, check_file
     from headrace.model.backends.interface import open_backend
     from headrace.model.timing import Report, fit, measure, suggested, texts_for
 
-    given = read_texts(texts, Reading(delimiter, encoding))
+    check_file(texts)
     artifact = artifact_of(ctx, model, bootstrap)
     opened = open_backend(backend.value, artifact, threads)
+    given = read_texts(texts, Reading(delimiter, encoding))
     opened.warm()
     taken = texts_for(given, opened.classify, time.perf_counter, LARGEST_BATCH)
     timings = measure(opened.classify, taken, rounds, time.perf_counter)
@@ -347,8 +351,8 @@ def bench_backend(
         return
     shown = console()
     shown.print(
-        f"backend {report.backend}, version {report.model}, threads {threads}; passes over {report.texts:,} texts of "
-        f"{report.mean_bytes:.0f} bytes, the fastest of {rounds}",
+        f"backend {report.backend}, version {report.model}, threads {threads}; passes over "
+        f"{quantity(report.texts, 'text')} of {report.mean_bytes:.0f} bytes, the fastest of {rounds}",
         soft_wrap=True,
     )
     shown.print(_timings_table(timings, line))

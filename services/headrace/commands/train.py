@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.commands.common import Delimiter, Encoding, Invocation, place_for, remark, settings_from
+from headrace.core.text import quantity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,6 +108,7 @@ def train(
         from headrace.files.table import Reading, read_file
         from headrace.learning.compress.curve import Budget
         from headrace.learning.data.split import Splits
+        from headrace.learning.data.vectors import check_vectors
         from headrace.learning.distributed.job import FileSource, Job
         from headrace.learning.fit.hyperparameters import adapted
         from headrace.model.artifact import load, save
@@ -118,6 +120,7 @@ def train(
     where = place_for(out, force=force)
     if shared is not None:
         place_for(f"{shared.rstrip('/')}/headrace.try", force=True)
+    check_vectors(vectors)
     trainer = settings_from(ctx).settings.trainer
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
@@ -275,7 +278,9 @@ def _line(said: Mapping[str, Any]) -> str:
     match said["event"]:
         case "training.read":
             dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
-            return f"{said['rows']:,} rows, {said['labels']:,} labels; left out: {dropped or 'none'}"
+            return (
+                f"{quantity(said['rows'], 'row')}, {quantity(said['labels'], 'label')}; left out: {dropped or 'none'}"
+            )
         case "training.memory" if said["bytes"] >= LARGE:
             need, free = said["bytes"] / 1e9, said["free_bytes"] / 1e9
             return f"takes about {need:.1f} GB of memory for so many labels; {free:.1f} GB are free"
@@ -317,8 +322,8 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
     console.print(f"\n{out}", soft_wrap=True)
     console.print(f"version {outcome.version}, sha256\n{outcome.sha256}")
     console.print(
-        f"{outcome.size / 1e3:,.0f} kB ({outcome.float_size / 1e3:,.0f} kB in fp32), {outcome.epochs} epochs,"
-        f" {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
+        f"{outcome.size / 1e3:,.0f} kB ({outcome.float_size / 1e3:,.0f} kB in fp32), "
+        f"{quantity(outcome.epochs, 'epoch')}, {outcome.latency_us:.1f} us a text, trained in {outcome.seconds:.0f} s"
     )
     # Last, where a long report has not scrolled it away.
     for warning in report_warnings(outcome.report):
@@ -343,10 +348,12 @@ def _named(labels: Sequence[str]) -> str:
 
 def _lengths(found: Lengths, longest_us: float) -> str:
     """How much of the texts is read, what that costs, and what to do about texts that are cut."""
-    said = f"It reads {found.max_tokens:,} words of a text; so long a text takes about {longest_us:,.0f} us to answer."
+    words = quantity(found.max_tokens, "word")
+    said = f"It reads {words} of a text; so long a text takes about {longest_us:,.0f} us to answer."
     if not found.cut:
         return said
+    cut = quantity(found.cut, "is longer and was cut", "are longer and were cut")
+    longest = quantity(found.longest, "word")
     return (
-        f"{said} {found.cut:,} of {found.texts:,} texts are longer and were cut, the longest has {found.longest:,}"
-        " words: --max-tokens reads more of them"
+        f"{said} Of {quantity(found.texts, 'text')} {cut}, the longest has {longest}: --max-tokens reads more of them"
     )

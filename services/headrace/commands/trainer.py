@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
+    from headrace.model.signing import Seals
     from headrace.trainer.certificate import Ask, OpenVersion
+    from headrace.trainer.store import TrainingStore
     from headrace.trainer.training_run import Decide, Launch, Offload
     from headrace_schemas.records import ModelVersion, Training
 
@@ -184,6 +186,11 @@ def trainer(
     Of several trainers one leads and the others stand by. A training that is interrupted is gone on with by whoever
     leads next, from its last checkpoint.
     """
+    import os
+
+    # Threads of BLAS beside the ranks take the cores that they use. It is read when numpy loads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from headrace.core.errors import UserError
     from headrace.process import lifecycle, logs
     from headrace_schemas.records import TrainingState
@@ -201,11 +208,18 @@ def trainer(
         )
     # Loading what computes takes seconds.
     logs.event("trainer.starting", bootstrap=settings.kafka.bootstrap)
+    from headrace.learning.data.vectors import check_vectors
+    from headrace.model.signing import seals
+
+    # All that can be looked at, before anything is connected: the first training may be days away.
+    kept = _store(settings, seals(settings.signing.key_file, settings.signing.trusted))
+    check_vectors(settings.trainer.vectors)
     launch = launcher(ctx, bootstrap, settings.trainer, settings.places(), node)
     if node:
-        lifecycle.run(functools.partial(_help, settings, launch), drain_s=STOP_S)
+        lifecycle.run(functools.partial(_help, settings, kept, launch), drain_s=STOP_S)
         return
-    ended = lifecycle.run(functools.partial(_train, settings, launch, once), drain_s=STOP_S)
+    _check_holdout(settings)
+    ended = lifecycle.run(functools.partial(_train, settings, kept, launch, once), drain_s=STOP_S)
     if ended is None:
         return
     if ended.state is TrainingState.FAILED:
@@ -213,13 +227,48 @@ def trainer(
     say(f"{ended.name}: trained {ended.version}")
 
 
-async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.Event) -> Training | None:
-    """The composition root: everything that a trainer touches is made here and passed in."""
-    import os
-    from concurrent.futures import ThreadPoolExecutor
+def _store(settings: Settings, own: Seals) -> TrainingStore:
+    """The trainer's store, which can be written to. Raises OutputError, and StoreError where it does not answer."""
+    from headrace.files.output import OutputError
+    from headrace.model.errors import StoreError
+    from headrace.trainer.store import TrainingStore
 
-    # Threads of BLAS beside the ranks take the cores that they use. It is read when numpy loads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        store = TrainingStore(settings.trainer.store, settings.worker.model_name, settings.places(), own)
+    except StoreError as error:
+        raise OutputError(f"trainer.store: {error}") from error
+    store.check()
+    return store
+
+
+def _check_holdout(settings: Settings) -> None:
+    """Look at the file of the holdout; a topic is not looked at. Raises InputError, and StoreError."""
+    from pathlib import Path
+
+    from headrace.core.gate import HOLDOUT_TOPIC
+    from headrace.files import DatasetError, InputError
+    from headrace.files.table import Reading, read_file
+    from headrace.model import store
+    from headrace.model.places import as_told
+
+    gate = settings.gate
+    if gate.holdout is None or gate.holdout.startswith(HOLDOUT_TOPIC):
+        return
+    if "://" not in gate.holdout:
+        reading = Reading(gate.holdout_delimiter, gate.holdout_encoding)
+        try:
+            next(read_file(Path(gate.holdout), ("text", "label"), reading=reading), None)
+        except DatasetError as error:
+            raise InputError(f"gate.holdout: {error}") from error
+    elif store.size_of(as_told(gate.holdout)) is None:
+        raise InputError(f"gate.holdout is {gate.holdout}: there is no such file")
+
+
+async def _train(
+    settings: Settings, store: TrainingStore, launch: Launch, once: bool, stop: asyncio.Event
+) -> Training | None:
+    """The composition root: everything that a trainer touches is made here and passed in."""
+    from concurrent.futures import ThreadPoolExecutor
 
     from prometheus_client import CollectorRegistry
 
@@ -227,10 +276,9 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.kafka.dead_letters import keeping
     from headrace.learning.data.validation import text_keys
-    from headrace.model.signing import seals, signer
+    from headrace.model.signing import signer
     from headrace.process.logs import event
     from headrace.trainer.metrics import TrainerMetrics
-    from headrace.trainer.store import TrainingStore
     from headrace.trainer.trainer import Trainer, TrainerTopics
 
     if settings.trainer.split_key is None:
@@ -240,8 +288,6 @@ async def _train(settings: Settings, launch: Launch, once: bool, stop: asyncio.E
     sign = signer(settings.signing.key_file, settings.signing.trusted)
     names = settings.topics.names()
     name = settings.worker.model_name
-    own = seals(settings.signing.key_file, settings.signing.trusted)
-    store = TrainingStore(settings.trainer.store, name, settings.places(), own)
     cluster = AioKafkaCluster(settings.kafka)
     registry = CollectorRegistry()
     with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool, calmed():
@@ -286,7 +332,7 @@ def _opener(settings: Settings) -> OpenVersion:
     return open_version
 
 
-async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None:
+async def _help(settings: Settings, store: TrainingStore, launch: Launch, stop: asyncio.Event) -> None:
     """The composition root of a machine that only runs ranks."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -294,19 +340,16 @@ async def _help(settings: Settings, launch: Launch, stop: asyncio.Event) -> None
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
-    from headrace.model.signing import seals
     from headrace.process.admin import BrokerGauge
     from headrace.trainer.remote_node import Helper
-    from headrace.trainer.store import TrainingStore
 
-    own = seals(settings.signing.key_file, settings.signing.trusted)
     registry = CollectorRegistry()
     with ThreadPoolExecutor(1, thread_name_prefix="store") as pool, calmed():
         helper = Helper(
             name=settings.worker.model_name,
             cluster=AioKafkaCluster(settings.kafka),
             models=settings.topics.names().models,
-            store=TrainingStore(settings.trainer.store, settings.worker.model_name, settings.places(), own),
+            store=store,
             launch=launch,
             offload=_offload(pool),
             clock=SystemClock(),

@@ -63,7 +63,7 @@ def check_place(where: Location, *, force: bool = False) -> None:
         elif where.scheme != "memory":
             _try_to_write(where)
     except StoreError as error:
-        raise OutputError(str(error)) from None
+        raise OutputError(str(error)) from error
 
 
 def write(where: Location, data: bytes, token: str, *, private: bool = False) -> None:

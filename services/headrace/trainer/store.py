@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.files.output import OutputError
 from headrace.learning.distributed.job import Job, Outcome, read_outcome
 from headrace.model import store
 from headrace.model.errors import StoreError, StoreFault
@@ -44,6 +45,19 @@ class TrainingStore:
         if places is not None:
             places.locate(self._base)
         self._versions = versions_folder(base, name)
+
+    def check(self) -> None:
+        """Look whether files can be written here, before a training begins. Nothing is left by looking.
+
+        Raises OutputError where they can't, and StoreError where the store does not answer, which may pass.
+        """
+        try:
+            store.check_place(self._at(f"{self._base}/headrace.try"), force=True)
+        except OutputError as error:
+            cause = error.__cause__
+            if isinstance(cause, StoreError) and cause.fault is StoreFault.AWAY:
+                raise cause from None
+            raise OutputError(f"trainer.store: {error}") from None
 
     @property
     def versions(self) -> str:

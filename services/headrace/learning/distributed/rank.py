@@ -19,6 +19,7 @@ from headrace.learning.data.features import Lengths, follow_lengths
 from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
 from headrace.learning.data.validation import check_labels
+from headrace.learning.data.vectors import check_vectors
 from headrace.learning.data.vocabulary import Embed
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.comparison import NO_ROWS, Holdout, compared, keep_to, read_holdout
@@ -70,13 +71,14 @@ def run(
 
     ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any; all
     files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
-    be the job's. A rank that is started again goes on from the last checkpoint; where none will
-    be, because ``resumes`` is false, none is kept. ``memory`` tells how many bytes are free on this
-    machine, and ``embed`` how a teacher sees words, where one does. Raises DatasetError for rows that can't
-    be trained on or divided, ArtifactError for a champion or baseline that can't be loaded, and a KafkaError.
+    be the job's. A rank that is started again goes on from the last checkpoint; where none will be, because ``resumes``
+    is false, none is kept. ``memory`` tells how many bytes are free on this machine, and ``embed`` how a teacher sees
+    words, where one does. Raises DatasetError for rows that can't be trained on or divided, VectorsError, ArtifactError
+    for a champion or baseline that can't be loaded, and a KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
+    check_vectors(job.recipe.convolution.vectors)
     rivals = [
         None if one is None else (one, open_backend("cpu", load_version(one, trusted, places)))
         for one in (job.champion, job.baseline)

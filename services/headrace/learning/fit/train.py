@@ -18,7 +18,8 @@ from headrace.learning.data.features import MOST_CELLS, Material, fit_wide_part,
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
 from headrace.learning.data.taught import Taught
-from headrace.learning.data.vocabulary import Embed, known_vectors, seen_vectors, spelled, word_parts
+from headrace.learning.data.vectors import known_vectors
+from headrace.learning.data.vocabulary import Embed, seen_vectors, spelled, word_parts
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import Checkpoints
 from headrace.learning.evaluate import answer_scored, share_interval, threshold_for
