@@ -23,7 +23,7 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Status
 from tests.support.answered_site import PARTITIONS, Site
 from tests.support.models import LABELS, SumModel
-from tests.support.story import after_a_moment
+from tests.support.turned_tests import after_a_moment
 from tests.support.waiting import until
 
 LIMIT_S = 60.0

@@ -42,12 +42,9 @@ class OwnTopics:
         self.kafka = KafkaSettings(bootstrap=bootstrap, idempotent=not embedded, static_members=not embedded)
 
     def apply(self) -> None:
-        self.run("topics", "apply")
-
-    def run(self, *arguments: str) -> None:
-        """Run a command on this place to its end."""
-        command = [sys.executable, "-m", "headrace", *self.at, *arguments]
-        subprocess.run(command, check=True, timeout=LIMIT_S * slowness())
+        subprocess.run(
+            [sys.executable, "-m", "headrace", *self.at, "topics", "apply"], check=True, timeout=LIMIT_S * slowness()
+        )
 
     def client(self):
         names = {"requests": f"{self.prefix}classify.requests", "results": f"{self.prefix}classify.results"}

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from headrace.core.text import quantity
 from headrace_load.contender import Contender
 from headrace_load.result import Comparison, Difference, Latency, Result
 from headrace_load.workload.spec import Backlog
@@ -55,7 +54,7 @@ def described(contender: Contender | None) -> str:
     if contender is None:
         return AMONG_OTHERS
     if (worker := contender.worker) is not None:
-        processes = quantity(worker.processes, "process", "processes")
+        processes = "one process" if worker.processes == 1 else f"{worker.processes} processes"
         settings = "".join(f", {name}={value}" for name, value in sorted(worker.settings.items()))
         return f"headrace worker, {processes}, backend {worker.backend}, model {worker.model}{settings}"
     return f"program {' '.join(contender.program.command) if contender.program else ''}"

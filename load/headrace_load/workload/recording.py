@@ -20,7 +20,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace.core.text import quantity
 from headrace_load.workload.spec import (
     AsTheyAre,
     Bad,
@@ -132,7 +131,7 @@ async def record(
     write_recording([msgspec.structs.replace(each.row, at=round(each.row.at - first, 3)) for each in seen], file)
     workload = _workload(seen, span, file.name, keep_texts=keep_texts)
     written = out.with_suffix(".toml")
-    write_workload(workload, written, f"{quantity(len(seen), 'request')} in {span:.1f} s, recorded from {topic}.")
+    write_workload(workload, written, f"{len(seen)} requests in {span:.1f} s, recorded from {topic}.")
     return written
 
 

@@ -13,7 +13,7 @@ from headrace.worker.stages.infer import Model
 from headrace_schemas.records import Status
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import TOPICS
-from tests.support.world import story
+from tests.support.worker_cluster import story
 
 
 # Requests and results belong together, so one of them alone is no restore.
