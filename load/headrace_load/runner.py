@@ -45,9 +45,9 @@ class Runner(Struct, frozen=True, kw_only=True):
     ) -> Result:
         """One run against ``contender``, or against what answers already.
 
-        Its result.json and its logs are in ``folder``, and of one among several in a folder NUMBER there. ``around``
-        is given the contender's start. Raises what
-        :func:`headrace_load.measure.run.run` and starting the contender raise.
+        Its result.json and its logs are in ``folder``, and those of one among several in a folder NUMBER there.
+        ``around`` is given the contender's start. Raises what :func:`headrace_load.measure.run.run` and starting the
+        contender raise.
         """
         folder = self.folder / f"{number:02}" if number else self.folder
         folder.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,9 @@ def drain(
     *,
     contenders: Annotated[
         list[Path],
-        typer.Option("--contender", metavar="FILE", **options.FILE, help="What answers; the first is compared with."),
+        typer.Option(
+            "--contender", metavar="FILE", **options.FILE, help="What answers. The others are compared with the first."
+        ),
     ],
     requests: Annotated[int, typer.Option(min=1, help="Requests of a backlog.")] = 100_000,
     texts: options.TextsFile = None,
@@ -112,7 +114,7 @@ def drain(
 def compare(
     contenders: Annotated[
         list[Path],
-        typer.Argument(metavar="CONTENDER...", **options.FILE, help="The first is compared with."),
+        typer.Argument(metavar="CONTENDER...", **options.FILE, help="The others are compared with the first."),
     ],
     *,
     workload: Annotated[Path, typer.Option(metavar="FILE", **options.FILE, help="A workload's TOML file.")],

@@ -84,7 +84,7 @@ _TARGET_OPTIONS: dict[str, Any] = {
     ],
     "prefix": Annotated[
         str | None,
-        typer.Option(help="What topics' names begin with: those that are there, or those that a contender gets."),
+        typer.Option(help="How topics' names begin: those that exist, or those that a contender gets."),
     ],
     "sets": Annotated[
         list[str] | None,
@@ -173,7 +173,7 @@ def contenders_of(paths: Sequence[Path]) -> dict[str, Contender]:
 
 
 def folder_for(out: Path | None, name: str) -> Path:
-    """A new folder for results, looked at before the run whose they are.
+    """A new folder for the results of a run, checked before it begins.
 
     Raises FileExistsError when there is one with something in it, and OutputError when nothing can be written there.
     """

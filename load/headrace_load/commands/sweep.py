@@ -132,9 +132,11 @@ def sweep(
     *,
     p99: Annotated[float, typer.Option(min=0.001, metavar="MS", help="The bound, from due to append.")],
     low: Annotated[float, typer.Option(min=0.001, help="Requests a second that should be borne.")] = 100.0,
-    high: Annotated[float, typer.Option(min=0.001, help="Requests a second that should not.")] = 100_000.0,
-    seconds: Annotated[float | None, typer.Option(help="Of a try, instead of the workload's own.")] = None,
-    within: Annotated[float, typer.Option(min=0.001, help="Stop when the two rates are so near each other.")] = 0.05,
+    high: Annotated[float, typer.Option(min=0.001, help="Requests a second that should not be borne.")] = 100_000.0,
+    seconds: Annotated[float | None, typer.Option(help="Seconds of a try. By default the workload's own.")] = None,
+    within: Annotated[
+        float, typer.Option(min=0.001, help="Stop when the two rates differ by this share at most.")
+    ] = 0.05,
     contender: options.OneContender = None,
     target: TargetOptions,
     out: options.Out = None,

@@ -85,15 +85,15 @@ def demo(
         keep_in=keep_in,
     )
     if learning:
-        from headrace.demo.learning import tell
+        from headrace.demo.learning import show
     else:
-        from headrace.demo.story import tell
-    code = lifecycle.run(functools.partial(_until_stopped, functools.partial(tell, order)), drain_s=STOP_LIMIT_S)
+        from headrace.demo.answering import show
+    code = lifecycle.run(functools.partial(_until_stopped, functools.partial(show, order)), drain_s=STOP_LIMIT_S)
     if code:
         raise typer.Exit(code)
 
 
-async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
+async def _until_stopped(show: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
     from headrace.commands.terminal import Terminal
@@ -101,7 +101,7 @@ async def _until_stopped(tell: Callable[..., Coroutine[Any, Any, bool]], stop: a
 
     # The demo's own lines have markup; what it shows of texts is escaped there.
     console = Terminal(highlight=False, markup=True)
-    told = asyncio.ensure_future(tell(console=console, clock=SystemClock(), random=SystemRandom()))
+    told = asyncio.ensure_future(show(console=console, clock=SystemClock(), random=SystemRandom()))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((told, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -174,7 +174,7 @@ MEMBERS = 2
 FIRST_SHARE = 0.6
 
 
-async def tell(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
+async def show(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
     """Run the demo and return whether the audit holds: every text answered once and by the version whose turn it was,
     and what was erased is in nothing of the later version.
 

@@ -1,4 +1,4 @@
-"""The demo from its beginning to its end, in the order in which it happens."""
+"""`headrace demo`: train, answer the held-out texts and a stream, and audit the answers, in this order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEPT = "model.safetensors"
 NO_ANSWER_LIMIT_S = 30.0
 
 
-async def tell(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
+async def show(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
     """Run the demo and return whether the audit found every text answered once.
 
     Raises a UserError or KafkaError. Whatever it started has ended when it returns, raises or is cancelled.
