@@ -26,6 +26,7 @@ COMMANDS = {
     "broker": Mounted("headrace.commands.broker:broker", "Start a Kafka broker on this machine."),
     "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
+    "teach": Mounted("headrace.commands.teach:teach", "Let a teacher label texts to learn from."),
     "evaluate": Mounted("headrace.commands.local:evaluate", "Report how well a version labels the texts of a file."),
     "predict": Mounted("headrace.commands.local:predict", "Label the texts of a file, without workers."),
     "bench-backend": Mounted("headrace.commands.local:bench_backend", "Time a backend, and suggest the largest batch."),
@@ -59,7 +60,7 @@ EXTRAS = {
 }
 
 # Commands that need more than what they miss first, and which extras are parts of theirs.
-WHOLE = {"train": {"worker", "train"}, "demo": {"worker", "train", "demo"}}
+WHOLE = {"train": {"worker", "train"}, "teach": {"worker", "train", "teach"}, "demo": {"worker", "train", "demo"}}
 
 LOG_LEVEL_HELP = "How much is logged: debug, info, warning or error; short for log.level."
 

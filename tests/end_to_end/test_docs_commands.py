@@ -75,6 +75,7 @@ RUN = (
 NOT_RUN = {
     "headrace broker": "it runs until it is stopped; the test's own broker is one",
     "headrace demo": "it takes a minute; test_demo.py runs it",
+    "headrace teach": "it needs a model's address, or takes a minute; test_teach_command.py runs it",
     "headrace train": "it takes a minute; test_client_commands.py and test_demo.py train",
     "headrace trainer": "it trains for a minute; test_trainer.py runs it",
     "headrace worker": "it runs until it is stopped; one answers in this test, and test_worker.py runs more",

@@ -92,7 +92,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
     message = refusal(environ={"HEADRACE_ZEBRA__STRIPES": "4"})
     assert message.startswith("zebra.stripes (environment variable HEADRACE_ZEBRA__STRIPES): no such setting.")
-    assert "kafka, topics, requests, worker, trainer, gate, store, signing, dead_letters, admin, log" in message
+    assert (
+        "kafka, topics, requests, worker, trainer, gate, teacher, store, signing, dead_letters, admin, log" in message
+    )
 
 
 def test_a_wrong_type_in_the_file_names_key_line_and_what_is_allowed(tmp_path: Path) -> None:
