@@ -20,9 +20,9 @@ from headrace_schemas.errors import (
     MissingTextError,
     TextTooLargeError,
     UnknownContentTypeError,
+    behind_frame,
     from_decoding_fault,
 )
-from headrace_schemas.foreign_bytes import behind_frame
 from headrace_schemas.headers import JSON, MSGPACK, TEXT
 from headrace_schemas.records import (
     ClassifyRequest,

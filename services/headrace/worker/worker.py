@@ -21,8 +21,7 @@ from headrace.process.logs import Recurring, event
 from headrace.registry.compacted_topics import ModelsLog, WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
-from headrace.worker.partitions.claim import claim
-from headrace.worker.partitions.resume import Resumer
+from headrace.worker.partitions.resume import Resumer, claim
 from headrace.worker.pipeline import Offload, Pipeline
 from headrace.worker.settings import WorkerSettings
 from headrace.worker.stages.commit import Committer
