@@ -40,8 +40,8 @@ HELP = {"help_option_names": HELP_NAMES}
 def lazy_group(table: Mapping[str, Mounted], everywhere: Callable[..., None] | None = None) -> type[TyperGroup]:
     """The class of a group that lists the commands of ``table`` and imports one when it is about to run.
 
-    The options of ``everywhere``, a function that typer could run, are options of every command too, and of no use to
-    it: they act by their callbacks.
+    Every command takes the options of ``everywhere`` too, a function that typer could run. They act by their callbacks,
+    and the command does not see them.
     """
 
     class LazyGroup(TyperGroup):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from headrace.client import Answer, GroupReader
-from headrace.client.group_reading import Share, Shares
+from headrace.client.group_reading import AssignedPartition, ReaderAssignment
 from headrace.client.reading import CHUNK
 from headrace.core.answer_log import Place, encode_metadata
 from headrace.kafka.interface import Record
@@ -16,18 +16,18 @@ class KeepsWhatItFetched(GroupReader):
     """Keeps a fetch across a rebalance, and takes it wherever it begins."""
 
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
-        self._shares.none_in_hand.set()
+        self._assignment.none_in_hand.set()
         answers: list[Answer] = []
         for name, records in (await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)).items():
-            while (share := self._shares.owned.get(name)) and (not share.alive or share.expected is None):
+            while (one := self._assignment.owned.get(name)) and (not one.alive or one.expected is None):
                 await self._clock.sleep(0.05)
-            if share is not None:
-                answers += self._take(share, records[0].offset, records)
+            if one is not None:
+                answers += self._take(one, records[0].offset, records)
         return answers
 
 
-class _ForgetsTheStart(Shares):
-    async def _not_yet(self, fresh: Mapping[Share, Place]) -> Collection[Share]:
+class _ForgetsTheStart(ReaderAssignment):
+    async def _not_yet(self, fresh: Mapping[AssignedPartition, Place]) -> Collection[AssignedPartition]:
         return ()
 
 
@@ -36,24 +36,24 @@ class ForgetsTheStart(GroupReader):
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
         super().__init__(*parts, **settings)
-        self._shares.__class__ = _ForgetsTheStart
+        self._assignment.__class__ = _ForgetsTheStart
 
 
 class CommitsWhatItRead(GroupReader):
     """Commits behind what it handed over, processed or not."""
 
-    def _take(self, share: Share, expected: int, records: Sequence[Record]) -> list[Answer]:
-        answers = super()._take(share, expected, records)
+    def _take(self, partition: AssignedPartition, expected: int, records: Sequence[Record]) -> list[Answer]:
+        answers = super()._take(partition, expected, records)
         if answers:
-            share.mark(answers[-1])
+            partition.mark(answers[-1])
         return answers
 
 
-class _LetsCommitsFly(Shares):
-    async def _commit(self, places: Mapping[Share, Place]) -> None:
+class _LetsCommitsFly(ReaderAssignment):
+    async def _commit(self, places: Mapping[AssignedPartition, Place]) -> None:
         await self._consumer.commit(
-            {share.name: place.position for share, place in places.items()},
-            metadata={share.name: encode_metadata(place) for share, place in places.items()},
+            {partition.name: place.position for partition, place in places.items()},
+            metadata={partition.name: encode_metadata(place) for partition, place in places.items()},
         )
 
 
@@ -62,12 +62,12 @@ class LetsCommitsFly(GroupReader):
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
         super().__init__(*parts, **settings)
-        self._shares.__class__ = _LetsCommitsFly
+        self._assignment.__class__ = _LetsCommitsFly
 
 
-class _ForgetsTheHighest(Shares):
-    async def _commit(self, places: Mapping[Share, Place]) -> None:
-        await super()._commit({share: Place(place.position) for share, place in places.items()})
+class _ForgetsTheHighest(ReaderAssignment):
+    async def _commit(self, places: Mapping[AssignedPartition, Place]) -> None:
+        await super()._commit({partition: Place(place.position) for partition, place in places.items()})
 
 
 class ForgetsTheHighest(GroupReader):
@@ -75,12 +75,12 @@ class ForgetsTheHighest(GroupReader):
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
         super().__init__(*parts, **settings)
-        self._shares.__class__ = _ForgetsTheHighest
+        self._assignment.__class__ = _ForgetsTheHighest
 
 
-class _CommitsTheHighestRead(Shares):
-    async def _commit(self, places: Mapping[Share, Place]) -> None:
-        await super()._commit({share: Place(place.position, share.reader.highest) for share, place in places.items()})
+class _CommitsTheHighestRead(ReaderAssignment):
+    async def _commit(self, places: Mapping[AssignedPartition, Place]) -> None:
+        await super()._commit({one: Place(place.position, one.reader.highest) for one, place in places.items()})
 
 
 class CommitsTheHighestRead(GroupReader):
@@ -88,7 +88,7 @@ class CommitsTheHighestRead(GroupReader):
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
         super().__init__(*parts, **settings)
-        self._shares.__class__ = _CommitsTheHighestRead
+        self._assignment.__class__ = _CommitsTheHighestRead
 
 
 BROKEN = (

@@ -13,7 +13,7 @@ import msgspec
 from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answer, readers_at
 from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
-from headrace.kafka.interface import Cluster, OffsetOutOfRangeError, TopicPartition, UnknownTopicError
+from headrace.kafka.interface import Cluster, OffsetOutOfRangeError, TopicPartition, UnknownTopicError, connected
 from headrace.kafka.range_reader import read_ranges
 from headrace_schemas.records import ClassifyResult
 
@@ -47,15 +47,11 @@ async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, example
 
 async def _ranges(cluster: Cluster, topic: str, last: int) -> dict[int, tuple[int, int]]:
     """Where to begin and to end (not included) in each partition, for about the ``last`` answers of all."""
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster.consumer()) as consumer:
         names = [TopicPartition(topic, number) for number in await consumer.partitions_of(topic)]
         if not names:
             raise UnknownTopicError(f"There is no topic {topic} to read answers from.")
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-    finally:
-        await consumer.stop()
     most = max(1, last // len(names))
     return {name.partition: (max(begins[name], ends[name] - most), ends[name]) for name in names}
 
@@ -84,9 +80,7 @@ async def _answers(
     cluster: Cluster, name: TopicPartition, start: int, end: int
 ) -> AsyncGenerator[ClassifyResult, None]:
     """The answers of one results partition, without repeats, from ``start`` to ``end`` (not included)."""
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster.consumer()) as consumer:
         begins = await consumer.beginning_offsets([name])
         reader = (await readers_at(consumer, {name: Place(start)}, begins, look_back=LOOK_BACK))[name]
         while start < end:
@@ -100,5 +94,3 @@ async def _answers(
                 start = (await begins_after_retention(consumer, error))[name]
             else:
                 return
-    finally:
-        await consumer.stop()

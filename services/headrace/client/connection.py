@@ -48,6 +48,7 @@ from headrace.kafka.interface import (
     TopicPartition,
     passes,
 )
+from headrace.kafka.retry import retried
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.logs import event
 from headrace_schemas.errors import WireError
@@ -246,16 +247,14 @@ class Client:
 
     async def _asked(self, record: Outgoing, published: list[Published]) -> asyncio.Future[ClassifyResult]:
         """Publish ``record``, however long that takes, and return the answer to come; ``published`` gets its place."""
-        while True:
-            try:
-                awaiter = await self._started_awaiter()
-                with awaiter.publishing() as before:
-                    published[:] = [await self._publisher.publish(record)]
-                    return awaiter.expect(published[0], before)
-            except KafkaError as error:
-                if not passes(error):
-                    raise
-            await self._clock.sleep(RETRY_S)
+
+        async def ask() -> asyncio.Future[ClassifyResult]:
+            awaiter = await self._started_awaiter()
+            with awaiter.publishing() as before:
+                published[:] = [await self._publisher.publish(record)]
+                return awaiter.expect(published[0], before)
+
+        return await retried(ask, sleep=self._clock.sleep, wait_s=RETRY_S, mends=passes)
 
     async def _seen(self) -> _Seen:
         """What Kafka shows now, looked at once for all calls whose time ends together."""

@@ -1,9 +1,4 @@
-"""The results partitions that a member of a group has: given, begun where the group stands, given up.
-
-The rebalance callbacks do next to nothing: heartbeats stop while the assigned one waits, and the whole group waits for
-the revoked one. So a partition is begun outside of them, and giving it up waits for the caller a bounded time.
-
-Reading the answer log by a group: several members share the results partitions, come, go and are killed.
+"""Reading the answer log by a group: several members partition the results partitions, come, go and are killed.
 
 What is promised, as long as Kafka keeps the group's commits:
 
@@ -37,6 +32,7 @@ from headrace.client.reading import (
 from headrace.core.answer_log import PartitionReader, Place, committed_place, encode_metadata
 from headrace.core.clock import Clock
 from headrace.core.fields import Start, parse_start
+from headrace.kafka.group_assignment import FetchPosition, GroupAssignment
 from headrace.kafka.interface import (
     Consumer,
     KafkaError,
@@ -52,18 +48,18 @@ RETRY_S = 0.2
 IN_HAND_LIMIT_S = 2.0
 """How long a rebalance waits for a caller that is between two reads."""
 RELEASE_LIMIT_S = 2.0
+LATE = f"not committed within {RELEASE_LIMIT_S:g} s"
 
 
-class Share:
-    """One partition from one assignment to the end of it. ``expected`` is None until its place is known."""
+class AssignedPartition(FetchPosition):
+    """One partition, from one assignment to the end of it."""
 
     def __init__(self, name: TopicPartition, assignment: int) -> None:
+        super().__init__()
         self.name = name
         self.assignment = assignment
         self.alive = True
-        self.expected: int | None = None
         self.reader = PartitionReader()
-        self.gap: tuple[int, int] | None = None
         self.handed = 0
         self.marked = Place(0)
         self.committed = 0
@@ -97,8 +93,8 @@ class Share:
             self.marked = answer.place
 
 
-class Shares:
-    """Fulfils the rebalance listener. ``consumer`` is the member's; ``looking`` belongs to no group.
+class ReaderAssignment(GroupAssignment):
+    """The rebalance listener. ``consumer`` is the member's; ``looking`` belongs to no group.
 
     A group's first start is committed before anything is read, so that a member that is killed right away leaves the
     place behind. Partition 0 is committed last: a partition without a commit beside a committed partition 0 was added
@@ -115,19 +111,17 @@ class Shares:
         look_back: int = LOOK_BACK,
         clock: Clock,
     ) -> None:
-        self._consumer = consumer
+        super().__init__(consumer)
         self._looking = looking
         self._topic = topic
         self._from = from_
         self._look_back = look_back
         self._clock = clock
         self._assignments = 0
-        self._stopped = False
-        self._beginning: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._one_commit = asyncio.Lock()
         self._committing: asyncio.Task[None] | None = None
-        self.owned: dict[TopicPartition, Share] = {}
+        self.owned: dict[TopicPartition, AssignedPartition] = {}
         self.none_in_hand = asyncio.Event()
         self.none_in_hand.set()
         self.failure: BaseException | None = None
@@ -137,59 +131,56 @@ class Shares:
         if self._stopped:
             return
         self._assignments += 1
-        shares = [Share(name, self._assignments) for name in sorted(partitions)]
-        self.owned = {share.name: share for share in shares}
+        given = [AssignedPartition(name, self._assignments) for name in sorted(partitions)]
+        self.owned = {one.name: one for one in given}
         self._consumer.pause(partitions)
-        event("answers.assigned", partitions=[share.name.partition for share in shares])
-        task = asyncio.create_task(self._begin_until_known(shares), name="begin shares")
-        self._beginning.add(task)
-        task.add_done_callback(self._begun)
+        event("answers.assigned", partitions=[one.name.partition for one in given])
+        self._beside(self._begin_until_known(given), "begin partitions")
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         ended = [self.owned[name] for name in partitions if name in self.owned]
-        for share in ended:
-            share.alive = False
+        for partition in ended:
+            partition.alive = False
         try:
             async with asyncio.timeout(IN_HAND_LIMIT_S):
                 await self.none_in_hand.wait()
         except TimeoutError:
             event("answers.in-hand", level="warning", limit_s=IN_HAND_LIMIT_S)
-        await self._release(ended)
-        for share in ended:
-            self.owned.pop(share.name, None)
+        await self._released(self.commit(ended), RELEASE_LIMIT_S, LATE)
+        for partition in ended:
+            self.owned.pop(partition.name, None)
         if self._committing is not None:
             # What is under way still could be sent for the next assignment, and take back what others commit meanwhile.
             self._committing.cancel()
 
-    async def commit(self, shares: Collection[Share]) -> None:
+    async def commit(self, partitions: Collection[AssignedPartition]) -> None:
         """Commit what moved. Raises a KafkaError."""
         await self._commit(
-            {share: place for share in shares if (place := share.place) and place.position != share.committed}
+            {
+                partition: place
+                for partition in partitions
+                if (place := partition.place) and place.position != partition.committed
+            }
         )
 
     async def stop(self) -> None:
         """Begin nothing more, and commit what is marked."""
-        self._stopped = True
-        for task in self._beginning:
-            task.cancel()
+        self._cease()
         ended = list(self.owned.values())
-        for share in ended:
-            share.alive = False
+        for partition in ended:
+            partition.alive = False
         self.none_in_hand.set()
-        await self._release(ended)
+        await self._released(self.commit(ended), RELEASE_LIMIT_S, LATE)
         self.owned.clear()
 
-    async def _release(self, shares: Collection[Share]) -> None:
-        try:
-            async with asyncio.timeout(RELEASE_LIMIT_S):
-                await self.commit(shares)
-        except (KafkaError, TimeoutError) as error:
-            event("release.failed", level="warning", error=str(error) or f"not committed within {RELEASE_LIMIT_S:g} s")
-
-    async def _commit(self, places: Mapping[Share, Place]) -> None:
+    async def _commit(self, places: Mapping[AssignedPartition, Place]) -> None:
         # One behind the other, or an older place could arrive after a newer one.
         async with self._one_commit:
-            owned = {share.name: place for share, place in places.items() if self.owned.get(share.name) is share}
+            owned = {
+                partition.name: place
+                for partition, place in places.items()
+                if self.owned.get(partition.name) is partition
+            }
             if not owned:
                 return
             offsets = {name: place.position for name, place in owned.items()}
@@ -202,11 +193,11 @@ class Shares:
             if self._committing.cancelled():
                 raise RebalancedError("Partitions were taken away before their places were committed.")
             self._committing.result()
-            for share in places:
-                share.committed = offsets.get(share.name, share.committed)
+            for partition in places:
+                partition.committed = offsets.get(partition.name, partition.committed)
 
-    async def _begin_until_known(self, shares: Sequence[Share]) -> None:
-        while unknown := [share for share in shares if share.alive and share.expected is None]:
+    async def _begin_until_known(self, partitions: Sequence[AssignedPartition]) -> None:
+        while unknown := [partition for partition in partitions if partition.alive and partition.expected is None]:
             try:
                 async with self._one_at_a_time:
                     await self._begin(unknown)
@@ -215,40 +206,39 @@ class Shares:
                 if not error.retriable and not isinstance(error, OffsetOutOfRangeError):
                     raise
                 event("answers.retry", level="warning", error=str(error))
-            if any(share.alive and share.expected is None for share in shares):
+            if any(partition.alive and partition.expected is None for partition in partitions):
                 await self._clock.sleep(RETRY_S)
 
-    async def _begin(self, shares: Sequence[Share]) -> None:
+    async def _begin(self, partitions: Sequence[AssignedPartition]) -> None:
         zero = TopicPartition(self._topic, 0)
-        committed = {name: await self._committed(name) for name in {zero, *(share.name for share in shares)}}
+        committed = {name: await self._committed(name) for name in {zero, *(one.name for one in partitions)}}
         # After the commits, which may name an answer that was not there before.
-        begins = await self._looking.beginning_offsets([share.name for share in shares])
+        begins = await self._looking.beginning_offsets([partition.name for partition in partitions])
         at = await offsets_of(self._looking, begins, self._from) if committed[zero] is None else begins
         ends = await self._looking.end_offsets(begins)
         starts: dict[TopicPartition, Place] = {}
-        fresh: dict[Share, Place] = {}
-        for share in shares:
-            name, kept = share.name, committed[share.name]
+        fresh: dict[AssignedPartition, Place] = {}
+        for partition in partitions:
+            name, kept = partition.name, committed[partition.name]
             starts[name] = start_in_log(name, Place(at[name]) if kept is None else kept, begins[name], ends[name])
             if kept is None:
-                fresh[share] = starts[name]
-        for share in await self._not_yet(fresh):
-            del starts[share.name]
+                fresh[partition] = starts[name]
+        for partition in await self._not_yet(fresh):
+            del starts[partition.name]
         readers = await readers_at(self._looking, starts, begins, look_back=self._look_back)
-        begun = [share for share in shares if share.alive and share.name in starts]
-        for share in begun:
-            share.begin(starts[share.name].position, readers[share.name])
-            self._consumer.seek(share.name, starts[share.name].position)
-        self._consumer.resume([share.name for share in begun])
+        begun = [partition for partition in partitions if partition.alive and partition.name in starts]
+        for partition in begun:
+            partition.begin(starts[partition.name].position, readers[partition.name])
+        self._fetch_from({partition.name: starts[partition.name].position for partition in begun})
 
     async def _committed(self, name: TopicPartition) -> Place | None:
         found = await self._consumer.committed_with_metadata(name)
         return None if found is None else committed_place(found.offset, found.metadata)
 
-    async def _not_yet(self, fresh: Mapping[Share, Place]) -> Collection[Share]:
-        """Commit where the group begins. Returns the share of partition 0 while others have to be committed first."""
-        await self._commit({share: start for share, start in fresh.items() if share.name.partition})
-        zero = {share: start for share, start in fresh.items() if not share.name.partition}
+    async def _not_yet(self, fresh: Mapping[AssignedPartition, Place]) -> Collection[AssignedPartition]:
+        """Commit where the group begins. Returns partition 0 while others have to be committed first."""
+        await self._commit({partition: start for partition, start in fresh.items() if partition.name.partition})
+        zero = {partition: start for partition, start in fresh.items() if not partition.name.partition}
         if zero and not await self._others_have_begun():
             return zero
         await self._commit(zero)
@@ -260,10 +250,8 @@ class Shares:
                 return False
         return True
 
-    def _begun(self, task: asyncio.Task[None]) -> None:
-        self._beginning.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failure = error
+    def _broken(self, error: BaseException) -> None:
+        self.failure = error
 
 
 class GroupReader:
@@ -288,26 +276,32 @@ class GroupReader:
         self._looking = looking
         self._topic = topic
         self._clock = clock
-        self._shares = Shares(consumer, looking, topic, from_=parse_start(from_), look_back=look_back, clock=clock)
+        self._assignment = ReaderAssignment(
+            consumer, looking, topic, from_=parse_start(from_), look_back=look_back, clock=clock
+        )
         self._watch = LogWatch(looking, topic, clock)
         self._committed_at = clock.monotonic()
 
     @property
     def partitions(self) -> frozenset[int]:
         """The results partitions that this member reads now; none until the group has given it some."""
-        known = (share for share in self._shares.owned.values() if share.alive and share.expected is not None)
-        return frozenset(share.name.partition for share in known)
+        known = (
+            partition
+            for partition in self._assignment.owned.values()
+            if partition.alive and partition.expected is not None
+        )
+        return frozenset(one.name.partition for one in known)
 
     async def start(self) -> None:
         """Join the group; partitions come while :meth:`read` waits. Raises a KafkaError."""
         await self._looking.start()
         await self._consumer.start()
-        await self._consumer.subscribe([self._topic], self._shares)
+        await self._consumer.subscribe([self._topic], self._assignment)
 
     async def stop(self) -> None:
         """Commit what is marked and leave the group."""
         try:
-            await self._shares.stop()
+            await self._assignment.stop()
         finally:
             try:
                 await self._consumer.stop()
@@ -321,9 +315,9 @@ class GroupReader:
         read for five minutes is put out.
         """
         timeout_s = seconds("timeout_s", timeout_s)
-        self._shares.none_in_hand.set()
-        if self._shares.failure is not None:
-            raise self._shares.failure
+        self._assignment.none_in_hand.set()
+        if self._assignment.failure is not None:
+            raise self._assignment.failure
         await self._look()
         try:
             chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
@@ -335,16 +329,16 @@ class GroupReader:
         answers: list[Answer] = []
         for name, records in chunks.items():
             # What was fetched for an assignment that is over belongs to somebody else.
-            share = self._shares.owned.get(name)
-            if share is not None and share.alive and share.expected is not None and records:
-                answers += self._take(share, share.expected, records)
+            partition = self._assignment.owned.get(name)
+            if partition is not None and partition.alive and partition.expected is not None and records:
+                answers += self._take(partition, partition.expected, records)
         if answers:
-            self._shares.none_in_hand.clear()
+            self._assignment.none_in_hand.clear()
         return answers
 
     async def _look(self) -> None:
-        owned = self._shares.owned.values()
-        at = {share.name: share.expected for share in owned if share.alive and share.expected is not None}
+        owned = self._assignment.owned.values()
+        at = {one.name: one.expected for one in owned if one.alive and one.expected is not None}
         try:
             await self._watch.look(at)
         except KafkaError as error:
@@ -354,13 +348,13 @@ class GroupReader:
 
     def owns(self, answer: Answer) -> bool:
         """Whether the partition of ``answer`` is still this member's. If not, leave it: its next owner gets it."""
-        share = self._share_of(answer)
-        return share is not None and share.alive
+        partition = self._assigned(answer)
+        return partition is not None and partition.alive
 
     def mark(self, answer: Answer) -> None:
         """Say that ``answer`` and all before it in its partition are processed. Too late, it changes nothing."""
-        if (share := self._share_of(answer)) is not None:
-            share.mark(answer)
+        if (partition := self._assigned(answer)) is not None:
+            partition.mark(answer)
 
     async def commit(self, *, every_s: float = 0.0) -> None:
         """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago.
@@ -372,28 +366,24 @@ class GroupReader:
             return
         self._committed_at = self._clock.monotonic()
         try:
-            await self._shares.commit(list(self._shares.owned.values()))
+            await self._assignment.commit(list(self._assignment.owned.values()))
         except RebalancedError:
             return
 
-    def _share_of(self, answer: Answer) -> Share | None:
+    def _assigned(self, answer: Answer) -> AssignedPartition | None:
         check_instance("answer", answer, Answer, "an Answer that this reader gave")
-        share = self._shares.owned.get(TopicPartition(self._topic, answer.partition))
-        return share if share is not None and share.assignment == answer.assignment else None
+        partition = self._assignment.owned.get(TopicPartition(self._topic, answer.partition))
+        return partition if partition is not None and partition.assignment == answer.assignment else None
 
-    def _take(self, share: Share, expected: int, records: Sequence[Record]) -> list[Answer]:
-        first = records[0].offset
-        if first < expected or (first > expected and share.gap != (expected, first)):
-            # A fetch that a rebalance overtook; only a gap seen twice is one of the log.
-            share.gap = (expected, first)
-            self._consumer.seek(share.name, expected)
-            return []
-        share.gap = None
-        return share.take(records)
+    def _take(self, partition: AssignedPartition, expected: int, records: Sequence[Record]) -> list[Answer]:
+        if partition.follows_on(records[0].offset, expected):
+            return partition.take(records)
+        self._consumer.seek(partition.name, expected)
+        return []
 
     async def _back_into_the_log(self, error: OffsetOutOfRangeError) -> None:
         for name, begin in (await begins_after_retention(self._consumer, error)).items():
-            share = self._shares.owned.get(name)
-            if share is not None and share.alive and share.expected == error.positions[name]:
-                share.expected = begin
+            partition = self._assignment.owned.get(name)
+            if partition is not None and partition.alive and partition.expected == error.positions[name]:
+                partition.expected = begin
                 self._consumer.seek(name, begin)

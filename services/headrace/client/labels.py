@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from headrace.files import DatasetError
-from headrace.kafka.interface import Cluster, Outgoing
+from headrace.kafka.interface import Cluster, Outgoing, connected
 from headrace.learning.data.files import Rows
 from headrace.learning.data.validation import HASHINGS, MOST_NAME_BYTES, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
@@ -85,13 +85,9 @@ async def publish_labels(
     Raises DatasetError for a label that the wire does not take, and a KafkaError.
     """
     total = 0
-    producer = cluster.producer()
-    await producer.start()
-    try:
+    async with connected(cluster.producer()) as producer:
         for records in _chunks(labels, erased):
             total += len(await producer.send_many(topic, records))
-    finally:
-        await producer.stop()
     return total
 
 

@@ -27,6 +27,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import note_once
 from headrace.core.text import quantity
 from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError, passes
+from headrace.kafka.retry import retried
 from headrace.process.logs import event
 from headrace_schemas.headers import TIMEOUT_MS, content_type
 from headrace_schemas.paths import Encode, RequestShape, compile_writer
@@ -293,14 +294,9 @@ class Awaiter:
     async def _run(self) -> None:
         try:
             while True:
-                try:
-                    answers = await self._reader.read()
-                except KafkaError as error:
-                    if not error.retriable:
-                        raise
-                    event("answers.retry", level="debug", error=str(error))
-                    await self._clock.sleep(RETRY_S)
-                    continue
+                answers = await retried(
+                    self._reader.read, sleep=self._clock.sleep, wait_s=RETRY_S, tell=self._tries_again
+                )
                 for answer in answers:
                     self._take(answer)
                 if answers:
@@ -316,6 +312,9 @@ class Awaiter:
             ended = AnswersEndedError(f"Reading the answers ended by {error!r}; the next call reads anew.")
             ended.__cause__ = error
             self.end(ended)
+
+    def _tries_again(self, error: KafkaError, _: float) -> None:
+        event("answers.retry", level="debug", error=str(error))
 
     def end(self, reason: Exception) -> None:
         """Tell ``reason`` to everybody who waits, and to who comes later; the first one stands."""

@@ -9,12 +9,13 @@ import asyncio
 import atexit
 import concurrent.futures
 import datetime as dt
+import functools
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Generic, NoReturn, ParamSpec, Self, TypeVar
+from typing import Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 from headrace.client.arguments import ClientClosedError, MisuseError, check_instance
 from headrace.client.connection import COMMIT_S, Client, connect, shared_start
@@ -24,10 +25,10 @@ from headrace.client.reading import Answer, AnswerReader, From
 from headrace.core.answer_log import Place
 from headrace.core.errors import note_once, noting
 from headrace.core.resume import LARGEST_MAX_BATCH
-from headrace.kafka.interface import Headers, Outgoing
+from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.paths import RequestShape
-from headrace_schemas.records import ClassifyRequest, ClassifyResult
+from headrace_schemas.records import ClassifyRequest
 
 GRACE_S = 1.0
 """How long calls that are under way when the client closes may take to hear of it."""
@@ -163,54 +164,83 @@ class _LoopThread:
             self._entered.set_exception(failure or ClientClosedError("The client was closed before it was connected."))
 
 
+H = TypeVar("H")
+H_co = TypeVar("H_co", covariant=True)
+
+
+class _Held(Protocol[H_co]):
+    """Stands for ``_held``, whose calls run on the loop of ``_thread``."""
+
+    @property
+    def _held(self) -> H_co: ...
+    @property
+    def _thread(self) -> _LoopThread: ...
+
+
+def _waiting(
+    method: Callable[Concatenate[H, P], Awaitable[T]], interrupted: str | None = None
+) -> Callable[Concatenate[_Held[H], P], T]:
+    """``method`` of what is held, run on the loop and waited for; signature and help are its own.
+
+    A KeyboardInterrupt gets the note ``interrupted``.
+    """
+
+    @functools.wraps(method)
+    def call(self: _Held[H], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._thread.call(functools.partial(method, self._held), *args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            if interrupted is not None:
+                note_once(interrupt, interrupted)
+            raise
+
+    return call
+
+
+def _same(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[_Held[H], P], T]:
+    """``method`` of what is held, which waits for nothing."""
+
+    @functools.wraps(method)
+    def call(self: _Held[H], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(self._held, *args, **kwargs)
+
+    return call
+
+
 class SyncReader:
-    """What :meth:`SyncClient.reader` gives; see :class:`~headrace.client.reading.AnswerReader`."""
+    """What :meth:`SyncClient.reader` gives: an :class:`~headrace.client.reading.AnswerReader` without an event loop."""
 
     def __init__(self, thread: _LoopThread, reader: AnswerReader) -> None:
         self._thread = thread
-        self._reader = reader
+        self._held = reader
 
     @property
     def positions(self) -> dict[int, Place]:
         """Behind the last answer read of each partition: where a later reader begins by ``from_``."""
-        return self._reader.positions
+        return self._held.positions
 
-    def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
-        """Wait up to ``timeout_s`` for answers; those of one partition are in the order of their requests."""
-        return self._thread.call(self._reader.read, timeout_s=timeout_s)
-
-    def ends(self) -> dict[int, int]:
-        """Behind the last answer that each partition holds now, read or not."""
-        return self._thread.call(self._reader.ends)
+    read = _waiting(AnswerReader.read)
+    ends = _waiting(AnswerReader.ends)
 
 
 class SyncGroupReader:
-    """What :meth:`SyncClient.group_reader` gives; see :mod:`headrace.client.group_reading`."""
+    """What :meth:`SyncClient.group_reader` gives: a :class:`~headrace.client.group_reading.GroupReader` without an
+    event loop.
+    """
 
     def __init__(self, thread: _LoopThread, member: GroupReader) -> None:
         self._thread = thread
-        self._member = member
+        self._held = member
 
     @property
     def partitions(self) -> frozenset[int]:
         """The results partitions that this member reads now."""
-        return self._member.partitions
+        return self._held.partitions
 
-    def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
-        """Wait up to ``timeout_s`` for answers. Whoever reads again holds nothing that a rebalance need wait for."""
-        return self._thread.call(self._member.read, timeout_s=timeout_s)
-
-    def owns(self, answer: Answer) -> bool:
-        """Whether the partition of ``answer`` is still this member's. If not, leave it: its next owner gets it."""
-        return self._member.owns(answer)
-
-    def mark(self, answer: Answer) -> None:
-        """Say that ``answer`` and all before it in its partition are processed. Too late, it changes nothing."""
-        self._member.mark(answer)
-
-    def commit(self, *, every_s: float = 0.0) -> None:
-        """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago."""
-        self._thread.call(self._member.commit, every_s=every_s)
+    read = _waiting(GroupReader.read)
+    owns = _same(GroupReader.owns)
+    mark = _same(GroupReader.mark)
+    commit = _waiting(GroupReader.commit)
 
 
 class SyncClient:
@@ -218,12 +248,13 @@ class SyncClient:
 
     It is connected from the beginning, or a KafkaError is raised, and is closed by ``with`` or :meth:`close`, at the
     latest by the interpreter's end. Threads may share it; a call waits for its answer and no other call waits for it.
-    After a fork the child connects anew: every call raises MisuseError there.
+    For many answers at once call :meth:`classify` by several threads, such as those of a ThreadPoolExecutor, or publish
+    and read :meth:`answers`. After a fork the child connects anew: every call raises MisuseError there.
     """
 
     def __init__(self, client: Client) -> None:
         check_instance("client", client, Client, "a Client")
-        self._client = client
+        self._held = client
         self._thread = _LoopThread(client)
         # Whoever forgets to close it leaves no thread behind; the interpreter's end is seen to by the thread itself.
         weakref.finalize(self, self._thread.let_go).atexit = False
@@ -244,79 +275,33 @@ class SyncClient:
         """Disconnect, and end the thread. Who waits meanwhile gets ClientClosedError. Again, it does nothing."""
         self._thread.end()
 
-    def prepare(
-        self,
-        request: str | bytes | ClassifyRequest,
-        *,
-        key: str | bytes | None = None,
-        id: str | None = None,  # noqa: A002 - the field's name on the wire
-        timeout: float | None = None,
-        headers: Headers = (),
-    ) -> Outgoing:
-        """Make the record to publish; see :meth:`Client.prepare`."""
-        return self._client.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
-
-    def publish(
-        self,
-        request: str | bytes | ClassifyRequest,
-        *,
-        key: str | bytes | None = None,
-        id: str | None = None,  # noqa: A002 - the field's name on the wire
-        timeout: float | None = None,
-        headers: Headers = (),
-        partition: int | None = None,
-    ) -> Published:
-        """Publish one request and wait for the acknowledgement; see :meth:`Client.publish`."""
-        try:
-            return self._thread.call(
-                self._client.publish, request, key=key, id=id, timeout=timeout, headers=headers, partition=partition
-            )
-        except KeyboardInterrupt as interrupt:
-            note_once(interrupt, ONE_UNKNOWN)
-            raise
+    prepare = _same(Client.prepare)
+    publish = _waiting(Client.publish, interrupted=ONE_UNKNOWN)
+    request_partitions = _waiting(Client.request_partitions)
+    classify = _waiting(Client.classify)
 
     def publish_many(
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
     ) -> list[Published]:
         """Publish many, batched; see :meth:`Client.publish_many`. ``requests`` is walked in the caller's thread."""
         # The parts of the other client's own method: this one belongs to it.
-        sent, partition = self._client._to_send(requests, partition)  # noqa: SLF001
+        sent, partition = self._held._to_send(requests, partition)  # noqa: SLF001
         with noting(sent.known):
-            for batch in batches(self._client._records(requests)):  # noqa: SLF001
+            for batch in batches(self._held._records(requests)):  # noqa: SLF001
                 with sent.under_way(len(batch)):
-                    sent.published += self._thread.call(self._client._publish_batch, batch, partition)  # noqa: SLF001
+                    sent.published += self._thread.call(self._held._publish_batch, batch, partition)  # noqa: SLF001
         return sent.published
-
-    def request_partitions(self) -> frozenset[int]:
-        """The partition numbers of the requests topic, empty when there is none."""
-        return self._thread.call(self._client.request_partitions)
-
-    def classify(
-        self,
-        request: str | bytes | ClassifyRequest,
-        *,
-        key: str | bytes | None = None,
-        id: str | None = None,  # noqa: A002 - the field's name on the wire
-        timeout: float = 30.0,
-        headers: Headers = (),
-    ) -> ClassifyResult:
-        """Publish a request and wait for its answer; see :meth:`Client.classify`.
-
-        Each call waits for one answer. For many at once call it by several threads, such as those of a
-        ThreadPoolExecutor, or publish and read :meth:`answers`.
-        """
-        return self._thread.call(self._client.classify, request, key=key, id=id, timeout=timeout, headers=headers)
 
     @contextmanager
     def reader(self, from_: From = "latest", *, partitions: Collection[int] | None = None) -> Iterator[SyncReader]:
         """Read answers by chunks; see :meth:`Client.answers`."""
-        with self._within(self._client.reader(from_, partitions=partitions)) as reader:
+        with self._within(self._held.reader(from_, partitions=partitions)) as reader:
             yield SyncReader(self._thread, reader)
 
     @contextmanager
     def group_reader(self, group: str, from_: str | dt.datetime = "latest") -> Iterator[SyncGroupReader]:
         """Read answers by chunks as one of the members of ``group``; see :meth:`Client.group_reader`."""
-        with self._within(self._client.group_reader(group, from_)) as member:
+        with self._within(self._held.group_reader(group, from_)) as member:
             yield SyncGroupReader(self._thread, member)
 
     def answers(

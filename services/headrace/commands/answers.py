@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, client_of, cluster_of, console, remark, say
+from headrace.commands.common import NO_LABEL, AsCsv, Bootstrap, begin, client_of, cluster_of, console, remark, say
 from headrace.commands.terminal import Form, form_of, row_writer
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
@@ -45,7 +45,7 @@ def classify(
 ) -> None:
     """Publish TEXT, wait for its answer and print the label. Ends with 1 unless the answer is ok.
 
-    An answer that is too unsure for its version has no label; then what the label would have been is printed below.
+    An answer whose score is below its version's threshold has no label. The label that it would have had is below it.
     """
     import msgspec
 
@@ -126,7 +126,7 @@ def tail(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object a line, instead of the live table.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")] = False,
+    as_csv: AsCsv = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show the answers as they come, without repeats; holes are marked. Ends by Ctrl-C."""
@@ -240,18 +240,15 @@ class _Texts:
 
 @asynccontextmanager
 async def _texts_of(settings: Settings, wanted: Wanted) -> AsyncIterator[_Texts]:
+    from headrace.kafka.interface import connected
     from headrace_schemas.paths import compile_shape
 
     topic, decode = settings.topics.names().requests, compile_shape(settings.requests)
     if not wanted.texts:
         yield _Texts(None, topic, decode)
         return
-    consumer = cluster_of(settings).consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster_of(settings).consumer()) as consumer:
         yield _Texts(consumer, topic, decode)
-    finally:
-        await consumer.stop()
 
 
 def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO
 
@@ -16,6 +16,8 @@ from headrace.core.errors import UserError
 from headrace.core.text import printable
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from headrace.client import Client
     from headrace.commands.terminal import Terminal
     from headrace.config import Loaded, Settings
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 250
 NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
 """An alias or a version."""
+STARTING = "starting"
+"""Why a process does no work until all that it needs is made."""
 NO_LABEL = "(no label)"
 """Shown for an answer whose score is below its version's threshold."""
 
@@ -44,12 +48,27 @@ Encoding = Annotated[
 ]
 
 
+TextColumn = Annotated[str, typer.Option("--text-column", help="The column of the texts.")]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="The column of the labels.")]
+LinesOfJson = Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")]
+OneJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
+Model = Annotated[str, typer.Argument(help="An artifact (path or URI), an alias or a version.")]
+Version = Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")]
+
+
 class BackendName(enum.StrEnum):
     """The backends that can answer; all give the same labels."""
 
     CPU = "cpu"
     CUDA = "cuda"
     REFERENCE = "reference"
+
+
+BackendOption = Annotated[
+    BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
+]
 
 
 class LogLevel(enum.StrEnum):
@@ -140,6 +159,23 @@ def tell(text: str) -> None:
     import sys
 
     print(wrapped(printable(text, lines=True), width_of(sys.stdout)))  # noqa: T201
+
+
+def admin_port(
+    settings: Settings, registry: CollectorRegistry, unready: Callable[[], str | None], slot: int = 0
+) -> AbstractAsyncContextManager[int]:
+    """Serve the admin port of the process in ``slot``, counted from 0; ``unready`` says why it does no work now."""
+    from headrace.process.admin import admin_server
+
+    admin = settings.admin
+    return admin_server(
+        admin.host,
+        admin.port_of(slot),
+        neighbours=admin.neighbours,
+        health=lambda: None,
+        ready=unready,
+        registry=registry,
+    )
 
 
 def place_for(told: str, *, force: bool = False) -> Location:
@@ -278,17 +314,17 @@ class _StartedByUse:
 @asynccontextmanager
 async def open_models(settings: Settings) -> AsyncIterator[Models]:
     """Read the topic to its end, and close it afterwards. Raises a KafkaError."""
+    from headrace.kafka.interface import connected
     from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 
     topic = settings.topics.names().models
     cluster = cluster_of(settings)
-    log, producer = ModelsLog(cluster, topic), cluster.producer()
+    producer = cluster.producer()
     try:
-        await log.start()
-        yield Models(log, ModelsWriter(_StartedByUse(producer), topic), cluster)
+        async with connected(ModelsLog(cluster, topic)) as log:
+            yield Models(log, ModelsWriter(_StartedByUse(producer), topic), cluster)
     finally:
         await producer.stop()
-        await log.stop()
 
 
 class Workers(NamedTuple):
@@ -301,14 +337,14 @@ class Workers(NamedTuple):
 @asynccontextmanager
 async def open_workers(settings: Settings) -> AsyncIterator[Workers]:
     """Read the workers topic to its end, and the models topic beside it; close both afterwards. Raises a KafkaError."""
+    from headrace.kafka.interface import connected
     from headrace.registry.compacted_topics import WorkersLog, WorkersWriter
 
     topic = settings.topics.names().workers
     async with open_models(settings) as models:
-        log, producer = WorkersLog(models.cluster, topic, models.log), models.cluster.producer()
+        producer = models.cluster.producer()
         try:
-            await log.start()
-            yield Workers(log, WorkersWriter(_StartedByUse(producer), topic))
+            async with connected(WorkersLog(models.cluster, topic, models.log)) as log:
+                yield Workers(log, WorkersWriter(_StartedByUse(producer), topic))
         finally:
             await producer.stop()
-            await log.stop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say
+from headrace.commands.common import Bootstrap, LinesOfJson, Yes, begin, cluster_of, confirm, say
 from headrace.core.errors import UserError, noting
 from headrace.core.text import quantity
 from headrace_schemas.errors import place
@@ -55,7 +55,7 @@ def list_letters(
     ctx: typer.Context,
     *,
     error: ErrorCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: LinesOfJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """List the dead letters there are now: place, record, error, attempt and message; no texts."""
@@ -92,9 +92,9 @@ def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootst
 
 @app.command()
 def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the private key goes.")]) -> None:
-    """Make a key pair for dead letters that only operators can read; print what workers and trainers are to be set to.
+    """Make a key pair for dead letters that only operators can read; print the settings for workers and trainers.
 
-    The private key stays with who reads dead letters. No worker needs it, and without it nothing opens them again.
+    Whoever reads dead letters keeps the private key. No worker needs it, and without it nobody can open them again.
     """
     from headrace.security.keys import SEALING, key_id, make_key, public_key_text
 
@@ -150,7 +150,7 @@ def purge(
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Delete all that there are now.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Yes = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Delete dead letters for good: all, or in each partition named those up to a place, which is deleted too.
@@ -236,7 +236,7 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
 
 
 class _Done(NamedTuple):
-    """How many were replayed, left for good, left because they were replayed before, and refused, by why."""
+    """How many were replayed, left for good, and left because they were replayed before; the refused by the reason."""
 
     replayed: int
     left: int
@@ -344,17 +344,13 @@ async def _replay_each(
 
 async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]]) -> dict[TopicPartition, int]:
     """Before which offset of each partition is to be deleted. Raises PlaceError and a KafkaError."""
-    from headrace.kafka.interface import TopicPartition, UnknownTopicError
+    from headrace.kafka.interface import TopicPartition, UnknownTopicError, connected
 
-    consumer = cluster_of(settings).consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster_of(settings).consumer()) as consumer:
         names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
         if not names:
             raise UnknownTopicError(f"There is no topic {topic} to purge.")
         ends = await consumer.end_offsets(names)
-    finally:
-        await consumer.stop()
     if not places:
         return ends
     before: dict[TopicPartition, int] = {}
@@ -393,18 +389,16 @@ async def _delete(settings: Settings, before: Mapping[TopicPartition, int], coun
         unknown = f", and of partition {_listed(under_way)} it is unknown" if under_way else ""
         return f"{deleted:,} dead letters were deleted{of}{unknown}. The same command may be run again."
 
-    admin = cluster_of(settings).admin()
-    try:
-        with noting(known):
-            await admin.start()
+    from headrace.kafka.interface import connected
+
+    with noting(known):
+        async with connected(cluster_of(settings).admin()) as admin:
             for name, offset in before.items():
                 if offset:
                     under_way[:] = [name.partition]
                     await admin.delete_records({name: offset})
                     gone.append(name.partition)
                     under_way.clear()
-    finally:
-        await admin.stop()
 
 
 def _listed(numbers: Sequence[object]) -> str:

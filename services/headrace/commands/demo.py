@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Delimiter, Encoding, Invocation, settings_from
+from headrace.commands.common import Bootstrap, Delimiter, Encoding, Invocation, LabelColumn, TextColumn, settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,8 +30,8 @@ def demo(
         Path | None,
         typer.Option(help="Your own labelled texts: JSON, CSV or Parquet; by default BBC News."),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     seconds: Annotated[
@@ -50,8 +50,9 @@ def demo(
 ) -> None:
     """Show it all at work: train on real text, start two workers, publish, read the answers, and audit them.
 
-    With --learning 60 % of the labels become a first version; while it answers a stream the others become a
-    second one, which is judged, swapped in, rolled back and promoted again, and the waits beside each swap are shown.
+    With --learning 60 % of the labels become a first version. While it answers a stream, the others become a second
+    one: the gate decides on it, it is swapped in, rolled back and promoted again, and the waits beside each swap are
+    shown.
 
     A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
     prefix of their own. Ctrl-C at any moment leaves nothing running.

@@ -13,6 +13,9 @@ from headrace.commands.common import (
     Bootstrap,
     Delimiter,
     Encoding,
+    LabelColumn,
+    LinesOfJson,
+    TextColumn,
     begin,
     cluster_of,
     console,
@@ -47,8 +50,8 @@ def publish(
         Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not; - for standard input.")
     ],
     *,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     id_column: Annotated[
         str | None, typer.Option(help="The column of the ids; without it a text's words make its id.")
     ] = None,
@@ -251,7 +254,7 @@ def list_labels(
     label: Annotated[str | None, typer.Option(help="Only texts with this label.")] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
     skip: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: LinesOfJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why."""

@@ -15,10 +15,15 @@ import typer
 from headrace.commands.common import (
     NAME,
     NO_LABEL,
+    AsCsv,
     BackendName,
+    BackendOption,
     Bootstrap,
     Delimiter,
     Encoding,
+    LabelColumn,
+    Model,
+    TextColumn,
     begin,
     console,
     open_models,
@@ -71,17 +76,15 @@ def artifact_of(ctx: typer.Context, model: str, bootstrap: str | None) -> Artifa
 
 def predict(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="An artifact (path or URI), an alias or a version.")],
+    model: Model,
     file: Annotated[
         Path, typer.Argument(help="Texts: JSON lines, CSV or Parquet, or lines of text (.txt, .log); packed or not.")
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, as into a pipe.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, whose first line names the columns.")] = False,
-    backend: Annotated[
-        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
-    ] = BackendName.CPU,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    as_csv: AsCsv = False,
+    backend: BackendOption = BackendName.CPU,
+    text_column: TextColumn = "text",
     id_column: Annotated[str | None, typer.Option(help="A column to repeat beside each label.")] = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -196,7 +199,7 @@ COLUMNS = tuple(Mistake.__struct_fields__)
 
 def evaluate(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="An artifact (path or URI), an alias or a version.")],
+    model: Model,
     file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     errors: Annotated[
@@ -206,11 +209,9 @@ def evaluate(
         bool, typer.Option("--json", help="Print the report as one JSON object; with --errors one a row.")
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="With --errors: print CSV.")] = False,
-    backend: Annotated[
-        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
-    ] = BackendName.CPU,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    backend: BackendOption = BackendName.CPU,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     bootstrap: Bootstrap = None,
@@ -304,9 +305,7 @@ def bench_backend(
     *,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    backend: Annotated[
-        BackendName, typer.Option(help="The backend that computes; cuda needs a GPU, reference is slow.")
-    ] = BackendName.CPU,
+    backend: BackendOption = BackendName.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share a batch.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the texts; the fastest counts.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Delimiter, Encoding, begin, cluster_of, remark, tell
+from headrace.commands.common import (
+    Bootstrap,
+    Delimiter,
+    Encoding,
+    TextColumn,
+    begin,
+    cluster_of,
+    remark,
+    tell,
+)
 from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
 from headrace.core.text import quantity
 from headrace.files import DatasetError, InputError
@@ -75,7 +84,7 @@ def publish(
     lines: Annotated[
         Lines | None, typer.Option(help="What the rows are, where the name doesn't say it; standard input is text.")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
+    text_column: TextColumn = "text",
     id_column: Annotated[
         str | None, typer.Option(help="The column of the ids; by default id, where there is one.")
     ] = None,
@@ -163,10 +172,9 @@ class Seen:
         """What is to be said of the ids."""
         if not self._again:
             return ""
-        rows = quantity(self._again, "row has", "rows have")
         return (
-            f"WARNING: {rows} the id of an earlier one, first {self._first}: by their ids alone the answers can't be"
-            " told apart"
+            f"WARNING: {quantity(self._again, 'row has', 'rows have')} the id of an earlier one, first {self._first}: "
+            "by their ids alone the answers can't be told apart"
         )
 
 

@@ -117,6 +117,14 @@ def _shown(text: Text) -> Text:
     )
 
 
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table without lines. A cell that is too long goes on below."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    return table
+
+
 _MOST_CLASSES = 20
 _LARGEST_MATRIX = 10
 _MOST_NAMED = 10
@@ -177,12 +185,12 @@ def _classes(report: Report) -> Iterator[RenderableType]:
     yield heading(title)
     table = _table("class", "precision", "recall", "F1", "rows")
     for one in shown:
-        table.add_row(printable(one.label), *map(_share, (one.precision, one.recall, one.f1)), f"{one.support:,}")
+        table.add_row(printable(one.label), *map(_percent, (one.precision, one.recall, one.f1)), f"{one.support:,}")
     yield table
 
 
-def _share(share: float | None) -> str:
-    return _NONE if share is None else f"{share:.1%}"
+def _percent(fraction: float | None) -> str:
+    return _NONE if fraction is None else f"{fraction:.1%}"
 
 
 def _interval(interval: Interval) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, confirm, say, tell
+from headrace.commands.common import Bootstrap, Yes, begin, cluster_of, confirm, say, tell
 from headrace.core.errors import UserError
 from headrace.core.text import quantity
 from headrace.kafka.acls import Role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from headrace.config import Settings, TopicsSettings
     from headrace.kafka.acls import Names
@@ -113,7 +113,7 @@ def delete(
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Every topic of these settings.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Yes = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     results: Results = None,
@@ -234,19 +234,15 @@ class ForeignTopicError(UserError):
 
 async def _held(settings: Settings, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Of the topics that are there, how many partitions they have and how many offsets lie in them."""
-    from headrace.kafka.interface import TopicPartition
+    from headrace.kafka.interface import TopicPartition, connected
 
-    consumer = cluster_of(settings).consumer()
     held: dict[str, tuple[int, int]] = {}
-    try:
-        await consumer.start()
+    async with connected(cluster_of(settings).consumer()) as consumer:
         for name in names:
             places = [TopicPartition(name, number) for number in sorted(await consumer.partitions_of(name))]
             if places:
                 first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
                 held[name] = len(places), sum(end.values()) - sum(first.values())
-    finally:
-        await consumer.stop()
     return held
 
 
@@ -292,21 +288,15 @@ async def _copy_older_claims(settings: Settings) -> Sequence[ResultsClaim]:
 
 def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
     """Return the names that rights are given on, as the settings have them."""
+    import msgspec
+
     from headrace.core.gate import HOLDOUT_TOPIC
     from headrace.kafka.acls import Names
 
     names = settings.topics.names()
     holdout = settings.gate.holdout or ""
     return Names(
-        requests=names.requests,
-        results=names.results,
-        dead_letters=names.dead_letters,
-        labels=names.labels,
-        models=names.models,
-        workers=names.workers,
-        machine_labels=names.machine_labels,
-        reviews=names.reviews,
-        teaching=names.teaching,
+        **msgspec.structs.asdict(names),
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
         holdout=holdout.removeprefix(HOLDOUT_TOPIC) if holdout.startswith(HOLDOUT_TOPIC) else None,
@@ -337,14 +327,10 @@ def _settings(
     return begin(ctx, bootstrap, options)
 
 
-@contextlib.asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[Admin]:
-    admin = cluster_of(settings).admin()
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.stop()
+def _admin(settings: Settings) -> AbstractAsyncContextManager[Admin]:
+    from headrace.kafka.interface import connected
+
+    return connected(cluster_of(settings).admin())
 
 
 def _report(plan: Plan, *, growth_offered: bool) -> bool:

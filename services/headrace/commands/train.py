@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import Delimiter, Encoding, Invocation, place_for, remark, settings_from
+from headrace.commands.common import (
+    Delimiter,
+    Encoding,
+    Invocation,
+    LabelColumn,
+    TextColumn,
+    place_for,
+    remark,
+    settings_from,
+)
 from headrace.core.text import quantity
 
 if TYPE_CHECKING:
@@ -39,8 +48,8 @@ def train(
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-    text_column: Annotated[str, typer.Option(help="The column of the texts.")] = "text",
-    label_column: Annotated[str, typer.Option(help="The column of the labels.")] = "label",
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     valid: Annotated[
@@ -67,7 +76,7 @@ def train(
     ] = None,
     accept: Annotated[
         float | None,
-        typer.Option(min=0.01, max=0.99, help="Abstain below the score that this share of answers reaches."),
+        typer.Option(min=0.01, max=0.99, help="Abstain below the score that this fraction of answers reaches."),
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of the training on this machine.")] = 1,
     nnodes: Annotated[int, typer.Option(min=1, help="Machines of the training, each of which runs this command.")] = 1,
@@ -331,7 +340,7 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
 
 
 def _of_labels(lineage: Lineage) -> Iterator[str]:
-    """Which labels the version can't answer, and of which so few rows are there that one changed its part."""
+    """Which labels the version can't answer, and for which labels a row was moved within the split."""
     for what, names in (
         ("Not learnt, as no row to learn from is left, and so never answered", lineage.unlearnt),
         ("Of so few rows that one was moved into the test", lineage.borrowed),

@@ -9,12 +9,11 @@ import functools
 import logging
 import os
 import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, cluster_of, say, settings_from
+from headrace.commands.common import STARTING, Bootstrap, Invocation, admin_port, cluster_of, say, settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from headrace.trainer.training_run import Launch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from concurrent.futures import Executor
-
-    from prometheus_client import CollectorRegistry
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def rank(ctx: typer.Context) -> None:
-    """Take part in a training. What to do, and how to meet the other ranks, is told by the standard input."""
+    """Take part in a training. The standard input holds the job, and how to meet the other ranks."""
     import msgspec
 
     from headrace.core.errors import UserError, frames_of, words_of
@@ -162,10 +159,9 @@ def _relay(said: Mapping[str, Any]) -> None:
 T = TypeVar("T")
 Text = str | None
 
-STARTING = "starting"
 STOP_S = 30.0
 UNKEYED_WARNING = (
-    "trainer.split_key is not set, so everybody can compute which texts the gate judges by, and whoever writes labels "
+    "trainer.split_key is not set, so everybody can compute which texts the gate decides by, and whoever writes labels "
     "can choose them. `openssl rand -hex 32 > split.key` makes a key for trainer.split_key_file"
 )
 
@@ -181,7 +177,7 @@ def trainer(
         int, typer.Option(min=0, metavar="NUMBER", help="From 1 on: only run ranks, as one more of trainer.nodes.")
     ] = 0,
 ) -> None:
-    """Train until SIGTERM or Ctrl-C: read labels, begin a training when a rule says so, let the gate judge, publish.
+    """Train until SIGTERM or Ctrl-C: read labels, begin a training when a rule says so, let the gate decide, publish.
 
     Of several trainers one leads and the others stand by. A training that is interrupted is gone on with by whoever
     leads next, from its last checkpoint.
@@ -293,7 +289,7 @@ async def _train(
     with ThreadPoolExecutor(1, thread_name_prefix="compute") as pool, calmed():
         offload = _offload(pool)
         running: Trainer | None = None
-        async with _admin(settings, registry, lambda: STARTING if running is None else running.unready):
+        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready):
             # Made only now: a port that is taken leaves nothing behind.
             running = Trainer(
                 name=name,
@@ -356,25 +352,8 @@ async def _help(settings: Settings, store: TrainingStore, launch: Launch, stop: 
             broker=BrokerGauge(registry),
             away_after=settings.kafka.away_after_ms / 1000,
         )
-        async with _admin(settings, registry, lambda: helper.unready):
+        async with admin_port(settings, registry, lambda: helper.unready):
             await helper.run(stop)
-
-
-@asynccontextmanager
-async def _admin(
-    settings: Settings, registry: CollectorRegistry, ready: Callable[[], str | None]
-) -> AsyncIterator[None]:
-    from headrace.process.admin import admin_server
-
-    async with admin_server(
-        settings.admin.host,
-        settings.admin.port_of(0),
-        neighbours=settings.admin.neighbours,
-        health=lambda: None,
-        ready=ready,
-        registry=registry,
-    ):
-        yield
 
 
 def _offload(pool: Executor) -> Offload:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import NAME, Bootstrap, Invocation, settings_from
+from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, settings_from
 from headrace.core.errors import UserError
 from headrace.core.fields import METAVAR
 from headrace.process.lifecycle import EXIT_SETTINGS
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from headrace_schemas.records import ModelVersion
 
 Text = str | None
-
-
-STARTING = "starting"
 
 
 class ModelNameError(UserError):
@@ -109,7 +106,6 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
     from headrace.kafka.aio import AioKafkaCluster, calmed
     from headrace.kafka.dead_letters import keeping
     from headrace.process import lifecycle
-    from headrace.process.admin import admin_server
     from headrace.worker.metrics import WorkerMetrics
     from headrace.worker.worker import Worker, WorkerTopics
 
@@ -122,14 +118,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
         calmed(),
     ):
         running: Worker | None = None
-        async with admin_server(
-            settings.admin.host,
-            settings.admin.port_of(slot),
-            neighbours=settings.admin.neighbours,
-            health=lambda: None,
-            ready=lambda: STARTING if running is None else running.unready,
-            registry=registry,
-        ):
+        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready, slot):
             # Made only now: a port that is taken leaves nothing behind.
             running = Worker(
                 cluster=AioKafkaCluster(settings.kafka),

@@ -1,7 +1,7 @@
 """What can be set, and where each value came from: defaults < headrace.toml < environment < options and --set."""
 
 from headrace.config.loading import Loaded, SettingsError, file_of, load_settings
-from headrace.config.settings import AdminSettings, LogSettings, Settings, TopicNames, TopicsSettings
+from headrace.config.settings import AdminSettings, LogSettings, Settings, TopicsSettings
 
 __all__ = [
     "AdminSettings",
@@ -9,7 +9,6 @@ __all__ = [
     "LogSettings",
     "Settings",
     "SettingsError",
-    "TopicNames",
     "TopicsSettings",
     "file_of",
     "load_settings",

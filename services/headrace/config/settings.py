@@ -13,6 +13,7 @@ from msgspec import Meta
 from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
+from headrace.kafka.topics import TopicNames
 from headrace.labeller.teachers.settings import TeacherSettings
 from headrace.model.errors import StoreError
 from headrace.model.places import Places, places_of
@@ -38,20 +39,6 @@ DEFAULT_ADMIN_PORT = 9464
 ADMIN_NEIGHBOURS = 100
 
 Milliseconds = Annotated[int, Meta(gt=0, le=2**63 - 1)]
-
-
-class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
-    """The topics' names, as they are on the cluster."""
-
-    requests: str
-    results: str
-    dead_letters: str
-    labels: str
-    models: str
-    workers: str
-    machine_labels: str
-    reviews: str
-    teaching: str
 
 
 class TopicsSettings(Section, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """From the bytes of a file to lines of text: unpacked, decoded, and measured on the way.
 
-How a file is packed is told by its bytes, whatever its name says. A few kilobytes may grow to terabytes (a bomb), so
-nothing is held whole, and a file that grows further than any text does is refused.
+A file's bytes tell how it is packed, whatever its name says. A few kilobytes may grow to terabytes (a bomb), so nothing
+is held whole, and a file that grows further than any text does is refused.
 """
 
 from __future__ import annotations

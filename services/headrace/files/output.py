@@ -1,4 +1,4 @@
-"""Whether a file can be written, looked at before the work whose result goes there."""
+"""Whether a file can be written, checked before the work whose result goes there begins."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Rows of any file: JSON lines, a JSON array, CSV with any delimiter, Parquet; packed or not, in any encoding.
 
-What a file is says its name (.jsonl, .csv, .tsv, .parquet, with .gz, .zst, .bz2, .xz or .zip behind it or not), and
-where that says nothing its beginning. Delimiter and encoding are found out, and said where they are unusual. Files
-are the work of strangers: nothing but the row that is read is held in memory.
+A file's name says what the file is (.jsonl, .csv, .tsv, .parquet, with .gz, .zst, .bz2, .xz or .zip behind it or not).
+Where the name says nothing, the file's beginning does. Delimiter and encoding are detected, and reported where they are
+unusual. Strangers write these files, so nothing but the row that is read is held in memory.
 """
 
 from __future__ import annotations

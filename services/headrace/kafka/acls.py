@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from headrace.kafka.topics import TopicNames
+
 READ = "Read"
 WRITE = "Write"
 CREATE = "Create"
@@ -21,7 +23,9 @@ DESCRIBE_CONFIGS = "DescribeConfigs"
 
 
 class Role(enum.StrEnum):
-    """Who reaches for Kafka. One user may have several roles: who awaits answers is a producer and a reader."""
+    """As what a user reaches for Kafka. One user may have several roles: a program that awaits its answers is a
+    producer and a reader.
+    """
 
     PRODUCER = "producer"
     WORKER = "worker"
@@ -32,21 +36,12 @@ class Role(enum.StrEnum):
     OPERATOR = "operator"
 
 
-class Names(msgspec.Struct, frozen=True, kw_only=True):
-    """Topics and groups as they are named on the cluster. ``reader_groups`` are those that readers share work in.
+class Names(TopicNames, frozen=True, kw_only=True):
+    """Topics and groups as they are named on the cluster. ``reader_groups`` are those in which readers share work.
 
-    ``holdout`` is the topic of the rows that the gate judges by, where there is one.
+    ``holdout`` is the topic of the rows that the gate decides by, where there is one.
     """
 
-    requests: str
-    results: str
-    dead_letters: str
-    labels: str
-    models: str
-    workers: str
-    machine_labels: str
-    reviews: str
-    teaching: str
     worker_group: str
     trainer_groups: tuple[str, ...]
     teacher_groups: tuple[str, ...] = ()
@@ -129,7 +124,7 @@ def commands(
             [
                 *("kafka-acls.sh", "--bootstrap-server", bootstrap, *login),
                 *("--add", "--allow-principal", principal),
-                *(part for operation in right.operations for part in ("--operation", operation)),
+                *(word for operation in right.operations for word in ("--operation", operation)),
                 *(f"--{right.resource}", right.name),
             ]
         )

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from headrace.core.errors import UserError
 from headrace.kafka.aio.cluster import AioAdmin
-from headrace.kafka.interface import KafkaError
+from headrace.kafka.interface import KafkaError, connected
 from headrace.kafka.settings import KafkaSettings
 from headrace.process.child_process import ending_with_parent
 from headrace.process.ports import check_free, free_ports
@@ -141,12 +141,8 @@ async def _count(bootstrap: str) -> int:
         _, writer = await asyncio.open_connection(host, int(port))
         writer.close()
         await writer.wait_closed()
-        admin = AioAdmin(KafkaSettings(bootstrap=bootstrap))
-        await admin.start()
-        try:
+        async with connected(AioAdmin(KafkaSettings(bootstrap=bootstrap))) as admin:
             return await admin.broker_count()
-        finally:
-            await admin.stop()
     except (KafkaError, OSError):
         return 0
 

@@ -1,4 +1,4 @@
-"""A record that could not be used, as its dead letter, which keeps all of it, its beginning, all sealed, or nothing."""
+"""Dead letters: a record that could not be used, kept whole, cut, encrypted or not at all, with the reason."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ runs over either of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -323,6 +323,26 @@ class Admin(Protocol):
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         """What the group has committed, empty for an unknown group."""
+
+
+class Connection(Protocol):
+    """What consumers, producers and admins have in common."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+C = TypeVar("C", bound=Connection)
+
+
+@asynccontextmanager
+async def connected(client: C) -> AsyncIterator[C]:
+    """Start a consumer, producer or admin, and stop it at the end of the block, also when its start failed."""
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.stop()
 
 
 class Cluster(Protocol):

@@ -22,6 +22,7 @@ from headrace.kafka.interface import (
     Record,
     TopicPartition,
     UnknownTopicError,
+    connected,
 )
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
@@ -90,9 +91,7 @@ async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int
     What is written meanwhile is not read. Raises UnknownTopicError where there is no such topic, which names ``of``:
     what was to be read. Raises as read_ranges does.
     """
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster.consumer()) as consumer:
         numbers = await consumer.partitions_of(topic)
         if not numbers:
             raise UnknownTopicError(f"There is no topic {topic} to read {of} from.")
@@ -101,8 +100,6 @@ async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int
         async for records in read_ranges(consumer, begins, ends):
             for record in records:
                 yield record
-    finally:
-        await consumer.stop()
 
 
 async def last_answers(

@@ -1,4 +1,4 @@
-"""Whether Kafka answers and has the topics: asked every second, said when that is not so, and when it is so again.
+"""Whether Kafka answers and has the topics: both are asked every second, and a change is logged.
 
 aiokafka itself never tells: its calls wait, or fail one by one, and it goes on trying by itself.
 """

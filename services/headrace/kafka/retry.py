@@ -1,12 +1,17 @@
-"""Waiting a broker's absence out: a training takes minutes, so a second without a leader must not end it."""
+"""Trying again what Kafka refused or did not answer: the one loop that waits and calls anew.
+
+A service waits a broker's absence out: a training takes minutes, so a second without a leader must not end it. Callers
+that must not wait for ever bound the loop by ``tries``, or by a time limit around it.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, passes
+from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, connected, passes
 from headrace.process.logs import Overdue, event
 
 RETRY_S = 1.0
@@ -14,20 +19,54 @@ SAID_AFTER_S = 10.0
 """What goes on for so long is worth a line; a broker that is away is said by itself (``kafka/reach.py``)."""
 
 T = TypeVar("T")
+Tell = Callable[[KafkaError, float], None]
+"""Told of a failure, and in how many seconds the call comes again."""
 
 
-async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Clock) -> T:
-    """Call until it succeeds. Raises the KafkaErrors that trying again can't mend."""
-    since_s, patience = clock.monotonic(), Overdue(SAID_AFTER_S)
-    while True:
+def retriable(error: KafkaError) -> bool:
+    """Whether the same call may succeed later."""
+    return error.retriable
+
+
+async def retried(
+    call: Callable[[], Awaitable[T]],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    wait_s: float,
+    longest_s: float | None = None,
+    tries: int | None = None,
+    mends: Callable[[KafkaError], bool] = retriable,
+    tell: Tell = lambda *_: None,
+) -> T:
+    """Call until it succeeds, ``wait_s`` seconds apart; with ``longest_s`` the wait doubles up to it.
+
+    Raises a KafkaError that trying again does not mend, as ``mends`` says, and the last one after ``tries`` calls, with
+    a note that says so.
+    """
+    for count in itertools.count(1):
         try:
             return await call()
         except KafkaError as error:
-            if not passes(error):
+            if not mends(error):
                 raise
-            if patience.due(clock.monotonic() - since_s):
-                event("trainer.tries_again", level="warning", doing=doing, error=str(error))
-        await clock.sleep(RETRY_S)
+            if count == tries:
+                error.add_note(f"It was tried {tries} times.")
+                raise
+            tell(error, wait_s)
+        await sleep(wait_s)
+        wait_s = wait_s if longest_s is None else min(2 * wait_s, longest_s)
+    raise AssertionError("the count has no end")
+
+
+async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Clock) -> T:
+    """Call until it succeeds, and log that it lasts. Raises the KafkaErrors that trying again can't mend."""
+    since_s, patience = clock.monotonic(), Overdue(SAID_AFTER_S)
+
+    def tell(error: KafkaError, _: float) -> None:
+        if patience.due(clock.monotonic() - since_s):
+            event("trainer.tries_again", level="warning", doing=doing, error=str(error))
+
+    return await retried(call, sleep=clock.sleep, wait_s=RETRY_S, mends=passes, tell=tell)
 
 
 async def started(make: Callable[[], Consumer], *, doing: str, clock: Clock) -> Consumer:
@@ -54,18 +93,11 @@ class PatientSender:
         self._confirm = confirm
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
-        """Append ``records`` in order and wait for all of them.
-
-        Raises as :func:`patiently` does, and what ``confirm`` raises.
-        """
+        """Append ``records`` in order and wait for all of them. Raises as :func:`patiently` and ``confirm`` do."""
 
         async def send() -> Appended:
-            producer = self._cluster.producer()
-            try:
-                await producer.start()
+            async with connected(self._cluster.producer()) as producer:
                 self._confirm()
                 return await producer.send_batch(topic, partition, records)
-            finally:
-                await producer.stop()
 
         return await patiently(send, doing=f"publishing to {topic}", clock=self._clock)

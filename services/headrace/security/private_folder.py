@@ -1,15 +1,13 @@
-"""Folders for lock files, logs and meeting places, which no other user of the machine can make, fill or redirect, and
-for what is gone with its block.
+"""Folders that no other user of the machine can make, fill or redirect.
 
-A name that everybody can guess in a folder that everybody can write is taken by whoever comes first: as a folder of
-their own with files in it, or as a link to somewhere else. So a folder is looked at through the descriptor by which it
-was opened, links are not followed, and files are opened relative to that descriptor.
+Some live as long as a process: for lock files, logs and sockets, or for one block of code. Anybody can guess a
+folder's name, and in a folder that everybody can write whoever comes first takes the name: as a folder of their own
+with files in it, or as a link to somewhere else. So a folder is checked through the descriptor by which it was opened,
+links are not followed, and files are opened relative to that descriptor.
 
-Folders for what is kept from one run to the next.
-
-What is kept is believed when it is found again, such as compiled code and programs. So it lies only where no other
-user can put, change or replace anything, from the folder itself up to the root. A user without a home, as services
-have, keeps it beside what is temporary; who can write nowhere goes without.
+Others are kept from one run to the next. Their content, such as compiled code and programs, is trusted when it is found
+again. So they lie only where no other user can put, change or replace anything, from the folder itself up to the root.
+A user without a home, as services have, keeps them beside temporary files; a user who can write nowhere has none.
 """
 
 from __future__ import annotations

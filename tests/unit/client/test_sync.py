@@ -66,7 +66,7 @@ def threads() -> list[str]:
 
 
 def waits_for_an_answer(client: SyncClient) -> bool:
-    awaiter = client._client._awaiter
+    awaiter = client._held._awaiter
     return awaiter is not None and bool(awaiter._waiting)
 
 
@@ -142,7 +142,7 @@ def test_a_break_out_of_the_answers_ends_their_reader(stage: SyncScene) -> None:
     for _ in stage.client.answers("earliest"):
         break
     gc.collect()
-    assert not stage.client._client._readers
+    assert not stage.client._held._readers
     with pytest.raises(RuntimeError, match="in its own thread"):
         stage.client._thread.call(_call_back, stage.client)
 
@@ -208,7 +208,7 @@ def test_a_forked_child_is_told_to_connect_anew_and_ends_in_peace() -> None:
 def test_an_interrupted_call_is_cancelled_and_the_client_goes_on() -> None:
     code = """
     def interrupt():
-        while client._client._awaiter is None or not client._client._awaiter._waiting:
+        while client._held._awaiter is None or not client._held._awaiter._waiting:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -218,7 +218,7 @@ def test_an_interrupted_call_is_cancelled_and_the_client_goes_on() -> None:
             client.classify("nobody answers", timeout=1000)
         except KeyboardInterrupt:
             print("interrupted")
-        while client._client._awaiter._waiting:
+        while client._held._awaiter._waiting:
             time.sleep(0.01)
         scene.answer()
         print(client.classify("again").status)
@@ -230,13 +230,13 @@ def test_an_interrupted_call_is_cancelled_and_the_client_goes_on() -> None:
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "answers = client.answers('earliest')"])
 def test_the_interpreters_end_closes_it(end: str) -> None:
     code = f"""
-    leave = client._client._publisher.stop
+    leave = client._held._publisher.stop
 
     async def told():
         await leave()
         os.write(1, b"closed\\n")
 
-    client._client._publisher.stop = told
+    client._held._publisher.stop = told
     client.publish("x")
     {end}
     """

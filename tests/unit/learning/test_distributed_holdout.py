@@ -66,6 +66,26 @@ def test_of_a_topic_the_last_label_of_each_id_counts_and_an_erased_one_does_not(
         read("topic:elsewhere", cluster=cluster)
 
 
+def test_of_one_id_on_two_partitions_the_last_record_counts_as_in_a_training() -> None:
+    async def main() -> MemoryCluster:
+        cluster = MemoryCluster(TurnedClock())
+        cluster.create_topic(TopicSpec(name="aside", partitions=2))
+        records = (
+            # The second partition was added later: where an id hashes to another, its earlier record stays.
+            (0, b"1", encode_label(LabelledText(text="old", label="bad")), 1),
+            (1, b"1", encode_label(LabelledText(text="one film", label="good")), 2),
+            (0, b"2", encode_label(LabelledText(text="erased", label="bad")), 1),
+            (1, b"2", None, 2),
+            (0, b"3", encode_label(LabelledText(text="another film", label="good")), 3),
+        )
+        for partition, id_, value, time_ms in records:
+            await cluster.producer().send_batch("aside", partition, [Outgoing(value, id_, timestamp_ms=time_ms)])
+        return cluster
+
+    found = read("topic:aside", cluster=run_turned(main())).rows
+    assert sorted(found.texts) == ["another film", "one film"]
+
+
 def test_rank_0_reads_and_all_ranks_know_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(LINES)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, open_models, say
-from headrace.commands.models.compare import Version
+from headrace.commands.common import Bootstrap, Version, begin, open_models, say
 from headrace.core.cascade import CONFIDENCE, LEAST_ACCEPTED
 from headrace.core.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console, open_models, open_workers, say
+from headrace.commands.common import Bootstrap, OneJson, Version, begin, console, open_models, open_workers, say
 from headrace.commands.models.show import number, time_of
 from headrace.core.errors import UserError
 from headrace.core.text import label_name, quantity
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from headrace.kafka.interface import Cluster
     from headrace.registry.compacted_topics import WorkersLog
     from headrace_schemas.records import ModelVersion
-
-Version = Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")]
 
 ABSENT = "-"
 
@@ -44,13 +42,11 @@ def diff(ctx: typer.Context, a: Version, b: Version, *, bootstrap: Bootstrap = N
     """Show what changed from version A to version B: labels, metrics, size, what they were trained on, and how."""
     settings = begin(ctx, bootstrap)
     before, after = asyncio.run(_read_both(settings, a, b))
-    from rich.table import Table
-    from rich.text import Text
+    from headrace.commands.terminal import plain_table
 
-    table = Table("", before.version, after.version, "change", box=None, pad_edge=False)
-    for one in differences(before, after):
-        table.add_row(*(Text(cell, overflow="fold") for cell in (one.what, one.before, one.after, one.change)))
-    console().print(table if table.row_count else "They do not differ.")
+    found = differences(before, after)
+    table = plain_table(("", before.version, after.version, "change"), map(msgspec.structs.astuple, found))
+    console().print(table if found else "They do not differ.")
 
 
 async def _read_both(settings: Settings, a: str, b: str) -> tuple[ModelVersion, ModelVersion]:
@@ -171,7 +167,7 @@ def compare(
     last: Annotated[int, typer.Option(min=1, help="How many of the last answers to look at.")] = 100_000,
     examples: Annotated[int, typer.Option(min=0, help="How many requests to name of each pair of labels.")] = 3,
     texts: Annotated[bool, typer.Option("--texts", help="Read the texts of the examples from the requests.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: OneJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Compare what versions A and B answered to the same requests: how often they agree, class by class."""
@@ -180,8 +176,8 @@ def compare(
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(compared)).decode())
         return
-    for part in page(compared):
-        console().print(part)
+    for section in page(compared):
+        console().print(section)
 
 
 def other_results(log: WorkersLog, requests: str, results: str) -> str:
@@ -230,16 +226,13 @@ async def _compare(
 
 
 async def _with_texts(cluster: Cluster, settings: Settings, examples: Sequence[Example]) -> tuple[Example, ...]:
+    from headrace.kafka.interface import connected
     from headrace.kafka.range_reader import read_texts
     from headrace_schemas.paths import compile_shape
 
-    consumer = cluster.consumer()
-    try:
-        await consumer.start()
+    async with connected(cluster.consumer()) as consumer:
         places = [(example.partition, example.offset) for example in examples]
         found = await read_texts(consumer, settings.topics.names().requests, places, compile_shape(settings.requests))
-    finally:
-        await consumer.stop()
     return tuple(
         msgspec.structs.replace(example, text=found.get((example.partition, example.offset))) for example in examples
     )
@@ -251,9 +244,9 @@ def page(compared: Compared) -> Iterator[RenderableType]:
     yield f"A: {compared.a.version} in {compared.a.results}"
     yield f"B: {compared.b.version} in {compared.b.results}"
     if agreement.requests:
-        share = agreement.agreeing / agreement.requests
+        fraction = agreement.agreeing / agreement.requests
         both = quantity(agreement.requests, "request was", "requests were")
-        yield f"{both} answered by both, {share:.2%} of them alike."
+        yield f"{both} answered by both, {fraction:.2%} of them alike."
         yield _classes(agreement)
     else:
         yield "No request was answered by both."
@@ -263,27 +256,28 @@ def page(compared: Compared) -> Iterator[RenderableType]:
 
 
 def _classes(agreement: Agreement) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from headrace.commands.terminal import plain_table
 
-    table = Table("A says", "requests", "B agrees", "", "B says otherwise", box=None, pad_edge=False)
-    for one in agreement.classes:
-        otherwise = ", ".join(f"{label} {count:,}" for label, count in one.otherwise.items())
-        cells = (one.label, f"{one.requests:,}", f"{one.agreeing:,}", f"{one.agreeing / one.requests:.1%}", otherwise)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    return table
+    rows = (
+        (
+            one.label,
+            f"{one.requests:,}",
+            f"{one.agreeing:,}",
+            f"{one.agreeing / one.requests:.1%}",
+            ", ".join(f"{label} {count:,}" for label, count in one.otherwise.items()),
+        )
+        for one in agreement.classes
+    )
+    return plain_table(("A says", "requests", "B agrees", "", "B says otherwise"), rows)
 
 
 def _examples(examples: Sequence[Example]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
+    from headrace.commands.terminal import plain_table
 
-    table = Table("request", "A says", "B says", "text", box=None, pad_edge=False)
-    for one in examples:
-        text = " ".join((one.text or "").split())
-        shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
-        table.add_row(*(Text(cell) for cell in (f"{one.partition}@{one.offset}", one.a, one.b, shown)))
-    return table
+    texts = [" ".join((one.text or "").split()) for one in examples]
+    shown = [text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..." for text in texts]
+    rows = ((f"{one.partition}@{one.offset}", one.a, one.b, text) for one, text in zip(examples, shown, strict=True))
+    return plain_table(("request", "A says", "B says", "text"), rows)
 
 
 def _left_out(agreement: Agreement) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Models, begin, open_models, say
+from headrace.commands.common import Bootstrap, Models, Version, begin, open_models, say
 from headrace.core.text import quantity
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def publish(
     """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
 
     An artifact that lies in no allowed place (store.allowed) is copied into trainer.store, where workers find it.
-    Publish a version again to have it signed by another key. The time and, without --move, the place of the first
-    time stay.
+    Publish a version again to have it signed by another key. It keeps its first time and, without --move, its first
+    place.
     """
     from headrace.core.clock import SystemClock
     from headrace.model.signing import signer
@@ -132,7 +132,7 @@ Decide = Callable[[Models, str, int], "ModelAlias"]
 
 def promote(
     ctx: typer.Context,
-    version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
+    version: Version,
     *,
     alias: Alias = "champion",
     reason: Reason = "by hand",

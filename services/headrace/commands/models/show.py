@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console, open_models, say
+from headrace.commands.common import Bootstrap, OneJson, Version, begin, console, open_models, say
 from headrace.core.text import quantity
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 def show(
     ctx: typer.Context,
-    version: Annotated[str, typer.Argument(help="A version's name, the beginning of it or of its hash, or an alias.")],
+    version: Version,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: OneJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Show a version: labels, metrics, what it was trained on, how it was compressed, the gate's checks, its moves."""
@@ -183,9 +183,9 @@ def show(
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
         return
-    for number_, part in enumerate(page(shown)):
+    for number_, section in enumerate(page(shown)):
         # The terminal wraps what can't be folded, so that it is copied whole.
-        console().print(*(("",) if number_ else ()), part, sep="\n", soft_wrap=True)
+        console().print(*(("",) if number_ else ()), section, sep="\n", soft_wrap=True)
 
 
 async def _read(settings: Settings, wanted: str) -> Shown:
@@ -205,7 +205,7 @@ async def _read(settings: Settings, wanted: str) -> Shown:
 
 
 def page(shown: Shown) -> Iterator[RenderableType]:
-    """The parts of the page, each a heading with its rows; a part of which nothing is known is left out."""
+    """The sections of the page, each a heading with its rows. A section of which nothing is known is left out."""
     version = shown.version
     yield _rows(f"{version.name} {version.version}", _about(shown))
     yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
@@ -226,7 +226,7 @@ def page(shown: Shown) -> Iterator[RenderableType]:
 
 def _about(shown: Shown) -> list[tuple[str, str]]:
     version = shown.version
-    facts = [
+    rows = [
         ("aliases", ", ".join(shown.aliases) or "none"),
         ("created", time_of(version.created_at_ms)),
         ("artifact", version.uri),
@@ -237,7 +237,7 @@ def _about(shown: Shown) -> list[tuple[str, str]]:
         ("parent", version.parent),
         ("abstains below", None if version.threshold is None else number(version.threshold)),
     ]
-    return [(name, value) for name, value in facts if value is not None]
+    return [(name, value) for name, value in rows if value is not None]
 
 
 def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGro
 from headrace.core.lease import lease_of
 from headrace.core.text import quantity
 from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, topics_metadata, translating
-from headrace.kafka.aio.records import TolerantReader, make_lean
+from headrace.kafka.aio.records import TolerantReader, fetch_one, make_lean
 from headrace.kafka.interface import (
     Committed,
     KafkaError,
@@ -168,16 +168,10 @@ async def holds_nothing(
 
     A batch without records counts as something, for a consumer's position goes past it. Raises aiokafka's errors.
     """
-    leader = client.cluster.leader_for_partition(TheirPartition(*partition))
-    if leader is None or leader < 0:
-        return False
-    asked = [(partition.topic, [(partition.partition, offset, max_bytes)])]
-    request = FetchRequest(LOOK_MS, 1, max_bytes, int(read_committed), asked)
-    for _, partitions in (await client.send(leader, request)).topics:
-        for _, error_code, high_watermark, last_stable_offset, *_, raw in partitions:
-            reaches = last_stable_offset if read_committed else high_watermark
-            return bool(error_code == 0 and reaches >= end and not raw)
-    return False
+    found = await fetch_one(
+        client, partition, offset, wait_ms=LOOK_MS, max_bytes=max_bytes, read_committed=read_committed
+    )
+    return found is not None and found.end >= end and not found.raw
 
 
 # How long a fetch may outlast its time: aiokafka waits without bound for the end of a rebalance.

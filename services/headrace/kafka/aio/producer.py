@@ -24,6 +24,7 @@ from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, par
 from headrace.kafka.interface import (
     Appended,
     BrokerUnavailableError,
+    KafkaError,
     NotAuthorizedError,
     Outgoing,
     ProducerDeadError,
@@ -32,6 +33,7 @@ from headrace.kafka.interface import (
     UnknownTopicError,
     UnsupportedError,
 )
+from headrace.kafka.retry import retried
 from headrace.kafka.settings import KafkaSettings, client_options
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ class ProducerConnection:
                 "been appended."
             ) from error
         except TheirKafkaError as error:
-            raise self._judged(error, partition, doing) from error
+            raise self._as_ours(error, partition, doing) from error
         if offset < 0:
             # The broker knows the batch from an earlier try and has forgotten where it put it.
             raise BrokerUnavailableError(f"{doing} went well, but the broker does not say where. Read it from the log.")
@@ -182,7 +184,7 @@ class ProducerConnection:
             if not outcome.done():
                 outcome.set_exception(CutOffError())
 
-    def _judged(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
+    def _as_ours(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
         """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
         ours = translated(error, doing, needs="Write", topic=partition.topic)
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
@@ -204,6 +206,10 @@ def partition_of_key(key: bytes, partitions: int) -> int:
 Delivery = Callable[[ProducerConnection], Awaitable[int]]
 
 MOST_TRIES = 10  # of a record, when others beside it break the idempotent sequence again and again
+
+
+def _only_refused(error: KafkaError) -> bool:
+    return isinstance(error, NotAppendedError)
 
 
 class AioProducer:
@@ -322,25 +328,23 @@ class AioProducer:
             return list(range(first, first + len(records)))
         half = len(records) // 2
         offsets: list[int] = []
-        for part in (records[:half], records[half:]):
-            batch, _ = self._fill(await self._connected(), part, 0)
-            offsets += await self._append(where, batch, part, at + len(offsets))
+        for some in (records[:half], records[half:]):
+            batch, _ = self._fill(await self._connected(), some, 0)
+            offsets += await self._append(where, batch, some, at + len(offsets))
         return offsets
 
     async def _sent_anew(self, first: Delivery, again: Delivery) -> int:
         """Deliver by ``first``, and by ``again`` when others beside it broke the connection's sequence of batches."""
-        deliver, tries = first, 0
-        while True:
-            tries += 1
-            try:
-                return await deliver(await self._connected())
-            except NotAppendedError:
-                if tries == MOST_TRIES:
-                    raise
-                deliver = again
-            except ProducerDeadError as error:
-                self._dead = str(error)
-                raise
+        deliveries = itertools.chain((first,), itertools.repeat(again))
+
+        async def deliver() -> int:
+            return await next(deliveries)(await self._connected())
+
+        try:
+            return await retried(deliver, sleep=asyncio.sleep, wait_s=0.0, tries=MOST_TRIES, mends=_only_refused)
+        except ProducerDeadError as error:
+            self._dead = str(error)
+            raise
 
     def _fill(self, connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
         """Return a closed batch of as many records from ``start`` on as fit in it, at least one, and their number."""

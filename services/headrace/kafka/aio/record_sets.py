@@ -220,26 +220,26 @@ def _records(batch: Batch, partition: TopicPartition, limit: int) -> Iterator[St
             yield None
         size = source.varint()
         whole = size <= limit
-        part = _Source(_of(source.take(size))) if whole else source
-        begun = part.taken
-        part.take(1)  # attributes, of which none is in use
-        timestamp, offset = first_time + part.varint(), first_offset + part.varint()
+        record = _Source(_of(source.take(size))) if whole else source
+        begun = record.taken
+        record.take(1)  # attributes, of which none is in use
+        timestamp, offset = first_time + record.varint(), first_offset + record.varint()
         if batch.attributes & _APPEND_TIME:
             timestamp = last_time
         place = (*partition, offset, timestamp)
         if whole:
-            yield FetchedRecord(*place, part.sized(), part.sized(), _headers(part))
+            yield FetchedRecord(*place, record.sized(), record.sized(), _headers(record))
             continue
-        key, key_crc = yield from _kept_or_skipped(part, part.varint(), limit)
-        crc = yield from _skipped(part, part.varint())
-        rest = begun + size - part.taken
+        key, key_crc = yield from _kept_or_skipped(record, record.varint(), limit)
+        crc = yield from _skipped(record, record.varint())
+        rest = begun + size - record.taken
         if rest < 0:
             raise CorruptRecordException(f"The record at {partition.topic}[{partition.partition}]@{offset} is torn")
         headers: Headers = ()
         if rest <= limit:
-            headers = _headers(_Source(_of(part.take(rest))))
+            headers = _headers(_Source(_of(record.take(rest))))
         else:
-            yield from _skipped(part, rest)
+            yield from _skipped(record, rest)
         yield FetchedRecord(*place, key if key_crc is None else None, b"", headers, Discarded(size, crc))
 
 
@@ -333,7 +333,7 @@ class _Source:
 
     def take(self, size: int) -> bytes:
         if size < 0:
-            raise CorruptRecordException(f"A record has a part of {size} bytes")
+            raise CorruptRecordException(f"A record has a field of {size} bytes")
         pieces = []
         while size:
             piece = self.some(size)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
@@ -164,6 +164,38 @@ MOST_WALKS = 8
 """So many batches are kept open half read, of which each has a fetched record set and what its codec holds."""
 
 
+class Fetched(NamedTuple):
+    """Where a partition ends for the consumer that fetched it, and the record sets that came."""
+
+    end: int
+    raw: bytes
+
+
+async def fetch_one(
+    client: AIOKafkaClient,
+    partition: TopicPartition,
+    offset: int,
+    *,
+    wait_ms: int,
+    max_bytes: int,
+    read_committed: bool,
+) -> Fetched | None:
+    """Ask the leader of ``partition`` for records from ``offset`` on, once; None without a leader, or for an error.
+
+    Raises aiokafka's errors.
+    """
+    leader = client.cluster.leader_for_partition(TheirPartition(*partition))
+    if leader is None or leader < 0:
+        return None
+    asked = [(partition.topic, [(partition.partition, offset, max_bytes)])]
+    request = FetchRequest(wait_ms, 1, max_bytes, int(read_committed), asked)
+    for _, partitions in (await client.send(leader, request)).topics:
+        for _, error_code, high_watermark, last_stable_offset, *_, raw in partitions:
+            if error_code == 0:
+                return Fetched(last_stable_offset if read_committed else high_watermark, bytes(raw or b""))
+    return None
+
+
 class TolerantReader:
     """Reads for one consumer. ``limit`` is how large a record may be that is kept, and how much a call brings."""
 
@@ -186,10 +218,17 @@ class TolerantReader:
         # Taken out while a thread has it: a call that is cancelled leaves it to that thread.
         walk = self._walks.pop(partition, None)
         if walk is None or walk.position != offset:
-            raw = await self._fetched(partition, offset)
-            if not raw:
+            found = await fetch_one(
+                self._client,
+                partition,
+                offset,
+                wait_ms=WAIT_MS,
+                max_bytes=self._max_bytes,
+                read_committed=self._read_committed,
+            )
+            if found is None or not found.raw:
                 return [], offset, False
-            walk = Walk(raw, partition, offset, limit=self._limit)
+            walk = Walk(found.raw, partition, offset, limit=self._limit)
         records, more = await asyncio.to_thread(self._step, walk, most)
         self.steps += 1
         if more:
@@ -209,15 +248,3 @@ class TolerantReader:
             if len(records) == most or size >= self._limit:
                 return records, True
         return records, False
-
-    async def _fetched(self, partition: TopicPartition, offset: int) -> bytes:
-        leader = self._client.cluster.leader_for_partition(TheirPartition(*partition))
-        if leader is None or leader < 0:
-            return b""
-        asked = [(partition.topic, [(partition.partition, offset, self._max_bytes)])]
-        request = FetchRequest(WAIT_MS, 1, self._max_bytes, int(self._read_committed), asked)
-        for _, partitions in (await self._client.send(leader, request)).topics:
-            for _, error_code, *_, raw in partitions:
-                if error_code == 0:
-                    return bytes(raw)
-        return b""

@@ -127,6 +127,17 @@ def _last(record: Record, before: LastRecord | None, limit: int, allowed: Collec
     )
 
 
+def which_count(last: Sequence[tuple[bytes, int, int]]) -> list[bool]:
+    """Of the last records of each id and partition, as (id, timestamp in milliseconds, partition), those that count.
+
+    As in a training: see :func:`~headrace.learning.data.validation.last_of_ids`.
+    """
+    numbers: dict[bytes, int] = {}
+    columns = [(numbers.setdefault(id_, len(numbers)), time, partition) for id_, time, partition in last]
+    ids, times, partitions = np.array(columns, np.int64).reshape(-1, 3).T
+    return [bool(counts) for counts in last_of_ids(ids, times, partitions)]
+
+
 class There(msgspec.Struct, frozen=True):
     """A label on the topic: its id, text and label, whose name is spelled as training spells it.
 
@@ -151,11 +162,7 @@ async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None
         if record.key is not None and (wanted is None or record.key in wanted):
             last.setdefault(record.key, {})[record.partition] = record
     held = [record for of in last.values() for record in of.values()]
-    ids = np.repeat(np.arange(len(last)), [len(of) for of in last.values()])
-    timestamps, partitions = (
-        np.array([getattr(record, name) for record in held], np.int64) for name in ("timestamp", "partition")
-    )
-    counted = last_of_ids(ids, timestamps, partitions).tolist()
+    counted = which_count([(record.key or b"", record.timestamp, record.partition) for record in held])
     return [
         _there((record.key or b"").decode("utf-8", "backslashreplace"), record)
         for record, is_last in zip(held, counted, strict=True)

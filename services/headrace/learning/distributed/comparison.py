@@ -19,9 +19,9 @@ import msgspec
 from headrace.core.gate import HOLDOUT_TOPIC
 from headrace.files import DatasetError
 from headrace.files.table import Reading
-from headrace.kafka.interface import Cluster, TopicPartition
+from headrace.kafka.interface import Cluster, TopicPartition, connected
 from headrace.learning.data.files import Rows, read_rows
-from headrace.learning.data.labels import read_partitions
+from headrace.learning.data.labels import read_partitions, which_count
 from headrace.learning.data.split import OWN_TEST_FILE, Parts, Splits
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.distributed.collectives import Exchange
@@ -104,19 +104,17 @@ def _read_file(file: Path, place: str, reading: Reading) -> Rows:
 
 
 async def _read_topic(cluster: Cluster, topic: str, max_text_bytes: int) -> Rows:
-    consumer = cluster.consumer(read_committed=True)
-    await consumer.start()
-    try:
+    async with connected(cluster.consumer(read_committed=True)) as consumer:
         names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
         if not names:
             raise DatasetError(f"there is no topic {topic}, which gate.holdout names")
         firsts, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-    finally:
-        await consumer.stop()
     ranges = tuple(OffsetRange(name.partition, firsts[name], ends[name]) for name in names)
     source = TopicSource(topic=topic, ranges=ranges, max_text_bytes=max_text_bytes)
     shard = await read_partitions(cluster, source, [one.partition for one in ranges])
-    held = [record.content for record in shard.records if isinstance(record.content, LabelledText)]
+    counted = which_count([(one.id, one.timestamp_ms, one.partition) for one in shard.records])
+    pairs = zip(shard.records, counted, strict=True)
+    held = [one.content for one, counts in pairs if counts and isinstance(one.content, LabelledText)]
     return Rows(tuple(one.text for one in held), tuple(one.label for one in held))
 
 

@@ -3,8 +3,8 @@
 The worker owns them while its lease lasts (``core/lease.py``). A coordinator that can't be reached gives them to others
 without a revocation, so the end of the lease ends them too.
 
-The whole group waits for the rebalance callbacks, so they do little. ``assigned`` replaces the set of partitions; a
-task resumes them. ``revoked`` waits for sends and the release, both within one time limit, and never for a fetch.
+``assigned`` replaces the set of partitions, and a task resumes them. ``revoked`` waits for sends and the release, both
+within one time limit, and never for a fetch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from headrace.kafka.group_assignment import GroupAssignment
 from headrace.kafka.interface import Consumer, KafkaError, TopicPartition
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
@@ -23,7 +24,7 @@ MENDED_LOOK_S = 5.0
 LEASE_LOOK_S = 0.1
 
 
-class Assignment:
+class Assignment(GroupAssignment):
     """The rebalance listener. ``resume`` finds the positions of partitions and begins them; ``release`` tells the log
     that partitions were given up cleanly, and commits.
     """
@@ -38,7 +39,7 @@ class Assignment:
         revoke_timeout: float,
         metrics: WorkerMetrics,
     ) -> None:
-        self._consumer = consumer
+        super().__init__(consumer)
         self._resume = resume
         self._release = release
         self._sleep = sleep
@@ -46,8 +47,6 @@ class Assignment:
         self._metrics = metrics
         self._lost = Recurring("lease.lost")
         self._failed = Recurring("resume.failed")
-        self._stopped = False
-        self._tasks: set[asyncio.Task[None]] = set()
         self._holds = False
         """Whether the group gave this member partitions, perhaps none, and the lease has not ended since."""
         self._lapsed = False
@@ -112,7 +111,7 @@ class Assignment:
                 why="the group has not answered a heartbeat for a session's length, or takes this worker for no member "
                 "any more, so others may own these partitions by now: joining afresh",
             )
-            self._watch(asyncio.create_task(self._join_afresh(ended), name="join afresh"))
+            self._beside(self._join_afresh(ended), "join afresh")
         return False
 
     async def watch_lease(self) -> None:
@@ -135,14 +134,14 @@ class Assignment:
         for partition in ended:
             partition.end()
         sending = [sending for partition in ended if (sending := partition.in_flight.sending) is not None]
-        try:
-            async with asyncio.timeout(self._revoke_timeout):
-                if sending:
-                    await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
-                await self._release(ended)
-        except (KafkaError, TimeoutError) as error:
-            late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"
-            event("release.failed", level="warning", error=str(error) or late)
+
+        async def release() -> None:
+            if sending:
+                await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
+            await self._release(ended)
+
+        late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"
+        await self._released(release(), self._revoke_timeout, late)
 
     def restart(self, name: TopicPartition, reason: str) -> None:
         """End the state of a partition that this worker still owns, and resume it from the answer log."""
@@ -162,7 +161,7 @@ class Assignment:
                 partition.take_over(old)
         self.partitions.update((partition.name, partition) for partition in begun)
         self._consumer.pause(names)
-        self._watch(asyncio.create_task(self._resume_until_known(begun, sending), name="resume"))
+        self._beside(self._resume_until_known(begun, sending), "resume")
 
     async def _resume_until_known(
         self, partitions: Sequence[Partition], sending: Collection[asyncio.Task[None]]
@@ -181,9 +180,7 @@ class Assignment:
                 await self._sleep(RETRY_S)
                 continue
             known = [partition for partition in missing if partition.alive and partition.resumed]
-            for partition in known:
-                self._consumer.seek(partition.name, partition.queue.expected or 0)
-            self._consumer.resume([partition.name for partition in known])
+            self._fetch_from({partition.name: partition.queue.expected or 0 for partition in known})
             self._metrics.unanswerable(len(self._unanswerable()))
             if left := [partition for partition in missing if partition.alive and partition.unanswerable is not None]:
                 if (whys := [partition.unanswerable for partition in left]) != told:
@@ -195,20 +192,13 @@ class Assignment:
     def _unanswerable(self) -> list[Partition]:
         return [partition for partition in self.partitions.values() if partition.unanswerable is not None]
 
-    def _watch(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+    def _broken(self, error: BaseException) -> None:
+        if not self.broken.done():
             self.broken.set_exception(error)
 
     async def stop(self) -> None:
         """Cancel what is still being resumed, end every partition, and take none any more."""
-        self._stopped = True
-        for task in self._tasks:
-            task.cancel()
+        self._cease()
         ended = list(self.partitions.values())
         self.partitions.clear()
         await self.end(ended)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from headrace.core.poison_pills import Trial
+from headrace.kafka.group_assignment import FetchPosition
 from headrace.kafka.interface import Consumer, Record, TopicPartition
 from headrace_schemas.records import Attempt, Loss
 
@@ -37,17 +38,14 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         return self.expires_ms < ready_ms
 
 
-class Queue:
+class Queue(FetchPosition):
     """Requests between fetch and batch. Resume calls ``begin``, fetch ``follows_on`` and ``put``, batch ``take``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.waiting: deque[Request] = deque()
         self.bytes = 0
         """Of the keys, values and headers of ``waiting``."""
-        self.expected: int | None = None
-        """The next offset to fetch; None until the resume position is known."""
-        self.gap: tuple[int, int] | None = None
-        """(expected, first offset fetched) of a gap that was seen once."""
         self.after = -1
         """Offset of the request before the first waiting one, as the log has it."""
         self.lost: Loss | None = None
@@ -59,14 +57,6 @@ class Queue:
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""
         self.expected, self.after, self.lost = position, after, lost
-
-    def follows_on(self, first: int, expected: int) -> bool:
-        """Whether a chunk may be put that begins at ``first``. A gap has to be seen twice."""
-        if first == expected or (first > expected and self.gap == (expected, first)):
-            self.gap = None
-            return True
-        self.gap = (expected, first)
-        return False
 
     def put(self, requests: Sequence[Request]) -> None:
         """Add the requests of a chunk."""

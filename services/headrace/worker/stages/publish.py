@@ -22,6 +22,7 @@ from headrace.kafka.interface import (
     ProducerDeadError,
     passes,
 )
+from headrace.kafka.retry import retried
 from headrace.process.logs import event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
@@ -91,22 +92,24 @@ class AnswerProducer:
     async def _start_another(self, dead: Producer) -> Producer:
         """Raises a KafkaError that trying again can't mend."""
         await _stop(dead)
-        wait = FIRST_RETRY_S
-        while True:
-            producer = self._make()
-            try:
-                await producer.start()
-            except KafkaError as error:
-                await _stop(producer)
-                if not error.retriable:
-                    raise
-                self.missing = str(error)
-                event("producer.start_failed", level="warning", error=str(error), retry_in_s=wait)
-                await self._sleep(wait)
-                wait = min(2 * wait, LONGEST_RETRY_S)
-            else:
-                self._producer, self.missing = producer, None
-                return producer
+        producer = await retried(
+            self._started, sleep=self._sleep, wait_s=FIRST_RETRY_S, longest_s=LONGEST_RETRY_S, tell=self._not_started
+        )
+        self._producer, self.missing = producer, None
+        return producer
+
+    async def _started(self) -> Producer:
+        producer = self._make()
+        try:
+            await producer.start()
+        except KafkaError:
+            await _stop(producer)
+            raise
+        return producer
+
+    def _not_started(self, error: KafkaError, wait_s: float) -> None:
+        self.missing = str(error)
+        event("producer.start_failed", level="warning", error=str(error), retry_in_s=wait_s)
 
     async def _replaced(self) -> Producer:
         """Wait for the next producer, at most as long as for an acknowledgement. Raises a KafkaError."""
