@@ -33,6 +33,7 @@ COMMANDS = {
     "worker": Mounted("headrace.commands.worker:worker", "Answer requests."),
     "labels": Mounted("headrace.commands.labels:app", "Publish labelled texts to learn from, list and erase them."),
     "trainer": Mounted("headrace.commands.trainer:trainer", "Train versions from labels, test them and publish them."),
+    "labeller": Mounted("headrace.commands.labeller:labeller", "Let a teacher label what the answers leave in doubt."),
     "models": Mounted("headrace.commands.models:app", "Publish, show and compare versions; move the aliases."),
     "publish": Mounted("headrace.commands.publish:publish", "Publish texts to be labelled."),
     "tail": Mounted("headrace.commands.answers:tail", "Show the answers as they come."),

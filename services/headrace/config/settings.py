@@ -14,6 +14,7 @@ from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import TopicNames
+from headrace.labeller.settings import LabellerSettings
 from headrace.labeller.teachers.settings import TeacherSettings
 from headrace.model.errors import StoreError
 from headrace.model.places import Places, places_of
@@ -196,6 +197,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trainer: TrainerSettings = TrainerSettings()
     gate: GateSettings = GateSettings()
     teacher: TeacherSettings = TeacherSettings()
+    labeller: LabellerSettings = LabellerSettings()
     store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from headrace.core.clock import Clock
-from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, connected, passes
+from headrace.kafka.interface import Appended, Cluster, Consumer, KafkaError, Outgoing, Producer, connected, passes
 from headrace.process.logs import Overdue, event
 
 RETRY_S = 1.0
@@ -94,10 +94,16 @@ class PatientSender:
 
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Append ``records`` in order and wait for all of them. Raises as :func:`patiently` and ``confirm`` do."""
+        return await self._send(topic, lambda producer: producer.send_batch(topic, partition, records))
 
-        async def send() -> Appended:
+    async def send_many(self, topic: str, records: Sequence[Outgoing]) -> list[Appended]:
+        """Append ``records`` to the partitions of their keys. Raises as :meth:`send_batch`."""
+        return await self._send(topic, lambda producer: producer.send_many(topic, records))
+
+    async def _send(self, topic: str, hand_over: Callable[[Producer], Awaitable[T]]) -> T:
+        async def send() -> T:
             async with connected(self._cluster.producer()) as producer:
                 self._confirm()
-                return await producer.send_batch(topic, partition, records)
+                return await hand_over(producer)
 
         return await patiently(send, doing=f"publishing to {topic}", clock=self._clock)

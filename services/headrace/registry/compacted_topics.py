@@ -1,8 +1,8 @@
-"""The compacted topics classify.models and classify.workers as state: read by a consumer, written record by record.
+"""The compacted topics of one partition as state: read by a consumer, written record by record.
 
 classify.models holds versions, aliases, verdicts, trainings, certificates and rules of labels. Records that compaction
 has not taken yet tell how aliases moved. classify.workers holds who writes which results topic, and what workers are
-about to try.
+about to try. classify.teaching holds what labellers spend.
 
 Workers of a version before classify.workers wrote claims and attempts to classify.models. They may still run beside
 those of today, which read there what the older ones left or go on to write, and write nothing there.
@@ -31,27 +31,32 @@ from headrace.kafka.range_reader import read_ranges, read_topic
 from headrace.process.logs import event
 from headrace_schemas.codec import (
     decode_models_record,
+    decode_teaching_record,
     decode_workers_record,
     encode_models_record,
+    encode_teaching_record,
     encode_workers_record,
 )
 from headrace_schemas.errors import BadTypeError, WireError
 from headrace_schemas.records import (
     Attempt,
     Certificate,
+    LabellerState,
     LabelRule,
     MaxBatch,
     ModelAlias,
     ModelsRecord,
     ModelVersion,
     ResultsClaim,
+    Spending,
+    TeachingRecord,
     ThresholdRaise,
     Training,
     TrainingOrder,
     Verdict,
     WorkersRecord,
 )
-from headrace_schemas.topics import models_key, workers_key
+from headrace_schemas.topics import models_key, teaching_key, workers_key
 
 R = TypeVar("R")
 
@@ -380,3 +385,39 @@ async def copy_older_claims(log: WorkersLog, writer: WorkersWriter) -> Sequence[
     if copies := [claim for claim in older if not log.made_here(claim.results)]:
         await writer.publish(copies)
     return copies
+
+
+class TeachingLog(CompactedLog[TeachingRecord]):
+    """Reads classify.teaching: what labellers spent, and how they stand."""
+
+    rubbish: ClassVar[str] = "teaching.rubbish"
+    followed: ClassVar[bool] = False
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        super().__init__(cluster, topic)
+        self.spendings: dict[bytes, Spending] = {}
+        self.states: dict[bytes, LabellerState] = {}
+
+    def _decode(self, value: bytes | None) -> TeachingRecord | None:
+        return decode_teaching_record(value)
+
+    def _key(self, record: TeachingRecord) -> bytes:
+        return teaching_key(record)
+
+    def _keep(self, record: TeachingRecord) -> None:
+        if isinstance(record, Spending):
+            self.spendings[teaching_key(record)] = record
+        else:
+            self.states[teaching_key(record)] = record
+
+    def _forget(self, key: bytes | None) -> None:
+        if key is not None:
+            self.spendings.pop(key, None)
+            self.states.pop(key, None)
+
+
+class TeachingWriter(CompactedWriter[TeachingRecord]):
+    """Appends records of classify.teaching."""
+
+    def __init__(self, sender: BatchSender, topic: str) -> None:
+        super().__init__(sender, topic, encode=encode_teaching_record, key=teaching_key)

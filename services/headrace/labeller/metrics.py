@@ -1,0 +1,70 @@
+"""What a labeller tells Prometheus, in texts, money and shares."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from headrace.process.admin import BrokerGauge
+
+
+class LabellerMetrics:
+    """The metrics of one labeller in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"headrace_labeller_{name}", documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"headrace_labeller_{name}", documentation, labels, registry=registry)
+
+        self.broker = BrokerGauge(registry)
+        self._leads = gauge("leads", "1 while this labeller asks, 0 while it stands by.")
+        self._stopped = gauge("stopped", "1 while the agreement on gold texts forbids to ask.")
+        self._seen = counter("answers_seen", "Answers that were looked at.")
+        self._chosen = counter("texts_chosen", "Texts chosen to be labelled, by why.", "why")
+        self._left = counter("texts_left", "Chosen texts that were not labelled, by why.", "why")
+        self._waiting = gauge("waiting", "Texts that wait for the teacher.")
+        self._labelled = counter("texts_labelled", "Texts that the teacher labelled.")
+        self._reviews = counter("reviews", "Requests without a label that were reviewed.")
+        self._money = counter("money", "What the teacher cost, in the money of its prices.")
+        self._exhausted = gauge("budget_exhausted", "1 while the budget forbids to ask.")
+        self._teacher = gauge("teacher_up", "0 while the teacher fails as a whole.")
+        self._agreement = gauge("gold_agreement", "Share of the last gold texts given their true label.", "kind")
+
+    def leads(self, *, leads: bool) -> None:
+        self._leads.set(leads)
+        if not leads:
+            self.waiting(0)
+
+    def stopped(self, *, stopped: bool) -> None:
+        self._stopped.set(stopped)
+
+    def seen(self, answers: int) -> None:
+        self._seen.inc(answers)
+
+    def chosen(self, why: str) -> None:
+        self._chosen.labels(why).inc()
+
+    def left(self, why: str, texts: int = 1) -> None:
+        """``texts`` that were chosen get no label from this labeller."""
+        self._left.labels(why).inc(texts)
+
+    def waiting(self, texts: int) -> None:
+        self._waiting.set(texts)
+
+    def labelled(self, texts: int, reviews: int, money: float) -> None:
+        self._labelled.inc(texts)
+        self._reviews.inc(reviews)
+        self._money.inc(money)
+
+    def exhausted(self, *, exhausted: bool) -> None:
+        self._exhausted.set(exhausted)
+
+    def teacher(self, *, up: bool) -> None:
+        self._teacher.set(up)
+
+    def agreement(self, plain: float | None, planted: float | None) -> None:
+        """The agreement on both kinds of gold texts, None where none was asked."""
+        for kind, share in (("plain", plain), ("planted", planted)):
+            if share is not None:
+                self._agreement.labels(kind).set(share)
