@@ -83,6 +83,8 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Most times the champion's time a text, measured beside it."""
     max_changed: Share = 0.25
     """Largest share of the replayed requests whose answer may change."""
+    coverage: Share = 0.0
+    """Least share of the replayed requests that get a label and not an abstention; 0 turns the check off."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,12 +117,16 @@ class ClassChange(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """The last real requests, answered by both. ``unreadable`` ones hold no text and were passed over."""
+    """The last real requests, answered by both. ``unreadable`` ones hold no text and were passed over.
+
+    The candidate gives ``labelled`` of them a label, and abstains from the others.
+    """
 
     requests: int
     changed: int
     unreadable: int
     classes: tuple[ClassChange, ...]
+    labelled: int = 0
 
 
 class Unmeasured(msgspec.Struct, frozen=True):
@@ -227,6 +233,8 @@ def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
     yield from _latency(evidence, limits)
     if evidence.replay is not None:
         yield _replay(evidence.replay, limits)
+        if limits.coverage:
+            yield _coverage(evidence.replay, limits)
 
 
 def _against_champion(champion: Rival, evidence: Evidence, limits: Limits) -> Iterator[Check]:
@@ -323,6 +331,18 @@ def _latency(evidence: Evidence, limits: Limits) -> Iterator[Check]:
             f"a text takes {took:.1f} us and the champion {evidence.champion_latency_us:.1f} us, "
             f"at most {limits.slower_by:g} times as long or {_UNNOTICED_US:g} us more is allowed",
         )
+
+
+def _coverage(replay: Replayed | Unmeasured, limits: Limits) -> Check:
+    if isinstance(replay, Unmeasured) or replay.requests < LEAST_REPLAYED:
+        what = "the last requests could not be replayed" if isinstance(replay, Unmeasured) else "too few were replayed"
+        return Check("coverage", False, 0.0, limits.coverage, f"can't tell which share gets a label: {what}")
+    share = replay.labelled / replay.requests
+    detail = (
+        f"{replay.labelled} of the last {replay.requests} requests get a label ({share:.1%}), at least "
+        f"{limits.coverage:.1%} have to"
+    )
+    return Check("coverage", share >= limits.coverage, share, limits.coverage, detail)
 
 
 def _replay(replay: Replayed | Unmeasured, limits: Limits) -> Check:

@@ -76,6 +76,7 @@ async def replay(
         changed=sum(times for (before, after), times in pairs.items() if before != after),
         unreadable=unreadable,
         classes=_by_class(pairs),
+        labelled=sum(times for (_, after), times in pairs.items() if after != _NO_LABEL),
     )
 
 

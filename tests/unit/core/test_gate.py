@@ -304,6 +304,23 @@ def test_too_many_changed_answers_refuse_and_name_the_classes_that_change_most()
     assert "sport 80 of 300, mostly to news; news 20 of 700, mostly to sport" in judgement.reason
 
 
+def test_a_candidate_that_abstains_from_too_much_is_refused_where_coverage_is_asked_for() -> None:
+    replay = msgspec.structs.replace(AGAINST.replay, labelled=700)
+    evidence = msgspec.structs.replace(AGAINST, replay=replay)
+    assert "coverage" not in [check.name for check in judged(evidence).checks]
+    asked = msgspec.structs.replace(LIMITS, coverage=0.7)
+    assert judge(evidence, asked).promoted
+    more = judge(evidence, msgspec.structs.replace(LIMITS, coverage=0.71))
+    assert failures(more) == ["coverage"]
+    assert "700 of the last 1000 requests get a label (70.0%)" in more.reason
+    few = msgspec.structs.replace(
+        evidence, replay=Replayed(requests=3, changed=0, unreadable=0, classes=(), labelled=3)
+    )
+    assert "coverage" in failures(judge(few, asked))
+    unmeasured = msgspec.structs.replace(evidence, replay=Unmeasured("Kafka is away"))
+    assert "coverage" in failures(judge(unmeasured, asked))
+
+
 def test_few_requests_prove_nothing() -> None:
     few = Replayed(requests=LEAST_REPLAYED - 1, changed=LEAST_REPLAYED - 1, unreadable=0, classes=())
     assert judged(replay=few).promoted

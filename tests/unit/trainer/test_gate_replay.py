@@ -92,7 +92,7 @@ def test_changes_are_counted_by_the_class_that_the_champion_gave() -> None:
     texts = ["tiny", "gigantic", "enormous", "wee", "huge!"]
     result = replayed([[request(text) for text in texts]], 100, candidate=abstaining)
     assert result.classes == (ClassChange("long", 3, 3, "(no label)"), ClassChange("short", 2, 0, None))
-    assert result.changed == 3
+    assert (result.changed, result.labelled) == (3, 2)
 
 
 def test_a_record_that_a_worker_could_not_read_is_passed_over_and_counted() -> None:
