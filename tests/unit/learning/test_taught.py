@@ -18,7 +18,7 @@ from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints
 from headrace.learning.distributed.merge import merge_taught
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
-from headrace.learning.fit.teaching import NOTHING, Lessons, Option
+from headrace.learning.fit.teaching import NOTHING, Lessons, Option, as_split
 from headrace.learning.fit.train import Trained, train
 from headrace.learning.fit.wide import fit_wide, wide_features
 from headrace.learning.package import lineage_of, pack
@@ -312,7 +312,7 @@ def test_where_a_teacher_shows_its_view_neighbours_mend_what_it_says():
         return np.array([[1.0, len(text) / 1e3, kind_of.get(text, 2)] for text in texts])
 
     parts = parts_of(40, taught)
-    lessons = Lessons(parts, embed, Alone())
+    lessons = Lessons(parts, embed, None, Alone())
     known = np.ones(parts.rows, bool)
     plain, mended = (lessons.taught(Option(0.5, share), known) for share in (0.0, 0.8))
     right = [
@@ -323,4 +323,23 @@ def test_where_a_teacher_shows_its_view_neighbours_mend_what_it_says():
     assert right[1].mean() > 0.95
     assert mended.targets(1.0).sum(axis=1) == pytest.approx(np.full(len(mended), 0.5), rel=1e-3)
     assert lessons.taught(NOTHING, known) is None
-    assert set(lessons.options(TeachingRecipe(weights=(0.0, 1.0), spreads=(0.0, 0.5)))) == {(1.0, 0.0), (1.0, 0.5)}
+    assert lessons.best_spread([as_split(parts)], (0.0, 0.8)) == 0.8
+    assert Lessons(parts, None, None, Alone()).best_spread([as_split(parts)], (0.0, 0.8)) == 0
+
+
+def test_the_rows_of_a_fold_are_taught_by_a_teacher_that_has_not_learnt_them():
+    parts = parts_of(40, taught_of(orders(200, seed=5)))
+    seen: list[Rows] = []
+
+    def reteach(rows: Rows) -> np.ndarray:
+        seen.append(rows)
+        return parts.taught.probabilities
+
+    recipe = msgspec.structs.replace(SMALL, teaching=TeachingRecipe(least_valid=100, weights=(1.0,)))
+    trained = train(parts, recipe, Alone(), NoCheckpoints(), clock=lambda: 0.0, reteach=reteach)
+    human = parts.split.train + parts.split.valid
+
+    assert trained.choices[0].apart
+    assert not run(parts, recipe).choices[0].apart
+    assert sorted(seen[0].texts + seen[1].texts) == sorted(human.texts)
+    assert len(seen) == 2

@@ -57,6 +57,7 @@ def spread(
     unknown: NDArray[np.bool_],
     share: float,
     exchange: Exchange,
+    rounds: int = _ROUNDS,
 ) -> NDArray[np.float32]:
     """``float32 (n, C)``: this rank's ``scores`` with the ``share`` of each text that its neighbours have in it.
 
@@ -67,7 +68,7 @@ def spread(
     weights = np.where(silent[neighbours.places], np.float32(0), neighbours.weights)
     weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-12))
     own = scores
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         everyone = np.concatenate(exchange.gather(own, NDArray[np.float32]))
         near = np.zeros_like(own)
         for neighbour in range(weights.shape[1]):

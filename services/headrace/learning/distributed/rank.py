@@ -37,6 +37,7 @@ from headrace.learning.distributed.job import (
 )
 from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.evaluate import answer, latency_us, longest_us
+from headrace.learning.fit.teaching import Reteach
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
 from headrace.learning.resources import free_memory
@@ -66,15 +67,17 @@ def run(
     resumes: bool = True,
     memory: Callable[[], int] = free_memory,
     embed: Embed | None = None,
+    reteach: Reteach | None = None,
 ) -> None:
     """Train ``job`` to its end. ``cluster`` is where the source's topic is; rank 0 tells ``on_event`` how it goes.
 
     ``trusted`` are the public keys of which one has to have signed the champion and the baseline, if there are any; all
     files lie below ``places``. Of ``splits`` the job names one, and ``holdout``, gate.holdout of the settings, has to
     be the job's. A rank that is started again goes on from the last checkpoint; where none will be, because ``resumes``
-    is false, none is kept. ``memory`` tells how many bytes are free on this machine, and ``embed`` how a teacher sees
-    words, where one does. Raises DatasetError for rows that can't be trained on or divided, VectorsError, ArtifactError
-    for a champion or baseline that can't be loaded, and a KafkaError.
+    is false, none is kept. ``memory`` tells how many bytes are free on this machine; ``embed`` and ``reteach`` are a
+    teacher's (:func:`~headrace.learning.fit.train.train`), where it is here. Raises DatasetError for rows that can't be
+    trained on or divided, VectorsError, ArtifactError for a champion or baseline that can't be loaded, and a
+    KafkaError.
     """
     begun = time.monotonic()
     # First of all: what is refused should not cost a training.
@@ -125,6 +128,7 @@ def run(
         # Ranks of one machine share what it has.
         free=memory() // exchange.gather(platform.node(), str).count(platform.node()),
         embed=embed,
+        reteach=reteach,
     )
     packed = pack(
         trained,

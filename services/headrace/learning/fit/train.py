@@ -26,7 +26,7 @@ from headrace.learning.evaluate import answer_scored, share_interval, threshold_
 from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe, teaching_of
-from headrace.learning.fit.teaching import NOTHING, Choice, Fold, Lessons, Option, as_split, cross_folds
+from headrace.learning.fit.teaching import NOTHING, Choice, Fold, Lessons, Option, Reteach, as_split, cross_folds
 from headrace.learning.fit.wide import wide_logits
 from headrace.learning.resources import Sizes, require_memory, training_bytes
 from headrace.model.artifact import About, assemble
@@ -95,6 +95,7 @@ def train(
     steps: Steps = Steps(),  # noqa: B008 - frozen
     free: int | None = None,
     embed: Embed | None = None,
+    reteach: Reteach | None = None,
 ) -> Trained:
     """Train with ``recipe``, each rank on its ``parts``; the network is the same on every rank.
 
@@ -110,12 +111,14 @@ def train(
     Where ``parts`` have machine rows they train beside the human rows in both fits. There is a first fit for each of
     the recipe's weights of such a row, and the best one's weight is taken. Where the validation rows are too few to
     choose by, the human rows are divided into folds, each of which is validated on by a fit on the others; compression
-    and threshold then go by the first fold. ``embed``: a teacher's view of words, which theirs begin from.
+    and threshold then go by the first fold. ``embed``: a teacher's view of texts, which words begin from and by which
+    neighbours mend its labels; ``reteach``: the teacher as it is without some of the human rows, if it learnt from
+    them. Without it a teacher that did makes the figures on folds too good (:attr:`Choice.apart`).
     """
     require_classes(parts)
     with _deterministic(recipe.threads):
         # The first fit: on the training rows, validated after each epoch.
-        searched, choices, taught = _choose(parts, recipe, exchange, checkpoints, steps, free, embed)
+        searched, choices, taught = _choose(parts, recipe, exchange, checkpoints, steps, free, embed, reteach)
         chosen = best_epoch(searched.epochs)
         # On the validation rows: how much smaller it may be, and below which score it abstains.
         compressor = Compressor(searched.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
@@ -172,6 +175,7 @@ def _choose(
     steps: Steps,
     free: int | None,
     embed: Embed | None,
+    reteach: Reteach | None,
 ) -> tuple[_Searched, tuple[Choice, ...], Taught | None]:
     """The best search over what machine rows may be; without machine rows there is one search.
 
@@ -180,12 +184,13 @@ def _choose(
     folds = [as_split(parts)]
     if not parts.machine_rows:
         return _search(folds, parts, [None], recipe, exchange, checkpoints, "search", steps, free, embed), (), None
-    teaching, lessons = teaching_of(recipe), Lessons(parts, embed, exchange)
+    teaching, lessons = teaching_of(recipe), Lessons(parts, embed, reteach, exchange)
     humans, valid = (sum(exchange.gather(len(rows), int)) for rows in (parts.split.train, parts.split.valid))
     rows = valid
     if valid < teaching.least_valid and not parts.unproven:
         folds, rows = cross_folds(parts, teaching.folds), humans + valid
-    options = list(lessons.options(teaching))
+    share = lessons.best_spread(folds, teaching.spreads)
+    options = [Option(weight, share) for weight in teaching.weights if weight]
     if len(options) > 1:
         options = [min(options, key=lambda one: _wide_alone(folds, parts, lessons, one, recipe, exchange))]
     # Nothing can be learnt without machine rows where there are no others.
@@ -204,6 +209,7 @@ def _choose(
             accuracy=best.accuracy,
             interval=share_interval(round(best.accuracy * rows), rows),
             cross_entropy=best.cross_entropy,
+            apart=reteach is not None or len(folds) == 1,
         )
         found.append((choice, searched))
         steps.choice(choice)
