@@ -20,7 +20,7 @@ Two more comparisons are there because labels can be written by people who mean 
 
 What can't be told is never in a candidate's favour. A version without a champion, too, has to have shown on enough rows
 that it reads the text: answers that ignore it must be as good by chance at most one time in forty (a permutation test,
-which holds for any number of rows). And most of the classes that it learnt must have rows to judge it by.
+which holds for any number of rows). And most of the classes that it learnt must have rows to decide by.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     above_chance: Points = 5.0
     """Points of macro-F1 above what answers that ignore the text can reach."""
     least_rows: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = 10
-    """Rows to judge by below which nobody can tell: each of fewer is more than ten points of accuracy."""
+    """Rows to decide by below which nobody can tell: each of fewer is more than ten points of accuracy."""
     untested_classes: Share = 0.2
-    """Largest share of the learnt classes that may have no row to judge by: of five classes one new or misspelt label
+    """Largest share of the learnt classes that may have no row to decide by: of five classes one new or misspelt label
     blocks nothing, of two or three each is most of what has to be known. 1 turns the check off."""
     worse_by: Points = 1.0
     """Points that macro-F1 may be below the champion's on the test rows, unless the interval says it may be chance."""
@@ -154,7 +154,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured of a candidate, on ``rows`` rows of ``classes`` classes and in use; None where nothing was.
 
     ``interval`` is the 95 % interval of ``macro_f1``; ``by_chance`` how often answers that ignore the text do as well.
-    Of the ``learnt`` classes those that are ``untested`` have no row. ``judged_on`` says in words what these rows are.
+    Of the ``learnt`` classes those that are ``untested`` have no row. ``decided_on`` says in words what these rows are.
     ``sources``: how many of them come from which topic; empty where an operator chose them. ``keyed``: whether who
     writes labels can't compute which rows are tested on. ``champion``, ``champion_latency_us`` and ``replay`` are None
     when there is no champion. ``agreement`` is the share of test rows that it answers as its fp32 original,
@@ -171,7 +171,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None
     size: int
     latency_us: float
-    judged_on: str = "test rows"
+    decided_on: str = "test rows"
     sources: dict[str, int] = {}
     keyed: bool = True
     champion: Rival | None = None
@@ -180,7 +180,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     replay: Replayed | Unmeasured | None = None
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True):
     """What the gate decides, with every check that it made and the reason in a sentence.
 
     ``raises_baseline``: whether later candidates are to be compared with this one instead of the baseline.
@@ -192,15 +192,15 @@ class Judgement(msgspec.Struct, frozen=True):
     raises_baseline: bool
 
 
-def judge(evidence: Evidence, limits: Limits) -> Judgement:
+def decide_by(evidence: Evidence, limits: Limits) -> Decision:
     """Make every check: a candidate that fails one is told about the others too. It is promoted when it fails none."""
     checks = tuple(map(_finite, _checks(evidence, limits)))
     failed = [check.detail for check in checks if not check.passed]
     if failed:
-        return Judgement(False, "; ".join(failed), checks, raises_baseline=False)
+        return Decision(False, "; ".join(failed), checks, raises_baseline=False)
     said = [check.detail for check in checks if check.name in ("macro-f1", "replay")]
     reason = "; ".join(said) or f"the first version: {checks[0].detail}"
-    return Judgement(True, reason, checks, raises_baseline=_is_best(evidence))
+    return Decision(True, reason, checks, raises_baseline=_is_best(evidence))
 
 
 def _is_best(evidence: Evidence) -> bool:
@@ -252,7 +252,7 @@ def _against_champion(champion: Rival, evidence: Evidence, limits: Limits) -> It
         low,
         -limits.uncertain_by,
         f"{untold}the 95 % interval of macro-F1 against {champion.version} begins at {low:+.2f} points on "
-        f"{comparison.rows} {evidence.judged_on}, and may begin at {-limits.uncertain_by:g}",
+        f"{comparison.rows} {evidence.decided_on}, and may begin at {-limits.uncertain_by:g}",
     )
     yield from _known_loss("macro-f1-known", champion, evidence, limits.worse_by)
 
@@ -267,14 +267,14 @@ def _loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, named: s
     if isinstance(comparison, Comparison) and not comparison.told:
         comparison = Unmeasured("what was measured is no number")
     if isinstance(comparison, Unmeasured):
-        detail = f"it could not be compared with {named}{rival.version} on the {evidence.judged_on}: {comparison.why}"
+        detail = f"it could not be compared with {named}{rival.version} on the {evidence.decided_on}: {comparison.why}"
         yield Check(name, False, 0.0, -worse_by, detail)
         return
     apart = "" if rival.spared else f"; {rival.version} may have been trained on some of them"
     if rival.new is not None:
         others = "there are no others" if rival.known is None else f"{_points(rival.known)} on the others"
         apart += f"; {_points(rival.new)} on {rival.new.rows} that came since its snapshot, {others}"
-    measured = f"(95 % interval {_interval(comparison)}, {comparison.rows} {evidence.judged_on}{apart})"
+    measured = f"(95 % interval {_interval(comparison)}, {comparison.rows} {evidence.decided_on}{apart})"
     yield Check(
         name,
         _allowed(comparison, worse_by),
@@ -295,7 +295,7 @@ def _known_loss(name: str, rival: Rival, evidence: Evidence, worse_by: float, na
         100 * rival.known.difference,
         -worse_by,
         f"macro-F1 is {_points(rival.known)} points from {named}{rival.version} on the {rival.known.rows} "
-        f"{evidence.judged_on} that its snapshot held already (95 % interval {_interval(rival.known)}), more than "
+        f"{evidence.decided_on} that its snapshot held already (95 % interval {_interval(rival.known)}), more than "
         f"{worse_by:g} below are not allowed unless it may be chance",
     )
 
@@ -380,7 +380,7 @@ def _finite(check: Check) -> Check:
     """A check of what is no number tells nothing, and could not be written as JSON."""
     if math.isfinite(check.value) and math.isfinite(check.limit):
         return check
-    detail = f"can't tell: {check.value} was measured, which is no number to judge by; {check.detail}"
+    detail = f"can't tell: {check.value} was measured, which is no number to decide by; {check.detail}"
     return Check(check.name, False, 0.0, check.limit if math.isfinite(check.limit) else 0.0, detail)
 
 
@@ -390,11 +390,11 @@ def _chance_check(evidence: Evidence, limits: Limits) -> Check:
     """
     limit = min(1 / max(evidence.classes, 1) + limits.above_chance / 100, 1.0)
     if not evidence.rows or evidence.macro_f1 is None:
-        return Check("chance", False, 0.0, limit, f"can't tell: there are no {evidence.judged_on} to judge it by")
+        return Check("chance", False, 0.0, limit, f"can't tell: there are no {evidence.decided_on} to decide by")
     chosen = "" if evidence.keyed else "; trainer.split_key is not set, so who writes labels can choose these rows"
     low, high = evidence.interval
     detail = (
-        f"macro-F1 is {evidence.macro_f1:.4f} on {evidence.rows} {evidence.judged_on} (95 % interval {low:.4f} to "
+        f"macro-F1 is {evidence.macro_f1:.4f} on {evidence.rows} {evidence.decided_on} (95 % interval {low:.4f} to "
         f"{high:.4f}); {limit:.4f} is {limits.above_chance:g} points above what can be had without reading the "
         f"text{chosen}"
     )
@@ -405,7 +405,7 @@ def _chance_check(evidence: Evidence, limits: Limits) -> Check:
 
 def _untold(evidence: Evidence, limits: Limits) -> str | None:
     """Why the rows don't tell the candidate from one that ignores the text, None where they do."""
-    on = f"{evidence.rows} {evidence.judged_on}"
+    on = f"{evidence.rows} {evidence.decided_on}"
     if evidence.rows < limits.least_rows:
         return f"{on}, and gate.least_rows is {limits.least_rows}"
     if evidence.classes < 2:
@@ -424,7 +424,7 @@ def _more_rows(evidence: Evidence) -> str:
     """What to do about too few rows."""
     if evidence.sources:
         return "label more texts (about a tenth of them test), or look at it and promote it by hand"
-    return f"add {evidence.judged_on}, or look at it and promote it by hand"
+    return f"add {evidence.decided_on}, or look at it and promote it by hand"
 
 
 def _untested_check(evidence: Evidence, limits: Limits) -> Check:
@@ -432,12 +432,12 @@ def _untested_check(evidence: Evidence, limits: Limits) -> Check:
     count, limit = len(evidence.untested), limits.untested_classes
     share = count / evidence.learnt if evidence.learnt else 1.0
     if not count and evidence.learnt:
-        detail = f"each of the {evidence.learnt} classes that it learnt has {evidence.judged_on}"
+        detail = f"each of the {evidence.learnt} classes that it learnt has {evidence.decided_on}"
         return Check("untested-classes", True, share, limit, detail)
     more = f" and {count - _NAMED} more" if count > _NAMED else ""
     detail = (
         f"{count} of the {evidence.learnt} classes that it learnt ({share:.1%}, at most {limit:.1%} may) have no "
-        f"{evidence.judged_on}: {', '.join(evidence.untested[:_NAMED])}{more}"
+        f"{evidence.decided_on}: {', '.join(evidence.untested[:_NAMED])}{more}"
     )
     if share <= limit:
         return Check("untested-classes", True, share, limit, detail)

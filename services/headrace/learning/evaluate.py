@@ -145,7 +145,7 @@ def calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
     scores.
     """
     if not scores:
-        raise ValueError("no scores to judge")
+        raise ValueError("no scores to evaluate")
     given, hits = np.asarray(scores, np.float64), np.asarray(right, np.float64)
     bins = np.minimum((given * _BINS).astype(np.int64), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)

@@ -23,7 +23,7 @@ from headrace.core.gate import (
     Replayed,
     Rival,
     Unmeasured,
-    judge,
+    decide_by,
 )
 from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, Record, TopicPartition
@@ -183,16 +183,16 @@ async def decide(
         )
     if baseline is not None:
         evidence = msgspec.structs.replace(evidence, baseline=await beside(baseline.version, "baseline", baseline))
-    judgement = judge(evidence, settings)
+    decision = decide_by(evidence, settings)
     return Verdict(
         name=candidate.name,
         version=candidate.version,
-        promoted=judgement.promoted,
-        reason=judgement.reason,
+        promoted=decision.promoted,
+        reason=decision.reason,
         decided_at_ms=clock.now_ms(),
-        checks=judgement.checks,
+        checks=decision.checks,
         champion=None if champion is None else champion.version,
-        baseline=candidate.version if judgement.raises_baseline else _baseline_before(champion, outcome),
+        baseline=candidate.version if decision.raises_baseline else _baseline_before(champion, outcome),
     )
 
 
@@ -213,7 +213,7 @@ def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomn
         agreement=agreement(outcome.answers, outcome.float_answers) if outcome.answers else None,
         size=candidate.size,
         latency_us=outcome.latency_us,
-        judged_on="test rows" if chosen is None else "rows of gate.holdout",
+        decided_on="test rows" if chosen is None else "rows of gate.holdout",
         sources={outcome.lineage.source: len(truth)} if truth and chosen is None else {},
         keyed=chosen is not None or not is_unkeyed(outcome.lineage.split),
     )

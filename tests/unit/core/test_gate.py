@@ -11,13 +11,13 @@ from headrace.core.gate import (
     LEAST_REPLAYED,
     ClassChange,
     Comparison,
+    Decision,
     Evidence,
-    Judgement,
     Limits,
     Replayed,
     Rival,
     Unmeasured,
-    judge,
+    decide_by,
 )
 
 LIMITS = Limits(source_share=0.5)
@@ -67,19 +67,19 @@ AGAINST = msgspec.structs.replace(
 )
 
 
-def judged(evidence: Evidence = AGAINST, **changes: object) -> Judgement:
-    return judge(msgspec.structs.replace(evidence, **changes), LIMITS)
+def judged(evidence: Evidence = AGAINST, **changes: object) -> Decision:
+    return decide_by(msgspec.structs.replace(evidence, **changes), LIMITS)
 
 
-def failures(judgement: Judgement) -> list[str]:
-    return [check.name for check in judgement.checks if not check.passed]
+def failures(decision: Decision) -> list[str]:
+    return [check.name for check in decision.checks if not check.passed]
 
 
 def test_a_candidate_with_nothing_against_it_is_promoted_with_what_was_measured() -> None:
-    judgement = judged()
-    assert judgement.promoted
-    assert "macro-F1 is +1.00 points from v1 (95 % interval -1.00 to +3.00, 500 test rows)" in judgement.reason
-    assert "100 of the last 1000 requests change their answer (10.0%" in judgement.reason
+    decision = judged()
+    assert decision.promoted
+    assert "macro-F1 is +1.00 points from v1 (95 % interval -1.00 to +3.00, 500 test rows)" in decision.reason
+    assert "100 of the last 1000 requests change their answer (10.0%" in decision.reason
 
 
 def test_the_first_version_has_to_beat_what_ignores_the_text() -> None:
@@ -99,9 +99,9 @@ def test_a_version_without_a_test_row_is_not_promoted() -> None:
 
 @pytest.mark.parametrize("limit", [0.0, 0.9])
 def test_an_agreement_of_no_rows_fails_whatever_the_limit(limit: float) -> None:
-    judgement = judge(msgspec.structs.replace(FIRST, agreement=None), Limits(agreement=limit))
-    assert failures(judgement) == ["agreement"]
-    assert "can't tell" in judgement.reason
+    decision = decide_by(msgspec.structs.replace(FIRST, agreement=None), Limits(agreement=limit))
+    assert failures(decision) == ["agreement"]
+    assert "can't tell" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -120,23 +120,23 @@ def test_rows_that_can_not_tell_promote_nothing_and_the_reason_says_what_to_do(
     changes: dict[str, object], why: str
 ) -> None:
     for evidence in (FIRST, AGAINST):
-        judgement = judged(evidence, **changes)
-        assert failures(judgement) == ["chance"]
-        assert judgement.reason.startswith("can't tell: ")
-        assert why in judgement.reason
-        assert "label more texts (about a tenth of them test), or look at it and promote it by hand" in judgement.reason
+        decision = judged(evidence, **changes)
+        assert failures(decision) == ["chance"]
+        assert decision.reason.startswith("can't tell: ")
+        assert why in decision.reason
+        assert "label more texts (about a tenth of them test), or look at it and promote it by hand" in decision.reason
 
 
 def test_who_judges_by_rows_of_a_holdout_is_told_to_add_some() -> None:
-    judgement = judged(FIRST, rows=3, judged_on="rows of gate.holdout", sources={})
-    assert "can't tell: 3 rows of gate.holdout" in judgement.reason
-    assert "add rows of gate.holdout" in judgement.reason
+    decision = judged(FIRST, rows=3, decided_on="rows of gate.holdout", sources={})
+    assert "can't tell: 3 rows of gate.holdout" in decision.reason
+    assert "add rows of gate.holdout" in decision.reason
 
 
 def test_how_few_rows_are_enough_is_a_setting() -> None:
     nine = msgspec.structs.replace(FIRST, rows=9)
-    assert judge(nine, Limits(least_rows=9)).promoted
-    assert failures(judge(nine, Limits(least_rows=10))) == ["chance"]
+    assert decide_by(nine, Limits(least_rows=9)).promoted
+    assert failures(decide_by(nine, Limits(least_rows=10))) == ["chance"]
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_learnt_classes_without_test_rows_refuse_unless_they_are_few_among_many(
     learnt: int, untested: int, passed: bool
 ) -> None:
     names = tuple(f"class {number}" for number in range(untested))
-    judgement = judged(FIRST, learnt=learnt, untested=names)
-    assert failures(judgement) == ([] if passed else ["untested-classes"])
-    (check,) = [check for check in judgement.checks if check.name == "untested-classes"]
+    decision = judged(FIRST, learnt=learnt, untested=names)
+    assert failures(decision) == ([] if passed else ["untested-classes"])
+    (check,) = [check for check in decision.checks if check.name == "untested-classes"]
     assert f"{untested} of the {learnt} classes that it learnt" in check.detail
     assert "class 0" in check.detail
-    assert passed or "can't tell" in judgement.reason
-    allowed = judge(msgspec.structs.replace(FIRST, learnt=learnt, untested=names), Limits(untested_classes=1.0))
+    assert passed or "can't tell" in decision.reason
+    allowed = decide_by(msgspec.structs.replace(FIRST, learnt=learnt, untested=names), Limits(untested_classes=1.0))
     assert allowed.promoted
     assert "untested-classes" not in {check.name for check in allowed.checks}
 
@@ -160,19 +160,19 @@ def test_learnt_classes_without_test_rows_refuse_unless_they_are_few_among_many(
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("field", ["macro_f1", "agreement", "latency_us", "champion_latency_us"])
 def test_what_is_no_number_fails_its_check_and_the_verdict_can_be_read(field: str, value: float) -> None:
-    judgement = judged(AGAINST, **{field: value})
-    assert msgspec.json.decode(msgspec.json.encode(judgement), type=Judgement) == judgement
-    assert not judgement.promoted
-    assert "can't tell" in judgement.reason
+    decision = judged(AGAINST, **{field: value})
+    assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
+    assert not decision.promoted
+    assert "can't tell" in decision.reason
 
 
 @pytest.mark.parametrize("field", ["macro_f1", "rival_macro_f1", "low", "high"])
 def test_a_comparison_of_what_is_no_number_promotes_nothing(field: str) -> None:
     comparison = msgspec.structs.replace(compared(0.0, -0.01, 0.01), **{field: math.nan})
     for side in ("champion", "baseline"):
-        judgement = judged(**{side: Rival(version="v1", comparison=comparison)})
-        assert msgspec.json.decode(msgspec.json.encode(judgement), type=Judgement) == judgement
-        assert not judgement.promoted
+        decision = judged(**{side: Rival(version="v1", comparison=comparison)})
+        assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
+        assert not decision.promoted
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_a_comparison_of_what_is_no_number_promotes_nothing(field: str) -> None:
     ],
 )
 def test_each_check_can_refuse_alone_and_says_why(changes: dict[str, object], failed: str, said: str) -> None:
-    judgement = judged(**changes)
-    assert failures(judgement) == [failed]
-    assert not judgement.promoted
-    assert said in judgement.reason
+    decision = judged(**changes)
+    assert failures(decision) == [failed]
+    assert not decision.promoted
+    assert said in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_a_loss_that_was_seen_and_one_that_cannot_be_excluded_are_limited_apart(
 
 
 def test_rows_that_came_since_the_champions_snapshot_are_told_apart() -> None:
-    judgement = judged(champion=rival("v1", 0.03, 0.02, 0.04, known=-0.005))
-    assert judgement.promoted
-    assert "500 test rows; +5.00 on 400 that came since its snapshot, -0.50 on the others)" in judgement.reason
+    decision = judged(champion=rival("v1", 0.03, 0.02, 0.04, known=-0.005))
+    assert decision.promoted
+    assert "500 test rows; +5.00 on 400 that came since its snapshot, -0.50 on the others)" in decision.reason
     only_new = Rival(version="v1", comparison=compared(0.0, -0.01, 0.01), new=compared(0.0, -0.01, 0.01))
     assert "+0.00 on 500 that came since its snapshot, there are no others)" in judged(champion=only_new).reason
 
@@ -249,11 +249,11 @@ def test_a_point_can_not_be_spent_again_at_each_training() -> None:
     spent = 0.0
     for training in range(5):
         spent -= 0.009
-        judgement = judged(
+        decision = judged(
             champion=rival("last", -0.009, -0.02, -0.001), baseline=rival("best", spent, spent - 0.01, spent + 0.001)
         )
-        assert judgement.promoted is (training < 2), judgement.reason
-        assert not judgement.raises_baseline
+        assert decision.promoted is (training < 2), decision.reason
+        assert not decision.raises_baseline
 
 
 @pytest.mark.parametrize(
@@ -272,24 +272,24 @@ def test_a_point_can_not_be_spent_again_at_each_training() -> None:
 def test_the_baseline_is_raised_by_who_is_better_for_certain_and_not_by_new_rows_alone(
     evidence: Evidence, raised: bool
 ) -> None:
-    assert judge(evidence, LIMITS).raises_baseline is raised
+    assert decide_by(evidence, LIMITS).raises_baseline is raised
 
 
 def test_a_single_topic_of_labels_is_all_of_the_test_rows_unless_a_share_forbids_it() -> None:
     one = msgspec.structs.replace(FIRST, sources={"labels": 500})
-    assert judge(one, Limits()).promoted
-    assert "source-share" not in {check.name for check in judge(one, Limits()).checks}
-    refused = judge(one, Limits(source_share=0.9))
+    assert decide_by(one, Limits()).promoted
+    assert "source-share" not in {check.name for check in decide_by(one, Limits()).checks}
+    refused = decide_by(one, Limits(source_share=0.9))
     assert failures(refused) == ["source-share"]
     assert "there is no other topic of labels, so below 100% only rows of gate.holdout can decide" in refused.reason
     two = msgspec.structs.replace(FIRST, sources={"labels": 450, "others": 50})
-    assert judge(two, Limits(source_share=0.9)).promoted
+    assert decide_by(two, Limits(source_share=0.9)).promoted
 
 
 def test_a_rival_that_may_know_rows_of_the_holdout_is_said_to() -> None:
     champion = msgspec.structs.replace(rival("v1", 0.0, -0.01, 0.01), spared=False)
-    judgement = judged(champion=champion, judged_on="rows of gate.holdout")
-    assert "500 rows of gate.holdout; v1 may have been trained on some of them)" in judgement.reason
+    decision = judged(champion=champion, decided_on="rows of gate.holdout")
+    assert "500 rows of gate.holdout; v1 may have been trained on some of them)" in decision.reason
 
 
 def test_a_split_without_a_key_is_said_in_every_verdict() -> None:
@@ -299,9 +299,9 @@ def test_a_split_without_a_key_is_said_in_every_verdict() -> None:
 
 def test_too_many_changed_answers_refuse_and_name_the_classes_that_change_most() -> None:
     replay = msgspec.structs.replace(AGAINST.replay, changed=300)
-    judgement = judged(replay=replay)
-    assert failures(judgement) == ["replay"]
-    assert "sport 80 of 300, mostly to news; news 20 of 700, mostly to sport" in judgement.reason
+    decision = judged(replay=replay)
+    assert failures(decision) == ["replay"]
+    assert "sport 80 of 300, mostly to news; news 20 of 700, mostly to sport" in decision.reason
 
 
 def test_a_candidate_that_abstains_from_too_much_is_refused_where_coverage_is_asked_for() -> None:
@@ -309,16 +309,16 @@ def test_a_candidate_that_abstains_from_too_much_is_refused_where_coverage_is_as
     evidence = msgspec.structs.replace(AGAINST, replay=replay)
     assert "coverage" not in [check.name for check in judged(evidence).checks]
     asked = msgspec.structs.replace(LIMITS, coverage=0.7)
-    assert judge(evidence, asked).promoted
-    more = judge(evidence, msgspec.structs.replace(LIMITS, coverage=0.71))
+    assert decide_by(evidence, asked).promoted
+    more = decide_by(evidence, msgspec.structs.replace(LIMITS, coverage=0.71))
     assert failures(more) == ["coverage"]
     assert "700 of the last 1000 requests get a label (70.0%)" in more.reason
     few = msgspec.structs.replace(
         evidence, replay=Replayed(requests=3, changed=0, unreadable=0, classes=(), labelled=3)
     )
-    assert "coverage" in failures(judge(few, asked))
+    assert "coverage" in failures(decide_by(few, asked))
     unmeasured = msgspec.structs.replace(evidence, replay=Unmeasured("Kafka is away"))
-    assert "coverage" in failures(judge(unmeasured, asked))
+    assert "coverage" in failures(decide_by(unmeasured, asked))
 
 
 def test_few_requests_prove_nothing() -> None:
@@ -334,19 +334,19 @@ def test_few_requests_prove_nothing() -> None:
 
 @pytest.mark.parametrize("readable", [0, 1, LEAST_REPLAYED - 1])
 def test_requests_that_nobody_can_read_are_no_reason_to_promote(readable: int) -> None:
-    judgement = judged(replay=Replayed(requests=readable, changed=0, unreadable=LEAST_REPLAYED - readable, classes=()))
-    assert failures(judgement) == ["replay"]
+    decision = judged(replay=Replayed(requests=readable, changed=0, unreadable=LEAST_REPLAYED - readable, classes=()))
+    assert failures(decision) == ["replay"]
     assert f"can't tell: {LEAST_REPLAYED - readable} of the last {LEAST_REPLAYED} requests hold no text" in (
-        judgement.reason
+        decision.reason
     )
     few = judged(replay=Replayed(requests=0, changed=0, unreadable=LEAST_REPLAYED - 1, classes=()))
     assert few.promoted
 
 
 def test_few_rows_can_not_tell_a_candidate_from_a_worse_one() -> None:
-    judgement = judged(champion=rival("v1", 0.0, -0.36, 0.37))
-    assert failures(judgement) == ["macro-f1-interval"]
-    assert judgement.reason.startswith("can't tell whether it is worse, label more texts")
+    decision = judged(champion=rival("v1", 0.0, -0.36, 0.37))
+    assert failures(decision) == ["macro-f1-interval"]
+    assert decision.reason.startswith("can't tell whether it is worse, label more texts")
 
 
 @given(
@@ -360,7 +360,7 @@ def test_few_rows_can_not_tell_a_candidate_from_a_worse_one() -> None:
 def test_it_is_promoted_exactly_when_every_check_passed(
     macro_f1: float, agreement: float, champion: float, size: int, latency: float, changed: int
 ) -> None:
-    judgement = judged(
+    decision = judged(
         macro_f1=macro_f1,
         agreement=agreement,
         size=size,
@@ -368,6 +368,6 @@ def test_it_is_promoted_exactly_when_every_check_passed(
         champion=rival("v1", macro_f1 - champion, macro_f1 - champion - 0.02, 0.1, known=champion - macro_f1),
         replay=Replayed(requests=2000, changed=changed, unreadable=0, classes=()),
     )
-    assert judgement.promoted is all(check.passed for check in judgement.checks)
-    assert all(check.detail in judgement.reason for check in judgement.checks if not check.passed)
-    assert len({check.name for check in judgement.checks}) == len(judgement.checks) == 11
+    assert decision.promoted is all(check.passed for check in decision.checks)
+    assert all(check.detail in decision.reason for check in decision.checks if not check.passed)
+    assert len({check.name for check in decision.checks}) == len(decision.checks) == 11

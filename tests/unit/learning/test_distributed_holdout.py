@@ -97,7 +97,7 @@ def test_rank_0_reads_and_all_ranks_know_the_keys(tmp_path: Path) -> None:
 def test_a_holdout_without_a_row_is_refused_as_nothing_could_be_judged_by_it(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b"")
-    with pytest.raises(DatasetError, match="has no row with a text and a label to judge by"):
+    with pytest.raises(DatasetError, match="has no row with a text and a label to decide by"):
         read(str(file))
 
 

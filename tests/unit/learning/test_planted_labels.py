@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.core.fields import Secret
-from headrace.core.gate import Comparison, Evidence, Judgement, Limits, Rival, judge
+from headrace.core.gate import Comparison, Decision, Evidence, Limits, Rival, decide_by
 from headrace.learning.data.files import Rows
 from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import UNKEYED, Part, Splitting
@@ -62,7 +62,7 @@ def answers(rows: Rows, honest_right: int) -> list[str]:
     ]
 
 
-def judged(rows: Rows, candidate: list[str], champion: list[str], known: list[bool]) -> Judgement:
+def judged(rows: Rows, candidate: list[str], champion: list[str], known: list[bool]) -> Decision:
     """The gate's word on a candidate beside a champion, whose snapshot held the rows that are ``known``."""
 
     def beside(chosen: list[bool]) -> Comparison | None:
@@ -89,14 +89,14 @@ def judged(rows: Rows, candidate: list[str], champion: list[str], known: list[bo
             version="v1", comparison=whole, known=beside(known), new=beside([not is_known for is_known in known])
         ),
     )
-    return judge(evidence, Limits())
+    return decide_by(evidence, Limits())
 
 
-def refusals(judgement: Judgement) -> list[str]:
-    return [check.name for check in judgement.checks if not check.passed]
+def refusals(decision: Decision) -> list[str]:
+    return [check.name for check in decision.checks if not check.passed]
 
 
-def judged_once_all_are_known(splitting: Splitting) -> Judgement:
+def judged_once_all_are_known(splitting: Splitting) -> Decision:
     """A candidate that is right on half of the honest rows, beside a champion that is on nine of ten. Both know the
     planted ones, which came before the champion did.
     """
@@ -123,5 +123,5 @@ def test_planted_rows_of_classes_that_the_champion_can_not_know_do_not_outweigh_
     labels = ["planted" if is_planted else label for is_planted, label in zip(planted_rows, rows.labels, strict=True)]
     rows = Rows(rows.texts, tuple(labels))
     champion = ["a" if is_planted else given for is_planted, given in zip(planted_rows, answers(rows, 9), strict=True)]
-    judgement = judged(rows, answers(rows, 6), champion, [not is_planted for is_planted in planted_rows])
-    assert refusals(judgement) == ["macro-f1-known"]
+    decision = judged(rows, answers(rows, 6), champion, [not is_planted for is_planted in planted_rows])
+    assert refusals(decision) == ["macro-f1-known"]

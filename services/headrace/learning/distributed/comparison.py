@@ -61,7 +61,7 @@ def read_holdout(
     if exchange.rank == 0:
         rows = clean(_read_rows(place, cluster, max_text_bytes, reading)).rows
         if not len(rows):
-            raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to judge by")
+            raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to decide by")
     keys = exchange.gather(text_keys(rows.texts, hashing), list[bytes])[0]
     return Holdout(rows, frozenset(keys), hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:16])
 
