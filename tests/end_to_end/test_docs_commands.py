@@ -74,6 +74,7 @@ RUN = (
 
 NOT_RUN = {
     "headrace broker": "it runs until it is stopped; the test's own broker is one",
+    "headrace models certify": "it needs hundreds of labels by people; test_models_certify.py runs it",
     "headrace demo": "it takes a minute; test_demo.py runs it",
     "headrace teach": "it needs a model's address, or takes a minute; test_teach_command.py runs it",
     "headrace train": "it takes a minute; test_client_commands.py and test_demo.py train",
