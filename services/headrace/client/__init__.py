@@ -24,6 +24,7 @@ from headrace.client.connection import Client, connect
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Published, prepare
 from headrace.client.reading import Answer, AnswerReader
+from headrace.client.reviews import ReviewedResult
 from headrace.client.sync import SyncClient, SyncGroupReader, SyncReader, connect_sync
 from headrace.core.answer_log import Place, decode_positions, encode_positions
 from headrace.core.fields import StartError
@@ -47,6 +48,7 @@ __all__ = [
     "Outgoing",
     "Place",
     "Published",
+    "ReviewedResult",
     "StartError",
     "SyncClient",
     "SyncGroupReader",

@@ -7,14 +7,16 @@ each however long they are. What is compared begins where both have begun and en
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 
 from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answer, readers_at
 from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
+from headrace.core.fields import Start
 from headrace.kafka.interface import Cluster, OffsetOutOfRangeError, TopicPartition, UnknownTopicError, connected
-from headrace.kafka.range_reader import read_ranges
+from headrace.kafka.range_reader import offsets_of, read_ranges
 from headrace_schemas.records import ClassifyResult
 
 
@@ -45,13 +47,31 @@ async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, example
     return tally.agreement()
 
 
-async def _ranges(cluster: Cluster, topic: str, last: int) -> dict[int, tuple[int, int]]:
-    """Where to begin and to end (not included) in each partition, for about the ``last`` answers of all."""
+async def last_results(
+    cluster: Cluster, topic: str, *, last: int, start: Start = "earliest"
+) -> dict[tuple[int, int], ClassifyResult]:
+    """The answers on ``topic`` since ``start``, without repeats, by partition and offset of their requests.
+
+    At most about the ``last`` of them, spread over the partitions. Of a ranking the first two are kept. Raises
+    UnknownTopicError when the topic is not there, and a KafkaError.
+    """
+    found: dict[tuple[int, int], ClassifyResult] = {}
+    for partition, (begin, end) in sorted((await _ranges(cluster, topic, last, start)).items()):
+        async with aclosing(_answers(cluster, TopicPartition(topic, partition), begin, end)) as answers:
+            async for answer in answers:
+                found[partition, answer.offset] = msgspec.structs.replace(answer, ranking=answer.ranking[:2])
+    return found
+
+
+async def _ranges(cluster: Cluster, topic: str, last: int, start: Start = "earliest") -> dict[int, tuple[int, int]]:
+    """Where to begin, no sooner than ``start``, and to end (not included) in each partition, for about the ``last``
+    answers of all.
+    """
     async with connected(cluster.consumer()) as consumer:
         names = [TopicPartition(topic, number) for number in await consumer.partitions_of(topic)]
         if not names:
             raise UnknownTopicError(f"There is no topic {topic} to read answers from.")
-        begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+        begins, ends = await offsets_of(consumer, names, start), await consumer.end_offsets(names)
     most = max(1, last // len(names))
     return {name.partition: (max(begins[name], ends[name] - most), ends[name]) for name in names}
 

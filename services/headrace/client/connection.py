@@ -27,12 +27,14 @@ from headrace.client.arguments import (
     places_by_partition,
     record_of,
     request_shape,
+    seconds,
     waiting_timeout,
     whole_number,
 )
 from headrace.client.group_reading import GroupReader
 from headrace.client.publishing import Awaiter, Published, Publisher, Sent, batches, one_under_way, prepare
 from headrace.client.reading import Answer, AnswerReader, From, log_cut, topic_gone
+from headrace.client.reviews import ReviewAwaiter, ReviewReader, reviewed
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import noting, raise_failed
 from headrace.core.fields import Addresses, Name, Topic
@@ -53,8 +55,8 @@ from headrace.kafka.settings import KafkaSettings
 from headrace.process.logs import event
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape, compile_writer
-from headrace_schemas.records import ClassifyRequest, ClassifyResult
-from headrace_schemas.topics import REQUESTS, RESULTS
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, Status
+from headrace_schemas.topics import REQUESTS, RESULTS, REVIEWS
 
 COMMIT_S = 1.0
 RETRY_S = 0.5
@@ -93,6 +95,7 @@ class Client:
         *,
         requests: str = REQUESTS,
         results: str = RESULTS,
+        reviews: str = REVIEWS,
         max_batch: int = LARGEST_MAX_BATCH,
         shape: RequestShape = OWN_SHAPE,
         clock: Clock | None = None,
@@ -104,12 +107,14 @@ class Client:
         requests, self._results = fitting("requests", requests, Topic), fitting("results", results, Topic)
         if requests == self._results:
             raise ArgumentError(f"results: {requests} is the topic of the requests; answers have one of their own.")
+        self._reviews = fitting("reviews", reviews, Topic)
         self._encode = compile_writer(request_shape(shape))
         self._cluster = cluster
         self._look_back = look_back(whole_number("max_batch", max_batch, least=1, most=LARGEST_MAX_BATCH))
         self._clock = clock or SystemClock()
         self._publisher = Publisher(cluster.producer, requests)
         self._awaiter: Awaiter | None = None
+        self._review_awaiter: ReviewAwaiter | None = None
         self._calm = ExitStack()
         self._looking: asyncio.Task[_Seen] | None = None
         self._awaiter_starts = asyncio.Lock()
@@ -148,7 +153,7 @@ class Client:
         try:
             # A `break` out of `answers` leaves its reader to the garbage collector, which may come late or never.
             stops = (self._stop_reader(reader) for reader in self._readers)
-            raise_failed(await asyncio.gather(self._stop_awaiter(), *stops, return_exceptions=True))
+            raise_failed(await asyncio.gather(self._stop_awaiters(), *stops, return_exceptions=True))
         finally:
             try:
                 await self._publisher.stop()
@@ -218,10 +223,14 @@ class Client:
         id: str | None = None,  # noqa: A002 - the field's name on the wire
         timeout: float = 30.0,  # noqa: ASYNC109 - it goes with the request, so that it is not answered later either
         headers: Headers = (),
+        review_timeout: float | None = None,
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
         ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
+        With ``review_timeout``, in seconds too, an answer without a label is followed by so long a wait for its review:
+        a :class:`~headrace.client.reviews.ReviewedResult` has its label, and without one the answer is given as it is.
+        A missing topic of reviews, or right to read it, raises a KafkaError before anything is published.
         While Kafka is away the call waits, and is published again where it is unknown whether it was.
         Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
         answered instead, AnswerLogError when a topic was cut, made anew or deleted meanwhile, also where that is seen
@@ -230,11 +239,15 @@ class Client:
         """
         self._check_use()
         timeout = waiting_timeout(timeout)
+        if review_timeout is not None:
+            review_timeout = seconds("review_timeout", review_timeout)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        # Before the request is published, so that no review comes sooner than it is read.
+        reviews = None if review_timeout is None else await self._started_review_awaiter()
         published: list[Published] = []
         try:
             async with asyncio.timeout(timeout):
-                return await (await self._asked(record, published))
+                result = await (await self._asked(record, published))
         except TimeoutError as error:
             seen = await self._seen()
             if (fault := self._fault_of_logs(seen, published)) is not None:
@@ -244,6 +257,12 @@ class Client:
                 raise cut from error
             why = f"Kafka at {self._cluster.bootstrap} is away: {seen.away}" if seen.away else ASK_WORKERS
             raise NoAnswerError(f"No answer within {timeout:g} s. {why}") from error
+        if reviews is None or result.status is not Status.OK or result.label is not None:
+            return result
+        with suppress(TimeoutError):
+            async with asyncio.timeout(review_timeout):
+                return reviewed(result, await reviews.wait((published[0].partition, published[0].offset)))
+        return result
 
     async def _asked(self, record: Outgoing, published: list[Published]) -> asyncio.Future[ClassifyResult]:
         """Publish ``record``, however long that takes, and return the answer to come; ``published`` gets its place."""
@@ -431,7 +450,9 @@ class Client:
                 finally:
                     self._readers.discard(reader)
 
-    async def _stop_awaiter(self) -> None:
+    async def _stop_awaiters(self) -> None:
+        if self._review_awaiter is not None:
+            await self._review_awaiter.stop()
         if self._awaiter is not None:
             await self._awaiter.stop(
                 ClientClosedError(
@@ -452,6 +473,17 @@ class Client:
                 await self._awaiter.start()
             return self._awaiter
 
+    async def _started_review_awaiter(self) -> ReviewAwaiter:
+        async with self._awaiter_starts:
+            self._check_use()
+            if self._review_awaiter is None or not self._review_awaiter.alive:
+                if self._review_awaiter is not None:
+                    await self._review_awaiter.stop()
+                reader = ReviewReader(self._cluster.consumer(), self._reviews, results=self._results, clock=self._clock)
+                self._review_awaiter = ReviewAwaiter(reader, self._clock)
+                await self._review_awaiter.start()
+            return self._review_awaiter
+
 
 def connect(
     bootstrap: str | None = None,
@@ -460,6 +492,7 @@ def connect(
     kafka: KafkaSettings | None = None,
     requests: str | None = None,
     results: str | None = None,
+    reviews: str | None = None,
     max_batch: int = LARGEST_MAX_BATCH,
     shape: RequestShape | None = None,
 ) -> Client:
@@ -471,7 +504,7 @@ def connect(
     them. With ``bootstrap`` (``host:port``, several with commas between) or ``kafka`` (all of the section, as TLS and
     SASL need it) neither file nor environment is read, unless ``config`` is given too.
 
-    What is given here wins: ``bootstrap`` or ``kafka``, the topics ``requests`` and ``results``, ``shape``.
+    What is given here wins: ``bootstrap`` or ``kafka``, the topics (``requests``, ``results``, ``reviews``), ``shape``.
     ``max_batch`` is the largest worker.max_batch among the workers, by default the largest that there can be: a reader
     that knows a position alone looks back over four times so many answers of each partition.
 
@@ -480,9 +513,14 @@ def connect(
     >>> async with headrace.connect() as client:
     ...     print((await client.classify("Rates rise again")).label)
     """
-    found, topics, read_shape = _found(bootstrap, config, kafka, requests, results)
+    found, topics, read_shape = _found(bootstrap, config, kafka, requests, results, reviews)
     return Client(
-        found, requests=topics[0], results=topics[1], max_batch=max_batch, shape=read_shape if shape is None else shape
+        found,
+        requests=topics[0],
+        results=topics[1],
+        reviews=topics[2],
+        max_batch=max_batch,
+        shape=read_shape if shape is None else shape,
     )
 
 
@@ -492,8 +530,9 @@ def _found(
     kafka: KafkaSettings | None,
     requests: str | None,
     results: str | None,
-) -> tuple[Cluster, tuple[str, str], RequestShape]:
-    """The cluster, the two topics' names and the shape of requests."""
+    reviews: str | None,
+) -> tuple[Cluster, tuple[str, str, str], RequestShape]:
+    """The cluster, the three topics' names and the shape of requests."""
     # Both load when somebody connects.
     from headrace.config import file_of, load_settings  # noqa: PLC0415
     from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415
@@ -508,6 +547,7 @@ def _found(
         "bootstrap": ("kafka.bootstrap", None if bootstrap is None else fitting("bootstrap", bootstrap, Addresses)),
         "requests": ("topics.requests", None if requests is None else fitting("requests", requests, Topic)),
         "results": ("topics.results", None if results is None else fitting("results", results, Topic)),
+        "reviews": ("topics.reviews", None if reviews is None else fitting("reviews", reviews, Topic)),
     }
     if config is None and (bootstrap is not None or kafka is not None):
         loaded = load_settings(None, {}, (), given)
@@ -518,7 +558,8 @@ def _found(
         warnings.warn(f"The environment variable {variable} is no setting{hint}", stacklevel=3)
     settings = loaded.settings
     names = settings.topics.names()
-    return AioKafkaCluster(kafka or settings.kafka), (names.requests, names.results), settings.requests
+    topics = names.requests, names.results, names.reviews
+    return AioKafkaCluster(kafka or settings.kafka), topics, settings.requests
 
 
 def _path(config: object) -> Path | None:

@@ -21,11 +21,16 @@ _RECORD_OVERHEAD = 512
 
 
 class Labelled(msgspec.Struct, frozen=True):
-    """A text with its true label, and the id under which both can be replaced or erased."""
+    """A text with its true label, and the id under which both can be replaced or erased.
+
+    ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled, where that is known.
+    """
 
     id: str
     text: str
     label: str
+    source: str | None = None
+    labelled_at_ms: int | None = None
 
 
 def text_ids(texts: Sequence[str]) -> list[str]:
@@ -52,7 +57,8 @@ def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
     if not one.id:
         raise DatasetError("the label has no id, so that nothing could replace or erase it")
     try:
-        value, key = encode_label(LabelledText(text=one.text, label=one.label)), one.id.encode()
+        label = LabelledText(text=one.text, label=one.label, source=one.source, labelled_at_ms=one.labelled_at_ms)
+        value, key = encode_label(label), one.id.encode()
     except (WireError, UnicodeEncodeError) as error:
         raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error
     if len(value) + len(key) + _RECORD_OVERHEAD > largest:

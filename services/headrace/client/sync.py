@@ -340,6 +340,7 @@ def connect_sync(
     kafka: KafkaSettings | None = None,
     requests: str | None = None,
     results: str | None = None,
+    reviews: str | None = None,
     max_batch: int = LARGEST_MAX_BATCH,
     shape: RequestShape | None = None,
 ) -> SyncClient:
@@ -352,6 +353,13 @@ def connect_sync(
     """
     return SyncClient(
         connect(
-            bootstrap, config=config, kafka=kafka, requests=requests, results=results, max_batch=max_batch, shape=shape
+            bootstrap,
+            config=config,
+            kafka=kafka,
+            requests=requests,
+            results=results,
+            reviews=reviews,
+            max_batch=max_batch,
+            shape=shape,
         )
     )

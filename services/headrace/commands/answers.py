@@ -21,6 +21,7 @@ from headrace.core.errors import UserError
 from headrace.core.fields import METAVAR, parse_start
 from headrace.core.text import label_name, printable
 from headrace.process.logs import PATIENCE_S
+from headrace_schemas.records import Review
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from headrace.client import Answer
+    from headrace.client.reviews import ReviewReader
     from headrace.config import Settings
     from headrace.kafka.interface import Consumer
     from headrace_schemas.paths import Decode
@@ -81,6 +83,7 @@ async def _classify(settings: Settings, text: str, timeout: float) -> ClassifyRe
 WAITING = "waiting for answers of `headrace worker`; --from earliest shows older ones"
 SHOWN = 20
 REFRESH_S = 0.25
+REVIEW = "review"
 COLUMNS = ("partition", "offset", "status", "label", "score", "id", "version", "reason")
 """Of CSV; ``text`` comes behind them where it was asked for."""
 
@@ -89,17 +92,19 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which answers to show; those of any label or id where none is named. ``texts``: with what they answer."""
+    """Which answers to show; those of any label or id where none is named. ``texts``: with what they answer;
+    ``reviews``: and the reviews of those without a label.
+    """
 
     from_: str | dt.datetime = "latest"
     count: int | None = None
     labels: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
     texts: bool = False
+    reviews: bool = False
 
-    def takes(self, answer: Answer) -> bool:
-        """Whether the answer is one of them."""
-        result = answer.result
+    def takes(self, result: ClassifyResult | Review) -> bool:
+        """Whether the answer, or the review of one, is one of them."""
         return (not self.labels or label_name(result.label or "") in self.labels) and (
             not self.ids or result.id in self.ids
         )
@@ -110,6 +115,10 @@ class Seen(msgspec.Struct, frozen=True):
 
     answer: Answer
     text: str | None = None
+
+
+Shown = Seen | Review
+"""A line of the output."""
 
 
 def tail(
@@ -123,6 +132,9 @@ def tail(
     label: Annotated[list[str] | None, typer.Option(help="Only answers of this label. May be repeated.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="Only the answer of this id. May be repeated.")] = None,
     texts: Annotated[bool, typer.Option("--texts", help="Show the text that each one answers.")] = False,
+    reviews: Annotated[
+        bool, typer.Option("--reviews", help="Show the labels too that people and teachers give afterwards.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object a line, instead of the live table.")
     ] = False,
@@ -140,6 +152,7 @@ def tail(
         labels=frozenset(map(label_name, label or ())),
         ids=frozenset(id_ or ()),
         texts=texts,
+        reviews=reviews,
     )
     parse_start(wanted.from_)  # Before anything is connected.
     if form is None and not sys.stdout.isatty():
@@ -159,14 +172,30 @@ def moment_of(since: str, now: dt.datetime) -> str | dt.datetime:
     return now - dt.timedelta(seconds=span) if span < (now - epoch).total_seconds() else epoch
 
 
-def as_row(seen: Seen) -> dict[str, object]:
-    """One answer for programs: its partition, the result's own fields, the hole in front of it, if any, its text."""
+def as_row(seen: Shown) -> dict[str, object]:
+    """One answer for programs: its partition, the result's own fields, the hole in front of it, if any, its text.
+
+    A review has the status ``review``, and its origin as the reason.
+    """
+    if isinstance(seen, Review):
+        return {
+            "partition": seen.partition,
+            "offset": seen.offset,
+            "status": REVIEW,
+            "label": seen.label,
+            "reason": _origin(seen),
+            **{name: value for name, value in (("score", seen.score), ("id", seen.id)) if value is not None},
+        }
     fields: dict[str, object] = {"partition": seen.answer.partition, **msgspec.to_builtins(seen.answer.result)}
     if seen.answer.hole is not None:
         fields["hole"] = msgspec.to_builtins(seen.answer.hole)
     if seen.text is not None:
         fields["text"] = seen.text
     return fields
+
+
+def _origin(review: Review) -> str:
+    return review.origin if review.by is None else f"{review.origin} {review.by}"
 
 
 async def _lines(settings: Settings, wanted: Wanted, form: Form) -> None:
@@ -178,8 +207,8 @@ async def _lines(settings: Settings, wanted: Wanted, form: Form) -> None:
 
 
 async def with_a_word(
-    chunks: AsyncIterator[Sequence[Seen]], clock: Clock, tell: Callable[[str], None]
-) -> AsyncIterator[Sequence[Seen]]:
+    chunks: AsyncIterator[Sequence[Shown]], clock: Clock, tell: Callable[[str], None]
+) -> AsyncIterator[Sequence[Shown]]:
     """``chunks``, and a word to ``tell`` when nothing has come for some seconds; the output is for programs."""
     begun_s: float | None = clock.monotonic()
     async for chunk in chunks:
@@ -194,31 +223,55 @@ async def with_a_word(
 async def _table(settings: Settings, wanted: Wanted) -> None:
     from rich.live import Live
 
-    last: deque[Seen] = deque(maxlen=SHOWN)
+    last: deque[Shown] = deque(maxlen=SHOWN)
     totals: Counter[str] = Counter()
     shown = console()
     with Live(table(last, totals), console=shown, auto_refresh=False) as live:
         async with aclosing(_seen(settings, wanted)) as chunks:
             async for chunk in chunks:
                 last.extend(chunk)
-                totals.update(seen.answer.result.status for seen in chunk)
+                totals.update(REVIEW if isinstance(seen, Review) else seen.answer.result.status for seen in chunk)
                 live.update(table(last, totals), refresh=True)
 
 
-async def _seen(settings: Settings, wanted: Wanted) -> AsyncGenerator[Sequence[Seen], None]:
+async def _seen(settings: Settings, wanted: Wanted) -> AsyncGenerator[Sequence[Shown], None]:
     """Chunks of the answers that are wanted, for ever or until there were so many; empty ones while nothing comes."""
     left = wanted.count
     async with (
         client_of(settings) as client,
         client.reader(wanted.from_) as reader,
         _texts_of(settings, wanted) as texts,
+        _reviews_of(settings, wanted) as reviews,
     ):
         while left is None or left > 0:
-            answers = [answer for answer in await reader.read(timeout_s=REFRESH_S) if wanted.takes(answer)]
+            answers = [answer for answer in await reader.read(timeout_s=REFRESH_S) if wanted.takes(answer.result)]
             chunk = answers if left is None else answers[:left]
-            left = None if left is None else left - len(chunk)
             found = await texts.read(chunk)
-            yield [Seen(answer, found.get((answer.partition, answer.result.offset))) for answer in chunk]
+            shown: list[Shown] = [Seen(one, found.get((one.partition, one.result.offset))) for one in chunk]
+            if reviews is not None:
+                shown += [review for review in await reviews.read(timeout_s=0.0) if wanted.takes(review)]
+            shown = shown if left is None else shown[:left]
+            left = None if left is None else left - len(shown)
+            yield shown
+
+
+@asynccontextmanager
+async def _reviews_of(settings: Settings, wanted: Wanted) -> AsyncIterator[ReviewReader | None]:
+    if not wanted.reviews:
+        yield None
+        return
+    from headrace.client.reviews import ReviewReader
+
+    names = settings.topics.names()
+    consumer = cluster_of(settings).consumer()
+    reader = ReviewReader(
+        consumer, names.reviews, results=names.results, start=parse_start(wanted.from_), clock=SystemClock()
+    )
+    try:
+        await reader.start()
+        yield reader
+    finally:
+        await reader.stop()
 
 
 class _Texts:
@@ -251,7 +304,7 @@ async def _texts_of(settings: Settings, wanted: Wanted) -> AsyncIterator[_Texts]
         yield _Texts(consumer, topic, decode)
 
 
-def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
+def table(last: Sequence[Shown], totals: Counter[str]) -> RenderableType:
     """The last answers, newest last, within 80 columns, and how many of each status there were.
 
     The versions that answered are named below once each: a column would take a third of the room.
@@ -261,7 +314,7 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     from rich.text import Text
 
     said = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or WAITING
-    versions = dict.fromkeys(seen.answer.result.version for seen in last)
+    versions = dict.fromkeys(seen.answer.result.version for seen in last if isinstance(seen, Seen))
     caption = "\n".join([said, *(f"version {version}" for version in versions)])
     shown = Table(box=None, pad_edge=False, expand=True)
     for name in ("request", "status"):
@@ -270,7 +323,7 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     shown.add_column("score", no_wrap=True)
     shown.add_column("id", max_width=20, no_wrap=True, overflow="ellipsis")
     # A long text takes the room that the other columns leave, and none of theirs.
-    name = "text" if any(seen.text is not None for seen in last) else ""
+    name = "text" if any(isinstance(seen, Review) or seen.text is not None for seen in last) else ""
     shown.add_column(name, ratio=1, no_wrap=True, overflow="ellipsis")
     for seen in last:
         # Text, because a label or an id may look like markup.
@@ -279,9 +332,13 @@ def table(last: Sequence[Seen], totals: Counter[str]) -> RenderableType:
     return Group(shown, Text(caption))
 
 
-def _cells(seen: Seen) -> Iterator[str]:
+def _cells(seen: Shown) -> Iterator[str]:
     from headrace_schemas import Status
 
+    if isinstance(seen, Review):
+        score = "" if seen.score is None else f"{seen.score:.3f}"
+        yield from (f"{seen.partition}@{seen.offset}", REVIEW, seen.label, score, seen.id or "", f"by {_origin(seen)}")
+        return
     result, hole = seen.answer.result, seen.answer.hole
     yield f"{seen.answer.partition}@{result.offset}"
     yield result.status

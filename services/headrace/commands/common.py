@@ -286,7 +286,13 @@ def client_of(settings: Settings) -> Client:
     from headrace.client import Client
 
     names = settings.topics.names()
-    return Client(cluster_of(settings), requests=names.requests, results=names.results, shape=settings.requests)
+    return Client(
+        cluster_of(settings),
+        requests=names.requests,
+        results=names.results,
+        reviews=names.reviews,
+        shape=settings.requests,
+    )
 
 
 class Models(NamedTuple):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,23 +28,32 @@ from headrace.commands.common import (
     say,
     tell,
 )
-from headrace.commands.sending import STDIN, STDIN_NAME, producing, send_all, standard_input
+from headrace.commands.sending import STDIN, STDIN_NAME, Send, producing, send_all, standard_input
+from headrace.commands.suggest import suggest
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.errors import UserError
 from headrace.core.text import quantity
+from headrace.files.annotations import EXTRAS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from headrace.client.labels import Labelled
+    from headrace.client.reviews import ReviewPublisher
     from headrace.config import Settings
+    from headrace.files.annotations import Annotated as Told
     from headrace.files.table import Reading, Row
     from headrace.kafka.interface import Cluster, Outgoing
     from headrace.learning.data.labels import There
+    from headrace_schemas.records import Review
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(suggest)
 
 
 @app.callback()
 def labels() -> None:
-    """Publish labelled texts for the trainer, look at them, and erase them."""
+    """Ask for labels, publish them for the trainer, look at them, and erase them."""
 
 
 @app.command()
@@ -55,6 +68,9 @@ def publish(
     id_column: Annotated[
         str | None, typer.Option(help="The column of the ids; without it a text's words make its id.")
     ] = None,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Publish an export of `labels export` again, row by row as it is.")
+    ] = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     bootstrap: Bootstrap = None,
@@ -64,22 +80,34 @@ def publish(
     A file is checked as a whole before anything is sent, and what a training would leave out of it is left out: rows
     without words or label, duplicates, conflicting ones, texts longer than trainer.max_text_bytes. A row of standard
     input leaves as soon as it is there; only an empty or too long one is left out.
+
+    Exports of Label Studio and Argilla (JSON) are read as they are. The columns source and labelled_at_ms are kept. A
+    row with a request's PARTITION@OFFSET in the column at, which `labels suggest` writes, is also published as a review
+    where the request was answered without a label.
     """
-    from headrace.files.table import Reading, read_stream
+    from headrace.files.table import Reading, read_file, read_stream
 
     settings = begin(ctx, bootstrap)
+    if restore and id_column is not None:
+        raise UserError("--restore takes the ids that `labels export` wrote, so --id-column has no place beside it.")
     topic = settings.topics.names().labels
-    columns, reading = Columns(text_column, label_column, id_column), Reading(delimiter, encoding)
+    columns, reading = Columns(text_column, label_column, "id" if restore else id_column), Reading(delimiter, encoding)
     dropped, limits = Dropped(), Limits.of(settings)
+    reviews = Reviews(settings.topics.names().results, SystemClock())
+    needed = [text_column, label_column, *([] if columns.id is None else [columns.id])]
     if str(file) == STDIN:
-        needed = [text_column, label_column, *([] if id_column is None else [id_column])]
-        rows = read_stream(standard_input(), STDIN_NAME, needed, reading=reading, tell=remark)
-        records = stream_records(rows, columns, limits, dropped)
+        rows = read_stream(standard_input(), STDIN_NAME, needed, also=EXTRAS, reading=reading, tell=remark)
+        records = stream_records(rows, columns, limits, dropped, reviews)
+    elif restore:
+        rows = read_file(file, needed, also=EXTRAS, reading=reading, tell=remark)
+        # All of them, so that of a file with a bad row nothing is sent.
+        records = iter(list(stream_records(rows, columns, limits, dropped, None)))
     else:
-        records = file_records(file, columns, reading, limits, dropped)
+        records = file_records(file, columns, reading, limits, dropped, reviews)
+    cluster = cluster_of(settings)
     total = send_all(
         records,
-        producing(cluster_of(settings), topic),
+        reviewing(producing(cluster, topic), cluster, settings.topics.names().reviews, reviews),
         noun="label",
         topic=topic,
         go_on=lambda _: "All may be published again: a label replaces the one with its id.",
@@ -88,6 +116,10 @@ def publish(
         f"published {quantity(total, 'label')} to {topic}"
         + (f"; left out: {words}" if (words := dropped.words()) else "")
     )
+    if reviews.sent:
+        tell(f"published {quantity(reviews.sent, 'review')} to {settings.topics.names().reviews}")
+    if reviews.refused:
+        remark(f"WARNING: {quantity(len(reviews.waiting), 'review was', 'reviews were')} not sent: {reviews.refused}")
     if dropped.first_too_long:
         remark(f"WARNING: too long to be learnt: {dropped.first_too_long}")
 
@@ -132,58 +164,157 @@ class Dropped:
         return ", ".join([*filter(None, [self.cleaned]), *(f"{n:,} {why}" for why, n in counts.items() if n)])
 
 
+class Reviews:
+    """The reviews that rows are beside being labels: those that wait to be sent, and how many were.
+
+    ``results`` is the topic of the answers. A row that says how its text was chosen was labelled no later than now.
+    """
+
+    def __init__(self, results: str, clock: Clock) -> None:
+        self._results = results
+        self._clock = clock
+        self.waiting: deque[Review] = deque()
+        self.sent = 0
+        self.refused = ""
+
+    def labelled(self, told: Told, id_: str, text: str, label: str) -> Labelled:
+        """The label of a row, of which ``told`` tells the rest; its review waits where there is one to give."""
+        from headrace.client.labels import Labelled
+        from headrace_schemas.records import Review
+
+        now_ms = self._clock.now_ms()
+        dated = told.labelled_at_ms is None and (told.source is not None or told.at is not None)
+        if told.at is not None and not told.answered:
+            partition, offset = told.at
+            review = Review(
+                results=self._results,
+                partition=partition,
+                offset=offset,
+                label=label,
+                origin="person",
+                reviewed_at_ms=told.labelled_at_ms or now_ms,
+                id=told.id,
+            )
+            self.waiting.append(review)
+        return Labelled(id_, text, label, told.source, now_ms if dated else told.labelled_at_ms)
+
+    async def send(self, publisher: ReviewPublisher) -> None:
+        """Send those that wait, unless that was refused before."""
+        from headrace.kafka.interface import NotAuthorizedError, UnknownTopicError
+
+        if self.refused or not self.waiting:
+            return
+        waiting = [self.waiting.popleft() for _ in range(len(self.waiting))]
+        try:
+            await publisher.publish(waiting)
+        except (NotAuthorizedError, UnknownTopicError) as error:
+            self.refused = str(error)
+            self.waiting.extendleft(reversed(waiting))
+        else:
+            self.sent += len(waiting)
+
+
+def reviewing(
+    connected: Callable[[], AbstractAsyncContextManager[Send]], cluster: Cluster, topic: str, reviews: Reviews
+) -> Callable[[], AbstractAsyncContextManager[Send]]:
+    """``connected``, where the reviews that wait follow each batch of labels to their ``topic``.
+
+    A cluster without the topic, or without the right to it, still takes the labels: the reviews are left, and why.
+    """
+    from headrace.client.reviews import ReviewPublisher
+
+    @asynccontextmanager
+    async def connected_for_both() -> AsyncIterator[Send]:
+        publisher = ReviewPublisher(cluster, topic)
+
+        async def both(send: Send, records: Sequence[Outgoing]) -> None:
+            await send(records)
+            await reviews.send(publisher)
+
+        try:
+            async with connected() as send:
+                yield partial(both, send)
+        finally:
+            await publisher.stop()
+
+    return connected_for_both
+
+
 def file_records(
-    file: Path, columns: Columns, reading: Reading, limits: Limits, dropped: Dropped
+    file: Path, columns: Columns, reading: Reading, limits: Limits, dropped: Dropped, reviews: Reviews
 ) -> Iterator[Outgoing]:
     """The records of a file's rows, all of which are checked before; ``dropped`` gets what was left out.
 
     Raises DatasetError naming the row that is none, and for more labels than a training takes.
     """
-    from itertools import islice
-
-    from headrace.client.labels import Labelled, label_record, labelled, too_long
+    from headrace.client.labels import label_record, text_ids, too_long
     from headrace.files import DatasetError
-    from headrace.files.table import read_file
-    from headrace.learning.data.files import read_ids, read_rows
+    from headrace.learning.data.files import Rows
     from headrace.learning.data.validation import check_labels, clean
 
-    def where(place: int) -> str:
-        return next(islice(read_file(file, (columns.text,), reading=reading), place, None)).where
-
-    rows = read_rows(file, text_column=columns.text, label_column=columns.label, reading=reading, tell=remark)
-    cleaned = clean(rows)
-    ids = None
-    if columns.id is not None:
-        given = read_ids(file, id_column=columns.id, reading=reading)
-        ids = [given[place] for place in cleaned.places]
-        if (again := len(ids) - len(set(ids))) > 0:
-            remark(
-                f"{file}: WARNING: {quantity(again, 'row has', 'rows have')} the id of an earlier one, whose label is "
-                "replaced"
-            )
+    given = list(_read_labels(file, columns, reading))
+    cleaned = clean(Rows(tuple(one.text for one in given), tuple(one.label for one in given)))
+    ids = [given[place].id or "" for place in cleaned.places] if columns.id else text_ids(cleaned.rows.texts)
+    if columns.id is not None and (again := len(ids) - len(set(ids))) > 0:
+        remark(
+            f"{file}: WARNING: {quantity(again, 'row has', 'rows have')} the id of an earlier one, whose label is "
+            "replaced"
+        )
     dropped.cleaned = cleaned.dropped()
-    left: list[Labelled] = []
-    for place, one in zip(cleaned.places, labelled(cleaned.rows, ids), strict=True):
-        if (why := too_long(one.text, one.label, limits.text_bytes)) is not None:
-            dropped.add_too_long("" if dropped.too_long else where(place), why)
+    left: list[Outgoing] = []
+    names: set[str] = set()
+    for place, id_, text, label in zip(cleaned.places, ids, cleaned.rows.texts, cleaned.rows.labels, strict=True):
+        told = given[place]
+        if (why := too_long(text, label, limits.text_bytes)) is not None:
+            dropped.add_too_long(told.where, why)
             continue
         try:
-            label_record(one, limits.record_bytes)
+            left.append(label_record(reviews.labelled(told, id_, text, label), limits.record_bytes))
         except DatasetError as error:
-            raise DatasetError(f"{where(place)}: {error}") from error
-        left.append(one)
-    check_labels(sorted({one.label for one in left}), limits.labels)
-    return map(label_record, left)
+            raise DatasetError(f"{told.where}: {error}") from error
+        names.add(label)
+    check_labels(sorted(names), limits.labels)
+    return iter(left)
 
 
-def stream_records(rows: Iterator[Row], columns: Columns, limits: Limits, dropped: Dropped) -> Iterator[Outgoing]:
-    """The record of each row as it comes; ``dropped`` gets what was left out so far.
+def _read_labels(file: Path, columns: Columns, reading: Reading) -> Iterator[Told]:
+    """What each row says, of an export of an annotation tool too. Raises DatasetError naming the row that is none."""
+    from headrace.core.text import label_name
+    from headrace.files.annotations import extras_of, read_annotations
+    from headrace.files.table import check_file, read_file
+
+    check_file(file)
+    if (annotated := read_annotations(file, reading)) is not None:
+        yield from annotated
+        return
+    needed = [columns.text, columns.label, *([] if columns.id is None else [columns.id])]
+    for row in read_file(file, needed, also=(*EXTRAS, "id"), reading=reading, tell=remark):
+        yield msgspec.structs.replace(
+            extras_of(row),
+            text=row.string(columns.text),
+            label=label_name(row.string(columns.label, numbers=True)),
+            id=_id_of(row, columns),
+        )
+
+
+def _id_of(row: Row, columns: Columns) -> str | None:
+    """The id in the column that was named for it; else, for a review, what stands in the column id."""
+    if columns.id is not None:
+        return row.string(columns.id, numbers=True)
+    return given if isinstance(given := row.values.get("id"), str) and given else None
+
+
+def stream_records(
+    rows: Iterator[Row], columns: Columns, limits: Limits, dropped: Dropped, reviews: Reviews | None
+) -> Iterator[Outgoing]:
+    """The record of each row as it comes; ``dropped`` gets what was left out so far. No ``reviews``: as rows are.
 
     Raises DatasetError naming the row that is none.
     """
     from headrace.client.labels import Labelled, label_record, text_ids, too_long
     from headrace.core.text import label_name
     from headrace.files import DatasetError
+    from headrace.files.annotations import extras_of
 
     for row in rows:
         text, label = row.string(columns.text), label_name(row.string(columns.label, numbers=True))
@@ -195,8 +326,13 @@ def stream_records(rows: Iterator[Row], columns: Columns, limits: Limits, droppe
             dropped.add_too_long(row.where, why)
             continue
         id_ = words if columns.id is None else row.string(columns.id, numbers=True)
+        told = extras_of(row)
+        if reviews is None:
+            one = Labelled(id_, text, label, told.source, told.labelled_at_ms)
+        else:
+            one = reviews.labelled(told, id_, text, label)
         try:
-            yield label_record(Labelled(id_, text, label), limits.record_bytes)
+            yield label_record(one, limits.record_bytes)
         except DatasetError as error:
             raise DatasetError(f"{row.where}: {error}") from error
 
@@ -216,7 +352,6 @@ def erase(
     Says which ids had a label, and ends with 1 when none had.
     """
     from headrace.client.labels import ids_by_every_hashing, text_ids, tombstone
-    from headrace.core.errors import UserError
 
     if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
         raise UserError("An id or a text is not UTF-8, so no label has it: nothing was erased.")
@@ -295,8 +430,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Write the labels that the topic holds now to a file, with id, text and label. What can't be used is left out."""
-    from headrace.core.errors import UserError
+    """Write the labels that the topic holds now to a file; `labels publish --restore` publishes them again.
+
+    A row has id, text and label, and source and labelled_at_ms where they are known. What can't be used is left out.
+    """
     from headrace.learning.data.labels import check_suffix, write_labels
 
     check_suffix(file)

@@ -111,7 +111,7 @@ async def _look(log: ModelsLog, until: float, missed: str, clock: Clock) -> None
     await log.refresh()
 
 
-class Keyed(Labelled, frozen=True):
+class Keyed(Labelled, frozen=True, kw_only=True):
     """A labelled text with its ``key``, which makes two texts the same to training."""
 
     key: bytes
@@ -120,7 +120,7 @@ class Keyed(Labelled, frozen=True):
 def in_two_parts(rows: Rows, share: float, random: Random) -> tuple[list[Keyed], list[Keyed]]:
     """Give each of ``rows`` an id and divide them by chance: the first part is ``share`` of all."""
     columns = zip(rows.texts, rows.labels, text_keys(rows.texts), strict=True)
-    labelled = [Keyed(f"text-{number}", *columns) for number, columns in enumerate(columns)]
+    labelled = [Keyed(f"text-{number}", text, label, key=key) for number, (text, label, key) in enumerate(columns)]
     random.shuffle(labelled)
     first = round(share * len(labelled))
     return labelled[:first], labelled[first:]

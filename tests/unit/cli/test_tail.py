@@ -7,18 +7,20 @@ import csv
 import datetime as dt
 import io
 import json
+from collections import Counter
 
 import pytest
 from typer.testing import CliRunner
 
 from headrace import cli
 from headrace.commands import answers
+from headrace.commands.terminal import Terminal
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
-from headrace.kafka.interface import Outgoing, TopicSpec
+from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
-from headrace_schemas.codec import encode_request, encode_result
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, Status
+from headrace_schemas.codec import encode_request, encode_result, encode_review
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, Review, Status
 from tests.support.turned_loop import TurnedClock, run_turned
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
@@ -117,3 +119,42 @@ def test_a_program_that_gets_no_answers_is_told_once_what_is_waited_for() -> Non
 
     run_turned(read())
     assert told == [answers.WAITING]
+
+
+def test_reviews_are_shown_among_the_answers(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = answers.cluster_of(None)
+    cluster.create_topic(TopicSpec(name="classify.reviews", partitions=1))
+    review = Review(
+        results="classify.results",
+        partition=0,
+        offset=2,
+        label="weather",
+        origin="teacher",
+        by="encoder-1",
+        reviewed_at_ms=1,
+        id="c",
+        score=0.75,
+    )
+    cluster.log(TopicPartition("classify.reviews", 0)).append_batch([Outgoing(encode_review(review), b"k")], 0)
+    rows = [json.loads(line) for line in run("--count", "4", "--reviews").splitlines()]
+    assert rows[3] == {
+        "partition": 0,
+        "offset": 2,
+        "status": "review",
+        "label": "weather",
+        "reason": "teacher encoder-1",
+        "score": 0.75,
+        "id": "c",
+    }
+    assert [json.loads(line)["status"] for line in run("--count", "2", "--reviews", "--id", "c").splitlines()] == [
+        "ok",
+        "review",
+    ]
+    shown = io.StringIO()
+    Terminal(file=shown, width=80).print(answers.table([review], Counter({"review": 1})))
+    assert "by teacher encoder-1" in shown.getvalue()
+
+
+def test_without_the_topic_of_reviews_tail_says_what_is_missing(run) -> None:
+    with pytest.raises(UnknownTopicError, match=r"classify\.reviews"):
+        run("--count", "1", "--reviews")

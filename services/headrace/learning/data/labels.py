@@ -148,6 +148,8 @@ class There(msgspec.Struct, frozen=True):
     text: str
     label: str
     error: str | None = None
+    source: str | None = None
+    labelled_at_ms: int | None = None
 
 
 async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[There]:
@@ -175,8 +177,9 @@ def _there(id_: str, record: Record) -> There:
         label = decode_label(record.value, content_type(record.headers))
     except WireError as error:
         return There(id_, "", "", error.code)
-    name = "" if label is None else label_name(label.label)
-    return There(id_, label.text, name) if label is not None and name else There(id_, "", "", EMPTY_LABEL)
+    if label is None or not (name := label_name(label.label)):
+        return There(id_, "", "", EMPTY_LABEL)
+    return There(id_, label.text, name, source=label.source, labelled_at_ms=label.labelled_at_ms)
 
 
 SUFFIXES = (".jsonl", ".csv")
@@ -189,17 +192,20 @@ def check_suffix(file: str) -> None:
 
 
 def write_labels(where: Location, labels: Sequence[There]) -> None:
-    """Write ``labels`` with id, text and label, for the owner's eyes alone; a part of a file is never left.
+    """Write ``labels`` for the owner's eyes alone, with all by which they can be restored; a part of a file is never
+    left.
 
     Raises StoreError when the file can't be written.
     """
     out = io.StringIO(newline="")
     if where.below[-1].lower().endswith(".csv"):
         rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(("id", "text", "label"))
-        rows.writerows((one.id, one.text, one.label) for one in labels)
+        rows.writerow(("id", "text", "label", "source", "labelled_at_ms"))
+        rows.writerows((one.id, one.text, one.label, one.source, one.labelled_at_ms) for one in labels)
     else:
         for one in labels:
-            row = {"id": one.id, "text": one.text, "label": one.label}
+            row: dict[str, object] = {"id": one.id, "text": one.text, "label": one.label}
+            told = {"source": one.source, "labelled_at_ms": one.labelled_at_ms}
+            row |= {name: value for name, value in told.items() if value is not None}
             out.write(f"{msgspec.json.encode(row).decode()}\n")
     store.write(where, out.getvalue().encode(), "export", private=True)

@@ -1,0 +1,239 @@
+"""Reviews: the labels that people and teachers give to requests which were answered without one.
+
+:class:`ReviewReader` reads them as they come, :class:`ReviewAwaiter` waits for those of single requests, and
+:class:`ReviewPublisher` publishes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from headrace.client.arguments import ClientClosedError
+from headrace.core.clock import Clock
+from headrace.core.fields import Start
+from headrace.kafka.interface import (
+    Cluster,
+    Consumer,
+    KafkaError,
+    NotAuthorizedError,
+    OffsetOutOfRangeError,
+    Outgoing,
+    Record,
+    TopicPartition,
+    UnknownTopicError,
+)
+from headrace.kafka.range_reader import offsets_of
+from headrace.process.logs import event
+from headrace_schemas.codec import decode_review, encode_review
+from headrace_schemas.errors import WireError
+from headrace_schemas.headers import content_type
+from headrace_schemas.records import ClassifyResult, Review
+from headrace_schemas.topics import review_key
+
+CHUNK = 1000
+LOOK_S = 30.0
+"""So often it is looked for partitions that were added."""
+RETRY_S = 0.2
+MOST_EARLY = 10_000
+"""Reviews kept for who asks in a moment: one may come before its request's acknowledgement is read."""
+
+Place = tuple[int, int]
+
+
+class ReviewedResult(ClassifyResult, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer without a label, with the label and score of the ``review`` that followed it."""
+
+    review: Review
+
+
+def reviewed(result: ClassifyResult, review: Review) -> ReviewedResult:
+    """``result`` with the label of its review."""
+    fields = {name: getattr(result, name) for name in ClassifyResult.__struct_fields__}
+    return ReviewedResult(**{**fields, "label": review.label, "score": review.score, "review": review})
+
+
+class ReviewReader:
+    """Reads ``topic`` from ``start`` on, of the answers on ``results`` alone; what is no review is passed over."""
+
+    def __init__(self, consumer: Consumer, topic: str, *, results: str, start: Start = "latest", clock: Clock) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._results = results
+        self._start = start
+        self._clock = clock
+        self._positions: dict[TopicPartition, int] = {}
+        self._due_s = 0.0
+
+    async def start(self) -> None:
+        """Find the positions. Raises a KafkaError, which says in words where topic or right are missing."""
+        try:
+            await self._consumer.start()
+            if not await self._consumer.partitions_of(self._topic):
+                raise UnknownTopicError(
+                    f"There is no topic {self._topic}, so no review can be waited for. `headrace topics apply` "
+                    "creates it."
+                )
+            await self._look_for_partitions(self._start)
+        except NotAuthorizedError as error:
+            raise NotAuthorizedError(
+                f"This user may not read {self._topic}, so no review can be waited for: `headrace topics acl --role "
+                f"reader` prints the commands that give the right. ({error})"
+            ) from error
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def read(self, *, timeout_s: float) -> list[Review]:
+        """Wait up to ``timeout_s`` for reviews. Raises a KafkaError."""
+        if self._clock.monotonic() >= self._due_s:
+            await self._look_for_partitions("earliest")
+        try:
+            chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
+        except OffsetOutOfRangeError:
+            # Retention overtook it, or the topic was made anew: what is left is read.
+            self._positions.clear()
+            await self._look_for_partitions("earliest")
+            return []
+        except KafkaError:
+            # What the failed fetch had taken is fetched again.
+            self._seek()
+            raise
+        found: list[Review] = []
+        for name, records in chunks.items():
+            found += [review for record in records if (review := self._review(record)) is not None]
+            self._positions[name] = records[-1].offset + 1
+        return found
+
+    async def _look_for_partitions(self, start: Start) -> None:
+        self._due_s = self._clock.monotonic() + LOOK_S
+        there = [TopicPartition(self._topic, number) for number in await self._consumer.partitions_of(self._topic)]
+        fresh = [name for name in there if name not in self._positions]
+        if not fresh:
+            return
+        self._positions |= await offsets_of(self._consumer, fresh, start)
+        self._consumer.assign(self._positions)
+        self._seek()
+
+    def _seek(self) -> None:
+        for name, position in self._positions.items():
+            self._consumer.seek(name, position)
+
+    def _review(self, record: Record) -> Review | None:
+        try:
+            review = decode_review(record.value, content_type(record.headers))
+        except WireError as error:
+            event("review.unreadable", level="warning", offset=record.offset, error=str(error))
+            return None
+        return review if review.results == self._results else None
+
+
+class ReviewAwaiter:
+    """One reader at the end of the reviews for everybody who waits; it begins before the requests are published."""
+
+    def __init__(self, reader: ReviewReader, clock: Clock) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._waiting: dict[Place, list[asyncio.Future[Review]]] = {}
+        self._early: OrderedDict[Place, Review] = OrderedDict()
+        self._running: asyncio.Task[None] | None = None
+        self._ended: Exception | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and still reads."""
+        return self._running is not None and self._ended is None
+
+    async def start(self) -> None:
+        """Begin at the topic's present end. Raises a KafkaError."""
+        await self._reader.start()
+        self._running = asyncio.create_task(self._run(), name="reviews")
+
+    async def stop(self) -> None:
+        """Stop reading; who still waits gets ClientClosedError."""
+        self._end(ClientClosedError("The client was closed before the review came."))
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._reader.stop()
+
+    async def wait(self, place: Place) -> Review:
+        """The next review of the request at ``place``, or the last that came. Raises what ended the reading."""
+        if self._ended is not None:
+            raise self._ended
+        if (early := self._early.get(place)) is not None:
+            return early
+        review: asyncio.Future[Review] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(place, []).append(review)
+        try:
+            return await review
+        finally:
+            waiting = self._waiting.get(place, [])
+            if review in waiting:
+                waiting.remove(review)
+            if not waiting:
+                self._waiting.pop(place, None)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    reviews = await self._reader.read(timeout_s=1.0)
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                    event("reviews.retry", level="debug", error=str(error))
+                    await self._clock.sleep(RETRY_S)
+                    continue
+                for review in reviews:
+                    self._take(review)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits has to hear of it
+            event("reviews.ended", level="error", error=repr(error))
+            self._end(error)
+
+    def _take(self, review: Review) -> None:
+        place = (review.partition, review.offset)
+        self._early[place] = review
+        self._early.move_to_end(place)
+        if len(self._early) > MOST_EARLY:
+            self._early.popitem(last=False)
+        for waiting in self._waiting.get(place, ()):
+            if not waiting.done():
+                waiting.set_result(review)
+
+    def _end(self, reason: Exception) -> None:
+        if self._ended is None:
+            self._ended = reason
+            for waiting in [one for of in self._waiting.values() for one in of]:
+                if not waiting.done():
+                    waiting.set_exception(reason)
+
+
+class ReviewPublisher:
+    """Publishes reviews to ``topic`` of ``cluster``, each to the partition number of its answer; connects by use."""
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._producer = cluster.producer()
+        self._topic = topic
+        self._started = False
+
+    async def stop(self) -> None:
+        if self._started:
+            await self._producer.stop()
+
+    async def publish(self, reviews: Sequence[Review]) -> None:
+        """Publish them and wait for the acknowledgement. Raises a KafkaError; an UnknownTopicError names the topic."""
+        if not self._started:
+            await self._producer.start()
+            self._started = True
+        partitions = len(await self._producer.partitions_of(self._topic))
+        if not partitions:
+            raise UnknownTopicError(f"There is no topic {self._topic}; `headrace topics apply` creates it.")
+        by_partition: dict[int, list[Outgoing]] = {}
+        for review in reviews:
+            key = review_key(review.results, review.partition, review.offset)
+            # A topic that has not grown with the answers' has fewer.
+            by_partition.setdefault(review.partition % partitions, []).append(Outgoing(encode_review(review), key))
+        for partition, records in by_partition.items():
+            await self._producer.send_many(self._topic, records, partition=partition)

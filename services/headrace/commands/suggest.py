@@ -1,0 +1,252 @@
+"""`headrace labels suggest`: the requests that are worth a person's label, as a table or for an annotation tool."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import datetime as dt
+import enum
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, cluster_of, console, place_for, remark, say
+from headrace.core.errors import UserError
+from headrace.core.fields import parse_start
+from headrace.core.selection import Candidate, Why, distinct, in_order, reason_for
+from headrace.core.text import quantity
+from headrace.files.annotations import COLUMNS, Task, argilla_records, label_studio_tasks
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+    from headrace.core.fields import Start
+    from headrace.kafka.interface import Cluster
+
+SINCE = "1d"
+AT_ONCE = 4
+"""So many times more texts are read than are still wanted: some are gone, equal to others, or labelled already."""
+
+
+class Queue(enum.StrEnum):
+    """Which requests are asked about first."""
+
+    MARGIN = "margin"
+    ABSTAINED = "abstained"
+    DISAGREEMENT = "disagreement"
+    RANDOM = "random"
+
+
+_WHY = {
+    Queue.MARGIN: Why.MARGIN,
+    Queue.ABSTAINED: Why.ABSTAINED,
+    Queue.DISAGREEMENT: Why.DISAGREEMENT,
+    Queue.RANDOM: Why.RANDOM,
+}
+
+
+class TaskFormat(enum.StrEnum):
+    """As what the texts are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+    LABEL_STUDIO = "label-studio"
+    ARGILLA = "argilla"
+
+
+_SUFFIXES = {".csv": TaskFormat.CSV, ".jsonl": TaskFormat.JSONL}
+
+
+def suggest(
+    ctx: typer.Context,
+    *,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many texts.")] = 100,
+    queue: Annotated[
+        Queue, typer.Option(help="margin: unsure answers; random: chosen by chance, which certificates are made of.")
+    ] = Queue.MARGIN,
+    since: Annotated[
+        str, typer.Option(metavar="AGO|TIME", help="Only answers since then, such as 2h or 7d, or earliest.")
+    ] = SINCE,
+    last: Annotated[int, typer.Option(min=1, help="Look at no more than so many of the last answers.")] = 100_000,
+    beside: Annotated[
+        str | None, typer.Option(metavar="TOPIC", help="For disagreement: the results topic of the other version.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write them to a file instead.")] = None,
+    form: Annotated[
+        TaskFormat | None, typer.Option("--format", help="By default what the file's name says, or a table.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show the requests that are most worth a label of a person, without those whose text has one already.
+
+    The column label is for whoever labels; `headrace labels publish` takes the file back, and the exports of Label
+    Studio and Argilla. Of texts that are equal to training one is shown. Texts chosen by chance keep that as their
+    source, and tools show no answer with them, so that nobody is led by it.
+    """
+    from headrace.commands.answers import moment_of
+
+    settings = begin(ctx, bootstrap)
+    if (queue is Queue.DISAGREEMENT) != (beside is not None):
+        raise UserError("--queue disagreement and --beside TOPIC, the results of the other version, go together.")
+    if beside == settings.topics.names().results:
+        raise UserError(f"--beside {beside}: those are the answers that it is to be compared with.")
+    chosen = _format(out, form)
+    where = None if out is None else place_for(out, force=force)
+    start = parse_start(moment_of(since, dt.datetime.now(dt.UTC)))
+    found = asyncio.run(find_tasks(cluster_of(settings), settings, _WHY[queue], count, start, last, beside))
+    if not found.tasks:
+        tell_nothing(found, queue, since)
+        raise typer.Exit(1)
+    if where is None and chosen is TaskFormat.TABLE:
+        _show(found.tasks)
+    elif where is None:
+        sys.stdout.write(written(found.tasks, chosen))
+    else:
+        from headrace.model import store
+
+        store.write(where, written(found.tasks, chosen).encode("utf-8", "replace"), "export", private=True)
+        say(f"wrote {quantity(len(found.tasks), 'text')} to {out}")
+    remark(
+        f"{quantity(len(found.tasks), 'text')} of {quantity(found.answers, 'answer')} since {since}"
+        + (f"; {found.known:,} left out that have a label or came twice" if found.known else "")
+        + (f"; {found.gone:,} whose request is gone" if found.gone else "")
+    )
+
+
+def tell_nothing(found: Found, queue: Queue, since: str) -> None:
+    """Say why there is nothing to label."""
+    if not found.answers:
+        remark(f"There is no answer since {since}; --since earliest looks at all that are kept.")
+    elif not found.candidates:
+        remark(f"None of {quantity(found.answers, 'answer')} since {since} belongs to the queue {queue}.")
+    else:
+        remark(f"Of {quantity(found.candidates, 'request')} in the queue {queue} every text has a label or is gone.")
+
+
+def _format(out: str | None, form: TaskFormat | None) -> TaskFormat:
+    if out is None:
+        return form or (TaskFormat.TABLE if sys.stdout.isatty() else TaskFormat.JSONL)
+    if form is TaskFormat.TABLE:
+        raise UserError("--format table is for the screen; a file is csv, jsonl, label-studio or argilla.")
+    found = form or _SUFFIXES.get(Path(out).suffix.lower())
+    if found is None:
+        raise UserError(f"{out}: its name says no format; name it .csv or .jsonl, or give --format.")
+    return found
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was found: ``answers`` were looked at, ``candidates`` of them are in the queue, ``known`` texts of those
+    have a label or are equal to another one, and ``gone`` have no request any more.
+    """
+
+    tasks: list[Task]
+    answers: int = 0
+    candidates: int = 0
+    known: int = 0
+    gone: int = 0
+
+
+async def find_tasks(
+    cluster: Cluster, settings: Settings, why: Why, count: int, start: Start, last: int, beside: str | None
+) -> Found:
+    """The ``count`` requests of a queue that are most worth a label. Raises a KafkaError."""
+    from headrace.client.comparison import last_results
+    from headrace.kafka.range_reader import read_texts
+    from headrace.learning.data.validation import NO_WORDS, text_keys
+    from headrace_schemas.paths import compile_shape
+
+    names = settings.topics.names()
+    answers = await last_results(cluster, names.results, last=last, start=start)
+    others = {} if beside is None else await last_results(cluster, beside, last=last, start=start)
+    ordered = in_order(
+        [Candidate(place[0], answer, others.get(place)) for place, answer in answers.items()], why, topic=names.requests
+    )
+    if not ordered:
+        return Found([], len(answers))
+    known = await _known_keys(cluster, settings)
+    decode = compile_shape(settings.requests)
+    consumer = cluster.consumer()
+    tasks: list[Task] = []
+    passed = gone = looked = 0
+    try:
+        await consumer.start()
+        while len(tasks) < count and looked < len(ordered):
+            chunk = ordered[looked : looked + AT_ONCE * (count - len(tasks))]
+            looked += len(chunk)
+            places = [(one.partition, one.answer.offset) for one in chunk]
+            texts = await read_texts(consumer, names.requests, places, decode)
+            there = [one for one in chunk if (one.partition, one.answer.offset) in texts]
+            keys = text_keys([texts[one.partition, one.answer.offset] for one in there])
+            left = list(distinct(list(zip(there, keys, strict=True)), keys, known))[: count - len(tasks)]
+            known.update(key for _, key in left)
+            gone += len(chunk) - len(there)
+            passed += len(there) - len(left)
+            tasks += [_task(one, texts[one.partition, one.answer.offset], why) for one, key in left if key != NO_WORDS]
+    finally:
+        await consumer.stop()
+    return Found(tasks, len(answers), len(ordered), passed if len(tasks) < count else 0, gone)
+
+
+def _task(candidate: Candidate, text: str, why: Why) -> Task:
+    answer = candidate.answer
+    return Task(
+        at=f"{candidate.partition}@{answer.offset}",
+        text=text,
+        version=answer.version,
+        why=reason_for(candidate, why),
+        source=why,
+        answered=answer.label,
+        score=answer.score,
+        id=answer.id,
+        blind=why is Why.RANDOM,
+    )
+
+
+async def _known_keys(cluster: Cluster, settings: Settings) -> set[bytes]:
+    """The keys of all texts that have a label of a person."""
+    from headrace.learning.data.labels import read_labels
+    from headrace.learning.data.validation import text_keys
+
+    there = await read_labels(cluster, settings.topics.names().labels)
+    return set(text_keys([one.text for one in there if one.error is None]))
+
+
+def written(tasks: Sequence[Task], form: TaskFormat) -> str:
+    """The tasks as the text of a file of that format."""
+    match form:
+        case TaskFormat.LABEL_STUDIO:
+            return msgspec.json.format(msgspec.json.encode(label_studio_tasks(tasks)), indent=1).decode() + "\n"
+        case TaskFormat.ARGILLA:
+            return msgspec.json.format(msgspec.json.encode(argilla_records(tasks)), indent=1).decode() + "\n"
+        case TaskFormat.CSV:
+            out = io.StringIO(newline="")
+            rows = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+            rows.writeheader()
+            rows.writerows(task.row() for task in tasks)
+            return out.getvalue()
+        case _:
+            return "".join(f"{msgspec.json.encode(task.row()).decode()}\n" for task in tasks)
+
+
+def _show(tasks: Sequence[Task]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("request", no_wrap=True)
+    table.add_column("answered", max_width=24, no_wrap=True, overflow="ellipsis")
+    table.add_column("score", no_wrap=True)
+    table.add_column("text", ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column("why", ratio=2, no_wrap=True, overflow="ellipsis")
+    for task in tasks:
+        score = "" if task.score is None else f"{task.score:.3f}"
+        cells = (task.at, task.answered or NO_LABEL, score, " ".join(task.text.split()), task.why)
+        # Text, because a label or a text may look like markup.
+        table.add_row(*map(Text, cells))
+    console().print(table)

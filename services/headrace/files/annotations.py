@@ -1,0 +1,248 @@
+"""Tasks for annotation tools, and what people annotated there: Label Studio and Argilla, as their own files have it.
+
+Label Studio (https://labelstud.io/guide/task_format): a JSON array of tasks, each with ``data``, ``annotations`` and
+``predictions``; an annotation has ``result``, of which an item of type ``choices`` names the label. Its exports as
+JSON-MIN and CSV are tables with the columns text and label. Argilla 2
+(``Dataset.records.from_json`` and ``to_json``): an array of records with ``fields``, ``metadata``, ``suggestions``, and
+``responses`` by question.
+
+Where several people annotated a text, the label of more than half of them counts, and without one none.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from headrace.files.table import Kind, Reading, Row, find_kind, read_file
+
+TEXT = "text"
+LABEL = "label"
+AT = "at"
+ANSWERED = "answered"
+SOURCE = "source"
+LABELLED_AT = "labelled_at_ms"
+EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED)
+"""Columns that a row of labels may have beside text, label and id."""
+
+_MOST_MS = 2**53
+_CHOICES = "choices"
+_LEFT = ("discarded", "draft")
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that somebody is asked to label.
+
+    ``at`` is where its request lies, as PARTITION@OFFSET; ``answered`` what ``version`` answered with ``score``, None
+    for no label; ``why`` is in words and ``source`` the same for programs; ``id`` is the request's.
+    """
+
+    at: str
+    text: str
+    version: str
+    why: str
+    source: str
+    answered: str | None = None
+    score: float | None = None
+    id: str | None = None
+    blind: bool = False
+    """Whether who labels it is not to be shown what was answered."""
+
+    def row(self) -> dict[str, object]:
+        """The columns of a table; ``label`` is empty, for who fills it in."""
+        return {
+            "at": self.at,
+            "text": self.text,
+            "label": "",
+            "answered": self.answered or "",
+            "score": "" if self.score is None else round(self.score, 6),
+            "why": self.why,
+            "source": self.source,
+            "id": self.id or "",
+        }
+
+
+COLUMNS = ("at", "text", "label", "answered", "score", "why", "source", "id")
+
+
+def label_studio_tasks(tasks: Iterable[Task]) -> list[dict[str, object]]:
+    """Tasks to import into Label Studio, whose labelling configuration has a ``Choices`` named label of ``text``.
+
+    What was answered is shown as a prediction, but for tasks that are ``blind``.
+    """
+    return [
+        {"data": _hidden(task.row(), blind=task.blind), "predictions": [] if task.blind else _predictions(task)}
+        for task in tasks
+    ]
+
+
+def _predictions(task: Task) -> list[dict[str, object]]:
+    if task.answered is None:
+        return []
+    choice = {"from_name": LABEL, "to_name": TEXT, "type": _CHOICES, "value": {_CHOICES: [task.answered]}}
+    return [{"model_version": task.version, "score": task.score or 0.0, "result": [choice]}]
+
+
+def argilla_records(tasks: Iterable[Task]) -> list[dict[str, object]]:
+    """Records for ``Dataset.records.from_json`` of Argilla, with a field ``text`` and a label question ``label``."""
+    records: list[dict[str, object]] = []
+    for task in tasks:
+        suggestion = {"value": task.answered, "score": task.score, "agent": task.version}
+        metadata = {name: value for name, value in _hidden(task.row(), blind=task.blind).items() if name != TEXT}
+        records.append(
+            {
+                "id": task.at,
+                "fields": {TEXT: task.text},
+                "metadata": metadata,
+                "suggestions": {} if task.blind or task.answered is None else {LABEL: suggestion},
+                "responses": {},
+                "vectors": {},
+            }
+        )
+    return records
+
+
+def _hidden(row: Mapping[str, object], *, blind: bool) -> dict[str, object]:
+    """``row`` without the label to come, and without what a ``blind`` task does not show."""
+    left = {name: value for name, value in row.items() if name != LABEL and value != ""}
+    if blind and ANSWERED in left:
+        # Whether there was a label is no secret, and says whether anybody waits for a review.
+        left[ANSWERED] = "(hidden)"
+        left.pop("score", None)
+    return left
+
+
+class Annotated(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person said of a text: ``label`` is "" where nobody said anything that counts.
+
+    ``where`` names the file and the line. ``at`` is PARTITION@OFFSET of its request, ``answered`` whether that was
+    answered with a label.
+    """
+
+    where: str
+    text: str
+    label: str
+    id: str | None = None
+    source: str | None = None
+    labelled_at_ms: int | None = None
+    at: tuple[int, int] | None = None
+    answered: bool = False
+
+
+def extras_of(row: Row) -> Annotated:
+    """What a row of a table tells beside text, label and id. What is none of it is left out: others have such columns
+    for their own ends.
+    """
+    return _told(row.where, row.values)
+
+
+def _told(where: str, values: Mapping[str, object]) -> Annotated:
+    source = values.get(SOURCE)
+    return Annotated(
+        where=where,
+        text="",
+        label="",
+        source=source if isinstance(source, str) and source else None,
+        labelled_at_ms=_milliseconds(values.get(LABELLED_AT)),
+        at=place_of(values.get(AT)),
+        answered=bool(values.get(ANSWERED)),
+    )
+
+
+def place_of(given: object) -> tuple[int, int] | None:
+    """Partition and offset of a text such as 3@1204, None for anything else."""
+    partition, found, offset = given.partition("@") if isinstance(given, str) else ("", "", "")
+    if not found or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (partition, offset)):
+        return None
+    return int(partition), int(offset)
+
+
+def _milliseconds(given: object) -> int | None:
+    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) < 17:
+        given = int(given)
+    return given if isinstance(given, int) and not isinstance(given, bool) and 0 < given < _MOST_MS else None
+
+
+def read_annotations(path: Path, reading: Reading) -> Iterator[Annotated] | None:
+    """What people annotated, of an export of Label Studio or Argilla; None for any other file.
+
+    Raises DatasetError for a file that can't be read.
+    """
+    if find_kind(path) is not Kind.JSON:
+        return None
+    first = next(read_file(path, None, reading=reading), None)
+    if first is None:
+        return None
+    if isinstance(first.values.get("data"), dict) and isinstance(first.values.get("annotations"), list):
+        return (
+            _of_label_studio(row) for row in read_file(path, ("data",), also=("annotations", "id"), reading=reading)
+        )
+    if isinstance(first.values.get("fields"), dict) and "responses" in first.values:
+        return map(_of_argilla, read_file(path, ("fields",), also=("metadata", "responses"), reading=reading))
+    return None
+
+
+def _of_label_studio(row: Row) -> Annotated:
+    data, annotations = _mapping(row.values.get("data")), _list(row.values.get("annotations"))
+    counted = [one for one in map(_mapping, annotations) if one and not one.get("was_cancelled")]
+    named = [(_choice(one), _moment(one.get("updated_at") or one.get("created_at"))) for one in counted]
+    label = _majority([choice for choice, _ in named if choice])
+    times = [time for choice, time in named if choice == label and time is not None]
+    return _annotated(row.where, data, _string(data.get(TEXT)), label, max(times, default=None))
+
+
+def _choice(annotation: Mapping[str, object]) -> str:
+    """The one label that an annotation names; of several questions the one called label."""
+    items = [one for one in map(_mapping, _list(annotation.get("result"))) if one.get("type") == _CHOICES]
+    named = [one for one in items if one.get("from_name") == LABEL] or items
+    choices = [choice for one in named for choice in _list(_mapping(one.get("value")).get(_CHOICES))]
+    return choices[0] if len(choices) == 1 and isinstance(choices[0], str) else ""
+
+
+def _of_argilla(row: Row) -> Annotated:
+    fields, by_question = _mapping(row.values.get("fields")), _mapping(row.values.get("responses"))
+    responses = _list(by_question.get(LABEL)) or _list(next(iter(by_question.values()), None))
+    given = [one for one in map(_mapping, responses) if one.get("status") not in _LEFT]
+    label = _majority([value for one in given if isinstance(value := one.get("value"), str) and value])
+    text = fields.get(TEXT) if isinstance(fields.get(TEXT), str) else next(iter(fields.values()), None)
+    return _annotated(row.where, _mapping(row.values.get("metadata")), _string(text), label, None)
+
+
+def _annotated(where: str, told: Mapping[str, object], text: str, label: str, time_ms: int | None) -> Annotated:
+    extras = _told(where, told)
+    id_ = _string(told.get("id")) or None
+    return msgspec.structs.replace(
+        extras, text=text, label=label, id=id_, labelled_at_ms=time_ms or extras.labelled_at_ms
+    )
+
+
+def _majority(labels: Sequence[str]) -> str:
+    """The label of more than half, "" without one."""
+    ((label, votes),) = Counter(labels).most_common(1) or [("", 0)]
+    return label if 2 * votes > len(labels) else ""
+
+
+def _moment(given: object) -> int | None:
+    try:
+        time = dt.datetime.fromisoformat(given) if isinstance(given, str) else None
+    except ValueError:
+        return None
+    if time is None:
+        return None
+    return _milliseconds(int((time if time.tzinfo else time.replace(tzinfo=dt.UTC)).timestamp() * 1000))
+
+
+def _mapping(given: object) -> Mapping[str, object]:
+    return given if isinstance(given, dict) else {}
+
+
+def _list(given: object) -> Sequence[object]:
+    return given if isinstance(given, list) else ()
+
+
+def _string(given: object) -> str:
+    return given if isinstance(given, str) else str(given) if isinstance(given, int) else ""
