@@ -23,9 +23,9 @@ from headrace.core.cascade import (
 )
 from headrace.core.clock import Clock
 from headrace.core.text import label_name
-from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
+from headrace.kafka.following import follow
+from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.range_reader import read_topic
-from headrace.kafka.retry import RETRY_S, started
 from headrace.learning.data.files import Rows
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.evaluate import Answered
@@ -40,9 +40,6 @@ from headrace_schemas.records import Certificate, LabelledText, ModelVersion, Th
 
 DISAGREEMENT_RULE = "disagreement"
 NOTHING_ALONE = 1.0
-CHUNK = 2000
-FETCH_S = 0.5
-LOOK_S = 30.0
 OTHERS = 5000
 """So many rows beside the sample are enough to choose the grid of thresholds by."""
 
@@ -255,36 +252,20 @@ class CascadeWatch:
 
     async def run(self) -> None:
         """Follow the labels until cancelled. Raises KafkaErrors that can't be mended here."""
-        consumer = await started(self._cluster.consumer, doing="following the random slice", clock=self._clock)
-        followed = False
-        try:
-            while True:
-                try:
-                    if followed or (followed := await self._seek_beginnings(consumer)):
-                        self._take(await consumer.fetch(max_records=CHUNK, timeout_s=FETCH_S))
-                    else:
-                        await self._clock.sleep(LOOK_S)
-                except OffsetOutOfRangeError:
-                    followed = False
-                except KafkaError as error:
-                    if not error.retriable:
-                        raise
-                    event("cascade.waits", level="debug", error=str(error))
-                    await self._clock.sleep(RETRY_S)
-                if self._changed and self._certified is not None:
-                    self._changed = False
-                    await self._look(*self._certified)
-        finally:
-            await consumer.stop()
+        await follow(
+            self._cluster,
+            self._topic,
+            self._take_and_look,
+            from_end=False,
+            doing="following the random slice",
+            clock=self._clock,
+        )
 
-    async def _seek_beginnings(self, consumer: Consumer) -> bool:
-        names = [TopicPartition(self._topic, p) for p in sorted(await consumer.partitions_of(self._topic))]
-        if names:
-            begins = await consumer.beginning_offsets(names)
-            consumer.assign(names)
-            for name in names:
-                consumer.seek(name, begins[name])
-        return bool(names)
+    async def _take_and_look(self, chunks: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        self._take(chunks)
+        if self._changed and self._certified is not None:
+            self._changed = False
+            await self._look(*self._certified)
 
     def _take(self, chunks: Mapping[TopicPartition, Sequence[Record]]) -> None:
         for record in (record for records in chunks.values() for record in records):

@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from headrace.core.clock import Clock
 from headrace.core.drift import Drift, DriftWindow, check_profile, tenths
-from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
-from headrace.kafka.retry import RETRY_S, started
+from headrace.kafka.following import follow
+from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.process.logs import event
 from headrace.trainer.metrics import TrainerMetrics
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import ClassifyResult, ModelVersion
-
-CHUNK = 2000
-FETCH_S = 0.5
-LOOK_S = 30.0
 
 
 class DriftWatch:
@@ -64,36 +60,11 @@ class DriftWatch:
 
     async def run(self) -> None:
         """Follow until cancelled; a topic that is not there is waited for. Raises KafkaErrors that can't be mended."""
-        consumer = await started(self._cluster.consumer, doing="following the answers", clock=self._clock)
-        followed = False
-        try:
-            while True:
-                try:
-                    if followed or (followed := await self._seek_ends(consumer)):
-                        self._take(await consumer.fetch(max_records=CHUNK, timeout_s=FETCH_S))
-                    else:
-                        await self._clock.sleep(LOOK_S)
-                except OffsetOutOfRangeError:
-                    # Retention overtook the reading, or the topic was made anew.
-                    followed = False
-                except KafkaError as error:
-                    if not error.retriable:
-                        raise
-                    event("drift.waits", level="debug", error=str(error))
-                    await self._clock.sleep(RETRY_S)
-        finally:
-            await consumer.stop()
+        await follow(
+            self._cluster, self._results, self._take, from_end=True, doing="following the answers", clock=self._clock
+        )
 
-    async def _seek_ends(self, consumer: Consumer) -> bool:
-        names = [TopicPartition(self._results, p) for p in sorted(await consumer.partitions_of(self._results))]
-        if names:
-            ends = await consumer.end_offsets(names)
-            consumer.assign(names)
-            for name in names:
-                consumer.seek(name, ends[name])
-        return bool(names)
-
-    def _take(self, chunks: Mapping[TopicPartition, Sequence[Record]]) -> None:
+    async def _take(self, chunks: Mapping[TopicPartition, Sequence[Record]]) -> None:
         if self._window is None or self._champion is None:
             return
         for records in chunks.values():
