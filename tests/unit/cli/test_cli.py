@@ -1,4 +1,5 @@
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -164,11 +165,14 @@ def brought_by(extra: str) -> set[str]:
     return brought
 
 
+distributions_by_name = functools.cache(packages_distributions)  # it reads the lists of files of all that is installed
+
+
 def import_names(distribution: str) -> list[str]:
     """What a distribution is imported by; of one that is not installed, its name."""
     found = [
         name
-        for name, distributions in packages_distributions().items()
+        for name, distributions in distributions_by_name().items()
         if distribution in map(canonicalize_name, distributions) and name.isidentifier() and not name.startswith("_")
     ]
     return found or [distribution.replace("-", "_")]
@@ -179,6 +183,7 @@ def users_extras() -> list[str]:
     return [extra for extra in project["optional-dependencies"] if extra != "dev"]
 
 
+@functools.cache
 def imported_by_us() -> set[str]:
     """The top-level names of all that headrace and the load harness import, at the top of a file or inside it."""
     found: set[str] = set()
