@@ -94,7 +94,11 @@ class MachineLabel(
 
 
 class BarredText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="barred-text", tag_field="kind"):
-    """A text that was erased, by its key alone: no teacher is asked about it again, and no label of it is learnt."""
+    """A text that was erased: no teacher is asked about it again, and no teacher's label of it is learnt.
+
+    ``text_key`` is that of the text, or the first 32 hexadecimal digits of the key of its words, which texts share that
+    differ in case, spaces and separators.
+    """
 
     text_key: str
     barred_at_ms: int
@@ -198,6 +202,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many of the rows that it learnt from have a teacher's label; ``rows`` does not count them."""
     teachers: tuple[str, ...] = ()
     """The teachers' versions whose labels it learnt from."""
+    teacher_weights: dict[str, float] = {}
+    """What a row of each teacher counts beside one that a person labelled by trainer.sources, where that is not 1."""
     machine_offsets: tuple[OffsetRange, ...] = ()
     """The snapshot of classify.machine-labels."""
     machine_weight: float = 0.0
@@ -314,6 +320,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     reason: str
     begun_at_ms: int
     offsets: tuple[OffsetRange, ...]
+    machine_offsets: tuple[OffsetRange, ...] = ()
+    """The frozen ranges of classify.machine-labels."""
     ended_at_ms: int | None = None
     version: str | None = None
     error: str | None = None

@@ -21,12 +21,14 @@ from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.trainer import Trainer, TrainerTopics
-from headrace_schemas.codec import decode_models_record, encode_label, encode_models_record
+from headrace_schemas.codec import decode_models_record, encode_label, encode_machine_label, encode_models_record
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.records import (
     DeadLetter,
     LabelledText,
     Lineage,
+    MachineLabel,
+    MachineLabelsRecord,
     ModelAlias,
     ModelVersion,
     Profile,
@@ -34,12 +36,14 @@ from headrace_schemas.records import (
     TrainingState,
     Verdict,
 )
-from headrace_schemas.topics import models_key
+from headrace_schemas.topics import machine_labels_key, models_key
 from tests.support.networks import random_network
 from tests.support.turned_loop import TurnedClock
 from tests.support.turned_tests import TwinCluster, after_a_moment, on_turned_clock
 
-TOPICS = TrainerTopics(labels="labels", dead_letters="dead-letters", models="models", results="results")
+TOPICS = TrainerTopics(
+    labels="labels", dead_letters="dead-letters", models="models", results="results", machine_labels="machine-labels"
+)
 NAME = "default"
 SETTINGS = TrainerSettings(least_rows=3, new_labels=3, growth=None, settle=1.0, retry=60.0)
 TIMES = MemoryTimings(session_timeout_s=6.0, heartbeat_interval_s=0.5, rebalance_timeout_s=10.0)
@@ -159,6 +163,18 @@ class TrainerCluster(TwinCluster):
         for id_ in ids:
             value = encode_label(LabelledText(text=text or f"text {id_}", label=label))
             await self.put(id_, value, partition=partition)
+
+    def add_machine_topic(self, partitions: int = 2) -> None:
+        self.cluster.create_topic(TopicSpec(name=TOPICS.machine_labels, partitions=partitions))
+
+    async def teach(self, *texts: str, label: str = "pos", teacher: str = "encoder-1", partition: int = 0) -> None:
+        """Write what a teacher says of texts."""
+        for text in texts:
+            await self.put_machine(MachineLabel(text=text, teacher=teacher, label=label, labelled_at_ms=0), partition)
+
+    async def put_machine(self, record: MachineLabelsRecord, partition: int = 0) -> None:
+        made = Outgoing(encode_machine_label(record), machine_labels_key(record))
+        await self.producer.send_batch(TOPICS.machine_labels, partition, [made])
 
     async def put(self, id_: str | None, value: bytes | None, *, partition: int = 0) -> None:
         key = None if id_ is None else id_.encode()

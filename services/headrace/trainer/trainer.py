@@ -25,6 +25,7 @@ from headrace.trainer.certificate import CascadeWatch, OpenVersion
 from headrace.trainer.drift import DriftWatch
 from headrace.trainer.labels import LabelsReader
 from headrace.trainer.leadership import Term
+from headrace.trainer.machine_labels import MachineLabelsReader
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
@@ -42,6 +43,7 @@ class TrainerTopics(msgspec.Struct, frozen=True):
     dead_letters: str
     models: str
     results: str
+    machine_labels: str
 
 
 class Trainer:
@@ -194,7 +196,9 @@ class Trainer:
         return self._ended
 
     async def _missing_topics(self, looker: Consumer) -> list[str]:
-        return await missing_of(looker, msgspec.structs.astuple(self._topics))
+        # The labels of teachers are no need: an older cluster has no topic of them.
+        topics = [name for name in msgspec.structs.astuple(self._topics) if name != self._topics.machine_labels]
+        return await missing_of(looker, topics)
 
     async def _topics_gone(self) -> None:
         """Raises UnknownTopicError as soon as topics are gone."""
@@ -240,6 +244,7 @@ class Trainer:
             name=self._name,
             log=self._log,
             make_reader=self._reader,
+            make_machine_reader=self._machine_reader,
             drift=self._drift,
             conductor=self._conductor,
             limits=self._settings.limits,
@@ -264,6 +269,19 @@ class Trainer:
             clock=self._clock,
             metrics=self._metrics,
             keep=self._keep,
+        )
+
+    async def _machine_reader(self, snapshot: tuple[OffsetRange, ...]) -> MachineLabelsReader:
+        def consumer() -> Consumer:
+            return self._cluster.consumer(read_committed=True)
+
+        return MachineLabelsReader(
+            await started(consumer, doing="connecting to read labels of teachers", clock=self._clock),
+            topic=self._topics.machine_labels,
+            snapshot=snapshot,
+            settings=self._settings,
+            clock=self._clock,
+            metrics=self._metrics,
         )
 
     async def _close(self) -> None:

@@ -18,7 +18,7 @@ from headrace.kafka.interface import KafkaError
 from headrace.kafka.retry import patiently
 from headrace.learning.compress.curve import Budget
 from headrace.learning.data.split import Splits
-from headrace.learning.distributed.job import Job, Outcome, TopicSource
+from headrace.learning.distributed.job import Job, MachineSource, Outcome, TopicSource
 from headrace.learning.fit.hyperparameters import adapted
 from headrace.model.artifact import load
 from headrace.model.errors import ArtifactError
@@ -56,6 +56,7 @@ def unfit(job: Job, training: Training, *, topic: str, store: TrainingStore, now
         told != fits
         or not isinstance(source, TopicSource)
         or (source.topic, source.ranges) != (topic, training.offsets)
+        or (source.machine is not None and source.machine.ranges != training.machine_offsets)
     ):
         return "its record is not that of its job, so somebody else wrote one of the two"
     if now_ms - training.begun_at_ms > LONGEST_RESUME_MS:
@@ -72,12 +73,17 @@ def job_of(
     settings: TrainerSettings,
     store: TrainingStore,
     holdout: str | None,
+    machine: MachineSource | None = None,
 ) -> Job:
     """The job of ``training``. Its time is that at which it began, so that going on with it makes the same version."""
     return Job(
         id=training.id,
         source=TopicSource(
-            topic=topic, ranges=training.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
+            topic=topic,
+            ranges=training.offsets,
+            max_text_bytes=settings.max_text_bytes,
+            labels=settings.labels,
+            machine=machine,
         ),
         recipe=adapted(
             seed=settings.seed, epochs=settings.epochs, vectors=settings.vectors, max_tokens=settings.max_tokens
@@ -157,8 +163,17 @@ class Conductor:
         self._metrics = metrics
         self._holdout = holdout
 
-    async def begin(self, reason: str, offsets: Sequence[OffsetRange], *, not_before_ms: int = 0) -> Training:
+    async def begin(
+        self,
+        reason: str,
+        offsets: Sequence[OffsetRange],
+        *,
+        machine_offsets: Sequence[OffsetRange] = (),
+        not_before_ms: int = 0,
+    ) -> Training:
         """Publish that a training of ``offsets`` runs, for ``reason``; :meth:`conduct` does the rest.
+
+        ``machine_offsets`` are the frozen ranges of the labels of teachers.
 
         ``not_before_ms``: the time of the order that it answers, which another machine's clock may have set.
         """
@@ -170,6 +185,7 @@ class Conductor:
             reason=reason,
             begun_at_ms=begun_at_ms,
             offsets=tuple(offsets),
+            machine_offsets=tuple(machine_offsets),
         )
         await self._publish([training])
         event("training.begun", model=self._name, training=training.id, reason=reason)
@@ -199,16 +215,19 @@ class Conductor:
         ended = self._ended(training, TrainingState.FAILED, error=f"not gone on with: {why}"[:LONGEST_ERROR])
         await self._publish([ended])
 
-    async def conduct(self, training: Training, job: Job | None = None) -> Training:
+    async def conduct(
+        self, training: Training, job: Job | None = None, *, machine: MachineSource | None = None
+    ) -> Training:
         """See a running training through, from wherever it got to; the record of its end, which is published.
 
-        ``job``: that of one that is gone on with, from :meth:`job_to_go_on_with`; one that was just begun has none.
+        ``job``: that of one that is gone on with, from :meth:`job_to_go_on_with`; one that was just begun has none, and
+        ``machine`` is what it learns from teachers.
         What fails in it fails only this training. Raises NotLeadingError when another trainer leads, and KafkaErrors
         that can't be mended here.
         """
         self._metrics.begun()
         try:
-            outcome, version, champion = await self._train(training, job)
+            outcome, version, champion = await self._train(training, job, machine)
             verdict = await self._judge(version, champion, outcome)
         except (NotLeadingError, KafkaError):
             raise
@@ -240,9 +259,9 @@ class Conductor:
             await self._publish([self._ended(training, TrainingState.FAILED, error=error)])
 
     async def _train(
-        self, training: Training, resumed: Job | None
+        self, training: Training, resumed: Job | None, machine: MachineSource | None
     ) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
-        job = resumed or await self._new_job(training)
+        job = resumed or await self._new_job(training, machine)
         outcome = await self._offload(lambda: self._store.read_outcome(job))
         if outcome is None:
             outcome = await self._launch(job)
@@ -253,7 +272,7 @@ class Conductor:
             event("version.published", model=self._name, version=version.version, uri=version.uri)
         return outcome, version, self._known(job.parent)
 
-    async def _new_job(self, training: Training) -> Job:
+    async def _new_job(self, training: Training, machine: MachineSource | None) -> Job:
         champion = self._log.resolve(self._name, CHAMPION)
         baseline = self._log.resolve(self._name, BASELINE)
         for rival in (champion, baseline):
@@ -268,6 +287,7 @@ class Conductor:
             settings=self._settings,
             store=self._store,
             holdout=self._holdout,
+            machine=machine,
         )
         await self._offload(lambda: self._store.remove_trainings_but(training.id))
         await self._offload(lambda: self._store.write_job(fresh))

@@ -173,7 +173,7 @@ async def trainer(cluster: AioKafkaCluster, names: Names) -> None:
     running = Trainer(
         name="default",
         cluster=cluster,
-        topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results),
+        topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results, names.machine_labels),
         settings=TrainerSettings(group=names.trainer_groups[0], least_rows=1, new_labels=1, settle=0.0),
         store=TrainingStore(f"memory://{names.models}", "default"),
         sign=signer(None, ()),

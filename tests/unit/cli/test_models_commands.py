@@ -346,3 +346,28 @@ def test_an_alias_or_the_beginning_of_a_version_is_taken_where_a_file_is(site: S
         assert f"{named}: version {version}, answered by the cpu backend" in " ".join(shown.split())
     with pytest.raises(VersionNotFoundError, match="no version or alias 'nothing'"):
         CliRunner().invoke(cli.app, ["predict", "nothing", "rows.jsonl"], catch_exceptions=False)
+
+
+def test_an_unproven_version_is_called_so_and_an_operator_may_promote_it(site: Site, three: list[str]) -> None:
+    known = site.log().versions["default", three[0]]
+    lineage = Lineage(
+        source="classify.labels",
+        digest="d",
+        rows=0,
+        machine_rows=9216,
+        machine_weight=0.5,
+        teachers=("encoder-1", "program-2"),
+        teacher_weights={"program-2": 0.25},
+        machine_offsets=(OffsetRange(0, 0, 9216),),
+        unproven=True,
+    )
+    site.publish(msgspec.structs.replace(known, lineage=lineage, unproven=True))
+    listed = next(line for line in site.run("list").splitlines() if three[0] in line)
+    assert "unproven" in listed
+    shown = site.run("show", three[0])
+    for said in ("unproven", "9,216, each counted 0.5000", "encoder-1", "program-2, times 0.2500 (trainer.sources)"):
+        assert said in shown, shown
+    assert "machine labels 0" in shown
+    printed = site.run("promote", three[0], "--no-check")
+    assert f"WARNING: {three[0]} is unproven: no person labelled any of its rows" in printed
+    assert champion(site) == three[0]

@@ -371,3 +371,11 @@ def test_it_is_promoted_exactly_when_every_check_passed(
     assert decision.promoted is all(check.passed for check in decision.checks)
     assert all(check.detail in decision.reason for check in decision.checks if not check.passed)
     assert len({check.name for check in decision.checks}) == len(decision.checks) == 11
+
+
+def test_an_unproven_version_is_never_promoted_and_that_is_the_first_reason():
+    judgement = judged(FIRST, unproven=True)
+    assert not judgement.promoted
+    assert judgement.checks[0].name == "proven"
+    assert judgement.reason.startswith("no person labelled any of its rows")
+    assert "headrace models promote VERSION" in judgement.reason

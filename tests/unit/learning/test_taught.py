@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
-from headrace.learning.data.split import UNKEYED, Part, Parts, share, split, whole, with_taught
+from headrace.learning.data.split import UNKEYED, Part, Parts, split, whole, with_taught
 from headrace.learning.data.spreading import find_neighbours, spread
 from headrace.learning.data.taught import NO_TAUGHT, Taught, make_taught, read_taught, write_taught
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, seen_vectors
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints
-from headrace.learning.distributed.merge import merge_taught
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
 from headrace.learning.fit.teaching import NOTHING, Lessons, Option, as_split
 from headrace.learning.fit.train import Trained, train
@@ -208,27 +207,6 @@ def test_without_any_human_row_a_teachers_are_divided_and_the_version_is_unprove
     assert packed.artifact.about.lineage.unproven
     assert set(parts.taught.texts).isdisjoint(parts.split.valid.texts + parts.split.test.texts)
     assert packed.report.rows == len(parts.split.test) > 0
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_any_number_of_ranks_trains_one_network_on_the_same_machine_rows(world):
-    machine = taught_of(orders(120, seed=5))
-    human = orders(80, seed=1)
-
-    def one(exchange: Exchange) -> tuple[str, int, str]:
-        everyone = share(whole(split(clean(human))), exchange.rank, exchange.world)
-        own = machine.take(range(exchange.rank, len(machine), exchange.world))
-        parts = merge_taught(everyone, own, text_keys(human.texts)[exchange.rank :: world], exchange, UNKEYED)
-        recipe = msgspec.structs.replace(SMALL, teaching=TeachingRecipe(least_valid=0, weights=(1.0,)))
-        trained = train(parts, recipe, exchange, NoCheckpoints(), clock=lambda: 0.0)
-        packed = pack(trained, parts, lineage_of(parts, "orders", recipe, exchange), exchange)
-        return parts.digest, parts.machine_rows, packed.artifact.sha256
-
-    ends = run_ranks(world, one)
-    alone = with_taught(whole(split(clean(human))), machine, UNKEYED, text_keys(human.texts))
-
-    assert len(set(ends)) == 1
-    assert ends[0][:2] == (alone.digest, alone.machine_rows)
 
 
 def test_no_machine_rows_leave_parts_and_digest_as_they_were():

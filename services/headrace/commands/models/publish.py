@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Models, Version, begin, open_models, say
+from headrace.commands.common import Bootstrap, Models, Version, begin, open_models, remark, say
 from headrace.core.text import quantity
 
 if TYPE_CHECKING:
@@ -140,11 +140,14 @@ def promote(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Point an alias at a version, whatever the gate said of it. Workers that follow the alias swap at once."""
+    from headrace.commands.models.show import UNPROVEN
     from headrace.registry.aliases import move
     from headrace.registry.versions import find_version
 
     def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
         found = find_version(models.log, name, version)
+        if found.unproven:
+            remark(f"WARNING: {found.version} is unproven: {UNPROVEN}")
         return move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True)
 
     _move(ctx, bootstrap, decide, check=check)

@@ -141,7 +141,7 @@ def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
     return (
         version.version,
         ", ".join(aliases_of(log, version)),
-        "" if verdict is None else "passed" if verdict.promoted else "refused",
+        _decision(version, verdict),
         "" if score is None else f"{score:.4f}",
         str(len(version.labels)),
         f"{version.size / 1e6:.2f} MB",
@@ -151,9 +151,17 @@ def row(log: ModelsLog, version: ModelVersion) -> tuple[str, ...]:
     )
 
 
+def _decision(version: ModelVersion, verdict: Verdict | None) -> str:
+    if version.unproven:
+        return "unproven"
+    return "" if verdict is None else "passed" if verdict.promoted else "refused"
+
+
 NAMES = 8
 """The least columns of a section's names: a hash beside the shortest ones fits 80 columns."""
 
+
+UNPROVEN = "no person labelled any of its rows, so its figures say only how far it agrees with its teachers"
 
 LEAST_ROOM = 30
 """Columns that a value needs beside its name."""
@@ -235,6 +243,7 @@ def _about(shown: Shown) -> list[tuple[str, str]]:
         ("weights", version.weights_sha256),
         ("signed by", version.signed_by),
         ("parent", version.parent),
+        ("unproven", UNPROVEN if version.unproven else None),
         ("abstains below", None if version.threshold is None else number(version.threshold)),
     ]
     return [(name, value) for name, value in rows if value is not None]
@@ -258,11 +267,22 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
             yield what, f"{quantity(len(names), 'label')}: {', '.join(names)}"
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
+    yield from _machine(lineage)
     for reason, count in sorted(lineage.dropped.items()):
         yield f"left out, {reason}", f"{count:,}"
     yield "ranks", str(lineage.ranks)
     if lineage.recipe is not None:
         yield from (("recipe", "\n".join(_settings_of(lineage.recipe))),)
+
+
+def _machine(lineage: Lineage) -> Iterator[tuple[str, str]]:
+    if lineage.teachers or lineage.machine_offsets:
+        yield "machine rows", f"{lineage.machine_rows:,}, each counted {number(lineage.machine_weight)}"
+    for teacher in lineage.teachers:
+        weight = lineage.teacher_weights.get(teacher, 1.0)
+        yield "teacher", teacher + ("" if weight == 1 else f", times {number(weight)} (trainer.sources)")
+    for part in lineage.machine_offsets:
+        yield f"machine labels {part.partition}", f"offsets {part.first} to {part.end} (not included)"
 
 
 def _settings_of(recipe: str) -> Iterator[str]:

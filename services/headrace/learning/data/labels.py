@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -64,34 +64,45 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
     gives the same records; a last record that can't be read replaces the earlier ones too. Raises DatasetError for a
     log that ends before its range does, BrokerUnavailableError when nothing comes for a minute, and other KafkaErrors.
     """
-    ranges = {TopicPartition(source.topic, one.partition): one for one in source.ranges if one.partition in partitions}
-    if missing := set(partitions) - {name.partition for name in ranges}:
-        raise ValueError(f"the job gives no range for the partitions {sorted(missing)} of {source.topic}")
     allowed = frozenset(map(label_name, source.labels))
     last: dict[tuple[int, bytes], LastRecord] = {}
     dropped: Counter[str] = Counter()
-    consumer = cluster.consumer(read_committed=True)
-    await consumer.start()
-    try:
-        starts = await _starts(consumer, ranges)
-        for name, start in starts.items():
-            if lost := start - ranges[name].first:
-                event("labels.lost", level="warning", topic=name.topic, partition=name.partition, offsets=lost)
-                dropped["retention"] += lost
-        async for chunk in read_ranges(consumer, starts, {name: one.end for name, one in ranges.items()}):
-            for record in chunk:
-                if record.key:
-                    before = last.get((record.partition, record.key))
-                    last[record.partition, record.key] = _last(record, before, source.max_text_bytes, allowed)
-                else:
-                    dropped[BadKeyError.code] += 1
-    finally:
-        await consumer.stop()
+    async for record in read_frozen(cluster, source.topic, source.ranges, partitions, dropped):
+        if record.key:
+            before = last.get((record.partition, record.key))
+            last[record.partition, record.key] = _last(record, before, source.max_text_bytes, allowed)
+        else:
+            dropped[BadKeyError.code] += 1
     return Shard(
         topic=source.topic,
         records=tuple(sorted(last.values(), key=lambda one: (one.partition, one.offset))),
         dropped=dict(dropped),
     )
+
+
+async def read_frozen(
+    cluster: Cluster, topic: str, ranges: Collection[OffsetRange], partitions: Collection[int], dropped: Counter[str]
+) -> AsyncIterator[Record]:
+    """Iterate over the records of ``partitions`` of ``topic``, each within its range; a consumer of no group reads.
+
+    ``dropped`` counts offsets that retention took before (``retention``). Raises as :func:`read_partitions` does.
+    """
+    of = {TopicPartition(topic, one.partition): one for one in ranges if one.partition in partitions}
+    if missing := set(partitions) - {name.partition for name in of}:
+        raise ValueError(f"the job gives no range for the partitions {sorted(missing)} of {topic}")
+    consumer = cluster.consumer(read_committed=True)
+    await consumer.start()
+    try:
+        starts = await _starts(consumer, of)
+        for name, start in starts.items():
+            if lost := start - of[name].first:
+                event("labels.lost", level="warning", topic=name.topic, partition=name.partition, offsets=lost)
+                dropped["retention"] += lost
+        async for chunk in read_ranges(consumer, starts, {name: one.end for name, one in of.items()}):
+            for record in chunk:
+                yield record
+    finally:
+        await consumer.stop()
 
 
 async def _starts(consumer: Consumer, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:

@@ -285,6 +285,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """This rank's machine rows that train; their classes are among ``labels``."""
     machine_rows: int = 0
     """How many there are on all ranks."""
+    disagreements: int = 0
+    """Machine labels of all ranks that say another label than people gave the text."""
     unproven: bool = False
     """Whether no person labelled any row, so that validation and test rows are a teacher's too."""
 

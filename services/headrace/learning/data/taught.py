@@ -116,24 +116,28 @@ class Admitted(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
 
 
-def admit(keys: Sequence[bytes], judging: NDArray[np.bool_], human: Collection[bytes]) -> Admitted:
+def admit(
+    keys: Sequence[bytes], judging: NDArray[np.bool_], human: Collection[bytes], teachers: Sequence[str] | None = None
+) -> Admitted:
     """Which of the machine rows with these text ``keys`` train: the first of each text that has words and nobody has
-    labelled (``human``: keys), and that ``judging`` does not count among the texts to validate or test on.
+    labelled (``human``: keys), and that ``judging`` does not count among the texts to validate or test on. Where each
+    row's teacher is named, the first of each teacher.
     """
     dropped = {"machine-empty": 0, "machine-human": 0, "machine-held-out": 0, "machine-duplicate": 0}
-    seen = set[bytes]()
+    seen = set[tuple[bytes, str]]()
     places = []
-    for place, (key, judges) in enumerate(zip(keys, judging.tolist(), strict=True)):
+    tellers = [""] * len(keys) if teachers is None else teachers
+    for place, (key, judges, teacher) in enumerate(zip(keys, judging.tolist(), tellers, strict=True)):
         if key == NO_WORDS:
             dropped["machine-empty"] += 1
         elif key in human:
             dropped["machine-human"] += 1
         elif judges:
             dropped["machine-held-out"] += 1
-        elif key in seen:
+        elif (key, teacher) in seen:
             dropped["machine-duplicate"] += 1
         else:
-            seen.add(key)
+            seen.add((key, teacher))
             places.append(place)
     return Admitted(tuple(places), dropped)
 

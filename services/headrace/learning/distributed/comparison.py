@@ -184,6 +184,8 @@ def fair_rows(version: ModelVersion, parts: Parts, splits: Splits) -> list[bool]
 def known_rows(version: ModelVersion, parts: Parts, source: FileSource | TopicSource) -> list[bool] | None:
     """Which of this rank's test rows the snapshot of ``version`` held; None when it was trained on something else."""
     lineage = version.lineage
+    if parts.unproven:  # its test rows are of another topic
+        return None
     if lineage is None or not isinstance(source, TopicSource) or lineage.source != source.topic or not lineage.offsets:
         return None
     ends = {one.partition: one.end for one in lineage.offsets}

@@ -34,6 +34,17 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
     reading: Reading = Reading()
 
 
+class MachineSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of teachers on a ``topic`` of theirs, up to the frozen ends of ``ranges``.
+
+    ``teachers``: the versions that are learnt from, each with what its rows count beside those that people labelled.
+    """
+
+    topic: str
+    ranges: tuple[OffsetRange, ...]
+    teachers: dict[str, float]
+
+
 class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
     """Labelled texts on a topic, up to the frozen ends of ``ranges``. How to reach Kafka is in the rank's settings."""
 
@@ -42,6 +53,8 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
     max_text_bytes: int
     labels: tuple[str, ...] = ()
     """The labels that are allowed; empty allows every label."""
+    machine: MachineSource | None = None
+    """Where teachers' labels are that train too; None where there are none to learn from."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

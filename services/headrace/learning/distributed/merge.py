@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -27,14 +27,13 @@ from headrace.learning.data.split import (
     Parts,
     Split,
     Splitting,
-    digest_with,
     place,
     share,
     split,
     whole,
     with_taught,
 )
-from headrace.learning.data.taught import Taught, admit, read_taught, taught_digests
+from headrace.learning.data.taught import read_taught
 from headrace.learning.data.validation import (
     KEY_BYTES,
     NO_LABEL,
@@ -88,6 +87,16 @@ class _Summary(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[int, str]
 
 
+class Merged(msgspec.Struct, frozen=True):
+    """The rank's ``parts``, how many rows each part has on all ranks, and what people said of texts: the label that a
+    training takes by the first KEY_BYTES of the text's key, None where it takes none.
+    """
+
+    parts: Parts
+    totals: dict[str, int]
+    people: dict[bytes, str | None]
+
+
 def merge_labels(
     shard: Shard, exchange: Exchange, splitting: Splitting, *, held_out: Collection[bytes] = frozenset()
 ) -> Parts:
@@ -107,6 +116,15 @@ def merge_labels(
     ``duplicate``, ``conflicting`` and ``holdout`` rows, records that can't be read by the code of their error, and
     what the shards count. Raises DatasetError, on every rank, when a part has no row on any.
     """
+    merged = merge_all(shard, exchange, splitting, held_out=held_out)
+    require_rows(shard.topic, merged.totals)
+    return merged.parts
+
+
+def merge_all(
+    shard: Shard, exchange: Exchange, splitting: Splitting, *, held_out: Collection[bytes] = frozenset()
+) -> Merged:
+    """As :func:`merge_labels`, with what is to be known of all rows, and whether or not there are any."""
     labelled = [record.content if isinstance(record.content, LabelledText) else None for record in shard.records]
     texts = ["" if one is None else one.text for one in labelled]
     labels = ["" if one is None else label_name(one.label) for one in labelled]
@@ -147,11 +165,10 @@ def merge_labels(
         _Summary,
     )
     totals = sum((Counter(summary.rows) for summary in summaries), Counter())
-    _require_rows(shard.topic, totals)
     dropped = sum((Counter(summary.dropped) for summary in summaries), _superseded(columns, ids, last))
     digests = sorted(pair for summary in summaries for pair in summary.digests.items())
     learnt = frozenset[str]().union(*(summary.labels for summary in summaries))
-    return Parts(
+    parts_here = Parts(
         split=Split(
             train=rows[Part.TRAIN],
             valid=rows[Part.VALID],
@@ -167,55 +184,7 @@ def merge_labels(
         splitting=splitting.id,
         test_places=tuple((shard.records[i].partition, shard.records[i].offset) for i in places[Part.TEST]),
     )
-
-
-class _Machine(msgspec.Struct, frozen=True):
-    """What a rank tells of its machine rows and of the texts that people labelled: keys, and whether a key judges."""
-
-    keys: list[bytes]
-    judging: list[bool]
-    human: frozenset[bytes]
-    classes: tuple[str, ...]
-    origins: tuple[str, ...]
-
-
-def merge_taught(
-    parts: Parts,
-    taught: Taught,
-    human: Collection[bytes],
-    exchange: Exchange,
-    splitting: Splitting,
-    *,
-    held_out: Collection[bytes] = frozenset(),
-) -> Parts:
-    """``parts`` of this rank with those of its rows of ``taught`` that may train beside the rows of all ranks.
-
-    ``human`` are the keys of the texts that people labelled, as far as this rank has read them, and ``held_out`` those
-    of the holdout. Of equal texts the one of the lowest rank counts. A collective.
-    """
-    keys = text_keys(taught.texts, splitting.hashing)
-    own = _Machine(keys, splitting.judges(keys).tolist(), frozenset(human), taught.classes, taught.origins)
-    told = exchange.gather(own, _Machine)
-    everyones = [key for one in told for key in one.keys]
-    judging = np.array([judges for one in told for judges in one.judging], np.bool_)
-    admitted = admit(everyones, judging, frozenset(held_out).union(*(one.human for one in told)))
-    first = sum(len(one.keys) for one in told[: exchange.rank])
-    places = [place - first for place in admitted.places if first <= place < first + len(keys)]
-    labels = tuple(sorted({*parts.labels}.union(*(one.classes for one in told)))) if admitted.places else parts.labels
-    left = taught.take(places).of_classes(labels)
-    digests = exchange.gather(taught_digests(left, [keys[place] for place in places]), list[str])
-    if not admitted.places:
-        return msgspec.structs.replace(parts, dropped=parts.dropped | admitted.dropped)
-    origins = tuple(sorted(frozenset[str]().union(*(one.origins for one in told))))
-    return msgspec.structs.replace(
-        parts,
-        labels=labels,
-        unlearnt=tuple(name for name in parts.unlearnt if name not in labels),
-        digest=digest_with(parts.digest, [digest for of in digests for digest in of]),
-        dropped=parts.dropped | admitted.dropped,
-        taught=msgspec.structs.replace(left, origins=origins),
-        machine_rows=len(admitted.places),
-    )
+    return Merged(parts_here, dict(totals), _people(columns, counted, verdicts))
 
 
 def _columns(
@@ -276,6 +245,16 @@ def _validate(columns: _Columns, counted: NDArray[np.bool_]) -> NDArray[np.int64
     return verdicts
 
 
+def _people(columns: _Columns, counted: NDArray[np.bool_], verdicts: NDArray[np.int64]) -> dict[bytes, str | None]:
+    """The label of each text that anybody labelled, by the text's key; None where no label is that of most."""
+    labelled = counted & (columns.labels != NO_LABEL)
+    halves, taken = columns.texts.astype("<u8"), verdicts == Verdict.KEPT
+    people: dict[bytes, str | None] = {halves[row].tobytes(): None for row in np.flatnonzero(labelled)}
+    for row in np.flatnonzero(labelled & taken):
+        people[halves[row].tobytes()] = columns.names[columns.labels[row]]
+    return people
+
+
 def _superseded(columns: _Columns, ids: NDArray[np.int64], last: NDArray[np.bool_]) -> Counter[str]:
     """How many ids are erased, and how many records of the others are not their id's last."""
     records = np.bincount(ids, weights=columns.counts).astype(np.int64)
@@ -293,11 +272,12 @@ def _digests(records: Sequence[LastRecord], counted: NDArray[np.bool_]) -> dict[
     return digests
 
 
-def _require_rows(topic: str, totals: Counter[str]) -> None:
-    empty = [part.value for part in Part if not totals[part.value]]
+def require_rows(topic: str, totals: Mapping[str, int]) -> None:
+    """Raise DatasetError where a part has no row on any rank."""
+    empty = [part.value for part in Part if not totals.get(part.value)]
     if empty:
         raise DatasetError(
-            f"{topic}: {totals.total()} clean rows leave none for {' and '.join(empty)}."
+            f"{topic}: {sum(totals.values())} clean rows leave none for {' and '.join(empty)}."
             " A label of three rows is the least that can be split: publish more labels"
         )
 

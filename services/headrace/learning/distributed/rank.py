@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from headrace.kafka.interface import Cluster
 from headrace.learning.compress.curve import draw, float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
 from headrace.learning.data.labels import read_partitions
+from headrace.learning.data.machine_labels import read_machine_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
 from headrace.learning.data.validation import check_labels
 from headrace.learning.data.vectors import check_vectors
@@ -29,6 +30,7 @@ from headrace.learning.distributed.job import (
     FileSource,
     Job,
     Judged,
+    MachineSource,
     NoCheckpoints,
     Outcome,
     StoredCheckpoints,
@@ -36,6 +38,7 @@ from headrace.learning.distributed.job import (
     outcome_uri,
 )
 from headrace.learning.distributed.merge import merge_labels, read_files
+from headrace.learning.distributed.merge_machine import merge_snapshot
 from headrace.learning.evaluate import answer, latency_us, longest_us
 from headrace.learning.fit.teaching import Reteach
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
@@ -89,7 +92,7 @@ def run(
     splitting = _splitting(job, splits)
     checkpoints = StoredCheckpoints(job.checkpoints, exchange, places) if resumes else NoCheckpoints()
     aside = _holdout(job, holdout, holdout_reading, cluster, exchange, splitting, checkpoints)
-    parts = read_parts(job.source, cluster, exchange, splitting, aside)
+    parts = read_parts(job.source, cluster, exchange, splitting, aside, job.max_labels)
     check_labels(parts.labels, job.max_labels)
     require_classes(parts)
 
@@ -102,6 +105,7 @@ def run(
         "training.read",
         rows=parts.rows,
         machine_rows=parts.machine_rows,
+        disagreements=parts.disagreements,
         labels=len(parts.labels),
         dropped=parts.dropped,
         split=parts.splitting,
@@ -133,7 +137,7 @@ def run(
     packed = pack(
         trained,
         parts,
-        lineage_of(parts, _source_name(job.source), recipe, exchange, _offsets(job.source)),
+        lineage_of(parts, _source_name(job.source), recipe, exchange, _offsets(job.source), _machine(job.source)),
         exchange,
         created_at_ms=job.created_at_ms,
         parent=job.parent,
@@ -167,15 +171,36 @@ def _tell_of_labels(parts: Parts, tell: Callable[..., None]) -> None:
 
 
 def read_parts(
-    source: FileSource | TopicSource, cluster: Cluster | None, exchange: Exchange, splitting: Splitting, aside: Holdout
+    source: FileSource | TopicSource,
+    cluster: Cluster | None,
+    exchange: Exchange,
+    splitting: Splitting,
+    aside: Holdout,
+    most_labels: int | None = None,
 ) -> Parts:
     """The rank's own rows: of a topic the partitions p with p % world == rank, without the texts that are ``aside``."""
     if isinstance(source, FileSource):
         return read_files(source, exchange, splitting)
     if cluster is None:
         raise ValueError(f"the labels are on the topic {source.topic}, but no cluster was given")
-    own = [found.partition for found in source.ranges if found.partition % exchange.world == exchange.rank]
-    parts = merge_labels(asyncio.run(read_partitions(cluster, source, own)), exchange, splitting, held_out=aside.keys)
+
+    def own(ranges: Sequence[OffsetRange]) -> list[int]:
+        return [found.partition for found in ranges if found.partition % exchange.world == exchange.rank]
+
+    shard = asyncio.run(read_partitions(cluster, source, own(source.ranges)))
+    if (machine := source.machine) is None:
+        parts = merge_labels(shard, exchange, splitting, held_out=aside.keys)
+    else:
+        reading_ = read_machine_partitions(cluster, machine, own(machine.ranges), source.max_text_bytes)
+        parts = merge_snapshot(
+            shard,
+            asyncio.run(reading_),
+            source,
+            exchange,
+            splitting,
+            held_out=aside.keys,
+            most_labels=most_labels,
+        )
     return msgspec.structs.replace(parts, holdout=aside.digest if aside.keys else None)
 
 
@@ -233,6 +258,10 @@ def _source_name(source: FileSource | TopicSource) -> str:
 
 def _offsets(source: FileSource | TopicSource) -> tuple[OffsetRange, ...]:
     return source.ranges if isinstance(source, TopicSource) else ()
+
+
+def _machine(source: FileSource | TopicSource) -> MachineSource | None:
+    return source.machine if isinstance(source, TopicSource) else None
 
 
 def _outcome(
