@@ -319,3 +319,16 @@ def test_retry_after_is_read_as_seconds_milliseconds_and_a_date() -> None:
 def test_whatever_retry_after_says_is_a_wait_or_nothing(said: str) -> None:
     wait = retry_after({"retry-after": said}, 0)
     assert wait is None or wait >= 0
+
+
+async def test_labels_that_were_paid_for_before_the_account_was_empty_are_kept():
+    server = ChatServer(CLASSIFY, faults=lambda number: Fault.NO_MONEY if number >= 2 else None)
+    with teacher_of(server, settings(concurrency=1)) as (teacher, _):
+        found = await teacher.label(TEXTS)
+        assert sorted(found.failures) == [2, 3]
+        assert all(failure.passing for failure in found.failures.values())
+        assert found.spent.cost > 0
+        assert found.scores[:2].sum() == pytest.approx(2)
+        with pytest.raises(TeacherError, match="no money left"):
+            await teacher.label(TEXTS)
+        await teacher.close()

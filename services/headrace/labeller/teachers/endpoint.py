@@ -183,13 +183,21 @@ class EndpointTeacher:
         failures: dict[int, Failure] = {}
         size, spent, done = self._settings.texts_a_call, Spent(), 0
         calls = iter(range(0, len(texts), size))
+        ended: list[TeacherError] = []
+        left = set(range(len(texts)))
 
         async def work() -> None:
             nonlocal spent, done
-            for first in calls:
+            while not ended and (first := next(calls, None)) is not None:
                 part = texts[first : first + size]
-                found, took = await self._asked(part)
+                try:
+                    found, took = await self._asked(part)
+                except TeacherError as error:
+                    # Other calls go on to their end: they are paid for.
+                    ended.append(error)
+                    return
                 spent += took
+                left.difference_update(range(first, first + size))
                 for place, one in enumerate(found, first):
                     if isinstance(one, Failure):
                         failures[place] = one
@@ -199,12 +207,14 @@ class EndpointTeacher:
                 done += len(part)
                 tell("labelling", done, len(texts))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._settings.concurrency, math.ceil(len(texts) / size))):
-                    group.create_task(work())
-        except* TeacherError as errors:
-            raise errors.exceptions[0] from None
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._settings.concurrency, math.ceil(len(texts) / size))):
+                group.create_task(work())
+        if ended:
+            if len(left) + len(failures) == len(texts) and not spent.cost:
+                raise ended[0]
+            # What came before is kept. The next call meets the error again, with nothing to lose.
+            failures |= dict.fromkeys(left, Failure("ended", str(ended[0]), passing=True))
         return SoftLabels(scores, dict(sorted(failures.items())), spent)
 
     async def close(self) -> None:
