@@ -87,8 +87,9 @@ async def _label(
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import calmed
-    from headrace.labeller.labeller import Labeller, LabellerTopics
+    from headrace.labeller.labeller import Labeller
     from headrace.labeller.metrics import LabellerMetrics
+    from headrace.labeller.term import LabellerTopics
     from headrace.process.admin import admin_server
     from headrace_schemas.paths import compile_shape
 

@@ -51,10 +51,10 @@ def draw_of(topic: str, partition: int, offset: int) -> int:
 def margin_of(answer: ClassifyResult) -> float:
     """How far the best label is before the second, in [0, 1]; without a ranking, how far its score is above chance."""
     if len(answer.ranking) > 1:
-        return answer.ranking[0].score - answer.ranking[1].score
+        return max(0.0, min(1.0, answer.ranking[0].score - answer.ranking[1].score))
     score = answer.score or (answer.ranking[0].score if answer.ranking else 0.0)
     # The others have 1 - score together, so the second has no more.
-    return max(0.0, 2 * score - 1)
+    return max(0.0, min(1.0, 2 * score - 1))
 
 
 def wish_of(

@@ -49,8 +49,10 @@ def spent(records: Iterable[Spending], labeller: str, day_or_month: str) -> Amou
     total = Amount()
     for record in records:
         if record.labeller == labeller and record.day.startswith(day_or_month):
+            # A record that says less than nothing would make room that nobody gave.
             total += Amount(
-                max(record.reserved_texts, record.settled_texts), max(record.reserved_money, record.settled_money)
+                max(0, record.reserved_texts, record.settled_texts),
+                max(0.0, record.reserved_money, record.settled_money),
             )
     return total
 

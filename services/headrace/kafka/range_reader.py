@@ -166,15 +166,13 @@ async def read_texts(
     if not wanted:
         return texts
     names = {TopicPartition(topic, partition) for partition, _ in wanted}
-    begins = await consumer.beginning_offsets(names)
+    begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
     for partition, first, last in _runs(wanted):
         name = TopicPartition(topic, partition)
-        # Retention may have taken the first of them.
-        start = max(first, begins[name])
+        # Retention may have taken the first of them; a place behind the end would be waited for.
+        start, end = max(first, begins[name]), min(last + 1, ends[name])
         try:
-            async for records in read_ranges(
-                consumer, {name: start}, {name: last + 1}, chunk=min(CHUNK, last + 1 - first)
-            ):
+            async for records in read_ranges(consumer, {name: start}, {name: end}, chunk=min(CHUNK, last + 1 - first)):
                 for record in records:
                     if (partition, record.offset) in wanted:
                         try:

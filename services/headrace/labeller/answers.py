@@ -2,6 +2,9 @@
 
 What is chosen waits in a bounded queue. When that is full, the request of the largest margin is left; a request of the
 random slice is left last, because the slice is a sample only as long as none is missing for what it says.
+
+The group's commit stays in front of whatever was chosen and has no end yet, so who takes over chooses that again. What
+was labelled meanwhile is known by the topic of machine labels and not asked about twice.
 """
 
 from __future__ import annotations
@@ -29,27 +32,40 @@ from headrace_schemas.records import ClassifyResult
 CHUNK = 2000
 FETCH_S = 0.5
 LOOK_S = 30.0
+MOST_AGAIN = 100_000
+"""Answers of a partition that who takes over looks at again, at most, where a request waits for long."""
+MOST_BYTES = 64 << 20
+"""UTF-8 of the texts that wait."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """A request that is worth a label: its place, text, id, why, and whether it was answered without a label."""
+    """A request that is worth a label: its place, text, id, why, and whether it was answered without a label.
+
+    ``at`` is the offset of its answer, ``tried`` how often the teacher failed on it.
+    """
 
     partition: int
     offset: int
+    at: int
     text: str
     id: str | None
     wish: Wish
     abstained: bool
+    tried: int = 0
 
 
 class Waiting:
-    """The queue of what is chosen, at most ``most`` requests, the most worth first."""
+    """The queue of what is chosen, at most ``most`` requests and ``most_bytes`` of texts, the most worth first."""
 
-    def __init__(self, most: int, metrics: LabellerMetrics) -> None:
+    def __init__(self, most: int, metrics: LabellerMetrics, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         self._metrics = metrics
         self._heap: list[tuple[int, float, int, Chosen]] = []
+        self._bytes = 0
         self._order = itertools.count()
+        self._open: dict[int, set[int]] = {}
+        """The answers of what waits or was taken and has no end yet, by partition."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -58,17 +74,35 @@ class Waiting:
         """Add one; where there are too many, the least worth is left."""
         rank = 0 if chosen.wish.why is Why.RANDOM else 1
         heapq.heappush(self._heap, (rank, chosen.wish.margin, next(self._order), chosen))
-        if len(self._heap) > self._most:
-            self._heap.remove(max(self._heap))
+        self._bytes += _size(chosen)
+        self._open.setdefault(chosen.partition, set()).add(chosen.at)
+        while len(self._heap) > self._most or (self._bytes > self._most_bytes and len(self._heap) > 1):
+            worst = max(self._heap)
+            self._heap.remove(worst)
             heapq.heapify(self._heap)
+            self._bytes -= _size(worst[3])
+            self.done(worst[3])
             self._metrics.left("queue-full")
         self._metrics.waiting(len(self._heap))
 
     def take(self, count: int) -> list[Chosen]:
-        """The ``count`` that are most worth, fewer where fewer wait."""
+        """The ``count`` that are most worth, fewer where fewer wait. Each is to be put back, or said to be done."""
         taken = [heapq.heappop(self._heap)[3] for _ in range(min(count, len(self._heap)))]
+        self._bytes -= sum(map(_size, taken))
         self._metrics.waiting(len(self._heap))
         return taken
+
+    def done(self, chosen: Chosen) -> None:
+        """``chosen`` was labelled or left."""
+        self._open.get(chosen.partition, set()).discard(chosen.at)
+
+    def first_open(self, partition: int, position: int) -> int:
+        """The offset of the first answer that may have to be looked at again, at most ``position``."""
+        return max(min(self._open.get(partition) or {position}), position - MOST_AGAIN)
+
+
+def _size(chosen: Chosen) -> int:
+    return len(chosen.text.encode("utf-8", "surrogatepass"))
 
 
 class AnswersReader:
@@ -94,6 +128,12 @@ class AnswersReader:
         self._waiting = waiting
         self._clock = clock
         self._metrics = metrics
+        self._positions: dict[TopicPartition, int] = {}
+        """Up to where answers were looked at."""
+        self._answered: frozenset[int] = frozenset()
+        """The partitions of the requests."""
+        self._committed: dict[TopicPartition, int] = {}
+        self._looked_s = 0.0
 
     async def run(self) -> None:
         """Follow until cancelled. Raises KafkaErrors that can't be mended here."""
@@ -105,16 +145,19 @@ class AnswersReader:
         try:
             while True:
                 try:
+                    if self._clock.monotonic() - self._looked_s > LOOK_S and await self._grown(consumer):
+                        followed = False
                     if not followed and not (followed := await self._seek(consumer)):
                         await self._clock.sleep(LOOK_S)
                         continue
                     chunks = await consumer.fetch(max_records=CHUNK, timeout_s=FETCH_S)
                     for name, records in chunks.items():
                         await self._take(texts, name.partition, records)
-                    if chunks:
-                        await consumer.commit({name: records[-1].offset + 1 for name, records in chunks.items()})
+                        self._positions[name] = records[-1].offset + 1
+                    await self._commit(consumer)
                 except OffsetOutOfRangeError as error:
                     event("labeller.answers_gone", level="warning", why=str(error))
+                    self._positions.clear()
                     followed = False
                 except KafkaError as error:
                     if not error.retriable:
@@ -126,22 +169,46 @@ class AnswersReader:
             await consumer.stop()
             await texts.stop()
 
+    async def _grown(self, consumer: Consumer) -> bool:
+        """Whether there are partitions that are not followed."""
+        self._looked_s = self._clock.monotonic()
+        self._answered = await consumer.partitions_of(self._requests)
+        return len(await consumer.partitions_of(self._results)) > len(consumer.assignment())
+
     async def _seek(self, consumer: Consumer) -> bool:
+        self._answered = await consumer.partitions_of(self._requests)
         names = [TopicPartition(self._results, p) for p in sorted(await consumer.partitions_of(self._results))]
         if not names:
             return False
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+        begun = {name: await self._begin(consumer, name, begins[name], ends[name]) for name in names}
         consumer.assign(names)
-        for name in names:
-            committed = await consumer.committed(name)
-            # A commit outside of the log is of a topic before this one, or was overtaken by retention.
-            known = committed is not None and begins[name] <= committed <= ends[name]
-            consumer.seek(name, committed if known and committed is not None else ends[name])
+        for name, position in begun.items():
+            consumer.seek(name, position)
+        self._positions, self._committed = begun, {}
         return True
+
+    async def _begin(self, consumer: Consumer, name: TopicPartition, begin: int, end: int) -> int:
+        """Where to go on: where this term is, or else where the group is, or else at the end."""
+        position = self._positions.get(name)
+        if position is None:
+            position = await consumer.committed(name)
+        if position is None:
+            return end
+        # Retention overtook it, or it is of a log before this one, of which nothing was looked at.
+        return position if begin <= position <= end else begin
+
+    async def _commit(self, consumer: Consumer) -> None:
+        offsets = {
+            name: self._waiting.first_open(name.partition, position) for name, position in self._positions.items()
+        }
+        if offsets != self._committed:
+            await consumer.commit(offsets)
+            self._committed = offsets
 
     async def _take(self, consumer: Consumer, partition: int, records: Sequence[Record]) -> None:
         """Choose of one partition's answers; they are in the partition of their requests."""
-        wishes: dict[int, tuple[Wish, ClassifyResult]] = {}
+        wishes: dict[int, tuple[Wish, ClassifyResult, int]] = {}
         for record in records:
             try:
                 answer = decode_result(record.value, content_type(record.headers))
@@ -157,8 +224,11 @@ class AnswersReader:
                 abstained=self._settings.abstained,
             )
             if wish is not None:
-                wishes[answer.offset] = wish, answer
+                wishes[answer.offset] = wish, answer, record.offset
         self._metrics.seen(len(records))
+        if partition not in self._answered:
+            self._metrics.left("gone", len(wishes))
+            return
         places = [(partition, offset) for offset in wishes]
         texts = await patiently(
             lambda: read_texts(consumer, self._requests, places, self._decode),
@@ -167,6 +237,6 @@ class AnswersReader:
         )
         self._metrics.left("gone", len(wishes) - len(texts))
         for (_, offset), text in texts.items():
-            wish, answer = wishes[offset]
+            wish, answer, at = wishes[offset]
             self._metrics.chosen(wish.why)
-            self._waiting.put(Chosen(partition, offset, text, answer.id, wish, answer.label is None))
+            self._waiting.put(Chosen(partition, offset, at, text, answer.id, wish, answer.label is None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -17,6 +17,8 @@ from headrace_schemas.records import LabellerState
 
 KEPT = 2000
 """Gold texts that are kept in memory, drawn from all that people labelled."""
+LONGEST = 4000
+"""Characters of a gold text at most, so that all that are kept are some megabytes."""
 REMEMBERED = 200
 """The last gold texts of each kind by which agreement is measured."""
 
@@ -50,6 +52,8 @@ class GoldTexts:
 
     def put(self, key: bytes, text: str, label: str) -> None:
         """Offer a label of a person; reservoir sampling decides whether it is kept."""
+        if len(text) > LONGEST:
+            return
         if key in self._pool:
             self._pool[key] = text, label
             return
@@ -64,18 +68,26 @@ class GoldTexts:
         """Forget an erased label."""
         self._pool.pop(key, None)
 
-    def draw(self, count: int, labels: Sequence[str]) -> list[GoldText]:
-        """``count`` gold texts of labels that the teacher may give, fewer where there are none; some with an order."""
-        fitting = [one for one in self._pool.values() if one[1] in labels] if count else []
+    def draw(
+        self, count: int, labels: Sequence[str], barred: Callable[[str], bool] = lambda _: False
+    ) -> list[GoldText]:
+        """``count`` gold texts of labels that the teacher may give, fewer where there are none; some with an order.
+
+        None is drawn twice, and none that is ``barred``.
+        """
+        known = frozenset(labels)
+        fitting = [one for one in self._pool.values() if one[1] in known] if count else []
         drawn = []
-        for _ in range(min(count, len(fitting))):
-            text, label = self._randomness.choice(fitting)
+        for text, label in self._randomness.sample(fitting, min(count, len(fitting))):
+            if barred(text):
+                continue
             self._drawn += 1
-            planted = self._drawn % 2 == 0 and len(labels) > 1
-            if planted:
-                wrong = self._randomness.choice([one for one in labels if one != label])
-                text = f"{text}\n\n{self._randomness.choice(ORDERS).format(label=wrong)}"
-            drawn.append(GoldText(text, label, planted))
+            if self._drawn % 2 or len(labels) == 1:
+                drawn.append(GoldText(text, label, planted=False))
+                continue
+            wrong = self._randomness.choice([one for one in labels if one != label])
+            order = self._randomness.choice(ORDERS).format(label=wrong)
+            drawn.append(GoldText(f"{text}\n\n{order}", label, planted=True))
         return drawn
 
 
@@ -85,6 +97,17 @@ class Agreement:
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._plain: deque[bool] = deque(maxlen=remembered)
         self._planted: deque[bool] = deque(maxlen=remembered)
+
+    def restore(self, state: LabellerState) -> None:
+        """Take up what a labeller before this one had counted."""
+        for kind, asked, agreed in (
+            (self._plain, state.gold, state.gold_agreed),
+            (self._planted, state.planted, state.planted_agreed),
+        ):
+            count = max(0, min(asked, kind.maxlen or 0))
+            right = round(count * max(0, min(agreed, asked)) / asked) if count else 0
+            # Which came first is not known; those that agree are the first to be left behind.
+            kind.extend([True] * right + [False] * (count - right))
 
     def add(self, gold: GoldText, label: str | None) -> None:
         """The teacher gave ``label``; None, where it failed, says nothing of what it believes."""

@@ -46,6 +46,8 @@ class LabellerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
     """How often a batch is tried where the teacher fails as a whole; then its texts are left."""
     longest_wait: Annotated[float, Meta(gt=0, le=LONGEST_S)] = 300.0
     """Longest pause after the teacher failed; pauses double up to it."""
+    longest_call: Annotated[float, Meta(gt=0, le=LONGEST_S)] = 1800.0
+    """Longest wait for the teacher's answer to a batch; what was reserved for it then counts as spent."""
     gold: Share = 0.05
     """Gold texts, which people labelled, as a share of the texts asked about; every second has an order planted."""
     gold_least: Annotated[int, Meta(ge=5, le=10_000)] = 40

@@ -1,0 +1,81 @@
+"""What one term of a labeller reserves and settles, on classify.teaching.
+
+A reservation is acknowledged before a call; what is never settled counts as spent. Each term writes totals of its own,
+so that none of another term is ever written over.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.core.spending import Amount, day_of, exhausted
+from headrace.kafka.retry import patiently
+from headrace.labeller.settings import LabellerSettings
+from headrace.registry.compacted_topics import TeachingLog, TeachingWriter
+from headrace_schemas.records import Spending
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What may be spent on one call, and the ``day`` that it counts for, also when the call ends after midnight."""
+
+    day: str
+    amount: Amount
+
+
+class Account:
+    """The spending of the labeller of ``settings`` by its term ``process``. ``log`` is started by its owner."""
+
+    def __init__(
+        self, log: TeachingLog, writer: TeachingWriter, *, settings: LabellerSettings, process: str, clock: Clock
+    ) -> None:
+        self._log = log
+        self._writer = writer
+        self._settings = settings
+        self._process = process
+        self._clock = clock
+        self._totals: dict[str, Spending] = {}
+        """What this term wrote of each day."""
+
+    async def look(self) -> None:
+        """Take in what all processes wrote. Raises KafkaErrors that can't be mended here."""
+        await patiently(self._log.refresh, doing="reading the teaching topic", clock=self._clock)
+
+    def refused(self, asked: Amount) -> str | None:
+        """Why there is no room for ``asked`` today, by what was read last; None where there is."""
+        day = day_of(self._clock.now_ms())
+        return exhausted(self._settings.budget(), self._log.spendings.values(), self._settings.name, day, asked)
+
+    async def reserve(self, amount: Amount) -> Reservation:
+        """Write that ``amount`` may be spent. Raises NotLeadingError, and KafkaErrors that can't be mended here."""
+        day = day_of(self._clock.now_ms())
+        await self._add(day, reserved=amount, settled=Amount())
+        return Reservation(day, amount)
+
+    async def settle(self, reservation: Reservation, spent: Amount) -> None:
+        """Write what the call took of its ``reservation``. Raises as :meth:`reserve`."""
+        reserved = reservation.amount
+        more = Amount(spent.texts - reserved.texts, spent.money - reserved.money)
+        await self._add(reservation.day, reserved=more, settled=spent)
+
+    async def _add(self, day: str, *, reserved: Amount, settled: Amount) -> None:
+        before = self._totals.get(day) or Spending(
+            labeller=self._settings.name,
+            day=day,
+            process=self._process,
+            reserved_texts=0,
+            reserved_money=0.0,
+            settled_texts=0,
+            settled_money=0.0,
+            written_at_ms=0,
+        )
+        after = msgspec.structs.replace(
+            before,
+            reserved_texts=before.reserved_texts + reserved.texts,
+            reserved_money=before.reserved_money + reserved.money,
+            settled_texts=before.settled_texts + settled.texts,
+            settled_money=before.settled_money + settled.money,
+            written_at_ms=self._clock.now_ms(),
+        )
+        await self._writer.publish([after])
+        self._totals[day] = after

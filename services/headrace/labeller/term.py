@@ -1,0 +1,410 @@
+"""What a labeller does while it leads: it chooses of the answers, asks its teacher, and publishes what that says.
+
+Before each call a reservation is acknowledged, and immediately before the call the lease is looked at. So of two
+labellers one spends, a killed one has paid in vain for one batch at most, and what was never settled counts as spent.
+Labels are published before the spending is settled: what is paid for is on the log, or counts as spent. Reviews follow
+the labels; who takes over chooses again what had no end, and publishes the reviews that are missing from the labels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.core.errors import one_of_all, words_of
+from headrace.core.spending import Amount, next_day_ms
+from headrace.kafka.interface import Cluster, Outgoing
+from headrace.kafka.retry import PatientSender, patiently
+from headrace.labeller.account import Account
+from headrace.labeller.answers import AnswersReader, Chosen, Waiting
+from headrace.labeller.gold import Agreement, GoldText, GoldTexts
+from headrace.labeller.known_texts import KnownTexts, Said
+from headrace.labeller.metrics import LabellerMetrics
+from headrace.labeller.settings import LabellerSettings
+from headrace.labeller.teachers.interface import SoftLabels, Teacher, TeacherError
+from headrace.labeller.teaching import ranked
+from headrace.process.logs import Reminder, event
+from headrace.registry.compacted_topics import TeachingLog, TeachingWriter
+from headrace_schemas.codec import encode_machine_label, encode_review
+from headrace_schemas.paths import Decode
+from headrace_schemas.records import LabellerState, MachineLabel, Review
+from headrace_schemas.topics import labeller_key, machine_labels_key, review_key, text_key
+
+POLL_S = 0.5
+EXHAUSTED_LOOK_S = 60.0
+FIRST_PAUSE_S = 1.0
+MOST_TEXT_BYTES = 512 << 10
+MOST_RECORD_BYTES = 1_000_000
+"""Of a text and of a machine label in JSON: a topic takes a megabyte."""
+
+
+class LabellerTopics(msgspec.Struct, frozen=True):
+    """The names of the topics that a labeller reads and writes."""
+
+    requests: str
+    results: str
+    labels: str
+    machine_labels: str
+    reviews: str
+    teaching: str
+
+
+class Term:
+    """What a labeller does from when it is elected until another may be."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        topics: LabellerTopics,
+        settings: LabellerSettings,
+        teacher: Teacher,
+        decode: Decode,
+        max_text_bytes: int,
+        process: str,
+        clock: Clock,
+        randomness: random.Random,
+        metrics: LabellerMetrics,
+        confirm: Callable[[], None],
+        resume: bool,
+    ) -> None:
+        self._topics = topics
+        self._settings = settings
+        self._teacher = teacher
+        self._confirm = confirm
+        self._clock = clock
+        self._metrics = metrics
+        self._sender = PatientSender(cluster, clock, confirm)
+        self._resume = resume
+        self._log = TeachingLog(cluster, topics.teaching)
+        self._writer = TeachingWriter(self._sender, topics.teaching)
+        self._account = Account(self._log, self._writer, settings=settings, process=process, clock=clock)
+        self._gold = GoldTexts(randomness)
+        self._agreement = Agreement()
+        self._waiting = Waiting(settings.waiting, metrics)
+        self._known = KnownTexts(
+            cluster,
+            labels=topics.labels,
+            machine_labels=topics.machine_labels,
+            teacher=teacher.identity.version,
+            classes=teacher.labels,
+            gold=self._gold,
+            max_text_bytes=max_text_bytes,
+            clock=clock,
+        )
+        self._answers = AnswersReader(
+            cluster,
+            requests=topics.requests,
+            results=topics.results,
+            settings=settings,
+            decode=decode,
+            waiting=self._waiting,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._reminder = Reminder()
+        self._owed = 0.0
+        """Gold texts that are due, a fraction of one included."""
+        self._not_before_s = 0.0
+        """When the teacher may be asked again, by the clock that never goes back."""
+        self._pause_s = FIRST_PAUSE_S
+        self.ending = False
+        """Set from outside: no further call begins."""
+        self.calling = False
+        """Whether a call is paid for whose labels are not published and settled yet."""
+        self.stopped: str | None = None
+        """Why this labeller asks nothing, until an operator lets it go on."""
+        self.starting: str | None = "the labels are being read"
+
+    async def run(self) -> None:
+        """Lead until cancelled. Raises NotLeadingError, and KafkaErrors that can't be mended here."""
+        try:
+            await patiently(self._log.start, doing="reading the teaching topic", clock=self._clock)
+            await self._known.start()
+            await self._look_at_state()
+            self.starting = None
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._answers.run())
+                group.create_task(self._ask_on())
+        except ExceptionGroup as raised:
+            raise one_of_all(raised) from raised
+        finally:
+            await self._known.stop()
+            await self._log.stop()
+
+    async def _look_at_state(self) -> None:
+        """Whether a labeller of this name was stopped; ``resume`` lets it go on, and counts agreement anew."""
+        state = self._log.states.get(labeller_key(self._settings.name))
+        if state is None or state.teacher != self._teacher.identity.version:
+            self._stop_for(None)
+        elif self._resume:
+            await self._write_state(stopped=False, reason=None)
+            self._stop_for(None)
+        else:
+            self._agreement.restore(state)
+            self._metrics.agreement(*self._agreement.shares())
+            self._stop_for((state.reason or "it was stopped") if state.stopped else None)
+
+    def _stop_for(self, why: str | None) -> None:
+        if why is not None and why != self.stopped:
+            mend = "`headrace labeller --resume` lets it go on"
+            event("labeller.does_not_ask", level="error", labeller=self._settings.name, why=why, mend=mend)
+        self.stopped = why
+        self._metrics.stopped(stopped=why is not None)
+
+    async def _ask_on(self) -> None:
+        while True:
+            waits = self.stopped is not None or self.ending or self._clock.monotonic() < self._not_before_s
+            # Erasures and labels of people come before the next question, however many there are.
+            all_seen = await self._known.look(POLL_S if waits or not len(self._waiting) else 0.0)
+            if waits or not all_seen:
+                continue
+            if batch := await self._next_batch():
+                await self._account.look()
+                if affordable := self._affordable(batch):
+                    await self._ask(*affordable)
+
+    async def _next_batch(self) -> list[Chosen]:
+        """What is asked about next, each text once and none that needs no label."""
+        batch: dict[str, Chosen] = {}
+        again: list[Chosen] = []
+        reviews: list[tuple[Chosen, Said]] = []
+        most = min(self._settings.batch, max(1, self._teacher.batch))
+        while len(batch) < most and len(self._waiting):
+            for chosen in self._waiting.take(most - len(batch)):
+                key = text_key(chosen.text)
+                if key in batch and chosen.abstained:
+                    # Its review can be made once the text is labelled.
+                    again.append(chosen)
+                elif key in batch or self._known.needs_none(chosen.text):
+                    if chosen.abstained and (said := self._known.said(chosen.text)) is not None:
+                        reviews.append((chosen, said))
+                    else:
+                        self._leave("known", chosen)
+                elif len(msgspec.json.encode(chosen.text)) > MOST_TEXT_BYTES:
+                    self._leave("too-long", chosen)
+                else:
+                    batch[key] = chosen
+        for chosen in again:
+            self._waiting.put(chosen)
+        if reviews:
+            await self._review(reviews)
+            self._leave("known", *(chosen for chosen, _ in reviews))
+        return list(batch.values())
+
+    def _leave(self, why: str, *left: Chosen) -> None:
+        self._metrics.left(why, len(left))
+        for chosen in left:
+            self._waiting.done(chosen)
+
+    def _affordable(self, batch: Sequence[Chosen]) -> tuple[Sequence[Chosen], Sequence[GoldText], Amount] | None:
+        """As much of ``batch`` as the budget has room for, gold texts that are asked with it, and what it may take.
+
+        The rest waits on; None where there is room for nothing.
+        """
+        due = self._owed + len(batch) * self._settings.gold
+        gold = self._gold.draw(int(due), self._teacher.labels, self._known.barred)
+        part, why = batch, None
+        while part:
+            share = self._owed + len(part) * self._settings.gold
+            with_it = gold[: int(share)]
+            texts = [chosen.text for chosen in part] + [one.text for one in with_it]
+            within = Amount(len(texts), self._teacher.within(texts).cost)
+            why = self._account.refused(within)
+            if why is None:
+                break
+            part = part[: len(part) // 2]
+        for chosen in batch[len(part) :]:
+            self._waiting.put(chosen)
+        self._metrics.exhausted(exhausted=not part)
+        if part:
+            self._reminder.done()
+            self._owed = share - int(share)
+            return part, with_it, within
+        if self._reminder.due("budget", self._clock.monotonic()):
+            event("labeller.budget", level="warning", labeller=self._settings.name, why=why)
+        now_ms = self._clock.now_ms()
+        self._wait(min(EXHAUSTED_LOOK_S, (next_day_ms(now_ms) - now_ms) / 1000))
+        return None
+
+    def _wait(self, seconds: float) -> None:
+        self._not_before_s = self._clock.monotonic() + seconds
+
+    async def _ask(self, batch: Sequence[Chosen], gold: Sequence[GoldText], within: Amount) -> None:
+        texts = [chosen.text for chosen in batch] + [one.text for one in gold]
+        self.calling = True
+        try:
+            reservation = await self._account.reserve(within)
+            self._confirm()
+            try:
+                async with asyncio.timeout(self._settings.longest_call):
+                    given = await self._teacher.label(texts)
+            except TeacherError as error:
+                # Nothing was labelled or paid for: an endpoint that is away does not use the budget up.
+                await self._account.settle(reservation, Amount())
+                self._fail(batch, words_of(error))
+                return
+            except TimeoutError:
+                # It may be charged, so what was reserved counts as spent.
+                self._fail(batch, f"no answer within {self._settings.longest_call:g} s (labeller.longest_call)")
+                return
+            passing = {place for place, failure in given.failures.items() if failure.passing}
+            done = [place for place in range(len(batch)) if place not in passing]
+            await self._publish([(batch[place], place) for place in done], given)
+            await self._account.settle(reservation, Amount(len(texts) - len(passing), given.spent.cost))
+            self._take_up(batch, given, passing)
+            await self._judge(gold, given, len(batch))
+        finally:
+            self.calling = False
+
+    def _take_up(self, batch: Sequence[Chosen], given: SoftLabels, passing: Collection[int]) -> None:
+        """See what is asked about again, after which pause, and what is left."""
+        answered = len(passing) < len(given.scores)
+        if answered:
+            self._metrics.teacher(up=True)
+            self._pause_s = FIRST_PAUSE_S
+        again = [chosen for place, chosen in enumerate(batch) if place in passing]
+        if again:
+            failure = given.failures[min(passing)]
+            told = max(given.failures[place].wait_s for place in passing)
+            self._fail(again, f"{failure.code}: {failure.message}", told, up=answered)
+
+    def _fail(self, batch: Sequence[Chosen], why: str, told_s: float = 0.0, *, up: bool = False) -> None:
+        """Ask about ``batch`` again after a pause, which doubles while nothing is answered, up to so many tries."""
+        self._metrics.teacher(up=up)
+        tried = max(chosen.tried for chosen in batch) + 1
+        pause_s = max(told_s, self._pause_s)
+        event(
+            "teacher.failed",
+            level="warning",
+            teacher=self._teacher.identity.teacher,
+            asked=len(batch),
+            tried=tried,
+            wait_s=round(pause_s, 1),
+            why=why,
+        )
+        self._wait(pause_s)
+        self._pause_s = min(2 * self._pause_s, self._settings.longest_wait)
+        left = 0
+        for chosen in batch:
+            if chosen.tried + 1 < self._settings.tries:
+                self._waiting.put(msgspec.structs.replace(chosen, tried=chosen.tried + 1))
+            else:
+                self._leave("teacher", chosen)
+                left += 1
+        if left:
+            event("teacher.texts_left", level="warning", left=left, tries=self._settings.tries)
+
+    async def _publish(self, answered: Sequence[tuple[Chosen, int]], given: SoftLabels) -> None:
+        """Publish the labels of what was ``answered``, each with its place in the call, and then the reviews."""
+        now_ms = self._clock.now_ms()
+        labels = [
+            machine_label(
+                chosen.text,
+                given,
+                place,
+                self._teacher,
+                now_ms=now_ms,
+                cost=given.spent.cost / max(1, len(given.scores) - sum(one.passing for one in given.failures.values())),
+                source=f"{self._topics.requests}/{chosen.partition}@{chosen.offset}",
+            )
+            for chosen, place in answered
+        ]
+        if labels:
+            await self._sender.send_many(
+                self._topics.machine_labels, [Outgoing(written(label), machine_labels_key(label)) for label in labels]
+            )
+        for label in labels:
+            self._known.take(label)
+        both = [(chosen, label) for (chosen, _), label in zip(answered, labels, strict=True)]
+        reviewed = await self._review(
+            [
+                (chosen, (label.label, label.scores[0].score))
+                for chosen, label in both
+                if label.label is not None and chosen.abstained
+            ]
+        )
+        for chosen, label in both:
+            if label.label is None:
+                self._metrics.left("failed")
+            self._waiting.done(chosen)
+        labelled = sum(label.label is not None for label in labels)
+        self._metrics.labelled(labelled, reviewed, given.spent.cost)
+
+    async def _review(self, said: Sequence[tuple[Chosen, Said]]) -> int:
+        """Publish what the teacher says of requests that were answered without a label."""
+        reviews: dict[int, list[Outgoing]] = {}
+        for chosen, (label, score) in said:
+            review = Review(
+                results=self._topics.results,
+                partition=chosen.partition,
+                offset=chosen.offset,
+                label=label,
+                origin="teacher",
+                reviewed_at_ms=self._clock.now_ms(),
+                id=chosen.id,
+                score=score,
+                by=self._teacher.identity.version,
+            )
+            key = review_key(review.results, review.partition, review.offset)
+            reviews.setdefault(chosen.partition, []).append(Outgoing(encode_review(review), key))
+        for partition, records in reviews.items():
+            await self._sender.send_batch(self._topics.reviews, partition, records)
+        return len(said)
+
+    async def _judge(self, gold: Sequence[GoldText], given: SoftLabels, first: int) -> None:
+        """Count how the teacher did on gold texts, which stand behind the ``first`` texts of the call."""
+        if not gold:
+            return
+        for place, one in enumerate(gold, first):
+            label = None if place in given.failures else self._teacher.labels[int(given.scores[place].argmax())]
+            self._agreement.add(one, label)
+        self._metrics.agreement(*self._agreement.shares())
+        why = self._agreement.broken(self._settings)
+        # Also while all is well: who takes over goes on counting.
+        await self._write_state(stopped=why is not None, reason=why)
+        if why is not None:
+            self._stop_for(why)
+
+    async def _write_state(self, *, stopped: bool, reason: str | None) -> None:
+        state: LabellerState = self._agreement.state(
+            self._settings.name,
+            self._teacher.identity.version,
+            stopped=stopped,
+            reason=reason,
+            now_ms=self._clock.now_ms(),
+        )
+        await self._writer.publish([state])
+
+
+def machine_label(
+    text: str, given: SoftLabels, place: int, teacher: Teacher, *, now_ms: int, cost: float, source: str
+) -> MachineLabel:
+    """What ``given`` says of its text at ``place``, as a record: the best scores, or why there are none."""
+    identity = teacher.identity
+    failure = given.failures.get(place)
+    scores = () if failure is not None else ranked(given.scores[place], teacher.labels)
+    return MachineLabel(
+        text=text,
+        teacher=identity.version,
+        labelled_at_ms=now_ms,
+        label=scores[0].label if scores else None,
+        scores=scores,
+        prompt=identity.prompt,
+        cost=round(cost, 9),
+        reason=None if failure is None else f"{failure.code}: {failure.message}",
+        source=source,
+    )
+
+
+def written(label: MachineLabel) -> bytes:
+    """``label`` as a record that the topic takes; of thousands of classes the lowest scores are left out."""
+    value = encode_machine_label(label)
+    while len(value) > MOST_RECORD_BYTES and len(label.scores) > 1:
+        label = msgspec.structs.replace(label, scores=label.scores[: len(label.scores) // 2])
+        value = encode_machine_label(label)
+    return value
