@@ -37,11 +37,12 @@ from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Splitting
 from headrace.learning.data.validation import text_keys
 from headrace.learning.encoder import MAX_TOKENS, Encoder, EncoderError, load_encoder, own_threads
+from headrace.learning.fit.hyperparameters import TeachingRecipe
 
 if TYPE_CHECKING:
     import torch
 
-FEW = 200
+FEW = TeachingRecipe().least_valid
 """With fewer validation rows the choice is made by cross-validation."""
 
 _FOLDS = 5

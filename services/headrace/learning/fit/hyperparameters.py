@@ -57,7 +57,7 @@ class TeachingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 1.0
     weights: tuple[float, ...] = (0.0, 0.3, 1.0)
     spreads: tuple[float, ...] = (0.0, 0.5)
-    least_valid: int = 200
+    least_valid: int = 400
     folds: int = 2
     word_scale: float = 0.1
 
