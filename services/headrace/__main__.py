@@ -1,5 +1,18 @@
-"""`python -m headrace`, which is how a parent starts its members."""
+"""The program: the command `headrace`, and `python -m headrace`, which is how a parent starts its members."""
 
-from headrace.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Load the command line, and run it."""
+    # Loading takes half a second. Until then Ctrl-C ends the process by its signal, as it ends any other program,
+    # and not with the traceback of an import.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from headrace import cli  # noqa: PLC0415 - not before the signal is seen to
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -80,3 +80,22 @@ def test_ctrl_c_in_a_purge_says_how_many_went() -> None:
     known = "5 dead letters were deleted (all of partition 0), and of partition 1 it is unknown."
     assert done.stderr == f"headrace: Stopped by SIGINT. {known} The same command may be run again.\n"
     assert done.returncode == 128 + signal.SIGINT
+
+
+def test_while_the_command_line_is_loaded_it_ends_by_the_signal_without_a_traceback() -> None:
+    done = ended(
+        """
+        import os, signal, sys
+
+        class Interrupting:
+            def find_spec(self, name, path=None, target=None):
+                if name == "typer":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupting())
+        sys.argv = ["headrace", "--version"]
+        from headrace.__main__ import main
+        main()
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
