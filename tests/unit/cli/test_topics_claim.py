@@ -45,17 +45,17 @@ def test_a_claim_is_shown_with_who_made_it_when_and_from_where(site):
         "classify.results: answers of group answering to classify.requests",
         "  claimed 2025-11-24 16:00:00 UTC",
         "  began at 0@0, 1@17",
-        "  at most 1024 requests in one batch",
+        "  at most 1,024 requests in one batch",
     ]
 
 
 def test_a_claim_is_raised_and_never_lowered(site):
     claimed(site)
-    assert "at most 2048 requests" in run("--max-batch", "2048")
-    assert "at most 2048 requests" in run("--max-batch", "2048")
+    assert "at most 2,048 requests" in run("--max-batch", "2048")
+    assert "at most 2,048 requests" in run("--max-batch", "2048")
     with pytest.raises(UserError, match="allows 2048 requests in one batch, and is never lowered"):
         run("--max-batch", "1024")
-    assert "at most 2048 requests" in run()
+    assert "at most 2,048 requests" in run()
 
 
 def test_no_claim_allows_more_than_any_worker_may_be_set_to(site):
@@ -74,4 +74,4 @@ def test_a_claim_that_an_older_worker_has_made_is_shown_before_it_is_copied(site
     shown = run()
     assert "answers of group old" in shown
     assert "began at the beginning" in shown
-    assert "at most 4096 requests" in shown
+    assert "at most 4,096 requests" in shown

@@ -170,7 +170,7 @@ def test_evaluate_shows_the_rows_that_are_answered_wrongly(trained):
     assert (row["row"], row["label"], row["text"]) == (4, "dusk", "fog")
     assert (line["row"], line["label"], line["text"]) == ("4", "dusk", "fog")
     assert row["answered"] in {"dawn", "day", "night"}
-    assert "1 of 4 rows are answered wrongly" in screen
+    assert "1 of 4 rows is answered wrongly" in screen
 
 
 def test_predict_labels_every_text_of_a_file_as_evaluate_counts_it(trained, tmp_path):
