@@ -210,6 +210,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What such a row counted beside one that a person labelled, as the validation rows chose."""
     unproven: bool = False
     """No person labelled any row, so its test rows say only how far it agrees with its teachers."""
+    label_rules: dict[str, str | None] = {}
+    """What labels were learnt as by then: by label what it became, null for one that was no longer given."""
 
 
 class Profile(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from headrace.commands.common import (
     say,
     tell,
 )
+from headrace.commands.label_rules import merge, rename, retire, rules
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, producing, send_all, standard_input
 from headrace.commands.suggest import suggest
 from headrace.core.clock import Clock, SystemClock
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from headrace_schemas.records import Review
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-app.command()(suggest)
+for command in (suggest, rename, merge, retire, rules):
+    app.command()(command)
 
 
 @app.callback()

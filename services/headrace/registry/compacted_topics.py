@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import msgspec
 
 from headrace.core.errors import raise_failed
+from headrace.core.label_rules import rules_of
 from headrace.kafka.interface import (
     Appended,
     Cluster,
@@ -213,6 +214,10 @@ class ModelsLog(CompactedLog[ModelsRecord]):
         """The version that ``alias`` of model ``name`` points at, or None."""
         pointer = self.aliases.get((name, alias))
         return None if pointer is None else self.versions.get((name, pointer.version))
+
+    def rules_of(self, name: str) -> dict[str, str | None]:
+        """What the labels of model ``name`` are learnt as from now on."""
+        return rules_of((rule.label, rule.becomes) for rule in self.label_rules.values() if rule.name == name)
 
     def _decode(self, value: bytes | None) -> ModelsRecord | None:
         return decode_models_record(value)

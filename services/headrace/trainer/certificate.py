@@ -22,12 +22,14 @@ from headrace.core.cascade import (
     upper_bound_anytime,
 )
 from headrace.core.clock import Clock
+from headrace.core.label_rules import Rules, answered_as
 from headrace.core.text import label_name
 from headrace.kafka.following import follow
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.kafka.range_reader import read_topic
 from headrace.learning.data.files import Rows
-from headrace.learning.data.validation import clean, text_keys
+from headrace.learning.data.labels import ruled
+from headrace.learning.data.validation import NO_RULES, clean, text_keys
 from headrace.learning.evaluate import Answered
 from headrace.model.errors import ArtifactError
 from headrace.process.logs import event
@@ -128,8 +130,12 @@ def _certificate(
     )
 
 
-async def read_label_records(cluster: Cluster, topic: str, max_text_bytes: int) -> list[tuple[int, int, LabelledText]]:
+async def read_label_records(
+    cluster: Cluster, topic: str, max_text_bytes: int, rules: Rules = NO_RULES
+) -> list[tuple[int, int, LabelledText]]:
     """The labels that ``topic`` holds now: the last of each id with its partition and offset, without those erased.
+
+    They are as they are learnt by ``rules``, without those whose class is no longer given.
 
     What can't be decoded is passed over: the trainer dead-letters it. Raises a KafkaError.
     """
@@ -141,8 +147,24 @@ async def read_label_records(cluster: Cluster, topic: str, max_text_bytes: int) 
             label = decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
         except WireError:
             continue
-        found[record.key] = None if label is None else (record.partition, record.offset, label)
+        learnt = None if label is None else ruled(label, rules)
+        found[record.key] = None if learnt is None else (record.partition, record.offset, learnt)
     return [one for one in found.values() if one is not None]
+
+
+def by_rules(labels: Sequence[LabelledText], rules: Rules) -> list[LabelledText]:
+    """``labels`` as they are learnt by now, without those whose class is no longer given."""
+    return [learnt for label in labels if (learnt := ruled(label, rules)) is not None]
+
+
+def asked_by_rules(ask: Ask, rules: Rules) -> Ask:
+    """``ask`` of a version that may be older than ``rules``: a label that was renamed since is the new one."""
+
+    def asked(texts: Sequence[str]) -> Answered:
+        answers = ask(texts)
+        return Answered(tuple(answered_as(label, rules) for label in answers.labels), answers.scores)
+
+    return asked
 
 
 def _rows(labels: Sequence[LabelledText]) -> Rows:
@@ -236,14 +258,23 @@ class CascadeWatch:
         self._metrics = metrics
         self._labels: dict[bytes, LabelledText] = {}
         self._changed = False
-        self._certified: tuple[ModelVersion, Certificate, float] | None = None
+        self._certified: tuple[ModelVersion, Certificate, float, Rules] | None = None
         self._asked: tuple[str, Ask] | None = None
         self.broken: ThresholdRaise | None = None
         """What a broken bound asks for, until somebody takes it."""
 
-    def follow(self, champion: ModelVersion | None, certificate: Certificate | None, threshold: float) -> None:
-        """Watch ``certificate`` of ``champion``, of which workers keep to ``threshold`` now, from here on."""
-        now = None if champion is None or certificate is None else (champion, certificate, threshold)
+    def follow(
+        self,
+        champion: ModelVersion | None,
+        certificate: Certificate | None,
+        threshold: float,
+        rules: Rules = NO_RULES,
+    ) -> None:
+        """Watch ``certificate`` of ``champion``, of which workers keep to ``threshold`` now, from here on.
+
+        ``rules`` say what labels are learnt as by now.
+        """
+        now = None if champion is None or certificate is None else (champion, certificate, threshold, rules)
         if now == self._certified:
             return
         self._certified, self._changed, self.broken = now, True, None
@@ -281,13 +312,13 @@ class CascadeWatch:
                 self._labels[record.key] = label
                 self._changed = True
 
-    async def _look(self, champion: ModelVersion, certificate: Certificate, threshold: float) -> None:
+    async def _look(self, champion: ModelVersion, certificate: Certificate, threshold: float, rules: Rules) -> None:
         since = [label for label in self._labels.values() if (label.labelled_at_ms or 0) > certificate.certified_at_ms]
-        rows = clean(_rows(since)).rows
+        rows = clean(_rows(by_rules(since, rules))).rows
         try:
             if self._asked is None or self._asked[0] != champion.version:
                 self._asked = champion.version, await self._offload(lambda: self._open_version(champion))
-            ask = self._asked[1]
+            ask = asked_by_rules(self._asked[1], rules)
             answers = await self._offload(lambda: ask(rows.texts))
         except ArtifactError as error:
             event("cascade.unwatched", level="warning", version=champion.version, why=str(error))

@@ -25,6 +25,7 @@ from headrace.core.gate import (
     Unmeasured,
     decide_by,
 )
+from headrace.core.label_rules import Rules, answered_as
 from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
@@ -177,7 +178,9 @@ async def decide(
             evidence,
             champion=await beside(champion.version, "champion", outcome.champion),
             champion_latency_us=None if outcome.champion is None else outcome.champion.latency_us,
-            replay=await _replay(candidate, champion, traffic, settings, trusted, places, offload)
+            replay=await _replay(
+                candidate, champion, traffic, settings, trusted, places, offload, outcome.lineage.label_rules
+            )
             if settings.replay
             else None,
         )
@@ -324,6 +327,7 @@ async def _replay(
     trusted: Collection[str],
     places: Places,
     offload: Offload,
+    rules: Rules,
 ) -> Replayed | Unmeasured:
     consumer = traffic.cluster.consumer()
     try:
@@ -336,7 +340,8 @@ async def _replay(
             settings.replay,
             decode=compile_shape(traffic.shape),
             candidate=ours,
-            champion=theirs,
+            # A label that was renamed since is no change.
+            champion=lambda texts: [None if one is None else answered_as(one, rules) for one in theirs(texts)],
             offload=offload,
         )
     except (KafkaError, UserError) as error:

@@ -110,6 +110,9 @@ class Term:
                 await self._go_on_with(last, reader, machine)
             while True:
                 await self._look(reader, machine)
+                if reader.known.rules != self._log.rules_of(self._name):
+                    await reader.stop()
+                    reader = await self._read_anew()
                 ended = self._collect()
                 if once and ended is not None:
                     return ended
@@ -127,6 +130,14 @@ class Term:
             await asyncio.gather(*running, return_exceptions=True)
             await machine.stop()
             await reader.stop()
+
+    async def _read_anew(self) -> LabelsReader:
+        """A reader of all labels by the rules of now: what is known by others can't be told apart any more."""
+        last = self._log.trainings.get(self._name)
+        reader = await self._make_reader(() if last is None else last.offsets)
+        await self._patiently(reader.start, "reading the labels")
+        event("labels.ruled", model=self._name, rules=len(reader.known.rules), usable=reader.known.usable)
+        return reader
 
     @staticmethod
     def _there(reader: LabelsReader, machine: MachineLabelsReader) -> bool:
@@ -171,7 +182,7 @@ class Term:
         champion = self._log.resolve(self._name, CHAMPION)
         certificate = None if champion is None else self._log.certificates.get((self._name, champion.version))
         floor = 0.0 if champion is None else floor_of(self._log, champion, self._trusted).score
-        cascade.follow(champion, certificate, floor)
+        cascade.follow(champion, certificate, floor, self._log.rules_of(self._name))
         if cascade.broken is not None:
             risen, cascade.broken = cascade.broken, None
             await self._conductor.raise_threshold(risen)

@@ -73,9 +73,15 @@ def check_source(version: ModelVersion, lineage: Lineage, labels: str) -> None:
 
 
 def source_of(lineage: Lineage, settings: TrainerSettings) -> TopicSource:
-    """The snapshot that the lineage names. Which labels are allowed is not in it: the ``settings`` of now say that."""
+    """The snapshot that the lineage names, and the rules of labels that held then. Which labels are allowed is not in
+    it: the ``settings`` of now say that.
+    """
     return TopicSource(
-        topic=lineage.source, ranges=lineage.offsets, max_text_bytes=settings.max_text_bytes, labels=settings.labels
+        topic=lineage.source,
+        ranges=lineage.offsets,
+        max_text_bytes=settings.max_text_bytes,
+        labels=settings.labels,
+        rules=lineage.label_rules,
     )
 
 

@@ -260,7 +260,7 @@ class Trainer:
 
         return LabelsReader(
             await started(consumer, doing="connecting to read labels", clock=self._clock),
-            KnownLabels(self._settings.labels),
+            KnownLabels(self._settings.labels, self._log.rules_of(self._name)),
             topic=self._topics.labels,
             dead_letters=self._topics.dead_letters,
             snapshot=snapshot,

@@ -74,6 +74,7 @@ def job_of(
     store: TrainingStore,
     holdout: str | None,
     machine: MachineSource | None = None,
+    rules: dict[str, str | None] | None = None,
 ) -> Job:
     """The job of ``training``. Its time is that at which it began, so that going on with it makes the same version."""
     return Job(
@@ -84,6 +85,7 @@ def job_of(
             max_text_bytes=settings.max_text_bytes,
             labels=settings.labels,
             machine=machine,
+            rules=rules or {},
         ),
         recipe=adapted(
             seed=settings.seed, epochs=settings.epochs, vectors=settings.vectors, max_tokens=settings.max_tokens
@@ -288,6 +290,7 @@ class Conductor:
             store=self._store,
             holdout=self._holdout,
             machine=machine,
+            rules=self._log.rules_of(self._name),
         )
         await self._offload(lambda: self._store.remove_trainings_but(training.id))
         await self._offload(lambda: self._store.write_job(fresh))

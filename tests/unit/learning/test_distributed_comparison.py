@@ -9,6 +9,7 @@ import pytest
 
 from headrace.core.fields import Secret
 from headrace.files import DatasetError
+from headrace.learning.data.files import Rows
 from headrace.learning.data.labels import LastRecord, Shard
 from headrace.learning.data.split import OWN_TEST_FILE, UNKEYED, Part, Parts, Splits, Splitting
 from headrace.learning.data.validation import text_keys
@@ -157,3 +158,16 @@ def test_a_rank_whose_key_is_another_ends_the_training_before_it_reads() -> None
     )
     with pytest.raises(DatasetError, match=r"all machines and processes of a training the same trainer\.split_key"):
         run(job, None, Alone(), trusted=(), splits=Splits(BEFORE), places=ANYWHERE)
+
+
+def test_answers_of_a_version_of_before_are_compared_as_the_rules_say() -> None:
+    artifact = random_artifact(1)
+    backend, splits = open_backend("cpu", artifact), Splits(NOW, BEFORE)
+    [parts] = parts_of(splits.current)
+    given = answer(backend, parts.split.test.texts)
+    old = given[0]
+    ruled = msgspec.structs.replace(SOURCE, rules={old: "a new name"})
+    held = Rows(parts.split.test.texts[:5], parts.split.test.labels[:5])
+    found = compared(version_of(Splitting(BEFORE).id), backend, parts, ruled, splits, Alone(), held)
+    assert found.answers == tuple("a new name" if label == old else label for label in given)
+    assert found.holdout_answers == found.answers[:5]

@@ -4,7 +4,7 @@ import pytest
 from headrace.files import DatasetError
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition
 from headrace.learning.data.labels import read_partitions
-from headrace.learning.data.validation import UNKNOWN_LABEL
+from headrace.learning.data.validation import RETIRED_LABEL, UNKNOWN_LABEL
 from headrace.learning.distributed.job import TopicSource
 from headrace_schemas.codec import encode_label
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK
@@ -170,5 +170,20 @@ def test_a_broker_that_sends_nothing_more_ends_the_reading():
         with pytest.raises(BrokerUnavailableError, match=r"For 60 s nothing more came of t\[0\]"):
             await read_partitions(Mute(), source(3), [0])
         assert cluster.clock.monotonic() >= 60
+
+    simulated(story)
+
+
+def test_labels_are_read_as_the_rules_say_and_allowed_by_their_new_name():
+    async def story(cluster):
+        named = {"1": "economy", "2": "gossip", "3": "sport", "4": "b", "5": "rubbish"}
+        await cluster.producer().send_batch("t", 0, [label(id_, f"text {id_}", name) for id_, name in named.items()])
+        rules = {"economy": "b", "gossip": None, "b": "business"}
+        ruled = msgspec.structs.replace(source(5), rules=rules, labels=("economy", "sport"))
+        shard = await read_partitions(cluster, ruled, [0])
+        learnt = [getattr(one.content, "label", one.content) for one in shard.records]
+        assert learnt == ["business", RETIRED_LABEL, "sport", "business", UNKNOWN_LABEL]
+        plain = await read_partitions(cluster, msgspec.structs.replace(source(5), rules={"x": "y"}), [0])
+        assert plain == await read_partitions(cluster, source(5), [0])
 
     simulated(story)

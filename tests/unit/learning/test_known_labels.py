@@ -101,3 +101,14 @@ def test_the_majority_of_equal_texts_is_learnt_and_only_the_others_are_refused_w
     assert (known.usable, len(known)) == (0, 4)
     assert take(known, "e", "good film", "neg") is None
     assert known.usable == 1
+
+
+def test_labels_are_known_as_what_they_are_learnt_as_and_nobody_is_blamed_for_a_retired_one():
+    known = KnownLabels(allowed=["economy", "sport"], rules={"economy": "business", "gossip": None})
+    assert take(known, "a", "rates rise", "economy") is None
+    assert take(known, "b", "Rates  rise", "business") is None, "they are one label now"
+    assert take(known, "c", "who wore what", "sport") is None
+    assert take(known, "c", "who wore what", "gossip") is None, "it was given before the rule"
+    assert (known.usable, len(known)) == (1, 2)
+    (key,) = text_keys(["rates rise"])
+    assert known.learnt(key) == "business"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.files import DatasetError
 from headrace.learning.data.labels import LastRecord, Shard
-from headrace.learning.data.machine_labels import LastMachineRecord, MachineShard, scores_of
+from headrace.learning.data.machine_labels import LastMachineRecord, MachineShard, machine_label_by_rules, scores_of
 from headrace.learning.data.split import UNKEYED, Part, Parts
 from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.job import MachineSource, TopicSource
@@ -264,3 +264,22 @@ def label(scores: dict[str, float], name: str | None = "a") -> MachineLabel:
 )
 def test_scores_are_shares_of_classes_that_may_be_learnt_or_nothing(given_, found):
     assert scores_of(given_, ("a", "b")) == found
+
+
+def test_a_teachers_classes_are_as_the_rules_say_and_shares_of_merged_ones_are_added() -> None:
+    said = MachineLabel(
+        text="t",
+        teacher="e-1",
+        labelled_at_ms=1,
+        label="a",
+        scores=(Score(label="a", score=0.4), Score(label="b", score=0.35), Score(label="c", score=0.25)),
+    )
+    merged = machine_label_by_rules(said, {"b": "x", "c": "x"})
+    assert merged is not None
+    assert merged.label == "x"
+    assert scores_of(merged, ()) == {"a": pytest.approx(0.4), "x": pytest.approx(0.6)}
+    assert machine_label_by_rules(said, {"a": None}) is None
+    left = machine_label_by_rules(said, {"c": None})
+    assert left is not None
+    assert scores_of(left, ()) == {"a": pytest.approx(0.4 / 0.75), "b": pytest.approx(0.35 / 0.75)}
+    assert machine_label_by_rules(said, {}) is said

@@ -159,3 +159,8 @@ def test_a_record_does_not_choose_how_many_processes_are_started() -> None:
     )
     with pytest.raises(NotReproducibleError, match="names 5000 ranks"):
         lineage_of(version_of(lineage))
+
+
+def test_the_job_again_learns_labels_as_they_were_learnt_then():
+    lineage = Lineage(source="t", digest="d", rows=1, label_rules={"economy": "business", "gossip": None})
+    assert source_of(lineage, SETTINGS).rules == {"economy": "business", "gossip": None}

@@ -14,6 +14,7 @@ from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import (
     ClassifyResult,
+    LabelRule,
     ModelAlias,
     ModelVersion,
     OffsetRange,
@@ -494,3 +495,16 @@ def test_a_trainer_whose_topics_are_gone_waits_for_them_and_starts_from_what_the
         assert all(one.first == 0 for one in world.launched[-1].source.ranges)
 
     play()
+
+
+@story
+async def test_rules_of_labels_go_into_the_next_job_and_what_is_known_is_read_anew_by_them(world):
+    world.start()
+    await world.label("a", "b", label="economy")
+    await world.label("c", text="text a", label="business")
+    await world.label("d")
+    await world.clock.sleep(10)
+    assert not world.launched, "text a has two labels, so two rows are usable"
+    await world.decree(LabelRule(name=NAME, label="economy", becomes="business", decided_at_ms=1))
+    await world.trained(1)
+    assert world.launched[0].source.rules == {"economy": "business"}

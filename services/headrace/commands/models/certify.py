@@ -14,6 +14,7 @@ from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
     from headrace.config import Settings
+    from headrace.core.label_rules import Rules
     from headrace.trainer.certificate import SliceRows
     from headrace_schemas.records import Certificate, ModelVersion
 
@@ -79,18 +80,19 @@ async def _certify(
     from headrace.model.backends.interface import open_backend
     from headrace.model.signing import certificate_signer
     from headrace.registry.versions import find_version, load_version
-    from headrace.trainer.certificate import certificate_of
+    from headrace.trainer.certificate import asked_by_rules, certificate_of
 
     sign = certificate_signer(settings.signing.key_file, settings.signing.trusted)
     async with open_models(settings) as models:
         version = find_version(models.log, settings.worker.model_name, wanted)
-        rows = await _rows(settings, version, file)
+        rules = models.log.rules_of(settings.worker.model_name)
+        rows = await _rows(settings, version, file, rules)
         artifact = await asyncio.to_thread(load_version, version, settings.signing.trusted, settings.places())
         backend = open_backend("cpu", artifact)
         found = await asyncio.to_thread(
             certificate_of,
             version,
-            lambda texts: answer_scored(backend, texts),
+            asked_by_rules(lambda texts: answer_scored(backend, texts), rules),
             rows,
             disagree=disagree,
             now_ms=SystemClock().now_ms(),
@@ -105,7 +107,7 @@ async def _certify(
         return certificate
 
 
-async def _rows(settings: Settings, version: ModelVersion, file: Path | None) -> SliceRows:
+async def _rows(settings: Settings, version: ModelVersion, file: Path | None, rules: Rules) -> SliceRows:
     from headrace.commands.common import cluster_of
     from headrace.learning.data.files import read_rows
     from headrace.trainer.certificate import divided, read_label_records, unseen
@@ -118,4 +120,6 @@ async def _rows(settings: Settings, version: ModelVersion, file: Path | None) ->
             "that it never saw: --rows FILE."
         )
     topic = settings.topics.names().labels
-    return unseen(await read_label_records(cluster_of(settings), topic, settings.requests.max_text_bytes), version)
+    return unseen(
+        await read_label_records(cluster_of(settings), topic, settings.requests.max_text_bytes, rules), version
+    )

@@ -265,6 +265,9 @@ def _lineage(lineage: Lineage) -> Iterator[tuple[str, str]]:
     ):
         if names:
             yield what, f"{quantity(len(names), 'label')}: {', '.join(names)}"
+    if lineage.label_rules:
+        rules = (f"{label} as {becomes or 'nothing'}" for label, becomes in sorted(lineage.label_rules.items()))
+        yield "learnt", ", ".join(rules)
     for part in lineage.offsets:
         yield f"partition {part.partition}", f"offsets {part.first} to {part.end} (not included)"
     yield from _machine(lineage)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.files.output import OutputError
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges, read_topic
-from headrace.learning.data.validation import EMPTY_LABEL, UNKNOWN_LABEL, is_allowed, last_of_ids
+from headrace.learning.data.validation import EMPTY_LABEL, RETIRED_LABEL, UNKNOWN_LABEL, is_allowed, last_of_ids
 from headrace.model import store
 from headrace.model.places import Location
 from headrace.process.logs import event
@@ -33,8 +34,8 @@ class LastRecord(msgspec.Struct, frozen=True):
     """The last record of ``id``, the record's key, in one partition.
 
     ``content`` is the label, None for the tombstone that erases, or the code that says why there is neither: of a
-    WireError, or UNKNOWN_LABEL. ``before``: how many earlier records of the id in this partition are no tombstones;
-    compaction may have removed some.
+    WireError, UNKNOWN_LABEL or RETIRED_LABEL. ``before``: how many earlier records of the id in this partition are no
+    tombstones; compaction may have removed some.
     """
 
     id: bytes
@@ -64,13 +65,13 @@ async def read_partitions(cluster: Cluster, source: TopicSource, partitions: Col
     gives the same records; a last record that can't be read replaces the earlier ones too. Raises DatasetError for a
     log that ends before its range does, BrokerUnavailableError when nothing comes for a minute, and other KafkaErrors.
     """
-    allowed = frozenset(map(label_name, source.labels))
+    allowed = frozenset(learnt_as(label_name(label), source.rules) or "" for label in source.labels)
     last: dict[tuple[int, bytes], LastRecord] = {}
     dropped: Counter[str] = Counter()
     async for record in read_frozen(cluster, source.topic, source.ranges, partitions, dropped):
         if record.key:
             before = last.get((record.partition, record.key))
-            last[record.partition, record.key] = _last(record, before, source.max_text_bytes, allowed)
+            last[record.partition, record.key] = _last(record, before, source, allowed)
         else:
             dropped[BadKeyError.code] += 1
     return Shard(
@@ -118,14 +119,18 @@ async def _starts(consumer: Consumer, ranges: Mapping[TopicPartition, OffsetRang
     return {name: min(max(one.first, beginnings[name]), one.end) for name, one in ranges.items()}
 
 
-def _last(record: Record, before: LastRecord | None, limit: int, allowed: Collection[str]) -> LastRecord:
+def _last(record: Record, before: LastRecord | None, source: TopicSource, allowed: Collection[str]) -> LastRecord:
     content: LabelledText | str | None
     try:
         where = place(record.topic, record.partition, record.offset)
-        content = decode_label(record.value, content_type(record.headers, where), limit=limit, where=where)
+        content = decode_label(
+            record.value, content_type(record.headers, where), limit=source.max_text_bytes, where=where
+        )
     except WireError as error:
         event("labels.unreadable", level="warning", error=str(error))
         content = error.code
+    if isinstance(content, LabelledText):
+        content = ruled(content, source.rules) or RETIRED_LABEL
     if isinstance(content, LabelledText) and not is_allowed(label_name(content.label), allowed):
         content = UNKNOWN_LABEL
     return LastRecord(
@@ -147,6 +152,15 @@ def which_count(last: Sequence[tuple[bytes, int, int]]) -> list[bool]:
     columns = [(numbers.setdefault(id_, len(numbers)), time, partition) for id_, time, partition in last]
     ids, times, partitions = np.array(columns, np.int64).reshape(-1, 3).T
     return [bool(counts) for counts in last_of_ids(ids, times, partitions)]
+
+
+def ruled(label: LabelledText, rules: Rules) -> LabelledText | None:
+    """``label`` as it is learnt, None where its class is no longer given. Without a rule it stays as it is."""
+    name = label_name(label.label)
+    learnt = learnt_as(name, rules)
+    if learnt is None:
+        return None
+    return label if learnt == name else msgspec.structs.replace(label, label=learnt)
 
 
 class There(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
@@ -22,7 +23,7 @@ from headrace.process.logs import event
 from headrace_schemas.codec import MAX_TEXT_BYTES, decode_machine_label
 from headrace_schemas.errors import BadKeyError, RequestTooLargeError, WireError, place
 from headrace_schemas.headers import content_type
-from headrace_schemas.records import BarredText, MachineLabel
+from headrace_schemas.records import BarredText, MachineLabel, Score
 from headrace_schemas.topics import machine_labels_key, text_key
 
 if TYPE_CHECKING:
@@ -151,6 +152,26 @@ def scores_of(label: MachineLabel, allowed: Collection[str]) -> dict[str, float]
     if not 0 < total <= _MOST_SUM or shares.get(name, 0.0) < best - _TOLERANCE:
         return BAD_SCORES
     return {of: share / total for of, share in shares.items() if share}
+
+
+def machine_label_by_rules(label: MachineLabel, rules: Rules) -> MachineLabel | None:
+    """What a teacher said with its classes as they are learnt now; the shares of classes that became one are added.
+
+    None where the likeliest class is no longer given. What has no label, or scores that are no shares, stays as it is.
+    """
+    if not rules or label.label is None or not all(0 <= one.score <= 1 for one in label.scores):
+        return label
+    named = learnt_as(label_name(label.label), rules)
+    if named is None:
+        return None
+    shares: dict[str, float] = {}
+    for given in label.scores:
+        learnt = learnt_as(label_name(given.label), rules)
+        if learnt is not None:
+            shares[learnt] = min(1.0, shares.get(learnt, 0.0) + given.score)
+    likeliest = max(shares, key=lambda name: (shares[name], name == named), default=named)
+    scores = tuple(Score(label=name, score=share) for name, share in shares.items())
+    return msgspec.structs.replace(label, label=likeliest, scores=scores)
 
 
 def words_id(key: bytes) -> str:

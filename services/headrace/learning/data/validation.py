@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
@@ -216,6 +217,7 @@ EMPTY_LABEL = "empty-label"
 EMPTY_TEXT = "empty-text"
 CONFLICTING_LABEL = "conflicting-label"
 UNKNOWN_LABEL = "unknown-label"
+RETIRED_LABEL = "retired-label"
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -230,15 +232,19 @@ class _Known(msgspec.Struct, frozen=True):
     label: str
 
 
+NO_RULES: Rules = MappingProxyType({})
+
+
 class KnownLabels:
-    """Takes about 600 bytes a label. ``allowed`` is empty when any label is.
+    """Takes about 600 bytes a label. ``allowed`` is empty when any label is; ``rules`` say what labels are learnt as.
 
     ``new`` and ``erased`` are the ids that were labelled (again, with another text or label) and erased since
     :meth:`begin_snapshot`.
     """
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
-        self._allowed = frozenset(map(label_name, allowed))
+    def __init__(self, allowed: Sequence[str] = (), rules: Rules = NO_RULES) -> None:
+        self.rules = rules
+        self._allowed = frozenset(learnt_as(label_name(label), rules) or "" for label in allowed)
         self._known: dict[bytes, _Known] = {}
         self._votes: dict[bytes, dict[str, int]] = {}
         self._decided = 0
@@ -277,7 +283,12 @@ class KnownLabels:
         Returns why it is refused, None when it is not. A refused label takes the place of the one before it, as it
         does on the compacted topic.
         """
-        known = _Known(text_key[:KEY_BYTES], sys.intern(label_name(label)))
+        learnt = learnt_as(label_name(label), self.rules)
+        if learnt is None:
+            # Nobody is to blame, so it is no dead letter.
+            self.remove(id_, snapped=snapped)
+            return None
+        known = _Known(text_key[:KEY_BYTES], sys.intern(learnt))
         fault = self._unusable(known)
         if fault is not None:
             self.remove(id_, snapped=snapped)

@@ -17,13 +17,15 @@ from typing import TypeVar
 import msgspec
 
 from headrace.core.gate import HOLDOUT_TOPIC
+from headrace.core.label_rules import Rules, answered_as, learnt_as
+from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster, TopicPartition, connected
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.labels import read_partitions, which_count
 from headrace.learning.data.split import OWN_TEST_FILE, Parts, Splits
-from headrace.learning.data.validation import clean, text_keys
+from headrace.learning.data.validation import NO_RULES, clean, text_keys
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import Checkpoints, Compared, FileSource, TopicSource
 from headrace.learning.evaluate import answer, latency_us
@@ -52,18 +54,27 @@ def read_holdout(
     hashing: str,
     max_text_bytes: int,
     reading: Reading = Reading(),  # noqa: B008 - frozen
+    rules: Rules = NO_RULES,
 ) -> Holdout:
     """Read the rows at ``place`` by rank 0 and tell all ranks the keys of their texts. A collective.
+
+    Their labels are what they are learnt as by ``rules``; a row whose label is no longer given decides nothing.
 
     Raises DatasetError for what can't be read or has no row with a text and a label, StoreError, and a KafkaError.
     """
     rows = NO_ROWS
     if exchange.rank == 0:
-        rows = clean(_read_rows(place, cluster, max_text_bytes, reading)).rows
+        rows = clean(_ruled(_read_rows(place, cluster, max_text_bytes, reading), rules)).rows
         if not len(rows):
             raise DatasetError(f"gate.holdout is {place}, which has no row with a text and a label to decide by")
     keys = exchange.gather(text_keys(rows.texts, hashing), list[bytes])[0]
     return Holdout(rows, frozenset(keys), hashlib.sha256(msgspec.msgpack.encode(sorted(keys))).hexdigest()[:16])
+
+
+def _ruled(rows: Rows, rules: Rules) -> Rows:
+    learnt = [learnt_as(label_name(label), rules) for label in rows.labels]
+    kept = [(text, label) for text, label in zip(rows.texts, learnt, strict=True) if label is not None]
+    return Rows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
 
 
 def keep_to(holdout: Holdout, checkpoints: Checkpoints, place: str) -> None:
@@ -141,12 +152,14 @@ def compared(
 ) -> Compared:
     """Answer this rank's test rows by ``backend``, which is ``version``, and gather what all ranks answered.
 
-    ``parts`` are the rows of the new version, read from ``source``; of ``holdout`` each rank answers its own and keeps
+    ``parts`` are the rows of the new version, read from ``source``, by whose rules a label that was renamed since is
+    compared as the new one; of ``holdout`` each rank answers its own and keeps
     the answers. A collective.
     """
     test = parts.split.test
+    rules = source.rules if isinstance(source, TopicSource) else NO_RULES
     own = _Share(
-        answers=answer(backend, test.texts),
+        answers=[answered_as(label, rules) for label in answer(backend, test.texts)],
         fair=fair_rows(version, parts, splits),
         known=known_rows(version, parts, source),
     )
@@ -158,7 +171,7 @@ def compared(
         fair=_all_told([one.fair for one in told]),
         known=_all_told([one.known for one in told]),
         latency_us=latency_us(backend, test.texts or parts.split.train.texts, monotonic),
-        holdout_answers=tuple(answer(backend, holdout.texts)),
+        holdout_answers=tuple(answered_as(label, rules) for label in answer(backend, holdout.texts)),
         spared=version.lineage is not None and version.lineage.holdout == parts.holdout,
     )
 

@@ -55,6 +55,8 @@ class TopicSource(msgspec.Struct, frozen=True, kw_only=True, tag="topic"):
     """The labels that are allowed; empty allows every label."""
     machine: MachineSource | None = None
     """Where teachers' labels are that train too; None where there are none to learn from."""
+    rules: dict[str, str | None] = {}
+    """What labels are learnt as, as :mod:`headrace.core.label_rules` has it."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.label_rules import learnt_as
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
@@ -25,11 +26,20 @@ from headrace.learning.data.machine_labels import (
     LastMachineRecord,
     MachineShard,
     is_barred,
+    machine_label_by_rules,
     scores_of,
 )
 from headrace.learning.data.split import PARTS, Part, Parts, Splitting, digest_with
 from headrace.learning.data.taught import Taught, admit, taught_digests
-from headrace.learning.data.validation import KEY_BYTES, check_labels, key_halves, last_of_ids, number_keys, text_keys
+from headrace.learning.data.validation import (
+    KEY_BYTES,
+    RETIRED_LABEL,
+    check_labels,
+    key_halves,
+    last_of_ids,
+    number_keys,
+    text_keys,
+)
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import TopicSource
 from headrace.learning.distributed.merge import Merged, merge_all, require_rows
@@ -168,14 +178,15 @@ def _own_rows(shard: MachineShard, source: TopicSource, exchange: Exchange) -> t
     held = [one for one, is_last in zip(records, last[first : first + len(records)], strict=True) if is_last]
     labels = [one.content for one in held if isinstance(one.content, MachineLabel)]
     keys = iter(text_keys([label.text for label in labels]))
-    allowed = frozenset(map(label_name, source.labels))
+    allowed = frozenset(learnt_as(label_name(label), source.rules) or "" for label in source.labels)
     teachers = {} if source.machine is None else source.machine.teachers
     rows: list[_Row] = []
     dropped = Counter(shard.dropped)
     for record in held:
         label = record.content
         if isinstance(label, MachineLabel):
-            found = _row(record, label, next(keys), teachers, allowed, barred)
+            key, learnt = next(keys), machine_label_by_rules(label, source.rules)
+            found = RETIRED_LABEL if learnt is None else _row(record, learnt, key, teachers, allowed, barred)
             if isinstance(found, _Row):
                 rows.append(found)
             else:

@@ -134,10 +134,11 @@ def run(
         embed=embed,
         reteach=reteach,
     )
+    lineage = lineage_of(parts, _source_name(job.source), recipe, exchange, _offsets(job.source), _machine(job.source))
     packed = pack(
         trained,
         parts,
-        lineage_of(parts, _source_name(job.source), recipe, exchange, _offsets(job.source), _machine(job.source)),
+        msgspec.structs.replace(lineage, label_rules=_rules(job.source)),
         exchange,
         created_at_ms=job.created_at_ms,
         parent=job.parent,
@@ -242,6 +243,7 @@ def _holdout(
         hashing=splitting.hashing,
         max_text_bytes=job.source.max_text_bytes,
         reading=reading,
+        rules=job.source.rules,
     )
     if job.holdout_digest not in (None, found.digest):
         raise DatasetError(
@@ -302,3 +304,7 @@ def _outcome(
         # Evaluated last, so that the measuring above counts too.
         seconds=time.monotonic() - begun,
     )
+
+
+def _rules(source: FileSource | TopicSource) -> dict[str, str | None]:
+    return source.rules if isinstance(source, TopicSource) else {}
