@@ -139,7 +139,7 @@ async def _open(settings: Settings, name: TeacherName, environ: Mapping[str, str
     from headrace.process.logs import event
 
     rows = await _rows(settings)
-    teacher = await asyncio.to_thread(open_named, name, settings.teacher, environ, rows, silent)
+    teacher = await asyncio.to_thread(open_named, name, settings, environ, rows, silent)
     if said := described(teacher):
         event("teacher.ready", teacher=teacher.identity.version, evidence=said)
     return teacher

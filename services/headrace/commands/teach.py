@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 import typer
@@ -16,6 +16,9 @@ from headrace.commands.common import Bootstrap, Delimiter, Encoding, Invocation,
 from headrace.core.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from headrace.config import Settings
     from headrace.files.table import Reading
     from headrace.labeller.teachers.endpoint import EndpointTeacher
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from headrace.labeller.teachers.settings import TeacherSettings
     from headrace.labeller.teaching import Asked, Bounds, Course
     from headrace.learning.data.files import Rows
-    from headrace.learning.data.split import Split
+    from headrace.learning.data.split import Part, Split, Splitting
+    from headrace.learning.data.vocabulary import Embed
+    from headrace.learning.fit.teaching import Reteach
 
 TEACHER_HELP = "encoder, encoder:PATH_OR_NAME, endpoint:URL or program:COMMAND."
 LABELS_HELP = "The labels in words, a TOML file; short for teacher.labels."
@@ -106,9 +111,10 @@ def teach(
     if name.kind is Kind.ENDPOINT:
         source = Source("text" if topic else text_column, topic)
         check_leaving(source, settings.teacher.may_leave, name.target or "")
-    rows = None if data is None else read_split(settings, data, text_column, label_column, reading)
+    lesson = Lesson(teacher=name, data=data, text_column=text_column, label_column=label_column, reading=reading)
+    human = read_human(settings, lesson)
     with _work() as tell:
-        opened = open_named(name, settings.teacher, environ, rows, tell)
+        opened = open_named(name, settings, environ, human and human.split, tell)
     if said := described(opened):
         remark(said)
     if save is not None:
@@ -130,45 +136,159 @@ def leaving(settings: TeacherSettings, may_leave: Sequence[str] | None) -> Teach
     return msgspec.structs.replace(settings, may_leave=(*settings.may_leave, *(may_leave or ())))
 
 
-def read_split(
-    settings: Settings,
-    data: Path,
-    text_column: str,
-    label_column: str,
-    reading: Reading,
-    valid: Path | None = None,
-    test: Path | None = None,
-) -> Split:
-    """The rows of people as a training divides them, so that a teacher sees no test row."""
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """Which teacher labels the texts of which file, and what people labelled, as `train` is given it."""
+
+    teacher: TeacherName
+    unlabelled: Path | None = None
+    data: Path | None = None
+    valid: Path | None = None
+    test: Path | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    reading: Reading
+
+
+class Human(NamedTuple):
+    """What people labelled: the rows as a training divides them, the keys of all their texts, and which parts came in
+    files.
+    """
+
+    split: Split
+    keys: frozenset[bytes]
+    own: frozenset[Part]
+
+
+def splitting_of(settings: Settings) -> Splitting:
+    """How a training that begins now divides texts."""
+    from headrace.learning.data.split import Splits
+
+    return Splits(settings.trainer.split_key, settings.trainer.previous_split_key).current
+
+
+def read_human(settings: Settings, lesson: Lesson) -> Human | None:
+    """The rows of people, divided as by a training, so that a teacher sees no test row; None where there are none."""
     from headrace.learning.data.files import read_rows
-    from headrace.learning.data.split import Splits, split
-    from headrace.learning.data.validation import clean
+    from headrace.learning.data.split import Part, split
+    from headrace.learning.data.validation import clean, text_keys
 
     def rows_of(file: Path) -> Rows:
-        return read_rows(file, text_column=text_column, label_column=label_column, reading=reading)
+        return read_rows(file, text_column=lesson.text_column, label_column=lesson.label_column, reading=lesson.reading)
 
-    splitting = Splits(settings.trainer.split_key, settings.trainer.previous_split_key).current
-    return split(
-        clean(rows_of(data)),
-        valid=None if valid is None else clean(rows_of(valid)),
-        test=None if test is None else rows_of(test),
-        splitting=splitting,
-        folds=True,
+    if lesson.data is None:
+        return None
+    splitting = splitting_of(settings)
+    data = rows_of(lesson.data)
+    valid = None if lesson.valid is None else rows_of(lesson.valid)
+    test = None if lesson.test is None else rows_of(lesson.test)
+    divided = split(
+        clean(data), valid=None if valid is None else clean(valid), test=test, splitting=splitting, folds=True
     )
+    texts = [text for rows in (data, valid, test) if rows is not None for text in rows.texts]
+    own = {part for part, rows in ((Part.VALID, valid), (Part.TEST, test)) if rows is not None}
+    return Human(divided, frozenset(text_keys(texts, splitting.hashing)), frozenset(own))
+
+
+def check_sources(
+    data: Path | None,
+    valid: Path | None,
+    test: Path | None,
+    unlabelled: Path | None,
+    teacher: str | None,
+    taught: Path | None,
+    nodes: int,
+) -> None:
+    """Raise ChoiceError for what a training can't be made of."""
+    if data is None and unlabelled is None and taught is None:
+        raise ChoiceError("Name a file of labelled texts, or texts for a teacher by --unlabelled, or both.")
+    if data is None and not (valid is None and test is None):
+        raise ChoiceError("--valid and --test go with a file of labelled texts.")
+    if teacher is not None and unlabelled is None:
+        raise ChoiceError("--teacher labels the texts of --unlabelled: name the file.")
+    if nodes > 1 and unlabelled is not None:
+        raise ChoiceError(
+            "--unlabelled with --nnodes: every machine would ask the teacher. Label the texts once by `headrace teach`,"
+            " and give all machines the file by --taught."
+        )
+
+
+class Taught(NamedTuple):
+    """What a training may ask an encoder that is here: how it sees texts, and to learn again without some rows."""
+
+    embed: Embed | None = None
+    reteach: Reteach | None = None
+
+
+def learn_labels(settings: Settings, environ: Mapping[str, str], lesson: Lesson, taught: Path) -> Taught:
+    """Let the teacher of ``lesson`` label its texts into the file ``taught``, without those that can't train.
+
+    Raises TeacherError.
+    """
+    import numpy as np
+
+    from headrace.labeller.teachers.encoder import EncoderTeacher
+    from headrace.labeller.teachers.interface import Kind
+    from headrace.labeller.teachers.privacy import Source, check_leaving
+    from headrace.labeller.teaching import Asked, Bounds, each
+    from headrace.learning.data.taught import admit, read_taught
+    from headrace.learning.data.validation import text_keys
+
+    assert lesson.unlabelled is not None  # noqa: S101 - the caller has looked
+    name, splitting = lesson.teacher, splitting_of(settings)
+    if name.kind is Kind.ENDPOINT:
+        check_leaving(Source(lesson.text_column), settings.teacher.may_leave, name.target or "")
+    human = read_human(settings, lesson)
+    texts = list(rows_of_texts(lesson.unlabelled, lesson.text_column, lesson.reading))
+    keys = text_keys(texts, splitting.hashing)
+
+    def judging_of(given: Sequence[str]) -> NDArray[np.bool_]:
+        found = text_keys(given, splitting.hashing)
+        return np.zeros(len(found), np.bool_) if human is None else splitting.judges(found, human.own)
+
+    # A text that would be left out of the training anyway costs nothing.
+    admitted = admit(keys, judging_of(texts), frozenset() if human is None else human.keys)
+    with _work() as tell:
+        opened = open_named(name, settings, environ, human and human.split, tell, remembers=True)
+    if said := described(opened):
+        remark(said)
+    asked = each(Asked(texts[place], lesson.unlabelled.name) for place in admitted.places)
+    course = asyncio.run(_taught(settings, opened, asked, taught, Bounds(), len(admitted.places)))
+    _report(course, opened, f"{taught.name}, to train on")
+    if not isinstance(opened, EncoderTeacher):
+        return Taught()
+    if human is None or not opened.evidence.crossed:
+        return Taught(opened.embed)
+    # As the training reads them, by the same rules.
+    labelled = read_taught(taught)
+    places = admit(text_keys(labelled.texts, splitting.hashing), judging_of(labelled.texts), human.keys).places
+    left = labelled.take(places)
+    labels = sorted({*human.split.train.labels, *human.split.valid.labels, *left.classes})
+    return Taught(opened.embed, lambda known: opened.without(known, left.texts, labels))
 
 
 def open_named(
     name: TeacherName,
-    settings: TeacherSettings,
+    settings: Settings,
     environ: Mapping[str, str],
     rows: Split | None,
     tell: Tell,
+    *,
+    remembers: bool = False,
 ) -> Teacher:
     """Open a teacher, with the rows of people where there are some."""
     from headrace.labeller.teachers.opening import NO_ROWS, open_teacher
 
     train, valid = (NO_ROWS, NO_ROWS) if rows is None else (rows.train, rows.valid)
-    return open_teacher(name, settings, environ=environ, train=train, valid=valid, tell=tell)
+    return open_teacher(
+        name,
+        settings.teacher,
+        environ=environ,
+        train=train,
+        valid=valid,
+        splitting=splitting_of(settings),
+        tell=tell,
+        remembers=remembers,
+    )
 
 
 def described(teacher: Teacher) -> str:
@@ -219,7 +339,12 @@ def rows_of_texts(file: Path, column: str, reading: Reading) -> Iterator[str]:
 
 
 async def _taught(
-    settings: Settings, teacher: Teacher, texts: AsyncIterator[Asked], out: Path | None, bounds: Bounds
+    settings: Settings,
+    teacher: Teacher,
+    texts: AsyncIterator[Asked],
+    out: Path | None,
+    bounds: Bounds,
+    total: int | None = None,
 ) -> Course:
     from headrace.labeller.teaching import FilePlace, Place, TopicPlace
     from headrace.labeller.teaching import teach as run
@@ -235,7 +360,7 @@ async def _taught(
     if place.known:
         remark(f"{len(place.known):,} texts have labels there already")
     try:
-        with _course(bounds.texts) as tell:
+        with _course(total or bounds.texts) as tell:
             return await run(texts, teacher, place, bounds, tell)
     finally:
         await teacher.close()

@@ -156,7 +156,7 @@ def report_warnings(report: Report) -> Iterator[RenderableType]:
     """What the figures of a report don't tell, in frames that nobody passes over."""
     if report.tells_little:
         low, high = report.accuracy_interval
-        yield _frame(
+        yield frame(
             "TOO FEW ROWS TO TELL",
             f"{quantity(report.rows, 'row tells', 'rows tell')} very little: the accuracy on other "
             f"texts may be anything from {low:.0%} to {high:.0%}. Label more texts, of which about a tenth become test "
@@ -165,14 +165,15 @@ def report_warnings(report: Report) -> Iterator[RenderableType]:
     if report.untested:
         more = len(report.untested) - _MOST_NAMED
         names = ", ".join(report.untested[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-        yield _frame(
+        yield frame(
             "CLASSES WITHOUT ROWS",
             f"Nothing is known of how well {quantity(len(report.untested), 'learnt class is', 'learnt classes are')} "
             f"answered, of which there is no row: {names}",
         )
 
 
-def _frame(title: str, text: str) -> Panel:
+def frame(title: str, text: str) -> Panel:
+    """A warning in a frame, which nobody passes over."""
     return Panel(Text(text), title=title, title_align="left", border_style="bold yellow")
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from headrace.commands.common import (
@@ -21,6 +22,18 @@ from headrace.commands.common import (
     place_for,
     remark,
     settings_from,
+)
+from headrace.commands.teach import (
+    TEACHER_HELP,
+    LabelsFile,
+    Lesson,
+    MayLeave,
+    Model,
+    Taught,
+    check_sources,
+    learn_labels,
+    leaving,
+    teacher_options,
 )
 from headrace.core.text import quantity
 
@@ -44,7 +57,9 @@ LABELS_NAMED = 20
 
 def train(
     ctx: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Labelled texts: JSON, CSV or Parquet, packed or not.")
+    ] = None,
     *,
     out: Annotated[str, typer.Option(help="Where the artifact goes: a path or URI.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
@@ -56,6 +71,20 @@ def train(
         Path | None, typer.Option(help="Validation rows; by default a tenth of DATA, chosen by hash.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA, chosen by hash.")] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option("--unlabelled", metavar="FILE", help="Texts that a teacher labels first, to learn from too."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", metavar="TEACHER", help=f"Who labels --unlabelled: {TEACHER_HELP}")
+    ] = None,
+    taught: Annotated[
+        Path | None,
+        typer.Option("--taught", metavar="FILE", help="A teacher's labels; with --unlabelled, where they are kept."),
+    ] = None,
+    labels: LabelsFile = None,
+    model: Model = None,
+    may_leave: MayLeave = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="The most epochs; the validation rows may end it sooner.")
     ] = None,
@@ -97,7 +126,7 @@ def train(
     """Train a classifier on a file of labelled texts and write it as one artifact.
 
     Texts are divided by a hash into training, validation and test rows; the report is of the test rows, which nothing
-    else has seen.
+    else has seen. A teacher's labels train and never decide. Without DATA the version is unproven.
     """
     import os
 
@@ -110,6 +139,7 @@ def train(
     keep_what_matplotlib_caches(os.environ)
 
     from headrace.commands.terminal import Terminal
+    from headrace.labeller.teachers.interface import Kind, parse_teacher
 
     console = Terminal()
     # It takes seconds.
@@ -119,7 +149,7 @@ def train(
         from headrace.learning.data.split import Splits
         from headrace.learning.data.vectors import check_vectors
         from headrace.learning.distributed.job import FileSource, Job
-        from headrace.learning.fit.hyperparameters import adapted
+        from headrace.learning.fit.hyperparameters import TeachingRecipe, adapted
         from headrace.model.artifact import load, save
         from headrace.model.places import places_of
 
@@ -130,7 +160,9 @@ def train(
     if shared is not None:
         place_for(f"{shared.rstrip('/')}/headrace.try", force=True)
     check_vectors(vectors)
-    trainer = settings_from(ctx).settings.trainer
+    settings = settings_from(ctx, teacher_options(labels, model)).settings
+    trainer = settings.trainer
+    check_sources(data, valid, test, unlabelled, teacher, taught, nnodes)
     splits = Splits(trainer.split_key, trainer.previous_split_key)
     nodes = _nodes(nnodes, node_rank, rdzv_endpoint, address, shared, accepted=unauthenticated_exchange)
     reading = Reading(delimiter, encoding)
@@ -140,22 +172,41 @@ def train(
             next(read_file(file, (text_column, label_column), reading=reading, tell=remark), None)
     with temporary_folder("headrace-train-") as made:
         folder = str(made)
+        told = Taught()
+        if unlabelled is not None:
+            lesson = Lesson(
+                teacher=parse_teacher(teacher or str(Kind.ENCODER)),
+                unlabelled=unlabelled,
+                data=data,
+                valid=valid,
+                test=test,
+                text_column=text_column,
+                label_column=label_column,
+                reading=reading,
+            )
+            taught = taught or made / "taught.jsonl"
+            asked = msgspec.structs.replace(settings, teacher=leaving(settings.teacher, may_leave))
+            told = learn_labels(asked, ctx.ensure_object(Invocation).environ, lesson, taught)
         job = Job(
             id="train",
             source=FileSource(
-                data=str(data),
+                data=None if data is None else str(data),
+                taught=None if taught is None else str(taught),
                 valid=None if valid is None else str(valid),
                 test=None if test is None else str(test),
                 text_column=text_column,
                 label_column=label_column,
                 reading=reading,
             ),
-            recipe=adapted(
-                epochs=epochs or (QUICK_EPOCHS if quick else None),
-                seed=seed,
-                threads=threads,
-                vectors=vectors,
-                max_tokens=max_tokens,
+            recipe=msgspec.structs.replace(
+                adapted(
+                    epochs=epochs or (QUICK_EPOCHS if quick else None),
+                    seed=seed,
+                    threads=threads,
+                    vectors=vectors,
+                    max_tokens=max_tokens,
+                ),
+                teaching=msgspec.UNSET if taught is None else TeachingRecipe(),
             ),
             follow_lengths=max_tokens is None,
             checkpoints=shared or folder,
@@ -166,9 +217,9 @@ def train(
         )
         places = places_of((shared or folder,), "--shared")
         with _progress(console, job) as on_event:
-            outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), places, on_event)
+            outcome = _run(ctx, job, splits, ranks, nodes, PrivateFolder(Path(folder)), places, on_event, told=told)
         save(load(places.locate(outcome.uri)), where)
-    _report(console, outcome, out)
+    _report(console, outcome, out, unproven=data is None)
 
 
 def _run(
@@ -180,6 +231,8 @@ def _run(
     folder: PrivateFolder,
     places: Places,
     on_event: OnEvent,
+    *,
+    told: Taught,
 ) -> Outcome:
     """One rank trains in this process; more are started as processes."""
     from headrace.commands.trainer import allowing
@@ -193,7 +246,18 @@ def _run(
         def tell(event: str, **fields: Any) -> None:
             on_event({"event": event, **fields})
 
-        run(job, None, Alone(), tell, trusted=(), splits=splits, places=places, resumes=False)
+        run(
+            job,
+            None,
+            Alone(),
+            tell,
+            trusted=(),
+            splits=splits,
+            places=places,
+            resumes=False,
+            embed=told.embed,
+            reteach=told.reteach,
+        )
         outcome = read_outcome(job, places)
         assert outcome is not None  # noqa: S101 - the rank has just written it
         return outcome
@@ -287,9 +351,14 @@ def _line(said: Mapping[str, Any]) -> str:
     match said["event"]:
         case "training.read":
             dropped = ", ".join(f"{count:,} {why}" for why, count in said["dropped"].items() if count)
+            machine = f" and {said['machine_rows']:,} of a teacher" if said["machine_rows"] else ""
             return (
-                f"{quantity(said['rows'], 'row')}, {quantity(said['labels'], 'label')}; left out: {dropped or 'none'}"
+                f"{quantity(said['rows'], 'row')}{machine}, {quantity(said['labels'], 'label')}; "
+                f"left out: {dropped or 'none'}"
             )
+        case "training.choice":
+            rows = f"{said['accuracy']:.1%} of {quantity(said['rows'], 'row')} right"
+            return f"machine rows that count {said['weight']:g}, neighbours {said['spread']:g}: {rows}"
         case "training.memory" if said["bytes"] >= LARGE:
             need, free = said["bytes"] / 1e9, said["free_bytes"] / 1e9
             return f"takes about {need:.1f} GB of memory for so many labels; {free:.1f} GB are free"
@@ -307,8 +376,8 @@ def _leave(progress: Progress, stage: TaskID) -> None:
     progress.update(stage, total=task.completed, note=task.fields["note"].partition(";")[0])
 
 
-def _report(console: Console, outcome: Outcome, out: str) -> None:
-    from headrace.commands.terminal import heading, report_tables, report_warnings
+def _report(console: Console, outcome: Outcome, out: str, *, unproven: bool) -> None:
+    from headrace.commands.terminal import frame, heading, report_tables, report_warnings
     from headrace.learning.compress.curve import curve_table, curve_title
     from headrace.learning.evaluate import agreement
 
@@ -337,6 +406,14 @@ def _report(console: Console, outcome: Outcome, out: str) -> None:
     # Last, where a long report has not scrolled it away.
     for warning in report_warnings(outcome.report):
         console.print(warning)
+    if unproven:
+        console.print(
+            frame(
+                "UNPROVEN",
+                "No person labelled a text, so all figures say how well the version answers as its teacher does, and "
+                "not how often both are right. Only an operator promotes it. Label some hundred texts to find out.",
+            )
+        )
 
 
 def _of_labels(lineage: Lineage) -> Iterator[str]:

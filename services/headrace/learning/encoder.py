@@ -60,6 +60,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._first_token = first_token
         self._padding = int(tokenizer.pad_token_id or 0)
+        self._memory: dict[str, NDArray[np.float32]] | None = None
 
     @property
     def dimensions(self) -> int:
@@ -101,6 +102,22 @@ class Encoder:
 
     def embed(self, texts: Sequence[str], tell: Progress = lambda _done, _total: None) -> NDArray[np.float32]:
         """The vectors of ``texts``, float32[n, dimensions], each of length 1. The same texts give the same vectors."""
+        if self._memory is None:
+            return self._embed(texts, tell)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        self._memory.update(zip(missing, self._embed(missing, tell), strict=True))
+        return np.array([self._memory[text] for text in texts], np.float32).reshape(len(texts), self.dimensions)
+
+    def remember(self) -> None:
+        """Keep every vector from now on, 4 bytes a dimension: for texts that are asked about again in this process."""
+        self._memory = {}
+
+    def forget(self) -> None:
+        """The weights have changed, so no vector holds any more."""
+        if self._memory is not None:
+            self._memory = {}
+
+    def _embed(self, texts: Sequence[str], tell: Progress) -> NDArray[np.float32]:
         import torch  # noqa: PLC0415 - heavy
 
         vectors = np.zeros((len(texts), self.dimensions), np.float32)

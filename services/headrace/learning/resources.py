@@ -142,8 +142,10 @@ class Remaining:
         return None
 
     def _after_epoch(self, number: int, now: float) -> float | None:
+        # With machine rows the search comes several times, from the first epoch on: how often is not known here.
+        anew = number <= self._searched
         self._searched, self._last_epoch = number, now
-        if self._first is None:
+        if self._first is None or anew:
             # What came before it was preparing too, so its own length is not known.
             self._first = now, number
             return None

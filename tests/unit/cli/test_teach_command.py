@@ -12,13 +12,18 @@ from typer.testing import CliRunner, Result
 
 from headrace.commands.common import Invocation
 from headrace.commands.teach import ChoiceError, teach
+from headrace.commands.train import train
 from headrace.demo.chat_server import ChatServer, chat_server, naive_bayes
 from headrace.labeller.teachers.interface import TeacherError, TeacherNameError
 from headrace.learning.data.taught import read_taught
+from headrace.model.artifact import load
+from headrace.model.places import as_told
 from tests.support.tiny_encoder import write_tiny_encoder
 
 app = typer.Typer()
 app.command()(teach)
+training = typer.Typer()
+training.command()(train)
 
 CLASSIFY = naive_bayes(
     ("my card is lost", "a new card", "give my money back", "a refund of the money"),
@@ -157,3 +162,70 @@ def test_a_budget_needs_prices_and_a_teacher_its_labels(tmp_path: Path, texts: P
         invoke(*endpoint, "--labels", labels)
     with pytest.raises(TeacherNameError):
         invoke(texts, "--teacher", "gpt", "--out", tmp_path / "out")
+
+
+def run_training(*arguments: object) -> Result:
+    started = Invocation(environ={"HEADRACE_TEACHER__TUNE": "never"})
+    given = [*map(str, arguments), "--budget", "0", "--epochs", "1"]
+    return CliRunner().invoke(training, given, obj=started, catch_exceptions=False)
+
+
+def unlabelled(file: Path) -> Path:
+    lines = [f"{text} {number}" for text in ("the card was stolen", "a refund of the money") for number in range(40)]
+    file.write_text("\n".join(lines))
+    return file
+
+
+def test_a_training_lets_an_encoder_label_texts_first(tmp_path: Path) -> None:
+    encoder, data = write_tiny_encoder(tmp_path / "tiny"), rows(tmp_path / "rows.jsonl")
+    texts, out = unlabelled(tmp_path / "texts.txt"), tmp_path / "model.safetensors"
+    done = run_training(data, "--unlabelled", texts, "--teacher", f"encoder:{encoder}", "--out", out)
+    assert "of a teacher" in done.stdout
+    assert "machine rows that count" in done.stdout
+    assert "UNPROVEN" not in done.stdout
+    about = load(as_told(str(out)))
+    assert about.labels == ("card", "refund")
+
+
+def test_a_training_begins_from_no_labels_at_all_and_keeps_what_was_paid(tmp_path: Path, labels: Path) -> None:
+    server, texts, kept = ChatServer(CLASSIFY), unlabelled(tmp_path / "texts.txt"), tmp_path / "kept.jsonl"
+    with chat_server(server) as url:
+        given = ("--unlabelled", texts, "--labels", labels, "--teacher", f"endpoint:{url}", "--model", "m")
+        with pytest.raises(TeacherError, match="Nothing was sent"):
+            run_training(*given, "--out", tmp_path / "model")
+        assert not server.calls
+        done = run_training(*given, "--may-leave", "text", "--taught", kept, "--out", tmp_path / "model")
+    assert "UNPROVEN" in done.stdout
+    assert len(read_taught(kept)) == 80
+    assert len(server.calls) == 80
+    again = run_training("--taught", kept, "--out", tmp_path / "again")
+    assert "UNPROVEN" in again.stdout
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+def test_a_teacher_is_not_asked_about_texts_that_can_not_train(tmp_path: Path, labels: Path) -> None:
+    server, data, texts = ChatServer(CLASSIFY), rows(tmp_path / "rows.jsonl"), tmp_path / "texts.txt"
+    unlabelled(texts)
+    texts.write_text(texts.read_text() + "\nMy card is lost 3\n")
+    with chat_server(server) as url:
+        given = ("--unlabelled", texts, "--labels", labels, "--teacher", f"endpoint:{url}", "--model", "m")
+        run_training(data, *given, "--may-leave", "text", "--out", tmp_path / "model")
+    assert 40 < len(server.calls) < 80
+    assert "My card is lost 3" not in server.asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "Name a file of labelled texts"),
+        (("--taught", "x", "--test", "y"), "go with a file"),
+        (("DATA", "--teacher", "encoder"), "name the file"),
+        (("DATA", "--unlabelled", "x", "--nnodes", "2"), "headrace teach"),
+    ],
+)
+def test_a_training_of_what_does_not_go_together_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    data = rows(tmp_path / "rows.jsonl")
+    with pytest.raises(ChoiceError, match=told):
+        run_training(*(data if one == "DATA" else one for one in arguments), "--out", tmp_path / "model")

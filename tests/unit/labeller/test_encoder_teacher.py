@@ -224,3 +224,31 @@ def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may(lengths: 
     for batch in batches:
         longest = max(lengths[place] for place in batch)
         assert len(batch) == 1 or longest * len(batch) <= most
+
+
+@pytest.mark.parametrize("tune", [Tune.NEVER, Tune.ALWAYS])
+def test_a_teacher_learns_again_without_rows_that_are_validated_on(tiny: Path, tune: Tune) -> None:
+    teacher = tiny_teacher(tiny, tune)
+    before = teacher.score(FEW.texts)
+    known = FEW.take([0, 1, 2, 5, 6, 7])
+    scores = teacher.without(known, FEW.texts, ["another", "card", "refund"])
+    assert scores.shape == (len(FEW), 3)
+    assert not scores[:, 0].any()
+    # As a teacher that never saw the other rows.
+    apart = fit_teacher(load_encoder(str(tiny)), known, NONE, tune=Tune.NEVER, threads=1)
+    np.testing.assert_allclose(scores[:, 1:], apart.score(FEW.texts), rtol=1e-5)
+    assert (teacher.score(FEW.texts) == before).all()
+
+
+def test_a_remembered_text_is_not_seen_twice_and_forgotten_with_the_weights(tiny: Path) -> None:
+    encoder = load_encoder(str(tiny))
+    plain = encoder.embed(FEW.texts)
+    encoder.remember()
+    told: list[int] = []
+    for _ in range(2):
+        np.testing.assert_allclose(encoder.embed(FEW.texts, lambda done, _: told.append(done)), plain, atol=1e-6)
+    assert told[-1] == len(set(FEW.texts))
+    assert told.count(len(set(FEW.texts))) == 1
+    fit_teacher(encoder, FEW, NONE, tune=Tune.ALWAYS, threads=1)
+    assert np.abs(encoder.embed(FEW.texts) - plain).max() > 1e-4
+    assert encoder.embed([]).shape == (0, encoder.dimensions)

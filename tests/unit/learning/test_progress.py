@@ -36,6 +36,14 @@ def test_a_search_that_goes_on_from_a_checkpoint_counts_its_own_epochs_only() ->
     assert remaining.after(epoch(8), 22.0) == pytest.approx(2.0 * (4 + 12))
 
 
+def test_a_search_that_begins_anew_is_timed_anew() -> None:
+    remaining = Remaining(12, compresses=False, coarse=False)
+    remaining.after(epoch(1), 20.0)
+    remaining.after(epoch(2), 22.0)
+    assert remaining.after(epoch(1), 30.0) is None
+    assert remaining.after(epoch(2), 33.0) == pytest.approx(3.0 * (10 + 12))
+
+
 def test_what_is_left_of_the_compression_falls_and_never_below_the_refit() -> None:
     remaining = Remaining(4, compresses=True, coarse=True)
     remaining.after(epoch(1), 10.0)

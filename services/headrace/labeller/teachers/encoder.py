@@ -158,6 +158,20 @@ class EncoderTeacher:
         """float32[n, classes]. Blocks."""
         return self._head.scores(self.embed(texts, tell))
 
+    def without(self, known: Rows, texts: Sequence[str], labels: Sequence[str]) -> NDArray[np.float32]:
+        """What a teacher that learnt from the ``known`` rows alone says of ``texts``, float32[texts, labels].
+
+        A frozen one, for the weights of one that was trained on know the other rows too. Blocks.
+        """
+        if self._tuned is None:
+            encoder = self._encoder
+        else:
+            encoder = open_encoder(self._named, max_tokens=self._encoder.max_tokens)
+        again = fit_teacher(encoder, known, Rows((), ()), tune=Tune.NEVER, threads=self._threads)
+        scores = np.zeros((len(texts), len(labels)), np.float32)
+        scores[:, [labels.index(label) for label in again.labels]] = again.score(texts)
+        return scores
+
     def within(self, texts: Sequence[str]) -> Spent:  # noqa: ARG002 - it costs nothing but time
         return Spent()
 
@@ -188,8 +202,13 @@ class EncoderTeacher:
         partial.replace(file)
 
 
-def load_teacher(file: Path, *, threads: int | None = None, download: bool = True) -> EncoderTeacher:
-    """Load what :meth:`EncoderTeacher.save` wrote, and the encoder that it names. Raises TeacherError."""
+def load_teacher(
+    file: Path, *, threads: int | None = None, download: bool = True, remembers: bool = False
+) -> EncoderTeacher:
+    """Load what :meth:`EncoderTeacher.save` wrote, and the encoder that it names. Raises TeacherError.
+
+    A teacher that ``remembers`` keeps the vectors of its texts.
+    """
     saved, tensors = _read(file)
     encoder = open_encoder(saved.encoder, max_tokens=saved.max_tokens, download=download)
     if encoder.digest != saved.encoder_digest:
@@ -197,6 +216,8 @@ def load_teacher(file: Path, *, threads: int | None = None, download: bool = Tru
             f"{file}: was fitted to another model than {encoder.name} is here now (digest"
             f" {saved.encoder_digest[:12]}, here {encoder.digest[:12]}). Install that one, or fit the teacher anew."
         )
+    if remembers:
+        encoder.remember()
     head = Head(tensors.pop("head.weight", _NOTHING), tensors.pop("head.bias", _NOTHING))
     if head.weight.shape != (len(saved.labels), encoder.dimensions) or head.bias.shape != (len(saved.labels),):
         raise TeacherError(
@@ -416,6 +437,7 @@ def _tune(
     """Train the encoder's weights, in place, and the head on; one-cycle AdamW."""
     import torch  # noqa: PLC0415 - heavy
 
+    encoder.forget()
     torch.manual_seed(seed)
     randomness = np.random.default_rng(seed)
     tokens = encoder.tokens([rows.texts[place] for place in learnt.tolist()])
@@ -485,4 +507,5 @@ def _put(encoder: Encoder, weights: dict[str, NDArray[np.float32]]) -> None:
     state: dict[str, Any] = encoder.model.state_dict()
     if missing := {name for name, one in state.items() if one.dtype.is_floating_point} ^ weights.keys():
         raise KeyError(min(missing))
+    encoder.forget()
     encoder.model.load_state_dict(state | {name: torch.from_numpy(one.copy()) for name, one in weights.items()})

@@ -24,14 +24,16 @@ def open_teacher(
     valid: Rows = NO_ROWS,
     splitting: Splitting = UNKEYED,
     tell: Tell = silent,
+    remembers: bool = False,
 ) -> Teacher:
     """Open a teacher. An encoder that is no saved teacher is fitted to ``train`` and chosen on ``valid``, clean rows of
-    people. The others take their labels from teacher.labels, or the bare names from the rows.
+    people; one that ``remembers`` keeps the vectors of its texts. The others take their labels from teacher.labels, or
+    the bare names from the rows.
 
     Blocks. Raises TeacherError, which says what is missing.
     """
     if name.kind is Kind.ENCODER:
-        return _encoder(name.target, settings, train, valid, splitting, tell)
+        return _encoder(name.target, settings, train, valid, splitting, tell, remembers=remembers)
     labels = labels_of(name, settings, train + valid)
     if name.kind is Kind.PROGRAM:
         from headrace.labeller.teachers.program import ProgramTeacher  # noqa: PLC0415 - only what is asked for
@@ -56,16 +58,25 @@ def labels_of(name: TeacherName, settings: TeacherSettings, rows: Rows) -> Label
 
 
 def _encoder(
-    target: str | None, settings: TeacherSettings, train: Rows, valid: Rows, splitting: Splitting, tell: Tell
+    target: str | None,
+    settings: TeacherSettings,
+    train: Rows,
+    valid: Rows,
+    splitting: Splitting,
+    tell: Tell,
+    *,
+    remembers: bool,
 ) -> EncoderTeacher:
     if target is not None and (file := Path(target).expanduser()).is_file():
-        return load_teacher(file, threads=settings.threads)
+        return load_teacher(file, threads=settings.threads, remembers=remembers)
     if not len(train) + len(valid):
         raise TeacherError(
             f"encoder{'' if target is None else f':{target}'} learns from rows that people labelled; there are none."
             " Give some (--data), or name a teacher that was saved (encoder:FILE)."
         )
     encoder = open_encoder(target, max_tokens=settings.max_tokens)
+    if remembers:
+        encoder.remember()
     return fit_teacher(
         encoder,
         train,
