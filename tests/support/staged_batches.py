@@ -39,9 +39,10 @@ def staged(
         piece = Slice(
             partition, [admit(record, 0.0, record.timestamp) for record in records], AFTER, None, None, None, done
         )
+        model = Model("v", LABELS, backend)
         return compute(
             Batch([piece], NOW_MS, len(records)),
-            Served(Model("v", LABELS, backend), Breaker(), None, asyncio.Event()),
+            Served(model, model, Breaker(), None, asyncio.Event()),
             decode_value=compile_shape(shape),
             style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields)),
             ranking=ranking,
