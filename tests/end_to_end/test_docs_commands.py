@@ -73,6 +73,11 @@ RUN = (
 """In this order; a worker answers from the first classify on."""
 
 NOT_RUN = {
+    "headrace labels suggest": "it needs answers; test_labels_suggest.py runs it",
+    **{
+        f"headrace labels {name}": "it needs labels of these names; test_label_rules.py runs it"
+        for name in ("rename", "merge", "retire", "rules")
+    },
     "headrace broker": "it runs until it is stopped; the test's own broker is one",
     "headrace models certify": "it needs hundreds of labels by people; test_models_certify.py runs it",
     "headrace demo": "it takes a minute; test_demo.py runs it",
