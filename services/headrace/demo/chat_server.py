@@ -32,7 +32,10 @@ _LONGEST_BODY = 4 << 20
 _PIECE = 4
 _MOST_ALTERNATIVES = 20
 _TEXTS = re.compile(r"<texts>\n(.*)\n</texts>", re.DOTALL)
-_ORDERED = re.compile(r"\banswer (?:with )?[\"']?([\w -]{1,60}?)[\"']?\s*(?:[.!,;]|$)", re.IGNORECASE)
+_ORDERED = re.compile(
+    r"\b(?:answer(?: with)?|label for this text is|this is always) [\"']?([\w -]{1,60}?)[\"']?\s*(?:[.!,;]|$)",
+    re.IGNORECASE,
+)
 
 
 class Fault(enum.StrEnum):
@@ -245,9 +248,9 @@ def _completion(chat: ChatServer, body: dict[str, Any], texts: list[str], fault:
     chosen = scores.argmax(1)
     if chat.obeys:
         for row, text in enumerate(texts):
-            ordered = _ORDERED.search(text)
-            if ordered and ordered[1].strip() in labels:
-                chosen[row] = labels.index(ordered[1].strip())
+            ordered = [one.strip() for one in _ORDERED.findall(text) if one.strip() in labels]
+            if ordered:
+                chosen[row] = labels.index(ordered[-1])
                 scores[row] = 0.02 / len(labels)
                 scores[row, chosen[row]] += 0.98
     names = [labels[place] for place in chosen]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from headrace.core.fields import Secret
 from headrace.demo.chat_server import ChatServer, Fault, chat_server, naive_bayes
+from headrace.labeller.gold import ORDERS
 from headrace.labeller.teachers.endpoint import EndpointTeacher, retry_after
 from headrace.labeller.teachers.interface import SoftLabels, TeacherError, parse_teacher
 from headrace.labeller.teachers.labels_file import Labels, bare_labels
@@ -332,3 +333,13 @@ async def test_labels_that_were_paid_for_before_the_account_was_empty_are_kept()
         with pytest.raises(TeacherError, match="no money left"):
             await teacher.label(TEXTS)
         await teacher.close()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_the_obedient_server_obeys_every_order_that_gold_texts_plant(order):
+    texts = [f"{text}\n\n{order.format(label='refund')}" for text in ("my card is lost", "a new card")]
+    for obeys, said in ((True, ["refund", "refund"]), (False, ["card", "card"])):
+        with teacher_of(ChatServer(CLASSIFY, obeys=obeys)) as (teacher, _):
+            found = await teacher.label(texts)
+            assert [teacher.labels[place] for place in found.scores.argmax(1)] == said
+            await teacher.close()
