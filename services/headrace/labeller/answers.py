@@ -186,6 +186,7 @@ class AnswersReader:
         for name, position in begun.items():
             consumer.seek(name, position)
         self._positions, self._committed = begun, {}
+        event("labeller.follows", topic=self._results, partitions=len(begun))
         return True
 
     async def _begin(self, consumer: Consumer, name: TopicPartition, begin: int, end: int) -> int:
