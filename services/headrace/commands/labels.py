@@ -28,6 +28,7 @@ from headrace.commands.common import (
     say,
     tell,
 )
+from headrace.commands.erase import erase
 from headrace.commands.label_rules import merge, rename, retire, rules
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, producing, send_all, standard_input
 from headrace.commands.suggest import suggest
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
     from headrace.files.table import Reading, Row
     from headrace.kafka.interface import Cluster, Outgoing
     from headrace.learning.data.labels import There
+    from headrace.learning.data.machine_labels import MachineThere
     from headrace_schemas.records import Review
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+Machine = Annotated[bool, typer.Option("--machine", help="The labels of teachers instead of people's.")]
 for command in (suggest, rename, merge, retire, rules):
     app.command()(command)
 
@@ -339,49 +342,7 @@ def stream_records(
             raise DatasetError(f"{row.where}: {error}") from error
 
 
-@app.command()
-def erase(
-    ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of labels.")] = None,
-    *,
-    text: Annotated[
-        list[str] | None, typer.Option(help="A text that was published without an id. May be repeated.")
-    ] = None,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Erase labelled texts from every version that is trained from now on. Versions that exist still know them.
-
-    Says which ids had a label, and ends with 1 when none had.
-    """
-    from headrace.client.labels import ids_by_every_hashing, text_ids, tombstone
-
-    if any("\ud800" <= character <= "\udfff" for one in (*(ids or ()), *(text or ())) for character in one):
-        raise UserError("An id or a text is not UTF-8, so no label has it: nothing was erased.")
-    settings = begin(ctx, bootstrap)
-    topic = settings.topics.names().labels
-    asked: dict[str, tuple[str, ...]] = {id_: (id_,) for id_ in ids or ()}
-    # A text may have had another id in an earlier release.
-    asked |= {f"text {number}": tuple(ids_by_every_hashing([one])) for number, one in enumerate(text or (), start=1)}
-    if not all([*(ids or ()), *text_ids(text or ())]) or not asked:
-        raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
-    cluster, ids_asked = cluster_of(settings), list(dict.fromkeys(sum(asked.values(), ())))
-    erased = asyncio.run(_there(cluster, topic, ids_asked))
-    send_all(
-        (tombstone(id_) for id_ in ids_asked if erased is None or id_ in erased),
-        producing(cluster, topic),
-        noun="tombstone",
-        topic=topic,
-        go_on=lambda _: "The same command may be run again: it erases what is still there.",
-    )
-    if erased is None:
-        say(f"published a tombstone for each to {topic}; without the right to read it, what was there is unknown")
-        return
-    for name, its_ids in asked.items():
-        if not erased.intersection(its_ids):
-            say(f"{name}: {topic} has no such label")
-    say(f"erased {quantity(len(erased), 'label')} on {topic}")
-    if not erased:
-        raise typer.Exit(1)
+app.command()(erase)
 
 
 @app.command("list")
@@ -391,10 +352,14 @@ def list_labels(
     label: Annotated[str | None, typer.Option(help="Only texts with this label.")] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most N.")] = 50,
     skip: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
+    machine: Machine = False,
     as_json: LinesOfJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why."""
+    """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why.
+
+    With --machine those of teachers: teacher, score, label and text.
+    """
     import msgspec
     from rich.table import Table
     from rich.text import Text
@@ -402,19 +367,24 @@ def list_labels(
     from headrace.core.text import label_name
 
     settings = begin(ctx, bootstrap)
-    topic = settings.topics.names().labels
+    names = settings.topics.names()
+    topic = names.machine_labels if machine else names.labels
     wanted = None if label is None else label_name(label)
-    there = [one for one in asyncio.run(_read(cluster_of(settings), topic)) if wanted in (None, one.label)]
+    found: Sequence[There | MachineThere] = asyncio.run(
+        (_read_machine if machine else _read)(cluster_of(settings), topic)
+    )
+    there = [one for one in found if wanted in (None, one.label)]
     shown = there[skip : skip + limit]
     if as_json:
         for one in shown:
             say(msgspec.json.encode(one).decode())
         return
-    table = Table("id", "label", "text", box=None, pad_edge=False)
+    table = Table(*(("teacher", "score") if machine else ("id",)), "label", "text", box=None, pad_edge=False)
     for one in shown:
-        cells = (one.id, one.label, one.text) if one.error is None else (one.id, "", f"(can't be used: {one.error})")
+        cells = one.cells() if one.error is None else (*one.cells()[:-1], f"(can't be used: {one.error})")
         table.add_row(
-            *(Text(cell, overflow="fold") for cell in cells[:2]), Text(cells[2], "", overflow="ellipsis", no_wrap=True)
+            *(Text(cell, overflow="fold") for cell in cells[:-1]),
+            Text(cells[-1], "", overflow="ellipsis", no_wrap=True),
         )
     if shown:
         console().print(table)
@@ -429,43 +399,44 @@ def export(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="Where they go: .jsonl or .csv, which `headrace train` reads.")],
     *,
+    machine: Machine = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Write the labels that the topic holds now to a file; `labels publish --restore` publishes them again.
 
     A row has id, text and label, and source and labelled_at_ms where they are known. What can't be used is left out.
+    With --machine a row has text, label, score, teacher and, in .jsonl, all scores.
     """
-    from headrace.learning.data.labels import check_suffix, write_labels
+    from headrace.learning.data.labels import There, check_suffix, write_labels
+    from headrace.learning.data.machine_labels import MachineThere, write_machine_labels
 
     check_suffix(file)
     where = place_for(file, force=force)
     settings = begin(ctx, bootstrap)
-    topic = settings.topics.names().labels
-    there = asyncio.run(_read(cluster_of(settings), topic))
+    names = settings.topics.names()
+    topic = names.machine_labels if machine else names.labels
+    there: Sequence[There | MachineThere] = asyncio.run(
+        (_read_machine if machine else _read)(cluster_of(settings), topic)
+    )
     usable = [one for one in there if one.error is None]
     if not usable:
         raise UserError(f"{topic} holds no label that can be used, so {file} was not written.")
-    write_labels(where, usable)
+    if machine:
+        write_machine_labels(where, [one for one in usable if isinstance(one, MachineThere)])
+    else:
+        write_labels(where, [one for one in usable if isinstance(one, There)])
     left_out = f"; left out {len(there) - len(usable):,} that can't be used" if len(usable) < len(there) else ""
     say(f"wrote {quantity(len(usable), 'label')} of {topic} to {file}{left_out}")
+
+
+async def _read_machine(cluster: Cluster, topic: str) -> list[MachineThere]:
+    from headrace.learning.data.machine_labels import machine_there, read_machine_labels
+
+    return machine_there(await read_machine_labels(cluster, topic))
 
 
 async def _read(cluster: Cluster, topic: str) -> list[There]:
     from headrace.learning.data.labels import read_labels
 
     return await read_labels(cluster, topic)
-
-
-async def _there(cluster: Cluster, topic: str, ids: Sequence[str]) -> set[str] | None:
-    """Those of ``ids`` that have a label; None where that is unknown: who only labels may write the topic, not read it.
-
-    Raises any other KafkaError.
-    """
-    from headrace.kafka.interface import NotAuthorizedError
-    from headrace.learning.data.labels import read_labels
-
-    try:
-        return {one.id for one in await read_labels(cluster, topic, ids)}
-    except NotAuthorizedError:
-        return None

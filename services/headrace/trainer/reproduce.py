@@ -12,13 +12,21 @@ from headrace.core.errors import UserError
 from headrace.kafka.interface import Cluster, TopicPartition
 from headrace.learning.compress.curve import Budget
 from headrace.learning.data.labels import Shard, read_partitions
+from headrace.learning.data.machine_labels import (
+    MachineShard,
+    is_barred,
+    read_machine_labels,
+    read_machine_partitions,
+)
 from headrace.learning.data.split import Splits, Splitting
+from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.distributed.job import Job, TopicSource
+from headrace.learning.distributed.job import Job, MachineSource, TopicSource
 from headrace.learning.distributed.merge import merge_labels
+from headrace.learning.distributed.merge_machine import merge_snapshot
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.settings import TrainerSettings
-from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
+from headrace_schemas.records import BarredText, Lineage, MachineLabel, ModelVersion, OffsetRange
 
 BUDGET = "budget_points"
 """Under which name a version's compression report has the budget that it was searched with."""
@@ -45,6 +53,10 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     retention: int
     erased: tuple[str, ...]
     labelled: tuple[str, ...]
+    machine_rows: int = 0
+    """Rows of teachers now."""
+    machine_erased: int = 0
+    """Labels of teachers in the snapshot that were erased, or whose text was barred, since."""
 
 
 def lineage_of(version: ModelVersion) -> Lineage:
@@ -72,16 +84,21 @@ def check_source(version: ModelVersion, lineage: Lineage, labels: str) -> None:
         )
 
 
-def source_of(lineage: Lineage, settings: TrainerSettings) -> TopicSource:
-    """The snapshot that the lineage names, and the rules of labels that held then. Which labels are allowed is not in
-    it: the ``settings`` of now say that.
+def source_of(lineage: Lineage, settings: TrainerSettings, machine_labels: str) -> TopicSource:
+    """The snapshot that the lineage names, labels of teachers on the topic ``machine_labels``, and the rules of labels
+    that held then. Which labels are allowed is not in it: the ``settings`` of now say that.
     """
+    machine = None
+    if lineage.teachers:
+        weights = {teacher: lineage.teacher_weights.get(teacher, 1.0) for teacher in lineage.teachers}
+        machine = MachineSource(topic=machine_labels, ranges=lineage.machine_offsets, teachers=weights)
     return TopicSource(
         topic=lineage.source,
         ranges=lineage.offsets,
         max_text_bytes=settings.max_text_bytes,
         labels=settings.labels,
         rules=lineage.label_rules,
+        machine=machine,
     )
 
 
@@ -105,19 +122,47 @@ async def compare_rows(cluster: Cluster, source: TopicSource, digest: str, split
     """
     numbers = [one.partition for one in source.ranges]
     shard = await read_partitions(cluster, source, numbers)
-    parts = merge_labels(shard, Alone(), splitting)
+    taught, machine_erased = None, 0
+    if source.machine is None:
+        parts = merge_labels(shard, Alone(), splitting)
+    else:
+        taught, machine_erased = await _machine_labels(cluster, source)
+        parts = merge_snapshot(shard, taught, source, Alone(), splitting)
     later = await _later(cluster, source, shard)
     erased = tuple(id_ for id_, is_erased in later if is_erased)
     # Compaction may not have taken yet what was erased, and it is to be learnt from no more.
     held = {record.id.decode("utf-8", "backslashreplace") for record in shard.records}
-    equal = parts.digest == digest and held.isdisjoint(erased)
+    equal = parts.digest == digest and held.isdisjoint(erased) and not machine_erased
     return Rows(
         equal=equal,
         rows=parts.rows,
         retention=shard.dropped.get("retention", 0),
         erased=() if equal else erased,
         labelled=() if equal else tuple(id_ for id_, is_erased in later if not is_erased),
+        machine_rows=parts.machine_rows,
+        machine_erased=machine_erased,
     )
+
+
+async def _machine_labels(cluster: Cluster, source: TopicSource) -> tuple[MachineShard, int]:
+    """What teachers said in the snapshot, as the log has it now; and how much of that was erased or barred since."""
+    if source.machine is None:
+        raise ValueError("the source names no machine labels")
+    ranges = source.machine.ranges
+    numbers = [one.partition for one in ranges]
+    shard = await read_machine_partitions(cluster, source.machine, numbers, source.max_text_bytes)
+    labels = [one for one in shard.records if isinstance(one.content, MachineLabel)]
+    texts = [one.content.text for one in labels if isinstance(one.content, MachineLabel)]
+    now = await read_machine_labels(cluster, source.machine.topic, source.max_text_bytes)
+    there = {one.key for one in now}
+    barred = {one.content.text_key for one in now if isinstance(one.content, BarredText)}
+    before = {one.content.text_key for one in shard.records if isinstance(one.content, BarredText)}
+    pairs = zip(labels, texts, text_keys(texts), strict=True)
+    gone = sum(
+        not is_barred(text, key, before) and (one.key not in there or is_barred(text, key, barred))
+        for one, text, key in pairs
+    )
+    return shard, gone
 
 
 def job_again(version: ModelVersion, source: TopicSource, *, folder: str, holdout: str | None) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,13 @@ from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartitio
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.learning.data.files import read_rows
-from headrace_schemas.codec import encode_label
-from headrace_schemas.records import LabelledText
+from headrace.learning.data.taught import read_taught
+from headrace_schemas.codec import decode_machine_label, encode_label, encode_machine_label
+from headrace_schemas.records import BarredText, LabelledText, MachineLabel, Score
+from headrace_schemas.topics import machine_label_key, machine_labels_key, text_key
 
 TOPIC = "classify.labels"
+MACHINE = "classify.machine-labels"
 LABELS = [
     Labelled("1", "good film", "pos"),
     Labelled("2", 'bad "film",\nreally', "neg"),
@@ -34,7 +38,8 @@ LABELS = [
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
     cluster = MemoryCluster(SystemClock())
-    monkeypatch.setattr(commands, "cluster_of", lambda settings: cluster)
+    for module in (commands, sys.modules["headrace.commands.erase"]):
+        monkeypatch.setattr(module, "cluster_of", lambda settings: cluster)
     cluster.create_topic(TopicSpec(name=TOPIC, partitions=2))
     asyncio.run(publish_labels(cluster, TOPIC, labels=LABELS))
     return cluster
@@ -159,3 +164,85 @@ def test_of_an_id_on_several_partitions_the_latest_of_their_last_records_counts(
     assert "latest" in run("list", "--json").output
     append(0, "as late, in a lower partition", 10)
     assert "lower partition" not in run("list", "--json").output
+
+
+@pytest.fixture
+def taught(cluster: MemoryCluster) -> MemoryCluster:
+    """A topic of what two teachers said, by which one text is spelled otherwise."""
+    cluster.create_topic(TopicSpec(name=MACHINE, partitions=2))
+    teach(cluster, "good film", "encoder-1")
+    teach(cluster, "Good   film", "encoder-1")
+    teach(cluster, "good film", "program-2")
+    teach(cluster, "another", "encoder-1")
+    key = machine_label_key("good film", "endpoint-3")
+    cluster.log(TopicPartition(MACHINE, 0)).append_batch([Outgoing(b"{rubbish", key)], 0)
+    return cluster
+
+
+def teach(cluster: MemoryCluster, text: str, teacher: str) -> None:
+    scores = (Score("pos", 0.75), Score("neg", 0.25))
+    made = MachineLabel(text=text, teacher=teacher, label="pos", scores=scores, labelled_at_ms=0)
+    cluster.log(TopicPartition(MACHINE, 0)).append_batch(
+        [Outgoing(encode_machine_label(made), machine_labels_key(made))], 0
+    )
+
+
+def on_machine_topic(cluster: MemoryCluster) -> tuple[set[bytes], set[str]]:
+    """The keys that have a tombstone, and the keys of texts that are barred."""
+    records = [record for number in range(2) for record in cluster.log(TopicPartition(MACHINE, number)).records]
+    gone = {record.key for record in records if record.value is None}
+    found = [decode_machine_label(record.value) for record in records if record.value not in (None, b"{rubbish")]
+    return gone, {one.text_key for one in found if isinstance(one, BarredText)}
+
+
+@pytest.mark.parametrize("arguments", [("1",), ("--text", "GOOD film")])
+def test_an_erased_text_takes_along_what_every_teacher_said_of_it_and_is_barred(
+    taught: MemoryCluster, arguments: tuple[str, ...]
+) -> None:
+    ended = run("erase", *arguments)
+    assert ended.exit_code == 0
+    assert "erased 4 labels of teachers on classify.machine-labels; barred 1 text" in ended.output
+    gone, barred = on_machine_topic(taught)
+    assert gone == {
+        machine_label_key("good film", "encoder-1"),
+        machine_label_key("Good   film", "encoder-1"),
+        machine_label_key("good film", "program-2"),
+        machine_label_key("good film", "endpoint-3"),
+    }
+    assert barred >= {text_key("good film"), text_key("Good   film"), text_ids(["good film"])[0]}
+    left = [msgspec.json.decode(line) for line in run("list", "--machine", "--json").output.splitlines()]
+    assert [row["text"] for row in left] == ["another"]
+
+
+def test_a_text_that_nobody_labelled_is_barred_all_the_same(taught: MemoryCluster) -> None:
+    ended = run("erase", "--text", "never seen")
+    assert ended.exit_code == 1
+    assert "erased 0 labels of teachers" in ended.output
+    assert text_key("never seen") in on_machine_topic(taught)[1]
+
+
+def test_labels_of_a_teacher_are_erased_where_no_person_gave_one(taught: MemoryCluster) -> None:
+    ended = run("erase", "--text", "another")
+    assert ended.exit_code == 0
+    assert "text 1: classify.labels has no such label" in ended.output
+
+
+def test_labels_of_teachers_are_listed_and_exported_with_teacher_and_score(
+    taught: MemoryCluster, tmp_path: Path
+) -> None:
+    listed = run("list", "--machine", "--limit", 1).output
+    assert "encoder-1" in listed
+    assert "0.750" in listed
+    assert "1 of 4 labels on classify.machine-labels; --skip 1 shows more" in listed
+    assert "wrote 4 labels of classify.machine-labels" in run("export", "--machine", tmp_path / "taught.jsonl").output
+    row = msgspec.json.decode((tmp_path / "taught.jsonl").read_bytes().splitlines()[0])
+    assert row == {
+        "text": "good film",
+        "label": "pos",
+        "score": 0.75,
+        "teacher": "encoder-1",
+        "scores": {"pos": 0.75, "neg": 0.25},
+    }
+    assert len(read_taught(tmp_path / "taught.jsonl")) == 4
+    run("export", "--machine", tmp_path / "taught.csv")
+    assert (tmp_path / "taught.csv").read_text().splitlines()[1] == "good film,pos,0.75,encoder-1"

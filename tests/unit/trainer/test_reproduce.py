@@ -5,13 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from headrace.commands.models.train import describe
 from headrace.core.fields import Secret
-from headrace.kafka.interface import TopicPartition
+from headrace.kafka.interface import Outgoing, TopicPartition
 from headrace.learning.data.labels import read_partitions
+from headrace.learning.data.machine_labels import read_machine_partitions
 from headrace.learning.data.split import UNKEYED, Splits, Splitting
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import Job, TopicSource
 from headrace.learning.distributed.merge import merge_labels
+from headrace.learning.distributed.merge_machine import merge_snapshot
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.trainer.reproduce import (
     NotReproducibleError,
@@ -22,7 +25,8 @@ from headrace.trainer.reproduce import (
     source_of,
     splitting_of,
 )
-from headrace_schemas.records import Lineage, ModelVersion, OffsetRange
+from headrace_schemas.records import BarredText, Lineage, ModelVersion, OffsetRange
+from headrace_schemas.topics import machine_label_key, text_key
 from tests.support.trainer_cluster import NAME, SETTINGS, TOPICS, TrainerCluster, story
 
 LABELS = TopicPartition(TOPICS.labels, 0)
@@ -47,7 +51,9 @@ async def trained(world: TrainerCluster) -> Lineage:
 
 
 async def compared(world: TrainerCluster, lineage: Lineage):
-    return await compare_rows(world.cluster, source_of(lineage, SETTINGS), lineage.digest, UNKEYED)
+    return await compare_rows(
+        world.cluster, source_of(lineage, SETTINGS, TOPICS.machine_labels), lineage.digest, UNKEYED
+    )
 
 
 @story
@@ -124,7 +130,7 @@ def test_a_version_is_made_again_by_the_split_that_it_was_made_by_or_not_at_all(
 async def test_the_job_again_is_the_job_that_made_the_version(world):
     lineage = await trained(world)
     version = version_of(msgspec.structs.replace(lineage, split=UNKEYED.id))
-    source = source_of(lineage_of(version), SETTINGS)
+    source = source_of(lineage_of(version), SETTINGS, TOPICS.machine_labels)
     job = job_again(version, source, folder="memory://again", holdout="rows.jsonl")
     assert (job.recipe, job.created_at_ms, job.parent, job.budget.points) == (RECIPE, 5, "v0", 1.5)
     assert (job.source.ranges, job.split) == (lineage.offsets, UNKEYED.id)
@@ -163,4 +169,57 @@ def test_a_record_does_not_choose_how_many_processes_are_started() -> None:
 
 def test_the_job_again_learns_labels_as_they_were_learnt_then():
     lineage = Lineage(source="t", digest="d", rows=1, label_rules={"economy": "business", "gossip": None})
-    assert source_of(lineage, SETTINGS).rules == {"economy": "business", "gossip": None}
+    assert source_of(lineage, SETTINGS, TOPICS.machine_labels).rules == {"economy": "business", "gossip": None}
+
+
+async def taught(world: TrainerCluster) -> Lineage:
+    """As :func:`trained`, with labels of a teacher beside those of people."""
+    world.add_machine_topic()
+    await world.teach(*(f"taught {number}" for number in range(40)))
+    lineage = await trained(world)
+    lineage = msgspec.structs.replace(
+        lineage,
+        teachers=("encoder-1",),
+        teacher_weights={"encoder-1": 0.5},
+        machine_offsets=(OffsetRange(0, 0, 40), OffsetRange(1, 0, 0)),
+    )
+    source = source_of(lineage, SETTINGS, TOPICS.machine_labels)
+    parts = merge_snapshot(
+        await read_partitions(world.cluster, source, [0, 1]),
+        await read_machine_partitions(world.cluster, source.machine, [0, 1], 1000),
+        source,
+        Alone(),
+        UNKEYED,
+    )
+    assert parts.taught.weights.tolist() == [0.5] * parts.machine_rows
+    return msgspec.structs.replace(lineage, digest=parts.digest, machine_rows=parts.machine_rows)
+
+
+@story
+async def test_what_teachers_said_belongs_to_the_snapshot_and_what_they_say_later_does_not(world):
+    lineage = await taught(world)
+    await world.teach("taught later")
+    found = await compared(world, lineage)
+    assert (found.equal, found.machine_rows, found.machine_erased) == (True, lineage.machine_rows, 0)
+    assert found.machine_rows > 20
+
+
+@pytest.mark.parametrize("how", ["tombstone", "barred", "replaced"])
+def test_a_snapshot_of_which_a_teachers_label_is_gone_is_trained_no_more_and_that_is_said(how):
+    @story
+    async def play(world):
+        lineage = await taught(world)
+        if how == "tombstone":
+            key = machine_label_key("taught 3", "encoder-1")
+            await world.producer.send_batch(TOPICS.machine_labels, 0, [Outgoing(None, key)])
+        elif how == "barred":
+            await world.put_machine(BarredText(text_key=text_key("taught 3"), barred_at_ms=0))
+        else:
+            world.cluster.log(TopicPartition(TOPICS.machine_labels, 0)).remove(3)
+        found = await compared(world, lineage)
+        assert not found.equal
+        assert found.machine_erased == (how != "replaced")
+        said = describe(version_of(lineage), lineage, found)[-1]
+        assert ("of teachers" if how != "replaced" else "teachers' labels made") in said
+
+    play()

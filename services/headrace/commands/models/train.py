@@ -156,7 +156,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         verify(version, settings.signing.trusted)
         lineage = reproduce.lineage_of(version)
         reproduce.check_source(version, lineage, settings.topics.names().labels)
-        source = reproduce.source_of(lineage, settings.trainer)
+        source = reproduce.source_of(lineage, settings.trainer, settings.topics.names().machine_labels)
         splits = Splits(settings.trainer.split_key, settings.trainer.previous_split_key)
         splitting = reproduce.splitting_of(version, splits)
         rows = await reproduce.compare_rows(models.cluster, source, lineage.digest, splitting)
@@ -189,6 +189,11 @@ def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
     for verb, ids in (("erased", rows.erased), ("labelled anew or for the first time", rows.labelled)):
         if ids:
             lines.append(f"{verb} since, {len(ids):,} ids: {_some(ids)}")
+    if rows.machine_erased:
+        lines.append(f"erased since, {quantity(rows.machine_erased, 'label')} of teachers")
+    elif lineage.machine_rows and rows.machine_rows != lineage.machine_rows:
+        then, now = quantity(lineage.machine_rows, "row"), quantity(rows.machine_rows, "row")
+        lines.append(f"teachers' labels made {then} then and make {now} now: some were replaced or erased since")
     return lines
 
 

@@ -176,6 +176,10 @@ class There(msgspec.Struct, frozen=True):
     source: str | None = None
     labelled_at_ms: int | None = None
 
+    def cells(self) -> tuple[str, ...]:
+        """What a line of a list shows."""
+        return self.id, self.label, self.text
+
 
 async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[There]:
     """Read what the topic holds now, of the ids ``only`` where they are given, in the order of the first records.

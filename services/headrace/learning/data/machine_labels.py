@@ -6,8 +6,10 @@ that are no shares, is passed over and counted by its reason.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +20,9 @@ from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
 from headrace.learning.data.labels import read_frozen
-from headrace.learning.data.validation import KEY_BYTES, NO_WORDS, is_allowed, last_of_ids
+from headrace.learning.data.validation import KEY_BYTES, NO_WORDS, is_allowed, last_of_ids, text_keys
+from headrace.model import store
+from headrace.model.places import Location
 from headrace.process.logs import event
 from headrace_schemas.codec import MAX_TEXT_BYTES, decode_machine_label
 from headrace_schemas.errors import BadKeyError, RequestTooLargeError, WireError, place
@@ -182,6 +186,84 @@ def words_id(key: bytes) -> str:
 def is_barred(text: str, key: bytes, barred: Collection[str]) -> bool:
     """Whether ``text``, whose words have ``key``, was erased: it, or one of the same words."""
     return bool(barred) and (text_key(text) in barred or words_id(key) in barred)
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """What erases texts from the topic: ``keys`` are of labels that get a tombstone, ``barred`` of texts that no
+    teacher is asked about again.
+    """
+
+    keys: tuple[bytes, ...]
+    barred: tuple[str, ...]
+
+
+def erasure_of(texts: Sequence[str], held: Sequence[LastMachineRecord]) -> Erasure:
+    """What erases ``texts``, and those of the same words, of the records ``held`` on the topic."""
+    wanted = frozenset(text_keys(texts)) - {NO_WORDS}
+    labels = [one for one in held if isinstance(one.content, MachineLabel)]
+    said = [one.content.text for one in labels if isinstance(one.content, MachineLabel)]
+    same = [text for text, key in zip(said, text_keys(said), strict=True) if key in wanted]
+    barred = {text_key(text) for text in (*texts, *same)} | {words_id(key) for key in wanted}
+    # By the key: what can't be read there may be a label of the text too.
+    keys = [one.key for one in held if one.key.startswith(b"label/") and _text_part(one.key) in barred]
+    return Erasure(tuple(keys), tuple(sorted(barred)))
+
+
+def _text_part(key: bytes) -> str:
+    return key.split(b"/")[1].decode("ascii", "replace")
+
+
+class MachineThere(msgspec.Struct, frozen=True):
+    """A teacher's label on the topic, as training takes it; ``error`` says why it can't be used."""
+
+    text: str
+    teacher: str
+    label: str
+    score: float
+    scores: dict[str, float]
+    labelled_at_ms: int
+    error: str | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """What a line of a list shows."""
+        return self.teacher, f"{self.score:.3f}", self.label, self.text
+
+
+def machine_there(held: Sequence[LastMachineRecord]) -> list[MachineThere]:
+    """The labels among the records ``held``; texts that are barred are left out of what can be used."""
+    barred = {one.content.text_key for one in held if isinstance(one.content, BarredText)}
+    labels = [one.content for one in held if isinstance(one.content, MachineLabel)]
+    found = []
+    for label, key in zip(labels, text_keys([one.text for one in labels]), strict=True):
+        scores: dict[str, float] | str = scores_of(label, ())
+        if is_barred(label.text, key, barred):
+            scores = BARRED
+        error = scores if isinstance(scores, str) else None
+        shares = {} if isinstance(scores, str) else scores
+        name = label_name(label.label or "")
+        found.append(
+            MachineThere(
+                label.text, label.teacher, name, shares.get(name, 0.0), shares, label.labelled_at_ms, error=error
+            )
+        )
+    return found
+
+
+def write_machine_labels(where: Location, labels: Sequence[MachineThere]) -> None:
+    """Write ``labels`` for the owner's eyes alone, as .csv or as JSON lines; a part of a file is never left.
+
+    Raises StoreError when the file can't be written.
+    """
+    out = io.StringIO(newline="")
+    if where.below[-1].lower().endswith(".csv"):
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("text", "label", "score", "teacher"))
+        rows.writerows((one.text, one.label, one.score, one.teacher) for one in labels)
+    else:
+        for one in labels:
+            row = {name: getattr(one, name) for name in ("text", "label", "score", "teacher", "scores")}
+            out.write(f"{msgspec.json.encode(row).decode()}\n")
+    store.write(where, out.getvalue().encode(), "export", private=True)
 
 
 def _last(record: Record, content: Content) -> LastMachineRecord:
