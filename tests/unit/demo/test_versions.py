@@ -87,7 +87,7 @@ def test_what_is_forgotten_was_trained_on_or_is_quoted() -> None:
 def test_the_same_text_of_another_id_is_forgotten_too() -> None:
     first, rest = divided()
     before = to_forget(first, rest, version())
-    again = Keyed("another", before[0].text.upper(), before[0].label, before[0].key)
+    again = Keyed("another", before[0].text.upper(), before[0].label, key=before[0].key)
     assert to_forget(first, [*rest, again], version()) == [*before, again]
 
 
