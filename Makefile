@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: demo demo-learning test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -25,6 +25,10 @@ demo: $(VENV)/.installed
 # The learning path on Apache Kafka: needs Java 17 and, the first time, Maven.
 demo-learning: $(VENV)/.installed
 	$(BIN)/headrace demo --learning
+
+# A teacher labels the stream of a set with few labels; TEACHER=--endpoint asks a local stand-in for a language model.
+demo-teaching: $(VENV)/.installed
+	$(BIN)/headrace demo --teaching $(TEACHER)
 
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
 test: $(VENV)/.installed

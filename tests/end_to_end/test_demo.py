@@ -21,6 +21,8 @@ from tests.support.waiting import until, within
 
 LIMIT_S = 120.0
 RATE, SECONDS = 100, 3
+TEACHING_RATE = 20
+TEACHING_LIMIT_S = 600.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -47,8 +49,8 @@ class Demo:
         await until(lambda: moment(self) or self.process.returncode is not None, LIMIT_S)
         assert self.process.returncode is None, self.printed()
 
-    async def ended(self) -> int:
-        async with within(LIMIT_S, "the end of the demo"):
+    async def ended(self, limit_s: float = LIMIT_S) -> int:
+        async with within(limit_s, "the end of the demo"):
             return await self.process.wait()
 
 
@@ -60,10 +62,13 @@ async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
     folder.mkdir()
 
     @asynccontextmanager
-    async def started(*settings: str, options: tuple[str, ...] = ()) -> AsyncIterator[Demo]:
+    async def started(
+        *settings: str,
+        options: tuple[str, ...] = (),
+        speed: tuple[str, ...] = ("--seconds", str(SECONDS), "--rate", str(RATE)),
+    ) -> AsyncIterator[Demo]:
         output = tmp_path / "output"
         own = ("--data", str(data), *COLUMNS)
-        speed = ("--seconds", str(SECONDS), "--rate", str(RATE))
         with output.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "headrace", *settings, "demo", *own, *speed, *options),
@@ -164,6 +169,40 @@ async def test_a_broken_data_file_is_explained_before_anything_starts(start, dat
         assert "Traceback" not in demo.printed()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", [(), ("--endpoint",)], ids=["encoder", "endpoint"])
+async def test_a_teacher_makes_four_versions_under_a_stream_that_is_answered_once(start, tmp_path, teacher):
+    async with start(options=("--teaching", *teacher), speed=("--rate", str(TEACHING_RATE))) as demo:
+        code = await demo.ended(TEACHING_LIMIT_S)
+    printed = demo.printed()
+    assert code == 0, printed
+    published, answered, lost, repeated = audit(printed)
+    assert (answered, lost, repeated) == (published, 0, 0)
+    learnt = re.findall(r"^Version (\d) of (\d+) labels of people and (\d+) of the teacher", printed, re.MULTILINE)
+    assert [int(number) for number, _, _ in learnt] == [1, 2, 3, 4]
+    assert len({people for _, people, _ in learnt}) == 1, "people labelled nothing more"
+    from_teacher = [int(labels) for _, _, labels in learnt]
+    assert from_teacher[0] == 0
+    assert from_teacher == sorted(set(from_teacher))
+    assert re.search(r"^the teacher: right on [\d.]+% of the [\d,]+ texts", printed, re.MULTILINE)
+    assert ("was called" in printed) == bool(teacher)
+    assert "\x1b" not in printed, "no terminal, so no escape sequences"
+    assert demo.processes() == {}
+    assert list((tmp_path / "temporary").glob("headrace-*")) == []
+
+
+@pytest.mark.slow
+async def test_ctrl_c_ends_trainer_labeller_and_workers_of_the_teaching_demo(start, tmp_path):
+    async with start(options=("--teaching", "--endpoint"), speed=("--rate", str(TEACHING_RATE))) as demo:
+        await demo.reached(lambda demo: "Version 1" in demo.printed())
+        os.killpg(demo.process.pid, signal.SIGINT)
+        assert await demo.ended() == 130, demo.printed()
+        assert demo.processes() == {}
+    assert demo.printed().endswith("Stopped. Nothing is left running.\n")
+    assert "Traceback" not in demo.printed()
+    assert list((tmp_path / "temporary").glob("headrace-*")) == []
+
+
 @pytest.mark.apache
 async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start, apache_bootstrap):
     async with start(options=("--bootstrap", apache_bootstrap)) as demo:
@@ -178,6 +217,9 @@ async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start,
         names = {name for name in await admin.describe_topics() if name.startswith(prefix)}
     finally:
         await admin.stop()
-    expected = ("requests", "results", "dead-letters", "labels", "models", "workers")
+    expected = (
+        *("requests", "results", "dead-letters", "labels", "models", "workers"),
+        *("machine-labels", "reviews", "teaching"),
+    )
     assert names == {prefix + f"classify.{name}" for name in expected}
     assert demo.processes() == {}

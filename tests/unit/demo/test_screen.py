@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from headrace.demo.screen import Place, closing, line, live, milliseconds, next_steps, table
+from headrace.demo.screen import Place, closing, line, live, milliseconds, next_steps, table, view
 from headrace.demo.stream import Ledger, Snapshot
 from headrace_schemas.records import Status
 
@@ -78,15 +78,15 @@ def test_without_a_terminal_there_is_a_plain_line_every_five_seconds() -> None:
     on = console(terminal=False)
     with live(on) as show:
         for tick in range(49):
-            show(snapshot(tick * 0.25, lag=tick))
+            show(view(snapshot(tick * 0.25, lag=tick)))
     assert printed(on).splitlines() == [line(snapshot(lag=20)), line(snapshot(lag=40))]
 
 
 def test_on_a_terminal_the_table_is_drawn_in_place() -> None:
     on = console(terminal=True)
     with live(on) as show:
-        show(snapshot(1.0))
-        show(snapshot(2.0, answered=300))
+        show(view(snapshot(1.0)))
+        show(view(snapshot(2.0, answered=300)))
     shown = printed(on)
     assert "200 answers" in shown
     assert "300 answers" in shown
