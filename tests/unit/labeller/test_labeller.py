@@ -44,8 +44,10 @@ from headrace_schemas.records import (
 )
 from headrace_schemas.topics import machine_labels_key, review_key, teaching_key, text_key
 from tests.support.teachers import PlainTeacher, label_of
+from tests.support.waiting import until
 
 TOPICS = LabellerTopics("requests", "results", "labels", "machine-labels", "reviews", "teaching")
+LIMIT_S = 60.0
 SETTINGS = LabellerSettings(random=0.0, least_margin=0.5, gold=0.0, gold_least=5, longest_wait=0.01)
 
 
@@ -134,20 +136,11 @@ async def running(labeller: Labeller) -> AsyncIterator[asyncio.Task[None]]:
             await task
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(120):
-        while True:
-            met = condition()
-            if asyncio.iscoroutine(met):
-                met = await met
-            if met:
-                return
-            await asyncio.sleep(0.01)
-
-
 async def asks(labeller: Labeller) -> None:
     """Wait until it leads and has read all labels."""
-    await until(lambda: labeller.unready is None and labeller._term is not None and not labeller._term.starting)
+    await until(
+        lambda: labeller.unready is None and labeller._term is not None and not labeller._term.starting, LIMIT_S
+    )
 
 
 async def test_what_was_answered_with_little_margin_is_labelled_and_what_was_not_is_left():
@@ -158,7 +151,7 @@ async def test_what_was_answered_with_little_margin_is_labelled_and_what_was_not
         await site.answer("where is my parcel", score=0.99)
         await site.answer("my money back", score=0.6)
         await site.answer("which parcel", score=0.55, partition=1)
-        await until(lambda: site.metric("texts_labelled_total") == 2)
+        await until(lambda: site.metric("texts_labelled_total") == 2, LIMIT_S)
     labels = await site.labels()
     assert {text: one.label for text, one in labels.items()} == {"my money back": "refund", "which parcel": "delivery"}
     one = labels["which parcel"]
@@ -173,7 +166,7 @@ async def test_a_request_without_a_label_is_reviewed_by_the_place_of_its_answer(
     async with running(labeller):
         await asks(labeller)
         offset = await site.answer("money, money", score=0.95, label=None, partition=1)
-        await until(lambda: site.metric("reviews_total") == 1)
+        await until(lambda: site.metric("reviews_total") == 1, LIMIT_S)
     (review,) = await site.read("reviews", decode_review)
     assert (review.results, review.partition, review.offset, review.label) == ("results", 1, offset, "refund")
     assert (review.id, review.origin, review.by) == ("id-money, money", "teacher", "plain-1")
@@ -194,8 +187,8 @@ async def test_a_text_that_is_labelled_barred_or_was_asked_is_not_asked_again():
         await asks(labeller)
         for text in ("labelled by a person", "erased", "asked before", "asked by another prompt", "new", "new"):
             await site.answer(text)
-        await until(lambda: site.metric("texts_left_total", why="known") == 4)
-        await until(lambda: site.metric("texts_labelled_total") == 2)
+        await until(lambda: site.metric("texts_left_total", why="known") == 4, LIMIT_S)
+        await until(lambda: site.metric("texts_labelled_total") == 2, LIMIT_S)
     assert sorted(teacher.asked) == ["asked by another prompt", "new"]
 
 
@@ -211,11 +204,11 @@ async def test_what_fails_for_good_is_said_once_and_what_passes_is_left_to_anoth
         await asks(labeller)
         for text in ("bad", "busy", "good"):
             await site.answer(text)
-        await until(lambda: site.metric("texts_left_total", why="failed") == 1)
-        await until(lambda: site.metric("texts_left_total", why="teacher") == 1)
+        await until(lambda: site.metric("texts_left_total", why="failed") == 1, LIMIT_S)
+        await until(lambda: site.metric("texts_left_total", why="teacher") == 1, LIMIT_S)
         await site.answer("bad")
         await site.answer("busy")
-        await until(lambda: teacher.asked.count("busy") == 2)
+        await until(lambda: teacher.asked.count("busy") == 2, LIMIT_S)
     assert teacher.asked.count("bad") == 1
     labels = await site.labels()
     assert labels["bad"].label is None
@@ -242,7 +235,7 @@ async def test_nothing_is_asked_beyond_the_budget_and_what_was_never_settled_cou
         await asks(labeller)
         for number in range(6):
             await site.answer(f"text {number}")
-        await until(lambda: site.metric("budget_exhausted") == 1)
+        await until(lambda: site.metric("budget_exhausted") == 1, LIMIT_S)
         await site.answer("one more", label=None)
     assert len(teacher.asked) == 3
     amount = spent(await site.spendings(), "default", today)
@@ -256,7 +249,7 @@ async def test_money_bounds_as_texts_do():
         await asks(labeller)
         for number in range(4):
             await site.answer(f"text {number}")
-        await until(lambda: site.metric("budget_exhausted") == 1)
+        await until(lambda: site.metric("budget_exhausted") == 1, LIMIT_S)
     assert len(teacher.asked) == 2
 
 
@@ -271,11 +264,11 @@ async def test_a_teacher_that_is_away_is_tried_again_costs_nothing_and_then_its_
     async with running(labeller):
         await asks(labeller)
         await site.answer("a text")
-        await until(lambda: site.metric("texts_left_total", why="teacher") == 1)
+        await until(lambda: site.metric("texts_left_total", why="teacher") == 1, LIMIT_S)
         assert site.metric("teacher_up") == 0
         teacher.before = lambda: None
         await site.answer("a later text")
-        await until(lambda: site.metric("texts_labelled_total") == 1)
+        await until(lambda: site.metric("texts_labelled_total") == 1, LIMIT_S)
         assert site.metric("teacher_up") == 1
     assert teacher.calls == 3
     assert spent(await site.spendings(), "default", day_of(SystemClock().now_ms())).texts == 1
@@ -298,7 +291,7 @@ async def test_of_two_labellers_one_asks_and_when_it_is_killed_the_other_repeats
         async with running(other):
             for number in range(8):
                 await site.answer(f"text {number}")
-            await until(lambda: site.metric("texts_labelled_total") == 8)
+            await until(lambda: site.metric("texts_labelled_total") == 8, LIMIT_S)
             assert not second.asked
     labels = await site.labels()
     assert len(labels) == 8
@@ -332,7 +325,7 @@ async def test_a_teacher_that_obeys_planted_orders_is_stopped_with_the_reason_un
         await asks(labeller)
         for number in range(40):
             await site.answer(f"text {number}")
-        await until(lambda: site.metric("stopped") == 1)
+        await until(lambda: site.metric("stopped") == 1, LIMIT_S)
         asked = len(teacher.asked)
         assert "planted order" in (labeller.unready or "")
         await site.answer("a last text")
@@ -344,7 +337,7 @@ async def test_a_teacher_that_obeys_planted_orders_is_stopped_with_the_reason_un
     assert "gold" not in "".join((await site.labels()).keys())
     again = site.labeller(teacher, settings, process="again")
     async with running(again):
-        await until(lambda: again.unready is not None and "planted order" in again.unready)
+        await until(lambda: again.unready is not None and "planted order" in again.unready, LIMIT_S)
         assert len(teacher.asked) == asked
     resumed = site.labeller(PlainTeacher(), settings, process="resumed", resume=True)
     async with running(resumed):
@@ -360,11 +353,11 @@ async def test_answers_never_wait_and_the_queue_keeps_the_random_slice_and_the_l
     async with running(labeller):
         await asks(labeller)
         await site.answer("held by the teacher", score=0.51)
-        await until(lambda: teacher.calls == 1)
+        await until(lambda: teacher.calls == 1, LIMIT_S)
         for number, score in enumerate((0.9, 0.6, 0.8, 0.55, 0.7)):
             await site.answer(f"text {number}", score=score)
-        await until(lambda: site.metric("answers_seen_total") == 6)
-        await until(lambda: site.metric("texts_left_total", why="queue-full") == 2)
+        await until(lambda: site.metric("answers_seen_total") == 6, LIMIT_S)
+        await until(lambda: site.metric("texts_left_total", why="queue-full") == 2, LIMIT_S)
         free.set()
-        await until(lambda: site.metric("texts_labelled_total") == 4)
+        await until(lambda: site.metric("texts_labelled_total") == 4, LIMIT_S)
     assert teacher.asked == ["held by the teacher", "text 3", "text 1", "text 4"]

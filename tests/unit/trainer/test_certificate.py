@@ -28,6 +28,7 @@ from headrace.trainer.metrics import TrainerMetrics
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import Certificate, LabelledText, Lineage, OffsetRange
 from tests.support.versions import version_of
+from tests.support.waiting import until
 
 LABELS = "classify.labels"
 VERSION = msgspec.structs.replace(
@@ -165,22 +166,16 @@ async def test_the_watch_follows_the_slice_and_says_when_the_promise_is_broken()
     def bound(side: str) -> float | None:
         return registry.get_sample_value("headrace_cascade_disagreement_bound", {"side": side})
 
-    async def until(condition) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                assert not running.done()
-                await asyncio.sleep(0.01)
-
     try:
         right = [label(f"text 900 right {place}") for place in range(100)]
         before = [label(f"text 900 old {place}", at=1400, name="no") for place in range(100)]
         chosen = [label(f"text 900 chosen {place}", source="margin", name="no") for place in range(100)]
         await published(cluster, [*right, *before, *chosen])
-        await until(lambda: (bound("upper") or 1) < 0.06)
+        await until(lambda: (bound("upper") or 1) < 0.06, 60)
         assert watch.broken is None
         wrong = [label(f"text 900 wrong {place}", name="no") for place in range(30)]
         await published(cluster, wrong, first=1000)
-        await until(lambda: watch.broken is not None)
+        await until(lambda: watch.broken is not None, 60)
         assert (bound("lower") or 0) > 0.02
         watch.follow(None, None, 0.0)
         assert watch.broken is None
