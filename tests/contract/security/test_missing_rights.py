@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.client import Client
 from headrace.client.labels import Labelled, publish_labels
+from headrace.client.reviews import ReviewPublisher, ReviewReader
 from headrace.commands.topics import acl_names
 from headrace.config import Settings, TopicsSettings
 from headrace.core.clock import SystemClock
@@ -35,7 +36,7 @@ from headrace.worker.stages.infer import Model
 from headrace.worker.worker import Worker, WorkerTopics
 from headrace_schemas.codec import encode_label, encode_request, encode_result
 from headrace_schemas.paths import RequestShape, compile_shape
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, LabelledText, Status
+from headrace_schemas.records import ClassifyRequest, ClassifyResult, LabelledText, Review, Status
 from tests.contract.security.guarded import Guarded, allow
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import SETTINGS
@@ -193,10 +194,16 @@ async def producer(cluster: AioKafkaCluster, names: Names) -> None:
 
 
 async def reader(cluster: AioKafkaCluster, names: Names) -> None:
-    """Read alone, then in a group."""
+    """Read alone, then the reviews, then in a group."""
     async with Client(cluster, requests=names.requests, results=names.results) as client:
         async with client.reader("beginning") as alone:
             await alone.read(timeout_s=0.1)
+        reviews = ReviewReader(cluster.consumer(), names.reviews, results=names.results, clock=SystemClock())
+        await reviews.start()
+        try:
+            await reviews.read(timeout_s=0.1)
+        finally:
+            await reviews.stop()
         async with client.group_reader(names.reader_groups[0], "beginning") as member:
             while True:
                 await member.read(timeout_s=0.5)
@@ -204,6 +211,13 @@ async def reader(cluster: AioKafkaCluster, names: Names) -> None:
 
 async def labeller(cluster: AioKafkaCluster, names: Names) -> None:
     await publish_labels(cluster, names.labels, labels=[Labelled("1", "a text", "a label")])
+    reviews = ReviewPublisher(cluster, names.reviews)
+    try:
+        await reviews.publish(
+            [Review(results=names.results, partition=0, offset=0, label="a label", origin="person", reviewed_at_ms=1)]
+        )
+    finally:
+        await reviews.stop()
 
 
 async def operator(cluster: AioKafkaCluster, names: Names, case: Case) -> None:
