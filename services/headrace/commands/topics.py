@@ -299,6 +299,7 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
         **msgspec.structs.asdict(names),
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
+        teacher_groups=(settings.labeller.group, f"{settings.labeller.group}-election"),
         holdout=holdout.removeprefix(HOLDOUT_TOPIC) if holdout.startswith(HOLDOUT_TOPIC) else None,
         reader_groups=tuple(reader_groups),
     )
