@@ -79,6 +79,7 @@ NOT_RUN = {
         for name in ("rename", "merge", "retire", "rules")
     },
     "headrace broker": "it runs until it is stopped; the test's own broker is one",
+    "headrace labeller": "it runs until it is stopped; test_labeller.py runs it",
     "headrace models certify": "it needs hundreds of labels by people; test_models_certify.py runs it",
     "headrace demo": "it takes a minute; test_demo.py runs it",
     "headrace teach": "it needs a model's address, or takes a minute; test_teach_command.py runs it",

@@ -34,6 +34,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
     cluster = MemoryCluster(SystemClock())
     monkeypatch.setattr(publish, "cluster_of", lambda settings: cluster)
     monkeypatch.setattr(labels, "cluster_of", lambda settings: cluster)
+    monkeypatch.setattr("headrace.commands.erase.cluster_of", lambda settings: cluster)
     for name in (REQUESTS, LABELS):
         cluster.create_topic(TopicSpec(name=name, partitions=1))
     return cluster

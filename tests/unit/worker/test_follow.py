@@ -322,6 +322,8 @@ def test_an_alias_that_points_at_a_version_without_a_record_is_named_and_the_old
 
 
 def test_a_version_that_its_alias_follows_in_a_moment_is_no_reason_to_warn(caplog):
+    caplog.set_level("WARNING", logger="headrace")
+
     @story
     async def play(world):
         world.start(answering=Store(world).load)
