@@ -51,6 +51,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> MemoryCluster:
     cluster = MemoryCluster(SystemClock())
     for command in (labels, suggest):
         monkeypatch.setattr(command, "cluster_of", lambda settings: cluster)
+    monkeypatch.setattr("headrace.commands.erase.cluster_of", lambda settings: cluster)
     for topic in (REQUESTS, RESULTS, LABELS, REVIEWS, "other.results"):
         cluster.create_topic(TopicSpec(name=topic, partitions=1))
     now_ms = SystemClock().now_ms()
