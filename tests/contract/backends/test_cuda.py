@@ -56,18 +56,17 @@ def test_a_slice_ends_where_its_room_does() -> None:
     tokens = 4
     words = (
         characters.table(),
-        tokens,
         *build_lookup(np.empty(0, np.uint32), 2),
         *build_lookup(np.empty(0, np.uint32), 1),
     )
     at, counts, rows = np.empty(9, np.int32), np.empty(8, np.int32), np.full(2 * tokens + 5, -1, np.int32)
     batch = join_texts([b"a b c", b"a b c d e f", b"a", b"b"])
-    assert fill_rows(*batch, 0, 4, *words, at, counts, rows) == 2
+    assert fill_rows(*batch, 0, 4, tokens, words, at, counts, rows) == 2
     assert counts.tolist() == [3, 4, 0, 0, 0, 0, 0, 0]
     assert at.tolist() == [0, 3, *[7] * 7]
     # Unknown words, row 1.
     assert rows[:7].tolist() == [1] * 7
-    assert fill_rows(*batch, 2, 4, *words, at, counts, rows) == 2
+    assert fill_rows(*batch, 2, 4, tokens, words, at, counts, rows) == 2
 
 
 def test_warming_is_possible_without_a_gpu() -> None:
