@@ -119,6 +119,8 @@ def test_what_needs_a_place_says_which_setting_gives_it_one_where_nothing_can_be
     assert f"Set {setting} to a folder" in line
 
 
+# It compiles all kernels in memory twice, two minutes; that worker and trainer start so is tested below each time.
+@pytest.mark.slow
 @STRANGERS
 def test_a_version_is_trained_and_evaluated_without_a_home(folder, user, home):
     rows = "".join(
