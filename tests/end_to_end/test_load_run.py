@@ -15,6 +15,7 @@ from headrace_load.contender import Contender, Program
 from headrace_load.measure.audit import join
 from headrace_load.measure.evaluation import evaluate
 from headrace_load.measure.run import RunSetup, run, stream_load
+from headrace_load.processes import over_ours
 from headrace_load.target import Running, make_topics, prefixed
 from headrace_load.workload.spec import Constant, MadeTexts, Workload
 from tests.support.waiting import until
@@ -40,7 +41,7 @@ class Echo:
     async def start(self):
         system, program = self.system, self.contender.program
         given = {"BOOTSTRAP": system.bootstrap, "REQUESTS": system.requests, "RESULTS": system.results}
-        async with child(program.command, log=self._log, environment={**given, **program.environment}) as echo:
+        async with child(program.command, log=self._log, environ=over_ours({**given, **program.environment})) as echo:
             await until(lambda: "ready" in self._log.read_text())
             yield Running(pids=(echo.pid,))
 

@@ -53,7 +53,7 @@ def test_a_claim_is_raised_and_never_lowered(site):
     claimed(site)
     assert "at most 2,048 requests" in run("--max-batch", "2048")
     assert "at most 2,048 requests" in run("--max-batch", "2048")
-    with pytest.raises(UserError, match="allows 2048 requests in one batch, and is never lowered"):
+    with pytest.raises(UserError, match="allows 2,048 requests in one batch, and is never lowered"):
         run("--max-batch", "1024")
     assert "at most 2,048 requests" in run()
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from headrace.kafka.aio import calmed
+from headrace.kafka.aio.connection import translating
+from headrace.kafka.interface import BrokerUnavailableError
 
 TRIED_AGAIN = [
     ("aiokafka", logging.ERROR, "Unable connect to node with id %s: %s", (0, "refused")),
@@ -75,3 +77,12 @@ def test_one_client_that_closes_leaves_the_log_calm_for_another(kept):
             pass
         logging.getLogger("aiokafka").error("Unable to update metadata from %s", [0])
     assert kept.records == []
+
+
+def test_a_write_to_a_connection_that_was_closed_may_be_tried_again():
+    closed = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    said = "Fetching failed: the connection was closed"
+    with pytest.raises(BrokerUnavailableError, match=said), translating("Fetching"):
+        raise closed
+    with pytest.raises(RuntimeError, match="another"), translating("Fetching"):
+        raise RuntimeError("another")

@@ -132,6 +132,11 @@ def translating(doing: str, *, needs: str = "Describe", topic: str | None = None
         raise
     except (theirs.KafkaError, theirs.ConsumerStoppedError, theirs.IllegalOperation, TimeoutError, OSError) as error:
         raise translated(error, doing, needs=needs, topic=topic) from error
+    except RuntimeError as error:
+        # uvloop's word for a write to a connection that was closed meanwhile; asyncio's own loop drops such a write.
+        if "the handler is closed" not in str(error):
+            raise
+        raise BrokerUnavailableError(f"{doing} failed: the connection was closed") from error
 
 
 def _refused(error: Exception, needs: str, topic: str | None) -> str:
