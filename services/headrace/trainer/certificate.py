@@ -26,9 +26,8 @@ from headrace.core.label_rules import Rules, answered_as
 from headrace.core.text import label_name
 from headrace.kafka.following import follow
 from headrace.kafka.interface import Cluster, Record, TopicPartition
-from headrace.kafka.range_reader import read_topic
 from headrace.learning.data.files import Rows
-from headrace.learning.data.labels import ruled
+from headrace.learning.data.labels import records_that_count, ruled
 from headrace.learning.data.validation import NO_RULES, clean, text_keys
 from headrace.learning.evaluate import Answered
 from headrace.model.errors import ArtifactError
@@ -139,17 +138,17 @@ async def read_label_records(
 
     What can't be decoded is passed over: the trainer dead-letters it. Raises a KafkaError.
     """
-    found: dict[bytes, tuple[int, int, LabelledText] | None] = {}
-    async for record in read_topic(cluster, topic, "labels"):
+    found = []
+    for record in await records_that_count(cluster, topic):
         if not record.key or record.discarded is not None:
             continue
         try:
             label = decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
         except WireError:
             continue
-        learnt = None if label is None else ruled(label, rules)
-        found[record.key] = None if learnt is None else (record.partition, record.offset, learnt)
-    return [one for one in found.values() if one is not None]
+        if label is not None and (learnt := ruled(label, rules)) is not None:
+            found.append((record.partition, record.offset, learnt))
+    return found
 
 
 def by_rules(labels: Sequence[LabelledText], rules: Rules) -> list[LabelledText]:

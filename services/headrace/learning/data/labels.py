@@ -187,6 +187,14 @@ async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None
     Which record of an id counts is as in a training (:func:`~headrace.learning.data.validation.last_of_ids`). Raises a
     KafkaError.
     """
+    return [
+        _there((record.key or b"").decode("utf-8", "backslashreplace"), record)
+        for record in await records_that_count(cluster, topic, only)
+    ]
+
+
+async def records_that_count(cluster: Cluster, topic: str, only: Collection[str] | None = None) -> list[Record]:
+    """Of each id that is not erased the record that counts, as :func:`read_labels` says, decoded by nobody yet."""
     wanted = None if only is None else {id_.encode() for id_ in only}
     last: dict[bytes, dict[int, Record]] = {}
     async for record in read_topic(cluster, topic, "labels"):
@@ -194,11 +202,7 @@ async def read_labels(cluster: Cluster, topic: str, only: Collection[str] | None
             last.setdefault(record.key, {})[record.partition] = record
     held = [record for of in last.values() for record in of.values()]
     counted = which_count([(record.key or b"", record.timestamp, record.partition) for record in held])
-    return [
-        _there((record.key or b"").decode("utf-8", "backslashreplace"), record)
-        for record, is_last in zip(held, counted, strict=True)
-        if is_last and record.value is not None
-    ]
+    return [record for record, counts in zip(held, counted, strict=True) if counts and record.value is not None]
 
 
 def _there(id_: str, record: Record) -> There:
