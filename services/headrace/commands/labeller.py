@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, cluster_of, settings_from
+from headrace.commands.common import Bootstrap, Invocation, admin_port, cluster_of, settings_from
 from headrace.commands.teach import (
     TEACHER_HELP,
     LabelsFile,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.labeller.teachers.interface import Teacher, TeacherName
     from headrace.learning.data.split import Split
 
+STARTING = "the teacher is made ready"
 STOP_S = 30.0
 
 
@@ -90,21 +91,13 @@ async def _label(
     from headrace.labeller.labeller import Labeller
     from headrace.labeller.metrics import LabellerMetrics
     from headrace.labeller.term import LabellerTopics
-    from headrace.process.admin import admin_server
     from headrace_schemas.paths import compile_shape
 
     names = settings.topics.names()
     registry = CollectorRegistry()
     with calmed():
         running: Labeller | None = None
-        async with admin_server(
-            settings.admin.host,
-            settings.admin.port_of(0),
-            neighbours=settings.admin.neighbours,
-            health=lambda: None,
-            ready=lambda: "the teacher is made ready" if running is None else running.unready,
-            registry=registry,
-        ):
+        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready):
             teacher = await _open(settings, name, environ)
             try:
                 running = Labeller(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 
 import msgspec
@@ -47,17 +48,27 @@ class Labeller:
         self._topics = topics
         self._settings = settings
         self._teacher = teacher
-        self._decode = decode
-        self._max_text_bytes = max_text_bytes
         self._process = process
         self._clock = clock
-        self._randomness = randomness
         self._metrics = metrics
         self._resume = resume
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
         metrics.broker.follow(lambda: self._reach.connected)
         self._election = Election(
             cluster, topic=topics.teaching, group=f"{settings.group}-election", who="labeller", clock=clock
+        )
+        self._new_term = functools.partial(
+            Term,
+            cluster=cluster,
+            topics=topics,
+            settings=settings,
+            teacher=teacher,
+            decode=decode,
+            max_text_bytes=max_text_bytes,
+            clock=clock,
+            randomness=randomness,
+            metrics=metrics,
+            confirm=self._election.confirm,
         )
         self._term: Term | None = None
         self._terms = 0
@@ -116,21 +127,8 @@ class Labeller:
             self._terms += 1
             self._metrics.leads(leads=True)
             event("labeller.leads", labeller=self._settings.name)
-            self._term = Term(
-                cluster=self._cluster,
-                topics=self._topics,
-                settings=self._settings,
-                teacher=self._teacher,
-                decode=self._decode,
-                max_text_bytes=self._max_text_bytes,
-                # Totals of its own: what an earlier term reserved and never settled has to stay.
-                process=f"{self._process}.{self._terms}",
-                clock=self._clock,
-                randomness=self._randomness,
-                metrics=self._metrics,
-                confirm=self._election.confirm,
-                resume=self._resume,
-            )
+            # Totals of its own: what an earlier term reserved and never settled has to stay.
+            self._term = self._new_term(process=f"{self._process}.{self._terms}", resume=self._resume)
             self._resume = False
             leading = asyncio.create_task(self._term.run())
             lost = asyncio.create_task(self._election.lost())
