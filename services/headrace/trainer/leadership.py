@@ -113,6 +113,8 @@ class Term:
                 if reader.known.rules != self._log.rules_of(self._name):
                     await reader.stop()
                     reader = await self._read_anew()
+                    await machine.stop()
+                    machine = await self._read_machine_anew()
                 ended = self._collect()
                 if once and ended is not None:
                     return ended
@@ -138,6 +140,12 @@ class Term:
         await self._patiently(reader.start, "reading the labels")
         event("labels.ruled", model=self._name, rules=len(reader.known.rules), usable=reader.known.usable)
         return reader
+
+    async def _read_machine_anew(self) -> MachineLabelsReader:
+        last = self._log.trainings.get(self._name)
+        machine = await self._make_machine_reader(() if last is None else last.machine_offsets)
+        await self._patiently(machine.catch_up, "reading the labels of teachers")
+        return machine
 
     @staticmethod
     def _there(reader: LabelsReader, machine: MachineLabelsReader) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name, printable
 from headrace.kafka.interface import (
     Consumer,
@@ -22,7 +23,7 @@ from headrace.kafka.interface import (
     Record,
     TopicPartition,
 )
-from headrace.learning.data.machine_labels import BARRED, decode, is_barred, scores_of
+from headrace.learning.data.machine_labels import BARRED, decode, is_barred, machine_label_by_rules, scores_of
 from headrace.learning.data.validation import KEY_BYTES, NO_WORDS, KnownLabels, text_keys
 from headrace.learning.distributed.job import MachineSource
 from headrace.process.logs import Reminder, event
@@ -80,7 +81,8 @@ class _Known(msgspec.Struct, frozen=True):
 class MachineLabelsReader:
     """Reads all partitions of ``topic`` by ``consumer``, which is started and belongs to no group.
 
-    ``snapshot`` are the ranges of the last training: what is behind their ends is new. Takes some 500 bytes a label.
+    ``snapshot`` are the ranges of the last training: what is behind their ends is new. ``rules`` say what labels are
+    learnt as. Takes some 500 bytes a label.
     """
 
     def __init__(
@@ -90,13 +92,15 @@ class MachineLabelsReader:
         topic: str,
         snapshot: Sequence[OffsetRange],
         settings: TrainerSettings,
+        rules: Rules,
         clock: Clock,
         metrics: TrainerMetrics,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._settings = settings
-        self._allowed = frozenset(map(label_name, settings.labels))
+        self._rules = rules
+        self._allowed = frozenset(learnt_as(label_name(label), rules) or "" for label in settings.labels)
         self._clock = clock
         self._metrics = metrics
         self._reminder = Reminder()
@@ -254,14 +258,18 @@ class MachineLabelsReader:
         self._metrics.machine_labels(self._counts.total(), len(self._counts))
 
     def _put(self, record_key: bytes, label: MachineLabel, key: bytes, *, is_new: bool) -> str | None:
-        scores = scores_of(label, self._allowed)
+        learnt = machine_label_by_rules(label, self._rules)
+        if learnt is None:
+            # Its class is no longer given, for which the teacher is not to blame: it is not counted as refused.
+            return None
+        scores = scores_of(learnt, self._allowed)
         if isinstance(scores, str):
             return scores
         if key == NO_WORDS:
             return "empty-text"
         if is_barred(label.text, key, self._barred):
             return BARRED
-        teacher, name = sys.intern(label.teacher), sys.intern(label_name(label.label or ""))
+        teacher, name = sys.intern(label.teacher), sys.intern(label_name(learnt.label or ""))
         self._known[record_key] = _Known(teacher, key[:KEY_BYTES], name)
         self._counts[teacher] += 1
         if is_new:

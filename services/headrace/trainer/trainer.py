@@ -280,6 +280,7 @@ class Trainer:
             topic=self._topics.machine_labels,
             snapshot=snapshot,
             settings=self._settings,
+            rules=self._log.rules_of(self._name),
             clock=self._clock,
             metrics=self._metrics,
         )

@@ -8,7 +8,7 @@ from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartitio
 from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.trainer.machine_labels import Teachers, chosen_teachers
 from headrace.trainer.settings import TrainerSettings
-from headrace_schemas.records import BarredText, OffsetRange, TrainingOrder, TrainingState
+from headrace_schemas.records import BarredText, LabelRule, OffsetRange, TrainingOrder, TrainingState
 from headrace_schemas.topics import machine_label_key, text_key
 from tests.support.trainer_cluster import NAME, TOPICS, story
 
@@ -190,6 +190,26 @@ def test_rubbish_is_counted_and_said_and_stops_nothing(caplog):
 
     play()
     assert "machine_labels.refused" in caplog.text
+
+
+@story
+async def test_rules_of_labels_decide_what_a_teachers_label_counts_as(world):
+    world.add_machine_topic()
+    await world.teach("x", "y", label="economy")
+    await world.teach("z", label="gossip")
+    await world.teach("v", label="sport")
+    await world.label("a", "b", "c")
+    await world.teach("text  a", label="economy")
+    world.start(labels=("neg", "pos", "economy", "sport"), new_labels=100, new_machine_labels=100, least_rows=1)
+    await world.trained()
+    assert (world.metric("machine_labels"), world.metric("machine_labels_refused_total", reason="unknown-label")) == (
+        4.0,
+        1.0,
+    )
+    await world.decree(LabelRule(name=NAME, label="sport", becomes=None, decided_at_ms=1))
+    await world.until(lambda: world.metric("machine_labels") == 3.0)
+    await world.decree(LabelRule(name=NAME, label="gossip", becomes="pos", decided_at_ms=2))
+    await world.until(lambda: world.metric("machine_labels") == 4.0)
 
 
 @story
