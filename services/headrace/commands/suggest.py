@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import datetime as dt
 import enum
 import io
@@ -21,6 +20,7 @@ from headrace.core.fields import parse_start
 from headrace.core.selection import Candidate, Why, distinct, in_order, reason_for
 from headrace.core.text import quantity
 from headrace.files.annotations import COLUMNS, Task, argilla_records, label_studio_tasks
+from headrace.files.spreadsheet import csv_writer
 
 if TYPE_CHECKING:
     from headrace.config import Settings
@@ -226,9 +226,9 @@ def written(tasks: Sequence[Task], form: TaskFormat) -> str:
             return msgspec.json.format(msgspec.json.encode(argilla_records(tasks)), indent=1).decode() + "\n"
         case TaskFormat.CSV:
             out = io.StringIO(newline="")
-            rows = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-            rows.writeheader()
-            rows.writerows(task.row() for task in tasks)
+            write = csv_writer(out, COLUMNS)
+            for task in tasks:
+                write(task.row()[name] for name in COLUMNS)
             return out.getvalue()
         case _:
             return "".join(f"{msgspec.json.encode(task.row()).decode()}\n" for task in tasks)

@@ -5,7 +5,6 @@ Cells may come from strangers' records: nothing in them is taken as markup, and 
 
 from __future__ import annotations
 
-import csv
 import enum
 import re
 import sys
@@ -23,6 +22,7 @@ from rich.text import Text
 from headrace.commands.common import say
 from headrace.core.errors import UserError
 from headrace.core.text import printable, quantity
+from headrace.files.spreadsheet import csv_writer
 
 if TYPE_CHECKING:
     from headrace.learning.evaluate import Interval, Report
@@ -47,14 +47,13 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form | None:
 def row_writer(form: Form, columns: Sequence[str]) -> Callable[[Row], None]:
     """What prints a row at once. JSON has what the row has; CSV its ``columns``, None as an empty field.
 
-    On a terminal everything that it would obey is escaped. Into a file CSV goes as it is, so that texts stay what they
-    were. Who opens it as a spreadsheet should know that a text may begin with ``=``.
+    On a terminal everything that it would obey is escaped. CSV is safe to open as a spreadsheet, and our own commands
+    read its texts as they were (:mod:`headrace.files.spreadsheet`).
     """
     if form is Form.JSON:
         return lambda row: say(msgspec.json.encode(row).decode(), flush=True)
-    lines = csv.writer(_Output(), lineterminator="\n")
-    lines.writerow(columns)
-    return lambda row: lines.writerow("" if row.get(name) is None else row[name] for name in columns)
+    write = csv_writer(_Output(), columns)
+    return lambda row: write(row.get(name) for name in columns)
 
 
 class _Output:

@@ -30,6 +30,7 @@ from headrace.files.decoding import (
     pieces,
 )
 from headrace.files.formats import DELIMITERS, Delimited, Parquet, checked_delimiter, json_rows, place
+from headrace.files.spreadsheet import ESCAPED, as_written
 
 _PACKED = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip"}
 _ZIP = b"PK\x03\x04"
@@ -251,7 +252,12 @@ def _rows(
             said.insert(0, f"delimiter {DELIMITERS[table.delimiter]}")
         places = {column: place(name, table.header, column) for column in _distinct(columns or table.header)}
         places |= {column: table.header.index(column) for column in also if column in table.header}
-        rows = table.rows(places)
+        # An export of ours says which of its cells begin with an apostrophe that is no part of the text.
+        if table.header.count(ESCAPED) == 1:
+            places.setdefault(ESCAPED, table.header.index(ESCAPED))
+        rows: Iterator[tuple[int, dict[str, object]]] = (
+            (number, as_written(values)) for number, values in table.rows(places)
+        )
     elif kind is Kind.JSON:
         rows = json_rows(texts, name, columns, also)
     else:

@@ -245,4 +245,4 @@ def test_labels_of_teachers_are_listed_and_exported_with_teacher_and_score(
     }
     assert len(read_taught(tmp_path / "taught.jsonl")) == 4
     run("export", "--machine", tmp_path / "taught.csv")
-    assert (tmp_path / "taught.csv").read_text().splitlines()[1] == "good film,pos,0.75,encoder-1"
+    assert (tmp_path / "taught.csv").read_text().splitlines()[1] == "good film,pos,0.75,encoder-1,"

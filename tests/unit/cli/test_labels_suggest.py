@@ -222,8 +222,9 @@ def test_an_export_is_restored_row_by_row_as_it_was(cluster: MemoryCluster, tmp_
         file = tmp_path / name
         run("export", file)
         run("erase", *kept)
-        assert "published 4 labels" in run("publish", file, "--restore").stdout
+        assert "published 5 labels" in run("publish", file, "--restore").stdout
         after = {one["id"]: one for one in map(json.loads, run("list", "--json").stdout.splitlines()[:-1])}
         assert after == kept
     with pytest.raises(UserError, match="--id-column"):
         run("publish", file, "--restore", "--id-column", "id")
+        Labelled("=1+1", "=HYPERLINK(1)\r\n-2", "@home", "margin", None),

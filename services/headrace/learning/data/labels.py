@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.files.output import OutputError
+from headrace.files.spreadsheet import csv_writer
 from headrace.kafka.interface import Cluster, Consumer, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges, read_topic
 from headrace.learning.data.validation import EMPTY_LABEL, RETIRED_LABEL, UNKNOWN_LABEL, is_allowed, last_of_ids
@@ -232,9 +232,9 @@ def write_labels(where: Location, labels: Sequence[There]) -> None:
     """
     out = io.StringIO(newline="")
     if where.below[-1].lower().endswith(".csv"):
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(("id", "text", "label", "source", "labelled_at_ms"))
-        rows.writerows((one.id, one.text, one.label, one.source, one.labelled_at_ms) for one in labels)
+        write = csv_writer(out, ("id", "text", "label", "source", "labelled_at_ms"))
+        for one in labels:
+            write((one.id, one.text, one.label, one.source, one.labelled_at_ms))
     else:
         for one in labels:
             row: dict[str, object] = {"id": one.id, "text": one.text, "label": one.label}

@@ -6,7 +6,6 @@ that are no shares, is passed over and counted by its reason.
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
+from headrace.files.spreadsheet import csv_writer
 from headrace.kafka.interface import Cluster, Record
 from headrace.kafka.range_reader import read_topic
 from headrace.learning.data.labels import read_frozen
@@ -256,9 +256,9 @@ def write_machine_labels(where: Location, labels: Sequence[MachineThere]) -> Non
     """
     out = io.StringIO(newline="")
     if where.below[-1].lower().endswith(".csv"):
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(("text", "label", "score", "teacher"))
-        rows.writerows((one.text, one.label, one.score, one.teacher) for one in labels)
+        write = csv_writer(out, ("text", "label", "score", "teacher"))
+        for one in labels:
+            write((one.text, one.label, one.score, one.teacher))
     else:
         for one in labels:
             row = {name: getattr(one, name) for name in ("text", "label", "score", "teacher", "scores")}
