@@ -86,8 +86,8 @@ def suggest(
     """Show the requests that are most worth a label of a person, without those whose text has one already.
 
     The column label is for whoever labels; `headrace labels publish` takes the file back, and the exports of Label
-    Studio and Argilla. Of texts that are equal to training one is shown. Texts chosen by chance keep that as their
-    source, and tools show no answer with them, so that nobody is led by it.
+    Studio and Argilla. Of texts that are equal to training one is shown, and none that was erased. Texts chosen by
+    chance keep that as their source, and tools show no answer with them, so that nobody is led by it.
     """
     from headrace.commands.answers import moment_of
 
@@ -100,6 +100,8 @@ def suggest(
     where = None if out is None else place_for(out, force=force)
     start = parse_start(moment_of(since, dt.datetime.now(dt.UTC)))
     found = asyncio.run(find_tasks(cluster_of(settings), settings, _WHY[queue], count, start, last, beside))
+    if found.unread:
+        remark(f"WARNING: texts that were erased may be among these, for nobody may read which: {found.unread}")
     if not found.tasks:
         tell_nothing(found, queue, since)
         raise typer.Exit(1)
@@ -115,6 +117,7 @@ def suggest(
     remark(
         f"{quantity(len(found.tasks), 'text')} of {quantity(found.answers, 'answer')} since {since}"
         + (f"; {found.known:,} left out that have a label or came twice" if found.known else "")
+        + (f"; {found.erased:,} left out that {'was' if found.erased == 1 else 'were'} erased" if found.erased else "")
         + (f"; {found.gone:,} whose request is gone" if found.gone else "")
     )
 
@@ -126,7 +129,10 @@ def tell_nothing(found: Found, queue: Queue, since: str) -> None:
     elif not found.candidates:
         remark(f"None of {quantity(found.answers, 'answer')} since {since} belongs to the queue {queue}.")
     else:
-        remark(f"Of {quantity(found.candidates, 'request')} in the queue {queue} every text has a label or is gone.")
+        remark(
+            f"Of {quantity(found.candidates, 'request')} in the queue {queue} every text has a label, was erased or is"
+            " gone."
+        )
 
 
 def _format(out: str | None, form: TaskFormat | None) -> TaskFormat:
@@ -142,7 +148,8 @@ def _format(out: str | None, form: TaskFormat | None) -> TaskFormat:
 
 class Found(msgspec.Struct, frozen=True):
     """What was found: ``answers`` were looked at, ``candidates`` of them are in the queue, ``known`` texts of those
-    have a label or are equal to another one, and ``gone`` have no request any more.
+    have a label or are equal to another one, ``erased`` were erased, and ``gone`` have no request any more. ``unread``
+    says why nobody knows which texts were erased, "" where that is known.
     """
 
     tasks: list[Task]
@@ -150,6 +157,8 @@ class Found(msgspec.Struct, frozen=True):
     candidates: int = 0
     known: int = 0
     gone: int = 0
+    erased: int = 0
+    unread: str = ""
 
 
 async def find_tasks(
@@ -158,6 +167,7 @@ async def find_tasks(
     """The ``count`` requests of a queue that are most worth a label. Raises a KafkaError."""
     from headrace.client.comparison import last_results
     from headrace.kafka.range_reader import read_texts
+    from headrace.learning.data.machine_labels import is_barred
     from headrace.learning.data.validation import NO_WORDS, text_keys
     from headrace_schemas.paths import compile_shape
 
@@ -170,10 +180,11 @@ async def find_tasks(
     if not ordered:
         return Found([], len(answers))
     known = await _known_keys(cluster, settings)
+    barred, unread = await _barred(cluster, settings)
     decode = compile_shape(settings.requests)
     consumer = cluster.consumer()
     tasks: list[Task] = []
-    passed = gone = looked = 0
+    passed = gone = erased = looked = 0
     try:
         await consumer.start()
         while len(tasks) < count and looked < len(ordered):
@@ -182,15 +193,20 @@ async def find_tasks(
             places = [(one.partition, one.answer.offset) for one in chunk]
             texts = await read_texts(consumer, names.requests, places, decode)
             there = [one for one in chunk if (one.partition, one.answer.offset) in texts]
-            keys = text_keys([texts[one.partition, one.answer.offset] for one in there])
+            gone += len(chunk) - len(there)
+            said = [texts[one.partition, one.answer.offset] for one in there]
+            keyed = zip(there, said, text_keys(said), strict=True)
+            kept = [(one, key) for one, text, key in keyed if not is_barred(text, key, barred)]
+            erased += len(there) - len(kept)
+            there, keys = [one for one, _ in kept], [key for _, key in kept]
             left = list(distinct(list(zip(there, keys, strict=True)), keys, known))[: count - len(tasks)]
             known.update(key for _, key in left)
-            gone += len(chunk) - len(there)
             passed += len(there) - len(left)
             tasks += [_task(one, texts[one.partition, one.answer.offset], why) for one, key in left if key != NO_WORDS]
     finally:
         await consumer.stop()
-    return Found(tasks, len(answers), len(ordered), passed if len(tasks) < count else 0, gone)
+    known_or_twice = passed if len(tasks) < count else 0
+    return Found(tasks, len(answers), len(ordered), known_or_twice, gone, erased, unread)
 
 
 def _task(candidate: Candidate, text: str, why: Why) -> Task:
@@ -206,6 +222,19 @@ def _task(candidate: Candidate, text: str, why: Why) -> Task:
         id=answer.id,
         blind=why is Why.RANDOM,
     )
+
+
+async def _barred(cluster: Cluster, settings: Settings) -> tuple[frozenset[str], str]:
+    """The texts that were erased, and why that is not known, if so. They may still be among the requests."""
+    from headrace.kafka.interface import NotAuthorizedError, UnknownTopicError
+    from headrace.learning.data.machine_labels import read_barred
+
+    try:
+        return await read_barred(cluster, settings.topics.names().machine_labels), ""
+    except UnknownTopicError:
+        return frozenset(), ""
+    except NotAuthorizedError as error:
+        return frozenset(), str(error)
 
 
 async def _known_keys(cluster: Cluster, settings: Settings) -> set[bytes]:

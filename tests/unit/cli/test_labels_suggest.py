@@ -20,10 +20,13 @@ from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.cluster import MemoryProducer
-from headrace_schemas.codec import decode_label, decode_review, encode_request, encode_result
-from headrace_schemas.records import ClassifyRequest, ClassifyResult, Score, Status
-from headrace_schemas.topics import review_key
+from headrace.kafka.memory.consumer import MemoryConsumer
+from headrace.learning.data.machine_labels import erasure_of
+from headrace_schemas.codec import decode_label, decode_review, encode_machine_label, encode_request, encode_result
+from headrace_schemas.records import BarredText, ClassifyRequest, ClassifyResult, Score, Status
+from headrace_schemas.topics import machine_labels_key, review_key
 
+MACHINE = "classify.machine-labels"
 REQUESTS, RESULTS, LABELS, REVIEWS = "classify.requests", "classify.results", "classify.labels", "classify.reviews"
 TEXTS = ("where is my card", "Where  IS my card", "i want my money back", "labelled already", "hello", "late one")
 SCORES = ((0.52, 0.48), (0.55, 0.45), (0.9, 0.1), (0.5, 0.5), (0.3, 0.2), (0.6, 0.4))
@@ -108,6 +111,39 @@ def test_each_queue_has_its_own_texts_and_source(cluster: MemoryCluster) -> None
     drawn = rows("--queue", "random", "--count", 3)
     assert {row["source"] for row in drawn} == {RANDOM_SLICE}
     assert len(drawn) == 3
+
+
+def bar(cluster: MemoryCluster, *texts: str) -> None:
+    """As an erasure leaves them."""
+    cluster.create_topic(TopicSpec(name=MACHINE, partitions=1))
+    barred = [BarredText(text_key=key, barred_at_ms=0) for key in erasure_of(texts, []).barred]
+    records = [Outgoing(encode_machine_label(one), machine_labels_key(one)) for one in barred]
+    cluster.log(TopicPartition(MACHINE, 0)).append_batch(records, 1)
+
+
+def test_a_text_that_was_erased_is_suggested_no_more_however_it_is_spelled(cluster: MemoryCluster) -> None:
+    bar(cluster, "HELLO", "i want my money back")
+    shown = run("suggest")
+    assert [json.loads(line)["at"] for line in shown.stdout.splitlines()] == ["0@0", "0@5"]
+    assert "2 left out that were erased" in shown.stderr
+    unbarred = [Outgoing(None, b"barred/" + key.encode()) for key in erasure_of(["HELLO"], []).barred]
+    cluster.log(TopicPartition(MACHINE, 0)).append_batch(unbarred, 2)
+    assert [row["at"] for row in rows()] == ["0@0", "0@4", "0@5"]
+
+
+def test_who_may_not_read_what_was_erased_is_told(cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar(cluster, "hello")
+    partitions_of = MemoryConsumer.partitions_of
+
+    async def refuse(self, topic):
+        if topic == MACHINE:
+            raise NotAuthorizedError("no right to Read")
+        return await partitions_of(self, topic)
+
+    monkeypatch.setattr(MemoryConsumer, "partitions_of", refuse)
+    shown = run("suggest")
+    assert "no right to Read" in shown.stderr
+    assert len(shown.stdout.splitlines()) == 4
 
 
 def test_since_and_last_bound_what_is_looked_at(cluster: MemoryCluster) -> None:
@@ -215,6 +251,7 @@ def test_an_export_is_restored_row_by_row_as_it_was(cluster: MemoryCluster, tmp_
         Labelled("a", "same words", "card", RANDOM_SLICE, 17),
         Labelled("b", "Same words!", "refund", None, None),
         Labelled("c", 'odd "one",\nreally', "card", "margin", None),
+        Labelled("=1+1", "=HYPERLINK(1)\r\n-2", "@home", "margin", None),
     ]
     asyncio.run(publish_labels(cluster, LABELS, labels=given))
     kept = {one["id"]: one for one in map(json.loads, run("list", "--json").stdout.splitlines()[:-1])}
@@ -227,4 +264,3 @@ def test_an_export_is_restored_row_by_row_as_it_was(cluster: MemoryCluster, tmp_
         assert after == kept
     with pytest.raises(UserError, match="--id-column"):
         run("publish", file, "--restore", "--id-column", "id")
-        Labelled("=1+1", "=HYPERLINK(1)\r\n-2", "@home", "margin", None),

@@ -113,6 +113,18 @@ async def read_machine_labels(
     return [one for one, is_last in pairs if is_last and one.content is not None]
 
 
+async def read_barred(cluster: Cluster, topic: str) -> frozenset[str]:
+    """The keys of the texts that are barred now, for :func:`is_barred`: read from the records' keys alone, so that one
+    that can't be decoded bars its text all the same. Raises a KafkaError.
+    """
+    last: dict[tuple[int, str], bool] = {}
+    async for record in read_topic(cluster, topic, "erased texts"):
+        kind, _, text = (record.key or b"").decode("ascii", "replace").partition("/")
+        if kind == "barred":
+            last[record.partition, text] = record.value is not None or record.discarded is not None
+    return frozenset(text for (_, text), bars in last.items() if bars)
+
+
 def decode(record: Record, max_text_bytes: int) -> Content:
     """What ``record`` says; the code of what is wrong with it, which is logged too."""
     where = place(record.topic, record.partition, record.offset)
