@@ -55,6 +55,8 @@ class System(Struct, frozen=True, kw_only=True):
     machine_labels: str
     reviews: str
     teaching: str
+    keys: str
+    usage: str
     kafka: dict[str, str] = {}
     metrics: tuple[str, ...] = ()
     worker_pids: tuple[int, ...] = ()

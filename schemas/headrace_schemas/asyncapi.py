@@ -19,6 +19,7 @@ import msgspec
 from headrace_schemas import headers
 from headrace_schemas.dead_letters import CUT, ENCRYPTED, KEPT, NOTHING, PREFIX, SEALED_TO, VALUE_BYTES
 from headrace_schemas.records import (
+    ApiKey,
     Attempt,
     BarredText,
     Certificate,
@@ -38,6 +39,7 @@ from headrace_schemas.records import (
     ThresholdRaise,
     Training,
     TrainingOrder,
+    Usage,
     Verdict,
 )
 from headrace_schemas.topics import REPLICATION, Topic, topics
@@ -62,6 +64,8 @@ RECORDS: Final = (
     Spending,
     LabellerState,
     Review,
+    ApiKey,
+    Usage,
     DeadLetter,
 )
 
@@ -104,7 +108,7 @@ def _prose(docstring: str) -> str:
 
 
 # Raised with every change of the wire; the first part never, because old records must decode for ever.
-WIRE_VERSION: Final = "1.5.0"
+WIRE_VERSION: Final = "1.6.0"
 
 GENERATED: Final = Path(__file__).parent / "generated"
 

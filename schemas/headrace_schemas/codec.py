@@ -25,6 +25,7 @@ from headrace_schemas.errors import (
 )
 from headrace_schemas.headers import JSON, MSGPACK, TEXT
 from headrace_schemas.records import (
+    ApiKey,
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
@@ -34,6 +35,7 @@ from headrace_schemas.records import (
     ModelsRecord,
     Review,
     TeachingRecord,
+    Usage,
     WorkersRecord,
 )
 
@@ -106,6 +108,8 @@ _MACHINE_LABELS: RecordCodec[MachineLabelsRecord] = RecordCodec(
     MachineLabelsRecord, "record of classify.machine-labels"
 )
 _TEACHING: RecordCodec[TeachingRecord] = RecordCodec(TeachingRecord, "record of classify.teaching")
+_KEYS: RecordCodec[ApiKey] = RecordCodec(ApiKey, "record of classify.keys")
+_USAGE: RecordCodec[Usage] = RecordCodec(Usage, "record of classify.usage")
 _REVIEWS: RecordCodec[Review] = RecordCodec(Review, "review")
 _DEAD_LETTERS: RecordCodec[DeadLetter] = RecordCodec(DeadLetter, "dead letter")
 
@@ -115,6 +119,8 @@ encode_models_record = _MODELS.encode
 encode_workers_record = _WORKERS.encode
 encode_machine_label = _MACHINE_LABELS.encode
 encode_teaching_record = _TEACHING.encode
+encode_api_key = _KEYS.encode
+encode_usage = _USAGE.encode
 encode_review, decode_review = _REVIEWS.encode, _REVIEWS.decode
 encode_dead_letter, decode_dead_letter = _DEAD_LETTERS.encode, _DEAD_LETTERS.decode
 
@@ -207,6 +213,16 @@ def decode_machine_label(
 def decode_teaching_record(value: bytes | None, content_type: str = JSON, *, where: str = "") -> TeachingRecord | None:
     """Decode what a labeller spent or how it stands by its ``kind``, None for the tombstone that removes it."""
     return None if value is None else _TEACHING.decode(value, content_type, where=where)
+
+
+def decode_api_key(value: bytes | None, content_type: str = JSON, *, where: str = "") -> ApiKey | None:
+    """Decode an API key, None for the tombstone that removes it; raises a WireError as decode_request does."""
+    return None if value is None else _KEYS.decode(value, content_type, where=where)
+
+
+def decode_usage(value: bytes | None, content_type: str = JSON, *, where: str = "") -> Usage | None:
+    """Decode what an API key asked for, None for the tombstone that removes it; raises a WireError likewise."""
+    return None if value is None else _USAGE.decode(value, content_type, where=where)
 
 
 def check_sizes(request: ClassifyRequest, limit: int, where: str = "") -> None:

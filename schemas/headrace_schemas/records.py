@@ -166,6 +166,49 @@ class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str | None = None
 
 
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="api-key", tag_field="kind"):
+    """Who may come to the gateway, and as what. The token itself is nowhere: ``hash`` is its SHA-256 in hexadecimal.
+
+    ``roles`` are ``client``, ``labeller`` and ``operator``. What is asked with the key belongs to its ``tenant``, and
+    nobody else's key sees it; keys without a tenant have that in common. ``texts_per_second`` bounds what each gateway
+    takes, None does not; ``burst`` is how many texts may come at once.
+    """
+
+    id: str
+    hash: str
+    roles: tuple[str, ...]
+    created_at_ms: int
+    tenant: str | None = None
+    texts_per_second: float | None = None
+    burst: float | None = None
+    note: str | None = None
+    revoked_at_ms: int | None = None
+
+
+KeysRecord = ApiKey
+"""What lies on classify.keys."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="usage", tag_field="kind"):
+    """What one API key asked of one process of the gateway on one day, in all so far. ``day`` is YYYY-MM-DD in UTC.
+
+    ``text_bytes`` are those of the texts in UTF-8. ``api_key`` is the key's id.
+    """
+
+    api_key: str
+    day: str
+    process: str
+    calls: int
+    texts: int
+    text_bytes: int
+    written_at_ms: int
+    tenant: str | None = None
+
+
+UsageRecord = Usage
+"""What lies on classify.usage."""
+
+
 class OffsetRange(msgspec.Struct, frozen=True):
     """Offsets ``first`` to ``end`` (not included) of one partition."""
 

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace_schemas.errors import BadKeyError
 from headrace_schemas.records import (
+    ApiKey,
     Attempt,
     BarredText,
     Certificate,
@@ -35,6 +36,7 @@ from headrace_schemas.records import (
     ThresholdRaise,
     Training,
     TrainingOrder,
+    Usage,
     Verdict,
     WorkersRecord,
 )
@@ -53,6 +55,8 @@ WORKERS: Final = "classify.workers"
 MACHINE_LABELS: Final = "classify.machine-labels"
 REVIEWS: Final = "classify.reviews"
 TEACHING: Final = "classify.teaching"
+KEYS: Final = "classify.keys"
+USAGE: Final = "classify.usage"
 
 # An answer repeats its request's key, id and headers, and a dead letter repeats the request whole and adds headers:
 # both must fit whatever fitted there.
@@ -210,6 +214,16 @@ def spending_key(labeller: str, day: str, process: str) -> bytes:
 def labeller_key(labeller: str) -> bytes:
     """Return ``labeller/LABELLER``; raises BadKeyError for a name that a key can't hold."""
     return _key("labeller", labeller=labeller)
+
+
+def api_key_key(id_: str) -> bytes:
+    """Return ``key/ID``; raises BadKeyError for an id that a key can't hold."""
+    return _key("key", id=id_)
+
+
+def usage_key(api_key: str, day: str, process: str) -> bytes:
+    """Return ``usage/API_KEY/DAY/PROCESS``; raises BadKeyError for a part that a key can't hold."""
+    return _key("usage", api_key=api_key, day=day, process=process)
 
 
 def review_key(results: str, partition: int, offset: int) -> bytes:
@@ -422,6 +436,33 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitioning="one partition",
             writers=("labeller", "operators"),
             readers=("labeller", "operators"),
+            config=dict(_READ_FROM_ITS_BEGINNING),
+        ),
+        Topic(
+            name=KEYS,
+            title="Who may come to the gateway, and as what",
+            # One partition: what was written last of all keys is known when its end is reached.
+            partitions=1,
+            cleanup_policy="compact",
+            retention_ms=None,
+            records=(ApiKey,),
+            key="key/ID.",
+            partitioning="one partition",
+            writers=("operators",),
+            readers=("gateway", "operators"),
+            config=dict(_READ_FROM_ITS_BEGINNING),
+        ),
+        Topic(
+            name=USAGE,
+            title="What each API key asked of the gateway, by day",
+            partitions=1,
+            cleanup_policy="compact",
+            retention_ms=None,
+            records=(Usage,),
+            key="usage/API_KEY/DAY/PROCESS.",
+            partitioning="one partition",
+            writers=("gateway",),
+            readers=("operators",),
             config=dict(_READ_FROM_ITS_BEGINNING),
         ),
     )

@@ -41,6 +41,8 @@ COMMANDS = {
     "dead-letters": Mounted(
         "headrace.commands.dead_letters:app", "Show the requests and labels that failed, and replay them."
     ),
+    "keys": Mounted("headrace.commands.keys:app", "Make, list and revoke API keys of the gateway."),
+    "usage": Mounted("headrace.commands.keys:usage", "Show what was asked with each API key in a month."),
     "config": Mounted("headrace.commands.config:app", "Show the settings, and where each one came from."),
     "rank": Mounted(
         "headrace.commands.trainer:rank", "Take part in a training that `train` or `trainer` started.", hidden=True

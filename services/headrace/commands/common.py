@@ -303,7 +303,7 @@ class Models(NamedTuple):
     cluster: Cluster
 
 
-class _StartedByUse:
+class StartedByUse:
     """A producer that connects when the first record is sent: who only reads needs no right to write."""
 
     def __init__(self, producer: Producer) -> None:
@@ -328,7 +328,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
     producer = cluster.producer()
     try:
         async with connected(ModelsLog(cluster, topic)) as log:
-            yield Models(log, ModelsWriter(_StartedByUse(producer), topic), cluster)
+            yield Models(log, ModelsWriter(StartedByUse(producer), topic), cluster)
     finally:
         await producer.stop()
 
@@ -351,6 +351,6 @@ async def open_workers(settings: Settings) -> AsyncIterator[Workers]:
         producer = models.cluster.producer()
         try:
             async with connected(WorkersLog(models.cluster, topic, models.log)) as log:
-                yield Workers(log, WorkersWriter(_StartedByUse(producer), topic))
+                yield Workers(log, WorkersWriter(StartedByUse(producer), topic))
         finally:
             await producer.stop()

@@ -300,6 +300,7 @@ def acl_names(settings: Settings, reader_groups: Sequence[str]) -> Names:
         worker_group=settings.worker.group,
         trainer_groups=(settings.trainer.group, f"{settings.trainer.group}-election"),
         teacher_groups=(settings.labeller.group, f"{settings.labeller.group}-election"),
+        gateway_group=settings.gateway.group,
         holdout=holdout.removeprefix(HOLDOUT_TOPIC) if holdout.startswith(HOLDOUT_TOPIC) else None,
         reader_groups=tuple(reader_groups),
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.config.gateway import GatewaySettings
 from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
@@ -24,6 +25,7 @@ from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.topics import (
     DEAD_LETTERS,
+    KEYS,
     LABELS,
     MACHINE_LABELS,
     MAX_REQUEST_BYTES,
@@ -32,6 +34,7 @@ from headrace_schemas.topics import (
     RESULTS,
     REVIEWS,
     TEACHING,
+    USAGE,
     WORKERS,
     topics,
 )
@@ -71,6 +74,10 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
     """The topic of labels for requests that were answered without one; by default prefix and classify.reviews."""
     teaching: Topic | None = None
     """The topic of what labellers spend, and how they stand; by default prefix and classify.teaching."""
+    keys: Topic | None = None
+    """The topic of API keys; by default prefix and classify.keys."""
+    usage: Topic | None = None
+    """The topic of what each API key asked of the gateway; by default prefix and classify.usage."""
     requests_retention_ms: Milliseconds | None = None
     """How long requests are kept; by default the topic's usual time."""
     results_retention_ms: Milliseconds | None = None
@@ -114,6 +121,8 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
             machine_labels=self.machine_labels or self.prefix + MACHINE_LABELS,
             reviews=self.reviews or self.prefix + REVIEWS,
             teaching=self.teaching or self.prefix + TEACHING,
+            keys=self.keys or self.prefix + KEYS,
+            usage=self.usage or self.prefix + USAGE,
         )
 
 
@@ -198,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gate: GateSettings = GateSettings()
     teacher: TeacherSettings = TeacherSettings()
     labeller: LabellerSettings = LabellerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     store: StoreSettings = StoreSettings()
     signing: SigningSettings = SigningSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -33,6 +33,7 @@ class Role(enum.StrEnum):
     READER = "reader"
     LABELLER = "labeller"
     TEACHER = "teacher"
+    GATEWAY = "gateway"
     OPERATOR = "operator"
 
 
@@ -45,6 +46,7 @@ class Names(TopicNames, frozen=True, kw_only=True):
     worker_group: str
     trainer_groups: tuple[str, ...]
     teacher_groups: tuple[str, ...] = ()
+    gateway_group: str | None = None
     holdout: str | None = None
     reader_groups: tuple[str, ...] = ()
 
@@ -97,6 +99,17 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 -
                 _topic(names.teaching, READ, WRITE),
                 *map(_group, names.teacher_groups),
             )
+        case Role.GATEWAY:
+            # Who labels, erases or moves aliases over HTTP needs the rights of these roles beside it.
+            return (
+                _topic(names.requests, READ, WRITE),  # whose a request is stands in its headers
+                _topic(names.results, READ),
+                _topic(names.models, READ),
+                _topic(names.reviews, READ, WRITE),
+                _topic(names.keys, READ),
+                _topic(names.usage, WRITE),
+                *((_group(names.gateway_group),) if names.gateway_group is not None else ()),
+            )
         case Role.OPERATOR:
             made = (CREATE, DESCRIBE_CONFIGS)
             return (
@@ -110,6 +123,8 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 -
                 _topic(names.machine_labels, *made, READ, WRITE),  # an erasure looks for the text
                 _topic(names.reviews, *made, ALTER, READ),
                 _topic(names.teaching, *made, READ, WRITE),
+                _topic(names.keys, *made, READ, WRITE),
+                _topic(names.usage, *made, READ),
                 _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )
 

@@ -23,6 +23,8 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     machine_labels: str
     reviews: str
     teaching: str
+    keys: str
+    usage: str
 
 
 class WantedTopic(msgspec.Struct, frozen=True):

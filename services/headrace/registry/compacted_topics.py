@@ -2,7 +2,8 @@
 
 classify.models holds versions, aliases, verdicts, trainings, certificates and rules of labels. Records that compaction
 has not taken yet tell how aliases moved. classify.workers holds who writes which results topic, and what workers are
-about to try. classify.teaching holds what labellers spend.
+about to try. classify.teaching holds what labellers spend, classify.keys the API keys, classify.usage what was asked
+with each.
 
 Workers of a version before classify.workers wrote claims and attempts to classify.models. They may still run beside
 those of today, which read there what the older ones left or go on to write, and write nothing there.
@@ -31,15 +32,20 @@ from headrace.kafka.interface import (
 from headrace.kafka.range_reader import read_ranges, read_topic
 from headrace.process.logs import event
 from headrace_schemas.codec import (
+    decode_api_key,
     decode_models_record,
     decode_teaching_record,
+    decode_usage,
     decode_workers_record,
+    encode_api_key,
     encode_models_record,
     encode_teaching_record,
+    encode_usage,
     encode_workers_record,
 )
 from headrace_schemas.errors import BadTypeError, WireError
 from headrace_schemas.records import (
+    ApiKey,
     Attempt,
     Certificate,
     LabellerState,
@@ -54,10 +60,11 @@ from headrace_schemas.records import (
     ThresholdRaise,
     Training,
     TrainingOrder,
+    Usage,
     Verdict,
     WorkersRecord,
 )
-from headrace_schemas.topics import models_key, teaching_key, workers_key
+from headrace_schemas.topics import api_key_key, models_key, teaching_key, usage_key, workers_key
 
 R = TypeVar("R")
 
@@ -426,3 +433,69 @@ class TeachingWriter(CompactedWriter[TeachingRecord]):
 
     def __init__(self, sender: BatchSender, topic: str) -> None:
         super().__init__(sender, topic, encode=encode_teaching_record, key=teaching_key)
+
+
+class KeysLog(CompactedLog[ApiKey]):
+    """Follows classify.keys: API keys by their ids, also those that were revoked."""
+
+    rubbish: ClassVar[str] = "keys.rubbish"
+    followed: ClassVar[bool] = True
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        super().__init__(cluster, topic)
+        self.keys: dict[str, ApiKey] = {}
+
+    def _decode(self, value: bytes | None) -> ApiKey | None:
+        return decode_api_key(value)
+
+    def _key(self, record: ApiKey) -> bytes:
+        return api_key_key(record.id)
+
+    def _keep(self, record: ApiKey) -> None:
+        self.keys[record.id] = record
+
+    def _forget(self, key: bytes | None) -> None:
+        for id_ in [id_ for id_ in self.keys if api_key_key(id_) == key]:
+            del self.keys[id_]
+
+
+class KeysWriter(CompactedWriter[ApiKey]):
+    """Appends records of classify.keys."""
+
+    def __init__(self, sender: BatchSender, topic: str) -> None:
+        super().__init__(sender, topic, encode=encode_api_key, key=lambda record: api_key_key(record.id))
+
+
+class UsageLog(CompactedLog[Usage]):
+    """Reads classify.usage: of each API key, day and process of a gateway what was asked in all."""
+
+    rubbish: ClassVar[str] = "usage.rubbish"
+    followed: ClassVar[bool] = False
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        super().__init__(cluster, topic)
+        self.usages: dict[bytes, Usage] = {}
+
+    def _decode(self, value: bytes | None) -> Usage | None:
+        return decode_usage(value)
+
+    def _key(self, record: Usage) -> bytes:
+        return _usage_key(record)
+
+    def _keep(self, record: Usage) -> None:
+        self.usages[_usage_key(record)] = record
+
+    def _forget(self, key: bytes | None) -> None:
+        if key is not None:
+            self.usages.pop(key, None)
+
+
+class UsageWriter(CompactedWriter[Usage]):
+    """Appends records of classify.usage."""
+
+    def __init__(self, sender: BatchSender, topic: str) -> None:
+        super().__init__(sender, topic, encode=encode_usage, key=_usage_key)
+
+
+def _usage_key(record: Usage) -> bytes:
+    return usage_key(record.api_key, record.day, record.process)

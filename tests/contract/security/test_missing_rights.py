@@ -70,6 +70,7 @@ class Case(msgspec.Struct, frozen=True):
             worker_group=f"{self.user}-workers",
             trainer_groups=(f"{self.user}-trainer", f"{self.user}-trainer-election"),
             teacher_groups=(f"{self.user}-labeller", f"{self.user}-labeller-election"),
+            gateway_group=f"{self.user}-gateway",
         )
 
     @property

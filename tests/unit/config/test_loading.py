@@ -93,8 +93,8 @@ def test_an_unknown_section_is_refused_with_those_there_are() -> None:
     message = refusal(environ={"HEADRACE_ZEBRA__STRIPES": "4"})
     assert message.startswith("zebra.stripes (environment variable HEADRACE_ZEBRA__STRIPES): no such setting.")
     assert (
-        "kafka, topics, requests, worker, trainer, gate, teacher, labeller, store, signing, dead_letters, admin, log"
-        in message
+        "kafka, topics, requests, worker, trainer, gate, teacher, labeller, gateway, store, signing, dead_letters, "
+        "admin, log" in message
     )
 
 

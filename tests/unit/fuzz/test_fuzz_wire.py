@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace_schemas.codec import (
+    decode_api_key,
     decode_dead_letter,
     decode_label,
     decode_machine_label,
@@ -18,6 +19,7 @@ from headrace_schemas.codec import (
     decode_result,
     decode_review,
     decode_teaching_record,
+    decode_usage,
     decode_workers_record,
 )
 from headrace_schemas.dead_letters import (
@@ -64,6 +66,8 @@ DECODERS: dict[str, tuple[Callable[..., Any], list[bytes]]] = {
     "workers": (decode_workers_record, WORKERS),
     "machine labels": (decode_machine_label, [*examples("machine-label"), *examples("barred-text")]),
     "teaching": (decode_teaching_record, [*examples("spending"), *examples("labeller-state")]),
+    "api key": (decode_api_key, examples("api-key")),
+    "usage": (decode_usage, examples("usage")),
     "review": (decode_review, examples("review")),
     "dead letter": (decode_dead_letter, examples("dead-letter")),
 }

@@ -10,6 +10,7 @@ from headrace import cli
 from headrace.kafka.acls import Names, Role, commands, rights_of
 from headrace_schemas.topics import (
     DEAD_LETTERS,
+    KEYS,
     LABELS,
     MACHINE_LABELS,
     MODELS,
@@ -17,6 +18,7 @@ from headrace_schemas.topics import (
     RESULTS,
     REVIEWS,
     TEACHING,
+    USAGE,
     WORKERS,
     topics,
 )
@@ -31,6 +33,8 @@ NAMES = Names(
     machine_labels=MACHINE_LABELS,
     reviews=REVIEWS,
     teaching=TEACHING,
+    keys=KEYS,
+    usage=USAGE,
     worker_group="answering",
     trainer_groups=("training", "training-election"),
     reader_groups=("billing",),
@@ -43,6 +47,7 @@ CALLED = {
     "trainer": Role.TRAINER,
     "labellers": Role.LABELLER,
     "labeller": Role.TEACHER,
+    "gateway": Role.GATEWAY,
     "operators": Role.OPERATOR,
 }
 
@@ -86,6 +91,13 @@ def test_a_teacher_writes_no_label_of_a_person_and_a_person_none_of_a_machine():
     assert {role for role in Role if LABELS in may(role, "Write")} == {Role.LABELLER, Role.OPERATOR}
     assert {role for role in Role if MACHINE_LABELS in may(role, "Write")} == {Role.TEACHER, Role.OPERATOR}
     assert {role for role in Role if TEACHING in may(role, "Write")} == {Role.TEACHER, Role.OPERATOR}
+
+
+def test_only_operators_write_api_keys_and_a_gateway_writes_no_version_and_reads_no_label():
+    assert {role for role in Role if KEYS in may(role, "Write")} == {Role.OPERATOR}
+    assert {role for role in Role if KEYS in may(role, "Read")} == {Role.OPERATOR, Role.GATEWAY}
+    assert not may(Role.GATEWAY, "Write") & {MODELS, LABELS, RESULTS}
+    assert LABELS not in may(Role.GATEWAY, "Read")
 
 
 def test_a_reader_without_a_group_gets_no_group():

@@ -20,6 +20,7 @@ from headrace_schemas import (
     ClassifyRequest,
     dead_letter_from_record,
     dead_letter_headers,
+    decode_api_key,
     decode_dead_letter,
     decode_label,
     decode_machine_label,
@@ -28,7 +29,9 @@ from headrace_schemas import (
     decode_result,
     decode_review,
     decode_teaching_record,
+    decode_usage,
     decode_workers_record,
+    encode_api_key,
     encode_dead_letter,
     encode_label,
     encode_machine_label,
@@ -37,6 +40,7 @@ from headrace_schemas import (
     encode_result,
     encode_review,
     encode_teaching_record,
+    encode_usage,
     encode_workers_record,
 )
 from headrace_schemas.asyncapi import GENERATED, RECORDS, file_stem
@@ -70,6 +74,8 @@ CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "barred-text": MACHINE_LABELS,
     "spending": TEACHING,
     "labeller-state": TEACHING,
+    "api-key": (decode_api_key, encode_api_key),
+    "usage": (decode_usage, encode_usage),
     "review": (decode_review, encode_review),
     "dead-letter": (decode_dead_letter, encode_dead_letter),
 }

@@ -20,6 +20,7 @@ from headrace_schemas import (
     TrainingState,
     Verdict,
     alias_key,
+    api_key_key,
     attempt_key,
     barred_key,
     certificate_key,
@@ -37,6 +38,7 @@ from headrace_schemas import (
     threshold_key,
     topics,
     training_key,
+    usage_key,
     verdict_key,
     version_key,
     workers_key,
@@ -73,6 +75,8 @@ def test_results_are_never_compacted_and_labels_models_and_workers_are() -> None
         "classify.machine-labels": "compact",
         "classify.reviews": "delete",
         "classify.teaching": "compact",
+        "classify.keys": "compact",
+        "classify.usage": "compact",
     }
 
 
@@ -151,6 +155,8 @@ def test_keys_of_machine_labels_reviews_and_teaching_name_what_they_keep_and_hol
     assert machine_labels_key(BarredText(text_key=key, barred_at_ms=0)) == barred_key(text) == f"barred/{key}".encode()
     assert review_key("classify.results", 3, 17) == b"classify.results/3/17"
     assert spending_key("tickets", "2026-01-01", "5f2b") == b"spending/tickets/2026-01-01/5f2b"
+    assert api_key_key("5f2b9c01") == b"key/5f2b9c01"
+    assert usage_key("5f2b", "2026-01-31", "p-1") == b"usage/5f2b/2026-01-31/p-1"
     assert labeller_key("tickets") == b"labeller/tickets"
     assert certificate_key("news", "v1") == b"certificate/news/v1"
     assert threshold_key("news", "v1") == b"threshold/news/v1"
