@@ -54,6 +54,7 @@ from headrace_schemas.headers import (
     content_type,
     copied_headers,
     read_attempt,
+    read_explain,
     read_timeout_ms,
 )
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
@@ -66,6 +67,7 @@ from headrace_schemas.records import (
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
+    Explanation,
     LabelledText,
     LabellerState,
     LabelRule,
@@ -78,6 +80,7 @@ from headrace_schemas.records import (
     ModelsRecord,
     ModelVersion,
     OffsetRange,
+    Part,
     Profile,
     ResultsClaim,
     Review,
@@ -91,6 +94,7 @@ from headrace_schemas.records import (
     TrainingState,
     Usage,
     Verdict,
+    Window,
     WorkersRecord,
 )
 from headrace_schemas.topics import (
@@ -139,6 +143,7 @@ __all__ = [
     "ClassifyRequest",
     "ClassifyResult",
     "DeadLetter",
+    "Explanation",
     "Headers",
     "IdTooLargeError",
     "LabelRule",
@@ -155,6 +160,7 @@ __all__ = [
     "ModelVersion",
     "ModelsRecord",
     "OffsetRange",
+    "Part",
     "Profile",
     "RequestShape",
     "RequestTooLargeError",
@@ -173,6 +179,7 @@ __all__ = [
     "UnknownContentTypeError",
     "Usage",
     "Verdict",
+    "Window",
     "WireError",
     "WorkersRecord",
     "alias_key",
@@ -218,6 +225,7 @@ __all__ = [
     "order_key",
     "place",
     "read_attempt",
+    "read_explain",
     "read_timeout_ms",
     "replay_headers",
     "review_key",

@@ -118,7 +118,12 @@ _TEXT = {"type": "string"}
 _DIGITS = {"type": "string", "pattern": "^[0-9]+$"}
 _CONTENT_TYPE = {"type": "string", "default": headers.JSON, "enum": [headers.JSON, headers.MSGPACK]}
 _COPIED = dict.fromkeys(headers.COPIED, _TEXT)
-_REQUEST_HEADERS: dict[str, dict[str, str]] = {headers.TIMEOUT_MS: _DIGITS, headers.ATTEMPT: _DIGITS, **_COPIED}
+_REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    headers.TIMEOUT_MS: _DIGITS,
+    headers.ATTEMPT: _DIGITS,
+    headers.EXPLAIN: {"type": "string", "enum": ["0", "1"]},
+    **_COPIED,
+}
 _OWN_HEADERS: dict[type, dict[str, dict[str, str]]] = {ClassifyRequest: _REQUEST_HEADERS, ClassifyResult: _COPIED}
 
 

@@ -18,6 +18,7 @@ TIMEOUT_MS: Final = "timeout-ms"
 TRACEPARENT: Final = "traceparent"
 TENANT: Final = "tenant"
 ATTEMPT: Final = "headrace-attempt"
+EXPLAIN: Final = "headrace-explain"
 
 # Copied from a request to its answer, so that a trace and a tenant can be followed through.
 COPIED: Final = (TRACEPARENT, TENANT)
@@ -83,6 +84,21 @@ def read_attempt(headers: Headers, where: str = "") -> int:
         if name == ATTEMPT:
             return _whole_number(name, value, MAX_ATTEMPT, where)
     return 1
+
+
+def read_explain(headers: Headers, where: str = "") -> bool:
+    """Return whether the request asks why it gets its label: the header is 1, not 0, and absent means no.
+
+    Raises BadHeaderError for any other value.
+    """
+    if not headers:
+        return False
+    for name, value in reversed(headers):
+        if name == EXPLAIN:
+            if value not in {b"0", b"1"}:
+                raise BadHeaderError(f"header {name}", f"{shown(value)} is neither 1 nor 0", where)
+            return value == b"1"
+    return False
 
 
 def copied_headers(headers: Headers, names: Collection[str] = COPIED) -> Headers:

@@ -33,6 +33,55 @@ class Score(msgspec.Struct, frozen=True):
     score: float
 
 
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What code points ``begin`` to ``end`` (not included) of a text add to two logits.
+
+    ``part`` is added to the logit of the label, ``against`` to that of the runner-up.
+    """
+
+    begin: int
+    end: int
+    part: float
+    against: float = 0.0
+
+
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Code points ``begin`` to ``end`` (not included), in which so many ``filters`` found their maximum over time.
+
+    ``part`` and ``against`` are those of a :class:`Part`.
+    """
+
+    begin: int
+    end: int
+    filters: int
+    part: float
+    against: float = 0.0
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a text has its label. ``logit`` is the sum of ``bias``, the parts of ``words`` and ``pairs``, and ``rest``.
+
+    ``against`` is the runner-up, and the fields that begin so are its own; a version of one label has none. A word's
+    part is what the linear map and the convolution give for it, a pair's what the linear map gives for two neighbours.
+    ``windows`` show the convolution by what its maximum over time chose; the words' parts contain them already. Of each
+    kind the 256 are there that tell the two labels apart most, in the order of the text; ``rest`` is the sum of the
+    other words and pairs. Figures are rounded to six decimals. Code points are those of the text in normal form C. An
+    answer that abstains is explained by the label that it would have.
+    """
+
+    label: str
+    logit: float
+    bias: float
+    words: tuple[Part, ...] = ()
+    pairs: tuple[Part, ...] = ()
+    windows: tuple[Window, ...] = ()
+    rest: float = 0.0
+    against: str | None = None
+    against_logit: float = 0.0
+    against_bias: float = 0.0
+    against_rest: float = 0.0
+
+
 class Loss(msgspec.Struct, frozen=True):
     """Offsets ``first`` to ``last``, both included, of a requests partition that can't be answered any more."""
 
@@ -59,6 +108,8 @@ class ClassifyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     id: str | None = None
     reason: str | None = None
     lost: Loss | None = None
+    explanation: Explanation | None = None
+    """Of a request with the header ``headrace-explain``, where workers explain."""
 
 
 class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

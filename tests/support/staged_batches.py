@@ -46,6 +46,7 @@ def staged(
             decode_value=compile_shape(shape),
             style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields)),
             ranking=ranking,
+            explains=True,
             monotonic=monotonic,
         )
     finally:

@@ -168,9 +168,10 @@ class Client:
         id: str | None = None,  # noqa: A002 - the field's name on the wire
         timeout: float | None = None,
         headers: Headers = (),
+        explain: bool = False,
     ) -> Outgoing:
         """Make the record to publish, in this client's shape; see :func:`headrace.client.prepare`."""
-        return prepare(request, key=key, id=id, timeout=timeout, headers=headers, encode=self._encode)
+        return prepare(request, key=key, id=id, timeout=timeout, headers=headers, explain=explain, encode=self._encode)
 
     async def publish(
         self,
@@ -180,6 +181,7 @@ class Client:
         id: str | None = None,  # noqa: A002 - the field's name on the wire
         timeout: float | None = None,  # noqa: ASYNC109 - how long the request is worth answering, not this call
         headers: Headers = (),
+        explain: bool = False,
         partition: int | None = None,
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas.
@@ -189,7 +191,7 @@ class Client:
         self._check_use()
         if partition is not None:
             partition = whole_number("partition", partition)
-        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers, explain=explain)
         with one_under_way():
             return await self._publisher.publish(record, partition)
 
@@ -223,10 +225,12 @@ class Client:
         id: str | None = None,  # noqa: A002 - the field's name on the wire
         timeout: float = 30.0,  # noqa: ASYNC109 - it goes with the request, so that it is not answered later either
         headers: Headers = (),
+        explain: bool = False,
         review_timeout: float | None = None,
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
+        ``explain`` asks for the answer's ``explanation``: what each word adds to the label's logit.
         ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
         With ``review_timeout``, in seconds too, an answer without a label is followed by so long a wait for its review:
         a :class:`~headrace.client.reviews.ReviewedResult` has its label, and without one the answer is given as it is.
@@ -241,7 +245,7 @@ class Client:
         timeout = waiting_timeout(timeout)
         if review_timeout is not None:
             review_timeout = seconds("review_timeout", review_timeout)
-        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers)
+        record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers, explain=explain)
         # Before the request is published, so that no review comes sooner than it is read.
         reviews = None if review_timeout is None else await self._started_review_awaiter()
         published: list[Published] = []

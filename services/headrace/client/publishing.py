@@ -29,7 +29,7 @@ from headrace.core.text import quantity
 from headrace.kafka.interface import Appended, Headers, KafkaError, Outgoing, Producer, ProducerDeadError, passes
 from headrace.kafka.retry import retried
 from headrace.process.logs import event
-from headrace_schemas.headers import TIMEOUT_MS, content_type
+from headrace_schemas.headers import EXPLAIN, TIMEOUT_MS, content_type
 from headrace_schemas.paths import Encode, RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 
@@ -55,19 +55,23 @@ def prepare(
     id: str | None = None,  # noqa: A002 - the field's name on the wire
     timeout: float | None = None,
     headers: Headers = (),
+    explain: bool = False,
     encode: Encode = _OWN,
 ) -> Outgoing:
     """Make the record to publish. Bytes go as they are: a record of your own, with its content type in ``headers``.
 
     Any other request is written by ``encode``, by default as our own record: :meth:`Client.prepare` and
     :func:`~headrace_schemas.paths.compile_writer` know other shapes. ``id`` is for a bare text;
-    ``timeout`` is in seconds, after which the request is answered `expired`.
+    ``timeout`` is in seconds, after which the request is answered `expired`. ``explain`` asks for the answer's
+    ``explanation``, which a worker leaves out where its setting worker.explain is off.
     Raises a WireError for what a worker would refuse, and an ArgumentError for what is no request, key or header.
     """
     given = request_of(request, id)
     headers = header_pairs(headers)
     if timeout is not None:
         headers = (*headers, (TIMEOUT_MS, b"%d" % round(answer_timeout(timeout) * 1000)))
+    if explain:
+        headers = (*headers, (EXPLAIN, b"1"))
     value = encode(given, content_type(headers)) if isinstance(given, ClassifyRequest) else given
     return Outgoing(value, key_bytes(key), headers)
 

@@ -42,6 +42,7 @@ def classify(
     text: Annotated[str, typer.Argument(help="The text.")],
     *,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 30.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each word adds to the label.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as one JSON object.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -54,11 +55,13 @@ def classify(
     from headrace_schemas import Status
 
     settings = begin(ctx, bootstrap)
-    result = asyncio.run(_classify(settings, text, timeout))
+    result = asyncio.run(_classify(settings, text, timeout, explain))
     if as_json:
         say(msgspec.json.encode(result).decode())
     elif result.status is Status.OK:
         say("\n".join(as_lines(result)))
+        if explain:
+            _show_explanation(text, result)
     else:
         typer.echo(printable(f"{result.status}: {result.reason or 'not answered in time'}"), err=True)
     if result.status is not Status.OK:
@@ -75,9 +78,22 @@ def as_lines(result: ClassifyResult) -> list[str]:
     return [first, *(f"{other.label}  {other.score:.3f}" for other in result.ranking[result.label is not None :])]
 
 
-async def _classify(settings: Settings, text: str, timeout: float) -> ClassifyResult:  # noqa: ASYNC109 - the client's
+async def _classify(settings: Settings, text: str, timeout: float, explain: bool) -> ClassifyResult:  # noqa: ASYNC109 - the client's
     async with client_of(settings) as client:
-        return await client.classify(text, timeout=timeout)
+        return await client.classify(text, timeout=timeout, explain=explain)
+
+
+def _show_explanation(text: str, result: ClassifyResult) -> None:
+    from headrace.commands.explanation import explained
+
+    if result.explanation is None:
+        raise UserError(
+            "The answer has no explanation: the worker that gave it has worker.explain off, or is of a version before "
+            "1.6.0 of the wire."
+        )
+    shown = console()
+    for line in explained(text, result.explanation):
+        shown.print(line)
 
 
 WAITING = "waiting for answers of `headrace worker`; --from earliest shows older ones"

@@ -4,13 +4,14 @@ A text is composed, and cut into words by the classes of :mod:`headrace.model.ch
 word, each single character is a word, each cluster is one with its marks, separators are dropped. Words are lower-cased
 code point by code point.
 
-:func:`split_words` and :func:`word_hash` are the definition. :func:`hash_texts` computes the same from UTF-8 without
+:func:`find_words` and :func:`word_hash` are the definition. :func:`hash_texts` computes the same from UTF-8 without
 the GIL; tests hold the two together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +37,25 @@ COMPOSING_RULES = frozenset((2,))
 _MASK = (1 << 64) - 1
 
 
-def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING) -> list[str]:
-    """The first ``max_tokens`` words of ``text`` (None: all), lower-cased, as ``hashing`` cuts them."""
+class Word(NamedTuple):
+    """A lower-cased word, and the code points ``begin`` to ``end`` (not included) of the composed text it stands at."""
+
+    word: str
+    begin: int
+    end: int
+
+
+def find_words(text: str, max_tokens: int | None = None, hashing: str = HASHING) -> list[Word]:
+    """The first ``max_tokens`` words of ``text`` (None: all) and their places, as ``hashing`` cuts them."""
     rule = RULES[hashing]
     table = characters.table(rule)
-    words: list[str] = []
+    words: list[Word] = []
     run = ""
+    begin = end = 0
     in_cluster = joins_next = False
     composed = compose(text) if rule in COMPOSING_RULES else text
     most = len(composed) if max_tokens is None else max_tokens
-    for character in composed:
+    for place, character in enumerate(composed):
         if len(words) >= most:
             break  # of a long text most is never looked at
         entry = int(table[ord(character)])
@@ -53,22 +63,30 @@ def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING
         if kind == characters.DROPPED:
             continue
         if kind == characters.CLUSTER and joins_next:
-            run, joins_next = run + lower, False
+            run, end, joins_next = run + lower, place + 1, False
             continue
         if kind in {characters.MARK, characters.STACKER} or (kind == characters.WORD and not in_cluster):
-            run += lower
+            if not run:
+                begin = place
+            run, end = run + lower, place + 1
             joins_next |= in_cluster and kind == characters.STACKER
             continue
         if run:
-            words.append(run)
+            words.append(Word(run, begin, end))
         in_cluster = kind in {characters.CLUSTER, characters.PREPEND}
         joins_next = kind == characters.PREPEND
         run = lower if in_cluster or kind == characters.WORD else ""
+        begin, end = place, place + 1
         if kind == characters.SINGLE:
-            words.append(lower)
+            words.append(Word(lower, begin, end))
     if run:
-        words.append(run)
+        words.append(Word(run, begin, end))
     return words[:most]
+
+
+def split_words(text: str, max_tokens: int | None = None, hashing: str = HASHING) -> list[str]:
+    """The words of :func:`find_words` without their places."""
+    return [found.word for found in find_words(text, max_tokens, hashing)]
 
 
 def mix(value: int) -> int:

@@ -30,7 +30,7 @@ from headrace.worker.stages.commit import Committer
 from headrace.worker.stages.decode import DecodeValue, decode
 from headrace.worker.stages.encode import Encoded, Style, encode
 from headrace.worker.stages.fetch import Fetcher
-from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, infer
+from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, explain, infer
 from headrace.worker.stages.publish import AnswerProducer, Publisher
 from headrace.worker.versions import Served, Serving
 from headrace_schemas.headers import JSON, MSGPACK
@@ -119,6 +119,7 @@ class Pipeline:
             decode_value=compile_shape(shape),
             style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep),
             ranking=settings.ranking,
+            explains=settings.explain,
             monotonic=clock.monotonic,
         )
         self._publisher = Publisher(
@@ -208,6 +209,7 @@ def compute(
     decode_value: DecodeValue,
     style: Style,
     ranking: int,
+    explains: bool,
     monotonic: Callable[[], float],
 ) -> Computed:
     """Answer a batch by one version: decode, infer, encode. It does no I/O, so it runs on any thread.
@@ -219,6 +221,8 @@ def compute(
     decoded = decode(batch.slices, batch.ready_ms, decode_value)
     decoded_at = monotonic()
     inferred = infer(model, decoded.texts, served.breaker, ranking=ranking)
+    if decoded.explained and explains:
+        inferred = explain(model, decoded.texts, decoded.explained, inferred)
     inferred_at = monotonic()
     encoded = encode(batch.slices, decoded, inferred, model=model, style=style)
     labels, tenths = _counts(inferred) if served.drift is not None else ({}, {})

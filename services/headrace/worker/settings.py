@@ -44,6 +44,8 @@ class WorkerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How answers are written."""
     ranking: Annotated[int, Meta(ge=0, le=20)] = 0
     """How many labels, best first, an answer ranks."""
+    explain: bool = True
+    """Explain the answer of a request that asks for it; an explanation takes some hundred times as long as a label."""
     commit_every: Seconds = 0.5
     """How often the place of the group is committed, for the tools that show lag."""
     publish_timeout: Seconds = 30.0

@@ -32,7 +32,7 @@ from headrace.kafka.interface import (
 from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import decode_request
 from headrace_schemas.errors import TextTooLargeError
-from headrace_schemas.headers import read_timeout_ms
+from headrace_schemas.headers import read_explain, read_timeout_ms
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, Status
 from tests.support.answer_log import AnswerWriter, answer
@@ -101,6 +101,15 @@ async def test_requests_are_written_in_the_shape_that_the_worker_reads(stage: Sc
         (many,) = await client.publish_many(["Lima"])
         value = stage.records(partition=many.partition)[many.offset].value
         assert value == b'{"ticket":{"body":"Lima"}}'
+
+
+@scene
+async def test_an_explanation_is_asked_for_by_a_header(stage: Scene) -> None:
+    await stage.client.publish("why", explain=True, headers=[("tenant", b"a")])
+    await stage.client.publish("what")
+    logs = (stage.cluster.log(TopicPartition(REQUESTS, number)).records for number in range(2))
+    asked = {decode_request(record.value).text: read_explain(record.headers) for log in logs for record in log}
+    assert asked == {"why": True, "what": False}
 
 
 @scene

@@ -170,3 +170,12 @@ def test_the_checked_in_tables_are_what_their_generator_writes() -> None:
 )
 def test_word_hashes_stay_what_they_are(word: str, expected: int) -> None:
     assert words.word_hash(word) == expected
+
+
+@given(anything)
+def test_a_words_place_is_where_it_stands_in_the_composed_text(text: str) -> None:
+    composed, end = characters.compose(text), 0
+    for found in words.find_words(text):
+        assert end <= found.begin < found.end <= len(composed)
+        assert "".join(words.split_words(composed[found.begin : found.end])) == found.word
+        end = found.end

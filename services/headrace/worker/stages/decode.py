@@ -12,7 +12,7 @@ from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, s
 from headrace.worker.partitions.partition import Request
 from headrace.worker.stages.batch import Slice
 from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
-from headrace_schemas.headers import JSON, content_type, read_timeout_ms
+from headrace_schemas.headers import JSON, content_type, read_explain, read_timeout_ms
 from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 
@@ -47,16 +47,21 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """The texts of a batch in UTF-8 with their ids, and a column for each slice."""
+    """The texts of a batch in UTF-8 with their ids, and a column for each slice.
+
+    ``explained`` has the indexes of the texts whose requests ask why they get their labels.
+    """
 
     texts: list[bytes]
     ids: list[str | None]
     columns: list[Column]
+    explained: list[int]
 
 
 # Most requests of a topic have the same headers. The caches are small: headers may be large.
 _timeout_ms = lru_cache(maxsize=64)(read_timeout_ms)
 _content_type = lru_cache(maxsize=64)(content_type)
+_explain = lru_cache(maxsize=64)(read_explain)
 
 
 def admit(record: Record, came_s: float, now_ms: int) -> Request:
@@ -97,6 +102,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
     texts: list[bytes] = []
     ids: list[str | None] = []
     columns: list[Column] = []
+    explained: list[int] = []
     for piece in slices:
         column = Column([], {})
         for request in piece.requests:
@@ -110,6 +116,8 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
                 continue
             try:
                 decoded = _decode_one(request, decode_value)
+                if record.headers and _explain(tuple(record.headers)):
+                    explained.append(len(texts))
             except WireError as error:
                 where = place(record.topic, record.partition, record.offset)
                 column.failures[len(column.texts)] = Failure("decode", error.code, f"{where}: {error}")
@@ -119,7 +127,7 @@ def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) 
             texts.append(decoded.text.encode())
             ids.append(decoded.id)
         columns.append(column)
-    return Decoded(texts, ids, columns)
+    return Decoded(texts, ids, columns, explained)
 
 
 def _decode_one(request: Request, decode_value: DecodeValue) -> ClassifyRequest:

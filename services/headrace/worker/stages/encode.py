@@ -1,14 +1,14 @@
 """Encode: one answer a request, and a dead letter for each request that failed.
 
-Nearly all answers are plain: `expired`, or `ok` with a label and without a ranking. One compiled call writes the plain
-answers of a slice as JSON. It holds no lock, takes a quarter of the time of
+Nearly all answers are plain: `expired`, or `ok` with a label and neither a ranking nor an explanation. One compiled
+call writes the plain answers of a slice as JSON. It holds no lock, takes a quarter of the time of
 :func:`headrace_schemas.codec.encode_result`, and writes the same bytes. The other answers go through that function.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -111,7 +111,7 @@ def _encode_slice(
     outcome = _outcome(column, inferred, model.threshold)
     values: list[bytes | None] = [None] * len(records)
     if style.content_type == JSON and not inferred.rankings:
-        values = _plain_values(piece, records, crcs, ids, outcome, model)
+        values = _plain_values(piece, records, crcs, ids, outcome, model, _explained(column, inferred))
     answers: list[Outgoing] = []
     for place, (record, value) in enumerate(zip(records, values, strict=True)):
         if value is None:
@@ -137,6 +137,13 @@ def _encode_slice(
     }
     errors = Counter(failure.code for failure in outcome.failures.values())
     return Encoded(piece, answers, letters, statuses, errors, int(outcome.abstain.sum()))
+
+
+def _explained(column: Column, inferred: Inferred) -> list[int]:
+    """The places in the slice whose answers have an explanation."""
+    if not inferred.explanations:
+        return []
+    return [place for place, text in enumerate(column.texts) if text in inferred.explanations]
 
 
 def _any(ids: list[str | None]) -> bool:
@@ -166,8 +173,10 @@ def _plain_values(
     ids: Sequence[str | None],
     outcome: _Outcome,
     model: Model,
+    explained: Collection[int],
 ) -> list[bytes | None]:
     labels = np.where(outcome.abstain, np.int32(OTHER), outcome.labels)
+    labels[list(explained)] = OTHER
     if piece.lost is not None:
         labels[0] = OTHER
     offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
@@ -200,6 +209,8 @@ def _answer(
     )
     if label < 0:
         return result
+    if inferred.explanations:
+        result = msgspec.structs.replace(result, explanation=inferred.explanations.get(column.texts[place]))
     score = int(outcome.micros[place]) / MICROS
     ranking = _ranking(inferred, column.texts[place], model.labels)
     if outcome.abstain[place]:

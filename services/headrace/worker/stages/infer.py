@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.backends.interface import Answers, Backend
+from headrace.model.explanation import explainer_of
 from headrace.model.words import HASHING, hash_texts, join_texts
 from headrace.process.logs import event
 from headrace.worker.stages.decode import FAILED, Failure
-from headrace_schemas.records import Profile
+from headrace_schemas.records import Explanation, Profile
 
 
 class Breaker:
@@ -91,13 +92,15 @@ class Model(msgspec.Struct, frozen=True, eq=False):
 
 class Inferred(msgspec.Struct, frozen=True, eq=False):
     """For every text the index of its label ``int32[n]`` or FAILED, its score in millionths ``int64[n]``, and its best
-    (label, score) pairs. ``failures`` are by index of the text; ``rankings`` is empty when none was asked for.
+    (label, score) pairs. ``failures`` and ``explanations`` are by index of the text; ``rankings`` is empty when none
+    was asked for.
     """
 
     labels: NDArray[np.int32]
     micros: NDArray[np.int64]
     failures: dict[int, Failure]
     rankings: list[list[tuple[int, float]]]
+    explanations: dict[int, Explanation] = {}
 
 
 def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: int = 0) -> Inferred:
@@ -117,6 +120,25 @@ def infer(model: Model, texts: Sequence[bytes], breaker: Breaker, *, ranking: in
         return _halve(model, texts, error, ranking)
     breaker.succeeded()
     return inferred
+
+
+def explain(model: Model, texts: Sequence[bytes], explained: Sequence[int], inferred: Inferred) -> Inferred:
+    """``inferred`` with explanations of the texts at the indexes ``explained``.
+
+    A text that can't be explained fails, as one that can't be answered does.
+    """
+    explanations: dict[int, Explanation] = {}
+    failures = dict(inferred.failures)
+    labels = inferred.labels.copy()
+    for text in explained:
+        if text in failures:
+            continue
+        try:
+            explanations[text] = explainer_of(model.backend.artifact).explain(texts[text].decode())
+        except Exception as error:  # noqa: BLE001 - of one text; its neighbours are answered
+            failures[text] = Failure("infer", "not-explained", f"this text could not be explained: {_said(error)}")
+            labels[text] = FAILED
+    return msgspec.structs.replace(inferred, labels=labels, failures=failures, explanations=explanations)
 
 
 def _halve(model: Model, texts: Sequence[bytes], error: Exception, ranking: int) -> Inferred:
