@@ -17,11 +17,13 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.topics import topics
 from tests.support.demos import COLUMNS, audit, write_texts
+from tests.support.random_versions import random_version
 from tests.support.started_processes import StartedProcesses
 from tests.support.waiting import until, within
 
 LIMIT_S = 120.0
 RATE, SECONDS = 100, 3
+TRAINED_DEMO = Path(__file__).parents[1] / "support" / "trained_demo.py"
 TEACHING_RATE = 20
 TEACHING_LIMIT_S = 600.0
 
@@ -55,9 +57,20 @@ class Demo:
             return await self.process.wait()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model for the demos in which the training is not what is tested."""
+    path = tmp_path_factory.mktemp("trained") / "model.safetensors"
+    random_version(3, path)
+    return path
+
+
 @pytest.fixture
 async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
-    """Start a demo on the small data set; what a failed test leaves of it is killed."""
+    """Start a demo on the small data set; what a failed test leaves of it is killed.
+
+    With ``model`` it takes that file, and no time for the training.
+    """
     mark = StartedProcesses()
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -67,12 +80,14 @@ async def start(data: Path, tmp_path: Path) -> AsyncIterator[Callable]:
         *settings: str,
         options: tuple[str, ...] = (),
         speed: tuple[str, ...] = ("--seconds", str(SECONDS), "--rate", str(RATE)),
+        model: Path | None = None,
     ) -> AsyncIterator[Demo]:
+        program = ("-m", "headrace") if model is None else (str(TRAINED_DEMO), str(model))
         output = tmp_path / "output"
         own = ("--data", str(data), *COLUMNS)
         with output.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "headrace", *settings, "demo", *own, *speed, *options),
+                *(sys.executable, *program, *settings, "demo", *own, *speed, *options),
                 env=mark.environ(XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(folder)),
                 stdout=written,
                 stderr=asyncio.subprocess.STDOUT,
@@ -110,18 +125,18 @@ async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("moment", "options"),
+    ("moment", "options", "trains"),
     [
-        pytest.param(starts("tansu broker"), (), id="the broker starts"),
-        pytest.param(lambda demo: "labels; left out:" in demo.printed(), (), id="training"),
-        pytest.param(starts("worker --processes"), (), id="the workers' parent starts", marks=pytest.mark.slow),
-        pytest.param(starts("--slot 1"), (), id="the workers start"),
-        pytest.param(lambda demo: "Streaming" in demo.printed(), (), id="streaming"),
-        pytest.param(starts(" rank "), ("--learning", "--embedded"), id="ranks train"),
+        pytest.param(starts("tansu broker"), (), True, id="the broker starts"),
+        pytest.param(lambda demo: "labels; left out:" in demo.printed(), (), True, id="training"),
+        pytest.param(starts("worker --processes"), (), True, id="the workers' parent starts", marks=pytest.mark.slow),
+        pytest.param(starts("--slot 1"), (), False, id="the workers start"),
+        pytest.param(lambda demo: "Streaming" in demo.printed(), (), False, id="streaming"),
+        pytest.param(starts(" rank "), ("--learning", "--embedded"), True, id="ranks train"),
     ],
 )
-async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment, options):
-    async with start(options=options) as demo:
+async def test_ctrl_c_leaves_nothing_running(start, tmp_path, trained, moment, options, trains):
+    async with start(options=options, model=None if trains else trained) as demo:
         await demo.reached(moment)
         # A terminal sends it to all processes in the foreground.
         os.killpg(demo.process.pid, signal.SIGINT)
@@ -132,22 +147,22 @@ async def test_ctrl_c_leaves_nothing_running(start, tmp_path, moment, options):
     assert list((tmp_path / "temporary").glob("headrace-*")) == []
 
 
-async def test_what_a_killed_demo_started_ends_by_itself(start):
-    async with start() as demo:
+async def test_what_a_killed_demo_started_ends_by_itself(start, trained):
+    async with start(model=trained) as demo:
         await demo.reached(lambda demo: "Streaming" in demo.printed())
         assert len(demo.processes()) > 3
         demo.process.kill()
         await until(lambda: not demo.processes(), LIMIT_S)
 
 
-async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start, tmp_path):
+async def test_workers_that_end_by_themselves_end_the_demo_with_their_log(start, tmp_path, trained):
     def both_are_logged(_: Demo) -> bool:
         return any(
             '"event": "member.started", "slot": 1' in log.read_text()
             for log in (tmp_path / "temporary").glob("headrace-demo-*/workers.log")
         )
 
-    async with start() as demo:
+    async with start(model=trained) as demo:
         await demo.reached(both_are_logged)
         [parent] = [
             number
@@ -205,8 +220,8 @@ async def test_ctrl_c_ends_trainer_labeller_and_workers_of_the_teaching_demo(sta
 
 
 @pytest.mark.apache
-async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start, apache_bootstrap):
-    async with start(options=("--bootstrap", apache_bootstrap)) as demo:
+async def test_on_a_cluster_of_ones_own_the_topics_have_a_prefix_and_stay(start, apache_bootstrap, trained):
+    async with start(options=("--bootstrap", apache_bootstrap), model=trained) as demo:
         code = await demo.ended()
     printed = demo.printed()
     assert code == 0, printed

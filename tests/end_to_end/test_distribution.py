@@ -47,7 +47,15 @@ def installed(built, tmp_path):
         (wheel,) = built.glob("*.whl")
         environment = tmp_path / "environment"
         assert run(sys.executable, "-m", "venv", environment, folder=tmp_path).returncode == 0
-        pip = (environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        pip = (
+            environment / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+        )
         done = run(*pip, f"{wheel}{role}", folder=tmp_path, limit_s=INSTALL_LIMIT_S)
         assert done.returncode == 0, done.stderr[-2000:]
         return environment / "bin"

@@ -22,7 +22,7 @@ from headrace.registry.versions import load_version
 from headrace_load.processes import headrace
 from headrace_schemas.codec import decode_label
 from tests.support import demos
-from tests.support.learning_path import Learnt, learn
+from tests.support.learning_path import RATE, Learnt, learn
 from tests.support.log_audit import audit
 from tests.support.places import ANYWHERE
 
@@ -104,7 +104,7 @@ def test_the_waits_beside_each_swap_are_told_beside_those_of_the_stream(learnt):
     for what in ("2, trained", "1, rollback", "2, promoted"):
         row = re.search(rf"{what} +│ +{figure} │ +{figure} │ +{figure} │ +([\d,]+) │", learnt.printed)
         assert row, learnt.printed
-        assert int(row[4].replace(",", "")) >= 200, "a hundred requests a second, two seconds and more"
+        assert int(row[4].replace(",", "")) >= 2 * RATE, "from a second before a swap to a second after it"
 
 
 async def snapshot(learnt, version):

@@ -20,6 +20,8 @@ from tests.support.demos import COLUMNS, write_texts
 from tests.support.started_processes import StartedProcesses
 
 TEXTS = 400
+RATE, SECONDS = 40, 1.5
+"""Texts a second, and how long each version answers before the next step: no more than the swaps need to be seen."""
 LIMIT_S = 400.0
 
 
@@ -88,7 +90,7 @@ def learn(bootstrap: str, folder: Path) -> Learnt:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "headrace", "demo", "--learning", "--bootstrap", bootstrap),
-            *("--data", str(data), *COLUMNS, "--seconds", "2", "--rate", "100"),
+            *("--data", str(data), *COLUMNS, "--seconds", str(SECONDS), "--rate", str(RATE)),
         ],
         env=mark.environ(XDG_CACHE_HOME=str(folder / "cache"), TMPDIR=str(folder / "temporary")),
         stdout=subprocess.PIPE,

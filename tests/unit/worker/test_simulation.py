@@ -43,7 +43,7 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, deadline=None, suppress_health_check=checks)
 
 
-@examples(500)
+@examples(250)
 @given(seed=st.integers(0, 2**32), plan=plans)
 def test_every_acknowledged_request_gets_one_answer_in_order_whatever_happens(seed, plan):
     verdict = simulate(seed, plan)
