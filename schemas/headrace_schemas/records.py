@@ -163,7 +163,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """What one process of a labeller has spent on one day, in all so far.
 
     ``reserved`` is raised and acknowledged before a call, ``settled`` after it. Of each process the larger one counts,
-    so what was never settled counts as spent. ``day`` is YYYY-MM-DD in UTC.
+    so what was never settled counts as spent. ``day`` is YYYY-MM-DD in UTC. ``asking`` are the text keys of the call of
+    the ``teacher``'s version that is under way: the last record of a process that died tells over which texts.
     """
 
     labeller: str
@@ -174,6 +175,8 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     settled_texts: int
     settled_money: float
     written_at_ms: int
+    teacher: str | None = None
+    asking: tuple[str, ...] = ()
 
 
 class LabellerState(
@@ -203,7 +206,8 @@ class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The label that a person or a teacher gave to a request which was answered without one.
 
     ``results``, ``partition`` and ``offset`` are those of the answer; ``id`` is the request's. ``origin`` is ``person``
-    or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last holds.
+    or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last of a person holds, or the
+    last where none is of a person.
     """
 
     results: str

@@ -1,5 +1,8 @@
 """Reviews: the labels that people and teachers give to requests which were answered without one.
 
+A person's review of a request outranks a teacher's, whichever came later. Labellers publish none behind a person's that
+they know of; a reader passes over one that came in the same moment.
+
 :class:`ReviewReader` reads them as they come, :class:`ReviewAwaiter` waits for those of single requests, and
 :class:`ReviewPublisher` publishes them.
 """
@@ -38,6 +41,9 @@ LOOK_S = 30.0
 RETRY_S = 0.2
 MOST_EARLY = 10_000
 """Reviews kept for who asks in a moment: one may come before its request's acknowledgement is read."""
+MOST_BY_PEOPLE = 100_000
+"""Places that people reviewed which a reader keeps, the last ones."""
+PERSON = "person"
 
 Place = tuple[int, int]
 
@@ -55,7 +61,10 @@ def reviewed(result: ClassifyResult, review: Review) -> ReviewedResult:
 
 
 class ReviewReader:
-    """Reads ``topic`` from ``start`` on, of the answers on ``results`` alone; what is no review is passed over."""
+    """Reads ``topic`` from ``start`` on, of the answers on ``results`` alone.
+
+    What is no review is passed over, and so is one of a teacher behind that of a person.
+    """
 
     def __init__(self, consumer: Consumer, topic: str, *, results: str, start: Start = "latest", clock: Clock) -> None:
         self._consumer = consumer
@@ -65,6 +74,7 @@ class ReviewReader:
         self._clock = clock
         self._positions: dict[TopicPartition, int] = {}
         self._due_s = 0.0
+        self._by_people: OrderedDict[Place, None] = OrderedDict()
 
     async def start(self) -> None:
         """Find the positions. Raises a KafkaError, which says in words where topic or right are missing."""
@@ -126,7 +136,17 @@ class ReviewReader:
         except WireError as error:
             event("review.unreadable", level="warning", offset=record.offset, error=str(error))
             return None
-        return review if review.results == self._results else None
+        return review if review.results == self._results and self._holds(review) else None
+
+    def _holds(self, review: Review) -> bool:
+        """Whether ``review``, which came last, is the one that holds for its request."""
+        place = (review.partition, review.offset)
+        if review.origin != PERSON:
+            return place not in self._by_people
+        self._by_people[place] = None
+        if len(self._by_people) > MOST_BY_PEOPLE:
+            self._by_people.popitem(last=False)
+        return True
 
 
 class ReviewAwaiter:
@@ -186,21 +206,22 @@ class ReviewAwaiter:
                     event("reviews.retry", level="debug", error=str(error))
                     await self._clock.sleep(RETRY_S)
                     continue
-                for review in reviews:
-                    self._take(review)
+                self._take(reviews)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits has to hear of it
             event("reviews.ended", level="error", error=repr(error))
             self._end(error)
 
-    def _take(self, review: Review) -> None:
-        place = (review.partition, review.offset)
-        self._early[place] = review
-        self._early.move_to_end(place)
-        if len(self._early) > MOST_EARLY:
+    def _take(self, reviews: Sequence[Review]) -> None:
+        # Of several of a request the last holds, so who waits is told when all are taken.
+        last = {(review.partition, review.offset): review for review in reviews}
+        for place, review in last.items():
+            self._early[place] = review
+            self._early.move_to_end(place)
+            for waiting in self._waiting.get(place, ()):
+                if not waiting.done():
+                    waiting.set_result(review)
+        while len(self._early) > MOST_EARLY:
             self._early.popitem(last=False)
-        for waiting in self._waiting.get(place, ()):
-            if not waiting.done():
-                waiting.set_result(review)
 
     def _end(self, reason: Exception) -> None:
         if self._ended is None:

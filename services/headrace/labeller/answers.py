@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from headrace.core.selection import Why, Wish, wish_of
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.kafka.range_reader import read_texts
 from headrace.kafka.retry import RETRY_S, patiently, started
+from headrace.labeller.known_texts import words_of
 from headrace.labeller.metrics import LabellerMetrics
 from headrace.labeller.settings import LabellerSettings
 from headrace.process.logs import event
@@ -41,7 +42,9 @@ MOST_BYTES = 64 << 20
 class Chosen(msgspec.Struct, frozen=True):
     """A request that is worth a label: its place, text, id, why, and whether it was answered without a label.
 
-    ``at`` is the offset of its answer, ``tried`` how often the teacher failed on it.
+    ``words`` are those of :func:`~headrace.labeller.known_texts.words_of`, ``at`` is the offset of its answer,
+    ``tried`` how often the teacher failed on it, and ``alone`` whether the teacher died over it or a neighbour, so that
+    no other text is asked beside it.
     """
 
     partition: int
@@ -51,7 +54,9 @@ class Chosen(msgspec.Struct, frozen=True):
     id: str | None
     wish: Wish
     abstained: bool
+    words: bytes = b""
     tried: int = 0
+    alone: bool = False
 
 
 class Waiting:
@@ -67,11 +72,15 @@ class Waiting:
         self._open: dict[int, set[int]] = {}
         """The answers of what waits or was taken and has no end yet, by partition."""
 
+        self.came = 0
+        """How many were put in, those that were put back too."""
+
     def __len__(self) -> int:
         return len(self._heap)
 
     def put(self, chosen: Chosen) -> None:
         """Add one; where there are too many, the least worth is left."""
+        self.came += 1
         rank = 0 if chosen.wish.why is Why.RANDOM else 1
         heapq.heappush(self._heap, (rank, chosen.wish.margin, next(self._order), chosen))
         self._bytes += _size(chosen)
@@ -90,6 +99,16 @@ class Waiting:
         taken = [heapq.heappop(self._heap)[3] for _ in range(min(count, len(self._heap)))]
         self._bytes -= sum(map(_size, taken))
         self._metrics.waiting(len(self._heap))
+        return taken
+
+    def take_where(self, wanted: Callable[[Chosen], bool]) -> list[Chosen]:
+        """All that are ``wanted``; as :meth:`take`."""
+        taken = [entry[3] for entry in self._heap if wanted(entry[3])]
+        if taken:
+            self._heap = [entry for entry in self._heap if not wanted(entry[3])]
+            heapq.heapify(self._heap)
+            self._bytes -= sum(map(_size, taken))
+            self._metrics.waiting(len(self._heap))
         return taken
 
     def done(self, chosen: Chosen) -> None:
@@ -134,6 +153,8 @@ class AnswersReader:
         """The partitions of the requests."""
         self._committed: dict[TopicPartition, int] = {}
         self._looked_s = 0.0
+        self.follows = False
+        """Whether it has found where to begin: what is answered from then on is looked at."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises KafkaErrors that can't be mended here."""
@@ -186,6 +207,7 @@ class AnswersReader:
         for name, position in begun.items():
             consumer.seek(name, position)
         self._positions, self._committed = begun, {}
+        self.follows = True
         event("labeller.follows", topic=self._results, partitions=len(begun))
         return True
 
@@ -237,7 +259,7 @@ class AnswersReader:
             clock=self._clock,
         )
         self._metrics.left("gone", len(wishes) - len(texts))
-        for (_, offset), text in texts.items():
+        for ((_, offset), text), words in zip(texts.items(), words_of(list(texts.values())), strict=True):
             wish, answer, at = wishes[offset]
             self._metrics.chosen(wish.why)
-            self._waiting.put(Chosen(partition, offset, at, text, answer.id, wish, answer.label is None))
+            self._waiting.put(Chosen(partition, offset, at, text, answer.id, wish, answer.label is None, words))

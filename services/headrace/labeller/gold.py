@@ -30,11 +30,15 @@ ORDERS = (
 
 
 class GoldText(msgspec.Struct, frozen=True):
-    """A text to ask about, the ``label`` that a person gave it, and whether an order is planted in it."""
+    """A text to ask about, the ``label`` that a person gave it, and whether an order is planted in it.
+
+    ``of`` is the text without the order.
+    """
 
     text: str
     label: str
     planted: bool
+    of: str
 
 
 class GoldTexts:
@@ -83,11 +87,11 @@ class GoldTexts:
                 continue
             self._drawn += 1
             if self._drawn % 2 or len(labels) == 1:
-                drawn.append(GoldText(text, label, planted=False))
+                drawn.append(GoldText(text, label, planted=False, of=text))
                 continue
             wrong = self._randomness.choice([one for one in labels if one != label])
             order = self._randomness.choice(ORDERS).format(label=wrong)
-            drawn.append(GoldText(f"{text}\n\n{order}", label, planted=True))
+            drawn.append(GoldText(f"{text}\n\n{order}", label, planted=True, of=text))
         return drawn
 
 

@@ -1,13 +1,15 @@
 """Which texts need no label any more: people labelled them, this teacher was asked, or they were erased.
 
-The topics are the cache: classify.machine-labels tells what the teacher said under its present version, and
-classify.labels what people said. A text is known by its key, so none is kept but the gold texts; a known text takes
-some 200 bytes, whatever its length.
+The topics are the cache: classify.machine-labels tells what the teacher said under its present version, classify.labels
+what people said, and classify.reviews which requests people reviewed. What people labelled or erased is known by its
+words, as the trainer knows it, so another spelling of it is known too; what the teacher said by the text itself. No
+text is kept but the gold texts; a known text takes some 400 bytes, whatever its length.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from headrace.core.clock import Clock
@@ -16,22 +18,42 @@ from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfR
 from headrace.kafka.range_reader import read_ranges
 from headrace.kafka.retry import RETRY_S, patiently, started
 from headrace.labeller.gold import GoldTexts
+from headrace.learning.data.validation import KEY_BYTES, NO_WORDS, text_keys
 from headrace.process.logs import event
-from headrace_schemas.codec import decode_label, decode_machine_label
+from headrace_schemas.codec import decode_label, decode_machine_label, decode_review
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
-from headrace_schemas.records import BarredText, MachineLabel, MachineLabelsRecord
+from headrace_schemas.records import BarredText, LabelledText, MachineLabel, MachineLabelsRecord
 from headrace_schemas.topics import machine_labels_key, text_key
 
 CHUNK = 2000
 LOOK_S = 30.0
+PERSON = "person"
+LONGEST_LABEL = 1000
+"""Characters of a label of people that is kept to answer by."""
+MOST_REVIEWED = 100_000
+"""Places of requests that people reviewed which are kept, the last ones."""
+
+ERASED = LabelledText(text="", label="")
+"""Stands for a tombstone."""
 
 Said = tuple[str, float]
 """What a teacher said of a text: a label and its score, to a hundredth."""
 
 
+def words_of(texts: Sequence[str]) -> list[bytes]:
+    """Sixteen bytes for each text: equal for texts of equal words, as the trainer compares them.
+
+    A text without words has those of its own key.
+    """
+    pairs = zip(texts, text_keys(texts), strict=True)
+    return [_digits(text_key(text)) if key == NO_WORDS else key[:KEY_BYTES] for text, key in pairs]
+
+
 class KnownTexts:
-    """Follows both topics. ``teacher`` is the version of the teacher that asks, ``classes`` are its labels."""
+    """Follows the topics. ``teacher`` is the version of the teacher that asks, ``classes`` are its labels; ``results``
+    is the topic whose answers are reviewed.
+    """
 
     def __init__(
         self,
@@ -39,6 +61,8 @@ class KnownTexts:
         *,
         labels: str,
         machine_labels: str,
+        reviews: str,
+        results: str,
         teacher: str,
         classes: Sequence[str],
         gold: GoldTexts,
@@ -48,39 +72,59 @@ class KnownTexts:
         self._cluster = cluster
         self._labels = labels
         self._machine_labels = machine_labels
+        self._reviews = reviews
+        self._results = results
         self._teacher = teacher
         self._classes = frozenset(classes)
         self._gold = gold
         self._max_text_bytes = max_text_bytes
         self._clock = clock
         self._consumer: Consumer | None = None
-        self._names: list[TopicPartition] = []
+        self._followed: list[TopicPartition] = []
         self._looked_s = 0.0
         self._clear()
 
     def _clear(self) -> None:
         # Keys are kept as sixteen bytes each: what a stranger's key takes is not for the stranger to say.
-        self._by_people: dict[bytes, bytes] = {}
-        self._people: dict[bytes, int] = {}
-        """How many labels of people each text has."""
+        self._by_people: dict[bytes, tuple[bytes, str]] = {}
+        self._people: dict[bytes, dict[str, int]] = {}
+        """How often people gave which labels to texts of these words."""
+        self._names: dict[str, str] = {}
+        """Each label of people once."""
         self._asked: dict[bytes, Said | None] = {}
         self._said: dict[Said, Said] = {}
         """Each answer once."""
         self._barred: set[bytes] = set()
+        self._reviewed: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self.told = 0
+        """How many labels of people were read."""
 
     def needs_none(self, text: str) -> bool:
         """Whether ``text`` needs no label of this teacher."""
-        key = _digits(text_key(text))
-        return key in self._asked or key in self._barred or key in self._people
+        (words,) = words_of([text])
+        return words in self._people or _digits(text_key(text)) in self._asked or self.barred(text)
 
     def barred(self, text: str) -> bool:
-        """Whether ``text`` was erased, and may be sent to nobody."""
-        return _digits(text_key(text)) in self._barred
+        """Whether ``text``, or one of the same words, was erased, and may be sent to nobody."""
+        return bool(self._barred) and not self._barred.isdisjoint((_digits(text_key(text)), *words_of([text])))
 
     def said(self, text: str) -> Said | None:
         """What this teacher said of ``text``, None where it was not asked, failed, or the text was erased."""
-        key = _digits(text_key(text))
-        return None if key in self._barred else self._asked.get(key)
+        return None if self.barred(text) else self._asked.get(_digits(text_key(text)))
+
+    def people_say(self, words: bytes) -> str | None:
+        """The label that people gave to texts of these words, None where they gave none or more than one."""
+        given = self._people.get(words, ())
+        return (next(iter(given)) or None) if len(given) == 1 and words not in self._barred else None
+
+    def reviewed(self, partition: int, offset: int) -> bool:
+        """Whether a person reviewed the request there."""
+        return (partition, offset) in self._reviewed
+
+    @property
+    def review_partitions(self) -> int:
+        """How many partitions the topic of reviews has."""
+        return sum(name.topic == self._reviews for name in self._followed)
 
     def take(self, label: MachineLabel) -> None:
         """Take in what the teacher said, or that it failed."""
@@ -91,7 +135,7 @@ class KnownTexts:
         self._asked[_digits(text_key(label.text))] = said
 
     async def start(self) -> None:
-        """Read both topics up to their present ends. Raises KafkaErrors that can't be mended here."""
+        """Read the topics up to their present ends. Raises KafkaErrors that can't be mended here."""
         self._consumer = await started(self._cluster.consumer, doing="connecting to read labels", clock=self._clock)
         await patiently(self._read, doing="reading labels", clock=self._clock)
 
@@ -101,18 +145,17 @@ class KnownTexts:
         names = await self._partitions(consumer)
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
         async for records in read_ranges(consumer, begins, ends, chunk=CHUNK):
-            for record in records:
-                self._take(record)
+            self._take(records)
         consumer.assign(names)
         for name in names:
             consumer.seek(name, ends[name])
-        self._names = names
+        self._followed = names
         self._looked_s = self._clock.monotonic()
 
     async def _partitions(self, consumer: Consumer) -> list[TopicPartition]:
         return [
             TopicPartition(topic, partition)
-            for topic in (self._labels, self._machine_labels)
+            for topic in (self._labels, self._machine_labels, self._reviews)
             for partition in sorted(await consumer.partitions_of(topic))
         ]
 
@@ -131,7 +174,7 @@ class KnownTexts:
         try:
             if self._clock.monotonic() - self._looked_s > LOOK_S:
                 self._looked_s = self._clock.monotonic()
-                if len(await self._partitions(consumer)) > len(self._names):
+                if len(await self._partitions(consumer)) > len(self._followed):
                     await self._read()
             chunks = await consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
         except OffsetOutOfRangeError as error:
@@ -145,37 +188,68 @@ class KnownTexts:
             await self._clock.sleep(RETRY_S)
             return False
         for records in chunks.values():
-            for record in records:
-                self._take(record)
+            self._take(records)
         return sum(map(len, chunks.values())) < CHUNK
 
-    def _take(self, record: Record) -> None:
-        if record.key and record.discarded is None:
-            take = self._take_label if record.topic == self._labels else self._take_machine_label
-            take(record.key, record)
+    def _take(self, records: Sequence[Record]) -> None:
+        """Take in ``records``, which are in order for each partition."""
+        whole = [record for record in records if record.key and record.discarded is None]
+        self._take_labels([record for record in whole if record.topic == self._labels])
+        for record in whole:
+            if record.topic == self._machine_labels:
+                self._take_machine_label(record)
+            elif record.topic == self._reviews:
+                self._take_review(record)
 
-    def _take_label(self, key: bytes, record: Record) -> None:
+    def _take_labels(self, records: Sequence[Record]) -> None:
+        labels = [(record.key or b"", label) for record in records if (label := self._label(record)) is not None]
+        words = iter(words_of([label.text for _, label in labels if label is not ERASED]))
+        for key, label in labels:
+            digest = hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
+            self._forget_label(digest)
+            if label is ERASED:
+                continue
+            name, of = label_name(label.label), next(words)
+            self._gold.put(digest, label.text, name)
+            # What a stranger's label takes is not for the stranger to say either.
+            name = self._names.setdefault(name, name) if len(name) <= LONGEST_LABEL else ""
+            given = self._people.setdefault(of, {})
+            given[name] = given.get(name, 0) + 1
+            self._by_people[digest] = of, name
+            self.told += 1
+
+    def _label(self, record: Record) -> LabelledText | None:
+        """The label; ERASED for a tombstone, None for what is none, which the trainer dead-letters."""
         try:
             label = decode_label(record.value, content_type(record.headers), limit=self._max_text_bytes)
-        except WireError:  # the trainer dead-letters it
+        except WireError:
+            return None
+        return ERASED if label is None else label
+
+    def _forget_label(self, digest: bytes) -> None:
+        self._gold.remove(digest)
+        words, name = self._by_people.pop(digest, (b"", ""))
+        given = self._people.get(words)
+        if given is not None:
+            given[name] -= 1
+            if not given[name]:
+                del given[name]
+            if not given:
+                del self._people[words]
+
+    def _take_review(self, record: Record) -> None:
+        try:
+            review = decode_review(record.value, content_type(record.headers))
+        except WireError as error:
+            event("review.unreadable", level="warning", offset=record.offset, error=str(error))
             return
-        key = hashlib.blake2b(key, digest_size=16).digest()
-        self._forget_label(key)
-        if label is not None:
-            known = _digits(text_key(label.text))
-            self._by_people[key] = known
-            self._people[known] = self._people.get(known, 0) + 1
-            self._gold.put(key, label.text, label_name(label.label))
+        if review is not None and review.results == self._results and review.origin == PERSON:
+            self._reviewed[review.partition, review.offset] = None
+            if len(self._reviewed) > MOST_REVIEWED:
+                self._reviewed.popitem(last=False)
 
-    def _forget_label(self, key: bytes) -> None:
-        self._gold.remove(key)
-        known = self._by_people.pop(key, None)
-        if known is not None:
-            self._people[known] -= 1
-            if not self._people[known]:
-                del self._people[known]
-
-    def _take_machine_label(self, key: bytes, record: Record) -> None:
+    def _take_machine_label(self, record: Record) -> None:
+        key = record.key or b""
         try:
             found = decode_machine_label(record.value, content_type(record.headers), limit=self._max_text_bytes)
         except WireError as error:
@@ -204,7 +278,7 @@ def _digits(key: str) -> bytes:
         digits = bytes.fromhex(key)
     except ValueError:
         return b""
-    return digits if len(digits) == 16 else b""
+    return digits if len(digits) == KEY_BYTES else b""
 
 
 def _kept_by(record: MachineLabelsRecord, key: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 
@@ -11,7 +12,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all
 from headrace.kafka.election import Election, NotLeadingError
-from headrace.kafka.interface import Cluster, UnknownTopicError
+from headrace.kafka.interface import Cluster, KafkaError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
 from headrace.labeller.metrics import LabellerMetrics
 from headrace.labeller.settings import LabellerSettings
@@ -21,6 +22,7 @@ from headrace.process.logs import event
 from headrace_schemas.paths import Decode
 
 LOOK_S = 0.1
+END_CALL_S = 2.0
 STOP_S = 20.0
 """How long a labeller that is asked to stop waits for the answer that its teacher is paid for."""
 
@@ -120,6 +122,9 @@ class Labeller:
             term.ending = True
             while term.calling and self._clock.monotonic() < until_s:
                 await self._clock.sleep(LOOK_S)
+            with contextlib.suppress(NotLeadingError, KafkaError, TimeoutError):
+                async with asyncio.timeout(END_CALL_S):
+                    await term.end_call()
 
     async def _work(self) -> None:
         while True:
@@ -136,6 +141,8 @@ class Labeller:
                 await asyncio.wait((leading, lost), return_when=asyncio.FIRST_COMPLETED)
                 if leading.done():
                     leading.result()
+                why = "the group was not heard in time, or gave the work to another"
+                event("labeller.lost", labeller=self._settings.name, why=why)
             except NotLeadingError as error:
                 event("labeller.lost", labeller=self._settings.name, why=str(error))
             finally:

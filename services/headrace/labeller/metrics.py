@@ -52,9 +52,11 @@ class LabellerMetrics:
     def waiting(self, texts: int) -> None:
         self._waiting.set(texts)
 
-    def labelled(self, texts: int, reviews: int, money: float) -> None:
+    def reviewed(self, requests: int) -> None:
+        self._reviews.inc(requests)
+
+    def labelled(self, texts: int, money: float) -> None:
         self._labelled.inc(texts)
-        self._reviews.inc(reviews)
         self._money.inc(money)
 
     def exhausted(self, *, exhausted: bool) -> None:

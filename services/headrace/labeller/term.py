@@ -4,13 +4,15 @@ Before each call a reservation is acknowledged, and immediately before the call 
 labellers one spends, a killed one has paid in vain for one batch at most, and what was never settled counts as spent.
 Labels are published before the spending is settled: what is paid for is on the log, or counts as spent. Reviews follow
 the labels; who takes over chooses again what had no end, and publishes the reviews that are missing from the labels.
+
+A text over which a term or the teacher died is asked about alone, and after some deaths no more, as poison pills are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -19,20 +21,21 @@ from headrace.core.errors import one_of_all, words_of
 from headrace.core.spending import Amount, next_day_ms
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.kafka.retry import PatientSender, patiently
-from headrace.labeller.account import Account
+from headrace.labeller.account import Account, Reservation
 from headrace.labeller.answers import AnswersReader, Chosen, Waiting
 from headrace.labeller.gold import Agreement, GoldText, GoldTexts
-from headrace.labeller.known_texts import KnownTexts, Said
+from headrace.labeller.known_texts import KnownTexts
 from headrace.labeller.metrics import LabellerMetrics
+from headrace.labeller.reviews import Due, ReviewWriter
 from headrace.labeller.settings import LabellerSettings
-from headrace.labeller.teachers.interface import SoftLabels, Teacher, TeacherError
+from headrace.labeller.teachers.interface import SoftLabels, Teacher, TeacherDiedError, TeacherError
 from headrace.labeller.teaching import ranked
 from headrace.process.logs import Reminder, event
 from headrace.registry.compacted_topics import TeachingLog, TeachingWriter
-from headrace_schemas.codec import encode_machine_label, encode_review
+from headrace_schemas.codec import encode_machine_label
 from headrace_schemas.paths import Decode
-from headrace_schemas.records import LabellerState, MachineLabel, Review
-from headrace_schemas.topics import labeller_key, machine_labels_key, review_key, text_key
+from headrace_schemas.records import LabellerState, MachineLabel
+from headrace_schemas.topics import labeller_key, machine_labels_key, text_key
 
 POLL_S = 0.5
 EXHAUSTED_LOOK_S = 60.0
@@ -40,6 +43,9 @@ FIRST_PAUSE_S = 1.0
 MOST_TEXT_BYTES = 512 << 10
 MOST_RECORD_BYTES = 1_000_000
 """Of a text and of a machine label in JSON: a topic takes a megabyte."""
+MOST_DEATHS = 3
+"""Terms that may die in calls with a text; the first of them may have died over another text of its batch."""
+KILLS = "kills-process"
 
 
 class LabellerTopics(msgspec.Struct, frozen=True):
@@ -82,7 +88,9 @@ class Term:
         self._resume = resume
         self._log = TeachingLog(cluster, topics.teaching)
         self._writer = TeachingWriter(self._sender, topics.teaching)
-        self._account = Account(self._log, self._writer, settings=settings, process=process, clock=clock)
+        self._account = Account(
+            self._log, self._writer, settings=settings, teacher=teacher.identity.version, process=process, clock=clock
+        )
         self._gold = GoldTexts(randomness)
         self._agreement = Agreement()
         self._waiting = Waiting(settings.waiting, metrics)
@@ -90,11 +98,16 @@ class Term:
             cluster,
             labels=topics.labels,
             machine_labels=topics.machine_labels,
+            reviews=topics.reviews,
+            results=topics.results,
             teacher=teacher.identity.version,
             classes=teacher.labels,
             gold=self._gold,
             max_text_bytes=max_text_bytes,
             clock=clock,
+        )
+        self._reviews = ReviewWriter(
+            self._sender, self._known, topic=topics.reviews, results=topics.results, clock=clock, metrics=metrics
         )
         self._answers = AnswersReader(
             cluster,
@@ -114,11 +127,22 @@ class Term:
         self._pause_s = FIRST_PAUSE_S
         self.ending = False
         """Set from outside: no further call begins."""
+        self._swept = 0, 0
+        """What came and what people labelled by the last look at what waits."""
+        self._reservation: Reservation | None = None
+        """Of the call that is under way."""
         self.calling = False
         """Whether a call is paid for whose labels are not published and settled yet."""
         self.stopped: str | None = None
         """Why this labeller asks nothing, until an operator lets it go on."""
-        self.starting: str | None = "the labels are being read"
+        self._known_read = False
+
+    @property
+    def starting(self) -> str | None:
+        """Why it looks at no answer yet, in words; None once it does."""
+        if not self._known_read:
+            return "the labels are being read"
+        return None if self._answers.follows else "the place among the answers is looked for"
 
     async def run(self) -> None:
         """Lead until cancelled. Raises NotLeadingError, and KafkaErrors that can't be mended here."""
@@ -126,7 +150,7 @@ class Term:
             await patiently(self._log.start, doing="reading the teaching topic", clock=self._clock)
             await self._known.start()
             await self._look_at_state()
-            self.starting = None
+            self._known_read = True
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._answers.run())
                 group.create_task(self._ask_on())
@@ -161,45 +185,101 @@ class Term:
             waits = self.stopped is not None or self.ending or self._clock.monotonic() < self._not_before_s
             # Erasures and labels of people come before the next question, however many there are.
             all_seen = await self._known.look(POLL_S if waits or not len(self._waiting) else 0.0)
-            if waits or not all_seen:
+            if not all_seen:
                 continue
-            if batch := await self._next_batch():
-                await self._account.look()
-                if affordable := self._affordable(batch):
-                    await self._ask(*affordable)
+            await self._review_labelled()
+            if waits or not len(self._waiting):
+                continue
+            await self._account.look()
+            if (batch := await self._next_batch()) and (affordable := self._affordable(batch)):
+                await self._ask(*affordable)
+
+    async def _review_labelled(self) -> None:
+        """Review what waits and people labelled, also while the teacher is not asked: it takes no teacher."""
+        if self._swept == (now := (self._waiting.came, self._known.told)):
+            return
+        self._swept = now
+        known = self._known
+        found = self._waiting.take_where(lambda one: one.abstained and known.people_say(one.words) is not None)
+        await self._reviews.publish(
+            [Due(one, label) for one in found if (label := known.people_say(one.words)) is not None]
+        )
+        self._leave("known", *found)
+
+    async def end_call(self) -> None:
+        """Say of a call that is under way that it ends with this process, and not over one of its texts."""
+        if self._reservation is not None:
+            await self._account.give_up(self._reservation)
 
     async def _next_batch(self) -> list[Chosen]:
-        """What is asked about next, each text once and none that needs no label."""
+        """What is asked about next, each text once and none that needs no label; what may kill alone."""
         batch: dict[str, Chosen] = {}
         again: list[Chosen] = []
-        reviews: list[tuple[Chosen, Said]] = []
+        reviews: list[Due] = []
+        deadly: list[Chosen] = []
         most = min(self._settings.batch, max(1, self._teacher.batch))
-        while len(batch) < most and len(self._waiting):
+        while len(batch) < most and len(self._waiting) and not self._may_kill(batch.values()):
             for chosen in self._waiting.take(most - len(batch)):
                 key = text_key(chosen.text)
-                if key in batch and chosen.abstained:
-                    # Its review can be made once the text is labelled.
+                if (key in batch and chosen.abstained) or (batch and self._may_kill([chosen, *batch.values()])):
+                    # Its review can be made once the text is labelled; or its turn comes alone.
                     again.append(chosen)
                 elif key in batch or self._known.needs_none(chosen.text):
                     if chosen.abstained and (said := self._known.said(chosen.text)) is not None:
-                        reviews.append((chosen, said))
+                        reviews.append(Due(chosen, *said, self._teacher.identity.version))
                     else:
                         self._leave("known", chosen)
                 elif len(msgspec.json.encode(chosen.text)) > MOST_TEXT_BYTES:
                     self._leave("too-long", chosen)
+                elif self._account.deaths(chosen.text) >= MOST_DEATHS:
+                    deadly.append(chosen)
                 else:
                     batch[key] = chosen
         for chosen in again:
             self._waiting.put(chosen)
-        if reviews:
-            await self._review(reviews)
-            self._leave("known", *(chosen for chosen, _ in reviews))
+        await self._reviews.publish(reviews)
+        self._leave("known", *(due.chosen for due in reviews))
+        if deadly:
+            await self._leave_for_good(deadly, f"{KILLS}: {MOST_DEATHS} labellers ended in calls with this text")
         return list(batch.values())
+
+    def _may_kill(self, some: Iterable[Chosen]) -> bool:
+        """Whether a labeller or the teacher died over one of these."""
+        return any(chosen.alone or self._account.deaths(chosen.text) for chosen in some)
 
     def _leave(self, why: str, *left: Chosen) -> None:
         self._metrics.left(why, len(left))
         for chosen in left:
             self._waiting.done(chosen)
+
+    async def _leave_for_good(self, left: Sequence[Chosen], why: str) -> None:
+        """Leave texts that kill, and put down that the teacher failed on them, so that none of its kind is asked."""
+        labels = [
+            MachineLabel(
+                text=chosen.text,
+                teacher=self._teacher.identity.version,
+                labelled_at_ms=self._clock.now_ms(),
+                prompt=self._teacher.identity.prompt,
+                reason=why,
+                source=self._source(chosen),
+            )
+            for chosen in left
+        ]
+        await self._publish_labels(labels)
+        self._leave(KILLS, *left)
+        where = ", ".join(map(self._source, left))
+        event("teacher.text_kills", level="error", teacher=self._teacher.identity.teacher, where=where, why=why)
+
+    def _source(self, chosen: Chosen) -> str:
+        return f"{self._topics.requests}/{chosen.partition}@{chosen.offset}"
+
+    async def _publish_labels(self, labels: Sequence[MachineLabel]) -> None:
+        if labels:
+            await self._sender.send_many(
+                self._topics.machine_labels, [Outgoing(written(label), machine_labels_key(label)) for label in labels]
+            )
+        for label in labels:
+            self._known.take(label)
 
     def _affordable(self, batch: Sequence[Chosen]) -> tuple[Sequence[Chosen], Sequence[GoldText], Amount] | None:
         """As much of ``batch`` as the budget has room for, gold texts that are asked with it, and what it may take.
@@ -207,7 +287,8 @@ class Term:
         The rest waits on; None where there is room for nothing.
         """
         due = self._owed + len(batch) * self._settings.gold
-        gold = self._gold.draw(int(due), self._teacher.labels, self._known.barred)
+        # What is asked about alone has no gold text beside it either, so that it is known what killed.
+        gold = [] if self._may_kill(batch) else self._gold.draw(int(due), self._teacher.labels, self._barred)
         part, why = batch, None
         while part:
             share = self._owed + len(part) * self._settings.gold
@@ -231,6 +312,10 @@ class Term:
         self._wait(min(EXHAUSTED_LOOK_S, (next_day_ms(now_ms) - now_ms) / 1000))
         return None
 
+    def _barred(self, text: str) -> bool:
+        """Whether ``text`` may be no gold text."""
+        return self._known.barred(text) or self._account.deaths(text) > 0
+
     def _wait(self, seconds: float) -> None:
         self._not_before_s = self._clock.monotonic() + seconds
 
@@ -238,7 +323,8 @@ class Term:
         texts = [chosen.text for chosen in batch] + [one.text for one in gold]
         self.calling = True
         try:
-            reservation = await self._account.reserve(within)
+            named = [chosen.text for chosen in batch] + [one.of for one in gold]
+            self._reservation = reservation = await self._account.reserve(within, named)
             self._confirm()
             try:
                 async with asyncio.timeout(self._settings.longest_call):
@@ -246,22 +332,24 @@ class Term:
             except TeacherError as error:
                 # Nothing was labelled or paid for: an endpoint that is away does not use the budget up.
                 await self._account.settle(reservation, Amount())
-                self._fail(batch, words_of(error))
+                await self._fail(batch, words_of(error), deadly=isinstance(error, TeacherDiedError))
                 return
             except TimeoutError:
                 # It may be charged, so what was reserved counts as spent.
-                self._fail(batch, f"no answer within {self._settings.longest_call:g} s (labeller.longest_call)")
+                await self._account.give_up(reservation)
+                why = f"no answer within {self._settings.longest_call:g} s (labeller.longest_call)"
+                await self._fail(batch, why)
                 return
             passing = {place for place, failure in given.failures.items() if failure.passing}
             done = [place for place in range(len(batch)) if place not in passing]
             await self._publish([(batch[place], place) for place in done], given)
             await self._account.settle(reservation, Amount(len(texts) - len(passing), given.spent.cost))
-            self._take_up(batch, given, passing)
+            await self._take_up(batch, given, passing)
             await self._judge(gold, given, len(batch))
         finally:
-            self.calling = False
+            self.calling, self._reservation = False, None
 
-    def _take_up(self, batch: Sequence[Chosen], given: SoftLabels, passing: Collection[int]) -> None:
+    async def _take_up(self, batch: Sequence[Chosen], given: SoftLabels, passing: Collection[int]) -> None:
         """See what is asked about again, after which pause, and what is left."""
         answered = len(passing) < len(given.scores)
         if answered:
@@ -271,10 +359,16 @@ class Term:
         if again:
             failure = given.failures[min(passing)]
             told = max(given.failures[place].wait_s for place in passing)
-            self._fail(again, f"{failure.code}: {failure.message}", told, up=answered)
+            why = f"{failure.code}: {failure.message}"
+            await self._fail(again, why, told, up=answered, deadly=any(given.failures[p].deadly for p in passing))
 
-    def _fail(self, batch: Sequence[Chosen], why: str, told_s: float = 0.0, *, up: bool = False) -> None:
-        """Ask about ``batch`` again after a pause, which doubles while nothing is answered, up to so many tries."""
+    async def _fail(
+        self, batch: Sequence[Chosen], why: str, told_s: float = 0.0, *, up: bool = False, deadly: bool = False
+    ) -> None:
+        """Ask about ``batch`` again after a pause, which doubles while nothing is answered, up to so many tries.
+
+        After a call over which the teacher died, each text alone.
+        """
         self._metrics.teacher(up=up)
         tried = max(chosen.tried for chosen in batch) + 1
         pause_s = max(told_s, self._pause_s)
@@ -289,15 +383,22 @@ class Term:
         )
         self._wait(pause_s)
         self._pause_s = min(2 * self._pause_s, self._settings.longest_wait)
-        left = 0
+        left: list[Chosen] = []
         for chosen in batch:
             if chosen.tried + 1 < self._settings.tries:
-                self._waiting.put(msgspec.structs.replace(chosen, tried=chosen.tried + 1))
+                self._waiting.put(msgspec.structs.replace(chosen, tried=chosen.tried + 1, alone=chosen.alone or deadly))
+            elif deadly and not chosen.alone:
+                # The text that killed it may be any of these.
+                self._waiting.put(msgspec.structs.replace(chosen, alone=True))
             else:
-                self._leave("teacher", chosen)
-                left += 1
-        if left:
-            event("teacher.texts_left", level="warning", left=left, tries=self._settings.tries)
+                left.append(chosen)
+        if not left:
+            return
+        if deadly:
+            await self._leave_for_good(left, f"{KILLS}: {why}")
+            return
+        self._leave("teacher", *left)
+        event("teacher.texts_left", level="warning", left=len(left), tries=self._settings.tries)
 
     async def _publish(self, answered: Sequence[tuple[Chosen, int]], given: SoftLabels) -> None:
         """Publish the labels of what was ``answered``, each with its place in the call, and then the reviews."""
@@ -310,20 +411,17 @@ class Term:
                 self._teacher,
                 now_ms=now_ms,
                 cost=given.spent.cost / max(1, len(given.scores) - sum(one.passing for one in given.failures.values())),
-                source=f"{self._topics.requests}/{chosen.partition}@{chosen.offset}",
+                source=self._source(chosen),
             )
             for chosen, place in answered
         ]
-        if labels:
-            await self._sender.send_many(
-                self._topics.machine_labels, [Outgoing(written(label), machine_labels_key(label)) for label in labels]
-            )
-        for label in labels:
-            self._known.take(label)
+        await self._publish_labels(labels)
+        # A person may have reviewed one meanwhile.
+        await self._known.look(0.0)
         both = [(chosen, label) for (chosen, _), label in zip(answered, labels, strict=True)]
-        reviewed = await self._review(
+        await self._reviews.publish(
             [
-                (chosen, (label.label, label.scores[0].score))
+                Due(chosen, label.label, label.scores[0].score, label.teacher)
                 for chosen, label in both
                 if label.label is not None and chosen.abstained
             ]
@@ -333,28 +431,7 @@ class Term:
                 self._metrics.left("failed")
             self._waiting.done(chosen)
         labelled = sum(label.label is not None for label in labels)
-        self._metrics.labelled(labelled, reviewed, given.spent.cost)
-
-    async def _review(self, said: Sequence[tuple[Chosen, Said]]) -> int:
-        """Publish what the teacher says of requests that were answered without a label."""
-        reviews: dict[int, list[Outgoing]] = {}
-        for chosen, (label, score) in said:
-            review = Review(
-                results=self._topics.results,
-                partition=chosen.partition,
-                offset=chosen.offset,
-                label=label,
-                origin="teacher",
-                reviewed_at_ms=self._clock.now_ms(),
-                id=chosen.id,
-                score=score,
-                by=self._teacher.identity.version,
-            )
-            key = review_key(review.results, review.partition, review.offset)
-            reviews.setdefault(chosen.partition, []).append(Outgoing(encode_review(review), key))
-        for partition, records in reviews.items():
-            await self._sender.send_batch(self._topics.reviews, partition, records)
-        return len(said)
+        self._metrics.labelled(labelled, given.spent.cost)
 
     async def _judge(self, gold: Sequence[GoldText], given: SoftLabels, first: int) -> None:
         """Count how the teacher did on gold texts, which stand behind the ``first`` texts of the call."""

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from headrace.client import ArgumentError, Client, ReviewedResult
-from headrace.client.reviews import ReviewPublisher, ReviewReader
+from headrace.client.reviews import ReviewAwaiter, ReviewPublisher, ReviewReader
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec, UnknownTopicError
 from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.memory.consumer import MemoryConsumer
@@ -19,13 +19,15 @@ from tests.support.turned_loop import TurnedClock, run_turned
 REQUESTS, RESULTS, REVIEWS = "classify.requests", "classify.results", "classify.reviews"
 
 
-def review(offset: int, label: str = "card", *, results: str = RESULTS, partition: int = 0) -> Review:
+def review(
+    offset: int, label: str = "card", *, results: str = RESULTS, partition: int = 0, origin: str = "person"
+) -> Review:
     return Review(
         results=results,
         partition=partition,
         offset=offset,
         label=label,
-        origin="person",
+        origin=origin,
         reviewed_at_ms=1,
         score=0.75,
         by="ann",
@@ -166,3 +168,47 @@ def test_rubbish_among_reviews_is_passed_over_and_a_new_partition_read() -> None
         return found
 
     assert [one.offset for one in run_turned(read())] == [1, 2]
+
+
+def test_a_teachers_review_behind_a_persons_is_passed_over_and_a_persons_behind_a_teachers_is_read() -> None:
+    async def read() -> list[Review]:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name=REVIEWS, partitions=1))
+        reader = ReviewReader(cluster.consumer(), REVIEWS, results=RESULTS, clock=clock)
+        publisher = ReviewPublisher(cluster, REVIEWS)
+        await reader.start()
+        await publisher.publish([review(0, "true"), review(0, "wrong", origin="teacher")])
+        await publisher.publish([review(1, "first", origin="teacher"), review(1, "second", origin="teacher")])
+        await publisher.publish([review(1, "true"), review(1, "wrong", origin="teacher"), review(1, "corrected")])
+        found: list[Review] = []
+        while len(found) < 5:
+            found += await reader.read(timeout_s=1)
+        await publisher.stop()
+        await reader.stop()
+        return found
+
+    read_labels = [(one.offset, one.label) for one in run_turned(read())]
+    assert read_labels == [(0, "true"), (1, "first"), (1, "second"), (1, "true"), (1, "corrected")]
+
+
+def test_who_waits_gets_a_persons_review_also_where_the_teachers_came_with_it() -> None:
+    async def waited() -> str:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name=REVIEWS, partitions=1))
+        awaiter = ReviewAwaiter(ReviewReader(cluster.consumer(), REVIEWS, results=RESULTS, clock=clock), clock)
+        publisher = ReviewPublisher(cluster, REVIEWS)
+        await awaiter.start()
+        waiting = asyncio.create_task(awaiter.wait((0, 0)))
+        await clock.sleep(0.1)
+        await publisher.publish([review(0, "guessed", origin="teacher"), review(0, "true")])
+        found = await waiting
+        await publisher.publish([review(0, "wrong", origin="teacher")])
+        await clock.sleep(5)
+        assert (await awaiter.wait((0, 0))).label == "true"
+        await awaiter.stop()
+        await publisher.stop()
+        return found.label
+
+    assert run_turned(waited()) == "true"

@@ -141,8 +141,8 @@ async def test_who_leads_no_more_when_the_reservation_is_acknowledged_does_not_c
         await asks(labeller)
         reserve = labeller._term._account.reserve
 
-        async def frozen_meanwhile(amount):
-            found = await reserve(amount)
+        async def frozen_meanwhile(amount, texts):
+            found = await reserve(amount, texts)
             labeller._election._elected = False
             return found
 
@@ -411,16 +411,16 @@ def site_account(site: Site, clock: SystemClock | None = None) -> Account:
     clock = clock or SystemClock()
     sender = PatientSender(site.cluster, clock)
     log = TeachingLog(site.cluster, "teaching")
-    return Account(log, TeachingWriter(sender, "teaching"), settings=SETTINGS, process="p", clock=clock)
+    return Account(log, TeachingWriter(sender, "teaching"), settings=SETTINGS, teacher="t", process="p", clock=clock)
 
 
 async def test_a_call_that_ends_after_midnight_is_settled_on_the_day_of_its_reservation():
     site, clock = Site(), Turned()
     account = site_account(site, clock)
     clock.ms = 24 * 3600 * 1000 - 1
-    first = await account.reserve(Amount(10, 1.0))
+    first = await account.reserve(Amount(10, 1.0), [])
     clock.ms += 2
-    second = await account.reserve(Amount(4, 0.4))
+    second = await account.reserve(Amount(4, 0.4), [])
     await account.settle(first, Amount(9, 0.5))
     by_day = {one.day: (one.reserved_texts, one.settled_texts) for one in await site.spendings()}
     assert by_day == {"1970-01-01": (9, 9), "1970-01-02": (4, 0)}
@@ -464,7 +464,7 @@ def test_forged_counts_of_agreement_take_no_memory_and_are_no_more_than_all():
     )
     agreement.restore(forged_state)
     assert agreement.shares() == (0.5, None)
-    agreement.add(GoldText("t", "refund", planted=True), "refund")
+    agreement.add(GoldText("t", "refund", planted=True, of="t"), "refund")
     assert agreement.shares() == (0.5, 1.0)
 
 

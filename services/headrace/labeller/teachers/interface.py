@@ -37,6 +37,10 @@ class TeacherError(UserError):
     """A teacher that can't be used at all; the message names it and says what to do."""
 
 
+class TeacherDiedError(TeacherError):
+    """A teacher that ended over its first texts; another text may be answered."""
+
+
 class TeacherNameError(TeacherError):
     """What names no teacher."""
 
@@ -133,13 +137,15 @@ class Failure(msgspec.Struct, frozen=True):
     """Why a text has no label: a code that never changes, and a message without the text.
 
     ``passing``: the same text may be answered later (a busy or broken endpoint), so it is worth another try. ``wait_s``
-    is how long the teacher asked to be left alone, in seconds.
+    is how long the teacher asked to be left alone, in seconds. ``deadly``: the teacher died over the call, or had to be
+    killed, and which of its texts was the reason is not known.
     """
 
     code: str
     message: str
     passing: bool = False
     wait_s: float = 0.0
+    deadly: bool = False
 
 
 class Spent(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from headrace.labeller.teachers.interface import (
     Kind,
     SoftLabels,
     Spent,
+    TeacherDiedError,
     TeacherError,
     TeacherName,
     Tell,
@@ -93,6 +94,8 @@ class ProgramTeacher:
         self._said = b""
         self._listening: asyncio.Task[None] | None = None
         self._number = 0
+        self._answered = False
+        """Whether it ever answered: what ends before that is of no use, what ends later died over a text."""
         self.labels = labels
         self.malformed = 0
         """Lines that were no answer."""
@@ -121,10 +124,11 @@ class ProgramTeacher:
                     failures[missed] = Failure("missing", "the program wrote no line for this text")
                 self._take(line, place, scores, failures)
                 done = place + 1
+                self._answered = True
                 tell("labelling", done, len(texts))
         except _BrokenError as broken:
             code = await self._kill()
-            if done == 0 and broken.failure.code == "ended":
+            if not self._answered and broken.failure.code == "ended":
                 raise self._useless(code) from None
             for place in range(done, len(texts)):
                 failures[place] = broken.failure
@@ -197,14 +201,24 @@ class ProgramTeacher:
                 line = await process.stdout.readline()
         except TimeoutError:
             raise _BrokenError(
-                Failure("timed-out", f"the program wrote no line for {timeout:g} s (teacher.timeout)", passing=True)
+                Failure(
+                    "timed-out",
+                    f"the program wrote no line for {timeout:g} s (teacher.timeout)",
+                    passing=True,
+                    deadly=True,
+                )
             ) from None
         except ValueError:
             raise _BrokenError(
-                Failure("malformed", f"the program wrote a line of more than {LONGEST_LINE:,} bytes", passing=True)
+                Failure(
+                    "malformed",
+                    f"the program wrote a line of more than {LONGEST_LINE:,} bytes",
+                    passing=True,
+                    deadly=True,
+                )
             ) from None
         if not line:
-            raise _BrokenError(Failure("ended", "the program ended before it answered", passing=True))
+            raise _BrokenError(Failure("ended", "the program ended before it answered", passing=True, deadly=True))
         try:
             return msgspec.json.decode(line, type=_Line)
         except (msgspec.DecodeError, RecursionError):
@@ -217,7 +231,7 @@ class ProgramTeacher:
             if line is not None and first <= line.n < end:
                 return line
             self.malformed += 1
-        raise _BrokenError(Failure("malformed", "the program writes what is no answer", passing=True))
+        raise _BrokenError(Failure("malformed", "the program writes what is no answer", passing=True, deadly=True))
 
     def _take(self, line: _Line, place: int, scores: NDArray[np.float32], failures: dict[int, Failure]) -> None:
         """Put what a line says into ``scores`` or ``failures``."""
@@ -262,9 +276,9 @@ class ProgramTeacher:
                 await asyncio.wait_for(self._listening, 1.0)
         return code
 
-    def _useless(self, code: int | None) -> TeacherError:
+    def _useless(self, code: int | None) -> TeacherDiedError:
         ended = "" if code is None or code == -signal.SIGKILL else f" (exit code {code})"
-        error = TeacherError(
+        error = TeacherDiedError(
             f"program: {given_as(self._command[0], 80)} ended{ended} before it labelled a text. It has to read"
             ' {"n": 7, "text": "..."} a line and to write {"n": 7, "scores": {"LABEL": 0.8}} for each.'
         )
