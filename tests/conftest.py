@@ -14,7 +14,7 @@ import pytest
 
 from headrace.core.clock import SystemClock
 from headrace.kafka.brokers import BrokerStartError, apache_broker, embedded_broker, java_binary
-from headrace.kafka.memory import MemoryCluster, MemoryTimings
+from tests.support.memory_kafka import MemoryCluster, MemoryTimings
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ import zlib
 
 from headrace.core.clock import Clock
 from headrace.kafka.interface import Outgoing, TopicPartition
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status
+from tests.support.memory_kafka import MemoryCluster
 
 
 def answer(offset: int, after: int, value: bytes = b"", status: Status = Status.OK) -> Outgoing:

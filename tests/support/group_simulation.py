@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from headrace.client import Answer, GroupReader
 from headrace.core.answer_log import Hole, PartitionReader
 from headrace.kafka.interface import BrokerUnavailableError, KafkaError, Outgoing, Record, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace_schemas.codec import decode_result
 from tests.support.answer_log import answer
+from tests.support.memory_kafka import MemoryCluster, MemoryTimings
 from tests.support.turned_loop import TurnedClock, run_turned
 
 RESULTS = "results"

@@ -9,10 +9,10 @@ import numpy as np
 
 from headrace.core.answer_log import PartitionReader
 from headrace.kafka.interface import TopicPartition
-from headrace.kafka.memory import MemoryCluster
 from headrace_load.measure.audit import ANSWERED, SENT, STATUSES
 from headrace_schemas.codec import decode_result
 from load.chaos.checker import LOGGED, LOST, REQUEST, History
+from tests.support.memory_kafka import MemoryCluster
 
 
 def history_of(

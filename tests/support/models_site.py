@@ -13,11 +13,11 @@ from headrace import cli
 from headrace.commands import common
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.model.artifact import About, Artifact, assemble, save
 from headrace.model.quantizing import quantize
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace_schemas.records import ModelsRecord
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.networks import random_network
 
 MODELS = "classify.models"

@@ -26,7 +26,6 @@ from headrace.kafka.interface import (
     TopicPartition,
     TopicSpec,
 )
-from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.registry.compacted_topics import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.settings import WorkerSettings
@@ -37,6 +36,7 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ModelAlias, ModelVersion, Status
 from load.chaos.checker import Checked, check
 from tests.support.histories import history_of
+from tests.support.memory_kafka import MemoryCluster, MemoryTimings
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.turned_loop import TurnedClock, run_turned
 

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from headrace.kafka.dead_letters import keep_whole
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster, MemoryTimings
 from headrace.learning.distributed.job import Job, Outcome, TopicSource
 from headrace.learning.evaluate import compare
 from headrace.model.artifact import About, assemble, save
@@ -37,6 +36,7 @@ from headrace_schemas.records import (
     Verdict,
 )
 from headrace_schemas.topics import machine_labels_key, models_key
+from tests.support.memory_kafka import MemoryCluster, MemoryTimings
 from tests.support.networks import random_network
 from tests.support.turned_loop import TurnedClock
 from tests.support.turned_tests import TwinCluster, after_a_moment, on_turned_clock

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from headrace.kafka.memory import MemoryCluster
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 

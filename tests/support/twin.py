@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from headrace.kafka.interface import Consumer, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import Faults, MemoryCluster, MemoryNode, MemoryTimings
+from tests.support.memory_kafka import Faults, MemoryCluster, MemoryNode, MemoryTimings
 from tests.support.turned_loop import TurnedClock, run_turned
 
 P0 = TopicPartition("t", 0)

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.registry.compacted_topics import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.pipeline import Offload
@@ -20,6 +19,7 @@ from headrace.worker.worker import Worker
 from headrace_schemas.codec import decode_result, encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, ModelAlias, ModelVersion
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.models import LABELS, SumModel
 from tests.support.simulation import METRICS, SETTINGS, TOPICS
 from tests.support.turned_loop import TurnedClock

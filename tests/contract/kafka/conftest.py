@@ -11,10 +11,10 @@ import pytest
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.brokers import embedded_settings
 from headrace.kafka.interface import Cluster, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.settings import KafkaSettings
 from tests.conftest import docker_missing
 from tests.contract.kafka.limits import EMBEDDED_LIMITS, SEEN_BY_WAITING, STATIC_MEMBERS
+from tests.support.memory_kafka import MemoryCluster
 
 BACKENDS = [
     "memory",

@@ -12,8 +12,8 @@ import pytest
 
 from headrace.client import Client
 from headrace.kafka.interface import Cluster, Producer, TopicPartition
-from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.waiting import until, within
 
 PARTITIONS = 4

@@ -10,10 +10,10 @@ from headrace.commands import dead_letters
 from headrace.config import Settings
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keeping
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.security.keys import SEALING, make_key, public_key_text, read_key
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.records import DeadLetter
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 NAMES = Settings().topics.names()

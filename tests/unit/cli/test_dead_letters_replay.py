@@ -12,9 +12,9 @@ from headrace.commands.dead_letters import TargetError, targets_of
 from headrace.config import Settings
 from headrace.kafka.dead_letters import DeadLetterSettings, dead_letter, keep_whole, keeping
 from headrace.kafka.interface import FetchedRecord, NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.security.keys import SEALING, PrivateKey, make_key, public_key_text, read_key
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.turned_loop import TurnedClock, run_turned
 
 SETTINGS = Settings()

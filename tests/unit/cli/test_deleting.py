@@ -15,8 +15,8 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.dead_letters import dead_letter
 from headrace.kafka.interface import BrokerUnavailableError, FetchedRecord, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.cluster import MemoryAdmin, MemoryProducer
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.cluster import MemoryAdmin, MemoryProducer
 
 NAMES = Settings().topics.names()
 OTHER = "somebody.elses"

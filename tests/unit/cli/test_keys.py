@@ -13,11 +13,11 @@ from headrace.config import Settings
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.security.api_keys import id_of, matches
 from headrace_schemas.codec import decode_api_key, encode_usage
 from headrace_schemas.records import ApiKey, Usage
 from headrace_schemas.topics import usage_key
+from tests.support.memory_kafka import MemoryCluster
 
 NAMES = Settings().topics.names()
 

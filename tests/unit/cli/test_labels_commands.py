@@ -17,13 +17,13 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.files.output import OutputError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.learning.data.files import read_rows
 from headrace.learning.data.taught import read_taught
 from headrace_schemas.codec import decode_machine_label, encode_label, encode_machine_label
 from headrace_schemas.records import BarredText, LabelledText, MachineLabel, Score
 from headrace_schemas.topics import machine_label_key, machine_labels_key, text_key
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.consumer import MemoryConsumer
 
 TOPIC = "classify.labels"
 MACHINE = "classify.machine-labels"

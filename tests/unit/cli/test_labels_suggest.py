@@ -18,13 +18,13 @@ from headrace.core.cascade import RANDOM_SLICE
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.cluster import MemoryProducer
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.learning.data.machine_labels import erasure_of
 from headrace_schemas.codec import decode_label, decode_review, encode_machine_label, encode_request, encode_result
 from headrace_schemas.records import BarredText, ClassifyRequest, ClassifyResult, Score, Status
 from headrace_schemas.topics import machine_labels_key, review_key
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.cluster import MemoryProducer
+from tests.support.memory_kafka.consumer import MemoryConsumer
 
 MACHINE = "classify.machine-labels"
 REQUESTS, RESULTS, LABELS, REVIEWS = "classify.requests", "classify.results", "classify.labels", "classify.reviews"

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from headrace import cli
 from headrace.core.errors import UserError
 from headrace.kafka.interface import NotAuthorizedError, Outgoing
-from headrace.kafka.memory.cluster import MemoryProducer
 from headrace.model.errors import ArtifactError
 from headrace.registry.aliases import NoPreviousVersionError
 from headrace.registry.versions import VersionNotFoundError
@@ -27,6 +26,7 @@ from headrace_schemas.records import (
     Status,
     Verdict,
 )
+from tests.support.memory_kafka.cluster import MemoryProducer
 from tests.support.models_site import Site
 
 

@@ -22,9 +22,9 @@ from headrace.commands import labels, publish, sending
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError, with_notes
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, Record, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.cluster import MemoryProducer
 from headrace_schemas import decode_label, decode_request
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.cluster import MemoryProducer
 
 REQUESTS, LABELS = "classify.requests", "classify.labels"
 

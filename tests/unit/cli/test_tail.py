@@ -18,9 +18,9 @@ from headrace.commands.terminal import Terminal
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import encode_request, encode_result, encode_review
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, Review, Status
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)

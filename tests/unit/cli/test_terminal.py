@@ -28,10 +28,10 @@ from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
 from headrace.core.text import printable
 from headrace.kafka.interface import KafkaError
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.evaluate import compare
 from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.records import ClassifyResult, ModelAlias, Status, Verdict
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock
 from tests.support.versions import version_of
 

@@ -29,13 +29,13 @@ from headrace.kafka.interface import (
     TopicSpec,
     UnknownTopicError,
 )
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import decode_request
 from headrace_schemas.errors import TextTooLargeError
 from headrace_schemas.headers import read_explain, read_timeout_ms
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, Status
 from tests.support.answer_log import AnswerWriter, answer
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 LIMIT_S = 5000.0

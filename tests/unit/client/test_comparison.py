@@ -10,11 +10,11 @@ import pytest
 from headrace.client.comparison import Side, compare_logs
 from headrace.core.agreement import Agreement
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.range_reader import read_texts
 from headrace_schemas.codec import encode_request, encode_result
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, Status
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 LIMIT_S = 1000.0

@@ -6,10 +6,10 @@ import pytest
 from headrace.client.dead_letters import Found, read_dead_letters, read_replayed, replay
 from headrace.client.publishing import Publisher
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.dead_letters import dead_letter_headers
 from headrace_schemas.headers import read_attempt
 from headrace_schemas.records import DeadLetter
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 REQUESTS, LETTERS = "classify.requests", "classify.dead-letters"

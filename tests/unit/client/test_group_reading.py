@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from headrace.client import AnswerLogError, Client
 from headrace.kafka.interface import KafkaError, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from tests.support.answer_log import answer
 from tests.support.broken_group_readers import BROKEN
 from tests.support.group_simulation import Plan, simulate_group
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 plans = st.builds(

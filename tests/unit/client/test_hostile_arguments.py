@@ -18,11 +18,11 @@ from headrace.client import ArgumentError, Client, MisuseError, Outgoing, Place,
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.kafka.interface import TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.codec import decode_request
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.waiting import until
 
 REQUESTS, RESULTS = "classify.requests", "classify.results"

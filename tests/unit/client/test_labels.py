@@ -6,10 +6,10 @@ from headrace.client import labels
 from headrace.client.labels import Labelled, ids_by_every_hashing, label_record, labelled, publish_labels, text_ids
 from headrace.files import DatasetError
 from headrace.kafka.interface import TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.files import Rows
 from headrace.learning.data.validation import HASHINGS
 from headrace_schemas import decode_label
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock
 
 TOPIC = "labels"

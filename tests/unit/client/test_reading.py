@@ -12,9 +12,9 @@ from headrace.core.answer_log import Hole
 from headrace.core.errors import UserError
 from headrace.core.fields import StartError
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.consumer import MemoryConsumer
 from tests.support.answer_log import answer
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.turned_loop import TurnedClock, run_turned
 
 RESULTS = "classify.results"

@@ -10,10 +10,10 @@ import pytest
 from headrace.client import ArgumentError, Client, ReviewedResult
 from headrace.client.reviews import ReviewAwaiter, ReviewPublisher, ReviewReader
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Review, Status
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.turned_loop import TurnedClock, run_turned
 
 REQUESTS, RESULTS, REVIEWS = "classify.requests", "classify.results", "classify.reviews"

@@ -21,9 +21,9 @@ from headrace.client import (
 )
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.records import Status
 from tests.support.answer_log import AnswerWriter
+from tests.support.memory_kafka import MemoryCluster
 
 REQUESTS, RESULTS = "classify.requests", "classify.results"
 LIMIT_S = 60

@@ -19,9 +19,9 @@ from headrace.demo.stream import (
     snapshot,
 )
 from headrace.kafka.interface import TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace_schemas.records import ClassifyResult, Status
 from tests.support.answer_log import AnswerWriter
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 CRC = 7

@@ -31,7 +31,6 @@ from headrace.demo.versions import (
     whole_stream,
 )
 from headrace.kafka.interface import TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import UNKEYED, Part
 from headrace.model.artifact import About, Canary, assemble
@@ -50,6 +49,7 @@ from headrace_schemas.records import (
     TrainingState,
     Verdict,
 )
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.networks import random_network
 from tests.support.turned_loop import TurnedClock, run_turned
 

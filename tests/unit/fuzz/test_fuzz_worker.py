@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.kafka.interface import FetchedRecord, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.registry.compacted_topics import CREDIBLE_MAX_BATCH, ModelsLog, WorkersLog
 from headrace_schemas.codec import (
@@ -27,6 +26,7 @@ from headrace_schemas.headers import JSON, MSGPACK, TIMEOUT_MS
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyResult, ModelVersion, ResultsClaim, Status
 from headrace_schemas.topics import MAX_ANSWER_BYTES, models_key, version_key, workers_key
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.mutations import examples, hostile
 from tests.support.networks import TEXT, random_artifact
 from tests.support.staged_batches import AFTER, staged

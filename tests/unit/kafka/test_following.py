@@ -11,7 +11,7 @@ from headrace.core.clock import SystemClock
 from headrace.kafka import following
 from headrace.kafka.following import follow
 from headrace.kafka.interface import Outgoing, Record, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.waiting import until
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.kafka.interface import OffsetOutOfRangeError
-from headrace.kafka.memory import MemoryCluster
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.twin import P0, produce, simulated
 
 

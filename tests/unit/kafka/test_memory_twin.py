@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.kafka.interface import BrokerUnavailableError, Consumer, Outgoing, RebalancedError, TopicPartition
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.broker import assign_round_robin
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.broker import assign_round_robin
 from tests.support.twin import P0, Seeker, join, produce, simulated
 
 

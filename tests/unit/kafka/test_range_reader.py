@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.interface import BrokerUnavailableError, Record, TopicPartition
-from headrace.kafka.memory import MemoryCluster
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.kafka.range_reader import read_ranges
+from tests.support.memory_kafka import MemoryCluster
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.twin import P0, produce, simulated
 
 P1 = TopicPartition("t", 1)

@@ -10,8 +10,8 @@ import pytest
 
 from headrace.kafka.aio.connection import LONGEST_S, Pace, pace
 from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.reach import Reach
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from headrace.kafka.interface import TopicState
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.topics import Drift, Growth, WantedTopic, carry_out, look, plan
 from headrace_schemas.topics import DEAD_LETTERS, LABELS, MODELS, REQUESTS, RESULTS, topics
+from tests.support.memory_kafka import MemoryCluster
 
 PREFIX = "team."
 

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from headrace.core.clock import SystemClock
 from headrace.core.spending import day_of, spent
 from headrace.kafka.interface import Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.range_reader import read_topic
 from headrace.labeller.labeller import Labeller
 from headrace.labeller.metrics import LabellerMetrics
@@ -43,6 +42,7 @@ from headrace_schemas.records import (
     Status,
 )
 from headrace_schemas.topics import machine_labels_key, review_key, teaching_key, text_key
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.teachers import PlainTeacher, label_of
 from tests.support.waiting import until
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.interface import Outgoing, TopicSpec, UnknownTopicError
-from headrace.kafka.memory import MemoryCluster
 from headrace.kafka.range_reader import read_topic
 from headrace.labeller.teachers.interface import (
     Failure,
@@ -38,6 +37,7 @@ from headrace.learning.data.taught import read_taught
 from headrace_schemas.codec import decode_machine_label, encode_machine_label
 from headrace_schemas.records import BarredText
 from headrace_schemas.topics import barred_key, text_key
+from tests.support.memory_kafka import MemoryCluster
 
 TOPIC = "classify.machine-labels"
 NO_BOUNDS = Bounds()

@@ -9,7 +9,6 @@ import pytest
 
 from headrace.files import DatasetError
 from headrace.kafka.interface import Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.split import UNKEYED, Splits
 from headrace.learning.data.validation import text_keys
 from headrace.learning.distributed.collectives import Alone, Exchange
@@ -21,6 +20,7 @@ from headrace.model import store
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, OffsetRange
 from tests.support.exchange import run_ranks
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.places import ANYWHERE
 from tests.support.turned_loop import TurnedClock, run_turned
 

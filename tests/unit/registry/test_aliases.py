@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.clock import SystemClock
-from headrace.kafka.memory import MemoryCluster
 from headrace.registry.aliases import (
     AliasError,
     NoPreviousVersionError,
@@ -17,6 +16,7 @@ from headrace.registry.aliases import (
 )
 from headrace.registry.compacted_topics import ModelsLog
 from headrace_schemas.records import ModelAlias
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.versions import version_of
 
 NAMES = ("v1", "v2", "v3")

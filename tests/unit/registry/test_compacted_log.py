@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.registry.compacted_topics import ModelsLog
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 
 TOPIC = "models"

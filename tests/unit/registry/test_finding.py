@@ -3,7 +3,6 @@
 import pytest
 
 from headrace.core.clock import SystemClock
-from headrace.kafka.memory import MemoryCluster
 from headrace.model.errors import ArtifactError
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import (
@@ -14,6 +13,7 @@ from headrace.registry.versions import (
     nothing_named,
 )
 from headrace_schemas.records import ModelAlias
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.versions import version_of
 
 FIRST, SECOND, TIMELESS = "20260101T000000Z-aaaa11112222", "20260102T000000Z-aaab33334444", "cccc55556666"

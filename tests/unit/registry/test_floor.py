@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from headrace.core.clock import SystemClock
-from headrace.kafka.memory import MemoryCluster
 from headrace.model.signing import SignatureError, certificate_bytes, certificate_signer, verify_certificate
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import NO_FLOOR, Floor, floor_of
 from headrace_schemas.records import Certificate, ThresholdRaise
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.signing import new_key
 from tests.support.versions import version_of
 

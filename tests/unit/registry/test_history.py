@@ -1,9 +1,9 @@
 """What the models topic still tells of the past."""
 
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.registry.compacted_topics import ModelsWriter, alias_moves
 from headrace_schemas.records import ModelAlias
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import EPOCH_MS, TurnedClock, run_turned
 from tests.support.versions import version_of
 

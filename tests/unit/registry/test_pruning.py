@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.interface import TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace.registry.versions import Removal, in_use, prunable, prune
 from headrace_schemas.records import ModelAlias, ModelVersion, Verdict
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.support.versions import version_of
 

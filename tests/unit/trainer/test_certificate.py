@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from headrace.core.cascade import RANDOM_SLICE, Refused
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.data.files import Rows
 from headrace.learning.evaluate import Answered
 from headrace.trainer.certificate import (
@@ -27,6 +26,7 @@ from headrace.trainer.certificate import (
 from headrace.trainer.metrics import TrainerMetrics
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import Certificate, LabelledText, Lineage, OffsetRange
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.versions import version_of
 from tests.support.waiting import until
 

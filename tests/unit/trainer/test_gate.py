@@ -9,7 +9,6 @@ import pytest
 
 from headrace.core.gate import LEAST_ACROSS_SPLITS
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.learning.distributed.job import Compared, Judged, Outcome
 from headrace.learning.evaluate import answer, compare, compare_paired
 from headrace.model.artifact import About, Artifact, assemble, save
@@ -21,6 +20,7 @@ from headrace.trainer.settings import GateSettings
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Check, ClassifyRequest, Lineage, ModelVersion, Verdict
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.networks import VOCABULARY, random_artifact, random_network
 from tests.support.places import ANYWHERE
 from tests.support.signing import new_key

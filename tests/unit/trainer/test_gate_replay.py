@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from headrace.core.gate import ClassChange, Replayed
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition, TopicSpec
-from headrace.kafka.memory import MemoryCluster
 from headrace.trainer.gate import CHUNK, Answer, replay, tails
 from headrace_schemas.codec import encode_request
 from headrace_schemas.paths import RequestShape, compile_shape
 from headrace_schemas.records import ClassifyRequest
+from tests.support.memory_kafka import MemoryCluster
 from tests.support.turned_loop import TurnedClock, run_turned
 from tests.support.turned_tests import after_a_moment
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartition
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.trainer.machine_labels import Teachers, chosen_teachers
 from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.records import BarredText, LabelRule, OffsetRange, TrainingOrder, TrainingState
 from headrace_schemas.topics import machine_label_key, text_key
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.trainer_cluster import NAME, TOPICS, story
 
 

@@ -13,8 +13,8 @@ from headrace.kafka.interface import (
     ProducerDeadError,
     TopicPartition,
 )
-from headrace.kafka.memory.cluster import MemoryProducer
 from headrace.worker.stages.publish import LONGEST_RETRY_S
+from tests.support.memory_kafka.cluster import MemoryProducer
 from tests.support.simulation import TOPICS
 from tests.support.worker_cluster import WorkerCluster, story
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from headrace.kafka.interface import TopicPartition
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.records import Loss
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.simulation import GROUP, TOPICS
 from tests.support.worker_cluster import story
 

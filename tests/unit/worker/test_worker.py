@@ -11,7 +11,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, TopicPartition
-from headrace.kafka.memory.consumer import MemoryConsumer
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model
 from headrace.worker.watchdog import StalledError
@@ -19,6 +18,7 @@ from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.headers import CONTENT_TYPE, MSGPACK, TIMEOUT_MS, TRACEPARENT
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import Profile, Score, Status
+from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import TOPICS
 from tests.support.worker_cluster import story

@@ -376,7 +376,7 @@ class MemoryBroker:
         timings: MemoryTimings | None = None,
     ) -> None:
         self.clock = clock
-        self.rng = rng or random.Random(0)  # noqa: S311 - a simulation has to be repeatable
+        self.rng = rng or random.Random(0)
         self.faults = faults
         self.timings = timings or MemoryTimings()
         self.topics: dict[str, TopicLog] = {}

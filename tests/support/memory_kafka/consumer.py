@@ -23,11 +23,11 @@ from headrace.kafka.interface import (
     RebalanceListener,
     TopicPartition,
 )
-from headrace.kafka.memory.broker import FencedError, Member, MemoryGroup, PartitionLog
 from headrace.kafka.static_membership import Takeovers, static_id_given_up
+from tests.support.memory_kafka.broker import FencedError, Member, MemoryGroup, PartitionLog
 
 if TYPE_CHECKING:
-    from headrace.kafka.memory.cluster import MemoryNode
+    from tests.support.memory_kafka.cluster import MemoryNode
 
 log = logging.getLogger(__name__)
 

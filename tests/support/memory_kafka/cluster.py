@@ -2,7 +2,7 @@
 
 It keeps Kafka's rules where a service could trip over them: nothing fences a zombie's produce, a rebalance revokes
 everything, a silent member is evicted, and offsets can be truncated, missing or begin anew. A test drives the cluster
-by ``faults`` (see :class:`~headrace.kafka.memory.broker.Faults`), by ``rng``, by the methods of its logs and by those
+by ``faults`` (see :class:`Faults`), by ``rng``, by the methods of its logs and by those
 of its nodes. It uses asyncio and the clock alone, so it runs under an event loop whose time jumps.
 """
 
@@ -27,8 +27,8 @@ from headrace.kafka.interface import (
     TopicSpec,
     TopicState,
 )
-from headrace.kafka.memory.broker import Faults, MemoryBroker, MemoryTimings
-from headrace.kafka.memory.consumer import MemoryConsumer
+from tests.support.memory_kafka.broker import Faults, MemoryBroker, MemoryTimings
+from tests.support.memory_kafka.consumer import MemoryConsumer
 
 
 class MemoryNode:
