@@ -1,1 +1,1 @@
-"""Kafka for headrace: one interface, aiokafka and an in-memory twin behind it, and brokers to start."""
+"""Kafka for headrace: one interface, aiokafka behind it, and brokers that can be started."""

@@ -1,7 +1,8 @@
 """The least rights that each role needs on a cluster with ACLs, as data, and as commands of Kafka's own tool.
 
-A right that includes another is given alone: in Kafka Read, Write and Alter include Describe, and whoever may write to
-one topic may have an idempotent producer (from Kafka 2.8 on), so nobody needs a right on the cluster itself.
+A right that includes another one is listed alone: in Kafka, Read, Write and Alter include Describe. A user who may
+write to one topic may also have an idempotent producer (from Kafka 2.8 on), so nobody needs a right on the cluster
+itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DESCRIBE_CONFIGS = "DescribeConfigs"
 
 
 class Role(enum.StrEnum):
-    """As what a user reaches for Kafka. One user may have several roles: a program that awaits its answers is a
+    """What a user of the cluster does there. One user may have several roles: a program that awaits its answers is a
     producer and a reader.
     """
 
@@ -38,7 +39,7 @@ class Role(enum.StrEnum):
 
 
 class Names(TopicNames, frozen=True, kw_only=True):
-    """Topics and groups as they are named on the cluster. ``reader_groups`` are those in which readers share work.
+    """Topics and groups by their names on the cluster. ``reader_groups`` are the groups in which readers share work.
 
     ``holdout`` is the topic of the rows that the gate decides by, where there is one.
     """

@@ -228,9 +228,10 @@ _WITHOUT = "use the embedded broker (`headrace broker --kind embedded`, `headrac
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
-    """Return where the jars are kept: headrace/kafka-VERSION in the user's cache, or where he can keep something.
+    """Return the folder of the jars: headrace/kafka-VERSION in the user's cache, or another folder that this user can
+    keep.
 
-    Raises NoFolderError where that is nowhere.
+    Raises NoFolderError when there is none.
     """
     return needed_folder(f"kafka-{KAFKA_VERSION}", environ, filled=_complete)
 
@@ -238,8 +239,8 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
 def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
     """Return ``directory``, filled with the jars; a call that finds them there runs no Maven.
 
-    ``tell`` is told in words that Maven runs, which takes its time.
-    Raises BrokerStartError when Maven is missing or fails.
+    ``tell`` gets a sentence that says that Maven runs, because that can take minutes. Raises BrokerStartError when
+    Maven is missing or fails.
     """
     if _complete(directory):
         return directory
@@ -285,7 +286,7 @@ def java_binary() -> str:
 
 
 def java_major(printed: str) -> int | None:
-    """Return the major version in what ``java -version`` prints, None when it is not to be found."""
+    """Return the major version that ``java -version`` printed, None when it can't be found."""
     found = re.search(r'version "(?:1\.)?(\d+)', printed)
     return int(found.group(1)) if found else None
 
@@ -295,7 +296,7 @@ def _pom() -> bytes:
 
 
 def _complete(directory: Path) -> bool:
-    """Whether the jars of our pom.xml are there: it is put beside them when they are."""
+    """Whether the jars of our pom.xml are there. A copy of it is put beside them when they are complete."""
     try:
         return (directory / "pom.xml").read_bytes() == _pom()
     except OSError:
@@ -303,7 +304,7 @@ def _complete(directory: Path) -> bool:
 
 
 def _can_keep_a_repository() -> bool:
-    """Whether Maven can write its repository. It lies in the home that the system knows of, whatever HOME says."""
+    """Whether Maven can write its repository, which lies in the home of the system's user entry, whatever HOME says."""
     try:
         repository = Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".m2" / "repository"
     except KeyError:
@@ -378,12 +379,12 @@ async def apache_broker(
 ) -> AsyncIterator[ApacheBrokers]:
     """Run Apache Kafka on 127.0.0.1 and give its handle.
 
-    ``port`` is the first node's, the others take the next ones; None takes free ones. ``config`` adds to or replaces
-    server settings, and ``of_node`` does so for a node, by its number and its settings. ``scram`` maps the users that a
-    fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start; without it
-    the data ends with the brokers. ``tell`` is told what takes its time. Raises PortError when a port is taken, before
-    anything starts, and BrokerStartError when Java, Maven or the jars are missing, or a node does not come
-    up, and NoFolderError when there is no place for jars or data.
+    The first node listens on ``port``, the others on the next ones; None takes free ports. ``config`` adds or replaces
+    server settings, and ``of_node`` does so for one node, from its number and its settings. ``scram`` maps the users
+    that a fresh cluster knows by SCRAM-SHA-512 to their passwords. ``log_dir`` keeps the data for the next start;
+    without it the data ends with the brokers. ``tell`` gets a sentence about each step that takes long. Raises
+    PortError before anything starts when a port is taken, BrokerStartError when Java, Maven or the jars are missing or
+    a node does not start, and NoFolderError when there is no place for jars or data.
     """
     if nodes not in (1, 3):
         raise ValueError(f"Apache Kafka starts with 1 or 3 nodes, not {nodes}.")
@@ -415,7 +416,7 @@ async def apache_broker(
             await wait_until_ready(addresses[0], nodes, processes, APACHE_START_LIMIT_S)
             yield ApacheBrokers(addresses, processes)
         finally:
-            # Without a directory to keep there is nothing to hand over or to flush, so it need not take its time.
+            # Without a directory to keep there is nothing to hand over or to flush, so the nodes are killed.
             ending = signal.SIGKILL if log_dir is None else signal.SIGTERM
             await asyncio.gather(*(process.end(ending) for process in processes))
 

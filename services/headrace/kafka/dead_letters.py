@@ -21,10 +21,10 @@ Header = tuple[str, bytes | None]
 
 
 class DeadLetterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What dead letters keep. ``cut`` keeps key, headers and the value's first ``cut_bytes``; ``encrypted`` seals key,
-    headers and value to ``public_key``; ``nothing`` leaves the place of the record and the reason.
+    """What dead letters keep of a record. ``cut`` keeps key, headers and the value's first ``cut_bytes``; ``encrypted``
+    seals key, headers and value to ``public_key``; ``nothing`` keeps only the place of the record and the reason.
 
-    What is not whole can't be replayed; what is encrypted can, by who has the private key.
+    A letter that is cut can't be replayed. An encrypted one can, with the private key.
     """
 
     keep: Literal["whole", "cut", "encrypted", "nothing"] = "whole"
@@ -49,7 +49,7 @@ class DeadLetterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Kept(Struct, frozen=True):
-    """What is kept of a record, and the headers that say what is not."""
+    """What is kept of a record, and headers that say what is left out."""
 
     value: bytes | None
     key: bytes | None
@@ -80,7 +80,9 @@ def keep_nothing(record: Record) -> Kept:
 
 
 def without_value(kept: Kept, size: int) -> Kept:
-    """What is ``kept`` of a record of ``size`` bytes whose value nobody has; sealed, it would look like a whole one."""
+    """``kept`` without its value, for a record of ``size`` bytes whose value was discarded. Sealed, it would look
+    whole.
+    """
     said = ((KEPT, NOTHING.encode()), (VALUE_BYTES, b"%d" % size))
     sealed = any(name == SEALED_TO for name, _ in kept.said)
     return Kept(None, None, (), said) if sealed else Kept(None, kept.key, kept.headers, said)
@@ -135,11 +137,12 @@ def _size(value: bytes) -> Header:
 def dead_letter(
     record: Record, *, stage: str, error: str, message: str, version: str | None = None, keep: Keep = keep_whole
 ) -> Outgoing:
-    """What ``keep`` keeps of ``record``, with headers that say where it lay, in which ``stage`` it failed and why.
+    """Make the dead letter of ``record``: what ``keep`` keeps of it, with headers that say where it lay, in which
+    ``stage`` it failed and why.
 
-    Of a record that is larger than any may be, because it was compressed on its way, nothing is kept: its letter could
-    not be published. One whose value was discarded keeps at most its key and headers, and says so. An attempt header
-    that can't be read counts as a first attempt.
+    A record may have been compressed on its way and be larger than any that can be published. Of such a record nothing
+    is kept. The letter of a record whose value was discarded keeps at most key and headers, and says so. An attempt
+    header that can't be read counts as a first attempt.
     """
     kept = keep(record) if size_of(record) <= MAX_REQUEST_BYTES else keep_nothing(record)
     if record.discarded is not None:

@@ -1,4 +1,4 @@
-"""Election: of several processes of a group one leads, the one that owns the only partition of a topic.
+"""Election: one process of a group leads. It is the one that owns the only partition of a topic.
 
 It leads while its lease lasts (``core/lease.py``). The group moves the partition when its owner leaves or falls silent,
 but a coordinator that can't be reached can't tell the owner. An accepted commit proves nothing: the group takes commits
@@ -24,7 +24,7 @@ class NotLeadingError(Exception):
 
 
 class Election:
-    """One candidate for the seat, which is partition 0 of ``topic``. ``who`` is what candidates are, in events."""
+    """One candidate for partition 0 of ``topic``. ``who`` names the kind of candidate in events, such as "trainer"."""
 
     def __init__(self, cluster: Cluster, *, topic: str, group: str, who: str, clock: Clock) -> None:
         self._consumer = cluster.consumer(group=group)
@@ -33,11 +33,13 @@ class Election:
         self._clock = clock
         self._elected = False
         self._revoked_until = math.inf
-        """When the lease ends that this candidate had as a rebalance began; the next lease is for what it gets then."""
+        """The end of the lease that this candidate had when a rebalance began. The next lease is for the next
+        assignment.
+        """
 
     @property
     def joined(self) -> bool:
-        """Whether the group has this candidate, as far as it was heard."""
+        """Whether this candidate is a member of the group, as far as this process knows."""
         return self._consumer.lease_left_s() > 0
 
     @property
@@ -58,7 +60,7 @@ class Election:
         since_s = self._clock.monotonic()
         while True:
             try:
-                # A member has to poll, or the group takes it for dead; nothing is read here.
+                # A member has to poll, or the group takes it for dead. No record is read here.
                 await self._consumer.fetch(max_records=1, timeout_s=POLL_S)
             except KafkaError as error:
                 if not error.retriable:
@@ -75,12 +77,14 @@ class Election:
             await self._clock.sleep(LOOK_S)
 
     async def lost(self) -> None:
-        """Return once this candidate leads no more: the partition is another's, or the group was not heard in time."""
+        """Return once this candidate leads no more: another one has the partition, or the group was not heard in
+        time.
+        """
         while (left := self._left_s()) > 0:
             await self._clock.sleep(min(left, LOOK_S))
 
     def confirm(self) -> None:
-        """To be called immediately before what only the leader may write is handed over. Raises NotLeadingError."""
+        """Call this immediately before handing over a record that only the leader may write. Raises NotLeadingError."""
         if not self.leads:
             raise NotLeadingError(f"Another {self._who} leads, or may lead by now, so this one writes nothing.")
 
@@ -97,7 +101,7 @@ class Election:
         self._revoked_until = self._clock.monotonic() + self._consumer.lease_left_s()
 
     def _left_s(self) -> float:
-        """Seconds for which certainly nobody else leads; 0 when this candidate does not lead."""
+        """For how many seconds nobody else can lead; 0 when this candidate does not lead."""
         if not self._elected:
             return 0.0
         return max(0.0, min(self._consumer.lease_left_s(), self._revoked_until - self._clock.monotonic()))

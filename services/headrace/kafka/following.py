@@ -1,4 +1,4 @@
-"""Follow a topic for as long as it goes on, by a consumer that belongs to no group and commits nothing."""
+"""Follow a topic without end, by a consumer that belongs to no group and commits nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Take = Callable[[Mapping[TopicPartition, Sequence[Record]]], Awaitable[None]]
 
 
 async def follow(cluster: Cluster, topic: str, take: Take, *, from_end: bool, doing: str, clock: Clock) -> None:
-    """Hand all that comes to ``topic`` to ``take`` until cancelled, from its beginning or its present end.
+    """Hand every record of ``topic`` to ``take`` until cancelled, from the topic's beginning or its present end.
 
-    A topic that is not there is waited for. Where retention overtook the reading, or the topic was made anew, it begins
-    again. ``doing`` says in events what for. Raises KafkaErrors that can't be mended here, and what ``take`` raises.
+    It waits for a topic that is not there. It begins again where retention overtook it, or the topic was made anew.
+    ``doing`` names the purpose in events. Raises KafkaErrors that can't be mended here, and what ``take`` raises.
     """
     consumer = await started(cluster.consumer, doing=doing, clock=clock)
     followed = False
@@ -47,7 +47,7 @@ async def follow(cluster: Cluster, topic: str, take: Take, *, from_end: bool, do
 
 
 async def _seek(consumer: Consumer, topic: str, *, from_end: bool) -> bool:
-    """Whether the topic is there; then all of its partitions are assigned."""
+    """Assign all partitions of the topic. Returns whether the topic is there."""
     names = [TopicPartition(topic, number) for number in sorted(await consumer.partitions_of(topic))]
     if names:
         starts = await (consumer.end_offsets if from_end else consumer.beginning_offsets)(names)

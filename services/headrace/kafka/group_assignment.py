@@ -1,8 +1,8 @@
-"""What a group gives to one of its members: what the rebalance listeners of a worker and of a reader have in common.
+"""The partitions that a group gives to a member: the common part of the rebalance listeners of worker and reader.
 
-The whole group waits for the rebalance callbacks, so they do little: heartbeats stop while ``assigned`` runs, and the
-others can't go on while ``revoked`` does. Partitions are paused as they come. A task finds where each one goes on, and
-then it is fetched from there. Giving partitions up takes a bounded time.
+The whole group waits for the rebalance callbacks, so they do little: no heartbeat is sent while ``assigned`` runs, and
+the other members wait while ``revoked`` runs. New partitions are paused. A task finds the position of each, and
+fetching begins there. Giving partitions up takes a bounded time.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class FetchPosition:
 
     def __init__(self) -> None:
         self.expected: int | None = None
-        """The next offset to fetch; None until it is known where the partition goes on."""
+        """The next offset to fetch; None until the position is known."""
         self.gap: tuple[int, int] | None = None
         """(expected, first offset fetched) of a gap that was seen once."""
 
     def follows_on(self, first: int, expected: int) -> bool:
-        """Whether a chunk may be taken that begins at ``first``.
+        """Whether to take a chunk that begins at ``first``.
 
-        A chunk with a gap in front of it may be from a fetch that a rebalance overtook; only a gap that is seen twice
-        is one of the log. Where the answer is no, the partition is to be sought at ``expected`` again.
+        A gap in front of a chunk may come from a fetch that a rebalance overtook. Only a gap that is seen twice is in
+        the log. If the answer is no, seek the partition to ``expected`` again.
         """
         if first == expected or (first > expected and self.gap == (expected, first)):
             self.gap = None
@@ -48,10 +48,10 @@ class GroupAssignment(ABC):
 
     @abstractmethod
     def _broken(self, error: BaseException) -> None:
-        """A task failed with ``error``, which trying again does not mend."""
+        """A task failed with ``error``, and trying again would not help."""
 
     def _beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Do ``work`` in a task, outside of the callback."""
+        """Run ``work`` as a task, outside of the callback."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -62,13 +62,13 @@ class GroupAssignment(ABC):
             self._broken(error)
 
     def _fetch_from(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Fetch partitions, which were paused, from where they go on."""
+        """Resume paused partitions at ``positions``."""
         for name, position in positions.items():
             self._consumer.seek(name, position)
         self._consumer.resume(positions)
 
     async def _released(self, release: Coroutine[Any, Any, None], limit_s: float, late: str) -> None:
-        """Wait for ``release``, at most ``limit_s`` seconds. What fails is logged, ``late`` when the time was over."""
+        """Wait for ``release``, at most ``limit_s`` seconds. A failure is logged; a time-out is logged as ``late``."""
         try:
             async with asyncio.timeout(limit_s):
                 await release
@@ -76,7 +76,7 @@ class GroupAssignment(ABC):
             event("release.failed", level="warning", error=str(error) or late)
 
     def _cease(self) -> None:
-        """Begin nothing more."""
+        """Start no further task."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()

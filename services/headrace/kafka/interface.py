@@ -1,7 +1,7 @@
-"""What headrace needs of a Kafka cluster, as protocols, records and errors.
+"""What headrace needs from a Kafka cluster: protocols, records and errors.
 
-aiokafka and the in-memory twin both fulfil the protocols and raise these errors alone, so everything above this package
-runs over either of them.
+aiokafka's side and the tests' in-memory twin fulfil these protocols and raise only these errors, so everything above
+this package runs on either of them.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class ConsumerDeadError(KafkaError):
 
 
 class NotAuthorizedError(KafkaError):
-    """The cluster refuses this to the user that we are."""
+    """The user has no right to do this on the cluster."""
 
 
 class NotTrustedError(KafkaError):
-    """TLS came to nothing: one side does not accept the other's certificate."""
+    """TLS failed: one side does not accept the other's certificate."""
 
 
 class UnsupportedError(KafkaError):
@@ -81,7 +81,7 @@ class UnsupportedError(KafkaError):
 
 
 def passes(error: KafkaError) -> bool:
-    """Whether trying again may mend ``error``; a dead producer is made anew by whoever tries again."""
+    """Whether trying again may succeed. After a dead producer the caller makes a new one."""
     return error.retriable or isinstance(error, ProducerDeadError)
 
 
@@ -106,8 +106,8 @@ class Discarded(msgspec.Struct, frozen=True, gc=False):
 class Record(Protocol):
     """A consumed record.
 
-    One that was larger than ``kafka.max_record_bytes`` says so in ``discarded``. Its value is empty then, which no
-    record of headrace is, and not None, which is a tombstone.
+    A record that was larger than ``kafka.max_record_bytes`` has ``discarded``. Its value is empty then: no record of
+    headrace is empty, and None would be a tombstone.
     """
 
     @property
@@ -228,25 +228,27 @@ class Consumer(Protocol):
         """
 
     def lease_left_s(self) -> float:
-        """Seconds for which the group certainly gives this member's partitions to nobody else (see core/lease.py).
+        """For how many seconds the group can't give this member's partitions to another one (see core/lease.py).
 
         0 outside a group, before the first assignment, and once the group has not been heard for too long.
         """
 
     def rejoin(self) -> None:
-        """Join the group afresh as soon as it can be reached: both callbacks follow. Whoever gave up its partitions
-        after the lease's end gets them again only so, because the group may not have noticed anything.
+        """Join the group again as soon as it can be reached; both callbacks follow. A member that gave its partitions
+        up at the lease's end gets them again only this way, because the group may not have noticed anything.
         """
 
     def long_batch_steps(self) -> int:
-        """How many steps were made so far through batches too long to be unpacked at once, while nothing comes."""
+        """How many steps were made so far through batches that are too long to unpack at once. They bring no record
+        meanwhile.
+        """
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int], *, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:
-        """Keep ``offsets`` as the group's, each with its text of ``metadata``, in one step.
+        """Commit ``offsets`` for the group in one step, each with its text of ``metadata``.
 
-        A partition without a text loses the one that it had. A broker refuses texts over 4096 bytes.
+        A partition without a text loses its earlier text. A broker refuses texts over 4096 bytes.
         """
 
     async def committed(self, partition: TopicPartition) -> int | None: ...
@@ -262,10 +264,10 @@ class Consumer(Protocol):
         """
 
     async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
-        """Whether the partition's leader says that from ``offset`` up to ``end`` there is nothing to be read.
+        """Whether the partition's leader says that there is no record from ``offset`` up to ``end``.
 
-        Compaction may leave nothing at all at a log's end, and there a position stands still. False while it is not
-        known. A broker that paused while it was asked may be wrong: ask it twice.
+        Compaction may leave no record at a log's end, so a position stops short of it. False while this is not known. A
+        broker that paused meanwhile may be wrong: ask twice.
         """
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]: ...
@@ -276,7 +278,7 @@ class Producer(Protocol):
 
     @property
     def dead(self) -> bool:
-        """Whether it can't be used any more, as ProducerDeadError says to who tries."""
+        """Whether it can't be used any more: its methods raise ProducerDeadError."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -346,7 +348,7 @@ async def connected(client: C) -> AsyncIterator[C]:
 
 
 class Cluster(Protocol):
-    """Where consumers, producers and admins come from: one per bootstrap address (or per twin)."""
+    """Makes consumers, producers and admins; one for each bootstrap address (or twin)."""
 
     @property
     def bootstrap(self) -> str:
@@ -356,7 +358,7 @@ class Cluster(Protocol):
         """Why no address of ``bootstrap`` answers a connection made now, in words; None when one answers."""
 
     def calmed(self) -> AbstractContextManager[None]:
-        """Keep out of the log, while the block runs, what the library under it says of each of its own tries."""
+        """While the block runs, keep the library's messages about its own retries out of the log."""
 
     def consumer(
         self,

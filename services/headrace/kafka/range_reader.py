@@ -1,11 +1,11 @@
-"""Read what partitions hold between two offsets, and no further, by a consumer that belongs to no group.
+"""Read the records of partitions between two offsets, by a consumer that belongs to no group.
 
-All bounded reading goes through :func:`read_ranges`. A broker that pauses is waited for, and when it takes too long the
-error can be retried. That the rest of a range holds no record (a transaction's marker, compaction) is known from the
-consumer's position, or because the broker says so.
+All bounded reading goes through :func:`read_ranges`. It waits for a broker that pauses, and raises a retriable error
+when that takes too long. The rest of a range may hold no record (a transaction's marker, compaction): the consumer's
+position or the broker tells.
 
-:func:`last_answers` looks back in results partitions: a worker resumes by the last answers of all, a reader by those in
-front of its position. Both need the highest request offset, so both count answers and not offsets.
+:func:`last_answers` looks back in results partitions: a worker resumes by the last answers of the log, a reader by the
+answers in front of its position. Both need the highest request offset, so both count answers, not offsets.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from headrace_schemas.paths import Decode
 CHUNK = 2000
 FETCH_S = 0.5
 EMPTY_FETCHES = 120
-"""So many fetches in a row that bring nothing, a minute of them, end the reading."""
+"""After so many empty fetches in a row, a minute of them, reading ends with an error."""
 ASKED_EVERY = 4
-"""After so many of them the broker is asked whether the rest of a range is empty."""
+"""After so many empty fetches the broker is asked whether the rest of a range is empty."""
 
 
 async def read_ranges(
@@ -63,13 +63,13 @@ async def read_ranges(
         # By position, not by records: the last offsets may hold none, behind a transaction's marker.
         at = {name: await consumer.position(name) for name in waiting}
         waiting = {name for name in waiting if at[name] < ends[name]}
-        # A long batch is gone through step by step, which brings nothing for a while.
+        # A long batch is read step by step, and fetches stay empty meanwhile.
         stepped, steps = steps, consumer.long_batch_steps()
         empty = 0 if records or steps != stepped else empty + 1
         if empty and empty % ASKED_EVERY == 0:
             for place in [(name, at[name]) for name in sorted(waiting)]:
                 if await consumer.holds_nothing(*place, ends[place[0]]):
-                    # Said twice: a broker that paused may answer a fetch whose time was over with nothing.
+                    # Asked twice: a broker that paused may answer an expired fetch with nothing.
                     if place in said_empty:
                         waiting.discard(place[0])
                     said_empty.add(place)
@@ -81,15 +81,15 @@ async def read_ranges(
                 f"For {EMPTY_FETCHES * FETCH_S:.0f} s nothing more came of {missing}. "
                 "Is a broker away, or was a topic deleted?"
             )
-    # A consumer that is assigned something keeps asking for it, and its other requests wait behind that.
+    # A consumer with an assignment keeps fetching, and its other requests wait behind the fetch.
     consumer.assign(())
 
 
 async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int] = ()) -> AsyncIterator[Record]:
-    """Iterate over the records that ``topic`` holds now, of the partitions ``only`` where some are named.
+    """Iterate over the records that ``topic`` holds now; with ``only``, over those of these partitions.
 
-    What is written meanwhile is not read. Raises UnknownTopicError where there is no such topic, which names ``of``:
-    what was to be read. Raises as read_ranges does.
+    Records that are written meanwhile are not read. Raises UnknownTopicError when there is no such topic; its message
+    names ``of``, which is what was to be read. Raises as read_ranges does.
     """
     async with connected(cluster.consumer()) as consumer:
         numbers = await consumer.partitions_of(topic)
@@ -132,7 +132,7 @@ def _answer(record: Record) -> Answered | None:
     try:
         result = decode_result(record.value, content_type(record.headers))
     except WireError:
-        # Somebody else wrote here; the claim keeps workers out, and readers say it of every such record.
+        # Somebody else wrote here. The claim keeps workers out, and readers report every such record.
         return None
     return Answered(result.offset, result.crc)
 
@@ -140,7 +140,9 @@ def _answer(record: Record) -> Answered | None:
 async def offsets_of(
     consumer: Consumer, partitions: Collection[TopicPartition], start: Start
 ) -> dict[TopicPartition, int]:
-    """Where ``start`` is in each of ``partitions``; a time past the last record is the end. Raises a KafkaError."""
+    """The offset of ``start`` in each of ``partitions``. A time past the last record is the end. Raises a
+    KafkaError.
+    """
     if start == "earliest":
         return await consumer.beginning_offsets(partitions)
     if start == "latest":
@@ -151,13 +153,13 @@ async def offsets_of(
 
 
 NEAR = 100
-"""Requests that lie no further apart are read in one go: a fetch brings those between for less than one of its own."""
+"""Requests that lie no further apart are read in one go: reading those between costs less than another fetch."""
 
 
 async def read_texts(
     consumer: Consumer, topic: str, places: Collection[tuple[int, int]], decode: Decode
 ) -> dict[tuple[int, int], str]:
-    """The texts of the requests at ``places`` (partition, offset); of those that are deleted or hold none, nothing.
+    """The texts of the requests at ``places`` (partition, offset), without those that are deleted or hold no text.
 
     ``consumer`` is started. Raises a KafkaError that says what could not be read.
     """
@@ -169,7 +171,7 @@ async def read_texts(
     begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
     for partition, first, last in _runs(wanted):
         name = TopicPartition(topic, partition)
-        # Retention may have taken the first of them; a place behind the end would be waited for.
+        # Retention may have deleted the first of them, and reading would wait for a place behind the end.
         start, end = max(first, begins[name]), min(last + 1, ends[name])
         try:
             async for records in read_ranges(consumer, {name: start}, {name: end}, chunk=min(CHUNK, last + 1 - first)):

@@ -1,6 +1,6 @@
 """Whether Kafka answers and has the topics: both are asked every second, and a change is logged.
 
-aiokafka itself never tells: its calls wait, or fail one by one, and it goes on trying by itself.
+aiokafka never says so: its calls wait, or fail one by one, and it goes on trying by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from headrace.process.logs import Overdue, event
 EVERY_S = 1.0
 ASK_LIMIT_S = 5.0
 SILENT_S = 3.0
-"""Kafka counts as away when it has answered nothing for so long. A broker that ends hands over in less."""
+"""Kafka counts as away when it has answered nothing for so long. A broker that stops hands over faster."""
 MISSING_TWICE = 2
-"""So often in a row a topic has to be missing: a broker that has just started may not know all of them yet."""
+"""A topic counts as missing after so many looks in a row: a broker that has just started may not know all topics
+yet.
+"""
 
 MEND = "`headrace topics apply` creates them; work goes on when they are there"
 
@@ -26,7 +28,7 @@ Ask = Callable[[], Awaitable[Sequence[str]]]
 
 
 class Reach:
-    """What is known of ``cluster`` by what :meth:`watch` asks. ``away_after`` is in seconds."""
+    """What :meth:`watch` has found out about ``cluster``. ``away_after`` is in seconds."""
 
     def __init__(self, cluster: Cluster, *, clock: Clock, away_after: float = 10.0) -> None:
         self._cluster = cluster
@@ -44,7 +46,7 @@ class Reach:
 
     @property
     def connected(self) -> bool:
-        """Whether Kafka answers; not before it was asked for the first time."""
+        """Whether Kafka answers; False before the first look."""
         return self._heard_s is not None and self._silent_s < SILENT_S
 
     @property
@@ -68,8 +70,8 @@ class Reach:
             raise UnknownTopicError(self._gone)
 
     async def whole(self, stop: asyncio.Event) -> None:
-        """Wait until a look that begins from now on finds all topics, or ``stop`` is set."""
-        # A look may be under way, and what it finds may be older.
+        """Wait until a look that begins after this call finds all topics, or ``stop`` is set."""
+        # A look that is under way may have begun before the topics changed.
         enough = self._seen_whole + 2
         while self._seen_whole < enough and not stop.is_set():
             await self._clock.sleep(EVERY_S)
@@ -98,7 +100,7 @@ class Reach:
 
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, KafkaError) and not error.retriable:
-            # A refusal is an answer too.
+            # A refusal is an answer too: Kafka is there.
             self._answered()
             return
         self._why = await self._reason(error)

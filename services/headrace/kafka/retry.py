@@ -1,7 +1,7 @@
-"""Trying again what Kafka refused or did not answer: the one loop that waits and calls anew.
+"""Retry: the one loop that calls again after Kafka refused or did not answer.
 
-A service waits a broker's absence out: a training takes minutes, so a second without a leader must not end it. Callers
-that must not wait for ever bound the loop by ``tries``, or by a time limit around it.
+A service waits until its broker is back: a training takes minutes, so a second without a leader must not end it.
+Callers that must not wait for ever bound the loop by ``tries``, or by a time limit around it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from headrace.process.logs import Overdue, event
 
 RETRY_S = 1.0
 SAID_AFTER_S = 10.0
-"""What goes on for so long is worth a line; a broker that is away is said by itself (``kafka/reach.py``)."""
+"""A failure that lasts so long is logged. ``kafka/reach.py`` logs a broker that is away by itself."""
 
 T = TypeVar("T")
 Tell = Callable[[KafkaError, float], None]
-"""Told of a failure, and in how many seconds the call comes again."""
+"""Called with a failure, and with the seconds until the next try."""
 
 
 def retriable(error: KafkaError) -> bool:
@@ -40,8 +40,8 @@ async def retried(
 ) -> T:
     """Call until it succeeds, ``wait_s`` seconds apart; with ``longest_s`` the wait doubles up to it.
 
-    Raises a KafkaError that trying again does not mend, as ``mends`` says, and the last one after ``tries`` calls, with
-    a note that says so.
+    Raises a KafkaError for which ``mends`` says that trying again is in vain, and after ``tries`` calls the last error,
+    with a note of the number.
     """
     for count in itertools.count(1):
         try:
@@ -70,7 +70,9 @@ async def patiently(call: Callable[[], Awaitable[T]], *, doing: str, clock: Cloc
 
 
 async def started(make: Callable[[], Consumer], *, doing: str, clock: Clock) -> Consumer:
-    """A consumer that is connected. One whose start failed can't be started again, so each try makes its own."""
+    """Return a connected consumer. A consumer whose start failed can't be started again, so each try makes a new
+    one.
+    """
 
     async def start() -> Consumer:
         consumer = make()
@@ -81,10 +83,10 @@ async def started(make: Callable[[], Consumer], *, doing: str, clock: Clock) -> 
 
 
 class PatientSender:
-    """Publishes what must not get lost, each time by a producer of its own: it is rare, and none outlives a failure.
+    """Publishes rare records that must not get lost. Each call makes a producer of its own, so none outlives a failure.
 
-    A record may be appended twice, so it needs a key or a place that makes it the same record to its readers.
-    ``confirm`` is called immediately before each try hands records over; what it raises ends them all.
+    A record may be appended twice, so its key or place has to tell readers that it is the same record. ``confirm`` is
+    called immediately before each try hands records over; an error that it raises ends the tries.
     """
 
     def __init__(self, cluster: Cluster, clock: Clock, confirm: Callable[[], None] = lambda: None) -> None:

@@ -1,16 +1,16 @@
-"""The static membership of a worker: an id of its own on this machine, the same again after a crash.
+"""The static membership of a worker: an id of its own on this machine, and the same id after a crash.
 
-Kafka gives a static member that returns within its session the partitions that it had, without a rebalance. Two members
-of one id throw each other out. So each worker takes the first number of its group on this machine that no other process
-holds, by a lock that the system releases however its holder ends.
+When a static member returns within its session, Kafka gives it its former partitions without a rebalance. Two members
+with one id throw each other out. So each worker takes the first number of its group on this machine that no other
+process holds, by a lock that the system releases however the process ends.
 
 Containers of one image often have the same host name, each with a lock folder of its own, and each would be number 0.
 So the id has two more parts. One is drawn at random when a number is first taken in a folder, and kept in its lock
 file. The other tells apart machines and containers that were copied with their folder.
 
-Where two processes have one id all the same, they take each other's place for ever, and every turn answers requests
-again. One takeover is usual: a process that came back elsewhere. After the second within a minute a member gives the
-static id up and joins as any other does.
+If two processes have one id all the same, each takes the other's place for ever, and requests are answered again at
+every turn. One takeover is usual: a process came back elsewhere. After the second within a minute a member gives its
+static id up and joins without one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Takeovers(msgspec.Struct, frozen=True):
     at_s: tuple[float, ...] = ()
 
     def another(self, now_s: float) -> Takeovers:
-        """It happened again. Those of more than a minute ago are forgotten."""
+        """Add a takeover at ``now_s``, and forget those of more than a minute ago."""
         return Takeovers((*(at_s for at_s in self.at_s if now_s - at_s <= WITHIN_S), now_s))
 
     @property
@@ -51,7 +51,7 @@ class Takeovers(msgspec.Struct, frozen=True):
 
 
 def static_id_given_up(group: str, member: str | None) -> None:
-    """Two processes have one static id and threw each other out; this one joins without it from now on."""
+    """Log that this process gives up its static id, because it and another process threw each other out."""
     event(
         "member.static_id_given_up",
         level="warning",
@@ -69,14 +69,14 @@ MOUNT_ROOT, MOUNT_POINT = 3, 4
 
 
 class NoNumberError(UserError):
-    """There run as many members of the group here as can be told apart."""
+    """All static ids of the group on this machine are taken."""
 
 
 def machine(root: Path = Path("/")) -> str:
-    """What tells this machine and container from others, as far as the system says: 12 hexadecimal digits.
+    """An id of this machine and container, as far as the system tells them apart: 12 hexadecimal digits.
 
-    It stays the same until the machine starts anew or the container is replaced. Of a container it is the place on the
-    host of the files that its engine puts over /etc/hostname and /etc/hosts, which names the container or the pod.
+    It stays the same until the machine restarts or the container is replaced. In a container it comes from the files
+    that its engine mounts over /etc/hostname and /etc/hosts: their path on the host names the container or the pod.
     """
     found = [_read(root / name) for name in ("etc/machine-id", "proc/sys/kernel/random/boot_id")]
     for line in _read(root / "proc/self/mountinfo").splitlines():

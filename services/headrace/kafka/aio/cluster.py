@@ -1,9 +1,9 @@
 """A real Kafka cluster, reached by aiokafka: its clients, among them the admin client, and a filter for its logs.
 
-aiokafka logs an error for whatever it will try again by itself: a broker that is away, a coordinator that is being
-chosen, a topic that is being made. Nobody has to act on those lines: ``kafka/reach.py`` logs one line when the trouble
-lasts, and an error that no retry mends is raised as well. So they become debug lines. All others are warnings, each
-once in a while.
+aiokafka logs an error for everything that it will try again by itself: a broker that is away, a coordinator that is
+being chosen, a topic that is being made. Nobody has to act on those lines: ``kafka/reach.py`` logs one line when the
+trouble lasts, and an error that no retry mends is raised as well. So they become debug lines. All other lines become
+warnings, and repeated ones are held back.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class AioAdmin:
         return configs
 
     async def _wait_for_partitions(self, topic: str, count: int, doing: str) -> None:
-        """Wait until every broker that is asked knows the change: the controller alone does at first."""
+        """Wait until every broker knows the change. At first only the controller does."""
         try:
             async with asyncio.timeout(self._limit_s):
                 while not await self._all_brokers_see(topic, count):  # noqa: ASYNC110 - brokers offer nothing to await
@@ -207,7 +207,7 @@ class AioAdmin:
 
 
 def _set_on_topic(entry: tuple[Any, ...], version: int) -> bool:
-    """Whether a described setting was set on the topic itself and is no default of the broker's."""
+    """Whether a described setting was set on the topic itself, rather than being a default of the broker."""
     return bool(entry[3] == TOPIC_SOURCE) if version > 0 else not entry[3]
 
 
@@ -219,7 +219,7 @@ def _check(
         raise translated(error(*[part for part in message if part]), doing, needs=needs, topic=topic)
 
 
-# How such messages begin, each looked at in aiokafka 0.14: what follows there is another try, or the same as an error.
+# How these messages begin. In aiokafka 0.14 each of them is followed by another try, or by the same news as an error.
 TRIED_AGAIN = (
     "Unable connect to",
     "Unable to request metadata",
@@ -248,7 +248,7 @@ TRIED_AGAIN = (
 
 
 class _Calm(RepeatFilter):
-    """Makes messages of what is tried again debug ones, and holds back the others that repeat themselves."""
+    """Turns messages about retries into debug messages, and holds back others that repeat."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info or not str(record.msg).startswith(TRIED_AGAIN):

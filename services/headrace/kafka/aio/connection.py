@@ -52,7 +52,7 @@ REFUSALS = (
     theirs.ClusterAuthorizationFailedError,
 )
 
-# The first row that fits decides. What fits none is retriable or not as aiokafka says.
+# The first row that fits decides. For an error that fits none, aiokafka says whether it is retriable.
 TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] = (
     ((theirs.UnknownTopicOrPartitionError, theirs.InvalidTopicError), UnknownTopicError),
     ((theirs.TopicAlreadyExistsError,), TopicExistsError),
@@ -107,10 +107,10 @@ TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[KafkaError]], ...] =
 
 
 def translated(error: Exception, doing: str, *, needs: str = "Describe", topic: str | None = None) -> KafkaError:
-    """Return ``error`` as one of ours, its message beginning with what was being done.
+    """Return ``error`` as a KafkaError of ours. Its message begins with ``doing``, which says what was under way.
 
-    ``needs`` is the operation, in Kafka's words, that the user has to be allowed on ``topic``, or on the one that the
-    error names.
+    ``needs`` is the operation, in Kafka's words, that the user needs the right to on ``topic``, or on the topic that
+    the error names.
     """
     if isinstance(error, theirs.OffsetOutOfRangeError) and error.args and isinstance(error.args[0], dict):
         return OffsetOutOfRangeError({(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()})
@@ -142,14 +142,14 @@ def translating(doing: str, *, needs: str = "Describe", topic: str | None = None
 def _refused(error: Exception, needs: str, topic: str | None) -> str:
     """Which right is missing."""
     of = topic or (error.args[0] if error.args else "")
-    # A broker's own words are no name.
+    # The broker may send a sentence here instead of names.
     names = sorted(of) if isinstance(of, set) else [of] if " " not in of else []
     name = f" {', '.join(names)}" if any(names) else ""
     match error:
         case theirs.GroupAuthorizationFailedError():
             right = f"Read on the group{name}"
         case theirs.ClusterAuthorizationFailedError():
-            # All that headrace asks of the cluster itself is an idempotent producer's id.
+            # headrace asks the cluster itself for one thing only: the id of an idempotent producer.
             right = "Write on any topic"
         case _:
             right = f"{needs} on the topic{name}"
@@ -160,18 +160,20 @@ FIRST_S, LONGEST_S = 0.05, 1.0
 
 
 class Pace:
-    """How long to wait before metadata is asked for again, doubled for each time in a row that it was in vain."""
+    """How long to wait before asking for metadata again. The wait doubles with each request in a row that was in
+    vain.
+    """
 
     def __init__(self) -> None:
         self.wait_s = 0.0
 
     def came(self, *, whole: bool) -> None:
-        """Metadata came, ``whole`` when each topic asked for is there and each of its partitions has a leader."""
+        """Metadata came. It is ``whole`` when each topic asked for is there and each of its partitions has a leader."""
         self.wait_s = 0.0 if whole else min(LONGEST_S, max(FIRST_S, 2 * self.wait_s))
 
 
 def pace(client: AIOKafkaClient) -> None:
-    """Make ``client`` wait before it asks again for what it has just asked for in vain."""
+    """Make ``client`` wait before it asks again for metadata that it has just asked for in vain."""
     update: Any = client._metadata_update  # noqa: SLF001 - aiokafka offers no other way
     paced = Pace()
 
@@ -194,13 +196,13 @@ SETTING = "kafka.sasl_oauth_token_provider"
 
 
 class NoTokenError(ConnectionError):
-    """There is no token to connect with. An OSError, so that aiokafka takes it as a connection that failed."""
+    """There is no token to connect with. It is an OSError, so that aiokafka treats it as a failed connection."""
 
 
 class _Answered(their_connections.OAuthAuthenticator):  # type: ignore[misc]  # aiokafka has no types
-    """Reads the broker's answer to a token: by RFC 7628 it is empty, or says in JSON why the token is refused.
+    """Reads the broker's answer to a token. By RFC 7628 the answer is empty, or says in JSON why the token is refused.
 
-    aiokafka takes any answer for a yes, and what comes to its next request for a cluster without brokers.
+    aiokafka takes any answer for a yes, and then reads the next response as that of a cluster without brokers.
     """
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
@@ -225,7 +227,9 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no ty
 
 
 def file_tokens(path: str) -> Callable[[], str]:
-    """Return what reads the token in ``path``. It is read each time, since what mounts such files renews them."""
+    """Return a function that reads the token in ``path``. It reads the file at each call, because such files are
+    renewed.
+    """
 
     def get() -> str:
         try:
@@ -240,7 +244,9 @@ def file_tokens(path: str) -> Callable[[], str]:
 
 
 def provided_tokens(name: str) -> Callable[[], str]:
-    """Return what calls the function named as ``package.module:function``. Raises UserError when there is none."""
+    """Return a function that calls the one named as ``package.module:function``. Raises UserError when there is
+    none.
+    """
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
@@ -279,7 +285,7 @@ def connect_limit_s(settings: KafkaSettings) -> float:
 
 @contextlib.asynccontextmanager
 async def connecting(settings: KafkaSettings, doing: str) -> AsyncIterator[None]:
-    """Raise what fails inside as ours; where no broker could be reached, with the reason."""
+    """Raise what fails inside the block as an error of ours, with the reason where no broker could be reached."""
     try:
         with translating(doing):
             yield
@@ -308,7 +314,7 @@ async def why_unreachable(settings: KafkaSettings) -> KafkaError | None:
                     connection.close()
         except (theirs.KafkaError, OSError, TimeoutError) as error:
             found = explained(error, settings, f"{host}:{port}")
-            # Of several brokers that are away or refuse us, the one that says what to mend is worth telling.
+            # Of several brokers that are away or refuse us, report one whose error says what to mend.
             if reason is None or (reason.retriable and not found.retriable):
                 reason = found
         else:
@@ -429,9 +435,9 @@ async def partitions_of(client: AIOKafkaClient, topic: str) -> frozenset[int]:
 
 
 async def send_to_any(client: AIOKafkaClient, request: Any) -> Any:
-    """Send ``request`` to the brokers that are known, in any order, until one answers.
+    """Send ``request`` to the known brokers, in any order, until one answers.
 
-    Raises BrokerUnavailableError when none is known, and what the last one raised when none answers.
+    Raises BrokerUnavailableError when no broker is known, and the last broker's error when none answers.
     """
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     if not nodes:

@@ -1,9 +1,9 @@
 """The consumer over aiokafka, and its membership of a group.
 
-aiokafka revokes nothing while it can't reach the group's coordinator, counts a heartbeat that is answered "rebalance in
-progress" as a good one, and remembers when an answer came instead of when its request was sent. Where two processes
-have one static membership id, it lets them throw each other out for ever. So :class:`Membership` watches all requests
-to the coordinator, in the one method by which aiokafka sends them.
+aiokafka revokes nothing while it can't reach the group's coordinator. It counts a heartbeat that is answered "rebalance
+in progress" as a good one, and remembers when an answer came instead of when its request was sent. Two processes with
+one static membership id throw each other out for ever. So :class:`Membership` watches all requests to the coordinator,
+in the one method by which aiokafka sends them.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ FENCED = 82
 
 
 def now_s() -> float:
-    """Seconds that go on while the machine sleeps, which Python's monotonic clock does not on Linux."""
+    """Seconds of a clock that goes on while the machine sleeps. On Linux Python's monotonic clock stands still then."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Membership:
-    """Watches the group of ``consumer``, which is started and has subscribed to nothing yet."""
+    """Watches the group of ``consumer``, which is started and not subscribed yet."""
 
     def __init__(self, consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
         self._coordinator: Any = consumer._coordinator  # noqa: SLF001 - aiokafka offers no other way
@@ -74,7 +74,7 @@ class Membership:
         self._coordinator.request_rejoin()
 
     async def leave(self, limit_s: float) -> None:
-        """Leave the group in the name of a static member, which aiokafka never does; for others it does so itself."""
+        """Leave the group for a static member. aiokafka never does that; for other members it does."""
         member, group = self._static_id, self._coordinator.group_id
         if member is None or self._coordinator.generation <= 0:
             return
@@ -103,19 +103,20 @@ class Membership:
             case SyncGroupRequest() if response.error_code == OK:
                 self._lease = self._lease.begun(of, sent_s)
             case SyncGroupRequest() | JoinGroupRequest() if response.error_code == FENCED:
-                # To aiokafka this is an unknown error and the consumer's end. As one that it knows it joins again.
+                # aiokafka does not know this error and would end the consumer. It answers this known error by joining
+                # again.
                 self._taken_over()
                 self._coordinator.reset_generation()
                 raise theirs.UnknownMemberIdError(self._coordinator.group_id)
         return response
 
     def _heard(self, code: int, of: tuple[str, int], sent_s: float) -> None:
-        """What the group has to say to a member of an assignment."""
+        """Take what the group answered to a member of this generation."""
         if code == OK:
             self._lease = self._lease.renewed(of, sent_s)
         elif code in GONE:
-            # Within the lease that is no session's end: another process joined under this one's static id. aiokafka
-            # joins again under it, which throws the other one out.
+            # The lease has not ended, so the session has not either: another process joined under this static id.
+            # aiokafka would join under it again and throw the other process out.
             if code == UNKNOWN_MEMBER and self.lease_left_s() > 0:
                 self._taken_over()
             self._lease = self._lease.ended()
@@ -137,7 +138,7 @@ FEW_BYTES = 1  # the records themselves are of no interest here
 async def fetched_ends(
     client: AIOKafkaClient, at_least: Mapping[TopicPartition, int], *, read_committed: bool
 ) -> dict[TopicPartition, int]:
-    """Return where each partition ends for a fetch, never lower than the offset given for it.
+    """Return where each partition ends for a fetch. An end is never lower than the offset given for the partition.
 
     That is the high watermark, or with ``read_committed`` the last stable offset. A partition without a leader keeps
     the offset given. Raises aiokafka's errors.
@@ -166,7 +167,7 @@ async def holds_nothing(
 ) -> bool:
     """Whether the leader answers a fetch at ``offset`` with no bytes although its log reaches ``end``.
 
-    A batch without records counts as something, for a consumer's position goes past it. Raises aiokafka's errors.
+    A batch without records counts as bytes, because a consumer's position goes past it. Raises aiokafka's errors.
     """
     found = await fetch_one(
         client, partition, offset, wait_ms=LOOK_MS, max_bytes=max_bytes, read_committed=read_committed
@@ -174,7 +175,7 @@ async def holds_nothing(
     return found is not None and found.end >= end and not found.raw
 
 
-# How long a fetch may outlast its time: aiokafka waits without bound for the end of a rebalance.
+# How much longer than its time-out a fetch may take: aiokafka waits without bound for the end of a rebalance.
 REBALANCE_CHECK_S = 0.05
 
 CANCEL_AGAIN_S = 0.05
@@ -195,7 +196,7 @@ class AioConsumer:
         self._request_timeout_s = settings.request_timeout_ms / 1000
         self._sought: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
-        # Where aiokafka could not go on, by partition.
+        # By partition, the offset at which aiokafka could not go on.
         self._unreadable: dict[TheirPartition, int] = {}
         self._inner = AIOKafkaConsumer(
             **client_options(settings),
@@ -255,8 +256,8 @@ class AioConsumer:
                 await self._inner._client.close()  # noqa: SLF001 - aiokafka offers no other way
 
     async def _stop_inner(self) -> None:
-        # A cancellation that finds aiokafka's fetching where it ends the fetches of an assignment before is taken for
-        # theirs, and then its stop waits for ever. So the fetching is ended first, as often as that takes.
+        # While aiokafka ends the fetches of an earlier assignment it takes a cancellation of its fetching task for one
+        # of theirs, and its stop then waits for ever. So the task is cancelled here first, until it has ended.
         fetcher = self._inner._fetcher  # noqa: SLF001 - aiokafka offers no other way
         while fetcher is not None and not fetcher._fetch_task.done():  # noqa: SLF001
             fetcher._fetch_task.cancel()  # noqa: SLF001
@@ -424,7 +425,7 @@ class AioConsumer:
         return {TopicPartition(*partition): records for partition, records in chunks.items()}
 
     async def _read_tolerantly(self, partition: TopicPartition, offset: int, most: int) -> Sequence[Record]:
-        """What stands at ``offset``, where aiokafka could not go on; nothing when it is not the position any more."""
+        """The records at ``offset``, where aiokafka could not go on; none when the position has moved."""
         if partition in self._paused or not await self._still_at({partition: offset}):
             return ()
         with translating(f"Fetching {partition.topic}[{partition.partition}]"):
@@ -439,7 +440,7 @@ class AioConsumer:
         return records
 
     async def _still_at(self, positions: Mapping[tuple[str, int], int]) -> bool:
-        """Whether an error about ``positions`` is not from before a seek."""
+        """Whether ``positions``, which an error is about, are still the positions: a seek may have come in between."""
         for (topic, number), offset in positions.items():
             partition = TopicPartition(topic, number)
             if partition not in self._sought or partition not in self._inner.assignment():
@@ -455,8 +456,8 @@ class AioConsumer:
     def _begin_assignment(self) -> None:
         """Hold every partition until it is sought.
 
-        Without a position of its own it would start at the committed one; and where nothing is committed, aiokafka
-        would fetch nothing at all from the same broker.
+        A partition that is not sought would start at its committed offset. Where nothing is committed, aiokafka would
+        fetch nothing from the same broker either.
         """
         self._sought.clear()
         self._paused.clear()
@@ -465,7 +466,7 @@ class AioConsumer:
             self._inner.pause(partition)
 
     async def _check_known(self, partitions: Collection[TopicPartition]) -> None:
-        # aiokafka waits until its time is over for a partition that does not exist.
+        # aiokafka would wait for a partition that does not exist until the time-out.
         for topic in {partition.topic for partition in partitions}:
             numbers = await self.partitions_of(topic)
             for partition in partitions:

@@ -1,4 +1,4 @@
-"""The producer over aiokafka, by whole batches: nine to fourteen times as fast as record by record.
+"""The producer over aiokafka. It sends whole batches, nine to fourteen times as fast as record by record.
 
 :class:`ProducerConnection` adds what aiokafka lacks: a bound on every wait, and an end that leaves no zombie behind.
 """
@@ -43,15 +43,17 @@ SEQUENCE_LIMIT = 2**30
 
 
 class NotAppendedError(BrokerUnavailableError):
-    """The broker refused a batch only because it had refused the one before: the same records can be sent anew."""
+    """The broker refused a batch only because it had refused the batch before it: the same records can be sent
+    again.
+    """
 
 
 class CutOffError(Exception):
-    """A delivery whose connection ended: what became of it is unknown."""
+    """The connection ended during a delivery, so nobody knows whether the records were appended."""
 
 
 class ProducerConnection:
-    """An aiokafka producer from start to end. ``spent`` says that no new batch may be given to it."""
+    """One aiokafka producer from start to end. ``spent``: no new batch may be given to it."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -78,7 +80,7 @@ class ProducerConnection:
             await self.discard()
             if isinstance(error, NotAuthorizedError):
                 raise
-            # Connected but without an id: the broker refused InitProducerId, or kept closing the connection over it.
+            # Connected but without an id: the broker refused InitProducerId, or closed the connection each time.
             if self._settings.idempotent and isinstance(error, Exception) and self.inner.client.cluster.brokers():
                 raise UnsupportedError(
                     f"The broker at {self._settings.bootstrap} gives this producer no id ({error}), so it can't be "
@@ -112,7 +114,7 @@ class ProducerConnection:
             async with asyncio.timeout(limit_s):
                 offset = await self._outcome(await accepting)
         except TimeoutError as error:
-            # An idempotent producer would go on trying for ever, behind its user's back.
+            # An idempotent producer would go on trying for ever, unseen.
             await self.discard()
             raise BrokerUnavailableError(
                 f"{doing} had no answer in {limit_s:g} s of Kafka at {self._settings.bootstrap}; some may have been "
@@ -131,7 +133,7 @@ class ProducerConnection:
         return offset
 
     async def close(self) -> None:
-        """Let what is under way end, within the stop timeout, then end."""
+        """Finish what is under way, within the stop timeout, then end."""
         try:
             async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
                 await self.inner.stop()
@@ -141,7 +143,7 @@ class ProducerConnection:
         self._end()
 
     async def discard(self) -> None:
-        """End without waiting for anything: sockets closed, batches not tried again."""
+        """End at once: close the sockets and retry no batch."""
         self._end()
         self.inner._closed = True  # noqa: SLF001 - aiokafka's own stop() would flush, for ever if it has to
         task = self.inner._sender.sender_task  # noqa: SLF001
@@ -158,7 +160,7 @@ class ProducerConnection:
     async def _outcome(self, delivery: asyncio.Future[Any]) -> int:
         """Return the offset that ``delivery`` ends with. Raises CutOffError when the connection ends before.
 
-        The future waited for is our own: cancelling aiokafka's would upset its books.
+        It waits for a future of its own: cancelling aiokafka's would confuse aiokafka.
         """
         outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -185,7 +187,7 @@ class ProducerConnection:
                 outcome.set_exception(CutOffError())
 
     def _as_ours(self, error: Exception, partition: TopicPartition, doing: str) -> Exception:
-        """Return the error as ours; one that breaks the sequence of batches ends this connection's use."""
+        """Return the error as one of ours. An error that breaks the sequence of batches makes this connection spent."""
         ours = translated(error, doing, needs="Write", topic=partition.topic)
         task = self.inner._sender.sender_task  # noqa: SLF001 - its end is the producer's end
         if isinstance(error, OutOfOrderSequenceNumber) and partition in self._broken:
@@ -199,7 +201,9 @@ class ProducerConnection:
 
 
 def partition_of_key(key: bytes, partitions: int) -> int:
-    """The partition, in ``range(partitions)``, where Kafka's Java client puts ``key``: murmur2, sign bit cleared."""
+    """The partition, in ``range(partitions)``, to which Kafka's Java client sends ``key``: murmur2 without the sign
+    bit.
+    """
     return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -215,8 +219,8 @@ def _only_refused(error: KafkaError) -> bool:
 class AioProducer:
     """Fulfils :class:`headrace.kafka.interface.Producer`.
 
-    Its connection is made anew when the idempotent sequence of one can't go on. After a ProducerDeadError the whole
-    producer is over: what it had under way is unknown, and only the log can tell.
+    It makes a new connection when the idempotent sequence of the old one can't go on. After a ProducerDeadError the
+    producer can't be used again, and only the log shows which of its records were appended.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -236,7 +240,7 @@ class AioProducer:
         await self._connected()
 
     async def stop(self) -> None:
-        """End within the stop timeout, whatever the brokers do."""
+        """Stop within the stop timeout, even if no broker answers."""
         self._dead = "it was stopped"
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -259,7 +263,8 @@ class AioProducer:
 
             return Appended(partition, await self._sent_anew(deliver, deliver))
         except RecordTooLargeError:
-            # It may be another record of the same batch, or the batch itself: alone it will show.
+            # The cause may be another record of the same batch, or the batch's own size. Sending the record alone shows
+            # it.
             return await self.send_batch(topic, partition, [record])
 
     async def send_many(
@@ -270,7 +275,7 @@ class AioProducer:
         for place, record in enumerate(records):
             number = self._partition(record, count) if partition is None else partition
             places.setdefault(number, []).append(place)
-        # Waited for as a whole, so that nothing is still being sent when an error is raised.
+        # Wait for all of them, so that nothing is still being sent when an error is raised.
         outcomes = await asyncio.gather(
             *(self._send_places(topic, number, records, of_it) for number, of_it in places.items()),
             return_exceptions=True,
@@ -288,7 +293,7 @@ class AioProducer:
         return Appended(partition, (await self._send_in_order(topic, partition, records))[0])
 
     async def _send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
-        """The offset of each record: between two batches those of other producers may lie."""
+        """The offset of each record. Batches of other producers may lie between two of ours."""
         if partition not in range(await self._partition_count(topic, partition)):
             raise UnknownTopicError(f"There is no partition {partition} of topic {topic}.")
         offsets: list[int] = []
@@ -314,7 +319,7 @@ class AioProducer:
     async def _append(self, where: TopicPartition, batch: Any, records: Sequence[Outgoing], at: int) -> list[int]:
         """Append one batch and return each record's offset.
 
-        One that the topic finds too large is halved until the record that it is stands alone.
+        A batch that is too large for the topic is halved until the record that is too large stands alone.
         """
         try:
             first = await self._sent_anew(
@@ -334,7 +339,7 @@ class AioProducer:
         return offsets
 
     async def _sent_anew(self, first: Delivery, again: Delivery) -> int:
-        """Deliver by ``first``, and by ``again`` when others beside it broke the connection's sequence of batches."""
+        """Deliver by ``first``. If other records broke the connection's sequence of batches, deliver by ``again``."""
         deliveries = itertools.chain((first,), itertools.repeat(again))
 
         async def deliver() -> int:
@@ -347,7 +352,7 @@ class AioProducer:
             raise
 
     def _fill(self, connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
-        """Return a closed batch of as many records from ``start`` on as fit in it, at least one, and their number."""
+        """Return a closed batch and the number of its records: as many from ``start`` on as fit, at least one."""
         batch = connection.inner.create_batch()
         # Past the batch's own append, which costs as much again as the builder under it.
         append = batch._builder.append  # noqa: SLF001
@@ -371,7 +376,7 @@ class AioProducer:
         return next(self._turn) % count if record.key is None else partition_of_key(record.key, count)
 
     async def _partition_count(self, topic: str, partition: int | None = None) -> int:
-        """How many partitions ``topic`` has; asked again when ``partition`` is not among those known."""
+        """How many partitions ``topic`` has. The cluster is asked again when ``partition`` is not known."""
         known = self._counts.get(topic)
         if known is None or (partition is not None and partition >= known):
             known = self._counts[topic] = len(await self.partitions_of(topic))
@@ -383,7 +388,7 @@ class AioProducer:
         return known
 
     async def _connected(self) -> ProducerConnection:
-        """Return a connection to give a batch to, made anew if the one there was can't take any."""
+        """Return a connection that takes batches; make a new one if the old one is spent."""
         if self._dead is not None:
             raise ProducerDeadError(f"The producer can't be used any more: {self._dead}.")
         if self._connection is not None and not self._connection.spent:

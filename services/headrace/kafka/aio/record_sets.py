@@ -1,11 +1,11 @@
-"""Record sets as a fetch brings them, taken apart in steps: all of Kafka's formats, compressed or not.
+"""Reads the record sets of a fetch in steps: all of Kafka's formats, compressed or not.
 
-aiokafka does this in C, a whole batch at a time, whatever the batch grows to: gzip packs up to 1,030 to 1, zstd 30,000
-to 1. Here a compressed batch is read as a stream, and a record that grows past a limit is handed over without its
-value: only its size and CRC-32 are known. Names of headers may be any bytes.
+aiokafka does this in C, a whole batch at a time, however large the batch grows: gzip packs up to 1,030 to 1, zstd
+30,000 to 1. Here a compressed batch is read as a stream. A record that grows past a limit is handed over without its
+value, with its size and CRC-32 alone. Names of headers may be any bytes.
 
-Beside what was read of it a stream holds what its codec needs: 64 KiB for gzip, a block of at most 4 MiB for lz4,
-128 MiB for zstd where the producer asked for such a window, and for snappy a block, at most 22 times its packed size.
+A stream also holds the memory of its codec: 64 KiB for gzip, a block of at most 4 MiB for lz4, at most 128 MiB for
+zstd, where the producer chose such a window, and for snappy a block of at most 22 times its packed size.
 
 https://kafka.apache.org/documentation/#messageformat
 """
@@ -52,7 +52,7 @@ _FAILURES = (OSError, EOFError, zlib.error, RuntimeError, ValueError, struct.err
 
 
 def opened(codec: int, packed: bytes | memoryview) -> Read:
-    """What reads the plain bytes of ``packed``. Raises UnsupportedCodecError for a codec that Kafka doesn't have."""
+    """Return a function that reads the plain bytes of ``packed``. Raises UnsupportedCodecError for an unknown codec."""
     if codec == 0:
         return io.BytesIO(packed).read
     if codec == GZIP:
@@ -89,7 +89,7 @@ def _checked(read: Read) -> Read:
 
 
 def _snappy(packed: memoryview) -> Iterator[bytes]:
-    """The blocks of the framing of xerial, which Kafka's clients write, or the one block that there is without it."""
+    """The blocks of xerial's framing, which Kafka's clients write; without the framing, the one block."""
     if bytes(packed[: len(_XERIAL)]) != _XERIAL:
         yield _snappy_block(packed)
         return
@@ -175,7 +175,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 def batches(raw: bytes) -> Iterator[Batch]:
-    """The batches of ``raw``; the last is left out when it is cut off."""
+    """The batches of ``raw``, without a last one that is incomplete."""
     at, view = 0, memoryview(raw)
     while at + MAGIC_AT < len(view):
         end = at + AHEAD.size + AHEAD.unpack_from(view, at)[1]
@@ -186,10 +186,11 @@ def batches(raw: bytes) -> Iterator[Batch]:
 
 
 class Walk:
-    """Records of ``raw`` from ``offset`` on. ``position`` is behind what was handed over, or behind the last batch.
+    """Yields the records of ``raw`` from ``offset`` on. ``position`` is behind the last record yielded, or behind the
+    last batch.
 
-    Whoever asks has come to ``offset`` by aiokafka, which leaves aborted batches out; so the first batch counts. The
-    walk ends before the next one that belongs to a transaction.
+    The caller reached ``offset`` through aiokafka, which leaves aborted batches out, so the first batch was committed.
+    The walk ends before the next batch that belongs to a transaction.
     """
 
     def __init__(self, raw: bytes, partition: TopicPartition, offset: int, *, limit: int) -> None:
@@ -250,7 +251,9 @@ def _headers(source: _Source) -> Headers:
 
 
 def _legacy(batch: Batch, partition: TopicPartition, limit: int) -> Iterator[Step]:
-    """Of a message of format 0 or 1: itself, or those of the set in it, whose offsets count from it backwards."""
+    """The message of format 0 or 1 itself, or the messages of the set in it, whose offsets count backwards from its
+    own.
+    """
     offset = int(AHEAD.unpack_from(batch.raw)[0])
     if not batch.codec:
         yield from _message(_Source(_of(bytes(batch.raw))), partition, limit, base=0, time=None)
@@ -290,7 +293,9 @@ def _message(source: _Source, partition: TopicPartition, limit: int, *, base: in
 
 
 def _kept_or_skipped(source: _Source, size: int, limit: int) -> Generator[None, None, tuple[bytes | None, int | None]]:
-    """Return bytes and None, or of more than ``limit`` no bytes and their CRC-32; None and None for a size below 0."""
+    """Return the bytes and None; for more than ``limit`` bytes None and their CRC-32; for a size below 0 None and
+    None.
+    """
     if size < 0:
         return None, None
     if size <= limit:
@@ -320,7 +325,7 @@ class _Source:
         self._due = STEP
 
     def is_due(self) -> bool:
-        """Whether another :data:`STEP` was taken since this was last true."""
+        """Whether another :data:`STEP` bytes were read since this was last true."""
         if self.taken < self._due:
             return False
         self._due = self.taken + STEP
@@ -342,7 +347,7 @@ class _Source:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def some(self, most: int) -> bytes:
-        """At least a byte, at most ``most``: what needs no copying."""
+        """Between one and ``most`` bytes: as many as can be had without copying."""
         if self.ended():
             raise CorruptRecordException("A batch ends inside a record")
         piece = self._buffer[self._at : self._at + most] if self._at or most < len(self._buffer) else self._buffer

@@ -1,12 +1,12 @@
 """Consumed records as small structs, compressed batches within a limit, and records that aiokafka can't unpack.
 
-aiokafka makes a dataclass of eleven fields for each record, which is a third of what it costs to unpack one. Here each
-fetched chunk makes a struct of seven fields instead, for one consumer alone. A chunk also ends before a record that
-aiokafka can't unpack, where it would raise and lose those before it, and before a batch that grows past the limit.
+aiokafka makes a dataclass of eleven fields for each record, a third of the cost of unpacking it. Here a consumer's
+chunks make a struct of seven fields instead. A chunk also ends before a record that aiokafka can't unpack, where
+aiokafka would raise and lose the records before it, and before a batch that grows past the limit.
 
-:class:`TolerantReader` reads those in bounded steps. Kafka takes any bytes as a header's name, and aiokafka raises on
-one that is no UTF-8: a single such record would stop every consumer of its partition for good. And aiokafka unpacks a
-compressed batch whole, whatever it grows to; the reader goes through it as a stream, on a thread.
+:class:`TolerantReader` reads both in bounded steps. Kafka takes any bytes as a header's name, and aiokafka raises on a
+name that is not UTF-8: a single such record would stop every consumer of its partition for good. aiokafka also unpacks
+a compressed batch whole, however large it grows; the reader reads it as a stream, on a thread.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from headrace.kafka.interface import FetchedRecord, TopicPartition, size_of
 
 
 def make_lean(consumer: AIOKafkaConsumer, *, limit: int) -> dict[Any, int]:
-    """Let ``consumer``, which is started and has fetched nothing yet, hand over lean records.
+    """Make ``consumer`` hand over lean records. It is started and has fetched nothing yet.
 
-    A compressed batch of more than ``limit`` plain bytes is left out. Returns where it keeps the offset, by partition,
-    at which a chunk ended because what comes there can't be unpacked.
+    A compressed batch of more than ``limit`` plain bytes is left out. Returns a dict of offsets by partition: a chunk
+    ended there because the next record can't be unpacked.
     """
     fetcher = consumer._fetcher  # noqa: SLF001 - aiokafka offers no other way
     client = fetcher._client = _Remembering(fetcher._client)  # noqa: SLF001
@@ -44,7 +44,7 @@ class _TooLongError(Exception):
 
 
 class _Remembering:
-    """The client of a fetcher. Remembers the compressed record sets of a reply until the fetcher has taken it up."""
+    """The client of a fetcher. It keeps the compressed record sets of a reply until the fetcher has read the reply."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class _Remembering:
 
     async def send(self, node: Any, request: Any, **options: Any) -> Any:
         reply = await self._client.send(node, request, **options)
-        # Offsets are asked for by other requests, whose replies hold no record sets.
+        # Requests for offsets have replies without record sets.
         if type(request).__name__.startswith("Fetch"):
             for topic, partitions in reply.topics:
                 for number, _, _, *_, raw in partitions:
@@ -67,7 +67,7 @@ class _Remembering:
 
 
 class _Fetched(OrderedDict[Any, Any]):
-    """What is fetched and not yet handed over: for each partition a FetchResult, or an error."""
+    """What was fetched and not yet handed over: a FetchResult or an error for each partition."""
 
     def __init__(self, raw: dict[Any, bytes], limit: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Fetched(OrderedDict[Any, Any]):
             self.unreadable[name] = chunk.next_fetch_offset
 
     def _bounded(self, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
-        """End the chunk after so many bytes: the rest is fetched again, since one call may hand over all of it."""
+        """End the chunk after so many bytes, because one call may hand all of it over. The rest is fetched again."""
         size = 0
         for record in records:
             yield record
@@ -122,7 +122,7 @@ class _Batches:
 
 
 class _Bounded:
-    """A compressed batch, unpacked when it is gone through, if it stays below the limit."""
+    """A compressed batch that is unpacked while it is iterated, as long as it stays below the limit."""
 
     def __init__(self, batch: Batch, theirs: Any, limit: int) -> None:
         self._batch = batch
@@ -180,7 +180,7 @@ async def fetch_one(
     max_bytes: int,
     read_committed: bool,
 ) -> Fetched | None:
-    """Ask the leader of ``partition`` for records from ``offset`` on, once; None without a leader, or for an error.
+    """Ask the leader of ``partition`` once for records from ``offset`` on. None without a leader, or after an error.
 
     Raises aiokafka's errors.
     """
@@ -197,7 +197,7 @@ async def fetch_one(
 
 
 class TolerantReader:
-    """Reads for one consumer. ``limit`` is how large a record may be that is kept, and how much a call brings."""
+    """Reads for one consumer. ``limit`` bounds, in bytes, a record whose value is kept, and what a call returns."""
 
     def __init__(self, client: AIOKafkaClient, *, read_committed: bool, max_bytes: int, limit: int) -> None:
         self._client = client
@@ -211,11 +211,11 @@ class TolerantReader:
     async def read(self, partition: TopicPartition, offset: int, most: int) -> tuple[list[FetchedRecord], int, bool]:
         """At most ``most`` records from ``offset`` on, the offset behind them, and whether there is more to read here.
 
-        A step may bring no record and the offset as it was: then the next one goes on. So it does nothing more when the
-        partition can't be read at this moment, without more. A header's name that is no UTF-8 is shown with its bytes
-        escaped. Raises aiokafka's errors.
+        A step may return no record and the same offset; the next step goes on from there. When the partition can't be
+        read at the moment, the step returns nothing, and "more" is false. A header's name that is not UTF-8 has its
+        bytes escaped. Raises aiokafka's errors.
         """
-        # Taken out while a thread has it: a call that is cancelled leaves it to that thread.
+        # Removed while a thread uses it, so that a cancelled call leaves it to that thread.
         walk = self._walks.pop(partition, None)
         if walk is None or walk.position != offset:
             found = await fetch_one(
