@@ -1,8 +1,8 @@
 """The client's errors, and the checks of its arguments, each of which names the argument in its error.
 
-Arguments are checked before anything is done, and what a check returns is used from there on. A subclass of a text or
-of bytes, as numpy and enumerations have them, becomes a plain one, since encoders take no other. Numbers may be
-numpy's. What can be walked only once is walked once.
+Arguments are checked before anything is done, and the client goes on with the value that a check returns. A subclass of
+a text or of bytes, as numpy and enumerations have them, becomes a plain one, because encoders take no other. Numbers
+may be numpy's. An iterator is walked once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from headrace_schemas.records import ClassifyRequest
 
 
 class ArgumentError(UserError, TypeError, ValueError):
-    """What was given for an argument is none of what it may be. The message begins with the argument's name."""
+    """An argument has a value that is not allowed. The message begins with the argument's name."""
 
     exit_code = 2
 
 
 class MisuseError(UserError, RuntimeError):
-    """The client can't be used so: entered twice, on another event loop, in another process, in its own thread.
+    """The client can't be used in this way: entered twice, on another event loop, in another process, in its own
+    thread.
 
     The message says what to do instead.
     """
@@ -42,7 +43,7 @@ class NoAnswerError(UserError, TimeoutError):
 
 
 class LostAnswerError(UserError):
-    """Later requests were answered and this one was not: the answer log has a hole here."""
+    """Later requests were answered and this request was not: the answer log has a hole here."""
 
 
 class AnswerLogError(UserError):
@@ -50,13 +51,13 @@ class AnswerLogError(UserError):
 
 
 class AnswersEndedError(UserError):
-    """Answers are not read any more, for the reason that the message gives. The request may still be answered."""
+    """The client has stopped reading answers; the message says why. The request may still be answered."""
 
 
 class ClientClosedError(AnswersEndedError):
-    """The client was closed, by the end of its ``async with``, under a call that was under way or before a new one.
+    """The client was closed, by the end of its ``async with``, during a call or before it.
 
-    One that was not entered yet is closed as well.
+    A client that was not entered yet counts as closed too.
     """
 
 
@@ -70,7 +71,7 @@ def check_instance(name: str, given: object, kinds: type | tuple[type, ...], all
 
 
 def fitting(name: str, given: object, kind: Any) -> Any:
-    """``given`` as the settings' kind of value ``kind`` allows it. Raises ArgumentError otherwise."""
+    """``given``, if the kind of setting ``kind`` allows it. Raises ArgumentError otherwise."""
     try:
         return conform(given, kind)
     except FieldError as fault:
@@ -78,7 +79,7 @@ def fitting(name: str, given: object, kind: Any) -> Any:
 
 
 def plain_text(name: str, given: object) -> str:
-    """The text. Raises ArgumentError for what is none."""
+    """The text as a plain str. Raises ArgumentError for anything else."""
     if type(given) is str:
         return given
     check_instance(name, given, str, "a text")
@@ -113,12 +114,12 @@ def seconds(name: str, given: object, *, least: float = 0.0, most: float = LONGE
 
 
 def answer_timeout(given: object) -> float:
-    """How long a request is worth answering, in seconds, as the wire allows it. Raises ArgumentError."""
+    """For how many seconds a request is worth answering, within the wire's bounds. Raises ArgumentError."""
     return seconds("timeout", given, least=0.001, most=MAX_TIMEOUT_MS / 1000)
 
 
 def waiting_timeout(given: object) -> float:
-    """The same for who waits for the answer, and should not do so for ever."""
+    """The same for a caller that waits for the answer: None is refused, because the wait could last for ever."""
     if given is None:
         raise ArgumentError(
             "timeout: None would wait for ever for an answer that may never come; give a number of seconds, at most "
@@ -138,7 +139,7 @@ def partition_numbers(name: str, given: Any) -> frozenset[int]:
 
 
 def places_by_partition(name: str, given: Mapping[Any, Any]) -> dict[int, Place]:
-    """Where to begin in each partition. Raises ArgumentError for what is no partition or no place."""
+    """Where to begin in each partition. Raises ArgumentError for anything but places by partition number."""
     return {whole_number(name, partition): _place(name, place) for partition, place in given.items()}
 
 
@@ -151,7 +152,9 @@ def _place(name: str, given: object) -> Place:
 
 
 def request_of(request: object, request_id: object) -> bytes | ClassifyRequest:
-    """What is to be sent: bytes as they are, or a request of plain texts. Raises ArgumentError for anything else."""
+    """The request to send: bytes as they are, or a ClassifyRequest of plain texts. Raises ArgumentError for anything
+    else.
+    """
     if isinstance(request, str):
         return ClassifyRequest(text=plain_text("request", request), id=_id("id", request_id))
     if not isinstance(request, bytes | ClassifyRequest):
@@ -160,7 +163,7 @@ def request_of(request: object, request_id: object) -> bytes | ClassifyRequest:
         raise ArgumentError("id: it is for a text; this record brings its own.")
     if isinstance(request, bytes):
         return bytes(request)
-    # A struct does not look at what it is made of.
+    # msgspec checks no types when a struct is made by its constructor.
     return ClassifyRequest(text=plain_text("request.text", request.text), id=_id("request.id", request.id))
 
 
@@ -176,7 +179,7 @@ def check_requests(requests: object) -> None:
 
 
 def record_of(given: Outgoing) -> Outgoing:
-    """A record that somebody made himself. Raises ArgumentError where a part of it can't be sent."""
+    """A record that the caller made. Raises ArgumentError where a part of it can't be sent."""
     value, key, stamp = given.value, given.key, given.timestamp_ms
     if value is not None:
         check_instance("request.value", value, bytes, "bytes")
@@ -188,7 +191,7 @@ def record_of(given: Outgoing) -> Outgoing:
 
 
 def request_shape(given: object) -> RequestShape:
-    """The shape, whose parts are looked at too. Raises ArgumentError for one that no request can be written in."""
+    """The shape, with its parts checked. Raises ArgumentError for a shape that no request can be written in."""
     if not isinstance(given, RequestShape):
         raise ArgumentError(f"shape: a RequestShape is needed, not {given_as(given)}.")
     for field in msgspec.structs.fields(RequestShape):
@@ -202,7 +205,7 @@ def request_shape(given: object) -> RequestShape:
 
 
 def key_bytes(key: object) -> bytes | None:
-    """The key as it is sent. Raises ArgumentError for what is none."""
+    """The key as bytes, or None. Raises ArgumentError for anything else."""
     if key is None or type(key) is bytes:
         return key
     if isinstance(key, bytes):

@@ -1,7 +1,8 @@
 """Two answer logs of the same requests, joined by partition and offset.
 
-Both are in the order of the requests, so each partition is one merge of two sorted streams, and memory holds a chunk of
-each however long they are. What is compared begins where both have begun and ends where the shorter one ends.
+Both logs are in the order of the requests, so each partition is one merge of two sorted streams, and memory holds a
+chunk of each, however long they are. The comparison begins where both logs have begun and ends where the shorter one
+ends.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Side(msgspec.Struct, frozen=True):
 
 
 async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, examples: int) -> Agreement:
-    """Compare what both logs hold now, of each at most about the ``last`` answers, spread over its partitions.
+    """Compare both logs as they are now: at most about the ``last`` answers of each, spread over its partitions.
 
     Raises UnknownTopicError when a topic is not there, and a KafkaError that says what could not be read.
     """
@@ -52,8 +53,8 @@ async def last_results(
 ) -> dict[tuple[int, int], ClassifyResult]:
     """The answers on ``topic`` since ``start``, without repeats, by partition and offset of their requests.
 
-    At most about the ``last`` of them, spread over the partitions. Of a ranking the first two are kept. Raises
-    UnknownTopicError when the topic is not there, and a KafkaError.
+    They are at most about the ``last`` answers, spread over the partitions, with the first two labels of each ranking.
+    Raises UnknownTopicError when the topic is not there, and a KafkaError.
     """
     found: dict[tuple[int, int], ClassifyResult] = {}
     for partition, (begin, end) in sorted((await _ranges(cluster, topic, last, start)).items()):

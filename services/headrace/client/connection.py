@@ -61,13 +61,13 @@ from headrace_schemas.topics import REQUESTS, RESULTS, REVIEWS
 COMMIT_S = 1.0
 RETRY_S = 0.5
 LOOK_S = 2.0
-"""How long it is looked whether Kafka is there, when a call's time is over."""
+"""When a call's time is over, how long the client looks whether Kafka is there."""
 ASK_WORKERS = "Is a worker answering? Its log and its /readyz say more."
 OWN_SHAPE = RequestShape()
 
 
 def shared_start(from_: From, partitions: object) -> str | dt.datetime:
-    """Where a group begins. Raises ArgumentError for what the group keeps itself."""
+    """Where a group begins. Raises ArgumentError for places and partitions, which the group keeps itself."""
     if partitions is None and not isinstance(from_, Mapping):
         return from_
     name = "from_" if partitions is None else "partitions"
@@ -75,7 +75,9 @@ def shared_start(from_: From, partitions: object) -> str | dt.datetime:
 
 
 class _Seen(msgspec.Struct, frozen=True):
-    """What Kafka shows: why no broker answers, or the end of each partition by topic; one that is gone has none."""
+    """What Kafka shows: why no broker answers, or the end of each partition by topic. A topic that is gone has no
+    ends.
+    """
 
     away: str | None = None
     ends: dict[str, dict[int, int]] = {}
@@ -84,9 +86,9 @@ class _Seen(msgspec.Struct, frozen=True):
 class Client:
     """Publishes to ``requests`` and reads from ``results`` of ``cluster``. Use it by ``async with``.
 
-    Whatever reaches for Kafka raises a KafkaError; what the wire refuses raises a WireError, and what is no
-    such argument an ArgumentError, before anything is sent. Outside of the ``async with`` all raise ClientClosedError,
-    on another event loop or behind a fork MisuseError.
+    Every method that talks to Kafka raises a KafkaError. Before anything is sent, a request that the wire refuses
+    raises a WireError, and a wrong argument an ArgumentError. Outside of the ``async with`` all methods raise
+    ClientClosedError; on another event loop or after a fork they raise MisuseError.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Client:
         self._home = os.getpid(), asyncio.get_running_loop()
         self._calm.enter_context(self._cluster.calmed())
         try:
-            # Who may only read needs no producer, and who publishes nevertheless is told so then.
+            # A user who may only read needs no producer; publishing raises the error then.
             with suppress(NotAuthorizedError):
                 await self._publisher.start()
         except BaseException:
@@ -146,12 +148,12 @@ class Client:
         raise MisuseError("This client is asynchronous: enter it by `async with`, or use headrace.connect_sync().")
 
     def __exit__(self, *_: object) -> None:
-        """Never reached; without it Python would not come to the words of ``__enter__``."""
+        """Never called. Without it Python raises before ``__enter__`` can say what to do."""
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         try:
-            # A `break` out of `answers` leaves its reader to the garbage collector, which may come late or never.
+            # After a `break` out of `answers` only the garbage collector closes its reader, late or never.
             stops = (self._stop_reader(reader) for reader in self._readers)
             raise_failed(await asyncio.gather(self._stop_awaiters(), *stops, return_exceptions=True))
         finally:
@@ -186,7 +188,8 @@ class Client:
     ) -> Published:
         """Publish one request (see :func:`prepare`) and wait for the acknowledgement by all in-sync replicas.
 
-        Whatever ends that wait, a cancellation too, has a note that says that it is unknown whether it was published.
+        An error that ends this wait, or a cancellation, has a note that says that the request may or may not have been
+        published.
         """
         self._check_use()
         if partition is not None:
@@ -198,10 +201,11 @@ class Client:
     async def publish_many(
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
     ) -> list[Published]:
-        """Publish many, batched; with key, timeout or headers make them by :meth:`prepare`. Order as given.
+        """Publish many requests, batched and in the order given. :meth:`prepare` makes requests with key, timeout or
+        headers.
 
-        An iterable is taken as it is needed, so it may be a generator over a large file. With ``partition`` all go
-        there, whatever their keys; a few at a time are cheapest so. Whatever is raised, a cancellation and
+        The iterable is read as needed, so it may be a generator over a large file. With ``partition`` all requests go
+        there, whatever their keys; that is the cheapest way to publish a few at a time. Every error, a cancellation and
         KeyboardInterrupt too, has notes (``__notes__``) that say which request is to blame, counted from 0, how many
         were published and how to go on.
         """
@@ -230,23 +234,23 @@ class Client:
     ) -> ClassifyResult:
         """Publish a request and wait for its answer, which may be `expired` or `failed` as well as `ok`.
 
-        ``explain`` asks for the answer's ``explanation``: what each word adds to the label's logit.
-        ``timeout`` is in seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays.
-        With ``review_timeout``, in seconds too, an answer without a label is followed by so long a wait for its review:
-        a :class:`~headrace.client.reviews.ReviewedResult` has its label, and without one the answer is given as it is.
-        A missing topic of reviews, or right to read it, raises a KafkaError before anything is published.
-        While Kafka is away the call waits, and is published again where it is unknown whether it was.
-        Raises NoAnswerError, a TimeoutError, after ``timeout`` seconds, LostAnswerError when later requests were
-        answered instead, AnswerLogError when a topic was cut, made anew or deleted meanwhile, also where that is seen
-        only after ``timeout`` seconds, and AnswersEndedError when answers are not read any more, which is a
-        ClientClosedError where this client was closed.
+        ``explain`` asks for the answer's ``explanation``: what each word adds to the label's logit. ``timeout`` is in
+        seconds, from 0.001 to 604800 (a week). To give up sooner, cancel the call; the request stays published. With
+        ``review_timeout``, in seconds, the call waits that long for the review of an answer without a label: it returns
+        a :class:`~headrace.client.reviews.ReviewedResult` with the label, or the answer as it is if no review comes. If
+        the topic of reviews or the right to read it is missing, a KafkaError is raised before anything is published.
+        While Kafka is away the call waits, and publishes the request again if it may not have been published. Raises
+        NoAnswerError, a TimeoutError, after ``timeout`` seconds; LostAnswerError when later requests were answered
+        instead; AnswerLogError when a topic was cut, made anew or deleted meanwhile, even if that is found out only
+        after ``timeout`` seconds; and AnswersEndedError when the client has stopped reading answers, which is a
+        ClientClosedError if this client was closed.
         """
         self._check_use()
         timeout = waiting_timeout(timeout)
         if review_timeout is not None:
             review_timeout = seconds("review_timeout", review_timeout)
         record = self.prepare(request, key=key, id=id, timeout=timeout, headers=headers, explain=explain)
-        # Before the request is published, so that no review comes sooner than it is read.
+        # Started before the request is published, so that it misses no review.
         reviews = None if review_timeout is None else await self._started_review_awaiter()
         published: list[Published] = []
         try:
@@ -269,7 +273,9 @@ class Client:
         return result
 
     async def _asked(self, record: Outgoing, published: list[Published]) -> asyncio.Future[ClassifyResult]:
-        """Publish ``record``, however long that takes, and return the answer to come; ``published`` gets its place."""
+        """Publish ``record``, however long that takes, and return a future of its answer. Its place is added to
+        ``published``.
+        """
 
         async def ask() -> asyncio.Future[ClassifyResult]:
             awaiter = await self._started_awaiter()
@@ -280,7 +286,7 @@ class Client:
         return await retried(ask, sleep=self._clock.sleep, wait_s=RETRY_S, mends=passes)
 
     async def _seen(self) -> _Seen:
-        """What Kafka shows now, looked at once for all calls whose time ends together."""
+        """What Kafka shows now. All calls whose time ends together share one look."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
@@ -307,7 +313,9 @@ class Client:
         return _Seen(None, ends)
 
     def _fault_of_logs(self, seen: _Seen, published: Sequence[Published]) -> str | None:
-        """Why nobody answers what was ``published`` where a log is not the one that it was, for people."""
+        """Why nobody answers the ``published`` requests, if a log was cut or made anew, in words for people; otherwise
+        None.
+        """
         for topic, ends in seen.ends.items():
             if not ends:
                 return topic_gone(topic)
@@ -328,7 +336,7 @@ class Client:
     async def reader(
         self, from_: From = "latest", *, partitions: Collection[int] | None = None
     ) -> AsyncIterator[AnswerReader]:
-        """Read answers by chunks; see :meth:`answers`."""
+        """Read answers in chunks; see :meth:`answers`."""
         self._check_use()
         reader = AnswerReader(
             self._cluster.consumer(),
@@ -343,9 +351,9 @@ class Client:
 
     @asynccontextmanager
     async def group_reader(self, group: str, from_: str | dt.datetime = "latest") -> AsyncIterator[GroupReader]:
-        """Read answers by chunks as one of the members of ``group``, who share the partitions.
+        """Read answers in chunks as a member of ``group``; its members share the partitions.
 
-        Marking and committing are the caller's; see :mod:`headrace.client.group_reading` for what is promised.
+        The caller marks and commits answers; :mod:`headrace.client.group_reading` says what is promised.
         """
         self._check_use()
         reader = GroupReader(
@@ -364,12 +372,12 @@ class Client:
     ) -> AsyncGenerator[Answer, None]:
         """Iterate over accepted answers, for ever: no repeats, and ``hole`` on the answer behind a hole.
 
-        ``from_`` is "latest", "earliest" ("end" and "beginning" say the same), a time (a datetime, or a text as ISO
-        8601; without a zone in UTC) or a place for each results partition: :attr:`Answer.place` of the last answer that
-        is done with, or what :attr:`AnswerReader.positions` gave. Who names the same ``group`` shares the
-        partitions, and the group's place is kept in Kafka about once a second: an answer counts as processed when the
-        next one is asked for, none is skipped, and after a kill some come again. A group begins at a word or a
-        time and reads all partitions. Raises StartError, a ValueError, for anything else.
+        ``from_`` is "latest", "earliest" ("end" and "beginning" mean the same), a time (a datetime, or a text as ISO
+        8601; without a zone in UTC) or a place for each results partition: :attr:`Answer.place` of the last processed
+        answer, or :attr:`AnswerReader.positions`. Readers that name the same ``group`` share the partitions, and the
+        group's places are committed to Kafka about once a second. An answer counts as processed when the caller asks
+        for the next one. No answer is skipped; after a kill some come again. A group begins at a word or a time and
+        reads all partitions. Raises StartError, a ValueError, for anything else.
         """
         if group is None:
             async with self.reader(from_, partitions=partitions) as reader:
@@ -387,17 +395,17 @@ class Client:
 
     @staticmethod
     def _to_send(requests: object, partition: int | None) -> tuple[Sent, int | None]:
-        """What counts them, and the partition. Raises ArgumentError, before anything is sent."""
+        """A :class:`Sent` that counts the requests, and the partition. Raises ArgumentError before anything is sent."""
         check_requests(requests)
         return Sent(), None if partition is None else whole_number("partition", partition)
 
     async def _publish_batch(self, records: Sequence[Outgoing], partition: int | None) -> list[Published]:
-        """Publish what :meth:`_records` made, in one go. Order as given."""
+        """Publish records of :meth:`_records` in one go and in the order given."""
         self._check_use()
         return await self._publisher.publish_batch(records, partition)
 
     def _records(self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing]) -> Iterator[Outgoing]:
-        """Make the records of many requests as they are asked for; an error has a note that numbers the request."""
+        """Make the records of many requests one by one. An error has a note with the number of the request."""
         for number, request in enumerate(requests):
             try:
                 yield record_of(request) if isinstance(request, Outgoing) else self.prepare(request)
@@ -426,13 +434,13 @@ class Client:
         try:
             return await reader.read()
         except KafkaError:
-            # Its consumer was stopped under it by the end of the client, which says more.
+            # The end of the client stopped its consumer; ClientClosedError says so.
             self._check_use()
             raise
 
     @asynccontextmanager
     async def _started(self, reader: AnswerReader | GroupReader) -> AsyncIterator[None]:
-        """Around the use of a reader, which ends no later than this client."""
+        """Start a reader for the block, and stop it at the end of the block or of this client."""
         try:
             await reader.start()
             self._check_use()
@@ -446,7 +454,7 @@ class Client:
             await self._stop_reader(reader)
 
     async def _stop_reader(self, reader: AnswerReader | GroupReader) -> None:
-        """Stop it once: its user and the client's end may both come, also at the same time."""
+        """Stop it once, although its user and the client's end may both ask for it, even at the same time."""
         async with self._stops:
             if reader in self._readers:
                 try:
@@ -471,7 +479,7 @@ class Client:
             if self._awaiter is None or not self._awaiter.alive:
                 if self._awaiter is not None:
                     await self._awaiter.stop(AnswersEndedError("The answers are read anew."))
-                # Looking back is for repeats, and who waits for one place has no use of it.
+                # No look-back: it finds repeats, and an awaited answer is found by its place.
                 reader = AnswerReader(self._cluster.consumer(), self._results, look_back=0, clock=self._clock)
                 self._awaiter = Awaiter(reader, self._publisher.topic, self._clock)
                 await self._awaiter.start()
@@ -502,15 +510,15 @@ def connect(
 ) -> Client:
     """Return a client, which connects at the beginning of its ``async with``.
 
-    Without ``bootstrap`` and ``kafka`` the settings are those of the commands: ``./headrace.toml`` where it is there,
-    and over it the environment (``HEADRACE_KAFKA__BOOTSTRAP`` and so on). ``config`` names another file. Used of it are
-    ``[kafka]``, the names of the topics, and ``[requests]``, by which requests are written so that workers can read
-    them. With ``bootstrap`` (``host:port``, several with commas between) or ``kafka`` (all of the section, as TLS and
-    SASL need it) neither file nor environment is read, unless ``config`` is given too.
+    Without ``bootstrap`` and ``kafka`` it reads the settings as the commands do: ``./headrace.toml`` if there is one,
+    overridden by the environment (``HEADRACE_KAFKA__BOOTSTRAP`` and so on). ``config`` names another file. The client
+    uses ``[kafka]``, the names of the topics, and ``[requests]``, the shape in which workers read requests. With
+    ``bootstrap`` (``host:port``, several with commas between) or ``kafka`` (the whole section, as TLS and SASL need it)
+    it reads neither file nor environment, unless ``config`` is given too.
 
-    What is given here wins: ``bootstrap`` or ``kafka``, the topics (``requests``, ``results``, ``reviews``), ``shape``.
-    ``max_batch`` is the largest worker.max_batch among the workers, by default the largest that there can be: a reader
-    that knows a position alone looks back over four times so many answers of each partition.
+    Arguments override settings: ``bootstrap`` or ``kafka``, the topics (``requests``, ``results``, ``reviews``),
+    ``shape``. ``max_batch`` is the largest worker.max_batch of all workers, by default the largest that is possible: a
+    reader that knows only a position looks back over four times as many answers of each partition.
 
     Raises ArgumentError, and SettingsError for settings that can't be used; entering the client raises a KafkaError.
 
@@ -537,7 +545,7 @@ def _found(
     reviews: str | None,
 ) -> tuple[Cluster, tuple[str, str, str], RequestShape]:
     """The cluster, the three topics' names and the shape of requests."""
-    # Both load when somebody connects.
+    # Imported only when somebody connects.
     from headrace.config import file_of, load_settings  # noqa: PLC0415
     from headrace.kafka.aio import AioKafkaCluster  # noqa: PLC0415
 

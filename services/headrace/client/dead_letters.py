@@ -1,7 +1,8 @@
-"""Read dead letters, and publish them again: to a topic that the operator chose and only what the log confirms.
+"""Read dead letters, and publish their records again: to a topic that the operator chose, and only what the log
+confirms.
 
-Whoever may write the dead-letters topic can write any letter, and anybody can seal one to a public key. So a letter
-chooses neither the topic nor, where the log still has its record, what is published there.
+A user who may write to the dead-letters topic can forge letters, and anybody can seal one to a public key. So a letter
+decides neither the topic nor, while the log still holds its record, what is published there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ LETTERS = "dead letters"
 class Found(msgspec.Struct, frozen=True):
     """A dead letter and its own place, ``partition`` and ``offset`` of the dead-letters topic.
 
-    ``kept`` says what it keeps of its record where that is not all: CUT, NOTHING, or ENCRYPTED to ``sealed_to``.
+    ``kept`` says how much of its record a letter keeps if not all: CUT, NOTHING, or ENCRYPTED to ``sealed_to``.
     """
 
     partition: int
@@ -62,9 +63,9 @@ class Found(msgspec.Struct, frozen=True):
 async def read_dead_letters(
     cluster: Cluster, topic: str, *, places: Sequence[tuple[int, int]] = ()
 ) -> AsyncIterator[Found]:
-    """Iterate over the letters that the topic holds now, or only those at ``places`` (partition, offset); then end.
+    """Iterate over the letters that the topic holds now, or only over those at ``places`` (partition, offset).
 
-    What is written meanwhile is not read, so a replay never sees what it causes. Raises a KafkaError.
+    Letters that are written meanwhile are not read, so a replay never sees letters that it causes. Raises a KafkaError.
     """
     async for record in read_topic(cluster, topic, LETTERS, {number for number, _ in places}):
         if (places and (record.partition, record.offset) not in places) or replayed_offset(record.headers) is not None:
@@ -80,14 +81,16 @@ async def read_dead_letters(
 
 
 def opened(found: Found, key: PrivateKey | None) -> Found:
-    """``found``, opened by ``key`` if it is sealed to it, otherwise as it is. Raises SealError when it was changed."""
+    """``found`` opened by ``key``, if it is sealed to that key; otherwise unchanged. Raises SealError when it was
+    tampered with.
+    """
     if found.kept != ENCRYPTED or key is None or found.sealed_to != key_id(key.public()):
         return found
     return msgspec.structs.replace(found, letter=open_letter(found.letter, key), kept=None, sealed_to=None)
 
 
 def lacking(found: Found) -> str | None:
-    """Why ``found`` can't be replayed, for people; None when it can."""
+    """Why ``found`` can't be replayed, in words for people; None when it can."""
     if found.kept is None:
         return None
     if found.kept == ENCRYPTED:
@@ -96,9 +99,9 @@ def lacking(found: Found) -> str | None:
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What was published again: ``places`` (partition, offset) of letters, and ``origins``, the records' own places.
+    """What was replayed: ``places`` (partition, offset) of letters, and ``origins``, the places of their records.
 
-    Workers of two groups that share the topic leave a letter each of one record, and the second may come late.
+    Workers of two groups that share the topic may each leave a letter for the same record.
     """
 
     places: frozenset[tuple[int, int]] = frozenset()
@@ -106,7 +109,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 async def read_replayed(cluster: Cluster, topic: str) -> Replayed:
-    """Read the marks of what was published again.
+    """Read the marks that replays left.
 
     Without them a second run over all letters would publish each record once more. Raises a KafkaError.
     """
@@ -119,7 +122,7 @@ async def read_replayed(cluster: Cluster, topic: str) -> Replayed:
 
 
 WINDOW = 64
-"""So many offsets of a partition are read at once: a flood's letters are of neighbours."""
+"""So many offsets of a partition are read at once: the letters of a flood are about neighbouring records."""
 
 FOREIGN = (
     "of a topic that is neither the requests topic nor the labels topic of this configuration; look at them by `show`, "
@@ -142,9 +145,10 @@ class NotReplayableError(UserError):
 
 
 class Targets(msgspec.Struct, frozen=True):
-    """Where letters may go: the ``configured`` topics that they may come from, or the one that the operator ``named``.
+    """Where records may go: to the ``configured`` topic that they come from, or to the topic that the operator
+    ``named``.
 
-    With ``unverified`` letters go to a configured topic though the log does not hold their record any more.
+    With ``unverified`` they go to a configured topic even if the log does not hold them any more.
     """
 
     configured: frozenset[str]
@@ -153,7 +157,7 @@ class Targets(msgspec.Struct, frozen=True):
 
 
 class Originals:
-    """Reads the records that letters are about, as far as the log holds them. An async context manager."""
+    """Reads the records that letters are about, if the log still holds them. An async context manager."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._consumer: Consumer = cluster.consumer()
@@ -213,7 +217,7 @@ class Originals:
 
 
 async def refused(found: Found, targets: Targets, originals: Originals) -> str | None:
-    """Why ``found`` must not be published again, for people; None when it may. Raises a KafkaError."""
+    """Why ``found`` must not be published again, in words for people; None when it may. Raises a KafkaError."""
     if (why := lacking(found)) is not None:
         return why
     if targets.named is not None:
@@ -233,7 +237,7 @@ async def refused(found: Found, targets: Targets, originals: Originals) -> str |
 async def replay(publisher: Publisher, marks: Publisher, found: Found, partition: int | None) -> Published:
     """Publish the record that ``found`` holds, with its attempt counter raised, to ``partition`` (None: by key).
 
-    ``publisher`` is of the topic that it goes to, ``marks`` of the dead letters' own, where a mark is left then. The
+    ``publisher`` writes to the record's topic; ``marks`` writes the mark of the replay to the dead-letters topic. The
     caller has asked :func:`refused`. Raises NotReplayableError for a letter that does not hold its record.
     """
     letter = found.letter
@@ -248,7 +252,7 @@ async def replay(publisher: Publisher, marks: Publisher, found: Found, partition
 
 
 def _same(letter: DeadLetter, original: Record) -> bool:
-    """Whether ``letter`` says what stands in the log; its attempt too, or a letter could be replayed for ever."""
+    """Whether ``letter`` agrees with the log, its attempt included: otherwise a letter could be replayed for ever."""
     try:
         attempt = read_attempt(original.headers)
     except BadHeaderError:

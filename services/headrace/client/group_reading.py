@@ -1,15 +1,16 @@
-"""Reading the answer log by a group: several members partition the results partitions, come, go and are killed.
+"""Reading the answer log as a group: members share the results partitions, join, leave and may be killed.
 
 What is promised, as long as Kafka keeps the group's commits:
 
-- No answer is skipped: each is handed to a member until one of them has marked it.
-- Behind a rebalance in which everybody was alive, and the commits of those who gave partitions up arrived, no answer
-  that was marked is handed over again. A rebalance waits :data:`IN_HAND_LIMIT_S` for a caller that is between two
-  reads, so that it can mark what it holds.
-- After a kill only what the dead member had not committed is handed over again, to another member. A member that was
-  frozen past its session may hand over what others have had as well, until it hears that it was put out.
-- What is handed over again has the same partition and request offset. For one member and one assignment, the answers of
-  a partition are in the order of their requests, without repeats, and with holes said.
+- No answer is skipped: each answer is handed over until a member has marked it.
+- After a rebalance in which all members were alive, and in which the commits of partitions that were given up arrived,
+  no marked answer is handed over again. A rebalance waits :data:`IN_HAND_LIMIT_S` for a caller that is between two
+  reads, so that the caller can mark the answers that it holds.
+- After a kill only answers that the dead member had not committed are handed over again, to another member. A member
+  that was frozen past its session may hand over answers that others have handed over too, until it learns that the
+  group removed it.
+- An answer that is handed over again has the same partition and request offset. Within one assignment of one member,
+  the answers of a partition are in the order of their requests, without repeats, and holes are reported.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class AssignedPartition(FetchPosition):
 
     @property
     def place(self) -> Place | None:
-        """Where another member would go on: behind what is marked, and behind repeats when all of it is."""
+        """Where another member would go on: behind the last marked answer; also behind repeats, if every answer is
+        marked.
+        """
         if self.expected is None:
             return None
         return Place(self.expected, self.reader.highest) if self.marked.position >= self.handed else self.marked
@@ -77,7 +80,7 @@ class AssignedPartition(FetchPosition):
         self.reader = reader
 
     def take(self, records: Sequence[Record]) -> list[Answer]:
-        """The answers of a chunk that begins as expected, handed over from now on."""
+        """Take the answers of a chunk that begins as expected; they count as handed over."""
         before = self.place
         read = (read_answer(self.reader, record, self.assignment) for record in records)
         answers = [answer for answer in read if answer is not None]
@@ -88,7 +91,7 @@ class AssignedPartition(FetchPosition):
         return answers
 
     def mark(self, answer: Answer) -> None:
-        """``answer`` and all before it are processed."""
+        """Mark ``answer`` and all answers before it as processed."""
         if answer.place.position > self.marked.position:
             self.marked = answer.place
 
@@ -96,9 +99,9 @@ class AssignedPartition(FetchPosition):
 class ReaderAssignment(GroupAssignment):
     """The rebalance listener. ``consumer`` is the member's; ``looking`` belongs to no group.
 
-    A group's first start is committed before anything is read, so that a member that is killed right away leaves the
-    place behind. Partition 0 is committed last: a partition without a commit beside a committed partition 0 was added
-    later, and is read from its beginning.
+    A group's first position is committed before anything is read, so that it survives a member that is killed right
+    away. Partition 0 is committed last: if partition 0 has a commit and another partition has none, that partition was
+    added later, and is read from its beginning.
     """
 
     def __init__(
@@ -125,7 +128,7 @@ class ReaderAssignment(GroupAssignment):
         self.none_in_hand = asyncio.Event()
         self.none_in_hand.set()
         self.failure: BaseException | None = None
-        """Why a partition could not be begun; trying again does not mend it."""
+        """Why reading a partition could not begin; trying again would not help."""
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         if self._stopped:
@@ -150,11 +153,12 @@ class ReaderAssignment(GroupAssignment):
         for partition in ended:
             self.owned.pop(partition.name, None)
         if self._committing is not None:
-            # What is under way still could be sent for the next assignment, and take back what others commit meanwhile.
+            # A commit that is still under way could arrive in the next assignment and overwrite commits of other
+            # members.
             self._committing.cancel()
 
     async def commit(self, partitions: Collection[AssignedPartition]) -> None:
-        """Commit what moved. Raises a KafkaError."""
+        """Commit the places that have changed. Raises a KafkaError."""
         await self._commit(
             {
                 partition: place
@@ -164,7 +168,7 @@ class ReaderAssignment(GroupAssignment):
         )
 
     async def stop(self) -> None:
-        """Begin nothing more, and commit what is marked."""
+        """Take no more partitions, and commit what is marked."""
         self._cease()
         ended = list(self.owned.values())
         for partition in ended:
@@ -174,7 +178,7 @@ class ReaderAssignment(GroupAssignment):
         self.owned.clear()
 
     async def _commit(self, places: Mapping[AssignedPartition, Place]) -> None:
-        # One behind the other, or an older place could arrive after a newer one.
+        # One after the other, or an older place could arrive after a newer one.
         async with self._one_commit:
             owned = {
                 partition.name: place
@@ -202,7 +206,7 @@ class ReaderAssignment(GroupAssignment):
                 async with self._one_at_a_time:
                     await self._begin(unknown)
             except KafkaError as error:
-                # Retention may take a place away while it is looked at.
+                # Retention may delete a place while it is looked at.
                 if not error.retriable and not isinstance(error, OffsetOutOfRangeError):
                     raise
                 event("answers.retry", level="warning", error=str(error))
@@ -212,7 +216,7 @@ class ReaderAssignment(GroupAssignment):
     async def _begin(self, partitions: Sequence[AssignedPartition]) -> None:
         zero = TopicPartition(self._topic, 0)
         committed = {name: await self._committed(name) for name in {zero, *(one.name for one in partitions)}}
-        # After the commits, which may name an answer that was not there before.
+        # Asked after the commits, which may name an answer that was not there before.
         begins = await self._looking.beginning_offsets([partition.name for partition in partitions])
         at = await offsets_of(self._looking, begins, self._from) if committed[zero] is None else begins
         ends = await self._looking.end_offsets(begins)
@@ -236,7 +240,7 @@ class ReaderAssignment(GroupAssignment):
         return None if found is None else committed_place(found.offset, found.metadata)
 
     async def _not_yet(self, fresh: Mapping[AssignedPartition, Place]) -> Collection[AssignedPartition]:
-        """Commit where the group begins. Returns partition 0 while others have to be committed first."""
+        """Commit where the group begins. Returns partition 0 if other partitions have to be committed before it."""
         await self._commit({partition: start for partition, start in fresh.items() if partition.name.partition})
         zero = {partition: start for partition, start in fresh.items() if not partition.name.partition}
         if zero and not await self._others_have_begun():
@@ -257,9 +261,9 @@ class ReaderAssignment(GroupAssignment):
 class GroupReader:
     """One member. ``consumer`` is of the group, ``looking`` of none. Read, process, :meth:`mark`, :meth:`commit`.
 
-    Where the group has no place yet it begins at ``from_``; partitions added later are read from their beginning. The
-    highest request offset accepted stands in the metadata of the group's commits. Where it does not (commits by other
-    tools, the embedded broker) a member looks back over the ``look_back`` answers in front of its position.
+    A group without a place begins at ``from_``; partitions added later are read from their beginning. The metadata of
+    the group's commits holds the highest accepted request offset. Without it (commits by other tools, the embedded
+    broker) a member looks back over the ``look_back`` answers in front of its position.
     """
 
     def __init__(
@@ -309,10 +313,11 @@ class GroupReader:
                 await self._looking.stop()
 
     async def read(self, *, timeout_s: float = 1.0) -> list[Answer]:
-        """Wait up to ``timeout_s`` for answers. Whoever reads again holds nothing that a rebalance need wait for.
+        """Wait up to ``timeout_s`` for answers. By reading again the caller says that it has finished with those
+        before.
 
-        Raises a KafkaError, AnswerLogError when the log was cut, made anew or deleted, and ArgumentError. Who does not
-        read for five minutes is put out.
+        Raises a KafkaError, AnswerLogError when the log was cut, made anew or deleted, and ArgumentError. The group
+        removes a member that does not read for five minutes.
         """
         timeout_s = seconds("timeout_s", timeout_s)
         self._assignment.none_in_hand.set()
@@ -328,7 +333,7 @@ class GroupReader:
             return []
         answers: list[Answer] = []
         for name, records in chunks.items():
-            # What was fetched for an assignment that is over belongs to somebody else.
+            # Records of an assignment that is over belong to the next owner.
             partition = self._assignment.owned.get(name)
             if partition is not None and partition.alive and partition.expected is not None and records:
                 answers += self._take(partition, partition.expected, records)
@@ -347,19 +352,24 @@ class GroupReader:
             event("answers.not-looked", level="debug", error=str(error))
 
     def owns(self, answer: Answer) -> bool:
-        """Whether the partition of ``answer`` is still this member's. If not, leave it: its next owner gets it."""
+        """Whether this member still owns the partition of ``answer``. If not, ignore the answer: the next owner gets
+        it.
+        """
         partition = self._assigned(answer)
         return partition is not None and partition.alive
 
     def mark(self, answer: Answer) -> None:
-        """Say that ``answer`` and all before it in its partition are processed. Too late, it changes nothing."""
+        """Mark ``answer`` and all answers before it in its partition as processed. After the partition was revoked this
+        does nothing.
+        """
         if (partition := self._assigned(answer)) is not None:
             partition.mark(answer)
 
     async def commit(self, *, every_s: float = 0.0) -> None:
-        """Keep what is marked as the group's place, unless that was done less than ``every_s`` ago.
+        """Commit the marked places for the group, unless the last commit was less than ``every_s`` seconds ago.
 
-        What a rebalance took away meanwhile is left to its next owner. Raises any other KafkaError, and ArgumentError.
+        Partitions that a rebalance took away meanwhile are left to their next owner. Raises any other KafkaError, and
+        ArgumentError.
         """
         every_s = seconds("every_s", every_s)
         if every_s and self._clock.monotonic() - self._committed_at < every_s:

@@ -1,4 +1,4 @@
-"""Labelled texts onto the labels topic, and tombstones that erase them."""
+"""Publishes labelled texts to the labels topic, and tombstones that erase them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RECORD_OVERHEAD = 512
 
 
 class Labelled(msgspec.Struct, frozen=True):
-    """A text with its true label, and the id under which both can be replaced or erased.
+    """A text with its true label, and the id by which both can be replaced or erased.
 
     ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled, where that is known.
     """
@@ -34,8 +34,8 @@ class Labelled(msgspec.Struct, frozen=True):
 
 
 def text_ids(texts: Sequence[str]) -> list[str]:
-    """An id for each text that has none: the same for texts that are the same to training, so that a label which is
-    published again replaces the first. A text without words gets an empty id.
+    """An id for each text. Texts that are the same to training get the same id, so that a label that is published again
+    replaces the first. A text without words gets an empty id.
     """
     return [key[:_ID_BYTES].hex() if key != NO_WORDS else "" for key in text_keys(texts)]
 
@@ -53,7 +53,7 @@ def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]
 
 
 def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
-    """The record of a label. Raises DatasetError, which names its id, for what can't be one."""
+    """The record of a label. Raises DatasetError, which names the id, for a label that can't be published."""
     if not one.id:
         raise DatasetError("the label has no id, so that nothing could replace or erase it")
     try:
@@ -75,7 +75,9 @@ def tombstone(id_: str) -> Outgoing:
 
 
 def too_long(text: str, label: str, most: int) -> str | None:
-    """What is too long of a labelled text to be learnt, in words; ``most`` is what trainer.max_text_bytes allows."""
+    """Which part of a labelled text is too long to be learnt, in words; None if none. ``most`` is
+    trainer.max_text_bytes.
+    """
     if (size := len(text.encode("utf-8", "replace"))) > most:
         return f"the text has {size:,} bytes, and trainer.max_text_bytes allows {most:,}"
     if (size := len(label.encode("utf-8", "replace"))) > MOST_NAME_BYTES:
@@ -86,7 +88,7 @@ def too_long(text: str, label: str, most: int) -> str | None:
 async def publish_labels(
     cluster: Cluster, topic: str, *, labels: Iterable[Labelled] = (), erased: Iterable[str] = ()
 ) -> int:
-    """Publish a record for each of ``labels`` and a tombstone for each id of ``erased``; how many there were.
+    """Publish a record for each of ``labels`` and a tombstone for each id of ``erased``. Returns the number of records.
 
     Raises DatasetError for a label that the wire does not take, and a KafkaError.
     """

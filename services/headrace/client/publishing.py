@@ -1,4 +1,6 @@
-"""Publishing requests, and awaiting their answers by where each request was appended, with no correlation id."""
+"""Publishing requests, and awaiting their answers. An answer is found by its request's place; there is no correlation
+id.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,14 @@ from headrace_schemas.paths import Encode, RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult
 
 BATCH = 2000
-"""Records handed to the producer at once, of many."""
+"""How many records are handed to the producer at once."""
 
 
 _OWN = compile_writer(RequestShape())
 
 
 class Published(msgspec.Struct, frozen=True):
-    """Where the acknowledged request is. ``crc`` is the CRC-32 of its value, which its answer repeats."""
+    """The place of an acknowledged request. ``crc`` is the CRC-32 of its value, which its answer repeats."""
 
     partition: int
     offset: int
@@ -60,11 +62,11 @@ def prepare(
 ) -> Outgoing:
     """Make the record to publish. Bytes go as they are: a record of your own, with its content type in ``headers``.
 
-    Any other request is written by ``encode``, by default as our own record: :meth:`Client.prepare` and
-    :func:`~headrace_schemas.paths.compile_writer` know other shapes. ``id`` is for a bare text;
-    ``timeout`` is in seconds, after which the request is answered `expired`. ``explain`` asks for the answer's
-    ``explanation``, which a worker leaves out where its setting worker.explain is off.
-    Raises a WireError for what a worker would refuse, and an ArgumentError for what is no request, key or header.
+    ``encode`` writes any other request, by default as headrace's own record: :meth:`Client.prepare` and
+    :func:`~headrace_schemas.paths.compile_writer` know other shapes. ``id`` is for a bare text. After ``timeout``
+    seconds the request is answered `expired`. ``explain`` asks for the answer's ``explanation``, which a worker leaves
+    out if its setting worker.explain is off. Raises a WireError for a request that a worker would refuse, and an
+    ArgumentError for a wrong argument.
     """
     given = request_of(request, id)
     headers = header_pairs(headers)
@@ -77,7 +79,7 @@ def prepare(
 
 
 class Publisher:
-    """Publishes to one topic. A producer that is dead is replaced for the next call; the failed one has raised."""
+    """Publishes to one topic. When a producer dies, the call raises, and the next call gets a new producer."""
 
     def __init__(self, new_producer: Callable[[], Producer], topic: str) -> None:
         self._new_producer = new_producer
@@ -92,7 +94,7 @@ class Publisher:
         await self._alive()
 
     async def stop(self) -> None:
-        """Disconnect; who publishes meanwhile or later gets ClientClosedError and connects to nothing."""
+        """Disconnect. Calls of :meth:`publish` that are under way, and later ones, raise ClientClosedError."""
         self._closed = True
         await self._drop(self._producer)
 
@@ -107,7 +109,7 @@ class Publisher:
         return _published(record, appended)
 
     async def publish_batch(self, records: Sequence[Outgoing], partition: int | None = None) -> list[Published]:
-        """Append ``records``, to ``partition`` or by key, keyless ones spread; in the order given.
+        """Append ``records`` in the order given: to ``partition``, or by key, with keyless records spread.
 
         Raises a KafkaError; then it is unknown which of them were appended.
         """
@@ -142,7 +144,7 @@ class Publisher:
             raise ClientClosedError("The client was closed while it published: what was not acknowledged may be lost.")
 
     async def _drop(self, producer: Producer | None) -> None:
-        """Let go of ``producer``, unless another one took its place or it was let go of already."""
+        """Stop ``producer``, unless it was replaced or stopped already."""
         if producer is not None and producer is self._producer:
             self._producer = None
             await producer.stop()
@@ -153,7 +155,7 @@ def _published(record: Outgoing, appended: Appended) -> Published:
 
 
 class Sent:
-    """How far the publishing of many has come: ``published`` are acknowledged, in the order given."""
+    """How far publishing many requests has come: ``published`` requests are acknowledged, in the order given."""
 
     def __init__(self) -> None:
         self.published: list[Published] = []
@@ -161,13 +163,15 @@ class Sent:
 
     @contextmanager
     def under_way(self, size: int) -> Iterator[None]:
-        """Around the sending of the next ``size`` requests: unless it ends well it is unknown which of them went."""
+        """Wraps the sending of the next ``size`` requests. If the block fails, nobody knows which of them were
+        published.
+        """
         self._under_way = size
         yield
         self._under_way = 0
 
     def known(self) -> str:
-        """What is known of the requests and how to go on, for people."""
+        """What is known of the requests and how to go on, in words for people."""
         done, unknown = len(self.published), self._under_way
         first = quantity(done, "request was", "requests were")
         if not unknown:
@@ -183,9 +187,10 @@ ONE_UNKNOWN = "Whether the request was published is unknown; publishing it again
 
 @contextmanager
 def one_under_way() -> Iterator[None]:
-    """Around the sending of one request: what ends the wait for its acknowledgement has :data:`ONE_UNKNOWN` as a note.
+    """Wraps the sending of one request. An error that ends the wait for its acknowledgement gets :data:`ONE_UNKNOWN` as
+    a note.
 
-    What Kafka refuses (an absent topic, a right that is missing, a record that is too large) has none.
+    A refusal of Kafka (an absent topic, a missing right, a record that is too large) gets none.
     """
     try:
         yield
@@ -196,7 +201,7 @@ def one_under_way() -> Iterator[None]:
 
 
 def batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
-    """``records`` by :data:`BATCH`, taken as they are needed."""
+    """Split ``records`` into lists of :data:`BATCH`, as they are needed."""
     walk = iter(records)
     while batch := list(itertools.islice(walk, BATCH)):
         yield batch
@@ -204,16 +209,16 @@ def batches(records: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
 
 RETRY_S = 0.2
 MOST_EARLY = 100_000
-"""Answers kept while a publish is under way: an answer can be faster than the acknowledgement of its request."""
+"""How many answers are kept while a request is being published: its answer can come before its acknowledgement."""
 MOST_EARLY_HOLES = 1000
 
 _Place = tuple[int, int]
 
 
 class Awaiter:
-    """One reader at the end of the answer log for everybody who waits. :meth:`start` it before publishing.
+    """One reader at the end of the answer log, shared by all calls that wait. :meth:`start` it before publishing.
 
-    ``requests`` is the topic that is published to, for what is said of it.
+    ``requests`` is the requests topic, for messages.
     """
 
     def __init__(self, reader: AnswerReader, requests: str, clock: Clock) -> None:
@@ -235,11 +240,11 @@ class Awaiter:
 
     @property
     def positions(self) -> dict[int, int]:
-        """Up to where each results partition was read."""
+        """How far each results partition was read."""
         return {partition: place.position for partition, place in self._reader.positions.items()}
 
     async def start(self) -> None:
-        """Begin at the log's present end. Raises a KafkaError, and what :meth:`stop` was given meanwhile."""
+        """Begin at the log's present end. Raises a KafkaError, and the reason that :meth:`stop` got meanwhile."""
         await self._reader.start()
         if self._ended is not None:
             await self._reader.stop()
@@ -247,7 +252,7 @@ class Awaiter:
         self._running = asyncio.create_task(self._run(), name="awaiter")
 
     async def stop(self, reason: Exception) -> None:
-        """Stop reading; who still waits gets ``reason``, or what ended the reading before."""
+        """Stop reading. Calls that still wait get ``reason``, or the error that ended reading before."""
         self.end(reason)
         if self._running is not None:
             self._running.cancel()
@@ -256,7 +261,7 @@ class Awaiter:
 
     @contextmanager
     def publishing(self) -> Iterator[Mapping[int, int]]:
-        """Around a publish and the :meth:`expect` of its answer, which takes what is given here."""
+        """Wraps publishing a request and calling :meth:`expect` with the mapping that this yields."""
         self._publishing += 1
         try:
             yield self._highest
@@ -267,10 +272,10 @@ class Awaiter:
                 self._early_holes.clear()
 
     def expect(self, published: Published, before: Mapping[int, int]) -> asyncio.Future[ClassifyResult]:
-        """The answer to come; it fails with LostAnswerError, AnswerLogError or what ended the reader.
+        """A future of the answer. It fails with LostAnswerError, AnswerLogError or the error that ended the reader.
 
-        ``before`` has the highest request of each partition that was answered before this one was published. A log that
-        only grows has put this one behind it.
+        ``before`` has the highest request of each partition that was answered before this request was published. In a
+        log that only grows this request lies behind it.
         """
         place = (published.partition, published.offset)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
@@ -304,7 +309,7 @@ class Awaiter:
                 for answer in answers:
                     self._take(answer)
                 if answers:
-                    # A new one each time: who publishes keeps the one of before.
+                    # A new dict each time, because a call that publishes keeps the old one.
                     self._highest = {
                         **self._highest,
                         **{answer.partition: answer.result.offset for answer in answers},
@@ -321,7 +326,7 @@ class Awaiter:
         event("answers.retry", level="debug", error=str(error))
 
     def end(self, reason: Exception) -> None:
-        """Tell ``reason`` to everybody who waits, and to who comes later; the first one stands."""
+        """Fail all waiting and later calls with ``reason``. The first reason stands."""
         if self._ended is None:
             self._ended = reason
             for _, waiting in list(self._waiting.values()):

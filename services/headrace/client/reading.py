@@ -1,4 +1,4 @@
-"""Reading the answer log: every request once, without repeats, with holes marked, also after a restart.
+"""Reading the answer log: each answer once, repeats dropped and holes reported, also after a restart.
 
 :func:`read_texts` reads the texts of the requests that were answered.
 """
@@ -33,26 +33,28 @@ from headrace_schemas.records import ClassifyResult
 
 Places = Mapping[int, Place] | Mapping[int, int]
 From = str | dt.datetime | Places
-"""A start as :mod:`headrace.core.fields` reads it, "latest" for one, or the place in each results partition (one that
-is not named: its beginning).
+"""A start as :mod:`headrace.core.fields` reads it, such as "latest", or a place in each results partition. A partition
+that is not named begins at its beginning.
 
-A position alone is a place of which the highest request offset is not known, and is looked for.
+A position alone is a place without its highest request offset. The reader looks back for it.
 """
 
 LOOK_BACK = look_back(LARGEST_MAX_BATCH)
 LOOK_S = 5.0
-"""So often it is looked for partitions that were added, and whether the log is still the one that was read."""
+"""How often a reader looks for added partitions, and whether the log is still the one that it has read."""
 LOOK_AGAIN_S = 1.0
-"""So soon again where it seems to be another one: a broker that has just started may not know it for a moment."""
+"""When it looks again if the log seems to be another one: a broker that has just started may not know better for a
+moment.
+"""
 CHUNK = 1000
 """Records fetched at once."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An accepted answer. ``position`` is the place of the answer itself in results partition ``partition``.
+    """An accepted answer. ``position`` is the offset of the answer in results partition ``partition``.
 
-    ``hole`` says which requests before this one have no answer that a reader accepts; nearly always None.
-    ``assignment`` is for the reader of a group: by which of its assignments, counted from 1, the answer came.
+    ``hole``, nearly always None, says which requests before this one have no answer. ``assignment`` is for readers of a
+    group: in which of its assignments, counted from 1, the answer came.
     """
 
     partition: int
@@ -66,12 +68,12 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place:
-        """Where a reader goes on that has done with this answer, and with all before it in its partition."""
+        """Where a reader goes on that has processed this answer and all answers before it in its partition."""
         return Place(self.position + 1, self.result.offset)
 
 
 def log_cut(name: TopicPartition, position: int, end: int) -> str:
-    """What is said of a partition that ends before the position to go on from."""
+    """The message about a partition that ends before the reader's position."""
     return (
         f"{name.topic}[{name.partition}] ends at {end}, before the position {position} to go on from: the topic was "
         "cut or made anew. Begin again from its beginning or its end."
@@ -79,7 +81,7 @@ def log_cut(name: TopicPartition, position: int, end: int) -> str:
 
 
 def topic_gone(topic: str, position: tuple[int, int] | None = None) -> str:
-    """What is said of a topic that is there no more; ``position`` is a partition and up to where it was read."""
+    """The message about a topic that is gone; ``position`` is a partition and how far it was read."""
     read = "" if position is None else f", whose partition {position[0]} was read up to {position[1]}"
     return (
         f"There is no topic {topic} any more{read}: it was deleted, or a broker came back without its log. Create it "
@@ -88,11 +90,11 @@ def topic_gone(topic: str, position: tuple[int, int] | None = None) -> str:
 
 
 class LogWatch:
-    """Looks, each :data:`LOOK_S`, whether ``topic`` is still the log that was read.
+    """Looks every :data:`LOOK_S` whether ``topic`` is still the log that was read.
 
-    A fetch alone doesn't tell it: of a topic that is gone nothing comes, and the embedded broker answers a position
-    beyond the end in the same way. After an election a partition may seem shorter for a moment, so only what is seen at
-    two looks is said. ``consumer`` is started and has no group.
+    A fetch doesn't show it: a fetch from a topic that is gone returns nothing, and on the embedded broker so does a
+    position beyond the end. After an election a partition may seem shorter for a moment, so a difference counts only
+    when two looks see it. ``consumer`` is started and has no group.
     """
 
     def __init__(self, consumer: Consumer, topic: str, clock: Clock) -> None:
@@ -104,7 +106,7 @@ class LogWatch:
         self._suspected: dict[TopicPartition | None, str] = {}
 
     async def look(self, positions: Mapping[TopicPartition, int]) -> frozenset[int]:
-        """The partitions that there are where it is time to look, otherwise none.
+        """Look if it is time. Returns the partitions of the topic, and without a look none.
 
         Raises AnswerLogError where ``positions`` are not in the log, at two looks in a row, and a KafkaError.
         """
@@ -123,12 +125,12 @@ class LogWatch:
     async def _not_there(
         self, positions: Mapping[TopicPartition, int], there: frozenset[int]
     ) -> dict[TopicPartition | None, str]:
-        """What is wrong with each partition; under None what is wrong with the topic."""
+        """What is wrong with each partition, and under None, with the whole topic."""
         if not there:
             read = {**self._last, **positions}
             first = min(read, default=None)
             return {None: topic_gone(self._topic, None if first is None else (first.partition, read[first]))}
-        # One whose position moved since is alive.
+        # A partition whose position has moved meanwhile is fine.
         quiet = [name for name, at in positions.items() if name.partition in there and self._last.get(name) == at]
         if not quiet:
             return {}
@@ -141,10 +143,10 @@ class LogWatch:
 
 
 class AnswerReader:
-    """Reads results partitions, all of them unless ``partitions`` names some; new ones from their beginning.
+    """Reads all results partitions, or those that ``partitions`` names. Added partitions are read from their beginning.
 
-    A place with its highest request offset says what was seen already. Without one it looks back over the ``look_back``
-    answers in front of its position.
+    A place with its highest request offset tells what was read before. Without it the reader looks back over the
+    ``look_back`` answers in front of its position.
     """
 
     def __init__(
@@ -169,10 +171,10 @@ class AnswerReader:
 
     @property
     def positions(self) -> dict[int, Place]:
-        """Behind the last answer read of each partition: where a later reader begins by ``from_``.
+        """The place behind the last answer read in each partition: ``from_`` of a later reader.
 
-        :func:`~headrace.core.answer_log.encode_positions` makes JSON of it. Who has not yet done with all that was
-        read keeps :attr:`Answer.place` instead.
+        :func:`~headrace.core.answer_log.encode_positions` makes JSON of it. A program that has not processed all
+        answers yet keeps :attr:`Answer.place` instead.
         """
         return {
             name.partition: Place(position, self._readers[name].highest) for name, position in self._positions.items()
@@ -226,7 +228,7 @@ class AnswerReader:
         return answers
 
     async def ends(self) -> dict[int, int]:
-        """Behind the last answer that each partition holds now, read or not. Raises a KafkaError."""
+        """The present end of each results partition. Raises a KafkaError."""
         ends = await self._consumer.end_offsets(self._positions)
         return {name.partition: end for name, end in ends.items()}
 
@@ -244,7 +246,7 @@ class AnswerReader:
             places = {name: as_place(from_.get(name.partition, begins[name])) for name in new}
         else:
             places = {name: Place(at) for name, at in (await offsets_of(self._consumer, new, from_)).items()}
-        # After the places: one that is beyond the end would be a log that was cut.
+        # Asked after the places, because a place beyond the end means that the log was cut.
         ends = await self._consumer.end_offsets(new)
         starts = {name: start_in_log(name, place, begins[name], ends[name]) for name, place in places.items()}
         self._readers |= await readers_at(self._consumer, starts, begins, look_back=self._look_back)
@@ -255,7 +257,7 @@ class AnswerReader:
 
 
 def start_in_log(name: TopicPartition, start: Place, begin: int, end: int) -> Place:
-    """Where to begin when ``start`` is where to go on: later if retention took that place.
+    """Where to begin for a reader at ``start``: later, if retention deleted that place.
 
     Raises AnswerLogError when it is beyond the end.
     """
@@ -269,7 +271,8 @@ def start_in_log(name: TopicPartition, start: Place, begin: int, end: int) -> Pl
 async def readers_at(
     consumer: Consumer, starts: Mapping[TopicPartition, Place], begins: Mapping[TopicPartition, int], *, look_back: int
 ) -> dict[TopicPartition, PartitionReader]:
-    """Readers that know what was accepted in front of ``starts``: by the place, or by the last ``look_back`` answers.
+    """Readers that know which answers were accepted before ``starts``: by the place, or by the last ``look_back``
+    answers.
 
     ``consumer`` is of no group and is left with no assignment. Raises a KafkaError.
     """
@@ -280,9 +283,9 @@ async def readers_at(
 
 
 async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeError) -> dict[TopicPartition, int]:
-    """Retention overtook a reader: where it goes on. Its next answer shows the hole.
+    """Where a reader goes on that retention has overtaken. Its next answer reports the hole.
 
-    Raises AnswerLogError when it is not that and the log was cut, and a KafkaError.
+    Raises AnswerLogError when the log was cut instead, and a KafkaError.
     """
     names = [TopicPartition(*name) for name in error.positions]
     begins = await consumer.beginning_offsets(names)
@@ -290,14 +293,14 @@ async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeErro
         position = error.positions[name]
         if position > begins[name]:
             end = (await consumer.end_offsets([name]))[name]
-            # It may have grown past the position since.
+            # The log may have grown past the position since.
             raise AnswerLogError(log_cut(name, position, min(end, position - 1))) from error
         event("answers.deleted", level="warning", partition=name.partition, first=position, next=begins[name])
     return begins
 
 
 def read_answer(reader: PartitionReader, record: Record, assignment: int = 0) -> Answer | None:
-    """Return the answer in ``record``, None for a repeat and for what is no answer."""
+    """Return the answer in ``record``, None for a repeat and for a record that is no answer."""
     result = _decoded(record)
     if result is None:
         return None
@@ -310,7 +313,7 @@ def read_answer(reader: PartitionReader, record: Record, assignment: int = 0) ->
 
 
 def _decoded(record: Record) -> ClassifyResult | None:
-    """Decode an answer. What is none is skipped: if an answer was meant to be here, the next one shows the hole."""
+    """Decode an answer; None for any other record. If an answer should be here, the next one reports the hole."""
     where = place(record.topic, record.partition, record.offset)
     try:
         return decode_result(record.value, content_type(record.headers, where), where=where)

@@ -1,7 +1,7 @@
-"""Reviews: the labels that people and teachers give to requests which were answered without one.
+"""Reviews: labels that people and teachers give to requests that were answered without a label.
 
-A person's review of a request outranks a teacher's, whichever came later. Labellers publish none behind a person's that
-they know of; a reader passes over one that came in the same moment.
+A person's review of a request outranks a teacher's, whichever came later. A labeller publishes no review behind a
+person's that it knows of; readers skip one that came at the same moment.
 
 :class:`ReviewReader` reads them as they come, :class:`ReviewAwaiter` waits for those of single requests, and
 :class:`ReviewPublisher` publishes them.
@@ -37,12 +37,12 @@ from headrace_schemas.topics import review_key
 
 CHUNK = 1000
 LOOK_S = 30.0
-"""So often it is looked for partitions that were added."""
+"""How often a reader looks for added partitions."""
 RETRY_S = 0.2
 MOST_EARLY = 10_000
-"""Reviews kept for who asks in a moment: one may come before its request's acknowledgement is read."""
+"""How many reviews are kept for calls to come: a review may come before the acknowledgement of its request is read."""
 MOST_BY_PEOPLE = 100_000
-"""Places that people reviewed which a reader keeps, the last ones."""
+"""How many of the last places that people reviewed a reader remembers."""
 PERSON = "person"
 
 Place = tuple[int, int]
@@ -61,9 +61,9 @@ def reviewed(result: ClassifyResult, review: Review) -> ReviewedResult:
 
 
 class ReviewReader:
-    """Reads ``topic`` from ``start`` on, of the answers on ``results`` alone.
+    """Reads ``topic`` from ``start`` on: the reviews of answers on ``results``.
 
-    What is no review is passed over, and so is one of a teacher behind that of a person.
+    It skips records that are no reviews, and a teacher's review behind a person's.
     """
 
     def __init__(self, consumer: Consumer, topic: str, *, results: str, start: Start = "latest", clock: Clock) -> None:
@@ -77,7 +77,7 @@ class ReviewReader:
         self._by_people: OrderedDict[Place, None] = OrderedDict()
 
     async def start(self) -> None:
-        """Find the positions. Raises a KafkaError, which says in words where topic or right are missing."""
+        """Find the positions. Raises a KafkaError whose message says so when the topic or the right is missing."""
         try:
             await self._consumer.start()
             if not await self._consumer.partitions_of(self._topic):
@@ -102,12 +102,12 @@ class ReviewReader:
         try:
             chunks = await self._consumer.fetch(max_records=CHUNK, timeout_s=timeout_s)
         except OffsetOutOfRangeError:
-            # Retention overtook it, or the topic was made anew: what is left is read.
+            # Retention overtook the reader, or the topic was made anew: read what is left.
             self._positions.clear()
             await self._look_for_partitions("earliest")
             return []
         except KafkaError:
-            # What the failed fetch had taken is fetched again.
+            # Fetch again what the failed fetch had taken.
             self._seek()
             raise
         found: list[Review] = []
@@ -139,7 +139,7 @@ class ReviewReader:
         return review if review.results == self._results and self._holds(review) else None
 
     def _holds(self, review: Review) -> bool:
-        """Whether ``review``, which came last, is the one that holds for its request."""
+        """Whether ``review``, the latest one, holds for its request."""
         place = (review.partition, review.offset)
         if review.origin != PERSON:
             return place not in self._by_people
@@ -150,7 +150,7 @@ class ReviewReader:
 
 
 class ReviewAwaiter:
-    """One reader at the end of the reviews for everybody who waits; it begins before the requests are published."""
+    """One reader at the end of the reviews, shared by all calls that wait. Start it before requests are published."""
 
     def __init__(self, reader: ReviewReader, clock: Clock) -> None:
         self._reader = reader
@@ -171,7 +171,7 @@ class ReviewAwaiter:
         self._running = asyncio.create_task(self._run(), name="reviews")
 
     async def stop(self) -> None:
-        """Stop reading; who still waits gets ClientClosedError."""
+        """Stop reading. Calls that still wait raise ClientClosedError."""
         self._end(ClientClosedError("The client was closed before the review came."))
         if self._running is not None:
             self._running.cancel()
@@ -179,7 +179,9 @@ class ReviewAwaiter:
         await self._reader.stop()
 
     async def wait(self, place: Place) -> Review:
-        """The next review of the request at ``place``, or the last that came. Raises what ended the reading."""
+        """The next review of the request at ``place``, or the last one that came. Raises the error that ended
+        reading.
+        """
         if self._ended is not None:
             raise self._ended
         if (early := self._early.get(place)) is not None:
@@ -212,7 +214,7 @@ class ReviewAwaiter:
             self._end(error)
 
     def _take(self, reviews: Sequence[Review]) -> None:
-        # Of several of a request the last holds, so who waits is told when all are taken.
+        # Of several reviews of one request the last holds, so waiting calls get theirs after all are read.
         last = {(review.partition, review.offset): review for review in reviews}
         for place, review in last.items():
             self._early[place] = review
@@ -232,7 +234,9 @@ class ReviewAwaiter:
 
 
 class ReviewPublisher:
-    """Publishes reviews to ``topic`` of ``cluster``, each to the partition number of its answer; connects by use."""
+    """Publishes reviews to ``topic`` of ``cluster``, each to the partition number of its answer. It connects at first
+    use.
+    """
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self._producer = cluster.producer()
@@ -254,7 +258,7 @@ class ReviewPublisher:
         by_partition: dict[int, list[Outgoing]] = {}
         for review in reviews:
             key = review_key(review.results, review.partition, review.offset)
-            # A topic that has not grown with the answers' has fewer.
+            # A reviews topic that did not grow with the results topic has fewer partitions.
             by_partition.setdefault(review.partition % partitions, []).append(Outgoing(encode_review(review), key))
         for partition, records in by_partition.items():
             await self._producer.send_many(self._topic, records, partition=partition)

@@ -1,6 +1,6 @@
 """The client for programs without an event loop: the asynchronous one, on a loop of its own in a thread of its own.
 
-So it can be used by any thread, by several at once, and where another loop runs already, as in a notebook.
+Any thread may use it, several at once, and also where another loop runs already, as in a notebook.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyRequest
 
 GRACE_S = 1.0
-"""How long calls that are under way when the client closes may take to hear of it."""
+"""How long calls that are under way when the client closes may take to end."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _Call(Generic[T]):
-    """A call by another thread, which waits for ``outcome`` and may give up at any point, before it begins too."""
+    """A call by another thread. The thread waits for ``outcome`` and may give up at any point, even before the call
+    begins.
+    """
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
@@ -80,7 +82,7 @@ class _LoopThread:
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._serving = self._loop.create_task(self._serve())
-        # The interpreter waits at its end for threads that are no daemons before it runs what ends this one.
+        # At its end the interpreter waits for threads that are not daemons before it runs the code that ends this one.
         self._thread = threading.Thread(target=self._run, name="headrace-client", daemon=True)
         atexit.register(self.end)
         self._thread.start()
@@ -91,7 +93,7 @@ class _LoopThread:
             raise
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``function`` on the loop and wait for what it gives. An interrupted wait cancels it."""
+        """Run ``function`` on the loop and wait for its result. An interrupted wait cancels it."""
         if os.getpid() != self._pid:
             raise MisuseError("This client was connected before a fork, in another process: connect in this one.")
         if threading.current_thread() is self._thread:
@@ -109,7 +111,7 @@ class _LoopThread:
             raise
 
     def let_go(self) -> None:
-        """Begin to end, without waiting; nothing at all in a process that was forked, which has no such thread."""
+        """Begin to close, without waiting. It does nothing in a forked process, which does not have this thread."""
         if os.getpid() == self._pid:
             with self._lock:
                 if not self._closing:
@@ -119,7 +121,7 @@ class _LoopThread:
                         self._loop.call_soon_threadsafe(self._serving.cancel)
 
     def end(self) -> None:
-        """Close the client and end the thread, however often this is called. Raises once what failed in closing."""
+        """Close the client and end the thread. May be called again. The first call raises an error of closing."""
         self.let_go()
         if os.getpid() != self._pid or threading.current_thread() is self._thread:
             return
@@ -169,7 +171,7 @@ H_co = TypeVar("H_co", covariant=True)
 
 
 class _Held(Protocol[H_co]):
-    """Stands for ``_held``, whose calls run on the loop of ``_thread``."""
+    """Holds ``_held``, whose calls run on the loop of ``_thread``."""
 
     @property
     def _held(self) -> H_co: ...
@@ -180,7 +182,7 @@ class _Held(Protocol[H_co]):
 def _waiting(
     method: Callable[Concatenate[H, P], Awaitable[T]], interrupted: str | None = None
 ) -> Callable[Concatenate[_Held[H], P], T]:
-    """``method`` of what is held, run on the loop and waited for; signature and help are its own.
+    """``method`` of the held object, run on the loop and waited for, with its signature and docstring.
 
     A KeyboardInterrupt gets the note ``interrupted``.
     """
@@ -198,7 +200,7 @@ def _waiting(
 
 
 def _same(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[_Held[H], P], T]:
-    """``method`` of what is held, which waits for nothing."""
+    """``method`` of the held object, called directly, because it waits for nothing."""
 
     @functools.wraps(method)
     def call(self: _Held[H], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -208,7 +210,9 @@ def _same(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[_Held[
 
 
 class SyncReader:
-    """What :meth:`SyncClient.reader` gives: an :class:`~headrace.client.reading.AnswerReader` without an event loop."""
+    """The reader of :meth:`SyncClient.reader`: an :class:`~headrace.client.reading.AnswerReader` without an event
+    loop.
+    """
 
     def __init__(self, thread: _LoopThread, reader: AnswerReader) -> None:
         self._thread = thread
@@ -224,7 +228,7 @@ class SyncReader:
 
 
 class SyncGroupReader:
-    """What :meth:`SyncClient.group_reader` gives: a :class:`~headrace.client.group_reading.GroupReader` without an
+    """The reader of :meth:`SyncClient.group_reader`: a :class:`~headrace.client.group_reading.GroupReader` without an
     event loop.
     """
 
@@ -244,19 +248,20 @@ class SyncGroupReader:
 
 
 class SyncClient:
-    """``client`` for programs without an event loop: its methods take, give and raise what those of `Client` do.
+    """``client`` for programs without an event loop: methods have the arguments, results and errors of those of
+    `Client`.
 
-    It is connected from the beginning, or a KafkaError is raised, and is closed by ``with`` or :meth:`close`, at the
-    latest by the interpreter's end. Threads may share it; a call waits for its answer and no other call waits for it.
-    For many answers at once call :meth:`classify` by several threads, such as those of a ThreadPoolExecutor, or publish
-    and read :meth:`answers`. After a fork the child connects anew: every call raises MisuseError there.
+    It connects at once or raises a KafkaError. ``with`` or :meth:`close` closes it, at the latest the interpreter's
+    end. Threads may share it: a call waits for its own answer and blocks no other call. For many answers at once call
+    :meth:`classify` from several threads, such as those of a ThreadPoolExecutor, or publish and read :meth:`answers`.
+    After a fork every call raises MisuseError in the child, which has to connect a client of its own.
     """
 
     def __init__(self, client: Client) -> None:
         check_instance("client", client, Client, "a Client")
         self._held = client
         self._thread = _LoopThread(client)
-        # Whoever forgets to close it leaves no thread behind; the interpreter's end is seen to by the thread itself.
+        # A client that nobody closes leaves no thread behind. At the interpreter's end the thread ends by itself.
         weakref.finalize(self, self._thread.let_go).atexit = False
 
     def __enter__(self) -> Self:
@@ -272,7 +277,7 @@ class SyncClient:
         """Never reached; without it Python would not come to the words of ``__aenter__``."""
 
     def close(self) -> None:
-        """Disconnect, and end the thread. Who waits meanwhile gets ClientClosedError. Again, it does nothing."""
+        """Disconnect, and end the thread. Calls that wait raise ClientClosedError. A second call does nothing."""
         self._thread.end()
 
     prepare = _same(Client.prepare)
@@ -284,7 +289,7 @@ class SyncClient:
         self, requests: Iterable[str | bytes | ClassifyRequest | Outgoing], *, partition: int | None = None
     ) -> list[Published]:
         """Publish many, batched; see :meth:`Client.publish_many`. ``requests`` is walked in the caller's thread."""
-        # The parts of the other client's own method: this one belongs to it.
+        # Uses private parts of Client.publish_many, because this class wraps that one.
         sent, partition = self._held._to_send(requests, partition)  # noqa: SLF001
         with noting(sent.known):
             for batch in batches(self._held._records(requests)):  # noqa: SLF001
