@@ -135,6 +135,8 @@ async def test_labels_are_divided_by_a_secret_key_and_rows_on_a_topic_of_their_o
     assert champion.lineage.split == splitting.id
     assert champion.lineage.dropped["holdout"] == 60
     assert "60 rows of gate.holdout" in verdict.reason
+    (agreement,) = [one for one in verdict.checks if one.name == "agreement"]
+    assert "of the 60 rows of gate.holdout are answered as by the fp32 original" in agreement.detail
     assert models.aliases["default", "baseline"].version == champion.version
     assert "split.unkeyed" not in said
     told = b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file())

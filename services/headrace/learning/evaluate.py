@@ -89,12 +89,10 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(backend: Backend, original: Network, rows: Rows, exchange: Exchange) -> Examined:
     """Answer this rank's ``rows`` twice, and gather what all ranks answered."""
-    pieces = (rows.texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(rows), _TEXTS_AT_ONCE))
-    best = [place for piece in pieces for place in np.argmax(float_logits(original, piece), axis=1)]
     own = Examined(
         truth=rows.labels,
         answers=answer_scored(backend, rows.texts),
-        float_answers=tuple(original.labels[place] for place in best),
+        float_answers=float_answers(original, rows.texts),
     )
     told = exchange.gather(own, Examined)
     return Examined(
@@ -104,6 +102,14 @@ def examine(backend: Backend, original: Network, rows: Rows, exchange: Exchange)
             tuple(score for one in told for score in one.answers.scores),
         ),
         float_answers=_joined([one.float_answers for one in told]),
+    )
+
+
+def float_answers(original: Network, texts: Sequence[str]) -> tuple[str, ...]:
+    """The labels that the fp32 network gives ``texts``."""
+    pieces = (texts[first : first + _TEXTS_AT_ONCE] for first in range(0, len(texts), _TEXTS_AT_ONCE))
+    return tuple(
+        original.labels[place] for piece in pieces for place in np.argmax(float_logits(original, piece), axis=1)
     )
 
 

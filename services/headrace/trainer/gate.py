@@ -202,7 +202,8 @@ async def decide(
 def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomness: np.random.Generator) -> Evidence:
     """What is measured of the candidate alone: on the rows of the holdout where there is one, else on the test rows."""
     chosen = outcome.holdout
-    truth, answers = (outcome.truth, outcome.answers) if chosen is None else (chosen.truth, chosen.answers)
+    on = outcome if chosen is None else chosen
+    truth, answers, original = on.truth, on.answers, on.float_answers
     learnt = frozenset(map(label_name, candidate.labels))
     report = compare(truth, answers, learnt=learnt) if truth else None
     return Evidence(
@@ -213,7 +214,8 @@ def _evidence(candidate: ModelVersion, outcome: Outcome, resamples: int, randomn
         macro_f1=None if report is None else report.macro_f1,
         interval=(0.0, 1.0) if report is None else report.macro_f1_interval,
         by_chance=by_chance(truth, answers, resamples=resamples, randomness=randomness) if truth else None,
-        agreement=agreement(outcome.answers, outcome.float_answers) if outcome.answers else None,
+        # A training from before the holdout was answered by the original too has no answers of it.
+        agreement=agreement(answers, original) if original else None,
         size=candidate.size,
         latency_us=outcome.latency_us,
         decided_on="test rows" if chosen is None else "rows of gate.holdout",

@@ -179,7 +179,7 @@ def test_a_comparison_of_what_is_no_number_promotes_nothing(field: str) -> None:
     ("changes", "failed", "said"),
     [
         ({"macro_f1": 0.1}, "chance", "without reading the text"),
-        ({"agreement": 0.89}, "agreement", "89.00% of the test rows"),
+        ({"agreement": 0.89}, "agreement", "89.00% of the 500 test rows"),
         ({"size": 65 << 20}, "size", "68.16 MB"),
         ({"latency_us": 1001.0, "champion_latency_us": 1000.0}, "latency", "1001.0 us"),
         ({"latency_us": 19.1}, "latency-against-champion", "the champion 9.0 us"),
@@ -347,6 +347,26 @@ def test_few_rows_can_not_tell_a_candidate_from_a_worse_one() -> None:
     decision = judged(champion=rival("v1", 0.0, -0.36, 0.37))
     assert failures(decision) == ["macro-f1-interval"]
     assert decision.reason.startswith("can't tell whether it is worse, label more texts")
+
+
+@pytest.mark.parametrize(
+    ("rows", "differ", "limit", "passed"),
+    [
+        (50, 1, 0.99, True),  # of 50 rows one is more than a hundredth
+        (50, 2, 0.99, False),
+        (100, 1, 0.99, True),
+        (200, 3, 0.99, False),
+        (5, 1, 0.9, True),
+        (5, 2, 0.9, False),
+        (50, 1, 1.0, False),
+    ],
+)
+def test_one_row_of_few_that_differs_from_the_original_tells_nothing(rows, differ, limit, passed) -> None:
+    evidence = msgspec.structs.replace(FIRST, rows=rows, agreement=1 - differ / rows)
+    (one,) = [check for check in decide_by(evidence, Limits(agreement=limit)).checks if check.name == "agreement"]
+    assert one.passed is passed
+    assert ("too few to tell, one row differs" in one.detail) is (passed and 1 - differ / rows < limit)
+    assert f"of the {rows} test rows" in one.detail
 
 
 @given(

@@ -360,6 +360,24 @@ def test_the_baseline_is_compared_beside_the_champion_and_the_verdict_names_the_
     assert refused.baseline == best.version
 
 
+def test_the_fp32_original_is_compared_on_the_rows_of_the_holdout_where_they_decide(tmp_path: Path) -> None:
+    ours = random_artifact(1)
+    outcome = outcome_of(ours)
+    # Of the test rows none is answered as by the original.
+    outcome = msgspec.structs.replace(outcome, float_answers=tuple("none" for _ in outcome.answers))
+    candidate = published(tmp_path, ours)
+    assert not check(decided(candidate, None, outcome, LOOSE), "agreement").passed
+    alike = msgspec.structs.replace(outcome, holdout=Judged(outcome.truth, outcome.answers, outcome.answers))
+    agreed = check(decided(candidate, None, alike, LOOSE), "agreement")
+    assert (agreed.passed, agreed.value) == (True, 1.0)
+    assert "100.00% of the 80 rows of gate.holdout" in agreed.detail
+    # A training that began before its original answered the holdout.
+    unanswered = msgspec.structs.replace(outcome, holdout=Judged(outcome.truth, outcome.answers))
+    untold = check(decided(candidate, None, unanswered, LOOSE), "agreement")
+    assert not untold.passed
+    assert "no rows of gate.holdout that the fp32 original answered" in untold.detail
+
+
 def test_the_rows_of_the_holdout_decide_and_not_the_test_rows(tmp_path: Path) -> None:
     ours, theirs = random_artifact(1), random_artifact(2)
     outcome = outcome_of(ours, theirs)
@@ -367,7 +385,7 @@ def test_the_rows_of_the_holdout_decide_and_not_the_test_rows(tmp_path: Path) ->
     champion = msgspec.structs.replace(
         outcome.champion, fair=None, holdout_answers=outcome.champion.answers, spared=True
     )
-    holdout = Judged(outcome.champion.answers, outcome.answers)
+    holdout = Judged(outcome.champion.answers, outcome.answers, outcome.answers)
     outcome = msgspec.structs.replace(outcome, champion=champion, holdout=holdout)
     candidate, before = published(tmp_path, ours), published(tmp_path, theirs)
     settings = msgspec.structs.replace(LOOSE, source_share=0.1)
@@ -377,7 +395,7 @@ def test_the_rows_of_the_holdout_decide_and_not_the_test_rows(tmp_path: Path) ->
     assert "80 rows of gate.holdout" in check(verdict, "chance").detail
     assert "source-share" not in {one.name for one in verdict.checks}
     # And the other way round, although nobody knows what split divided the champion's rows.
-    right = msgspec.structs.replace(outcome, holdout=Judged(outcome.answers, outcome.answers))
+    right = msgspec.structs.replace(outcome, holdout=Judged(outcome.answers, outcome.answers, outcome.answers))
     assert check(decided(candidate, before, right, settings), "macro-f1").passed
     unanswered = msgspec.structs.replace(right, champion=msgspec.structs.replace(champion, holdout_answers=()))
     assert not check(decided(candidate, before, unanswered, settings), "macro-f1").passed

@@ -108,10 +108,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """The labels of the rows of the holdout, ``truth``, and what the new version ``answers``."""
+    """The labels of the rows of the holdout, ``truth``, and what the new version and its fp32 original answer."""
 
     truth: tuple[str, ...]
     answers: tuple[str, ...]
+    float_answers: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from headrace.files.table import Reading
 from headrace.kafka.interface import Cluster
 from headrace.learning.compress.curve import draw, float_bytes
 from headrace.learning.data.features import Lengths, follow_lengths
+from headrace.learning.data.files import Rows
 from headrace.learning.data.labels import read_partitions
 from headrace.learning.data.machine_labels import read_machine_partitions
 from headrace.learning.data.split import Parts, Splits, Splitting
@@ -39,14 +40,15 @@ from headrace.learning.distributed.job import (
 )
 from headrace.learning.distributed.merge import merge_labels, read_files
 from headrace.learning.distributed.merge_machine import merge_snapshot
-from headrace.learning.evaluate import answer, latency_us, longest_us
+from headrace.learning.evaluate import answer, float_answers, latency_us, longest_us
 from headrace.learning.fit.teaching import Reteach
 from headrace.learning.fit.train import Steps, Trained, require_classes, train
 from headrace.learning.package import Packed, lineage_of, pack
 from headrace.learning.resources import free_memory
 from headrace.model import store
 from headrace.model.artifact import beside, save
-from headrace.model.backends.interface import open_backend
+from headrace.model.backends.interface import Backend, open_backend
+from headrace.model.network import Network
 from headrace.model.places import Places
 from headrace.process.logs import event
 from headrace.registry.versions import load_version
@@ -295,7 +297,7 @@ def _outcome(
         float_answers=examined.float_answers,
         champion=champion,
         baseline=baseline,
-        holdout=Judged(aside.rows.labels, tuple(answer(packed.backend, aside.rows.texts))) if len(aside.rows) else None,
+        holdout=_judged(packed.backend, trained.original, aside.rows),
         curve=trained.curve,
         latency_us=latency_us(packed.backend, texts, time.perf_counter),
         epochs=trained.chosen.number,
@@ -304,6 +306,12 @@ def _outcome(
         # Evaluated last, so that the measuring above counts too.
         seconds=time.monotonic() - begun,
     )
+
+
+def _judged(backend: Backend, original: Network, rows: Rows) -> Judged | None:
+    if not len(rows):
+        return None
+    return Judged(rows.labels, tuple(answer(backend, rows.texts)), float_answers(original, rows.texts))
 
 
 def _rules(source: FileSource | TopicSource) -> dict[str, str | None]:
