@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -30,8 +30,13 @@ demo-learning: $(VENV)/.installed
 demo-teaching: $(VENV)/.installed
 	$(BIN)/headrace demo --teaching $(TEACHER)
 
+# promtool tests the alerts. It is of Debian's prometheus, installed where root may; without it its tests are skipped.
+debian:
+	command -v promtool >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus) >/dev/null || true
+
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
-test: $(VENV)/.installed
+test: $(VENV)/.installed debian
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 # What takes long: chaos, thousands of interleavings, every user without a home, upgrades from older workers.

@@ -278,7 +278,7 @@ class CascadeWatch:
             return
         self._certified, self._changed, self.broken = now, True, None
         if now is None:
-            self._metrics.disagreement(None)
+            self._metrics.not_certified()
 
     async def run(self) -> None:
         """Follow the labels until cancelled. Raises KafkaErrors that can't be mended here."""
@@ -323,5 +323,5 @@ class CascadeWatch:
             event("cascade.unwatched", level="warning", version=champion.version, why=str(error))
             return
         seen = watched(certificate, threshold, answers, rows)
-        self._metrics.disagreement((seen.lower, seen.upper))
+        self._metrics.disagreement(seen.lower, seen.upper, certificate.disagree)
         self.broken = raise_for(certificate, threshold, seen, answers, rows, now_ms=self._clock.now_ms())

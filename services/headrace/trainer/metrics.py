@@ -38,18 +38,20 @@ class TrainerMetrics:
         self._verdicts = counter("verdicts", "Versions judged by the gate, by what became of them.", "promoted")
         self._disagreement = Gauge(
             "headrace_cascade_disagreement_bound",
-            "Share of wrong answers above the champion's certified threshold: bounds that hold at any moment.",
+            "Share of wrong answers above the champion's certified threshold: its bounds, and what is allowed.",
             ["side"],
             registry=registry,
         )
         self._drift = gauge("drift_psi", "Population stability index of the champion's answers.", "of")
 
-    def disagreement(self, bounds: tuple[float, float] | None) -> None:
-        """The bounds of the champion's disagreement with people above its threshold; None without a certificate."""
+    def disagreement(self, lower: float, upper: float, allowed: float) -> None:
+        """The champion's disagreement with people above its threshold: bounds, and what its certificate allows."""
+        for side, share in (("lower", lower), ("upper", upper), ("allowed", allowed)):
+            self._disagreement.labels(side).set(share)
+
+    def not_certified(self) -> None:
+        """The champion has no certificate."""
         self._disagreement.clear()
-        if bounds is not None:
-            self._disagreement.labels("lower").set(bounds[0])
-            self._disagreement.labels("upper").set(bounds[1])
 
     def leads(self, *, leads: bool) -> None:
         """Whether this trainer leads; who stands by knows nothing of labels."""
