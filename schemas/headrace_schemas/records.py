@@ -118,7 +118,10 @@ class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     text: str
     label: str
     source: str | None = None
+    """How the text was chosen, or where the label comes from."""
     labelled_at_ms: int | None = None
+    by: str | None = None
+    """Who gave the label."""
 
 
 class MachineLabel(
@@ -372,6 +375,8 @@ class ModelAlias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     reason: str | None = None
     previous: str | None = None
     pinned: bool = False
+    by: str | None = None
+    """Who moved or pinned it, where that is known: not the trainer, but a person."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -433,6 +438,8 @@ class TrainingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     name: str
     ordered_at_ms: int
     reason: str
+    by: str | None = None
+    """Who asks, where that is known."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="certificate", tag_field="kind"):

@@ -35,9 +35,17 @@ class NoPreviousVersionError(AliasError):
 
 
 def move(
-    log: ModelsLog, name: str, alias: str, version: str, *, reason: str, now_ms: int, by_hand: bool = False
+    log: ModelsLog,
+    name: str,
+    alias: str,
+    version: str,
+    *,
+    reason: str,
+    now_ms: int,
+    by_hand: bool = False,
+    by: str | None = None,
 ) -> ModelAlias:
-    """The record by which ``alias`` of model ``name`` points at ``version``.
+    """The record by which ``alias`` of model ``name`` points at ``version``, and who moves it, where that is known.
 
     Raises NoSuchVersionError for a version that the log does not hold, and PinnedAliasError for a pinned alias unless
     ``by_hand``.
@@ -48,17 +56,21 @@ def move(
         )
     pointer = log.aliases.get((name, alias))
     if pointer is None:
-        return ModelAlias(name=name, alias=alias, version=version, moved_at_ms=now_ms, reason=reason)
+        return ModelAlias(name=name, alias=alias, version=version, moved_at_ms=now_ms, reason=reason, by=by)
     if pointer.pinned and not by_hand:
         raise PinnedAliasError(
             f"{alias} of model {name!r} is pinned to {pointer.version}. `headrace models unpin {alias}` lets the "
             "trainer move it again."
         )
     previous = pointer.previous if pointer.version == version else pointer.version
-    return msgspec.structs.replace(pointer, version=version, previous=previous, moved_at_ms=now_ms, reason=reason)
+    return msgspec.structs.replace(
+        pointer, version=version, previous=previous, moved_at_ms=now_ms, reason=reason, by=by
+    )
 
 
-def roll_back(log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int) -> ModelAlias:
+def roll_back(
+    log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int, by: str | None = None
+) -> ModelAlias:
     """The record by which ``alias`` points at what it pointed at before; a second one goes forward again.
 
     By hand: a pin does not hold it. Raises NoPreviousVersionError when there is none or it was pruned.
@@ -74,13 +86,15 @@ def roll_back(log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int
             f"{alias} of model {name!r} pointed at {pointer.previous} before, whose record is gone. "
             "`headrace models list` shows the versions that there are."
         )
-    return move(log, name, alias, pointer.previous, reason=reason, now_ms=now_ms, by_hand=True)
+    return move(log, name, alias, pointer.previous, reason=reason, now_ms=now_ms, by_hand=True, by=by)
 
 
-def set_pin(log: ModelsLog, name: str, alias: str, *, pinned: bool, reason: str, now_ms: int) -> ModelAlias:
+def set_pin(
+    log: ModelsLog, name: str, alias: str, *, pinned: bool, reason: str, now_ms: int, by: str | None = None
+) -> ModelAlias:
     """The record by which ``alias`` stays where it is, and can be moved by hand only, or by the trainer again."""
     pointer = pointer_of(log, name, alias)
-    return msgspec.structs.replace(pointer, pinned=pinned, moved_at_ms=now_ms, reason=reason)
+    return msgspec.structs.replace(pointer, pinned=pinned, moved_at_ms=now_ms, reason=reason, by=by)
 
 
 def pointer_of(log: ModelsLog, name: str, alias: str) -> ModelAlias:

@@ -98,3 +98,13 @@ def test_rolling_back_twice_goes_where_it_was(moves: list[str], pinned: bool) ->
     assert (back.version, back.previous) == (before.previous, before.version)
     again = roll_back(log, "m", "champion", reason="", now_ms=40)
     assert (again.version, again.previous) == (before.version, before.previous)
+
+
+def test_who_moved_an_alias_is_on_its_record_and_not_on_the_next_one() -> None:
+    log = log_of("v1", "v2", pointer=champion("v1"))
+    moved = move(log, "m", "champion", "v2", reason="better", now_ms=5, by_hand=True, by="ana")
+    log.aliases["m", "champion"] = moved
+    assert moved.by == "ana"
+    assert roll_back(log, "m", "champion", reason="worse", now_ms=6, by="ben").by == "ben"
+    assert set_pin(log, "m", "champion", pinned=True, reason="hold", now_ms=6, by="ben").by == "ben"
+    assert move(log, "m", "champion", "v1", reason="of the gate", now_ms=6).by is None

@@ -316,7 +316,8 @@ def _verdict(verdict: Verdict) -> Iterator[RenderableType]:
 def _move(move: ModelAlias, version: str) -> tuple[str, str]:
     came = f"{move.alias} -> {move.version}" if move.version == version else f"{move.alias} left for {move.version}"
     pinned = ", pinned" if move.pinned else ""
-    return time_of(move.moved_at_ms), f"{came}{pinned}: {move.reason or 'no reason given'}"
+    by = f", by {move.by}" if move.by else ""
+    return time_of(move.moved_at_ms), f"{came}{pinned}{by}: {move.reason or 'no reason given'}"
 
 
 def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
