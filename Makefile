@@ -30,10 +30,11 @@ demo-learning: $(VENV)/.installed
 demo-teaching: $(VENV)/.installed
 	$(BIN)/headrace demo --teaching $(TEACHER)
 
-# promtool tests the alerts. It is of Debian's prometheus, installed where root may; without it its tests are skipped.
+# promtool, of Debian's prometheus, tests the alerts, and Chromium the console. They are installed where root may; without
+# one its tests are skipped.
 debian:
-	command -v promtool >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
-		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus) >/dev/null || true
+	(command -v promtool && command -v chromium) >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus chromium) >/dev/null || true
 
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
 test: $(VENV)/.installed debian

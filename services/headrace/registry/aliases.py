@@ -68,9 +68,7 @@ def move(
     )
 
 
-def roll_back(
-    log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int, by: str | None = None
-) -> ModelAlias:
+def roll_back(log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int, by: str | None = None) -> ModelAlias:
     """The record by which ``alias`` points at what it pointed at before; a second one goes forward again.
 
     By hand: a pin does not hold it. Raises NoPreviousVersionError when there is none or it was pruned.

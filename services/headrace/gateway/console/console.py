@@ -1,0 +1,157 @@
+"""The console as one object: its routes under /console, from what is passed in, and its end.
+
+``console_routes`` is all that the gateway needs. Every endpoint stands in :meth:`Console.endpoints` with the roles that
+it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from http import HTTPStatus
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from headrace.core.clock import Clock
+from headrace.gateway.console import access, assets
+from headrace.gateway.console.access import (
+    ANY,
+    Authorize,
+    Call,
+    Caller,
+    Endpoint,
+    Guard,
+    RefusedError,
+    Session,
+    Sessions,
+)
+from headrace.gateway.console.live import Feed, LogSampler
+from headrace.gateway.console.models import ModelsView
+from headrace.kafka.interface import Cluster
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+
+
+class Login(msgspec.Struct, frozen=True):
+    """What logs in: an API key's token."""
+
+    token: str
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Who the page is for, and what it has to send with a change."""
+
+    name: str
+    roles: tuple[str, ...]
+    csrf: str
+
+
+class Console:
+    """The parts of the console. An async context manager: at its end everything is closed."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        clock: Clock,
+        *,
+        authorize: Authorize,
+        hosts: Collection[str] | None = access.LOCAL_HOSTS,
+        randomness: Callable[[int], str] = access.random_text,
+    ) -> None:
+        names = settings.topics.names()
+        self._sessions = Sessions(authorize, clock, randomness)
+        self._guard = Guard(self._sessions, hosts)
+        self._models = ModelsView(cluster, names.models, settings.worker.model_name)
+        self._feed = Feed(
+            lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
+        )
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All that needs a session, with the roles that it is for."""
+        return (
+            Endpoint("GET", "/api/me", ANY, self._me),
+            Endpoint("POST", "/api/logout", ANY, self._logout),
+            Endpoint("GET", "/api/events", ANY, self._events),
+        )
+
+    def routes(self) -> list[Route | Mount]:
+        """What stands under /console."""
+        guard = self._guard
+        return [
+            Route("/console", _to_folder, include_in_schema=False),
+            Mount(
+                "/console",
+                routes=[
+                    guard.public("GET", "/", assets.page),
+                    guard.public("GET", "/assets/{path:path}", assets.asset),
+                    guard.public("POST", "/api/login", self._login),
+                    *map(guard.route, self.endpoints),
+                ],
+            ),
+        ]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end_streams()
+        await self._models.stop()
+
+    async def end_streams(self) -> None:
+        """End the streams of events, which nothing else would end: a server that shuts down waits for them."""
+        await self._feed.close()
+
+    async def _login(self, request: Request) -> Response:
+        given = await access.body_of(request, Login)
+        opened = self._sessions.open(given.token)
+        if opened is None:
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, "This is no token of an API key, or the key was revoked.")
+        cookie, session, caller = opened
+        response = access.as_json(_me(session, caller))
+        response.set_cookie(
+            access.COOKIE,
+            cookie,
+            max_age=int(access.SESSION_S),
+            path="/console",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def _logout(self, call: Call) -> Response:
+        self._sessions.close(call.session)
+        response = access.as_json({})
+        response.delete_cookie(access.COOKIE, path="/console", httponly=True, samesite="strict")
+        return response
+
+    async def _me(self, call: Call) -> Response:
+        return access.as_json(_me(call.session, call.caller))
+
+    async def _events(self, call: Call) -> Response:
+        del call
+        if self._feed.full:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages are open; close some, or try again later."
+            )
+        return StreamingResponse(
+            self._feed.events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )
+
+
+def _me(session: Session, caller: Caller) -> Me:
+    return Me(caller.name, tuple(sorted(role.value for role in caller.roles)), session.csrf)
+
+
+async def _to_folder(request: Request) -> Response:
+    del request
+    return Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"location": "/console/"})
