@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.client import Client, Published
-from tests.support.waiting import within
+from tests.support.waiting import until
 
 LIMIT_S = 300.0
-POLL_S = 0.2
 TICK_S = 0.01
 QUIET_S = 5.0
 
@@ -28,12 +27,12 @@ class Waited(msgspec.Struct, frozen=True):
 
 async def answered(client: Client, count: int) -> None:
     """Wait until the results topic holds ``count`` answers. Raises TimeoutError."""
-    async with within(LIMIT_S, f"the answering of {count} requests"):
-        while True:
-            async with client.reader("latest") as reader:
-                if sum(place.position for place in reader.positions.values()) >= count:
-                    return
-            await asyncio.sleep(POLL_S)
+
+    async def there() -> bool:
+        async with client.reader("latest") as reader:
+            return sum(place.position for place in reader.positions.values()) >= count
+
+    await until(there, LIMIT_S)
 
 
 async def publish_steadily(

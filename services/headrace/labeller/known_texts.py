@@ -8,6 +8,7 @@ text is kept but the gold texts; a known text takes some 400 bytes, whatever its
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -136,6 +137,8 @@ class KnownTexts:
 
     async def start(self) -> None:
         """Read the topics up to their present ends. Raises KafkaErrors that can't be mended here."""
+        # The first call compiles, which takes seconds where nothing is cached; the group is not to miss this member.
+        await asyncio.to_thread(words_of, ["a"])
         self._consumer = await started(self._cluster.consumer, doing="connecting to read labels", clock=self._clock)
         await patiently(self._read, doing="reading labels", clock=self._clock)
 
