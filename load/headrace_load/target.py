@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from headrace.client import Client, KafkaSettings, client_options, connect
 from headrace_load.processes import found_in_time, headrace, running
-from headrace_schemas.topics import topics
+from headrace_schemas.topics import TopicNames, topics
 
-TOPICS = tuple(topic.field for topic in topics())
+TOPICS = TopicNames.__struct_fields__
 
 
 class KafkaSettingsError(ValueError):
@@ -37,8 +37,8 @@ Start: TypeAlias = Callable[[], AbstractAsyncContextManager[Running]]
 """Starts the contender. When the block begins it is ready, where that can be known; behind the block it has ended."""
 
 
-class System(Struct, frozen=True, kw_only=True):
-    """Where requests are published and answers read.
+class System(TopicNames, frozen=True, kw_only=True):
+    """A cluster with its topics: where requests are published and answers read.
 
     ``kafka`` holds further settings by their names in headrace's section `kafka`, as texts. ``metrics`` and
     ``worker_pids`` are of workers that somebody else runs, ``broker_pids`` of a broker on this machine; pids are the
@@ -46,18 +46,7 @@ class System(Struct, frozen=True, kw_only=True):
     """
 
     bootstrap: str
-    requests: str
-    results: str
-    dead_letters: str
-    labels: str
-    models: str
-    workers: str
-    machine_labels: str
-    reviews: str
-    teaching: str
-    keys: str
-    usage: str
-    kafka: dict[str, str] = {}
+    kafka: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     metrics: tuple[str, ...] = ()
     worker_pids: tuple[int, ...] = ()
     broker_pids: tuple[int, ...] = ()

@@ -76,6 +76,22 @@ _LONGEST_NAME = 249  # Kafka's own limit
 _KEY_PART = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
+class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of each topic on a cluster."""
+
+    requests: str
+    results: str
+    dead_letters: str
+    labels: str
+    models: str
+    workers: str
+    machine_labels: str
+    reviews: str
+    teaching: str
+    keys: str
+    usage: str
+
+
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """One topic. ``retention_ms`` None keeps every record (a compacted topic keeps the last of each key).
 

@@ -174,7 +174,7 @@ def trainer(
     ranks: Annotated[int | None, typer.Option(min=1, help="Processes of a training.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Train now, if there are labels, and end.")] = False,
     node: Annotated[
-        int, typer.Option(min=0, metavar="NUMBER", help="From 1 on: only run ranks, as one more of trainer.nodes.")
+        int, typer.Option(min=0, metavar="NUMBER", help="From 1 on: only run ranks, as this machine of trainer.nodes.")
     ] = 0,
 ) -> None:
     """Train until SIGTERM or Ctrl-C: read labels, begin a training when a rule says so, let the gate decide, publish.
@@ -338,7 +338,7 @@ async def _help(settings: Settings, store: TrainingStore, launch: Launch, stop: 
 
     from headrace.core.clock import SystemClock
     from headrace.kafka.aio import AioKafkaCluster, calmed
-    from headrace.process.admin import BrokerGauge
+    from headrace.process.metrics import BrokerGauge
     from headrace.trainer.remote_node import Helper
 
     registry = CollectorRegistry()

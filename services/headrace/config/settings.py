@@ -14,7 +14,6 @@ from headrace.config.gateway import GatewaySettings
 from headrace.core.fields import Host, Place, Prefix, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
-from headrace.kafka.topics import TopicNames
 from headrace.labeller.settings import LabellerSettings
 from headrace.labeller.teachers.settings import TeacherSettings
 from headrace.model.errors import StoreError
@@ -25,17 +24,10 @@ from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.topics import (
     DEAD_LETTERS,
-    KEYS,
-    LABELS,
-    MACHINE_LABELS,
     MAX_REQUEST_BYTES,
-    MODELS,
     REQUESTS,
     RESULTS,
-    REVIEWS,
-    TEACHING,
-    USAGE,
-    WORKERS,
+    TopicNames,
     topics,
 )
 
@@ -111,19 +103,8 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
 
     def names(self) -> TopicNames:
         """The name of each topic, derived where it is not set."""
-        return TopicNames(
-            requests=self.requests or self.prefix + REQUESTS,
-            results=self.results or self.prefix + RESULTS,
-            dead_letters=self.dead_letters or self.prefix + DEAD_LETTERS,
-            labels=self.labels or self.prefix + LABELS,
-            models=self.models or self.prefix + MODELS,
-            workers=self.workers or self.prefix + WORKERS,
-            machine_labels=self.machine_labels or self.prefix + MACHINE_LABELS,
-            reviews=self.reviews or self.prefix + REVIEWS,
-            teaching=self.teaching or self.prefix + TEACHING,
-            keys=self.keys or self.prefix + KEYS,
-            usage=self.usage or self.prefix + USAGE,
-        )
+        derived = {topic.field: topic.name for topic in topics(self.prefix)}
+        return TopicNames(**{field: getattr(self, field) or name for field, name in derived.items()})
 
 
 class AdminSettings(Section, frozen=True, kw_only=True):

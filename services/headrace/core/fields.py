@@ -1,6 +1,6 @@
-"""Types of values that people give: bounds of numbers, kinds of text, secrets, and where reading begins.
+"""Types of the values that people give: bounds of numbers, kinds of text, secrets, and where reading begins.
 
-They are checked in the same way wherever a value is given: in a file, the environment, an option or a call.
+A value is checked in the same way wherever it comes from: a file, the environment, an option or a call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class StartError(UserError, ValueError):
-    """What says no place to begin at. The message has what was given and what is allowed."""
+    """A value names no start. The message has the value and the allowed ones."""
 
     exit_code = 2
 
@@ -62,7 +62,7 @@ def parse_start(given: object) -> Start:
 
 def _milliseconds(moment: dt.datetime, given: object) -> int:
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
-    # Kafka takes negative times for its own marks of the log's ends.
+    # To Kafka negative times mean the log's ends.
     if (since := (aware - _EPOCH) // dt.timedelta(milliseconds=1)) < 0:
         raise StartError(f"{given_as(given)} lies before 1970, and no record does. For all there is, say earliest.")
     return since
@@ -98,9 +98,9 @@ class Secret:
 
 LONGEST_SHOWN: Final = 80
 LONGEST_NAME: Final = 249
-"""Kafka's own limit of a topic's name, and ours of every other name."""
+"""Kafka's limit for a topic's name, and ours for every other name."""
 LARGEST: Final = 2**31 - 1
-"""The largest whole number that Kafka's protocol takes in most of its fields."""
+"""The largest whole number in most fields of Kafka's protocol."""
 LONGEST_S: Final = 366 * 24 * 3600.0
 _LONGEST_TEXT: Final = 4096
 _LARGEST_PORT: Final = 65535
@@ -110,18 +110,18 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 
 class FieldError(ValueError):
-    """A value that does not fit. The message says what was expected and, unless it is a secret, what it was."""
+    """A value that is not allowed. The message says what was expected and, unless it is a secret, the value."""
 
 
 class Kind(NamedTuple):
-    """A kind of text: in words, and whether a text is of it."""
+    """A kind of text: its description, and the test whether a text is of this kind."""
 
     words: str
     fits: Callable[[str], bool]
 
 
 def plain(text: str) -> bool:
-    """Whether a text can be written on a line and sent: no control characters, no halves of characters."""
+    """Whether a text fits on a line and can be sent: it has no control characters and no lone surrogates."""
     return text.isprintable() and len(text) <= _LONGEST_TEXT
 
 
@@ -132,10 +132,6 @@ def _is_name(text: str) -> bool:
 def is_topic(text: str) -> bool:
     """Whether Kafka takes ``text`` as a topic's name."""
     return _TOPIC.fullmatch(text) is not None and text not in (".", "..")
-
-
-def _is_key_part(text: str) -> bool:
-    return _TOPIC.fullmatch(text) is not None
 
 
 def _is_host(text: str) -> bool:
@@ -199,7 +195,7 @@ Addresses = Annotated[
 StartText = Annotated[str, _text(ALLOWED, _is_start)]
 Line = Annotated[str, _text(f"at most {_LONGEST_TEXT} characters that can be printed", plain)]
 
-# The types that settings have. Another one needs its words here first.
+# The types of settings. A new type needs a description here.
 _WORDS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
@@ -212,7 +208,7 @@ _WORDS: dict[type[inspect.Type], str] = {
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section of the settings. Made in whatever way, it holds only values that its fields allow.
+    """A section of the settings. However it is made, it holds only values that its fields allow.
 
     Raises ValueError naming the field otherwise, as its own checks of combinations do.
     """
@@ -229,12 +225,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def conform(value: object, wanted: Any, *, strict: bool = True) -> object:
-    """Convert ``value`` to the type ``wanted``; text to numbers too unless ``strict``. Raises FieldError."""
+    """Convert ``value`` to the type ``wanted``; unless ``strict``, also text to numbers. Raises FieldError."""
     info = inspect.type_info(wanted)
     try:
         found: object = msgspec.convert(value, wanted, strict=strict, dec_hook=_secret)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        # Without its cause where that could hold a secret.
+        # Without the cause, if it could hold a secret.
         raise refusal(value, info) from (None if is_secret(info) else error)
     if not _fits(found, info):
         raise refusal(value, info)
@@ -268,7 +264,7 @@ def is_secret(info: inspect.Type) -> bool:
 
 
 def without_metadata(info: inspect.Type) -> inspect.Type:
-    """The type itself, of one that may be absent the type that it has when it is there."""
+    """The bare type; for an optional value, the type of the value."""
     around = inspect.NoneType | inspect.Metadata | inspect.UnionType
     return next(one for one in _parts(info) if not isinstance(one, around))
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.kafka.topics import TopicNames
+from headrace_schemas.topics import TopicNames
 
 READ = "Read"
 WRITE = "Write"

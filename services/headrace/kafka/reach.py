@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Never
 
 from headrace.core.clock import Clock
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
@@ -68,6 +69,12 @@ class Reach:
         """Raises UnknownTopicError while topics are missing that were there."""
         if self.missing:
             raise UnknownTopicError(self._gone)
+
+    async def topics_gone(self) -> Never:
+        """Raises UnknownTopicError as soon as topics are missing that were there."""
+        while True:
+            self.check_topics()
+            await self._clock.sleep(EVERY_S)
 
     async def whole(self, stop: asyncio.Event) -> None:
         """Wait until a look that begins after this call finds all topics, or ``stop`` is set."""

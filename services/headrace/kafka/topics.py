@@ -11,22 +11,6 @@ from headrace.kafka.interface import Admin, TopicExistsError, TopicSpec, TopicSt
 from headrace_schemas.topics import DEAD_LETTERS, MIN_INSYNC_REPLICAS, REPLICATION, REQUESTS, RESULTS, Topic
 
 
-class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
-    """The topics' names, as they are on the cluster."""
-
-    requests: str
-    results: str
-    dead_letters: str
-    labels: str
-    models: str
-    workers: str
-    machine_labels: str
-    reviews: str
-    teaching: str
-    keys: str
-    usage: str
-
-
 class WantedTopic(msgspec.Struct, frozen=True):
     """A topic as it should be, under the name that it has on this cluster; ``topic.name`` is its own, unprefixed."""
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
-from headrace.process.admin import BrokerGauge
+from headrace.process.metrics import Metrics
 
 
-class LabellerMetrics:
+class LabellerMetrics(Metrics):
     """The metrics of one labeller in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return Counter(f"headrace_labeller_{name}", documentation, labels, registry=registry)
-
-        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return Gauge(f"headrace_labeller_{name}", documentation, labels, registry=registry)
-
-        self.broker = BrokerGauge(registry)
-        self._leads = gauge("leads", "1 while this labeller asks, 0 while it stands by.")
-        self._stopped = gauge("stopped", "1 while the agreement on gold texts forbids to ask.")
-        self._seen = counter("answers_seen", "Answers that were looked at.")
-        self._chosen = counter("texts_chosen", "Texts chosen to be labelled, by why.", "why")
-        self._left = counter("texts_left", "Chosen texts that were not labelled, by why.", "why")
-        self._waiting = gauge("waiting", "Texts that wait for the teacher.")
-        self._labelled = counter("texts_labelled", "Texts that the teacher labelled.")
-        self._reviews = counter("reviews", "Requests without a label that were reviewed.")
-        self._money = counter("money", "What the teacher cost, in the money of its prices.")
-        self._exhausted = gauge("budget_exhausted", "1 while the budget forbids to ask.")
-        self._teacher = gauge("teacher_up", "0 while the teacher fails as a whole.")
-        self._agreement = gauge("gold_agreement", "Share of the last gold texts given their true label.", "kind")
+        super().__init__(registry, "headrace_labeller")
+        self._leads = self.gauge("leads", "1 while this labeller asks, 0 while it stands by.")
+        self._stopped = self.gauge("stopped", "1 while the agreement on gold texts forbids to ask.")
+        self._seen = self.counter("answers_seen", "Answers that were looked at.")
+        self._chosen = self.counter("texts_chosen", "Texts chosen to be labelled, by why.", "why")
+        self._left = self.counter("texts_left", "Chosen texts that were not labelled, by why.", "why")
+        self._waiting = self.gauge("waiting", "Texts that wait for the teacher.")
+        self._labelled = self.counter("texts_labelled", "Texts that the teacher labelled.")
+        self._reviews = self.counter("reviews", "Requests without a label that were reviewed.")
+        self._money = self.counter("money", "What the teacher cost, in the money of its prices.")
+        self._exhausted = self.gauge("budget_exhausted", "1 while the budget forbids to ask.")
+        self._teacher = self.gauge("teacher_up", "0 while the teacher fails as a whole.")
+        self._agreement = self.gauge("gold_agreement", "Share of the last gold texts given their true label.", "kind")
 
     def leads(self, *, leads: bool) -> None:
         self._leads.set(leads)

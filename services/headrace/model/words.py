@@ -109,11 +109,6 @@ def bigram_hash(first: int, second: int) -> int:
     return mix((first * BIGRAM_FACTOR + second) & _MASK)
 
 
-def hash_words(text: str, max_tokens: int, hashing: str = HASHING) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """``uint64[n]``: the hashes of the first ``max_tokens`` words of ``text``."""
-    return np.array([word_hash(word) for word in split_words(text, max_tokens, hashing)], np.uint64)
-
-
 _BASIS = np.uint64(FNV_BASIS)
 _PRIME = np.uint64(FNV_PRIME)
 _MIX_FIRST = np.uint64(MIX_FIRST)

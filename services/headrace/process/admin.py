@@ -1,6 +1,6 @@
 """The admin port: /healthz, /readyz and /metrics over HTTP/1.1, on the process's own event loop.
 
-It shares the loop on purpose: a loop that hangs sends no heartbeats either, and then /healthz must not answer.
+It shares the loop on purpose: a hanging loop sends no heartbeats, and then /healthz must not answer either.
 """
 
 from __future__ import annotations
@@ -12,30 +12,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace.core.text import printable
 from headrace.process.logs import event
 from headrace.process.ports import LARGEST, PortError, why_not
 
-
-class BrokerGauge:
-    """Whether Kafka answers, as it is when somebody asks for it: of a worker, a trainer, a machine that helps one."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._gauge = Gauge(
-            "headrace_broker_connected",
-            "1 while Kafka answers, 0 when it has not for three seconds.",
-            registry=registry,
-        )
-
-    def follow(self, connected: Callable[[], bool]) -> None:
-        self._gauge.set_function(connected)
-
-
 Check = Callable[[], str | None]
-"""None when all is well, else what is not, for the person who reads the answer."""
+"""Returns None when all is well, otherwise what is wrong, for the person who reads the response."""
 
 ADVICE = (
     "Set admin.port to another, to 0 for any free one, or not at all for the next free one (the host is admin.host)."
@@ -43,12 +28,13 @@ ADVICE = (
 LONGEST_HEAD = 8192
 MOST_CONNECTIONS = 32
 HEAD_S = 2.0
-"""So long a connection may take over the head of its request. A probe of Kubernetes gives up after one second."""
+"""How long a connection may take to send the head of its request. A Kubernetes probe gives up after one second."""
 TIMEOUT_S = 5.0
 
 _TURNS = 6
-"""Turns of the event loop that each connection has before it can be cut. A request that came with its connection is
-answered within four. At most 100 connections are taken a turn, so for a moment there can be so much more of them."""
+"""For how many turns of the event loop a connection is safe from being cut. A request that came with its connection is
+answered within four. The loop accepts at most 100 connections a turn, so for a moment there can be that many more.
+"""
 
 _PLAIN = "text/plain; charset=utf-8"
 _Reply = tuple[HTTPStatus, str, bytes]
@@ -60,7 +46,7 @@ async def admin_server(
 ) -> AsyncIterator[int]:
     """Serve while the block runs; yields the port, a free one for 0. Raises PortError when it can't be listened on.
 
-    Where another process has it, the next ``neighbours`` ports are tried. ``health`` says whether the process should
+    If another process has the port, the next ``neighbours`` ports are tried. ``health`` says whether the process should
     go on, ``ready`` whether it does its work.
     """
     admin = _Admin(health, ready, registry)
@@ -90,11 +76,11 @@ async def _open(admin: _Admin, host: str, ports: range) -> asyncio.Server:
 
 
 class _Connection:
-    """One that is open. ``heard`` when the head of its request is there, ``settled`` when it can be cut."""
+    """An open connection. ``heard``: the head of its request is there. ``settled``: it can be cut."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        # Without the port: what an address opens counts against that address.
+        # Without the port: all connections of an address count together.
         self.peer = str((writer.get_extra_info("peername") or ("",))[0])
         self.heard = False
         self.settled = False
@@ -108,7 +94,7 @@ class _Admin:
         self._open: dict[asyncio.Task[None], _Connection] = {}  # in the order in which they came
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one more; of too many some are cut, so that those who say nothing keep no probe out."""
+        """Serve one more connection. When there are too many, some are cut, so that silent ones keep no probe out."""
         connection = _Connection(writer)
         task = asyncio.get_running_loop().create_task(self._serve(reader, connection))
         self._open[task] = connection
@@ -116,20 +102,21 @@ class _Admin:
         self._settle(connection, _TURNS)
 
     async def finish(self) -> None:
-        """Cut what is still open."""
+        """Cut the open connections."""
         still_open = dict(self._open)
         for task in still_open:
             self._cut(task)
         await asyncio.gather(*still_open, return_exceptions=True)
 
     def _settle(self, connection: _Connection, turns: int) -> None:
-        """Count ``turns`` of the loop: a probe that came before a crowd is answered before the crowd is thinned."""
+        """Wait ``turns`` turns of the loop, so that a probe is answered before connections are cut."""
         if turns:
             asyncio.get_running_loop().call_soon(self._settle, connection, turns - 1)
             return
         connection.settled = True
         while len(self._open) > MOST_CONNECTIONS:
-            # Who holds the most loses first, and of theirs the silent before the rest, the oldest before the newer.
+            # The address with the most connections loses first: its silent ones before the others, and the oldest
+            # first.
             [(peer, _)] = Counter(one.peer for one in self._open.values()).most_common(1)
             can_go = [task for task, one in self._open.items() if one.peer == peer and one.settled]
             if not can_go:
@@ -156,7 +143,7 @@ class _Admin:
             too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             writer.write(_response((too_long, _PLAIN, b"The request's head is too long.\n"), with_body=True))
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            # Whoever asked is gone or too slow; there is nobody to tell.
+            # The client is gone or too slow, so nobody can be told.
             writer.transport.abort()
         finally:
             writer.close()

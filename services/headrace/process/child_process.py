@@ -1,8 +1,8 @@
-"""Child processes that end with their parent, even when that is killed.
+"""Child processes that end with their parent, even when the parent is killed.
 
-On Linux a process can ask for a signal when its parent ends (``PR_SET_PDEATHSIG``), and it has to ask by itself. Python
-code between fork and exec (``preexec_fn``) may stand still for ever in a program with threads. So this file is also a
-program of its own: the child begins with it, asks, and then becomes the command. It uses the standard library alone.
+On Linux a process can ask for a signal for the moment when its parent ends (``PR_SET_PDEATHSIG``). The process has to
+ask by itself, and Python code between fork and exec (``preexec_fn``) may hang in a program with threads. So this file
+is also a program: the child begins with it, asks, and then becomes the command. It uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 CANT_RUN = 127
-"""A child's exit code when its command could not be run, as of a shell."""
+"""The child's exit code when its command can't be run, as in a shell."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -57,7 +57,7 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
 
 def _become(parent: int, number: signal.Signals, command: list[str]) -> None:
     end_with_parent(parent, number)
-    # Python ignores these two for itself, and what is ignored stays so in the command.
+    # Python ignores these two signals, and the command would inherit that.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
     try:

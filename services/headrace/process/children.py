@@ -1,7 +1,7 @@
 """Child processes with a log: started, watched and ended in one way.
 
 A child has a session of its own, so that the terminal's Ctrl-C reaches it only through us. It ends with its block, and
-on Linux with this process, even when that is killed.
+on Linux also when this process is killed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def headrace(*arguments: str) -> tuple[str, ...]:
 
 
 class Child:
-    """One program that was started. ``name`` is for messages, ``log`` None where it prints to our own output."""
+    """A started program. ``name`` is for messages; ``log`` is None if it prints to our own output."""
 
     def __init__(self, name: str, process: Process, log: Path | None) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """What it ended with, None while it runs."""
+        """Its exit code, None while it runs."""
         return self.process.returncode
 
     def check(self) -> None:
@@ -78,7 +78,7 @@ class Child:
         return ProgramError(f"{reason} The end of its log:\n{self.log_tail()}" if self.log else reason)
 
     def printed(self) -> bytes:
-        """All that its log holds."""
+        """The content of its log."""
         return b"" if self.log is None else self.log.read_bytes()
 
     def log_tail(self) -> str:
@@ -92,7 +92,7 @@ class Child:
         await self.process.wait()
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """SIGTERM, then SIGKILL when it does not end; what it left of its own session is killed too."""
+        """SIGTERM, then SIGKILL if it does not end. Processes that are left in its session are killed too."""
         if self.code is None:
             with suppress(ProcessLookupError):
                 self.process.terminate()
@@ -117,10 +117,10 @@ async def child(
 ) -> AsyncIterator[Child]:
     """Keep ``command`` running while the block runs; see :meth:`Child.stop` for its end.
 
-    What it prints is appended to ``log``, or goes where ours goes for None. ``environ`` is its whole environment, None
-    for ours; it runs in ``folder``, None for ours. When we are gone it is sent the signal ``orphaned``. With ``pipes``
-    its standard input and output are pipes to us, and only its errors go to ``log``. Raises ProgramError when it can't
-    be run.
+    Its output is appended to ``log``; None leaves it on ours. ``environ`` is its whole environment, None for ours. It
+    runs in ``folder``, None for ours. When this process ends, it gets the signal ``orphaned``. With ``pipes`` its
+    standard input and output are pipes to us, and only its errors go to ``log``. Raises ProgramError when it can't be
+    run.
     """
     with nullcontext() if log is None else log.open("ab") as output:
         try:
@@ -145,7 +145,7 @@ async def child(
 async def output_of(
     command: Sequence[str], *, name: str, environ: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> str:
-    """Run ``command`` to its end and return what it printed. Raises ProgramError with that when it fails."""
+    """Run ``command`` to its end and return its output. Raises ProgramError with the output when it fails."""
     process = await asyncio.create_subprocess_exec(
         *ending_with_parent(command), env=environ, cwd=folder, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
         start_new_session=True,

@@ -1,5 +1,5 @@
-"""A process's life: its event loop, the signals that ask it to stop, an end that can't hang, and a parent that
-starts several members of a group, tells them to stop, and starts them again when they die.
+"""The life of a process: its event loop, the signals that ask it to stop, and an end that can't hang. And a parent
+process that starts several members of a group, stops them, and restarts them when they die.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from headrace.process.logs import event
 T = TypeVar("T")
 
 EXIT_UNDRAINED = 75
-"""Ended with work left over; what it was is in the log of answers, so the next owner takes it up."""
+"""The process ended with unfinished work. The answer log shows which, so the next owner does it."""
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: float) -> T:
     """Run ``main`` with an event that SIGTERM and SIGINT set; uvloop runs it where it is installed.
 
-    From then on ``main`` has ``drain_s`` seconds to return. Past them the process ends by os._exit: a Kafka client
-    whose stop hangs would live on as a zombie of its group. A second SIGINT ends it at once.
+    After the signal ``main`` has ``drain_s`` seconds to return. Then the process ends by os._exit, because a Kafka
+    client whose stop hangs would live on as a zombie of its group. A second SIGINT ends it at once.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_drained(main, drain_s))
@@ -40,10 +40,10 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: flo
 
 @asynccontextmanager
 async def ends_when_held(limit_s: float) -> AsyncIterator[None]:
-    """While the block runs, end the process with 1 when its event loop does nothing for ``limit_s`` seconds.
+    """While the block runs, end the process with exit code 1 when its event loop is blocked for ``limit_s`` seconds.
 
-    A loop that is held can't look at itself. The interpreter's own timer needs neither the loop nor Python's lock, and
-    writes to stderr where every thread stood. A process that was stopped for longer ends when it goes on.
+    A blocked loop can't watch itself. faulthandler's timer needs neither the loop nor Python's lock, and writes the
+    stack of every thread to stderr. A process that was stopped (SIGSTOP) for longer ends when it continues.
     """
 
     async def put_off() -> None:
@@ -99,18 +99,20 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 EXIT_DONE = 0
 EXIT_SETTINGS = 2
 EXIT_REFUSED = 3
-"""Going on needs a person: the log was cut or made anew, a results topic belongs to another group."""
+"""A person has to act: the log was cut or made anew, or a results topic belongs to another group."""
 EXIT_LATE = 4
-"""What a command was to wait for did not come in the time that it was given."""
+"""A command waited for something, and its time-out passed."""
 
 CANT_START = 1
-"""As the exit code of a child that the system could not start now, for want of memory or processes."""
+"""Stands for the exit code of a child that could not be started for lack of memory or processes."""
 
 FINAL = frozenset({EXIT_DONE, EXIT_SETTINGS, EXIT_REFUSED})
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Waits, in seconds, double from ``first`` to ``longest``; a run of ``healthy`` begins anew at ``first``."""
+    """The wait before a restart doubles from ``first`` to ``longest`` seconds. After a run of ``healthy`` seconds it
+    begins at ``first`` again.
+    """
 
     first: float = 0.2
     longest: float = 30.0
@@ -125,12 +127,12 @@ class Restarts:
         self._failures = 0
 
     def after(self, exit_code: int, ran_s: float) -> float | None:
-        """How long to wait before the next start, None when a new process would only end the same way."""
+        """How many seconds to wait before the next start; None when a new process would end in the same way."""
         if exit_code in FINAL:
             return None
         if ran_s >= self._policy.healthy:
             self._failures = 0
-        # Past this many doublings any wait is over the longest; it keeps the power in a float's range.
+        # After so many doublings every wait exceeds the longest. The bound keeps the power in a float's range.
         wait = self._policy.first * 2.0 ** min(self._failures, 64)
         self._failures += 1
         return min(wait, self._policy.longest)
@@ -147,8 +149,8 @@ async def supervise(
 ) -> int:
     """Keep ``processes`` children running, each started by ``command(slot)``, until ``stop`` is set.
 
-    They get SIGTERM then, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies.
-    A child that can't go on (see :data:`FINAL`) ends them all. Returns the worst exit code. Raises NoProgramError.
+    Then they get SIGTERM, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies. A
+    child with an exit code of :data:`FINAL` ends them all. Returns the highest exit code. Raises NoProgramError.
     """
     ending = asyncio.Event()
     slots = [
@@ -173,7 +175,7 @@ async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
 
 
 class _Slot:
-    """One child after another, in one place of the group."""
+    """The children that run one after another in a slot."""
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class _Slot:
         self._grace_s = grace_s
 
     async def run(self) -> int:
-        """Return the code that the last child ended with; that it ended by the SIGTERM it was sent is no fault."""
+        """Return the exit code of the last child. Ending by our SIGTERM is no fault."""
         while not self._ending.is_set():
             begun = self._clock.monotonic()
             code = await self._child()
@@ -231,7 +233,7 @@ class _Slot:
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of ``waits`` is over and cancel the others."""
+    """Wait for the first of ``waits`` and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,10 @@
-"""Structured logs: one line an event, for people or as JSON, and never a request's text.
+"""Structured logs: one line for each event, for people or as JSON, and never a request's text.
 
 ``event("partition.resumed", partition=3, position=42)`` is all that a service calls. The first part of an event's
 name names its logger (``headrace.partition``), so a part can be made quiet or loud by Python's own means.
 
-A state that lasts or comes back is said ever more rarely (:class:`Reminder`), so that it is seen and fills no log.
+A state that lasts or comes back is logged ever more rarely (:class:`Reminder`), so that it is seen without filling the
+log.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from headrace.core.text import printable
 
 LOGGER = "headrace"
 
-# A text belongs to its sender. Whoever logs one by mistake finds out in the first test that passes there.
+# A text belongs to its sender. A mistake shows in the first test that logs the event.
 FORBIDDEN_FIELDS = frozenset({"text", "texts", "value", "body"})
 
-# How long a message of another library is not said again, in seconds, and how many such messages are remembered.
+# For how many seconds a repeated message of another library is held back, and how many messages are remembered.
 REPEAT_S = 10.0
 MOST_MESSAGES = 1000
 
-# An error's message may quote its input, so what is logged of it has an end.
+# An error's message may quote its input, so it is truncated.
 LONGEST_FIELD = 2000
 
-# A figure of the log keeps so many digits, and always all of those before its point.
+# Figures in the log keep so many digits, and always all digits before the point.
 DIGITS = 4
 
-# After so many seconds without it a recurring event counts as new.
+# After so many seconds of silence a recurring event counts as new.
 QUIET_S = 60.0
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -48,7 +49,7 @@ def event(name: str, *, level: str = "info", exception: BaseException | None = N
         raise ValueError(f"event {name}: {', '.join(sorted(forbidden))} may hold a text, and texts are never logged")
     logger = logging.getLogger(f"{LOGGER}.{name.partition('.')[0]}")
     if logger.isEnabledFor(_LEVELS[level]):
-        # The message alone says everything: who uses the client as a library has Python's own handlers.
+        # The message alone has all fields, for users of the client library, who have Python's own handlers.
         said = printable(" ".join([name, *_pairs(fields)]))
         logger.log(_LEVELS[level], "%s", said, exc_info=exception, extra={"event": name, "fields": fields})
 
@@ -56,11 +57,11 @@ def event(name: str, *, level: str = "info", exception: BaseException | None = N
 FIRST_S: Final = 10.0
 LONGEST_S: Final = 600.0
 PATIENCE_S: Final = 5.0
-"""So long a command waits without a word."""
+"""How long a command waits before it says so."""
 
 
 class Reminder:
-    """Due at once for what is new, then after ``first_s``, then after twice as long each time, up to ``longest_s``.
+    """Due at once for something new, then after ``first_s``, then after twice as long each time, up to ``longest_s``.
 
     All times are seconds of a clock that never runs backwards.
     """
@@ -73,12 +74,12 @@ class Reminder:
         self._due_s = 0.0
         self._unsaid = 0
         self.again = False
-        """Whether what was said last had been said before."""
+        """Whether the last thing was said before."""
 
     def due(self, what: str, now_s: float) -> bool:
-        """Whether to say ``what`` now; a yes counts as said.
+        """Whether to say ``what`` now. If so, it counts as said.
 
-        Put no count and no time into ``what``: it would be new each time.
+        ``what`` must not contain counts or times, or it would be new each time.
         """
         self.again = what == self._what
         if self.again and now_s < self._due_s:
@@ -88,7 +89,7 @@ class Reminder:
         return True
 
     def count(self, times: int, now_s: float) -> int:
-        """Add ``times`` events. Returns how many came since they were said last where that is due, otherwise 0."""
+        """Add ``times`` events. When it is due, returns the number of events since the last time; otherwise 0."""
         self._unsaid += times
         if not self._unsaid or not self.due("", now_s):
             return 0
@@ -96,20 +97,20 @@ class Reminder:
         return unsaid
 
     def done(self) -> None:
-        """Forget what was said: the next thing is new."""
+        """Forget all, so that the next thing is new."""
         self._what = None
 
 
 class Overdue:
-    """Due when something has lasted ``first_s``, and again each time that it has lasted twice as long."""
+    """Due when something has lasted ``first_s``, and again whenever it has lasted twice as long."""
 
     def __init__(self, first_s: float) -> None:
         self._next_s = first_s
         self.said = False
-        """Whether it was said at all, so that its end is worth a line too."""
+        """Whether it was said at all. If so, its end deserves a line too."""
 
     def due(self, lasted_s: float) -> bool:
-        """Whether to say it now; a yes counts as said."""
+        """Whether to say it now. If so, it counts as said."""
         if lasted_s < self._next_s:
             return False
         self.said = True
@@ -118,8 +119,8 @@ class Overdue:
 
 
 class Recurring:
-    """A warning of what may fail again and again: logged at once, and then ever more rarely with the number of those
-    that were not.
+    """A warning about something that may fail again and again. It is logged at once, and then ever more rarely, with
+    the number of times that were not logged.
     """
 
     def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -145,7 +146,7 @@ class Recurring:
 def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> None:
     """Send every event, and the warnings of other libraries, to ``stream``; ``form`` is ``text`` or ``json``.
 
-    Replaces what was configured before.
+    It replaces an earlier configuration.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -159,7 +160,7 @@ def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> Non
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a message of another library through once in ``REPEAT_S``, and says then how often it was held back.
+    """Lets a message of another library through once in ``REPEAT_S``, with the number of times that it was held back.
 
     aiokafka tries again every few milliseconds while a broker is away, and logs each try.
     """
@@ -171,7 +172,7 @@ class RepeatFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if hasattr(record, "fields"):
             return True
-        # The template, so that other numbers in it make no other message; what is formatted already is cut short.
+        # Compare the template, so that other numbers make no other message. A formatted message is truncated.
         key = (record.name, str(record.msg)[:80])
         since, held = self._held.get(key, (0.0, 0))
         if record.created - since < REPEAT_S:
@@ -186,7 +187,7 @@ class RepeatFilter(logging.Filter):
 
 
 class _EventFormatter(logging.Formatter):
-    """Takes an event apart; a record of another library is an event named after its logger."""
+    """Splits a log record into parts. A record of another library is an event named after its logger."""
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, str, dict[str, object]]:
         """Return time (ISO 8601, UTC), level, name and fields."""
@@ -226,7 +227,7 @@ def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
 
 
 def _short(value: object) -> object:
-    """``value`` as the log has it: long strings cut, figures rounded."""
+    """``value`` as it is logged: long strings truncated, figures rounded."""
     if isinstance(value, str) and len(value) > LONGEST_FIELD:
         return value[:LONGEST_FIELD] + "..."
     if isinstance(value, float) and value and math.isfinite(value):

@@ -15,7 +15,7 @@ LARGEST = 65535
 
 
 class PortError(UserError):
-    """A port can't be listened on. Starting again would change nothing."""
+    """A port can't be listened on. A restart would change nothing."""
 
     exit_code = EXIT_SETTINGS
 
@@ -37,7 +37,7 @@ def why_not(error: OSError) -> str:
 def check_free(host: str, ports: Iterable[int], *, who: str, advice: str) -> None:
     """Raise PortError for the first of ``ports`` on which ``host`` can't be listened on now.
 
-    The message is that ``who`` can't, why, and ``advice``.
+    The message says that ``who`` can't listen, why, and ``advice``.
     """
     for port in ports:
         try:
@@ -53,7 +53,7 @@ def free_ports(count: int, besides: Collection[int] = ()) -> list[int]:
     found: list[int] = []
     with ExitStack() as held:
         while len(found) < count:
-            # Each is held until all are found: what was let go may be given again.
+            # Each port is held until all are found, because a freed one may be given again.
             probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
@@ -67,7 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
     probe = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":
-            # As every server does it there: what was closed a moment ago is free.
+            # As servers do: a port that was closed a moment ago is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
         probe.listen()

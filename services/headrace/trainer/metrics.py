@@ -4,45 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from headrace.core.drift import Drift
-from headrace.process.admin import BrokerGauge
+from headrace.process.metrics import Metrics
 from headrace_schemas.records import Training, TrainingState
 
 
-class TrainerMetrics:
+class TrainerMetrics(Metrics):
     """The metrics of one trainer in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return Counter(f"headrace_trainer_{name}", documentation, labels, registry=registry)
-
-        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return Gauge(f"headrace_trainer_{name}", documentation, labels, registry=registry)
-
-        self.broker = BrokerGauge(registry)
-        self._leads = gauge("leads", "1 while this trainer leads, 0 while it stands by.")
-        self._read = counter("labels_read", "Label records read, tombstones among them.")
-        self._refused = counter("labels_refused", "Labels dead-lettered, by reason.", "reason")
-        self._live = gauge("labels", "Usable labels that there are.")
-        self._machine = gauge("machine_labels", "Usable labels of teachers that there are.")
-        self._teachers = gauge("teachers", "Versions of teachers that have such labels.")
-        self._machine_refused = counter("machine_labels_refused", "Labels of teachers that train nothing.", "reason")
-        self._disagreements = gauge("machine_disagreements", "Labels of teachers that differ from a person's.")
-        self._changes = gauge("label_changes", "Ids labelled or erased since the last snapshot.", "change")
-        self._missing = gauge("labels_missing", "Labels that the next training lacks, 0 while it waits for none.")
-        self._running = gauge("training_running", "1 while a training runs.")
-        self._trainings = counter("trainings", "Trainings that ended, by how.", "state")
-        self._seconds = gauge("training_seconds", "How long the last training took.")
-        self._verdicts = counter("verdicts", "Versions judged by the gate, by what became of them.", "promoted")
+        super().__init__(registry, "headrace_trainer")
+        self._leads = self.gauge("leads", "1 while this trainer leads, 0 while it stands by.")
+        self._read = self.counter("labels_read", "Label records read, tombstones among them.")
+        self._refused = self.counter("labels_refused", "Labels dead-lettered, by reason.", "reason")
+        self._live = self.gauge("labels", "Usable labels that there are.")
+        self._machine = self.gauge("machine_labels", "Usable labels of teachers that there are.")
+        self._teachers = self.gauge("teachers", "Versions of teachers that have such labels.")
+        self._machine_refused = self.counter(
+            "machine_labels_refused", "Labels of teachers that train nothing.", "reason"
+        )
+        self._disagreements = self.gauge("machine_disagreements", "Labels of teachers that differ from a person's.")
+        self._changes = self.gauge("label_changes", "Ids labelled or erased since the last snapshot.", "change")
+        self._missing = self.gauge("labels_missing", "Labels that the next training lacks, 0 while it waits for none.")
+        self._running = self.gauge("training_running", "1 while a training runs.")
+        self._trainings = self.counter("trainings", "Trainings that ended, by how.", "state")
+        self._seconds = self.gauge("training_seconds", "How long the last training took.")
+        self._verdicts = self.counter("verdicts", "Versions judged by the gate, by what became of them.", "promoted")
         self._disagreement = Gauge(
             "headrace_cascade_disagreement_bound",
             "Share of wrong answers above the champion's certified threshold: its bounds, and what is allowed.",
             ["side"],
             registry=registry,
         )
-        self._drift = gauge("drift_psi", "Population stability index of the champion's answers.", "of")
+        self._drift = self.gauge("drift_psi", "Population stability index of the champion's answers.", "of")
 
     def disagreement(self, lower: float, upper: float, allowed: float) -> None:
         """The champion's disagreement with people above its threshold: bounds, and what its certificate allows."""

@@ -15,8 +15,8 @@ from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import patiently
 from headrace.learning.distributed.job import Job
 from headrace.model.errors import ArtifactError
-from headrace.process.admin import BrokerGauge
 from headrace.process.logs import event
+from headrace.process.metrics import BrokerGauge
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.training_run import Launch, Offload

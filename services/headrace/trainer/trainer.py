@@ -33,7 +33,6 @@ from headrace.trainer.training_run import Conductor, Decide, Launch, Offload
 from headrace_schemas.records import OffsetRange, Training
 
 STOP_S = 10.0
-LOOK_S = 1.0
 
 
 class TrainerTopics(msgspec.Struct, frozen=True):
@@ -184,7 +183,7 @@ class Trainer:
             event("trainer.started", model=self._name, group=self._settings.group)
             async with asyncio.TaskGroup() as group:
                 electing, working = group.create_task(self._election.run()), group.create_task(self._work())
-                losing = group.create_task(self._topics_gone())
+                losing = group.create_task(self._reach.topics_gone())
                 stopping = group.create_task(stop.wait())
                 await asyncio.wait((stopping, working), return_when=asyncio.FIRST_COMPLETED)
                 for task in (electing, working, losing, stopping):
@@ -199,12 +198,6 @@ class Trainer:
         # The labels of teachers are no need: an older cluster has no topic of them.
         topics = [name for name in msgspec.structs.astuple(self._topics) if name != self._topics.machine_labels]
         return await missing_of(looker, topics)
-
-    async def _topics_gone(self) -> None:
-        """Raises UnknownTopicError as soon as topics are gone."""
-        while True:
-            self._reach.check_topics()
-            await self._clock.sleep(LOOK_S)
 
     async def _work(self) -> None:
         while True:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from headrace.core.clock import believable
 from headrace.core.drift import Drift
-from headrace.process.admin import BrokerGauge
+from headrace.process.metrics import Metrics
 
 # From a batch of one on a warm cache to a produce that times out.
 STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -97,60 +97,55 @@ class Children(dict[str, Any]):
         return child
 
 
-class WorkerMetrics:
+class WorkerMetrics(Metrics):
     """The metrics of one worker in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return Counter(f"headrace_{name}", documentation, labels, registry=registry)
-
-        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return Gauge(f"headrace_{name}", documentation, labels, registry=registry)
-
-        def histogram(name: str, documentation: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(f"headrace_{name}", documentation, labels, buckets=buckets, registry=registry)
-
-        self._fetched = counter("requests_fetched", "Requests fetched.")
+        super().__init__(registry)
+        self._fetched = self.counter("requests_fetched", "Requests fetched.")
         self._in_kafka = ManyHistogram(
             "headrace_in_kafka_seconds", "From a request's timestamp to its fetch.", KAFKA_BUCKETS, registry
         )
-        self._odd_timestamps = counter(
+        self._odd_timestamps = self.counter(
             "odd_timestamps",
             "Requests whose timestamp is missing or absurd, so that deadlines count from the fetch.",
             "kind",
         )
-        self._batch_size = histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
-        self._batches = counter("batches", "Batches by why they took no more.", "closed")
-        self._texts = counter("texts", "Texts that reached the model.")
-        self._cut = counter("texts_cut", "Texts longer than the version reads: only their beginning counted.")
-        self._stage = histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
-        self._request_seconds = counter(
+        self._batch_size = self.histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
+        self._batches = self.counter("batches", "Batches by why they took no more.", "closed")
+        self._texts = self.counter("texts", "Texts that reached the model.")
+        self._cut = self.counter("texts_cut", "Texts longer than the version reads: only their beginning counted.")
+        self._stage = self.histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
+        self._request_seconds = self.counter(
             "request_seconds", "Seconds spent in a stage, added up over the requests, not over the batches.", "stage"
         )
-        self._answers = counter("answers", "Answers acknowledged, by status.", "status")
-        self._abstained = counter("answers_abstained", "Answers that are ok without a label: the score was too low.")
-        self._dead_letters = counter("dead_letters", "Requests dead-lettered, by error.", "error")
-        self._queue = gauge("queue_depth", "Requests held in front of a stage.", "stage")
-        self.broker = BrokerGauge(registry)
-        self._lag = gauge("lag_records", "Requests behind the last answer, absent while unknown.", "partition")
-        self._lag_seconds = gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
-        self._loop_lag = histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
-        self._model = gauge("model_info", "1 for the version that answers.", "version")
-        self._threshold = gauge("threshold", "An answer with a lower score has no label; 0 gives each its label.")
-        self._model_load_failures = counter("model_load_failures", "Versions that could not be loaded, by each try.")
+        self._answers = self.counter("answers", "Answers acknowledged, by status.", "status")
+        self._abstained = self.counter(
+            "answers_abstained", "Answers that are ok without a label: the score was too low."
+        )
+        self._dead_letters = self.counter("dead_letters", "Requests dead-lettered, by error.", "error")
+        self._queue = self.gauge("queue_depth", "Requests held in front of a stage.", "stage")
+        self._lag = self.gauge("lag_records", "Requests behind the last answer, absent while unknown.", "partition")
+        self._lag_seconds = self.gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
+        self._loop_lag = self.histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
+        self._model = self.gauge("model_info", "1 for the version that answers.", "version")
+        self._threshold = self.gauge("threshold", "An answer with a lower score has no label; 0 gives each its label.")
+        self._model_load_failures = self.counter(
+            "model_load_failures", "Versions that could not be loaded, by each try."
+        )
         self._drift = DriftGauge(registry)
-        self._lost = counter("requests_lost", "Requests deleted by retention before they were answered.")
-        self._partitions = gauge("partitions", "Partitions assigned to this worker.")
-        self._unanswerable = gauge(
+        self._lost = self.counter("requests_lost", "Requests deleted by retention before they were answered.")
+        self._partitions = self.gauge("partitions", "Partitions assigned to this worker.")
+        self._unanswerable = self.gauge(
             "partitions_unanswerable",
             "Partitions of this worker that the results or the dead-letters topic lacks: nobody answers them.",
         )
-        self._rebalances = counter("rebalances", "Assignments received from the group.")
-        self._leases_lost = counter(
+        self._rebalances = self.counter("rebalances", "Assignments received from the group.")
+        self._leases_lost = self.counter(
             "leases_lost", "Times that the group was not heard for so long that all partitions were given up."
         )
-        self._refetches = counter("refetches", "Chunks that did not begin as expected and were fetched again.")
-        self._breaker = gauge("breaker_open", "1 while the model fails on its own canary texts.")
+        self._refetches = self.counter("refetches", "Chunks that did not begin as expected and were fetched again.")
+        self._breaker = self.gauge("breaker_open", "1 while the model fails on its own canary texts.")
 
         # prometheus-client takes a lock and checks the names at each look-up of a label.
         self._of_stage = Children(self._stage)

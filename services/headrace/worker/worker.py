@@ -31,8 +31,6 @@ from headrace.worker.versions import Follower, Load, Serving
 from headrace.worker.watchdog import Watchdog
 from headrace_schemas.paths import RequestShape
 
-LOOK_S = 1.0
-
 
 class WorkerTopics(msgspec.Struct, frozen=True):
     """The names of the topics that a worker reads and writes."""
@@ -225,7 +223,7 @@ class Worker:
                         ("follow", self._follow()),
                         ("lease", self._assignment.watch_lease()),
                         ("broken", _wait(self._assignment.broken)),
-                        ("topics", self._topics_gone()),
+                        ("topics", self._reach.topics_gone()),
                     )
                 ]
                 await self._pipeline.run(stop)
@@ -239,12 +237,6 @@ class Worker:
     async def _missing_topics(self, looker: Consumer) -> list[str]:
         return await missing_of(looker, msgspec.structs.astuple(self._topics))
 
-    async def _topics_gone(self) -> None:
-        """Raises UnknownTopicError as soon as topics are gone."""
-        while True:
-            self._reach.check_topics()
-            await self._clock.sleep(LOOK_S)
-
     async def _connect(self) -> None:
         await self._producer.start()
         await self._models.start()
@@ -257,7 +249,7 @@ class Worker:
         if self._follower is None:
             return True
         first = asyncio.create_task(self._follower.first(), name="first version")
-        gone = asyncio.create_task(self._topics_gone(), name="topics")
+        gone = asyncio.create_task(self._reach.topics_gone(), name="topics")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait((first, gone, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from headrace.core.errors import UserError
 from headrace.learning.distributed.job import Job, outcome_uri
 from headrace.model import store
-from headrace.process.admin import BrokerGauge
+from headrace.process.metrics import BrokerGauge
 from headrace.trainer.remote_node import Helper
 from headrace.trainer.store import TrainingStore
 from tests.support.places import ANYWHERE
