@@ -31,7 +31,8 @@ LARGEST_RATIO = 250
 ZSTD_WINDOW = 1 << 27
 # zstd packs 128 KiB into four bytes, so this much grows to 32 MiB at most.
 _ZSTD_PIECE = 1 << 10
-_LZMA_MEMORY = 1 << 28
+_XZ_MEMORY = 1 << 28
+"""xz -9 needs 65 MiB to unpack, and a header may ask for 4 GiB."""
 
 _FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, RuntimeError)
 
@@ -167,13 +168,13 @@ def _unpacker(begin: bytes) -> Callable[[BinaryIO], Iterator[bytes]] | None:
     if begin.startswith(_BZIP2):
         return lambda stream: _read(bz2.BZ2File(stream))
     if begin.startswith(_XZ):
-        return lambda stream: _read(lzma.LZMAFile(stream))
+        return _xz
     if begin.startswith(_ZSTD):
         return _zstd
     return None
 
 
-def _read(file: bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
+def _read(file: bz2.BZ2File | gzip.GzipFile) -> Iterator[bytes]:
     # What is there now: whoever follows a log waits for no second block.
     while piece := file.read1(PIECE):
         yield piece
@@ -182,6 +183,29 @@ def _read(file: bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
 def _plain(stream: BinaryIO) -> Iterator[bytes]:
     while piece := stream.read(PIECE):
         yield piece
+
+
+def _xz(stream: BinaryIO) -> Iterator[bytes]:
+    unpacker = None
+    while packed := stream.read(PIECE):
+        while True:
+            if unpacker is None:
+                # Between two streams there may be padding.
+                packed = packed.lstrip(b"\0")
+                if not packed:
+                    break
+                unpacker = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+            plain = unpacker.decompress(packed, PIECE)
+            if plain:
+                yield plain
+            if unpacker.eof:
+                packed, unpacker = unpacker.unused_data, None
+            elif unpacker.needs_input:
+                break
+            else:
+                packed = b""
+    if unpacker is not None:
+        raise EOFError("the last stream has no end")
 
 
 def _zstd(stream: BinaryIO) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -310,3 +311,22 @@ def test_parquet_without_its_library_is_one_line_that_names_the_extra(tmp_path, 
 
     with pytest.raises(DatasetError, match=r"needs pyarrow .* pip install 'headrace\[train\]'"):
         values(tmp_path / "r.parquet")
+
+
+def test_an_xz_file_whose_header_asks_for_gigabytes_is_refused(tmp_path):
+    packed = bytearray(lzma.compress(b"text,label\na,b\n"))
+    header = packed[12 : 12 + 4 * (packed[12] + 1)]
+    dictionary = header.index(bytes((0x21, 1))) + 2
+    header[dictionary] = 40  # 4 GiB - 1
+    header[-4:] = zlib.crc32(header[:-4]).to_bytes(4, "little")
+    packed[12 : 12 + len(header)] = header
+    path = tmp_path / "bomb.csv.xz"
+    path.write_bytes(packed)
+    with pytest.raises(DatasetError, match=r"can't be unpacked.*Memory usage limit"):
+        list(read_file(path, ("text", "label")))
+
+
+def test_xz_streams_one_behind_the_other_with_padding_between_them_are_one_file(tmp_path):
+    path = tmp_path / "two.csv.xz"
+    path.write_bytes(lzma.compress(b"text,label\na,b\n") + bytes(8) + lzma.compress(b"c,d\n"))
+    assert [row.values["text"] for row in read_file(path, ("text", "label"))] == ["a", "c"]
