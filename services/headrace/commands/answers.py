@@ -147,9 +147,9 @@ def tail(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Only answers of this label. May be repeated.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="Only the answer of this id. May be repeated.")] = None,
-    texts: Annotated[bool, typer.Option("--texts", help="Show the text that each one answers.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="Show the text of each request.")] = False,
     reviews: Annotated[
-        bool, typer.Option("--reviews", help="Show the labels too that people and teachers give afterwards.")
+        bool, typer.Option("--reviews", help="Also show the labels that people and teachers give later.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object a line, instead of the live table.")

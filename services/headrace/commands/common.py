@@ -1,4 +1,4 @@
-"""What the commands share: settings and their options, output, the cluster and the registry's topics."""
+"""Common parts of the commands: settings and their options, output, the cluster and the registry's topics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PIPE_WIDTH = 250
 NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
 """An alias or a version."""
 STARTING = "starting"
-"""Why a process does no work until all that it needs is made."""
+"""Why a process that is starting is not ready."""
 NO_LABEL = "(no label)"
 """Shown for an answer whose score is below its version's threshold."""
 
@@ -112,7 +112,7 @@ def settings_from(ctx: typer.Context, options: Options | None = None) -> Loaded:
 
 
 def _warn(loaded: Loaded) -> None:
-    """Say which variables set nothing, in the log, whose format the settings know."""
+    """Log which variables set nothing, in the format of the settings."""
     import sys
 
     from headrace.process.logs import configure, event
@@ -135,13 +135,15 @@ def begin(ctx: typer.Context, bootstrap: str | None = None, options: Options | N
 
     settings = settings_from(ctx, {"--bootstrap": ("kafka.bootstrap", bootstrap), **(options or {})}).settings
     configure(sys.stderr, level=settings.log.level, form=settings.log.format)
-    # What fails reaches the user as one KafkaError; aiokafka would say it a second time, in its own words.
+    # The user sees a failure as one KafkaError; aiokafka would log it a second time.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
 
 
 def console() -> Terminal:
-    """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut. Nothing in it is markup."""
+    """The console for tables: a terminal has its own width, a pipe is so wide that no cell is cut. Nothing is
+    markup.
+    """
     import sys
 
     from headrace.commands.terminal import Terminal
@@ -150,12 +152,12 @@ def console() -> Terminal:
 
 
 def say(text: str, *, flush: bool = False) -> None:
-    """Print ``text``, which may come from a record, with all escaped that a terminal would obey."""
+    """Print ``text``, which may come from a record, with control characters escaped."""
     print(printable(text, lines=True), flush=flush)  # noqa: T201 - the one place that prints
 
 
 def tell(text: str) -> None:
-    """Print a sentence for people: as :func:`say`, and broken between words where a terminal is narrower."""
+    """Print a sentence for people: like :func:`say`, but broken between words if the terminal is narrower."""
     import sys
 
     print(wrapped(printable(text, lines=True), width_of(sys.stdout)))  # noqa: T201
@@ -185,9 +187,9 @@ def admin_port(
 
 
 def place_for(told: str, *, force: bool = False) -> Location:
-    """Where a command is to write a file, a path or URI, looked at before the work for it begins.
+    """Check the path or URI of an output file before the work for it begins.
 
-    Raises OutputError where it can't be written, or is there and ``force`` is not given.
+    Raises OutputError if it can't be written, or exists and ``force`` is not given.
     """
     from headrace.files.output import OutputError
     from headrace.model import store
@@ -212,7 +214,7 @@ def remark(text: str) -> None:
 
 
 def width_of(stream: TextIO) -> int | None:
-    """The columns of the terminal that ``stream`` goes to; None for a file, a pipe, or one that does not tell."""
+    """The columns of the terminal of ``stream``; None for a file, a pipe, or a terminal that does not tell."""
     import os
 
     if not stream.isatty():
@@ -230,7 +232,7 @@ _WORD = re.compile(r"[^\s`]*`[^`\n]+`\S*|\S+")
 def wrapped(text: str, width: int | None) -> str:
     """``text`` with each of its lines broken between words where it is longer than ``width`` columns.
 
-    What goes on below is indented as its line is. A word that is longer than ``width`` stays whole.
+    The new lines are indented like the first one. A word that is longer than ``width`` stays whole.
     """
     if width is None:
         return text
@@ -253,7 +255,7 @@ def _lines_of(line: str, width: int) -> Iterator[str]:
 
 
 def _columns(text: str) -> int:
-    """The columns that ``text`` takes: those of Han and its like are two each."""
+    """The columns that ``text`` takes. Han and other wide characters take two each."""
     if text.isascii():
         return len(text)
     import unicodedata
@@ -262,13 +264,13 @@ def _columns(text: str) -> int:
 
 
 class NotConfirmedError(UserError):
-    """Something that can't be undone was not agreed to."""
+    """The user did not confirm something that can't be undone."""
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that can't be undone; ``yes`` agrees beforehand. Raises NotConfirmedError.
+    """Ask before something that can't be undone, unless ``yes``. Raises NotConfirmedError.
 
-    Without a terminal nobody can be asked, and what a script was not told to do is not done.
+    Without a terminal nobody can be asked, so it raises.
     """
     import sys
 
@@ -302,7 +304,7 @@ def client_of(settings: Settings) -> Client:
 
 
 class Models(NamedTuple):
-    """The topic as it was when it was opened, what writes to it, and the cluster that it is on."""
+    """The models topic as it was when it was opened, a writer to it, and its cluster."""
 
     log: ModelsLog
     writer: ModelsWriter
@@ -310,7 +312,7 @@ class Models(NamedTuple):
 
 
 class StartedByUse:
-    """A producer that connects when the first record is sent: who only reads needs no right to write."""
+    """A producer that connects when it sends the first record, so that reading needs no right to write."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
@@ -340,7 +342,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
 
 
 class Workers(NamedTuple):
-    """The topic as it was when it was opened, and what writes to it."""
+    """The workers topic as it was when it was opened, and a writer to it."""
 
     log: WorkersLog
     writer: WorkersWriter

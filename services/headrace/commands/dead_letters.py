@@ -76,7 +76,7 @@ def list_letters(
 def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootstrap: Bootstrap = None) -> None:
     """Show dead letters whole, each as JSON; key, value and headers in Base64, for they may be anything.
 
-    One that does not hold its whole record says so in "kept", and one that is encrypted to which key in "sealed_to".
+    A letter without its whole record says so in "kept"; an encrypted letter names its key in "sealed_to".
     """
     import msgspec
 
@@ -94,7 +94,7 @@ def show(ctx: typer.Context, places: Places, *, key_file: KeyFile = None, bootst
 def keygen(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the private key goes.")]) -> None:
     """Make a key pair for dead letters that only operators can read; print the settings for workers and trainers.
 
-    Whoever reads dead letters keeps the private key. No worker needs it, and without it nobody can open them again.
+    Keep the private key with the people who read dead letters. No worker needs it, and without it nobody can open them.
     """
     from headrace.security.keys import SEALING, key_id, make_key, public_key_text
 
@@ -110,24 +110,24 @@ def replay(
         list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="The places of letters.")
     ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="Replay all that were not replayed yet.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters that were not replayed yet.")] = False,
     error: ErrorCode = None,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Leave out those that were tried so often.")] = 3,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Leave out letters with so many attempts or more.")] = 3,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="TOPIC", help="Send the letters that are named to this topic.")
+        str | None, typer.Option("--to", metavar="TOPIC", help="Publish the named letters to this topic.")
     ] = None,
     unverified: Annotated[
-        bool, typer.Option("--unverified", help="Replay also those whose record is no longer in the log.")
+        bool, typer.Option("--unverified", help="Also replay letters whose record is no longer in the log.")
     ] = False,
     key_file: KeyFile = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Publish requests and labels again as they were, with their attempt counter raised.
 
-    They go to the configured requests or labels topic, whatever a letter says, and only where the log still has the
-    same record in their place. A record that fails again is a new dead letter with a higher attempt. What was replayed
-    is marked on the topic, and --all leaves it out; name its place to do it again. A label takes the place of a later
-    one of its id, so look first.
+    A record goes to the configured requests or labels topic, whatever its letter says, and only if the log still holds
+    it at its place. A record that fails again becomes a new dead letter with a higher attempt. A replay leaves a mark
+    on the topic, and --all skips marked letters; to replay one again, name its place. A replayed label replaces a newer
+    one with the same id, so look first.
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
@@ -149,13 +149,13 @@ def purge(
         list[str] | None, typer.Argument(metavar="[PARTITION@OFFSET]...", help="Delete up to these places.")
     ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="Delete all that there are now.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters that are there now.")] = False,
     yes: Yes = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Delete dead letters for good: all, or in each partition named those up to a place, which is deleted too.
+    """Delete dead letters for good: all, or those of a partition up to and including a named place.
 
-    Kafka deletes from the beginning of a partition only. The marks of what was replayed go with them.
+    Kafka deletes only from the beginning of a partition. The marks of replays go with the letters.
     """
     if every == bool(places):
         raise typer.BadParameter("name places, or --all.")
@@ -236,7 +236,9 @@ async def _collect(settings: Settings, places: Sequence[tuple[int, int]], error:
 
 
 class _Done(NamedTuple):
-    """How many were replayed, left for good, and left because they were replayed before; the refused by the reason."""
+    """How many letters were replayed, left for good, or left because they were replayed before; and the refused by
+    reason.
+    """
 
     replayed: int
     left: int
@@ -245,7 +247,7 @@ class _Done(NamedTuple):
 
 
 class _Progress:
-    """How far a replay has come: of ``places``, or of all letters where none are named."""
+    """How far the replay of ``places`` has come, or of all letters if no places are named."""
 
     def __init__(self, places: Sequence[tuple[int, int]]) -> None:
         self.replayed = 0
@@ -254,19 +256,19 @@ class _Progress:
         self._under_way: str | None = None
 
     def reach(self, found: Found) -> None:
-        """Come to a letter, whatever becomes of it."""
+        """Note that the replay has come to this letter."""
         self._waiting = [place for place in self._waiting if place != (found.partition, found.offset)]
 
     @contextmanager
     def replaying(self, found: Found) -> Iterator[None]:
-        """Around the replay of a letter."""
+        """Wraps the replay of a letter."""
         self._under_way = f"{found.partition}@{found.offset}"
         yield
         self._under_way = None
         self.replayed += 1
 
     def known(self) -> str:
-        """What is known to be replayed and how to go on, for people."""
+        """Which letters were replayed and how to go on, in words for people."""
         letters = "1 letter was" if self.replayed == 1 else f"{self.replayed:,} letters were"
         unknown = f", and of {self._under_way} it is unknown: a replay may publish it twice" if self._under_way else ""
         if self.named:
@@ -343,7 +345,7 @@ async def _replay_each(
 
 
 async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]]) -> dict[TopicPartition, int]:
-    """Before which offset of each partition is to be deleted. Raises PlaceError and a KafkaError."""
+    """For each partition, the offset before which to delete. Raises PlaceError and a KafkaError."""
     from headrace.kafka.interface import TopicPartition, UnknownTopicError, connected
 
     async with connected(cluster_of(settings).consumer()) as consumer:
@@ -363,7 +365,7 @@ async def _ends(settings: Settings, topic: str, places: Sequence[tuple[int, int]
 
 
 async def _counted(settings: Settings, before: Mapping[TopicPartition, int]) -> tuple[Counter[int], int]:
-    """How many letters of each partition lie before those offsets, and how many of all no mark names."""
+    """How many letters of each partition lie before those offsets, and how many of all were never replayed."""
     from headrace.client.dead_letters import read_replayed
 
     marked = await read_replayed(cluster_of(settings), settings.topics.names().dead_letters)

@@ -37,7 +37,7 @@ def demo(
     encoding: Encoding = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="How long the stream goes on (20), or with --learning each version answers (5)."),
+        typer.Option(min=1, help="Seconds of the stream (20); with --learning, of each version (5)."),
     ] = None,
     rate: Annotated[
         float | None,
@@ -54,10 +54,10 @@ def demo(
         typer.Option("--endpoint", help="With --teaching: ask a local server that stands in for a language model."),
     ] = False,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="With --learning: use the broker in memory, as the demo does without it.")
+        bool, typer.Option("--embedded", help="With --learning: use the broker in memory, not Apache Kafka.")
     ] = False,
 ) -> None:
-    """Show it all at work: train on real text, start two workers, publish, read the answers, and audit them.
+    """Show everything at work: train on real text, start two workers, publish, read the answers, and audit them.
 
     With --learning 60 % of the labels become a first version. While it answers a stream, the others become a second
     one: the gate decides on it, it is swapped in, rolled back and promoted again, and the waits beside each swap are
@@ -66,7 +66,7 @@ def demo(
     With --teaching people label 10 texts of each class, and a labeller asks a teacher about the texts of the stream.
     The accuracy of four versions on held-out texts is shown, with what was spent.
 
-    A broker that keeps all in memory is started for it, unless --bootstrap names a cluster: there the topics get a
+    It starts a broker that keeps everything in memory, unless --bootstrap names a cluster. There the topics get a
     prefix of their own. Ctrl-C at any moment leaves nothing running.
     """
     import logging

@@ -16,7 +16,7 @@ from headrace.core.label_rules import learnt_as, refusal
 from headrace.core.text import label_name, quantity
 from headrace_schemas.records import LabelRule
 
-Reason = Annotated[str | None, typer.Option(help="Why, which is kept with the rule.")]
+Reason = Annotated[str | None, typer.Option(help="The reason, which is kept with the rule.")]
 NEXT = "The next training goes by it; `headrace models train --now` orders one. Versions that exist answer as before."
 
 
@@ -27,7 +27,7 @@ class LabelRuleError(UserError):
 def rename(
     ctx: typer.Context,
     old: Annotated[str, typer.Argument(help="The label as people gave it.")],
-    new: Annotated[str, typer.Argument(help="What it is learnt as.")],
+    new: Annotated[str, typer.Argument(help="The label that it is learnt as.")],
     *,
     reason: Reason = None,
     bootstrap: Bootstrap = None,

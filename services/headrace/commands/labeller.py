@@ -42,7 +42,7 @@ def labeller(
     model: Model = None,
     may_leave: MayLeave = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the agreement on gold texts has stopped a labeller.")
+        bool, typer.Option("--resume", help="Start again after low agreement on gold texts stopped a labeller.")
     ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:

@@ -203,7 +203,7 @@ def evaluate(
     file: Annotated[Path, typer.Argument(help="Labelled texts: JSON, CSV or Parquet, packed or not.")],
     *,
     errors: Annotated[
-        bool, typer.Option("--errors", help="Show the rows that are answered wrongly, the surest first, and no report.")
+        bool, typer.Option("--errors", help="Instead of the report, show the wrong answers, the surest first.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON object; with --errors one a row.")

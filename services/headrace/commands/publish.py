@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OWN_ID = "id"
 KEPT_BYTES = 64 << 20
-"""The records of a file that take no more memory are kept from its check until they are sent."""
+"""If the records of a file take no more memory, they are kept from the check of the file until they are sent."""
 _KEPT_OVERHEAD = 200
 """What a record takes in memory beside its value and key."""
 _RECORD_OVERHEAD = 512
@@ -43,7 +43,7 @@ _RECORD_OVERHEAD = 512
 
 
 class Lines(enum.StrEnum):
-    """What the rows are: a text a line, JSON objects, or CSV."""
+    """The kind of rows: a text a line, JSON objects, or CSV."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -61,12 +61,12 @@ class Columns(msgspec.Struct, frozen=True):
     key: str | None = None
 
     def needed(self) -> list[str]:
-        """Those that every row has to have."""
+        """The columns that every row needs."""
         return [self.text, *(one for one in (self.id, self.key) if one is not None)]
 
 
 class Request(NamedTuple):
-    """What a row asks; ``where`` names the file and the line."""
+    """The request of a row; ``where`` names the file and the line."""
 
     where: str
     text: str
@@ -82,7 +82,7 @@ def publish(
     ],
     *,
     lines: Annotated[
-        Lines | None, typer.Option(help="What the rows are, where the name doesn't say it; standard input is text.")
+        Lines | None, typer.Option(help="The kind of rows, if the name doesn't tell; text for standard input.")
     ] = None,
     text_column: TextColumn = "text",
     id_column: Annotated[
@@ -94,7 +94,7 @@ def publish(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     skip: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Leave out the first N requests, which went already.")
+        int, typer.Option(min=0, metavar="N", help="Skip the first N requests, which were published before.")
     ] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds after which a request is answered expired.")
@@ -148,7 +148,7 @@ def _checked(records: Iterator[Outgoing]) -> tuple[int, list[Outgoing] | None]:
 
 
 class Seen:
-    """What a first pass over a file found that is no error."""
+    """Remarks of the first pass over a file: findings that are no errors."""
 
     def __init__(self) -> None:
         self.without_text = 0
@@ -169,7 +169,7 @@ class Seen:
             yield request
 
     def warning(self) -> str:
-        """What is to be said of the ids."""
+        """A warning about repeated ids; "" without one."""
         if not self._again:
             return ""
         return (
@@ -179,7 +179,7 @@ class Seen:
 
 
 def make_requests(rows: Iterable[Row], columns: Columns, seen: Seen | None = None) -> Iterator[Request]:
-    """The requests of ``rows``. One without a text is none and is left out. Raises UserError naming the row."""
+    """The requests of ``rows``, without rows that have no text. Raises UserError naming the row."""
     for row in rows:
         text = row.string(columns.text)
         if not text.strip():

@@ -55,7 +55,8 @@ def teach(
         bool, typer.Option("--requests", help="Take the texts of the requests topic instead of a file.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the labels as JSON lines, or go on with it.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the labels there, or continue the file."),
     ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish the labels to the topic of machine labels.")
@@ -64,7 +65,7 @@ def teach(
         Path | None, typer.Option("--data", metavar="FILE", help="Rows that people labelled, for an encoder.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="FILE", help="Keep an encoder that was fitted, as encoder:FILE.")
+        Path | None, typer.Option("--save", metavar="FILE", help="Save the fitted encoder, for use as encoder:FILE.")
     ] = None,
     labels: LabelsFile = None,
     model: Model = None,
@@ -73,16 +74,16 @@ def teach(
     label_column: Annotated[str, typer.Option(help="The column of the labels of --data.")] = "label",
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Texts that are asked about at most.")] = None,
-    budget: Annotated[float | None, typer.Option(min=0, help="Money that may be spent, by the prices set.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most texts to ask about.")] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="The most money to spend, by the set prices.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print exactly what an endpoint would be sent, and send nothing.")
+        bool, typer.Option("--dry-run", help="Print exactly what would be sent to an endpoint; send nothing.")
     ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Let a teacher label texts: an encoder, a language model behind an address, or a program.
 
-    What the output holds already of this teacher is not asked again, so the same command goes on where it stopped.
+    It asks about no text that this teacher has labelled in the output, so the same command goes on where it stopped.
     """
     from headrace.files.table import Reading
     from headrace.labeller.teachers.interface import Kind, parse_teacher
@@ -137,7 +138,7 @@ def leaving(settings: TeacherSettings, may_leave: Sequence[str] | None) -> Teach
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
-    """Which teacher labels the texts of which file, and what people labelled, as `train` is given it."""
+    """Which teacher labels the texts of which file, and the files of people's labels, as `train` gets them."""
 
     teacher: TeacherName
     unlabelled: Path | None = None
@@ -150,8 +151,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Human(NamedTuple):
-    """What people labelled: the rows as a training divides them, the keys of all their texts, and which parts came in
-    files.
+    """People's labels: the rows as a training divides them, the keys of all texts, and the parts that are files of
+    their own.
     """
 
     split: Split
@@ -198,7 +199,7 @@ def check_sources(
     taught: Path | None,
     nodes: int,
 ) -> None:
-    """Raise ChoiceError for what a training can't be made of."""
+    """Raise ChoiceError if no training can be made of these files."""
     if data is None and unlabelled is None and taught is None:
         raise ChoiceError("Name a file of labelled texts, or texts for a teacher by --unlabelled, or both.")
     if data is None and not (valid is None and test is None):
@@ -213,7 +214,7 @@ def check_sources(
 
 
 class Taught(NamedTuple):
-    """What a training may ask an encoder that is here: how it sees texts, and to learn again without some rows."""
+    """What a training may ask of a local encoder: embeddings of texts, and to be fitted again without some rows."""
 
     embed: Embed | None = None
     reteach: Reteach | None = None
@@ -245,7 +246,7 @@ def learn_labels(settings: Settings, environ: Mapping[str, str], lesson: Lesson,
         found = text_keys(given, splitting.hashing)
         return np.zeros(len(found), np.bool_) if human is None else splitting.judges(found, human.own)
 
-    # A text that would be left out of the training anyway costs nothing.
+    # A text that the training would leave out is not asked about, so it costs nothing.
     admitted = admit(keys, judging_of(texts), frozenset() if human is None else human.keys)
     with _work() as tell:
         opened = open_named(name, settings, environ, human and human.split, tell, remembers=True)
@@ -292,7 +293,7 @@ def open_named(
 
 
 def described(teacher: Teacher) -> str:
-    """What is known of how well an encoder teaches; "" of the others."""
+    """How well an encoder teaches, as far as it was measured; "" for other teachers."""
     evidence = getattr(teacher, "evidence", None)
     if evidence is None:
         return ""
@@ -369,7 +370,7 @@ async def _taught(
 
 @contextmanager
 def _work() -> Iterator[Tell]:
-    """A bar for each work of a teacher that is made ready, with the time that it still takes."""
+    """A progress bar for each step of making a teacher ready, with the remaining time."""
     import sys
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -390,7 +391,7 @@ def _work() -> Iterator[Tell]:
 
 @contextmanager
 def _course(total: int | None) -> Iterator[Callable[[Course], None]]:
-    """A bar of the texts that were asked about, with what was spent."""
+    """A progress bar of the texts that were asked about, with the money spent."""
     import sys
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -410,7 +411,7 @@ def _course(total: int | None) -> Iterator[Callable[[Course], None]]:
 
 
 async def _show(name: TeacherName, settings: Settings, texts: AsyncIterator[Asked], bounds: Bounds) -> None:
-    """Print what would go, without opening anything but a prompt."""
+    """Print what would be sent. Nothing is opened but the prompt."""
     from headrace.labeller.teachers.interface import Kind, Spent
     from headrace.labeller.teachers.opening import NO_ROWS, labels_of
 

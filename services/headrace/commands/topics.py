@@ -118,10 +118,10 @@ def delete(
     prefix: Prefix = None,
     results: Results = None,
 ) -> None:
-    """Delete topics with all that is in them, for good. Only those that the settings name, and never any other.
+    """Delete topics with all their records, for good. It deletes only topics that the settings name.
 
-    Stop workers and trainers first. Requests and results are one: whoever deletes one deletes both and the workers
-    topic, or workers refuse to answer a log that was made anew.
+    Stop workers and trainers first. Requests, results and workers topic belong together: delete all three or none, or
+    workers refuse to answer a log that was made anew.
     """
     settings = _settings(ctx, bootstrap, prefix, None, results)
     titles = {one.name: one.topic.title for one in wanted_topics(settings.topics)}
@@ -165,9 +165,9 @@ def claim(
     prefix: Prefix = None,
     results: Results = None,
 ) -> None:
-    """Show which group writes the results topic, since when, and how large its batches may be; raise that.
+    """Show which group writes the results topic, since when, and how large its batches may be; raise that size.
 
-    A worker with a larger worker.max_batch is refused. Raise the claim's first, then give workers the setting.
+    A worker with a larger worker.max_batch is refused. Raise the size here first, then set it for workers.
     """
     import datetime as dt
 

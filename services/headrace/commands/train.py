@@ -73,7 +73,7 @@ def train(
     test: Annotated[Path | None, typer.Option(help="Test rows; by default a tenth of DATA, chosen by hash.")] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option("--unlabelled", metavar="FILE", help="Texts that a teacher labels first, to learn from too."),
+        typer.Option("--unlabelled", metavar="FILE", help="Texts that a teacher labels first, for the training too."),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option("--teacher", metavar="TEACHER", help=f"Who labels --unlabelled: {TEACHER_HELP}")
@@ -90,12 +90,12 @@ def train(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=32_768, help="Words of a text that are read; by default the longest text's, to 2048."),
+        typer.Option(min=1, max=32_768, help="Words read of each text; by default as the longest has, to 2048."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same artifact on one machine.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training.")] = None,
     budget: Annotated[
-        float, typer.Option(min=0, help="Points of validation macro-F1 that being smaller may cost; 0 prunes nothing.")
+        float, typer.Option(min=0, help="Points of validation macro-F1 that compression may cost; 0: none.")
     ] = 0.5,
     quick: Annotated[
         bool, typer.Option("--quick", help="For a first look: at most 4 epochs, and fewer sizes of the artifact tried.")
@@ -119,7 +119,7 @@ def train(
         bool,
         typer.Option(
             "--unauthenticated-exchange",
-            help="With --nnodes, accept that whoever reaches the machines' sockets can change what is learnt.",
+            help="With --nnodes, accept that anybody who reaches the machines' sockets can change the training.",
         ),
     ] = False,
 ) -> None:

@@ -2,8 +2,8 @@
 fault is found at once.
 
 A secret is masked from the moment it is read. ``section.field_file`` names the file that holds the secret
-``section.field``, as the variable HEADRACE_KAFKA__SASL_PASSWORD_FILE does: container platforms mount secrets as files,
-and a file is in no list of processes and no dump of an environment. As an argument a secret is refused.
+``section.field``; the variable HEADRACE_KAFKA__SASL_PASSWORD_FILE is an example. Container platforms mount secrets as
+files, and a file shows in no list of processes and no dump of an environment. Secrets as arguments are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def to_type(value: object, wanted: Any, *, is_text: bool) -> object:
     """Convert ``value`` to the type ``wanted``. Raises FieldError.
 
     Text (environment, options) becomes a number or a truth value where that is wanted; a list has commas, a map
-    ``name=value`` with commas. A file's values have types of their own and must have the right one.
+    ``name=value`` with commas. Values of a file have types already, and must have the right one.
     """
     parsed = value
     if is_text and isinstance(value, str):
@@ -44,7 +44,7 @@ def to_type(value: object, wanted: Any, *, is_text: bool) -> object:
 
 
 def shown(value: object) -> str:
-    """Show a value in the form in which it can be set; a secret as its mask."""
+    """A value as text in which it can be set again; a secret as its mask."""
     match value:
         case None:
             return "(not set)"
@@ -75,9 +75,9 @@ class SettingsError(UserError):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as it was given. ``is_text`` is true where the source has no types (environment, options).
+    """A value as it was given. ``is_text``: the source has no types (environment, options).
 
-    ``in_file`` is true where the value names the file of a secret.
+    ``in_file``: the value names the file of a secret.
     """
 
     key: str
@@ -88,12 +88,12 @@ class Given(msgspec.Struct, frozen=True):
 
 
 def file_of(named: Path | None) -> Path | None:
-    """The file to read: the one that was ``named``, else ./headrace.toml where it is there."""
+    """The file to read: the ``named`` one, or else ./headrace.toml if it exists."""
     return named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
 
 
 def from_file(path: Path) -> Iterator[Given]:
-    """Read a TOML file of sections. Raises SettingsError when it can't be read or is no such file."""
+    """Read a TOML file of sections. Raises SettingsError when it can't be read or is not such a file."""
     try:
         source = path.read_text(encoding="utf-8")
         document = tomllib.loads(source)
@@ -101,7 +101,7 @@ def from_file(path: Path) -> Iterator[Given]:
         raise SettingsError(f"{path}: can't be read ({error.strerror or error}).") from error
     except RecursionError as error:
         raise SettingsError(f"{path}: not a TOML file of ours (nested too deeply).") from error
-    # Also bytes that are no UTF-8, and a number of more digits than Python reads.
+    # This also catches bytes that are not UTF-8, and numbers with too many digits for Python.
     except ValueError as error:
         raise SettingsError(f"{path}: not a TOML file ({error}).") from error
     lines = _lines(source)
@@ -115,7 +115,9 @@ def from_file(path: Path) -> Iterator[Given]:
 
 
 def misspelt_in(environ: Mapping[str, str], keys: Collection[str]) -> Iterator[tuple[str, str | None]]:
-    """Variables that look like ours and set nothing, for want of two underscores, with the nearest that does."""
+    """Variables with our prefix that set nothing, because they lack two underscores, each with the nearest right
+    name.
+    """
     settings = {PREFIX + key.replace(".", "__").upper(): key for key in keys}
     for name in sorted(environ):
         upper = name.upper()
@@ -144,14 +146,14 @@ def from_sets(sets: Sequence[str]) -> Iterator[Given]:
 
 
 def from_options(options: Mapping[str, tuple[str, str | int | float | None]]) -> Iterator[Given]:
-    """Read a command's own options: the option's name to the key that it stands for and its value, None if absent."""
+    """Read a command's own options: each name maps to the setting's key and the value, which is None if absent."""
     for option, (key, value) in options.items():
         if value is not None:
             yield Given(key, str(value), option, is_text=True)
 
 
 def last_of_each(given: Iterable[Given]) -> dict[str, Given]:
-    """What counts of each key: the last."""
+    """The last value of each key, which is the one that counts."""
     return {one.key: one for one in given}
 
 

@@ -1,4 +1,4 @@
-"""How far two versions agree on the same requests: over all, class by class, with examples."""
+"""How far two versions agree on the same requests: in all, by class, and with examples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from headrace.core.text import label_name
 from headrace_schemas.records import ClassifyResult, Status
 
 NO_LABEL = "(no label)"
-"""What a version that abstained is said to have answered."""
+"""Shown as the label of an answer that abstained."""
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that the two answered differently, at ``offset`` of requests partition ``partition``."""
+    """A request that the two versions answered differently, at ``offset`` of requests partition ``partition``."""
 
     partition: int
     offset: int
@@ -24,7 +24,9 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassAgreement(msgspec.Struct, frozen=True, kw_only=True):
-    """Of ``requests`` that A answered ``label``, B answered ``agreeing`` so, and the others as in ``otherwise``."""
+    """Version A answered ``requests`` requests by ``label``. B gave the same label to ``agreeing`` of them, and other
+    labels as ``otherwise`` counts.
+    """
 
     label: str
     requests: int
@@ -33,9 +35,9 @@ class ClassAgreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """``requests`` were answered ``ok`` by both versions. What was left out: ``not_ok`` were expired or failed on one
-    side or both, ``other_versions`` answered by a version not asked for (``versions_a`` and ``versions_b`` count those
-    seen), ``only_a`` and ``only_b`` stand in one log alone.
+    """Both versions answered ``requests`` requests with ``ok``. Left out are ``not_ok`` requests that expired or failed
+    on one side or both, ``other_versions`` that another version answered (``versions_a`` and ``versions_b`` count the
+    versions seen), and ``only_a`` and ``only_b``, which one log alone has.
     """
 
     requests: int
@@ -51,7 +53,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """Counts joined answers; of each pair of labels that differ it keeps the first ``examples``."""
+    """Counts joined answers, and keeps the first ``examples`` of each pair of different labels."""
 
     def __init__(self, a: str, b: str, examples: int) -> None:
         self._wanted = (a, b)
@@ -82,7 +84,7 @@ class Tally:
                 kept.append(Example(partition=partition, offset=a.offset, a=pair[0], b=pair[1]))
 
     def agreement(self) -> Agreement:
-        """All that was counted; classes and examples come with the most frequent disagreements first."""
+        """The counts. Classes and examples with the most disagreements come first."""
         ranked = sorted(self._pairs, key=lambda pair: (-self._pairs[pair], pair))
         return Agreement(
             requests=self._pairs.total(),

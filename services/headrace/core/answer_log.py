@@ -1,7 +1,7 @@
-"""Reading a partition of the answer log: every request once, repeats dropped, holes said.
+"""Reading a partition of the answer log: each request once, repeats dropped, holes reported.
 
-The answer to the request at offset o of requests partition p stands in results partition p. Workers that were
-stopped or frozen may append an answer again, behind newer ones; one integer a partition is enough to drop these.
+The answer to the request at offset o of requests partition p is in results partition p. A worker that was stopped or
+frozen may append an answer again, behind newer ones. One integer for each partition is enough to drop these repeats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from headrace.core.errors import UserError
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a reader of one results partition goes on. Keep both together, and both with what was made of the answers.
+    """Where a reader of a results partition goes on. Store both fields together, and together with the results of
+    processing.
 
     ``position`` is the offset in the results partition to read next, ``highest`` the highest request offset accepted
     in front of it. None means that it is not known: then a reader looks back.
@@ -34,7 +35,7 @@ class Hole(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What an answer is to its reader: accepted or a repeat, and the hole in front of it, if any."""
+    """How a reader takes an answer: accepted or a repeat, and the hole in front of it, if any."""
 
     accepted: bool
     hole: Hole | None = None
@@ -47,8 +48,8 @@ _REPEAT = Reading(accepted=False)
 class PartitionReader:
     """Decides for one results partition. ``highest`` is the highest request offset accepted so far.
 
-    None means that nothing is known yet (a reader that starts at the end of the log, or on a log whose
-    beginning is gone): then the first answer is accepted whatever came before it.
+    None means that nothing is known yet: the reader starts at the end of the log, or the log's beginning is gone. Then
+    the first answer is accepted, whatever came before it.
     """
 
     __slots__ = ("highest",)
@@ -71,15 +72,17 @@ class PartitionReader:
 
 
 def encode_positions(positions: Mapping[int, Place]) -> bytes:
-    """Places by partition as JSON, to be stored: ``{"0": {"position": 12, "highest": 9}}``."""
+    """Places by partition as JSON, for storing: ``{"0": {"position": 12, "highest": 9}}``."""
     return msgspec.json.encode(positions)
 
 
 def decode_positions(text: bytes | str) -> dict[int, Place]:
-    """What :func:`encode_positions` wrote, or positions alone: ``{"0": 12}``. Raises a UserError in words."""
+    """Decode the JSON of :func:`encode_positions`, or of positions alone: ``{"0": 12}``. Raises a UserError in
+    words.
+    """
     try:
         found = msgspec.json.decode(text, type=dict[int, Annotated[int, Meta(ge=0)] | Place])
-    # A text with half a character in it is a UnicodeEncodeError, and what is no text at all a TypeError.
+    # A text with a lone surrogate raises UnicodeEncodeError, and anything but a text TypeError.
     except (msgspec.DecodeError, UnicodeError, TypeError) as error:
         raise UserError(
             f"This holds no positions of a reader: {error}. "
@@ -89,19 +92,20 @@ def decode_positions(text: bytes | str) -> dict[int, Place]:
 
 
 def as_place(one: int | Place) -> Place:
-    """A place, also of a position alone."""
+    """The place, or one made of a position alone."""
     return one if isinstance(one, Place) else Place(one)
 
 
 def encode_metadata(place: Place) -> str:
-    """What a group's reader commits beside the position: ``{"position":12,"highest":9}``."""
+    """The metadata that a reader of a group commits beside its position: ``{"position":12,"highest":9}``."""
     return msgspec.json.encode(place).decode()
 
 
 def committed_place(position: int, metadata: str) -> Place:
-    """The place that a group committed: without its highest when the metadata is none of ours or of another position.
+    """The place that a group committed. Its highest is None when the metadata is not ours or belongs to another
+    position.
 
-    That is so of commits by other tools, of those before headrace wrote metadata, and on the embedded broker.
+    Commits of other tools have no such metadata, nor have those on the embedded broker.
     """
     try:
         place = msgspec.json.decode(metadata, type=Place)

@@ -1,10 +1,11 @@
-"""Which waiting requests make the next batch: work-conserving, fair across partitions, bounded twice.
+"""Which waiting requests make the next batch: it is work-conserving, fair to all partitions, and bounded in records and
+bytes.
 
-There is no timer. While the model is busy requests gather; when it is free it takes what waits, up to ``max_records``
-and ``max_bytes`` (bytes of text stand for tokens: they are known without decoding). The habit is that of
-text-embeddings-inference (queue.rs), without its padding, which the folded network does not need.
+There is no timer. While the model is busy requests gather; when it is free it takes the waiting ones, up to
+``max_records`` and ``max_bytes`` (bytes stand for tokens, because they are known without decoding).
+text-embeddings-inference does the same (queue.rs), with padding, which the folded network does not need.
 
-How long a batch takes, fitted online, and whether it is the clocks that are late rather than the answers.
+:class:`ServiceTime` predicts how long a batch takes, and :class:`ClockAlarm` tells a wrong clock from late answers.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from typing import Protocol
 import msgspec
 
 SHARERS = 8
-"""Queues that share a full batch at most. What it costs to publish one queue's requests hardly depends on how many they
-are, so many deep queues take turns instead of sharing every batch."""
+"""At most so many queues share a full batch. Publishing the requests of a queue costs nearly the same for few as for
+many, so many deep queues take turns instead of sharing every batch.
+"""
 
 
 class Closed(enum.StrEnum):
-    """Why a batch took no more."""
+    """Why a batch took no further request."""
 
     DRAINED = "drained"
     FULL = "full"
     BYTES = "bytes"
     ALONE = "alone"
-    """Not by this policy: a record over which a process died is tried by itself."""
+    """Not by this policy: a record over which a process died is tried alone."""
 
 
 class Queue(Protocol):
@@ -35,22 +37,22 @@ class Queue(Protocol):
 
     def __len__(self) -> int: ...
     def sizes(self) -> Iterator[int]:
-        """The size in bytes of each waiting request that will reach the model, in order; 0 for one that won't."""
+        """The size in bytes of each waiting request, in order; 0 for a request that will not reach the model."""
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """``taken[i]`` requests from the front of queue i, and why the batch took no more."""
+    """The batch takes ``taken[i]`` requests from the front of queue i; ``closed`` says why it took no more."""
 
     taken: tuple[int, ...]
     closed: Closed
 
 
 def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int = 0) -> Cut:
-    """Share ``max_records`` over the queues, equal parts first, what is left over then to those with more.
+    """Divide ``max_records`` over the queues: equal parts first, and the rest to queues that hold more.
 
-    Of more than SHARERS queues not every one gets a part of a full batch; :func:`next_first` begins with those that got
-    none. ``first`` is the queue to begin with. A request larger than ``max_bytes`` is taken when it
-    is the first, alone: otherwise it would wait for ever.
+    With more than SHARERS queues, some get no part of a full batch; :func:`next_first` begins with these. ``first`` is
+    the queue to begin with. A request larger than ``max_bytes`` is taken alone, when it comes first: otherwise it would
+    wait for ever.
     """
     taken = [0] * len(queues)
     order = [(first + step) % len(queues) for step in range(len(queues))] if queues else []
@@ -79,22 +81,24 @@ def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int
 def next_first(taken: Sequence[int], first: int) -> int:
     """The queue that the next cut begins with, so that none waits longer than one round of all.
 
-    Behind those that were served; when all were, one further, so that none is always served last.
+    The first queue behind those that were served. When all were served, the next one, so that no queue is always served
+    last.
     """
     served = sum(count > 0 for count in taken)
     return first + (served if 0 < served < len(taken) else 1)
 
 
 REACH = 16
-"""How many times the mean batch may be predicted."""
+"""Up to how many times the mean batch a prediction reaches."""
 
 
 class ServiceTime:
     """T(n) = a n + b: seconds for a batch of n requests, fitted by least squares that forgets exponentially.
 
-    ``memory`` is the weight that an observation keeps when the next one comes; 0.98 is about the last 50 batches.
-    A batch of more than REACH times the mean is predicted as one of so many: nothing is known of such batches, and
-    most of the time that one request takes is that of any batch. Who predicts too much lets good requests expire.
+    ``memory`` is the weight that an observation keeps when the next one comes; 0.98 is about the last 50 batches. A
+    batch of more than REACH times the mean is predicted as one of REACH times the mean: nothing is known of such
+    batches, and most of the time of a small batch does not grow with it. Too long a prediction would let good requests
+    expire.
     """
 
     __slots__ = ("_memory", "_n", "_nn", "_nt", "_t", "_weight")
@@ -113,13 +117,13 @@ class ServiceTime:
         self._nt = keep * self._nt + requests * seconds
 
     def predict(self, requests: int) -> float:
-        """Seconds that a batch of ``requests`` will take, 0 before anything was observed."""
+        """The seconds that a batch of ``requests`` will take; 0 before the first observation."""
         if not self._weight:
             return 0.0
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
         known = min(requests, REACH * mean_n)
         variance = self._nn / self._weight - mean_n * mean_n
-        # Batches of one size say nothing of the slope; then the whole time counts as proportional to the size.
+        # Batches of one size don't show the slope. Then the whole time counts as proportional to the size.
         if variance <= 1e-9 * max(1.0, mean_n * mean_n):
             slope = mean_t / max(mean_n, 1.0)
         else:
@@ -128,10 +132,10 @@ class ServiceTime:
 
 
 class ClockAlarm(msgspec.Struct):
-    """Says when requests expire although nothing waits: then a clock is wrong, not the load.
+    """Notices when requests expire although none waits: then a clock is wrong, and not the load too high.
 
-    ``after`` expired requests in a row, each of them new in its partition's log when it was cut, raise it once; one
-    request with a deadline that is in time ends the row, and so does a queue.
+    It is raised once after ``after`` expired requests in a row, each of which was the newest of its partition when its
+    batch was cut. A request that meets its deadline ends the row, and so does a lag.
     """
 
     after: int = 100

@@ -1,10 +1,9 @@
-"""The certified cascade: above which score a version may answer alone, and whether that still holds.
+"""The certified cascade: above which score a version may answer alone, and whether that score is still high enough.
 
-Two bounds on a share of wrong answers are used. A certificate is made once, of a fixed number of rows, so its bound is
-the exact one of Clopper and Pearson (Biometrika 26, 1934). Afterwards somebody looks at every new row, and a bound for
-a fixed number of rows would be broken by chance sooner or later. So what watches is a confidence sequence, which holds
-at every moment at once: the beta mixture of Robbins (Annals of Mathematical Statistics 41, 1970) with Ville's
-inequality.
+It uses two bounds on the fraction of wrong answers. A certificate is made once, from a fixed number of rows, so its
+bound is the exact one of Clopper and Pearson (Biometrika 26, 1934). Afterwards every new row is looked at, and chance
+would sooner or later break a bound for a fixed number of rows. So the watch uses a confidence sequence, which holds at
+all moments at once: the beta mixture of Robbins (Annals of Mathematical Statistics 41, 1970) with Ville's inequality.
 
 Thresholds are tested in a fixed sequence (Maurer, Hothorn and Lehmacher, 1995; for risk control Angelopoulos et al.,
 Learn then Test, 2021): from the highest down to the first that fails, each at the full level, with no correction,
@@ -21,7 +20,7 @@ from typing import Final
 import msgspec
 
 RANDOM_SLICE: Final = "random-slice"
-"""The source of labels of texts that were chosen by chance alone. Only these are a sample of what comes in."""
+"""The source of labels of texts that were chosen at random. Only these are a sample of all texts that come in."""
 
 CONFIDENCE: Final = 0.95
 LEAST_ACCEPTED: Final = 300
@@ -32,7 +31,8 @@ _HALVINGS = 60
 
 
 class Certified(msgspec.Struct, frozen=True, kw_only=True):
-    """The lowest threshold that passed: of ``rows``, ``accepted`` score as much or more, and ``errors`` are wrong.
+    """The lowest threshold that passed. Of ``rows`` rows, ``accepted`` reach it, and ``errors`` of these are answered
+    wrong.
 
     ``bound`` is the upper bound of the share of errors.
     """
@@ -45,13 +45,14 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """No threshold passed, and why, in words for the operator."""
+    """No threshold passed; ``why`` tells the operator the reason."""
 
     why: str
 
 
 def upper_bound(errors: int, rows: int, confidence: float = CONFIDENCE) -> float:
-    """The one-sided exact upper bound (Clopper-Pearson) of a share of which ``errors`` of ``rows`` were seen.
+    """The exact one-sided upper bound (Clopper-Pearson) of the fraction of errors, when ``errors`` of ``rows`` were
+    seen.
 
     1.0 without rows, and where all are errors. Raises ValueError for counts that can't be.
     """
@@ -69,14 +70,14 @@ def upper_bound(errors: int, rows: int, confidence: float = CONFIDENCE) -> float
 
 
 def rows_needed(disagree: float, confidence: float = CONFIDENCE) -> int:
-    """How many accepted rows without one error certify a share of at most ``disagree``: 149 at 2 %, 299 at 1 %."""
+    """How many accepted rows without an error certify a fraction of at most ``disagree``: 149 for 2 %, 299 for 1 %."""
     return math.ceil(math.log(1 - confidence) / math.log1p(-disagree))
 
 
 def grid_of(scores: Sequence[float], steps: int = GRID) -> tuple[float, ...]:
     """Thresholds to test, highest first: the scores that 1/steps, 2/steps and so on of ``scores`` reach.
 
-    ``scores`` are of other rows than those tested, so that the grid is fixed before these are seen.
+    ``scores`` belong to other rows than the tested ones, so that the grid is fixed before these are seen.
     """
     ordered = sorted(scores, reverse=True)
     if not ordered:
@@ -94,7 +95,8 @@ def certify(
     confidence: float = CONFIDENCE,
     least: int = LEAST_ACCEPTED,
 ) -> Certified | Refused:
-    """The lowest threshold of ``grid`` above which the share of wrong answers is at most ``disagree`` for certain.
+    """The lowest threshold of ``grid`` above which the fraction of wrong answers is certified to be at most
+    ``disagree``.
 
     ``scores[i]`` is the version's score of row i, ``wrong[i]`` whether its answer differs from the true label; the rows
     are a random sample that the version never saw. Raises ValueError for a ``disagree`` or a ``confidence`` that is no
@@ -135,9 +137,9 @@ def certify(
 
 
 def lower_bound_anytime(errors: int, rows: int, expected: float, confidence: float = CONFIDENCE) -> float:
-    """A share that the true one is at least as high as, at every moment that anybody looks, with ``confidence``.
+    """A lower bound of the true fraction of errors that holds at all moments at once, with ``confidence``.
 
-    ``expected`` is the share at which the bound is tightest. It may be anything that was fixed beforehand.
+    The bound is tightest at the fraction ``expected``, which may be any value that was fixed beforehand.
     """
     _check(errors, rows)
     low, high = 0.0, errors / rows if rows else 0.0
@@ -153,7 +155,7 @@ def lower_bound_anytime(errors: int, rows: int, expected: float, confidence: flo
 
 
 def upper_bound_anytime(errors: int, rows: int, expected: float, confidence: float = CONFIDENCE) -> float:
-    """The like from above."""
+    """The upper bound that belongs to :func:`lower_bound_anytime`."""
     return 1.0 - lower_bound_anytime(rows - errors, rows, 1.0 - expected, confidence)
 
 
@@ -161,7 +163,7 @@ def _excluded(errors: int, rows: int, share: float, expected: float, confidence:
     """Whether the mixture over Beta(a, b) outweighs ``share`` by 1 / (1 - confidence)."""
     if share <= 0.0:
         return errors > 0
-    # A prior worth about one error, with its mean at what is expected.
+    # A prior worth about one error, with its mean at ``expected``.
     scale = 1.0 / min(expected, 1.0 - expected)
     a, b = expected * scale, (1.0 - expected) * scale
     mixture = _log_beta(errors + a, rows - errors + b) - _log_beta(a, b)

@@ -1,6 +1,6 @@
-"""Clocks, given to whatever waits or stamps so that a test can turn them by hand; and which timestamps are believable.
+"""Clocks, which are passed in so that a test can turn them by hand; and which timestamps are believable.
 
-Clients write seconds for milliseconds, nanoseconds, or no timestamp at all.
+Some clients write seconds or nanoseconds instead of milliseconds, or no timestamp at all.
 """
 
 from __future__ import annotations

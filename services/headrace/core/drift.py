@@ -1,4 +1,4 @@
-"""Drift: how far a version's answers are from those it gave on its test rows, as the population stability index.
+"""Drift: how far a version's answers are from its answers on its test rows, by the population stability index.
 
 PSI is the sum over bins of (a - e) ln(a / e), with e the share expected in a bin and a the one seen. It is symmetric:
 Jeffreys' divergence (1946), both directions of Kullback and Leibler's added. Below 0.1 is read as no change, above 0.25
@@ -20,12 +20,12 @@ from headrace_schemas.records import Profile
 TENTHS = 10
 SMOOTHING = 0.5
 NOISE = 0.02
-"""What sampling alone may add to a PSI that is shown."""
+"""How much of a PSI that is shown may come from sampling alone."""
 _PANES = 10
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """The PSI of the label shares and of the confidence over the last ``answers`` answers."""
+    """The PSI of the labels and of the confidence over the last ``answers`` answers."""
 
     labels: float
     confidence: float
@@ -33,9 +33,9 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 def psi(expected: Sequence[float], seen: Sequence[float], count: float) -> float:
-    """The index of two vectors of shares; 0 when they are equal, unbounded above, the same either way round.
+    """The PSI of two vectors of fractions. It is 0 when they are equal, unbounded above, and symmetric.
 
-    An empty bin has no logarithm. So both are taken as if counted from ``count`` answers and half an answer is added
+    An empty bin has no logarithm. So both vectors are taken as counts of ``count`` answers, and half an answer is added
     to each bin (Krichevsky and Trofimov, 1981). Raises ValueError when they don't have the same bins.
     """
     total = count + SMOOTHING * len(expected)
@@ -47,9 +47,9 @@ def psi(expected: Sequence[float], seen: Sequence[float], count: float) -> float
 
 
 def check_profile(profile: Profile, labels: int) -> None:
-    """Raises ValueError for what is no profile of a version of so many labels, so that nothing can be measured by it.
+    """Raises ValueError unless ``profile`` fits a version with ``labels`` labels.
 
-    Shares that don't add up to 1 are taken: they drift from whatever is seen.
+    Fractions that don't add up to 1 are allowed: all answers drift from them.
     """
     if len(profile.labels) != labels or len(profile.confidence) != TENTHS:
         raise ValueError(
@@ -61,7 +61,7 @@ def check_profile(profile: Profile, labels: int) -> None:
 
 
 def enough(bins: int) -> int:
-    """How many answers have to be seen before a PSI over ``bins`` bins is more than the noise of sampling."""
+    """How many answers a PSI over ``bins`` bins needs to be more than the noise of sampling."""
     return math.ceil((bins - 1) / NOISE)
 
 
@@ -76,8 +76,9 @@ def tenths(scores: Iterable[float]) -> Counter[int]:
 class DriftWindow:
     """Counts a version's last answers by label and by tenth of score, and measures them against its ``profile``.
 
-    The label is the best one, also of an answer that abstains. Kept are the last ``answers`` answers (or as many as so
-    many labels need) of the last ``seconds`` seconds, in about ten panes; the oldest is dropped whole.
+    The label is the best one, also for an answer that abstains. The window keeps the last ``answers`` answers (or as
+    many as :func:`enough` asks for) of the last ``seconds`` seconds, in about ten panes. The oldest pane is dropped
+    whole.
     """
 
     def __init__(self, profile: Profile, *, answers: int = 10_000, seconds: float = 3600.0) -> None:
@@ -88,7 +89,7 @@ class DriftWindow:
         self._panes: deque[_Pane] = deque()
 
     def add(self, labels: Mapping[int, int], tenths: Mapping[int, int], now_s: float) -> None:
-        """Take answers given at ``now_s`` (a monotonic time): how many of each label's index, and of each tenth.
+        """Add answers given at ``now_s`` (a monotonic time): their counts by label index, and by tenth of the score.
 
         Both count the same answers. Raises IndexError for a label that the profile does not have.
         """

@@ -1,4 +1,4 @@
-"""Errors that are for the person at the terminal: one place can print them without a traceback, and all of several."""
+"""Errors for the person at the terminal. One place prints them without a traceback, several at once if need be."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class StoppedError(UserError):
 
 @contextmanager
 def noting(known: Callable[[], str]) -> Iterator[None]:
-    """Around work that may end half-done: whatever ends it, Ctrl-C and a cancellation too, has ``known()`` as a note.
+    """Wraps work that may end half-done. An error that ends it, Ctrl-C and a cancellation too, gets ``known()`` as a
+    note.
 
-    Nothing is noted where that is empty, or where the error has this note already.
+    An empty note, or one that the error has already, is left out.
     """
     try:
         yield
@@ -51,10 +52,11 @@ def note_once(error: BaseException, note: str) -> None:
 
 
 def one_of_all(errors: BaseExceptionGroup[Exception] | Iterable[Exception]) -> Exception:
-    """The one of ``errors`` to raise, with a note for each of the others. There is at least one; a group is unfolded.
+    """Choose the error to raise from ``errors``, of which there is at least one; the others become notes. Groups are
+    unfolded.
 
     A fault of the program comes first, because its traceback has to be seen. Then comes the error with the highest exit
-    code: what a person has to decide does not end by starting again.
+    code, because a restart does not mend it.
     """
     told: dict[str, Exception] = {}
     for error in _leaves([errors] if isinstance(errors, BaseExceptionGroup) else errors):
@@ -67,9 +69,9 @@ def one_of_all(errors: BaseExceptionGroup[Exception] | Iterable[Exception]) -> E
 
 
 def raise_failed(outcomes: Iterable[object]) -> None:
-    """Raise what failed among the ``outcomes`` of a gather that returns exceptions, if anything did.
+    """Raise the errors among ``outcomes`` of a gather that returns exceptions, if there are any.
 
-    A cancellation goes first; of errors one is raised and all are told.
+    A cancellation goes first. Of several errors one is raised, and the others are its notes.
     """
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     for error in failed:
@@ -80,12 +82,12 @@ def raise_failed(outcomes: Iterable[object]) -> None:
 
 
 def with_notes(error: BaseException) -> str:
-    """An error's message and its notes, a line each: what a person is shown of it."""
+    """The text that people see of an error: its message and its notes, a line each."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def notes_behind(interrupt: BaseException) -> str:
-    """The notes of an interrupt and of what it was raised over: asyncio turns Ctrl-C into a cancellation and back."""
+    """The notes of an interrupt and of its context: asyncio turns Ctrl-C into a cancellation and back."""
     notes: list[str] = []
     error: BaseException | None = interrupt
     while error is not None:
@@ -95,9 +97,9 @@ def notes_behind(interrupt: BaseException) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """What a record, or a line of a log, may hold of an error: our own words, and of any other error its kind alone.
+    """The text of an error for a record or a log line: our own errors' messages, and only the type of any other error.
 
-    What libraries and drivers say may hold whatever they know, secrets too.
+    Messages of libraries and drivers may hold secrets.
     """
     if isinstance(error, Exception) and _ours(error):
         return str(error) or type(error).__name__
@@ -105,7 +107,7 @@ def words_of(error: BaseException) -> str:
 
 
 def frames_of(error: BaseException) -> str:
-    """Where an error that was not foreseen was raised: the lines of its traceback without its own words."""
+    """Where an unforeseen error was raised: the lines of its traceback without its message."""
     return "".join(traceback.format_tb(error.__traceback__))
 
 
@@ -118,7 +120,7 @@ def _leaves(errors: Iterable[BaseException]) -> Iterator[Exception]:
 
 
 def _ours(error: Exception) -> bool:
-    """Whether it was written for people: those of other makers that come this far were not foreseen."""
+    """Whether the error was written for people. Other libraries' errors that come this far were not foreseen."""
     return type(error).__module__.partition(".")[0].startswith("headrace")
 
 

@@ -1,9 +1,9 @@
-"""Rules of labels: a class is renamed, several become one, or one is no longer given.
+"""Label rules: a class is renamed, several classes become one, or a class is retired.
 
-A rule says what a label is learnt as from now on, of labels past and to come; the labels themselves stay as people gave
-them, so that a rule can be undone. Rules follow each other: after ``a`` to ``b`` and ``b`` to ``c``, ``a`` is learnt as
-``c``. A circle is refused before it is written (:func:`refusal`); where two people closed one at the same moment, the
-labels in it stay what they are.
+A rule says as which label an old or new label is learnt from now on. The labels themselves stay as people gave them, so
+that a rule can be undone. Rules follow each other: after ``a`` to ``b`` and ``b`` to ``c``, ``a`` is learnt as ``c``. A
+circle is refused before it is written (:func:`refusal`). If two people close a circle at the same moment, its labels
+stay what they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from headrace.core.text import label_name
 
 Rules = Mapping[str, str | None]
-"""What each label becomes, None for one that is no longer given; names as :func:`label_name` spells them."""
+"""What each label becomes, None for a retired one; names as :func:`label_name` spells them."""
 
 
 def rules_of(decided: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
@@ -23,7 +23,7 @@ def rules_of(decided: Iterable[tuple[str, str | None]]) -> dict[str, str | None]
 
 
 def learnt_as(label: str, rules: Rules) -> str | None:
-    """What ``label`` is learnt as, None where it is no longer given."""
+    """The label as which ``label`` is learnt; None when it is retired."""
     seen = {label}
     last = label
     while last in rules:
@@ -38,7 +38,7 @@ def learnt_as(label: str, rules: Rules) -> str | None:
 
 
 def answered_as(label: str, rules: Rules) -> str:
-    """What the answer of a version of before the rules is compared as: a label that is no longer given stays wrong."""
+    """How the answer of a version from before the rules counts in a comparison: a retired label stays, and is wrong."""
     return learnt_as(label, rules) or label
 
 

@@ -1,13 +1,14 @@
-"""The lease: how long a member may act on partitions that the group gave it, without hearing from the group again.
+"""The lease: how long a member may act on its partitions without hearing from its group again.
 
-The coordinator gives a member's partitions to another at the earliest a session time-out after it heard the member
-last, or a rebalance time-out after it began a rebalance. Both count from a moment at the coordinator that is not before
-the sending of the request whose answer says that all is well. So a lease that counts the shorter of the two from the
-sending ends here before it ends there, whatever the network does, as long as both clocks run at one speed.
+The coordinator gives a member's partitions to another one at the earliest a session time-out after it last heard the
+member, or a rebalance time-out after it began a rebalance. Both times begin at the coordinator, and not before the
+member sent the request whose answer says that all is well. So a lease that counts the shorter time-out from that
+sending ends at the member before it ends at the coordinator, whatever the network does, as long as both clocks run at
+the same speed.
 
-Only a heartbeat that is answered without an error renews it. A heartbeat that is answered "rebalance in progress"
-keeps the session and not the rebalance from ending. A commit proves less: the coordinator takes commits of the old
-generation all through a rebalance.
+Only a heartbeat that is answered without an error renews the lease. The answer "rebalance in progress" extends the
+session, but not the rebalance. A commit proves less: the coordinator takes commits of the old generation during a whole
+rebalance.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import msgspec
 
 Membership = tuple[str, int]
-"""Member id and generation: what the coordinator tells members and their assignments apart by."""
+"""Member id and generation, by which the coordinator tells members and their assignments apart."""
 NEVER = float("-inf")
 
 
@@ -33,16 +34,16 @@ class Lease(msgspec.Struct, frozen=True):
     def renewed(self, of: Membership, sent_s: float) -> Lease:
         """The group answered a heartbeat, sent at ``sent_s`` for ``of``, without an error.
 
-        An answer for an older generation, or one that was overtaken by a later heartbeat's, changes nothing.
+        An answer for an older generation changes nothing, nor does one that a later heartbeat's answer has overtaken.
         """
         return Lease(self.length_s, of, sent_s) if of == self.of and sent_s > self.sent_s else self
 
     def ended(self) -> Lease:
-        """The group has told that this member is none any more."""
+        """The group answered that this process is no member any more."""
         return Lease(self.length_s)
 
     def left_s(self, now_s: float) -> float:
-        """Seconds that it lasts from ``now_s`` on; 0 when it has run out or there was none."""
+        """For how many seconds after ``now_s`` it lasts; 0 when it has ended or never began."""
         return max(0.0, self.sent_s + self.length_s - now_s)
 
 

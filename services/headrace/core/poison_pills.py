@@ -1,8 +1,8 @@
-"""A record that kills the process: found by trying alone what was in work when processes died.
+"""Poison pills: a record that kills the process is found by trying the records alone that were in work when it died.
 
-Before a worker hands over the first batch of a partition that it has taken up, it writes an attempt to the log; a
-clean release takes it back, so that the log tells what it told before. An attempt that is still there when the
-partition is taken up again stood when its process died.
+Before a worker tries the first batch of a partition after a resume, it writes an attempt to the log. A clean release
+takes the attempt back and restores the earlier one. So if an attempt is still there at the next resume, its process
+died.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import msgspec
 from headrace_schemas.records import Attempt
 
 DEATHS_ALLOWED = 2
-"""Deaths at one offset, the first perhaps in a batch, after which the record is tried no more."""
+"""After so many deaths at one offset, the first perhaps in a batch, the record is not tried again."""
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """How to work from a resume position: records up to ``alone_through`` alone (-1: none), and the first of them
-    answered ``failed`` untried when ``condemned``. ``attempt`` is to be written. ``evidence`` is the attempt of the
-    process that died, to be put back by a clean release that comes before all it names are answered.
+    """How to go on from a resume position. Records up to ``alone_through`` are tried alone (-1: none). If
+    ``condemned``, the first of them is answered ``failed`` untried. ``attempt`` is to be written. ``evidence`` is the
+    attempt of the process that died; a clean release puts it back unless all records that it names are answered.
     """
 
     alone_through: int
@@ -32,8 +32,8 @@ class Trial(msgspec.Struct, frozen=True):
 def credible(attempt: Attempt, max_batch: int) -> bool:
     """Whether a worker with batches of at most ``max_batch`` requests could have written ``attempt``.
 
-    Whoever may write the topic can forge one: of far more requests than a batch, or of deaths that nobody could have
-    counted.
+    A user who may write to the topic can forge one, with more requests than a batch has, or with an impossible number
+    of deaths.
     """
     return (
         0 <= attempt.offset <= attempt.through < attempt.offset + max_batch
@@ -43,9 +43,9 @@ def credible(attempt: Attempt, max_batch: int) -> bool:
 
 
 def telling(standing: Iterable[Attempt], position: int) -> Attempt | None:
-    """Of the attempts that stand in the log, the one that accuses most at a resume ``position``; None when none does.
+    """The attempt in the log with the most deaths at the resume ``position``; None when no attempt names it.
 
-    There are several while workers of two versions run, which write to two topics.
+    There may be several, because workers of two releases write to two topics.
     """
     return max(
         (attempt for attempt in standing if attempt.offset <= position <= attempt.through),
@@ -55,11 +55,11 @@ def telling(standing: Iterable[Attempt], position: int) -> Attempt | None:
 
 
 def trial(found: Attempt | None, fresh: Attempt) -> Trial:
-    """Decide from the attempt that stands in the log, for a process that would make the ``fresh`` one."""
+    """Decide by the attempt ``found`` in the log. ``fresh`` is the attempt of this process if there is none."""
     mine = found is not None and found.process == fresh.process
     if found is None or mine or not found.offset <= fresh.offset <= found.through:
         return Trial(-1, condemned=False, attempt=fresh)
-    # Alone, an attempt moves on without a new record, so a death further on is the first at its own offset.
+    # Requests that are tried alone share one attempt, so a death further on is the first at its own offset.
     deaths = min(found.deaths, DEATHS_ALLOWED) + 1 if fresh.offset == found.offset else 1
     alone = msgspec.structs.replace(fresh, through=found.through, alone=True, deaths=deaths)
     return Trial(found.through, condemned=deaths > DEATHS_ALLOWED, attempt=alone, evidence=found)

@@ -1,13 +1,12 @@
-"""What a worker commits for a requests partition, so that the lag that Kafka's tools show comes to 0.
+"""Where a worker goes on in a requests partition, and what it commits.
 
-Behind the last answered request there may be offsets without a record: a transaction's markers, aborted batches, what
-compaction took. A commit behind the answer alone would show them as lag for ever, and an autoscaler that looks at the
-lag would never scale in. A worker resumes from its answers; the commit counts only where none are left of them. Then
-the next answer has to name the request before it, which isn't the offset before the commit, so the commit's text does.
+A worker resumes from its answers. The commit counts only where no answer is left; it also shows the lag in Kafka's
+tools. Behind the last answered request there may be offsets without a record: a transaction's markers, aborted batches,
+compacted records. A commit right behind the answered request would show them as lag for ever, and an autoscaler that
+follows the lag would never scale in. So the commit lies behind them. If no answer is left, the next answer has to name
+the request before it, which is not at the offset before the commit, so the text of the commit names it.
 
-Where a worker goes on in a requests partition: decided from the answer log, not from the commit.
-
-Pure: the worker gathers :class:`Facts` from the cluster and carries out the decision.
+The worker gathers :class:`Facts` from the cluster and carries out the decision, which is pure.
 """
 
 from __future__ import annotations
@@ -23,46 +22,47 @@ _AFTER = re.compile(r"after=(-1|\d{1,19})")
 
 
 def settled(*, answered: int, expected: int, fetched: int, gap: bool) -> int:
-    """The offset in front of which every request is answered.
+    """The offset before which every request is answered.
 
-    ``answered`` is behind the last acknowledged answer, ``expected`` behind the last request that was fetched, and
-    ``fetched`` how far the fetch has come, of which nothing is under way now. ``gap``: whether what was fetched did not
-    follow on what was expected, so that it is fetched again.
+    ``answered`` is the offset behind the last acknowledged request, ``expected`` the one behind the last fetched
+    request, and ``fetched`` how far the fetch has come; no request is in work now. ``gap``: the last chunk did not
+    begin at ``expected``, so it is fetched again.
     """
     return max(answered, fetched) if answered == expected and not gap else answered
 
 
 def to_commit(*, answered: int, settled: int, written: bool) -> int:
-    """``written``: whether the results partition holds, or held, an answer. Until then nothing but the answers counts:
-    a commit above the group's start and an empty results log together mean that the results topic was made anew.
+    """Choose the offset to commit. ``written``: the results partition holds or held an answer. Before that only
+    ``answered`` counts, because a commit above the group's start beside an empty results log means that the results
+    topic was made anew.
     """
     return max(answered, settled) if written else answered
 
 
 def text_of(commit: int, last: int) -> str:
-    """The text that is kept with a commit: the offset of the last answered request where it isn't the one before."""
+    """The text of a commit: the offset of the last answered request, if it is not the offset before the commit."""
     return "" if last == commit - 1 else f"after={last}"
 
 
 def last_of(commit: int, text: str) -> int:
-    """The offset of the last answered request, by a commit and its text. Somebody else's text says nothing."""
+    """The offset of the last answered request, from a commit and its text. Texts of other programs are ignored."""
     found = _AFTER.fullmatch(text)
     return min(int(found[1]), commit - 1) if found else commit - 1
 
 
 LARGEST_MAX_BATCH = 4096
-"""No worker's max_batch is larger. Readers, who can't read the workers' claim, look back by it."""
+"""The largest max_batch of any worker. Readers look back by it, because they can't read the workers' claim."""
 
 
 def look_back(max_batch: int) -> int:
-    """How many of the last answers to read. A zombie can append at most its one unacknowledged batch behind
-    newer answers, and a later owner likewise, so four batches hold the highest answered offset.
+    """How many of the last answers to read. A zombie can append at most its one unacknowledged batch behind newer
+    answers, and so can a later owner. So the last four batches hold the highest answered offset.
     """
     return 4 * max_batch
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The request offset and request CRC-32 that an answer in the log names."""
+    """The offset and the CRC-32 of a request, from an answer in the log."""
 
     offset: int
     crc: int
@@ -71,11 +71,11 @@ class Answered(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the cluster says of requests partition p and results partition p.
 
-    ``tail`` holds the last answers of the results partition, in log order. ``results_end`` is its end offset, so 0
-    means that it was never written. ``committed`` is the group's commit, ``start`` the offset at which the group
-    began this partition according to its claim. ``crc_at_last`` is the CRC-32 of the request at the highest
-    answered offset, None when that record is no longer in the log. ``committed_last`` is the offset of the last
-    answered request as the commit tells it, None where nothing is committed.
+    ``tail`` holds the last answers of the results partition, in log order. ``results_end`` is its end offset; 0 means
+    that it was never written. ``committed`` is the group's commit, ``start`` the offset at which the group began this
+    partition by its claim. ``crc_at_last`` is the CRC-32 of the request at the highest answered offset, None when that
+    record is no longer in the log. ``committed_last`` is the offset of the last answered request by the commit, None
+    without a commit.
     """
 
     tail: tuple[Answered, ...]
@@ -89,7 +89,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Fetch from ``position``; the first answer's ``after`` is ``after`` and it carries ``lost``, if any."""
+    """Fetch from ``position``. The first answer gets ``after``, and ``lost`` if there is any."""
 
     position: int
     after: int
@@ -97,13 +97,13 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Going on would lose or mix answers without a word: stop and tell a person why."""
+    """Going on would silently lose or mix answers. The worker stops and says why."""
 
     reason: str
 
 
 def last_answered(tail: Iterable[Answered]) -> Answered | None:
-    """The answer with the highest request offset, wherever in the tail it stands."""
+    """The answer with the highest request offset, anywhere in the tail."""
     return max(tail, key=lambda answered: answered.offset, default=None)
 
 
@@ -133,7 +133,7 @@ def decide(facts: Facts) -> Resume | Refusal:
 
 
 def _from(position: int, facts: Facts, last: int | None = None) -> Resume | Refusal:
-    """``last`` is the offset of the request before ``position``, where it isn't the offset before."""
+    """``last`` is the offset of the request before ``position``, if it is not ``position`` - 1."""
     after = position - 1 if last is None else last
     if position > facts.requests_end:
         return Refusal(

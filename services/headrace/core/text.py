@@ -1,4 +1,4 @@
-"""Text of strangers: made safe for a log or a terminal, and label names in their one spelling.
+"""Text from strangers, made safe for a log or a terminal; and the one spelling of label names.
 
 A terminal obeys control characters, U+0080 to U+009F among them; bidirectional controls turn a line round, so that it
 reads as another one; and some tools break lines at U+2028. So all of the categories Cc, Cf, Zl and Zp are escaped, and
@@ -13,7 +13,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# By hand, because going through all of Unicode takes longer than starting; a test holds it to the categories.
+# Listed by hand, because walking all of Unicode takes longer than a start. A test compares the list with the
+# categories.
 _ESCAPED = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e\\u200b-\\u200f"
     "\\u2028-\\u202e\\u2060-\\u206f\\ud800-\\udfff\\ufeff\\ufff9-\\ufffb\\U000110bd\\U000110cd"
@@ -29,8 +30,8 @@ def quantity(count: int, noun: str, plural: str = "") -> str:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """``text`` with everything escaped that has no shape. With ``lines`` line breaks (LF) and tabs stay."""
-    # Nearly all text is, and this asks at a hundredth of the cost.
+    """``text`` with all invisible characters escaped. With ``lines`` line breaks (LF) and tabs stay."""
+    # Nearly all text is printable, and this check costs a hundredth of the rest.
     if text.isprintable():
         return text
     return _ESCAPED.sub(lambda found: found[0] if lines and found[0] in _LAYOUT else _escape(found[0]), text)
@@ -42,19 +43,19 @@ def _escape(character: str) -> str:
 
 
 def given_as(value: object, longest: int = LONGEST_GIVEN) -> str:
-    """What somebody gave, for the message of an error: as Python writes it, and cut where it is long.
+    """A given value for an error message: its repr, truncated if it is long.
 
-    What can't be written (a number of very many digits, or an object that fails over it) is named by its type.
+    A value without a repr (a number of very many digits, an object whose repr fails) is shown by its type.
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - the error that is to be told must not become another one
+    except Exception:  # noqa: BLE001 - the error to report must not become another one
         text = f"<{type(value).__name__}>"
     return text if len(text) <= longest else text[:longest] + "..."
 
 
-# What stands at a name's ends by accident of copying and is not seen: zero-width space, marks of direction, word
-# joiner, soft hyphen, byte order mark. Inside a name they stay, and so do the joiners, which choose letters.
+# Invisible characters that copying may leave at the ends of a name: zero-width space, direction marks, word joiner,
+# soft hyphen, byte order mark. Inside a name they stay, and so do the joiners, which choose letters.
 _UNSEEN = frozenset(
     "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 )
@@ -64,8 +65,8 @@ _BOOLEANS = {word: lower for lower in ("true", "false") for word in (lower, lowe
 def label_name(name: str) -> str:
     """``name`` composed (NFC), without the blanks and unseen characters at its ends; empty when nothing is left.
 
-    The booleans are `true` and `false`, also where a program wrote True or TRUE, as Python and spreadsheets do: JSON's
-    true, a CSV's True and Excel's TRUE are one label. Nothing else changes: other words keep their case.
+    True and TRUE become `true`, and so for false, because JSON's true, Python's True and Excel's TRUE are one label.
+    All other words keep their case.
     """
     composed = unicodedata.normalize("NFC", name)
     first, end = 0, len(composed)
@@ -78,7 +79,7 @@ def label_name(name: str) -> str:
 
 
 def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Those of ``names`` that only capitals or blanks tell apart, sorted, by groups: few people mean two classes."""
+    """Groups of ``names`` that differ only in capitals or blanks, sorted. Few people mean two classes by them."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         folded = unicodedata.normalize("NFKC", name).casefold()

@@ -1,7 +1,7 @@
-"""When a training begins: rules over a few facts, so that each can be read, tested and explained.
+"""When a training begins: rules over a few facts, each of which can be read, tested and explained by itself.
 
-A rule looks at what the labels topic has beyond the last snapshot, whether that training succeeded or not. Training
-again on the labels of the last snapshot would give the last version again, so without a change only an order counts.
+A rule looks at the labels since the last snapshot, whether that training succeeded or not. Training again on the same
+labels would give the same version, so without a change only an order begins a training.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from headrace.core.text import quantity
 
 SETTLE_PATIENCE = 12
-"""Labels that go on coming are waited for this many times as long as they have to be quiet."""
+"""If labels keep coming, a training waits at most this many times as long as they should be quiet."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

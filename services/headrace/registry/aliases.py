@@ -1,7 +1,7 @@
-"""Moving an alias: the one place where the record that workers follow is made.
+"""Moving an alias: the one place that makes the records that workers follow.
 
-A record is made from the log as it was last read and not yet published: the caller publishes it. Nothing is written
-here, so what is decided is tested without a broker. The rules:
+Each function makes a record from the log as it was last read; the caller publishes it. So the decisions are tested
+without a broker. The rules:
 
 - an alias points only at a version whose record the log holds;
 - ``previous`` is the version that it pointed at before, so going back is one more move; a move to the version that it
@@ -31,7 +31,7 @@ class PinnedAliasError(AliasError):
 
 
 class NoPreviousVersionError(AliasError):
-    """The alias has nowhere to go back to."""
+    """The alias has no previous version to go back to."""
 
 
 def move(
@@ -69,7 +69,7 @@ def move(
 
 
 def roll_back(log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int, by: str | None = None) -> ModelAlias:
-    """The record by which ``alias`` points at what it pointed at before; a second one goes forward again.
+    """The record by which ``alias`` points at its previous version; a second one goes forward again.
 
     By hand: a pin does not hold it. Raises NoPreviousVersionError when there is none or it was pruned.
     """
@@ -90,7 +90,9 @@ def roll_back(log: ModelsLog, name: str, alias: str, *, reason: str, now_ms: int
 def set_pin(
     log: ModelsLog, name: str, alias: str, *, pinned: bool, reason: str, now_ms: int, by: str | None = None
 ) -> ModelAlias:
-    """The record by which ``alias`` stays where it is, and can be moved by hand only, or by the trainer again."""
+    """The record that pins ``alias`` where it is, so that it is only moved by hand; or that unpins it for the
+    trainer.
+    """
     pointer = pointer_of(log, name, alias)
     return msgspec.structs.replace(pointer, pinned=pinned, moved_at_ms=now_ms, reason=reason, by=by)
 

@@ -72,9 +72,9 @@ R = TypeVar("R")
 class CompactedLog(ABC, Generic[R]):
     """Reads the topic with a consumer of its own, from its beginning; :meth:`refresh` reads to its present end.
 
-    The topic has one partition, so its order is the order of decisions. A record that can't be decoded, or whose key
-    is not the one that keeps such a record, is left out and said as the event ``rubbish``. What is ``followed`` is
-    fetched all the time, and :meth:`look` takes what came; anything else only while it is refreshed.
+    The topic has one partition, so its order is the order of decisions. A record that can't be decoded, or that has a
+    wrong key, is left out and logged as the event ``rubbish``. A ``followed`` topic is fetched all the time, and
+    :meth:`look` takes the records that came; any other is fetched only by :meth:`refresh`.
     """
 
     rubbish: ClassVar[str]
@@ -96,7 +96,7 @@ class CompactedLog(ABC, Generic[R]):
 
     @abstractmethod
     def _keep(self, record: R) -> None:
-        """Take ``record`` in; raises a WireError for one that can't be meant."""
+        """Take ``record`` in. Raises a WireError for a record that makes no sense."""
 
     @abstractmethod
     def _forget(self, key: bytes | None) -> None:
@@ -132,7 +132,7 @@ class CompactedLog(ABC, Generic[R]):
                     self._consumer.assign(())
 
     async def look(self) -> None:
-        """Take in the records of a topic that is ``followed`` which have come already, and wait for none."""
+        """Take in the records of a ``followed`` topic that have come already, without waiting."""
         async with self._one_at_a_time:
             chunks = await self._consumer.fetch(max_records=1000, timeout_s=0.0)
             self._take(chunks.get(self._name, ()))
@@ -176,7 +176,7 @@ class CompactedWriter(Generic[R]):
         await self._send([Outgoing(self._encode(record), self._key(record)) for record in records])
 
     async def forget(self, records: Sequence[R]) -> None:
-        """Take records back, by tombstones."""
+        """Take records back by tombstones."""
         await self._send([Outgoing(None, self._key(record)) for record in records])
 
     async def _send(self, records: Sequence[Outgoing]) -> None:
@@ -223,7 +223,7 @@ class ModelsLog(CompactedLog[ModelsRecord]):
         return None if pointer is None else self.versions.get((name, pointer.version))
 
     def rules_of(self, name: str) -> dict[str, str | None]:
-        """What the labels of model ``name`` are learnt as from now on."""
+        """As which label each label of model ``name`` is learnt from now on."""
         return rules_of((rule.label, rule.becomes) for rule in self.label_rules.values() if rule.name == name)
 
     def _decode(self, value: bytes | None) -> ModelsRecord | None:
@@ -253,21 +253,21 @@ class ModelsWriter(CompactedWriter[ModelsRecord]):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A record that moved, or pinned, an alias, and the record's own time in milliseconds since the Unix epoch."""
+    """A record that moved or pinned an alias, and the record's time stamp in milliseconds since the Unix epoch."""
 
     alias: ModelAlias
     recorded_ms: int
 
 
 async def models_records(cluster: Cluster, topic: str, kind: type[R]) -> AsyncIterator[tuple[Record, R]]:
-    """Every record of that kind, as it lies there and decoded, oldest first, up to the topic's present end.
+    """Every record of type ``kind``, raw and decoded, oldest first, up to the topic's present end.
 
-    What can't be decoded is passed over. Raises a KafkaError.
+    Records that can't be decoded are skipped. Raises a KafkaError.
     """
     async for record in read_topic(cluster, topic, "versions"):
         try:
             decoded = decode_models_record(record.value)
-        except WireError:  # who follows the topic has been told of it
+        except WireError:  # whoever follows the topic logs it
             continue
         if isinstance(decoded, kind):
             yield record, decoded
@@ -283,10 +283,10 @@ async def alias_moves(cluster: Cluster, topic: str, name: str) -> list[Move]:
 
 
 UNKNOWN_MAX_BATCH = 4096
-"""What a claim that names no ``max_batch`` stands for: the largest that the setting allowed when there were such."""
+"""The max_batch of a claim without one: the largest value that the setting allowed at that time."""
 
 CREDIBLE_MAX_BATCH = 1 << 16
-"""More than any version writes. A number past it would have workers read a whole results log at each resume."""
+"""No release writes more. With a larger number workers would read a whole results log at each resume."""
 
 
 class WorkersLog(CompactedLog[WorkersRecord]):
@@ -324,7 +324,7 @@ class WorkersLog(CompactedLog[WorkersRecord]):
         return made[0] if made else self.left_by_older(results)
 
     def made_here(self, results: str) -> list[ResultsClaim]:
-        """The claims on this topic: the one that holds, and behind it those that lost and were not taken back yet."""
+        """The claims on this topic: the one that holds, then those that lost and were not taken back yet."""
         made = [claim for claim in self._claims.values() if claim.results == results]
         return sorted(made, key=lambda claim: claim.claimer is not None)  # stable
 
@@ -333,7 +333,7 @@ class WorkersLog(CompactedLog[WorkersRecord]):
         return self._models.claims.get(results)
 
     def max_batch_of(self, results: str) -> int:
-        """How many requests any worker that writes ``results`` may answer in one batch."""
+        """The largest batch, in requests, of any worker that writes ``results``."""
         claim = self.claim_of(results)
         claimed = None if claim is None else claim.max_batch
         if claimed is None or not 1 <= claimed <= CREDIBLE_MAX_BATCH:
@@ -346,9 +346,9 @@ class WorkersLog(CompactedLog[WorkersRecord]):
         return claim.starts[partition] if claim is not None and partition < len(claim.starts) else 0
 
     def attempts_at(self, results: str, partition: int) -> list[Attempt]:
-        """The attempts that stand: that of a worker of today, and that of an older one, whose deaths count for none.
+        """The attempts in the log: that of a worker of this release, and that of an older one, whose deaths count as 0.
 
-        Who may write versions can write the latter too, and is not to have a request condemned.
+        A user with the right to write versions could forge the older one, and must not get a request condemned.
         """
         of_today = [a for a in self._attempts.values() if (a.results, a.partition) == (results, partition)]
         older = self._models.attempts.get((results, partition))
@@ -387,10 +387,10 @@ class WorkersWriter(CompactedWriter[WorkersRecord]):
 
 
 async def copy_older_claims(log: WorkersLog, writer: WorkersWriter) -> Sequence[ResultsClaim]:
-    """Copy each claim that an older worker has left on classify.models to where there is none; returns what was copied.
+    """Copy older workers' claims from classify.models if classify.workers has none. Returns the copied claims.
 
-    May be interrupted and run again. Attempts are not copied: who made one takes it back where it is, and a copy that
-    stayed behind would accuse requests over which nobody died. Raises a KafkaError.
+    May be interrupted and run again. Attempts are not copied: the older worker takes its own back, and a copy would
+    stay and accuse requests over which nobody died. Raises a KafkaError.
     """
     await log.refresh()
     older = [claim for results in log.results_topics if (claim := log.left_by_older(results)) is not None]
@@ -400,7 +400,7 @@ async def copy_older_claims(log: WorkersLog, writer: WorkersWriter) -> Sequence[
 
 
 class TeachingLog(CompactedLog[TeachingRecord]):
-    """Reads classify.teaching: what labellers spent, and how they stand."""
+    """Reads classify.teaching: what labellers have spent, and their state."""
 
     rubbish: ClassVar[str] = "teaching.rubbish"
     followed: ClassVar[bool] = False

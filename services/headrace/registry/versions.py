@@ -52,14 +52,14 @@ def version_record(artifact: Artifact, *, name: str, where: Location, now_ms: in
 
 
 class PublishedElsewhereError(UserError):
-    """A version is on the models topic already, with another file or another place."""
+    """The models topic has the version already, with another file or place."""
 
 
 def published_again(
     known: ModelVersion | None, record: ModelVersion, *, trusted: Collection[str], move: bool
 ) -> ModelVersion:
-    """The record to publish where ``known`` is on the topic already: the first time is kept, and the place unless
-    ``move``. A record that ``trusted`` keys did not sign counts for nothing: nobody would load it.
+    """The record to publish when the topic has ``known`` already. The time of the first record stays, and its place too
+    unless ``move``. A record without a signature of ``trusted`` keys is ignored, because nobody would load it.
 
     Raises PublishedElsewhereError.
     """
@@ -84,7 +84,9 @@ def published_again(
 
 
 class Floor(msgspec.Struct, frozen=True):
-    """The least score of an answer with a label, in [0, 1], and what set it: a certificate, or the rule of a raise."""
+    """The lowest score, in [0, 1], of an answer with a label, and what set it: a certificate, or the rule of a
+    raise.
+    """
 
     score: float
     why: str
@@ -94,10 +96,10 @@ NO_FLOOR: Final = Floor(0.0, "")
 
 
 def floor_of(log: ModelsLog, version: ModelVersion, trusted: Collection[str]) -> Floor:
-    """Below which score ``version`` answers without a label, by its certificate and what has raised that since.
+    """The score below which ``version`` answers without a label, by its certificate and later raises.
 
-    A certificate that none of the ``trusted`` public keys has signed, where there are any, counts for nothing. One that
-    is made after a raise takes its place.
+    If there are ``trusted`` public keys, a certificate that none of them has signed is ignored. A certificate that is
+    made after a raise replaces the raise.
     """
     key = (version.name, version.version)
     certificate, raised = log.certificates.get(key), log.raises.get(key)
@@ -117,11 +119,11 @@ SHOWN = 3
 
 
 class VersionNotFoundError(UserError):
-    """What was asked for names no version."""
+    """No version has the name that was asked for."""
 
 
 class SeveralVersionsError(VersionNotFoundError):
-    """What was asked for is the beginning of several versions."""
+    """Several versions begin with the name that was asked for."""
 
     exit_code = EXIT_SETTINGS
 
@@ -130,8 +132,8 @@ def find_version(log: ModelsLog, name: str, wanted: str) -> ModelVersion:
     """The version of model ``name`` that ``wanted`` means: an alias, as a worker resolves it; else a version's name;
     else the beginning of one name, or of the hash at its end.
 
-    Raises VersionNotFoundError when none fits, and when an alias points at a version whose record is gone; of several
-    SeveralVersionsError, which is one too.
+    Raises VersionNotFoundError when none fits, or when an alias points at a version whose record is gone; and its
+    subclass SeveralVersionsError when several fit.
     """
     pointer = log.aliases.get((name, wanted))
     found = log.resolve(name, wanted) if pointer is not None else _named(log, name, wanted)
@@ -141,15 +143,15 @@ def find_version(log: ModelsLog, name: str, wanted: str) -> ModelVersion:
 
 
 def nothing_named(log: ModelsLog, name: str, wanted: str, *, followed: bool = False) -> str:
-    """That ``wanted`` names no version of model ``name``, what there is, and what to do about it.
+    """A message that ``wanted`` names no version of model ``name``, with the names that there are, and what to do.
 
-    ``followed``: it may be an alias that is not there yet.
+    ``followed``: ``wanted`` may be an alias that does not exist yet.
     """
     pointer = log.aliases.get((name, wanted))
     if pointer is not None:
         return f"alias {wanted!r} of model {name!r} points at {pointer.version}, of which there is no record"
     versions = [version for of, version in log.versions if of == name]
-    # Who mistyped a name must not be led to publish under it.
+    # A user who mistyped a name must not be led to publish under it.
     if near := _near_names(log, name, wanted):
         known = f"did you mean {' or '.join(map(repr, near))}? `headrace models list` shows all"
     elif versions:
@@ -170,7 +172,7 @@ def nothing_named(log: ModelsLog, name: str, wanted: str, *, followed: bool = Fa
 
 
 def _named(log: ModelsLog, name: str, wanted: str) -> ModelVersion | None:
-    """The version of that name, or the one that begins so. Raises SeveralVersionsError."""
+    """The version with that name, or the one that begins with it. Raises SeveralVersionsError."""
     if (name, wanted) in log.versions:
         return log.versions[name, wanted]
     fits = [known for of, known in log.versions if of == name and _begins(known, wanted)]
@@ -223,7 +225,7 @@ def load_named(model: str) -> Artifact:
 
 
 def load_version(record: ModelVersion, trusted: Collection[str], places: Places) -> Artifact:
-    """Load the artifact of a version, checked against its record, and before that the record's signature.
+    """Load the artifact of a version after checking the record's signature, and check it against the record.
 
     ``trusted`` as in :func:`headrace.model.signing.verify`; ``places`` are those where versions may lie. Raises
     SignatureError and StoreError, which are ArtifactErrors, before anything is opened, and ArtifactError when the file
@@ -234,7 +236,7 @@ def load_version(record: ModelVersion, trusted: Collection[str], places: Places)
     if artifact.labels != record.labels:
         raise ArtifactError(f"{record.uri} has the labels {artifact.labels}, the record of {record.version} others")
     if artifact.about.lineage != record.lineage:
-        # The gate goes by it, and no signature covers the record's own.
+        # The gate decides by the lineage, and no signature covers the record's copy.
         raise ArtifactError(f"{record.uri} has another lineage than the record of {record.version}")
     return artifact
 
@@ -245,10 +247,11 @@ def versions_folder(base: str, name: str) -> str:
 
 
 def adopt(told: str, *, base: str, name: str, places: Places) -> tuple[Artifact, Location]:
-    """The artifact that the operator names, and where it lies below ``places``: there already, or as a copy below
+    """The artifact that the operator names, and its location below ``places``. If it lies elsewhere, it is copied to
     ``base``, the store.
 
-    Raises ArtifactError when it is none, or the store, which has to be one of ``places``, can't be written to.
+    Raises ArtifactError when the file is no artifact, or when the store, which has to be one of ``places``, can't be
+    written.
     """
     whole = absolute(told)
     if places.has(whole):
@@ -257,13 +260,13 @@ def adopt(told: str, *, base: str, name: str, places: Places) -> tuple[Artifact,
     given = as_told(told)
     artifact = load(given)
     where = places.locate(f"{versions_folder(base, name)}/{artifact.version}.safetensors")
-    # Its bytes as they are: another release of a library would write others.
+    # The bytes are copied as they are: another release of a library would write others.
     store.write(where, read_checked(given, artifact.sha256, artifact.size), artifact.sha256[:12])
     return artifact, where
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """What became of a version's file: how many bytes it had, and, when it was left where it is, why."""
+    """What happened to a version's file: its size in bytes, and the reason if it was left."""
 
     freed: int = 0
     kept: str | None = None
@@ -278,7 +281,7 @@ Remove = Callable[[ModelVersion], Awaitable[Removal]]
 def prunable(log: ModelsLog, name: str, keep: int) -> list[ModelVersion]:
     """The versions of model ``name`` that may go, oldest first.
 
-    What an alias points at, or would be rolled back to, stays, and so do the ``keep`` newest versions.
+    Versions that an alias points at or would be rolled back to stay, and so do the ``keep`` newest versions.
     """
     newest_first = sorted(
         (version for (of, _), version in log.versions.items() if of == name),
@@ -309,8 +312,8 @@ def shared(log: ModelsLog, version: ModelVersion) -> bool:
 def remove_artifact(version: ModelVersion, trusted: Collection[str], places: Places) -> Removal:
     """Remove what lies at the URI of ``version``, and the curves beside it, if it is the version's own artifact.
 
-    Who writes a record chooses its URI. So the file has to lie below ``places``, the record has to be signed where keys
-    are ``trusted``, and the bytes have to be those that it is the record of; any other file stays. Raises StoreError
+    The writer of a record chooses its URI. So the file has to lie below ``places``, the record has to be signed if
+    there are ``trusted`` keys, and the file's bytes have to fit the record; any other file stays. Raises StoreError
     when the store can't be reached or refuses.
     """
     try:
@@ -333,13 +336,13 @@ def remove_artifact(version: ModelVersion, trusted: Collection[str], places: Pla
 async def prune(
     log: ModelsLog, writer: ModelsWriter, name: str, keep: int, *, remove: Remove
 ) -> AsyncIterator[tuple[ModelVersion, Removal]]:
-    """Remove what is prunable, one by one; each version with what became of its file.
+    """Remove the prunable versions one by one. Returns each version with what happened to its file.
 
-    A version's file goes before its record: a run that was cut off, or that the store refused, is finished by the next.
-    Raises what ``remove`` and the writer raise.
+    A version's file is removed before its record, so the next run finishes an interrupted one. Raises what ``remove``
+    and the writer raise.
     """
     for version in prunable(log, name, keep):
-        # An alias may have been moved since.
+        # An alias may have been moved meanwhile.
         await log.refresh()
         if in_use(log, version):
             continue

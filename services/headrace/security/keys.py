@@ -1,9 +1,9 @@
-"""Keys, and bytes that are sealed to one.
+"""Keys, and sealing bytes to a public key.
 
 A private key lies in a file: PEM (PKCS 8) without a password, for its owner alone, never overwritten. Settings write a
 public key as text, and records name it by its id.
 
-Sealing bytes to a public key: who writes dead letters can't read them again, only who has the private key can.
+Sealing: a worker that writes sealed dead letters can't read them again; only the owner of the private key can.
 
 The construction is that of ECIES and of HPKE's base mode (RFC 9180): an X25519 key pair made for it, HKDF-SHA256 over
 the shared secret, and ChaCha20-Poly1305. A sealed value is
@@ -17,8 +17,9 @@ The key of the box is HKDF-SHA256 (no salt) over the shared secret with ``headra
 recipient's public key as its info; the nonce is the number, behind eight zero bytes. What a value belongs to is its
 associated data: a sealed value that was moved to another place does not open.
 
-A key pair of its own for each value would take a third of a millisecond, and a flood of rubbish makes a dead letter of
-every record. The ephemeral private key is forgotten at once, and the key of the box with its last value.
+One ephemeral key serves many values, because making a key pair takes a third of a millisecond, and in a flood of
+rubbish every record becomes a dead letter. The ephemeral private key is forgotten at once, and the key of the box after
+its last value.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ SEALING = Kind("x25519:", "headrace dead-letters keygen")
 
 
 def public_key_text(kind: Kind, key: bytes) -> str:
-    """The key's 32 bytes as a setting has them: the scheme and Base64."""
+    """The key's 32 bytes as text for a setting: the scheme and Base64."""
     return kind.scheme + base64.b64encode(key).decode()
 
 
 def public_key_bytes(kind: Kind, text: str) -> bytes:
-    """The 32 bytes that :func:`public_key_text` wrote. Raises ValueError for any other text."""
+    """The 32 bytes of a text of :func:`public_key_text`. Raises ValueError for any other text."""
     try:
         key = base64.b64decode(text.removeprefix(kind.scheme), validate=True)
     except ValueError:
@@ -83,13 +84,13 @@ def write_private_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey, *, 
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
 
     try:
-        # In one step: neither is a key of others overwritten, nor this one ever readable by them.
+        # In one step, so that no existing key is overwritten, and other users can never read this one.
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         try:
             with file:
                 file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         except BaseException:
-            # A part of a key is none, and would be in the way of the next.
+            # Half a key is useless, and would block the next try.
             path.unlink()
             raise
     except FileExistsError as error:
@@ -128,7 +129,7 @@ VERSION = b"\x01"
 NUMBER_BYTES = 4
 TAG_BYTES = 16
 OVERHEAD = 1 + KEY_BYTES + NUMBER_BYTES + TAG_BYTES
-"""How many bytes a sealed value is longer."""
+"""How many bytes sealing adds."""
 VALUES_A_KEY = 1000
 
 _INFO = b"headrace sealed 1"
@@ -139,7 +140,7 @@ Seal = Callable[[bytes, bytes], bytes]
 
 
 class SealError(UserError):
-    """A key that can't be used, or a sealed value that does not open; the message says which and what to do."""
+    """A key can't be used, or a sealed value does not open; the message says which, and what to do."""
 
 
 class PrivateKey(msgspec.Struct, frozen=True):
@@ -159,7 +160,7 @@ class PrivateKey(msgspec.Struct, frozen=True):
 
 
 def sealer(public: bytes, draw: Callable[[int], bytes] = os.urandom) -> Seal:
-    """What seals to ``public``, from any thread. ``draw`` gives so many bytes, never the same twice."""
+    """Return a function that seals to ``public``, for any thread. ``draw`` returns so many random bytes."""
     return _Sealer(public, draw).seal
 
 
@@ -193,7 +194,9 @@ class _Sealer:
 
 
 def unseal(sealed: bytes, key: PrivateKey, associated: bytes) -> bytes:
-    """Open what was sealed to the public key of ``key``. Raises SealError when it is not, or was changed or moved."""
+    """Open a value that was sealed to the public key of ``key``. Raises SealError when it was not, or was changed or
+    moved.
+    """
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # noqa: PLC0415
@@ -206,7 +209,7 @@ def unseal(sealed: bytes, key: PrivateKey, associated: bytes) -> bytes:
         shared = own.exchange(X25519PublicKey.from_public_bytes(sent))
         box = ChaCha20Poly1305(_box_key(shared, sent, own.public_key().public_bytes_raw()))
         return box.decrypt(_nonce(number), sealed[box_at:], VERSION + associated)
-    # A ValueError is a point of small order, which no honest sender makes.
+    # A ValueError means a point of small order, which no honest sender makes.
     except (InvalidTag, ValueError) as error:
         raise SealError(f"does not open by {key.source}: it was changed, or moved from another place.") from error
 
@@ -214,7 +217,7 @@ def unseal(sealed: bytes, key: PrivateKey, associated: bytes) -> bytes:
 def make_key(path: Path) -> bytes:
     """Write a new private key to ``path`` (PEM, PKCS 8, for its owner alone) and return the public key, ``bytes[32]``.
 
-    Raises SealError; a file that is there is left alone, since it may be the only key of what was sealed.
+    Raises SealError. An existing file is never overwritten, because it may be the only key to sealed values.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey  # noqa: PLC0415
 

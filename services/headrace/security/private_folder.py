@@ -1,13 +1,13 @@
 """Folders that no other user of the machine can make, fill or redirect.
 
-Some live as long as a process: for lock files, logs and sockets, or for one block of code. Anybody can guess a
-folder's name, and in a folder that everybody can write whoever comes first takes the name: as a folder of their own
-with files in it, or as a link to somewhere else. So a folder is checked through the descriptor by which it was opened,
-links are not followed, and files are opened relative to that descriptor.
+Some folders live as long as a process or a block of code: they hold lock files, logs and sockets. Anybody can guess
+such a name. In a folder that everybody can write, another user could take the name first, with a folder of their own or
+a link to somewhere else. So a folder is checked through the descriptor by which it was opened, links are not followed,
+and files are opened relative to that descriptor.
 
-Others are kept from one run to the next. Their content, such as compiled code and programs, is trusted when it is found
-again. So they lie only where no other user can put, change or replace anything, from the folder itself up to the root.
-A user without a home, as services have, keeps them beside temporary files; a user who can write nowhere has none.
+Other folders are kept from run to run. Their content, such as compiled code and programs, is trusted when it is found
+again. So they lie only where no other user can add, change or replace anything, from the folder up to the root. A user
+without a home, such as a service's, keeps them beside temporary files; a user who can write nowhere has none.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class UnsafeFolderError(UserError):
-    """A folder or file that another user of the machine may have made or can change."""
+    """Another user of the machine may have made this folder or file, or can change it."""
 
 
 class NoFolderError(UserError):
-    """A folder that nobody can make here: the place is read-only, full, or another user's."""
+    """The folder can't be made: the place is read-only, full, or another user's."""
 
 
 class PrivateFolder(msgspec.Struct, frozen=True):
     """A folder that is made when it is first used, with mode 0700.
 
     ``outer`` is the folder that it is in, when that has to be private too; otherwise ``path.parent`` has to be there.
-    Every use looks again who owns it, and raises UnsafeFolderError for one that isn't this user's alone, or
+    Every use checks the owner again, and raises UnsafeFolderError for a folder that isn't this user's alone, or
     NoFolderError when it can't be made.
     """
 
@@ -78,8 +78,8 @@ class PrivateFolder(msgspec.Struct, frozen=True):
     def open(self, name: str, flags: int) -> int:
         """Open the file ``name`` by ``flags`` of os.open and return its descriptor; a new one gets the mode 0600.
 
-        It is never truncated by being opened. Raises UnsafeFolderError for a link, for what is no file, and for a file
-        that is another user's or has a second name.
+        Opening never truncates. Raises UnsafeFolderError for a link, for anything but a regular file, and for a file
+        that belongs to another user or has a second name.
         """
         if flags & os.O_TRUNC:
             raise ValueError("what a name leads to is not known before it is open, so nothing is truncated by opening")
@@ -122,10 +122,10 @@ class PrivateFolder(msgspec.Struct, frozen=True):
 
 
 def private_folder(environ: Mapping[str, str]) -> PrivateFolder:
-    """Where this user keeps what lives as long as processes do: in XDG_RUNTIME_DIR, or else in the temporary folder.
+    """The folder for files that live as long as processes: in XDG_RUNTIME_DIR, or else in the temporary folder.
 
-    XDG_RUNTIME_DIR counts where it is this user's alone, as it has to be by its definition; after `sudo` it is not.
-    Raises NoFolderError when there is no temporary folder either.
+    XDG_RUNTIME_DIR is used if it is this user's alone, as its definition demands; after `sudo` it is not. Raises
+    NoFolderError when there is no temporary folder either.
     """
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if Path(runtime).is_absolute() and _is_ours(Path(runtime)):
@@ -135,7 +135,7 @@ def private_folder(environ: Mapping[str, str]) -> PrivateFolder:
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A new folder of this user alone, which is gone with the block. Raises NoFolderError when none can be made."""
+    """A new folder of this user alone, which is removed after the block. Raises NoFolderError when none can be made."""
     where = _temporary(os.environ.get("TMPDIR", ""))
     try:
         made = tempfile.TemporaryDirectory(prefix=prefix, dir=where)
@@ -147,8 +147,8 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 @cache
 def _temporary(told: str) -> Path:
-    """The folder of what is temporary: TMPDIR, which says ``told``, or else the first of the system's that can be
-    written, which is said once. Raises NoFolderError when none can.
+    """The folder for temporary files: ``told``, the value of TMPDIR, or else the first writable one of the system's,
+    which is logged once. Raises NoFolderError when there is none.
     """
     if told and os.access(f"{told}/", os.W_OK | os.X_OK):
         return Path(told).absolute()
@@ -195,7 +195,7 @@ def _check_file(path: Path, found: os.stat_result) -> None:
 
 
 def _why(error: OSError, name: str, folder: int) -> str:
-    """Say what is at ``name``, which could not be opened."""
+    """What is at ``name``, which could not be opened, in words."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
@@ -235,7 +235,9 @@ _SET_CACHE = "Set XDG_CACHE_HOME to a folder that this user alone can write"
 
 
 def kept_folders(name: str, environ: Mapping[str, str]) -> Iterator[Path]:
-    """Where ``name`` may be kept, the best first: in the user's cache, else beside what is temporary. None is made."""
+    """Folders that may keep ``name``, the best first: in the user's cache, else beside temporary files. None is
+    made.
+    """
     cache = environ.get("XDG_CACHE_HOME", "")
     if not Path(cache).is_absolute():
         cache = str(home / ".cache") if (home := _home(environ)) is not None else ""
@@ -248,14 +250,14 @@ def kept_folders(name: str, environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def kept_folder(name: str, environ: Mapping[str, str]) -> Path | None:
-    """The first of :func:`kept_folders` that is this user's own, made and writable; None where there is none."""
+    """The first of :func:`kept_folders` that can be made, is this user's own and writable; None if there is none."""
     return next((path for path in kept_folders(name, environ) if why_unusable(path) is None), None)
 
 
 def needed_folder(name: str, environ: Mapping[str, str], filled: Callable[[Path], bool] = lambda _: False) -> Path:
-    """As :func:`kept_folder`, for what nobody can go without; one that is ``filled`` need not be writable.
+    """Like :func:`kept_folder`, but raises if there is none. A folder that is ``filled`` need not be writable.
 
-    Another than the user's cache is said. Raises NoFolderError, which says why each of them can't be used.
+    A folder other than the user's cache is logged. Raises NoFolderError, which says why each folder can't be used.
     """
     tried: list[str] = []
     for path in kept_folders(name, environ):
@@ -269,8 +271,8 @@ def needed_folder(name: str, environ: Mapping[str, str], filled: Callable[[Path]
 
 
 def keep_what_matplotlib_caches(environ: MutableMapping[str, str]) -> None:
-    """Before matplotlib is imported: where the user has no home, it looks through the fonts once, not each time, and
-    warns of nothing.
+    """Call this before importing matplotlib. It gives a user without a home a cache folder, so that matplotlib searches
+    the fonts once, not at each start, and does not warn.
     """
     home = _home(environ)
     if "MPLCONFIGDIR" in environ or (home is not None and os.access(home, os.W_OK)):
@@ -280,7 +282,7 @@ def keep_what_matplotlib_caches(environ: MutableMapping[str, str]) -> None:
 
 
 def why_unusable(path: Path) -> str | None:
-    """Why nothing can be kept in the folder ``path``, in words; None when it can, and then the folder is there."""
+    """Why nothing can be kept in the folder ``path``, in words. None when it can; then the folder exists."""
     try:
         for level in reversed((path, *path.parents)):
             if not level.exists():
@@ -315,7 +317,7 @@ def _why_unsafe_or_absent(path: Path) -> str | None:
 
 
 def _home(environ: Mapping[str, str]) -> Path | None:
-    """The user's home, which need not be there; None for a user of whom no home is known."""
+    """The user's home, which need not exist; None if the user has no home."""
     home = environ.get("HOME", "")
     if not home:
         try:

@@ -32,7 +32,7 @@ def certify(
         typer.Option(min=0.0001, max=0.5, metavar="SHARE", help="The share of wrong answers allowed, such as 0.02."),
     ],
     confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="How sure the bound is.")] = CONFIDENCE,
-    least: Annotated[int, typer.Option(min=1, help="Test thresholds that so many rows reach.")] = LEAST_ACCEPTED,
+    least: Annotated[int, typer.Option(min=1, help="Test thresholds of at least so many rows.")] = LEAST_ACCEPTED,
     rows: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +40,7 @@ def certify(
             help="Labelled rows, chosen by chance, that the version never saw; by default those of the labels topic.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the threshold, and publish nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the threshold, and publish nothing.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Find the lowest score above which at most the share DISAGREE of a version's answers is wrong, and publish it.

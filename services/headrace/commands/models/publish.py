@@ -81,7 +81,7 @@ def prune(
     ctx: typer.Context,
     *,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay, whatever points at them.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Remove the artifacts and records of old versions, oldest first.

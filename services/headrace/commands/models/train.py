@@ -44,7 +44,7 @@ class OrderLateError(UserError):
 def train(
     ctx: typer.Context,
     *,
-    now: Annotated[bool, typer.Option("--now", help="Begin it whatever the rules say.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Begin a training now, whatever the rules say.")] = False,
     reason: Annotated[str, typer.Option(help="The reason, which is kept in the training's record.")] = "by hand",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the training.")] = False,
     timeout: Annotated[
