@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 
+import msgspec
 import pytest
 
 from headrace.client import ArgumentError, Client, ReviewedResult
@@ -212,3 +213,46 @@ def test_who_waits_gets_a_persons_review_also_where_the_teachers_came_with_it() 
         return found.label
 
     assert run_turned(waited()) == "true"
+
+
+STRANGE = (
+    b"",
+    b"{",
+    b"[]",
+    b"\xff",
+    b'{"results": "classify.results", "partition": 0}',
+    *(
+        msgspec.json.encode({"results": RESULTS, "partition": partition, "offset": offset, "label": "card",
+                             "origin": "person", "reviewed_at_ms": 1})
+        for partition, offset in ((-1, 0), (0, -1), (10**30, 0), (0, 2**63), (2**31, 2**62), ("0", "0"), (None, 0))
+    ),
+    msgspec.json.encode({"results": "other/../results", "partition": 0, "offset": 0, "label": "card",
+                         "origin": "person", "reviewed_at_ms": 1}),
+    msgspec.json.encode({"results": RESULTS, "partition": 0, "offset": 0, "label": None, "origin": "person",
+                         "reviewed_at_ms": 1}),
+)  # fmt: skip
+
+
+def test_reviews_of_places_that_nobody_asked_about_answer_nobody_and_stop_no_reader(caplog) -> None:
+    """Of foreign topics, partitions and offsets, and what is no review at all."""
+
+    async def found():
+        site = Site()
+        client = site.client()
+        log = site.cluster.log(TopicPartition(REVIEWS, 0))
+        async with client:
+            answering = asyncio.create_task(site.answer())
+            asked = asyncio.create_task(client.classify("where is my card", timeout=30, review_timeout=60))
+            await site.clock.sleep(1.0)
+            for value in STRANGE:
+                log.append_batch([Outgoing(value, b"\xff\x00")], 0)
+            await site.clock.sleep(5.0)
+            assert not asked.done()
+            await site.publisher.publish([review(0)])
+            result = await asked
+            answering.cancel()
+            await site.publisher.stop()
+        return result
+
+    assert run_turned(found()).label == "card"
+    assert not [one for one in caplog.records if one.exc_info]

@@ -330,6 +330,35 @@ HOSTILE = (
             "kind": "spending",
             "labeller": "default",
             "day": "2026-01-01",
+            "process": "a",
+            "reserved_texts": 0,
+            "reserved_money": 0,
+            "settled_texts": 0,
+            "settled_money": 0,
+            "written_at_ms": 0,
+            "teacher": "\x1b[31m",
+            "asking": ["not hex", PRIVATE, "a/b", ""],
+        }
+    ).encode(),
+    *(
+        json.dumps(
+            {
+                "results": "results",
+                "partition": partition,
+                "offset": offset,
+                "label": "refund",
+                "origin": "person",
+                "reviewed_at_ms": 1,
+            }
+        ).encode()
+        for partition, offset in ((-1, 0), (0, -1), (2**31, 2**62), (0, 10**30))
+    ),
+    json.dumps({"kind": "machine-label", "text": "x", "teacher": "pl\x1b[31min-1", "labelled_at_ms": 1}).encode(),
+    json.dumps(
+        {
+            "kind": "spending",
+            "labeller": "default",
+            "day": "2026-01-01",
             "process": "a/b",
             "reserved_texts": -(2**62),
             "reserved_money": -1e308,
