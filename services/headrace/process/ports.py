@@ -43,7 +43,7 @@ def check_free(host: str, ports: Iterable[int], *, who: str, advice: str) -> Non
         try:
             if port > LARGEST:
                 raise OSError(errno.EINVAL, f"the largest port is {LARGEST}")  # noqa: TRY301 - said like the others
-            _listen(host, port).close()
+            listen(host, port).close()
         except OSError as error:
             raise PortError(f"{who} can't listen on {host}:{port}: {why_not(error)}. {advice}") from error
 
@@ -62,7 +62,8 @@ def free_ports(count: int, besides: Collection[int] = ()) -> list[int]:
     return found
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; 0 is any free port. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     probe = socket.socket(family, kind, protocol)
     try:

@@ -1,0 +1,103 @@
+"""Who calls, what the caller may do, and how much: API keys of classify.keys, their roles, tenants and quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+import msgspec
+
+from headrace.core.clock import Clock
+from headrace.core.token_bucket import TokenBucket
+from headrace.gateway.problems import ProblemError
+from headrace.security.api_keys import KeyRole, id_of, matches
+from headrace_schemas.records import ApiKey
+
+BURST_S = 10.0
+"""A key without a burst of its own may take what its rate gives in so many seconds at once."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who calls. ``tenant`` is whose answers it sees; with ``everything`` it sees all of them."""
+
+    id: str
+    roles: frozenset[KeyRole]
+    tenant: str | None = None
+    everything: bool = False
+
+    def sees(self, tenant: bytes | None) -> bool:
+        """Whether a request with this header ``tenant`` is the caller's to see."""
+        return self.everything or tenant == (None if self.tenant is None else self.tenant.encode())
+
+
+ANYBODY = Identity("", frozenset(KeyRole), everything=True)
+"""Who calls a gateway that asks for no key, on its own machine."""
+
+
+class Headers(Protocol):
+    """The headers of a call, by names in lower case."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+
+class Access:
+    """Decides by ``keys``, the records by id as they stand now; None asks for no key."""
+
+    def __init__(self, keys: Mapping[str, ApiKey] | None, realm: str, clock: Clock) -> None:
+        self._keys = keys
+        self._challenge = {"www-authenticate": f'Bearer realm="{realm}"'}
+        self._clock = clock
+        self._buckets: dict[str, tuple[ApiKey, TokenBucket]] = {}
+
+    def identify(self, headers: Headers) -> Identity:
+        """Who calls, by the token in ``Authorization: Bearer`` or ``X-API-Key``. Raises ProblemError (401)."""
+        if self._keys is None:
+            return ANYBODY
+        token = _token_of(headers)
+        if token is None:
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "no-key",
+                "An API key is needed: send `Authorization: Bearer TOKEN`. `headrace keys add` makes one.",
+                field="Authorization",
+                headers=self._challenge,
+            )
+        record = self._keys.get(id_of(token) or "")
+        if not matches(token, record) or record is None:
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "bad-key",
+                "This API key is not known, or was revoked.",
+                field="Authorization",
+                headers=self._challenge,
+            )
+        known = {role.value for role in KeyRole}
+        return Identity(record.id, frozenset(KeyRole(role) for role in record.roles if role in known), record.tenant)
+
+    def take(self, identity: Identity, texts: int) -> None:
+        """Count ``texts`` against the caller's quota. Raises ProblemError (429), which says when they are free."""
+        record = None if self._keys is None else self._keys.get(identity.id)
+        if record is None or record.texts_per_second is None or record.texts_per_second <= 0:
+            return
+        now_s = self._clock.monotonic()
+        known = self._buckets.get(identity.id)
+        if known is None or known[0] != record:
+            burst = record.burst or max(1.0, BURST_S * record.texts_per_second)
+            known = self._buckets[identity.id] = record, TokenBucket(record.texts_per_second, burst, now_s)
+        if wait_s := known[1].take(texts, now_s):
+            raise ProblemError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "quota",
+                f"The quota of this API key is {record.texts_per_second:g} texts a second.",
+                field="Authorization",
+                limit=record.texts_per_second,
+                wait_s=wait_s,
+            )
+
+
+def _token_of(headers: Headers) -> str | None:
+    if (given := headers.get("authorization")) is not None:
+        scheme, _, token = given.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
+    return headers.get("x-api-key")

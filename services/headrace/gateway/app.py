@@ -1,0 +1,212 @@
+"""From a call to its endpoint and back: hosts, origins, keys and roles are looked at here, for every endpoint alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from headrace.core.errors import frames_of, words_of
+from headrace.gateway.access import ANYBODY
+from headrace.gateway.calls import Call
+from headrace.gateway.problems import ProblemError, not_found
+from headrace.kafka.interface import KafkaError, passes
+from headrace.process.logs import event
+from headrace.security.api_keys import KeyRole
+
+if TYPE_CHECKING:
+    from headrace.gateway.gateway import Gateway
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+ALLOWED_HEADERS = "authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key"
+EXPOSED_HEADERS = "location, preference-applied, retry-after, retry-after-ms"
+PREFLIGHT_S = 600
+_ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+class Endpoint(NamedTuple):
+    """``roles`` are those whose keys may call it, any one of them; None lets anybody in, without a key too."""
+
+    method: str
+    path: str
+    roles: frozenset[KeyRole] | None
+    handle: Handler
+    title: str
+
+
+class App:
+    """The ASGI application of ``gateway``."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        from headrace.gateway.endpoints import ENDPOINTS  # noqa: PLC0415 - they are called with what is defined here
+
+        self._gateway = gateway
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
+        patterns: dict[str, dict[str, Endpoint]] = {}
+        for one in ENDPOINTS:
+            (patterns if "{" in one.path else self._exact).setdefault(one.path, {})[one.method] = one
+        for path, methods in patterns.items():
+            self._patterns.append((re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", path)), methods))
+        self._hosts = _hosts(gateway.settings.host, gateway.settings.hosts)
+        self._origins = frozenset(gateway.settings.origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        name = "other"
+        try:
+            self._check_origin(request)
+            if request.method == "OPTIONS":
+                response = self._preflight(request)
+            else:
+                endpoint, params = self._endpoint(scope)
+                name = endpoint.path
+                response = await self._answer(endpoint, params, request)
+        except ProblemError as problem:
+            self._gateway.metrics.refused(problem.code)
+            response = problem.response()
+        except ClientDisconnect:
+            return
+        response.raw_headers.extend(_ALWAYS)
+        if (origin := request.headers.get("origin")) in self._origins and origin is not None:
+            response.raw_headers.extend(
+                [
+                    (b"access-control-allow-origin", origin.encode("latin-1")),
+                    (b"access-control-expose-headers", EXPOSED_HEADERS.encode()),
+                    (b"vary", b"origin"),
+                ]
+            )
+        self._gateway.metrics.call(name, response.status_code)
+        await response(scope, receive, send)
+
+    async def _answer(self, endpoint: Endpoint, params: Mapping[str, str], request: Request) -> Response:
+        identity = ANYBODY
+        if endpoint.roles is not None:
+            identity = self._gateway.access.identify(request.headers)
+            if not endpoint.roles & identity.roles:
+                wanted = " or ".join(sorted(endpoint.roles))
+                raise ProblemError(HTTPStatus.FORBIDDEN, "role", f"This needs an API key with the role {wanted}.")
+        call = Call(self._gateway, request, identity, {name: unquote(value) for name, value in params.items()})
+        try:
+            return await endpoint.handle(call)
+        except KafkaError as error:
+            # What a broker says names topics and settings, which are not for every caller.
+            event("gateway.kafka_failed", level="warning", endpoint=endpoint.path, error=str(error))
+            if passes(error):
+                raise ProblemError(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "kafka-failed",
+                    "Kafka did not do what was needed; its reason is in this gateway's log.",
+                    wait_s=self._gateway.wait_s,
+                ) from error
+            raise ProblemError(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "kafka-refused",
+                "Kafka refused what was needed; its reason is in this gateway's log.",
+            ) from error
+        except (ProblemError, ClientDisconnect):
+            raise
+        except Exception as error:
+            event(
+                "gateway.failed",
+                level="error",
+                endpoint=endpoint.path,
+                error=words_of(error),
+                at=frames_of(error),
+            )
+            raise ProblemError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "This gateway failed; its log says where."
+            ) from error
+        finally:
+            call.release()
+
+    def _endpoint(self, scope: Scope) -> tuple[Endpoint, Mapping[str, str]]:
+        # As it was sent: an escaped slash belongs to the part that it stands in.
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = raw.decode("latin-1").partition("?")[0]
+        methods, params = self._exact.get(path), {}
+        if methods is None:
+            for pattern, of_pattern in self._patterns:
+                if (found := pattern.fullmatch(path)) is not None:
+                    methods, params = of_pattern, found.groupdict()
+                    break
+            else:
+                raise not_found("There is nothing at this path; /openapi.json says what there is.")
+        endpoint = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(sorted(methods))
+            raise ProblemError(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "method",
+                f"Only {allowed} is answered here.",
+                headers={"allow": allowed},
+            )
+        return endpoint, params
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse a page of another origin, and a name that was made to point here (DNS rebinding)."""
+        host = request.headers.get("host", "")
+        if self._hosts is not None and _name_of(host) not in self._hosts:
+            raise ProblemError(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "host",
+                "This gateway is not called by that name; gateway.hosts lists its names.",
+                field="Host",
+            )
+        origin = request.headers.get("origin")
+        if origin is None or origin in self._origins or origin == f"{request.url.scheme}://{host}":
+            return
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN,
+            "origin",
+            "Pages of this origin may not call this gateway; gateway.origins lists those that may.",
+            field="Origin",
+        )
+
+    def _preflight(self, request: Request) -> Response:
+        if request.headers.get("origin") not in self._origins:
+            raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "method", "OPTIONS is not answered here.")
+        return Response(
+            status_code=HTTPStatus.NO_CONTENT,
+            headers={
+                "access-control-allow-methods": "GET, POST, PUT, DELETE",
+                "access-control-allow-headers": ALLOWED_HEADERS,
+                "access-control-max-age": str(PREFLIGHT_S),
+            },
+        )
+
+
+def is_own_machine(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(host: str, names: tuple[str, ...]) -> frozenset[str] | None:
+    """The names that callers may use; None for any."""
+    if names:
+        return frozenset(name.lower() for name in names)
+    if is_own_machine(host):
+        return frozenset({"localhost", "127.0.0.1", "::1", host.strip("[]").lower()})
+    return None
+
+
+def _name_of(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()

@@ -1,0 +1,91 @@
+"""The texts of one call: where each was published, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from headrace.gateway.bodies import Answer, answer_of, place_text
+from headrace_schemas.records import ClassifyResult
+
+Place = tuple[int, int]
+
+LOST = "lost"
+PENDING = "pending"
+UNKNOWN = "unknown"
+UNPUBLISHED = "unpublished"
+
+
+class Unanswered(NamedTuple):
+    """Why a text has no answer: one of the statuses above, in words ``reason``."""
+
+    status: str
+    reason: str
+
+
+class Batch:
+    """``size`` texts. ``published`` is done when each has a place or never will, ``answered`` when each has an end.
+
+    A batch that is ``abandoned`` waits for nothing more: what was not handed to Kafka yet is not published.
+    """
+
+    __slots__ = ("_unanswered", "_unplaced", "abandoned", "answered", "outcomes", "places", "published", "waits")
+
+    def __init__(self, size: int, *, waits: bool = True) -> None:
+        loop = asyncio.get_running_loop()
+        self.places: list[Place | None] = [None] * size
+        self.outcomes: list[ClassifyResult | Unanswered | None] = [None] * size
+        self.published: asyncio.Future[None] = loop.create_future()
+        self.answered: asyncio.Future[None] = loop.create_future()
+        self.waits = waits
+        self.abandoned = False
+        self._unplaced = size
+        self._unanswered = size
+
+    def place(self, index: int, place: Place) -> None:
+        """Text ``index`` was published at ``place``."""
+        self.places[index] = place
+        self._one_placed()
+
+    def end(self, index: int, outcome: ClassifyResult | Unanswered) -> None:
+        """Text ``index`` has its answer, or will have none; what comes later changes nothing."""
+        if self.outcomes[index] is not None:
+            return
+        self.outcomes[index] = outcome
+        self._unanswered -= 1
+        if self.places[index] is None:
+            self._one_placed()
+        if not self._unanswered:
+            self._done(self.answered)
+
+    def give_up(self) -> None:
+        """Let who waits go on with what there is."""
+        self._done(self.published)
+        self._done(self.answered)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every text has an answer."""
+        return all(isinstance(one, ClassifyResult) for one in self.outcomes)
+
+    def answer(self, index: int, ranking: int | None = None) -> Answer:
+        """What is known of text ``index`` now."""
+        outcome, place = self.outcomes[index], self.places[index]
+        if isinstance(outcome, ClassifyResult) and place is not None:
+            return answer_of(outcome, place, ranking)
+        told = None if place is None else place_text(place)
+        if isinstance(outcome, Unanswered):
+            return Answer(status=outcome.status, place=told, reason=outcome.reason)
+        if told is None:
+            return Answer(status=UNKNOWN, reason="whether the text was published is unknown")
+        return Answer(status=PENDING, place=told)
+
+    def _one_placed(self) -> None:
+        self._unplaced -= 1
+        if not self._unplaced:
+            self._done(self.published)
+
+    @staticmethod
+    def _done(future: asyncio.Future[None]) -> None:
+        if not future.done():
+            future.set_result(None)

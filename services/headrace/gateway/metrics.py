@@ -1,0 +1,58 @@
+"""What a gateway tells Prometheus, in calls, texts, seconds and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from headrace.process.metrics import Metrics
+
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+class GatewayMetrics(Metrics):
+    """The metrics of one gateway in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry, "headrace_gateway")
+        self._calls = self.counter("calls", "Calls, by endpoint and status.", "endpoint", "status")
+        self._refused = self.counter("refused", "Calls that were refused or failed, by why.", "why")
+        self._texts = self.counter("texts", "Texts that were asked about, by what became of them in time.", "status")
+        self._seconds = self.histogram("seconds", "How long calls that wait for answers took.", SECONDS)
+        self._waiting = self.gauge("waiting_texts", "Texts that wait for their answers.")
+        self._held = self.gauge("held_bytes", "Bodies that are held.")
+        self._connections = self.gauge("connections", "Connections that are open.")
+        self._owned = self.gauge("owned_partitions", "Results partitions that the group gave to this gateway.")
+        self._read = self.gauge("read_partitions", "Results partitions that this gateway reads.")
+        self._lag = self.gauge("lag_seconds", "In how many seconds a text that comes now is likely to be answered.")
+
+    def call(self, endpoint: str, status: int) -> None:
+        self._calls.labels(endpoint, status).inc()
+
+    def refused(self, why: str) -> None:
+        self._refused.labels(why).inc()
+
+    def texts(self, status: str, count: int) -> None:
+        self._texts.labels(status).inc(count)
+
+    def waited(self, seconds: float) -> None:
+        self._seconds.observe(seconds)
+
+    def follow(
+        self,
+        *,
+        waiting: Callable[[], int],
+        held: Callable[[], int],
+        connections: Callable[[], int],
+        owned: Callable[[], int],
+        read: Callable[[], int],
+        lag: Callable[[], float],
+    ) -> None:
+        """Ask these whenever the metrics are read."""
+        self._waiting.set_function(waiting)
+        self._held.set_function(held)
+        self._connections.set_function(connections)
+        self._owned.set_function(owned)
+        self._read.set_function(read)
+        self._lag.set_function(lag)
