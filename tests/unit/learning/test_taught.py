@@ -321,3 +321,32 @@ def test_the_rows_of_a_fold_are_taught_by_a_teacher_that_has_not_learnt_them():
     assert not run(parts, recipe).choices[0].apart
     assert sorted(seen[0].texts + seen[1].texts) == sorted(human.texts)
     assert len(seen) == 2
+
+
+def uneven(parts: Parts, rank: int) -> Parts:
+    """What the first rank has of ``parts``: all rows of people but forty and a third of the teacher's; or the rest."""
+    rows = {0: slice(0, -40), 1: slice(-40, None)}[rank]
+    third = len(parts.taught) // 3
+    own = [
+        Rows(part.texts[rows], part.labels[rows]) for part in (parts.split.train, parts.split.valid, parts.split.test)
+    ]
+    split_ = msgspec.structs.replace(parts.split, train=own[0], valid=own[1], test=own[2])
+    machine = np.arange(third) if rank == 0 else np.arange(third, len(parts.taught))
+    return msgspec.structs.replace(parts, split=split_, taught=parts.taught.take(machine))
+
+
+def test_ranks_with_uneven_rows_of_a_teacher_choose_alike_and_end_with_one_network():
+    parts = parts_of(400, taught_of(orders(300, seed=5)))
+
+    def one(exchange: Exchange) -> Trained:
+        return train(uneven(parts, exchange.rank), SMALL, exchange, NoCheckpoints(), clock=lambda: 0.0)
+
+    first, second = run_ranks(2, one)
+    alone = run(parts)
+
+    assert first.choices == second.choices
+    assert [choice.weight for choice in first.choices[:1]] == [choice.weight for choice in alone.choices[:1]]
+    for name in ("words", "wide_words"):
+        np.testing.assert_array_equal(getattr(first.network, name), getattr(second.network, name))
+    np.testing.assert_allclose(first.network.wide_words, alone.network.wide_words, rtol=0.05, atol=0.02)
+    assert first.network.labels == second.network.labels == alone.network.labels
