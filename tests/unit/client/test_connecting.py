@@ -179,3 +179,11 @@ def test_a_client_that_could_not_be_entered_can_be_tried_again() -> None:
                 await client.__aenter__()
 
     asyncio.run(main())
+
+
+def test_the_client_loads_no_library_of_the_model() -> None:
+    code = (
+        "import sys, headrace.client, headrace.kafka.aio; "
+        "print({'numpy', 'numba', 'torch', 'prometheus_client', 'uvloop'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
