@@ -1,8 +1,8 @@
-"""The history of a run, and the checker that decides what became of each request.
+"""The history of a run, and the checker that finds out what happened to each request.
 
-It believes nobody. What was published is what the producers were told and what the requests log holds. What was
-answered is what a reader with the client accepted; the results log is read whole beside it. The checker is pure, so
-that tests can show it histories that break the promise.
+It trusts no single source. Published are the requests that were acknowledged to producers and those in the requests
+log. Answered are the requests whose answers a reader of the client accepted; the whole results log is read too. The
+checker is pure, so that tests can give it histories that break the promise.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def read_requests(system: System) -> NDArray[np.void]:
 
 
 async def read_answers(system: System) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Every answer that the results log holds now, and what they say is lost. What is no answer is left out."""
+    """Every answer that the results log holds now, and the losses that answers report. Other records are left out."""
     rows, lost = [], []
     async for record in _records(system, system.results):
         try:
@@ -91,7 +91,9 @@ async def read_answers(system: System) -> tuple[NDArray[np.void], NDArray[np.voi
 
 
 def together(place: str, logs: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
-    """One log of what was read at several times; where two hold something at one ``place``, what was read first."""
+    """One log from reads at several times. If two have a record at the same ``place``, the one that was read first
+    counts.
+    """
     rows = np.concatenate(logs)
     _, first = np.unique(rows[["partition", place]], return_index=True)
     return rows[np.sort(first)] if len(logs) > 1 else rows
@@ -183,7 +185,7 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 
 def check(history: History) -> Checked:
-    """Judge a history. O(n log n)."""
+    """Check a history. O(n log n)."""
     sent, seen, log = history.sent, history.seen, history.log
     acknowledged = sent["acked_us"] >= 0
     first = join(sent, seen, "log")
@@ -231,7 +233,7 @@ def _inside(sent: NDArray[np.void], ranges: NDArray[np.void]) -> NDArray[np.bool
 
 
 def _repeats(log: NDArray[np.void]) -> Repeats:
-    """Answers in the log that are to a request at or below the highest one answered before them."""
+    """Answers in the log to requests at or below the highest request that was answered before them."""
     equal = other = 0
     for partition in np.unique(log["partition"]):
         rows = log[log["partition"] == partition]

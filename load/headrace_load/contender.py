@@ -1,4 +1,4 @@
-"""What answers: headrace's workers, or any other program; as data from a TOML file, and how it is started.
+"""A contender: headrace's workers or any other program that answers. It is read from a TOML file and started.
 
 name = "two processes"                    name = "my own loop"
 [worker]                                  [program]
@@ -32,7 +32,7 @@ from headrace_load.processes import found_in_time, over_ours, running
 from headrace_load.target import Running, Start, System
 
 MASK = "***"
-# A value is masked for its name, or because it is an address with a password in it.
+# A value is masked because of its name, or because it is an address with a password.
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[._-])key|api_?key|private", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 
@@ -75,7 +75,7 @@ class Contender(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_contender(path: Path) -> Contender:
-    """Read a contender's file; a relative path of a model is from the file's folder. Raises ContenderError."""
+    """Read a contender's file. A relative path of a model is relative to the file. Raises ContenderError."""
     try:
         contender = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Contender)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -88,8 +88,8 @@ def read_contender(path: Path) -> Contender:
 
 
 def masked(contender: Contender) -> Contender:
-    """What may be published of ``contender``: values that look like secrets are masked, by their name or as an address
-    with a password. Results are shared and kept. A secret that stands in ``command`` is not seen for one.
+    """``contender`` with masked secrets, because results are shared and kept. A value is masked if its name says that
+    it is a secret, or if it is an address with a password. A secret inside ``command`` is not recognized.
     """
     if contender.program is not None:
         program = msgspec.structs.replace(contender.program, environment=_masked(contender.program.environment))
@@ -112,12 +112,14 @@ POLL_S = 0.1
 
 
 def starter(contender: Contender, system: System, *, group: str, folder: Path, wait: bool) -> Start:
-    """How ``contender`` is started on ``system`` as the consumer group ``group``; its logs are in ``folder``.
+    """Return a function that starts ``contender`` on ``system`` as the consumer group ``group``, with its logs in
+    ``folder``.
 
-    With ``wait`` the block begins when it answers: headrace's workers say so by /readyz, another program by being a
-    settled member of its group (one that joins none is waited for :data:`START_S`). Entering raises ProgramError.
+    With ``wait`` the block begins when the contender is ready: headrace's workers say so by /readyz, another program by
+    being a stable member of its group. For a program that joins no group it waits :data:`START_S`. Entering raises
+    ProgramError.
     """
-    # Each start has a log of its own: ports are read from it.
+    # Each start has its own log, because ports are read from it.
     numbers = itertools.count(1)
 
     @asynccontextmanager
@@ -163,7 +165,7 @@ async def _program(program: Program, system: System, group: str, log: Path, *, w
 
 
 def _admins(log: Path) -> list[str]:
-    """The admin ports that the workers named in their log, as URLs; the last ones where members were started again."""
+    """The admin ports in the workers' log, as URLs: the last ones, if members were restarted."""
     found = []
     for line in log.read_bytes().splitlines():
         try:

@@ -1,7 +1,7 @@
-"""A run's progress, its result as one JSON document, and how sure the difference of several results is.
+"""The progress of a run, its result as one JSON document, and the differences of results with their intervals.
 
-Times are in milliseconds unless a name says otherwise. Contenders run in turn, round by round, so that what drifts on
-the machine touches all of them; differences are of paired rounds, by Student's t over the logarithms of their ratios.
+Times are in milliseconds unless a name says otherwise. Contenders run in turn, round by round, so that a drift of the
+machine affects all of them. Differences are between paired rounds, by Student's t over the logarithms of their ratios.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     elapsed_s: float
     whole_s: float | None
     requests: int | None
-    """How many there will be, where it is known."""
+    """How many there will be, if known."""
     due: int
     sent: int
     acked: int
@@ -44,7 +44,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def lag(self) -> int | None:
-        """Acknowledged and not answered yet."""
+        """Requests that are acknowledged and not answered yet."""
         return None if self.answered is None else max(0, self.acked - self.answered)
 
 
@@ -67,7 +67,8 @@ class Latency(Struct, frozen=True, kw_only=True):
 class Second(Struct, frozen=True, kw_only=True):
     """One second of the run by when requests were due; ``answered`` by when answers were appended.
 
-    ``lag`` is what was acknowledged and not yet answered at its end; latencies are to the append.
+    ``lag`` counts requests that were acknowledged and not answered at the end of the second. Latencies are to the
+    append.
     """
 
     second: int
@@ -85,7 +86,7 @@ class Second(Struct, frozen=True, kw_only=True):
 class Stage(Struct, frozen=True, kw_only=True):
     """The mean time of a request in one stage, in the order of its way.
 
-    producing, kafka, gathering, model, publishing, reading; "other" is what the parts leave of the whole.
+    The stages: producing, kafka, gathering, model, publishing, reading; "other" is the rest of the whole.
     """
 
     name: str
@@ -94,9 +95,9 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Used(Struct, frozen=True, kw_only=True):
-    """What one of workers, broker and harness used while requests were answered. Without processes: zeros.
+    """What workers, broker or harness used while requests were answered. All are 0 without processes.
 
-    ``start_cpu_s`` of a drain's workers is what of ``cpu_s`` they had used when their first answer was seen.
+    ``start_cpu_s``, of the workers of a drain, is the part of ``cpu_s`` before their first answer.
     """
 
     cpu_s: float
@@ -107,7 +108,7 @@ class Used(Struct, frozen=True, kw_only=True):
 
 
 class Lateness(Struct, frozen=True, kw_only=True):
-    """How much later than due the harness sent, and the share later than the workload allows."""
+    """How much later than due the harness sent requests, and the fraction that was later than the workload allows."""
 
     p50: float
     p99: float
@@ -132,8 +133,8 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     """One run of one workload against one contender.
 
     ``contender`` is None for workers that somebody else runs. ``refused`` says why there is no verdict: the producers
-    were the bottleneck, or the audit failed; None when the figures stand. ``append_clock`` is whether answers' time
-    stamps are the broker's ("append") or the worker's when it handed them over ("create").
+    were the bottleneck, or the audit failed. It is None when the figures stand. ``append_clock`` says whose time stamps
+    the answers have: the broker's ("append"), or the worker's when it handed them over ("create").
     """
 
     name: str
@@ -148,7 +149,7 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     rate: float
     """Answers a second."""
     goodput: float
-    """Those of them that were `ok`, a second."""
+    """`ok` answers a second."""
     refused: str | None
     append_clock: str
     to_append: Latency | None
@@ -164,16 +165,16 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     notes: tuple[str, ...] = ()
 
     def shown(self) -> tuple[Second, ...]:
-        """The timeline without a last second that the run ended within.
+        """The timeline without a last, incomplete second.
 
-        What came of a part of a second would look as if nothing had been answered any more.
+        The figures of a part of a second would look like a drop.
         """
         last = self.timeline[-1:]
         partial = len(self.timeline) > 1 and last[0].second + 1 > self.seconds
         return self.timeline[:-1] if partial else self.timeline
 
     def measured(self) -> tuple[Second, ...]:
-        """The timeline without the seconds behind the run, in which its last answers were waited for."""
+        """The timeline without the seconds after the run, in which it waited for the last answers."""
         return tuple(one for one in self.timeline if one.second < self.seconds)
 
 
@@ -205,7 +206,7 @@ class ResultError(ValueError):
 
 
 def write(document: Struct, path: Path) -> None:
-    """Write a result, or what a command makes of several, as indented JSON."""
+    """Write a result, or a command's summary of several, as indented JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
 
 
@@ -221,7 +222,7 @@ T = TypeVar("T")
 
 
 def turns(names: Sequence[str], rounds: int) -> list[tuple[int, str]]:
-    """Whose turn it is, as (round, name): round 0 warms up, and each round begins with another contender.
+    """The runs in their order as (round, name): round 0 warms up, and each round begins with another contender.
 
     >>> turns(["a", "b"], 2)
     [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')]
@@ -234,7 +235,7 @@ def turns(names: Sequence[str], rounds: int) -> list[tuple[int, str]]:
 async def alternating(
     names: Sequence[str], rounds: int, one: Callable[[int, str], Awaitable[T]]
 ) -> dict[str, tuple[T, ...]]:
-    """What ``one`` (round, name) came to in the rounds that count, by name; round 0 is run and left out."""
+    """Run ``one`` (round, name) in turn. Returns the results of the rounds that count, by name, without round 0."""
     found: dict[str, list[T]] = {name: [] for name in names}
     for number, name in turns(names, rounds):
         result = await one(number, name)
@@ -247,7 +248,7 @@ CONFIDENCE = 0.95
 
 
 def difference(figure: str, a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Difference:
-    """How ``b`` differs from ``a``, whose values of one index are of one round and above zero.
+    """How ``b`` differs from ``a``. Values at the same index belong to the same round; all are above zero.
 
     The ratio is the geometric mean of the rounds' ratios. Its interval is that of the mean of their logarithms, which
     a ratio and its inverse share, by Student's t with rounds - 1 degrees of freedom. ``a`` and ``b`` of the Difference
@@ -301,8 +302,8 @@ FIGURES: dict[str, Callable[[Result], float | None]] = {
 def differences(results: Mapping[str, Sequence[Result]]) -> dict[str, tuple[Difference, ...]]:
     """Each contender against the first, figure by figure.
 
-    A figure that a run does not have is left out, and with fewer than two rounds there are none. A refused run's
-    figures count: they are what was measured, and the run itself says that it was refused.
+    A figure that a run does not have is left out. Fewer than two rounds give no differences. Figures of refused runs
+    count, because they were measured; the run itself says that it was refused.
     """
     first, *others = results
     return {other: tuple(_known(results[first], results[other])) for other in others}

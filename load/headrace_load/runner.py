@@ -1,4 +1,6 @@
-"""The runs of a command: each on topics of its own, shown while it goes on, written down, and cleared away."""
+"""The runs of a command: each has topics of its own, is shown while it goes on, is recorded, and its topics are
+removed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ RESULT = "result.json"
 COMPARISON = "comparison.json"
 REPORT = "report.html"
 Around: TypeAlias = Callable[[Start, System], Start]
-"""Does something more while a contender runs."""
+"""Wraps a contender's start, to do something while it runs."""
 
 
 class Runner(Struct, frozen=True, kw_only=True):
@@ -43,11 +45,11 @@ class Runner(Struct, frozen=True, kw_only=True):
         number: int = 0,
         around: Around | None = None,
     ) -> Result:
-        """One run against ``contender``, or against what answers already.
+        """One run against ``contender``, or against workers that answer already.
 
-        Its result.json and its logs are in ``folder``, and those of one among several in a folder NUMBER there.
-        ``around`` is given the contender's start. Raises what :func:`headrace_load.measure.run.run` and starting the
-        contender raise.
+        It writes result.json and logs into ``folder``, or, for one run of several, into a folder NUMBER there.
+        ``around`` wraps the contender's start. Raises errors of :func:`headrace_load.measure.run.run` and of starting
+        the contender.
         """
         folder = self.folder / f"{number:02}" if number else self.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,7 @@ class Runner(Struct, frozen=True, kw_only=True):
         try:
             await remove_topics(system)
         except AioKafkaError as error:
-            # The run itself stands; that its topics are left is for whoever runs the cluster to know.
+            # The run stands, but whoever runs the cluster has to know that its topics are left.
             self.console.print(f"The topics {system.requests} and so on could not be deleted: {error}")
 
 

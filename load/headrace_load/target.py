@@ -1,4 +1,4 @@
-"""The system that is loaded: a running cluster or a broker started here, its topics, and the processes watched."""
+"""The system under load: a running cluster or a broker that is started here, its topics, and the watched processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Running(Struct, frozen=True, kw_only=True):
 
 
 Start: TypeAlias = Callable[[], AbstractAsyncContextManager[Running]]
-"""Starts the contender. When the block begins it is ready, where that can be known; behind the block it has ended."""
+"""Starts the contender. When the block begins, it is ready, if that can be known; after the block it has ended."""
 
 
 class System(TopicNames, frozen=True, kw_only=True):
@@ -78,7 +78,9 @@ class System(TopicNames, frozen=True, kw_only=True):
             await admin.close()
 
     def environment(self) -> dict[str, str]:
-        """The same, and the topics, as the `headrace` command reads it: no password is seen in a list of processes."""
+        """The settings and topics as environment variables of `headrace`, so that no password shows in a list of
+        processes.
+        """
         kafka = {f"HEADRACE_KAFKA__{name.upper()}": value for name, value in self.kafka.items()}
         topics = {f"HEADRACE_TOPICS__{name.upper()}": getattr(self, name) for name in TOPICS}
         return {**kafka, "HEADRACE_KAFKA__BOOTSTRAP": self.bootstrap, **topics}
@@ -100,7 +102,7 @@ def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:
         try:
             found[name] = msgspec.convert(value, fields[name], strict=False, dec_hook=lambda kind, text: kind(text))
         except msgspec.ValidationError as error:
-            # The value itself is not said: it may be a secret.
+            # The message leaves the value out, because it may be a secret.
             raise KafkaSettingsError(f"kafka.{name}: {error}") from error
     try:
         return KafkaSettings(**found)
@@ -109,7 +111,7 @@ def kafka_settings(values: Mapping[str, str]) -> KafkaSettings:
 
 
 def settings_of(section: str, environ: Mapping[str, str], sets: Sequence[str]) -> dict[str, str]:
-    """What HEADRACE_SECTION__NAME and ``section.name=value`` give for a section, by name; the last one counts."""
+    """The values of a section from HEADRACE_SECTION__NAME and ``section.name=value``, by name. The last one counts."""
     prefix = f"HEADRACE_{section.upper()}__"
     found = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
     for assignment in sets:
@@ -174,7 +176,7 @@ class TargetOptions(Struct, frozen=True, kw_only=True):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """The cluster of a command's runs. ``transient`` is one that goes with the command, and all its topics with it.
+    """The cluster of a command's runs. A ``transient`` one, with all its topics, ends with the command.
 
     ``existing`` is the system that others run there. A contender gets topics of its own, each run behind ``prefix``.
     """
@@ -185,7 +187,9 @@ class Target(Struct, frozen=True, kw_only=True):
     transient: bool
 
     def own(self, run: str) -> System:
-        """The system of the run of this name (unique, of letters, digits, - and _). Its topics are not made yet."""
+        """The system of the run with this name (unique, of letters, digits, - and _). Its topics are not created
+        yet.
+        """
         found = self.existing
         return prefixed(found.bootstrap, f"{self.prefix}{run}.", kafka=found.kafka, broker_pids=found.broker_pids)
 
@@ -234,7 +238,7 @@ def _target(
         worker_pids=options.worker_pids,
         broker_pids=broker_pids,
     )
-    # Behind a generated prefix nobody else has topics, so what is made there may be deleted.
+    # Nobody else has topics with a generated prefix, so these topics may be deleted.
     generated = f"headrace-load-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}-"
     return Target(
         existing=msgspec.structs.replace(system, **{name: topics[name] for name in TOPICS if name in topics}),

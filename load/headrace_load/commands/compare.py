@@ -1,6 +1,6 @@
-"""`headrace-load drain` and `headrace-load compare`: contenders in turn, and how sure their differences are.
+"""`headrace-load drain` and `headrace-load compare`: contenders run in turn, with intervals of their differences.
 
-A drain can kill the workers' members on the way, as an out-of-memory killer would; its audit shows what was lost.
+A drain can kill members of the workers on the way, as an out-of-memory killer would. Its audit shows lost requests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLL_S = 0.05
 
 
 def check_killable(contenders: Mapping[str, Contender]) -> None:
-    """Raises ContenderError for one whose processes nobody would start again."""
+    """Raises ContenderError for a contender whose killed processes nobody would restart."""
     for name, contender in contenders.items():
         if contender.worker is None or contender.worker.processes < 2:
             raise ContenderError(
@@ -38,10 +38,10 @@ def check_killable(contenders: Mapping[str, Contender]) -> None:
 
 
 def killed(start: Start, system: System, *, after: int) -> Start:
-    """``start``, and when ``after`` answers are there SIGKILL for each member; their parent starts them again.
+    """``start``, with SIGKILL for each member after ``after`` answers. Their parent starts them again.
 
-    Started again, members have other addresses, so nobody is told of metrics. Leaving raises ProgramError when the run
-    was over before so many answers were there.
+    Restarted members have other addresses, so no metrics are read. Leaving raises ProgramError when the run ended
+    before so many answers.
     """
 
     @asynccontextmanager
@@ -61,7 +61,7 @@ def killed(start: Start, system: System, *, after: int) -> Start:
 
 async def _kill(system: System, parents: Sequence[int], after: int) -> None:
     async with tail(system) as end:
-        # The topics are the run's own and the workers start now, so all answers in them are this run's.
+        # The topics belong to this run and the workers start now, so they hold only its answers.
         while sum((await end.ends()).values()) < after:  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(POLL_S)
     for parent in parents:
@@ -70,7 +70,7 @@ async def _kill(system: System, parents: Sequence[int], after: int) -> None:
                 member.kill()
 
 
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up. An interval needs two.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up. An interval needs two.")]
 
 
 @options.takes_target(options.OWN_TOPICS)
@@ -87,15 +87,15 @@ def drain(
     rounds: Rounds = 3,
     producers: Annotated[int, typer.Option(min=1, max=64, help="Processes that publish the backlog.")] = 1,
     kill: Annotated[
-        bool, typer.Option("--kill", help="End the members by SIGKILL when a third is answered; their parent goes on.")
+        bool, typer.Option("--kill", help="Kill the members (SIGKILL) after a third of the answers.")
     ] = False,
     target: TargetOptions,
     out: options.Out = None,
 ) -> None:
     """Publish a backlog and measure how fast it is drained, each contender in turn.
 
-    The rate is between the append of the first answer and of the last, so no start is in it. A first round warms the
-    broker and does not count. Ends with 1 when an audit failed.
+    The rate counts from the append of the first answer to that of the last, without the start. A first round warms the
+    broker up and does not count. Ends with 1 when an audit failed.
     """
     workload = Workload(
         arrivals=Backlog(requests=requests),
@@ -124,7 +124,7 @@ def compare(
 ) -> None:
     """Run a workload against several contenders in turn, and state their differences with confidence intervals.
 
-    A first round warms the broker and does not count. Ends with 1 when an audit failed or a verdict was refused.
+    A first round warms the broker up and does not count. Ends with 1 when an audit failed or a verdict was refused.
     """
     if len(contenders) < 2:
         raise typer.BadParameter("a comparison needs two contenders or more", param_hint="CONTENDER")
@@ -161,7 +161,7 @@ def _in_turn(
         comparison = Comparison(results=results, differences=differences(results))
         write(comparison, folder / COMPARISON)
         report(comparison, folder, to)
-        # The warm-up's figures don't count, but an answer that was lost there is lost.
+        # The warm-up's figures don't count, but an answer that it lost does.
         return stand(one for several in results.values() for one in several) and all(one.audit.kept for one in runs)
 
     options.run_to_exit(work())

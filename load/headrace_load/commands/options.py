@@ -1,4 +1,4 @@
-"""What the commands share: options of the command line, what they become, and the exit codes of errors.
+"""Common parts of the commands: options of the command line, what they become, and the exit codes of errors.
 
 An error that is not listed here is a fault of the harness itself.
 """
@@ -39,7 +39,7 @@ FAILED = (ProgramError, MeasuringError, NoFolderError, RecordingError, KafkaErro
 
 
 def exit_code(error: Exception) -> int | None:
-    """2 for what was asked for, 1 for what failed, None for what nobody expects; of a group the highest of all."""
+    """2 for an error in the usage, 1 for a failure, None for an unexpected error. For a group, the highest of all."""
     if isinstance(error, ExceptionGroup):
         codes = [exit_code(one) for one in error.exceptions]
         return None if None in codes else max(code for code in codes if code is not None)
@@ -49,7 +49,9 @@ def exit_code(error: Exception) -> int | None:
 
 
 def message_of(error: Exception) -> str:
-    """What a person is shown of an error: its message and notes, of a group those of all in it, a line each."""
+    """The text that people see of an error: its message and notes, a line each. For a group, those of all its
+    errors.
+    """
     if isinstance(error, ExceptionGroup):
         return "\n".join(dict.fromkeys(message_of(one) for one in error.exceptions))
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
@@ -59,14 +61,14 @@ RESULTS = Path("load-results")
 PIPE_WIDTH = 160
 
 FILE: dict[str, Any] = {"exists": True, "dir_okay": False}
-"""Of an option or an argument that is a file to read."""
+"""Arguments of typer for an option or argument that is a file to read."""
 
 Out = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where results go. By default load-results/TIME-NAME.")
 ]
 OneContender = Annotated[
     Path | None,
-    typer.Option("--contender", metavar="FILE", **FILE, help="What answers; by default what runs there already."),
+    typer.Option("--contender", metavar="FILE", **FILE, help="What answers; by default the workers that run there."),
 ]
 WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", **FILE, help="A workload's TOML file.")]
 TextsFile = Annotated[
@@ -84,7 +86,7 @@ _TARGET_OPTIONS: dict[str, Any] = {
     ],
     "prefix": Annotated[
         str | None,
-        typer.Option(help="How topics' names begin: those that exist, or those that a contender gets."),
+        typer.Option(help="The prefix of topic names: of existing topics, or of a contender's."),
     ],
     "sets": Annotated[
         list[str] | None,
@@ -148,12 +150,12 @@ def texts_of(path: Path | None) -> FileTexts | MadeTexts:
 
 
 def console() -> Console:
-    """Where tables go: a terminal at its own width, a pipe so wide that no cell is cut."""
+    """The console for tables: a terminal has its own width, a pipe is so wide that no cell is cut."""
     return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def contender_of(path: Path | None, target: TargetOptions) -> Contender | None:
-    """The contender of a file. Raises ContenderError where nothing would answer."""
+    """The contender of a file. Raises ContenderError if nothing would answer."""
     if path is not None:
         return read_contender(path)
     if target.broker is not None:

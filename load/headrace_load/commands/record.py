@@ -25,11 +25,11 @@ def record(
     most: Annotated[int, typer.Option(min=1, help="Requests to record at most.")] = 1_000_000,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a recording that is there.")] = False,
     keep_texts: Annotated[
-        bool, typer.Option("--keep-texts", help="Keep the texts themselves; else their lengths alone.")
+        bool, typer.Option("--keep-texts", help="Keep the texts themselves; by default only their lengths.")
     ] = False,
     target: TargetOptions,
 ) -> None:
-    """Follow the requests topic and make a workload of what comes: times, lengths, keys as hashes, deadlines, rubbish.
+    """Follow the requests topic and make a workload of its records: times, lengths, keys as hashes, deadlines, rubbish.
 
     The topic is that of --prefix, or --set topics.requests=NAME.
     """

@@ -34,7 +34,7 @@ class Slope(Struct, frozen=True, kw_only=True):
 
 
 class Soak(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
-    """``memory`` of each of workers, broker and harness, without the first tenth, in which caches fill.
+    """``memory`` of workers, broker and harness, without the first tenth of the run, in which caches fill.
 
     ``first_p99`` and ``last_p99`` (ms) are medians over the seconds of the first and the last tenth of the run.
     """
@@ -59,7 +59,7 @@ class Soak(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
 
 
 def soaked(result: Result) -> Soak:
-    """What the seconds of ``result`` say."""
+    """Memory and latency over the seconds of ``result``."""
     timeline = result.measured()
     tenth = len(timeline) // TENTHS
     return Soak(
@@ -70,7 +70,7 @@ def soaked(result: Result) -> Soak:
 
 
 def slope(seconds: Sequence[float], megabytes: Sequence[float]) -> Slope | None:
-    """The slope through the means of minutes; None where there are fewer than three minutes."""
+    """The slope through the means of minutes; None for fewer than three minutes."""
     minutes: dict[int, list[tuple[float, float]]] = {}
     for second, value in zip(seconds, megabytes, strict=True):
         minutes.setdefault(int(second // 60), []).append((second, value))
@@ -149,7 +149,7 @@ def soak(
             result = await runner.run(load, answering, name=f"{workload.stem}, {minutes:g} minutes")
         found = soaked(result)
         write(found, folder / SOAK)
-        # So that a report that is made again says it too.
+        # Written again, so that a report that is made again has the notes.
         result = msgspec.structs.replace(result, notes=(*result.notes, *found.lines()))
         write(result, folder / RESULT)
         report(result, folder, to)

@@ -36,7 +36,9 @@ QUIET_S = 2.0
 
 
 class Move(Struct, frozen=True, kw_only=True):
-    """The alias was moved to ``version``; milliseconds since the Unix epoch. ``first_ms``: its first answer behind."""
+    """The alias was moved to ``version``. ``first_ms`` is the version's first answer after that. Milliseconds since the
+    Unix epoch.
+    """
 
     version: str
     moved_ms: int
@@ -44,7 +46,7 @@ class Move(Struct, frozen=True, kw_only=True):
 
 
 class Waits(Struct, frozen=True, kw_only=True):
-    """Waits in milliseconds over some seconds of a run: medians of the seconds' p50 and p99, and the worst of all."""
+    """Waits in milliseconds over some seconds of a run: medians of the seconds' p50 and p99, and the longest wait."""
 
     seconds: int
     p50: float | None
@@ -58,7 +60,9 @@ class Waits(Struct, frozen=True, kw_only=True):
 
 
 class Swaps(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
-    """A run with swaps. ``beside`` is from a second before a move to a second behind its version's first answer."""
+    """A run with swaps. ``beside`` are the seconds from one before a move to one after the first answer of its
+    version.
+    """
 
     keep_previous: bool
     moves: tuple[Move, ...]
@@ -76,7 +80,7 @@ class Swaps(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
 
 
 def follower(*, keep_previous: bool) -> Contender:
-    """A worker that follows the alias which is moved."""
+    """A worker that follows the moved alias."""
     settings = {"worker.keep_previous": str(keep_previous).lower()}
     name = "previous version in memory" if keep_previous else "every swap loads"
     return Contender(name=name, worker=WorkerProgram(model=ALIAS, settings=settings))
@@ -94,13 +98,13 @@ def swapping(
 ) -> Start:
     """``start`` with both artifacts published before it, and the alias moved ``swaps`` times while it runs.
 
-    The first move is ``delay_s`` seconds behind the start. When the block ends, ``moves`` has been filled. Entering
-    raises ProgramError, and leaving raises it when the run was over before the last move.
+    The first move comes ``delay_s`` seconds after the start. At the end of the block ``moves`` is filled. Entering may
+    raise ProgramError; leaving raises it when the run ended before the last move.
     """
 
     @asynccontextmanager
     async def started() -> AsyncIterator[Running]:
-        # The other first, so that it is the first that answers at the beginning.
+        # Publish the other one first, so that the alias points at the first at the beginning.
         second, first = [await _published(system, model) for model in reversed(models)]
         async with start() as running:
             mover = asyncio.create_task(_move(system, (first, second), delay_s, every_s, swaps))
@@ -125,7 +129,7 @@ async def _published(system: System, model: Path) -> str:
 
 
 async def _move(system: System, versions: tuple[str, str], delay_s: float, every_s: float, swaps: int) -> list[Move]:
-    """Move the alias by a record alone: starting the command would itself take the cores for a second."""
+    """Move the alias by writing the record: starting the command would load the cores for a second."""
     moves: list[Move] = []
     async with AIOKafkaProducer(**system.client_options()) as producer:
         await asyncio.sleep(delay_s)
@@ -146,7 +150,7 @@ async def _move(system: System, versions: tuple[str, str], delay_s: float, every
 
 
 async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
-    """``moves`` with the time of the first answer behind each by the version moved to."""
+    """``moves``, each with the time of its version's first answer after it."""
     times: dict[str, list[int]] = {}
     async with system.client() as client, client.reader("earliest") as reader:
         while answers := await reader.read(timeout_s=QUIET_S):
@@ -163,7 +167,7 @@ async def _answered(system: System, moves: Sequence[Move]) -> list[Move]:
 
 
 def swapped(result: Result, moves: Sequence[Move], *, keep_previous: bool) -> Swaps:
-    """The waits of ``result`` beside ``moves`` and apart from them, by the second in which requests were due."""
+    """The waits of ``result`` near ``moves`` and away from them, by the second in which requests were due."""
     begun_ms = datetime.fromisoformat(result.begun_at).timestamp() * 1000
     apart: list[Second] = []
     beside: list[Second] = []
@@ -210,8 +214,8 @@ def swap(
 ) -> None:
     """Move an alias between two artifacts under a steady load, and look at the waits beside each swap.
 
-    It runs twice: with a worker that loads at every swap, and with one that holds the previous version in memory. Ends
-    with 1 when an audit failed or the figures don't stand.
+    It runs twice: with a worker that loads a version at every swap, and with one that keeps the previous version in
+    memory. Ends with 1 when an audit failed or the figures don't stand.
     """
     workload = Workload(
         arrivals=Constant(rate=rate),

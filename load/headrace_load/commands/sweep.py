@@ -21,10 +21,10 @@ FORMAT = "headrace-load/sweep/1"
 
 
 class Try(Struct, frozen=True, kw_only=True):
-    """One run at ``rate`` requests a second. ``fault`` says why it does not count as borne; None when it does.
+    """One run at ``rate`` requests a second. ``fault`` says why the rate was not borne; None if it was.
 
-    ``harness`` is whether the harness, not what it loads, was the bottleneck. Milliseconds; ``lag_growth`` in requests
-    a second.
+    ``harness``: the harness, not the system, was the bottleneck. Times in milliseconds, ``lag_growth`` in requests a
+    second.
     """
 
     rate: float
@@ -43,10 +43,10 @@ class Try(Struct, frozen=True, kw_only=True):
 
 
 class Sweep(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
-    """All tries in their order, and what they came to.
+    """All tries in their order, and the result.
 
-    ``borne`` is the highest rate that was borne, None when not even the lowest was; ``refused`` the lowest above it
-    that was not, None when all were borne.
+    ``borne`` is the highest rate that was borne, None if not even the lowest was. ``refused`` is the lowest higher rate
+    that was not borne, None if all were.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Sweep(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     tries: tuple[Try, ...]
 
     def verdict(self) -> str:
-        """The outcome in a sentence, with who set the limit."""
+        """The result in a sentence, with the cause of the limit."""
         if self.borne is None:
             return f"Not even {self.refused:,.0f}/s kept p99 under {self.p99_ms:g} ms."
         if self.refused is None:
@@ -91,7 +91,9 @@ async def bisect(
 
 
 def tried(rate: float, result: Result, p99_ms: float) -> Try:
-    """Judge a run of ``rate`` requests a second: p99 to the append, the lag's trend, the audit, the producers."""
+    """Evaluate a run at ``rate`` requests a second: p99 to the append, the trend of the lag, the audit, the
+    producers.
+    """
     latency, growth = result.to_append, lag_growth(result.measured())
     fault, harness = None, False
     if not result.audit.kept:
@@ -103,7 +105,7 @@ def tried(rate: float, result: Result, p99_ms: float) -> Try:
     elif latency.p99 > p99_ms:
         fault = f"p99 was {latency.p99:,.1f} ms"
     elif growth is not None and growth * result.seconds > rate * p99_ms / 1000:
-        # At its p99 a run that holds still has at most rate x p99 requests on the way.
+        # A steady run has at most rate x p99 requests on the way.
         fault = f"the lag grew by {growth:,.0f} requests a second"
     return Try(
         rate=rate,
@@ -180,7 +182,7 @@ def sweep(
 
 
 def at_rate(workload: Workload, rate: float) -> Workload:
-    """``workload`` with another rate. Raises WorkloadError where its arrivals have no single one."""
+    """``workload`` with another rate. Raises WorkloadError if its arrivals have no single rate."""
     if not isinstance(workload.arrivals, Constant | Poisson):
         raise WorkloadError("a sweep sets the rate itself: the workload's arrivals have to be constant or poisson")
     return msgspec.structs.replace(workload, arrivals=msgspec.structs.replace(workload.arrivals, rate=rate))

@@ -1,1 +1,1 @@
-"""Measuring: producers that keep to their times, readers, resources, and what a run came to."""
+"""Measuring: producers that keep to their times, readers, resources, and the result of a run."""

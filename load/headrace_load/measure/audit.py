@@ -1,7 +1,8 @@
-"""The rows that producers and the reader write, and the audit of them: acknowledged requests against accepted answers.
+"""The rows that producers and the reader write, and their audit: it compares acknowledged requests with accepted
+answers.
 
-A row is of one request or one answer; many are a numpy structured array. Times are int64 microseconds since the Unix
-epoch, by this machine's clock, but ``appended_us`` is the broker's: a record's timestamp, in whole milliseconds.
+A row describes one request or one answer; rows are a numpy structured array. Times are int64 microseconds since the
+Unix epoch by this machine's clock. Only ``appended_us`` is the broker's: a record's timestamp, in whole milliseconds.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ class Rows:
         self._flushed = 0
 
     def __len__(self) -> int:
-        """How many were added, written or not."""
+        """How many rows were added, written or not."""
         return self._flushed + len(next(iter(self._columns.values())))
 
     def add(self, **columns: Iterable[int]) -> None:
-        """Append rows; every column is given, all of one length."""
+        """Append rows. All columns are given and have the same length."""
         for name, values in columns.items():
             self._columns[name].extend(values)
 
     def flush(self, file: BinaryIO) -> NDArray[np.void]:
-        """Write the rows that were added since the last time, and return them."""
+        """Write the rows that were added since the last call, and return them."""
         rows = np.empty(len(self) - self._flushed, self._dtype)
         for name, column in self._columns.items():
             rows[name] = np.array(column, dtype=self._dtype[name])
@@ -78,7 +79,7 @@ class Rows:
 
 
 def read_rows(files: Sequence[Path], dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    """All rows of ``files``; of a single one they stay on disk until they are looked at."""
+    """All rows of ``files``. Those of a single file stay on disk until they are used."""
     parts = [np.memmap(file, dtype, mode="r") for file in files if file.stat().st_size]
     if len(parts) == 1:
         return parts[0]
@@ -87,21 +88,21 @@ def read_rows(files: Sequence[Path], dtype: np.dtype[np.void]) -> NDArray[np.voi
 
 Columns = NDArray[np.void]
 Answers = Literal["log", "id"]
-"""How answers are known: by partition and offset of the request, or by its number."""
+"""How an answer names its request: by partition and offset, or by its number."""
 
 _PARTITION = 2**40
-"""Offsets of a partition, which must be fewer than this; there can be 2**23 partitions."""
+"""A partition must have fewer offsets than this. There can be 2**23 partitions."""
 
 
 def keys(rows: Columns, answers: Answers) -> NDArray[np.int64]:
-    """One number for each row, the same for a request and its answer. A request without a place has -1."""
+    """A number for each row, equal for a request and its answer. A request without a place has -1."""
     if answers == "id":
         return np.asarray(rows["number"], dtype=np.int64)
     return np.where(rows["offset"] < 0, -1, rows["partition"].astype(np.int64) * _PARTITION + rows["offset"])
 
 
 def join(sent: Columns, answered: Columns, answers: Answers) -> NDArray[np.int64]:
-    """For each request the row of its first answer, -1 where there is none. O(n log n)."""
+    """For each request, the row of its first answer; -1 without one. O(n log n)."""
     wanted, found = keys(sent, answers), keys(answered, answers)
     if not len(found):
         return np.full(len(wanted), -1, dtype=np.int64)
@@ -112,11 +113,11 @@ def join(sent: Columns, answered: Columns, answers: Answers) -> NDArray[np.int64
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one run. ``repeated`` were seen twice by the reader, ``dropped`` it dropped before anybody saw them.
+    """Counts of one run. The reader saw ``repeated`` answers twice, and dropped ``dropped`` repeats.
 
-    ``answered`` are requests of this run; answers to others are no part of the audit. ``seconds`` lie between the
-    append of the first answer and of the last. ``dropped``, ``holes``, ``wrong`` and ``out_of_order`` are of the answer
-    log: in answers that are known by id nobody can see them.
+    ``answered`` counts requests of this run; answers to other requests are left out. ``seconds`` is the time from the
+    append of the first answer to that of the last. ``dropped``, ``holes``, ``wrong`` and ``out_of_order`` need the
+    answer log: they can't be seen in answers that name an id.
     """
 
     published: int
@@ -145,13 +146,13 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expected_answers(sent: Columns, answers: Answers) -> NDArray[np.bool_]:
-    """Which requests must be answered: those acknowledged, and of rubbish only headrace answers `failed`."""
+    """Which requests must be answered: the acknowledged ones. Only headrace has to answer rubbish, by `failed`."""
     acknowledged: NDArray[np.bool_] = sent["acked_us"] >= 0
     return acknowledged if answers == "log" else acknowledged & sent["good"]
 
 
 def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int) -> Audit:
-    """Audit rows of SENT against rows of ANSWERED, of which the log held ``records``."""
+    """Audit rows of SENT against rows of ANSWERED. The log held ``records`` records."""
     acknowledged = sent["acked_us"] >= 0
     first = join(sent, answered, answers)
     has = first >= 0
@@ -176,7 +177,7 @@ def audited(sent: Columns, answered: Columns, answers: Answers, *, records: int)
 
 
 def out_of_order(answered: Columns) -> int:
-    """How many of ``answered``, in the order given, stand behind one to a later request of their partition."""
+    """How many of ``answered``, in the order given, come after an answer to a later request of their partition."""
     count = 0
     for partition in np.unique(answered["partition"]):
         offsets = answered["offset"][answered["partition"] == partition]

@@ -1,13 +1,14 @@
 """From the rows of a run to its result: latencies, the run by seconds, stages, and whether the figures stand.
 
-Latencies are kept as an HdrHistogram: three digits of each, in bounded memory, in the encoding that its other tools
-read. A run whose producers did not keep to their times gets no verdict: it says nothing about the contender.
+Latencies are kept as an HdrHistogram: three digits of each in bounded memory, in the encoding that other HdrHistogram
+tools read. If the producers did not keep to their times, the run gets no verdict, because it shows nothing about the
+contender.
 
-Stages put the sums of the workers' own /metrics beside what the harness measures. A record's timestamp is when the
-harness sent it, so the stages follow each other: "producing" ends where "kafka" begins, which is the way to the broker,
-the wait there and the fetch. "publishing" ends when the worker knows of the append, a little behind the append itself,
-and the workers' sums hold requests that were on their way at either end. So the stages can come to more than the whole:
-then nothing is left for "other", and the shares are of their sum.
+Stages combine the sums of the workers' /metrics with the harness's own measurements. A record's timestamp is the moment
+when the harness sent it, so the stages follow each other: "producing" ends where "kafka" begins, which is the way to
+the broker, the wait there and the fetch. "publishing" ends when the worker knows of the append, a little after the
+append, and the workers' sums include requests that were on their way at either end. So the sum of the stages can exceed
+the whole. Then nothing is left for "other", and the shares are fractions of the sum.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def latency(waits_us: NDArray[np.int64]) -> Latency | None:
 
 
 def _steps(waits_us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each wait as the lowest that the histogram keeps apart from others, so that few different ones are recorded."""
+    """Each wait rounded down to the histogram's precision, so that few different values are recorded."""
     waits = np.clip(waits_us, 1, HIGHEST_US)
     bits = np.frexp(waits.astype(np.float64))[1]
     shift = np.maximum(bits - _EXACT_BITS, 0)
@@ -72,7 +73,7 @@ MOST_LATE = 0.01
 
 
 def lateness(late_us: NDArray[np.int64], allowed_ms: float) -> Lateness | None:
-    """How much later than due requests were sent, in milliseconds; None when none was."""
+    """How much later than due requests were sent, in milliseconds; None if none was sent."""
     if not len(late_us):
         return None
     p50, p99 = np.percentile(late_us, (50, 99)) / 1000
@@ -85,7 +86,7 @@ def lateness(late_us: NDArray[np.int64], allowed_ms: float) -> Lateness | None:
 
 
 def too_late(found: Lateness | None, allowed_ms: float, *, complete: bool) -> str | None:
-    """Why there is no verdict, None when the producers were good enough. ``complete``: they sent all that was due."""
+    """Why there is no verdict; None when the producers kept to their times. ``complete``: they sent all requests."""
     if complete and (found is None or found.late <= MOST_LATE):
         return None
     share = "" if found is None else f"{found.late:.1%} of their requests were sent more than {allowed_ms:g} ms late"
@@ -107,8 +108,8 @@ def timeline(
 ) -> tuple[Second, ...]:
     """Columns for each second from ``begin_us`` to the last answer or request.
 
-    ``first`` is each request's answer in ``answered``, -1 where there is none, and ``waits_us`` the wait of those that
-    have one. Requests from before ``begin_us`` count where they are still on their way, or answered, behind it.
+    ``first`` is each request's answer in ``answered``, -1 without one; ``waits_us`` are the waits of the answered
+    requests. Requests from before ``begin_us`` count if they are on their way, or answered, after it.
     """
     has = first >= 0
     appended = answered["appended_us"][first[has]]
@@ -166,7 +167,7 @@ IN_WORKER = ("gathering", "model", "publishing")
 
 
 async def scrape(urls: Sequence[str]) -> Scraped:
-    """Read the metrics of all workers. Raises OSError naming the address that does not answer."""
+    """Read the metrics of all workers. Raises OSError, which names the address, when one does not answer."""
     return _summed(await asyncio.gather(*(asyncio.to_thread(_read, url) for url in urls)))
 
 
@@ -191,15 +192,15 @@ def _summed(texts: Sequence[str]) -> Scraped:
 
 
 def grown(before: Scraped, after: Scraped) -> Scraped:
-    """What was added in between; a worker that is new counts from nothing."""
+    """The growth in between; a new worker counts from 0."""
     return {name: value - before.get(name, 0.0) for name, value in after.items()}
 
 
 def stages(whole: float, producing: float, reading: float | None, metrics: Scraped) -> tuple[Stage, ...]:
-    """Mean milliseconds of a request in each stage, and what they leave of the ``whole``.
+    """The mean milliseconds of a request in each stage, and the rest of the ``whole``.
 
     ``producing`` is from due to sent, ``reading`` from the append of the answer to its arrival (None: nobody read).
-    Without metrics of a worker what lies between is all in "other".
+    Without metrics of a worker all the time between them is in "other".
     """
     answers = sum(value for (name, _), value in metrics.items() if name == _ANSWERS)
     means = {"producing": producing}
@@ -217,7 +218,7 @@ def stages(whole: float, producing: float, reading: float | None, metrics: Scrap
 
 
 def batch_sizes(metrics: Scraped) -> dict[str, int]:
-    """Batches by the upper bound of their size, without those that none has; the metrics count each and all below."""
+    """Batches by the upper bound of their size, without empty bounds; the metrics count cumulatively."""
     bounds = sorted((float(bound), count) for (name, bound), count in metrics.items() if name == _SIZES)
     below = 0.0
     found: dict[str, int] = {}
@@ -229,32 +230,34 @@ def batch_sizes(metrics: Scraped) -> dict[str, int]:
 
 
 class Measurements(Struct, frozen=True, kw_only=True):
-    """Rows of audit.SENT and audit.ANSWERED, and what else was looked at. Times in microseconds."""
+    """Rows of audit.SENT and audit.ANSWERED, and the other measurements. Times in microseconds."""
 
     sent: NDArray[np.void]
     answered: NDArray[np.void]
     answers: Answers
     records: int
-    """How many the results hold since the run began, repeats included."""
+    """How many answers the results got since the run began, repeats included."""
     begin_us: int
     """Of the measured part."""
     complete: bool
-    """Whether the producers sent all that was due."""
+    """Whether the producers sent all requests that were due."""
     append_clock: str
     metrics: Scraped
-    """What the workers' metrics grew by."""
+    """The growth of the workers' metrics."""
     used: dict[str, Used]
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
 
 
 HALF_MS_US = 500
-"""A record's timestamp is cut to whole milliseconds, so the append was half a millisecond later in the mean."""
+"""A record's timestamp is rounded down to whole milliseconds, so the append was half a millisecond later in the
+mean.
+"""
 _OK = STATUSES.index("ok")
 
 
 def evaluate(workload: Workload, contender: Contender | None, name: str, found: Measurements) -> Result:
-    """The result of a run. Requests of the warm-up are in the audit and in nothing else."""
+    """The result of a run. Requests of the warm-up count only in the audit."""
     backlog = isinstance(workload.arrivals, Backlog)
     sent, answered = found.sent, found.answered
     first = join(sent, answered, found.answers)
@@ -284,7 +287,7 @@ def evaluate(workload: Workload, contender: Contender | None, name: str, found: 
         to_append=None if backlog else latency(to_append),
         to_reader=latency(arrived_us - sent["due_us"][measured]) if read_live else None,
         lateness=late,
-        # Requests of a backlog wait for the contender's start: there is no whole to share.
+        # Requests of a backlog wait for the contender's start, so their latency has no meaning.
         stages=() if backlog else _stages(found, first, waits_us),
         batch_sizes=batch_sizes(found.metrics),
         timeline=timeline(sent, first, answered, waits_us, found.begin_us, found.samples),
@@ -316,9 +319,9 @@ def _refused(late: Lateness | None, audit: Audit, workload: Workload, *, complet
 
 
 def _stages(found: Measurements, first: NDArray[np.int64], waits_us: NDArray[np.int64]) -> tuple[Stage, ...]:
-    """The stages of all that was answered in the measured part, whenever it was due, as the workers count them.
+    """The stages of all requests that were answered in the measured part, whenever they were due, as the workers count.
 
-    ``waits_us`` is of the requests that have an answer, to its append.
+    ``waits_us`` are the waits of answered requests up to the append of the answer.
     """
     has, place = first >= 0, first[first >= 0]
     within = found.answered["appended_us"][place] >= found.begin_us

@@ -22,17 +22,17 @@ Sample = tuple[int, dict[str, float]]
 
 
 class Sampler:
-    """Looks at trees of processes by their roots; "harness" is this process and all below it that is in no other."""
+    """Measures process trees by their roots. "harness" is this process and its children that are in no other tree."""
 
     def __init__(self, roots: Mapping[str, Sequence[int]]) -> None:
         self._roots = dict(roots)
-        # By pid and start, so that what a process used still counts when it has ended.
+        # By pid and start time, so that the use of a process still counts after its end.
         self._cpu_s: defaultdict[str, dict[tuple[int, float], float]] = defaultdict(dict)
         self._used_before: dict[str, float] = {}
         self.samples: list[Sample] = []
 
     def watch(self, name: str, roots: Sequence[int]) -> None:
-        """Look at ``roots`` too, and count all that they have used since they were started."""
+        """Also measure ``roots``, counting from their start."""
         self._roots[name] = roots
 
     def sample(self) -> None:
@@ -63,7 +63,9 @@ class Sampler:
         return sum(self._cpu_s[name].values()) - self._used_before.get(name, 0.0)
 
     def used(self, answers: int, start_s: Mapping[str, float] | None = None) -> dict[str, Used]:
-        """What each tree used up to the last sample; ``answers`` were given meanwhile. ``start_s`` is of Used."""
+        """What each tree used up to the last sample, during ``answers`` answers. ``start_s`` becomes
+        Used.start_cpu_s.
+        """
         found: dict[str, Used] = {}
         for name in (*self._roots, HARNESS):
             cpu_s = self.cpu_s(name)
@@ -122,7 +124,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file belongs to; not of one that a virtual environment happens to lie in."""
+    """The commit of the checkout that has this file; not of a checkout that merely contains the virtual environment."""
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git("rev-parse", "HEAD")

@@ -1,7 +1,8 @@
-"""The harness's producers and its reader as processes of their own, seen from the parent, and how the two sides talk.
+"""The harness's producers and reader as processes: the parent's side, and the protocol between the two.
 
-The parent writes a job into a file, and then orders to the child's standard input; the child reports its progress on
-its standard output, one JSON object a line. When its input closes, because the parent gave up or is gone, it ends.
+The parent writes a job into a file, and orders to the child's standard input. The child reports its progress on its
+standard output. Both write one JSON object a line. The child ends when its input closes, because the parent gave up or
+is gone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from headrace_load.workload.spec import Workload
 J = TypeVar("J", bound=Struct)
 
 NEW_OBJECTS = 50_000
-"""Objects made before Python looks for circles among them. At the default's 700 it looks all the time."""
+"""How many objects are made before Python's garbage collector runs. At the default of 700 it runs all the time."""
 
 
 class ProducerJob(Struct, frozen=True, kw_only=True):
@@ -48,7 +49,8 @@ class ProducerJob(Struct, frozen=True, kw_only=True):
 
 
 class ReaderJob(Struct, frozen=True, kw_only=True):
-    """``positions`` is where to begin in each results partition; ``ends`` where to end, None to read live until told.
+    """``positions`` is where to begin in each results partition, and ``ends`` where to end. None reads live until the
+    order to stop.
 
     The rows of audit.ANSWERED go to the file ``rows``.
     """
@@ -61,11 +63,11 @@ class ReaderJob(Struct, frozen=True, kw_only=True):
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """The child has prepared what it can."""
+    """The child is prepared."""
 
 
 class ProducerProgress(Struct, frozen=True, tag="told", kw_only=True):
-    """What a producer has done so far, and how it goes. ``error`` is what Kafka said when it last refused records."""
+    """What a producer has done so far. ``error`` is Kafka's message when it last refused records."""
 
     due: int
     sent: int
@@ -79,7 +81,7 @@ class ProducerProgress(Struct, frozen=True, tag="told", kw_only=True):
 
 
 class ReaderProgress(Struct, frozen=True, tag="read", kw_only=True):
-    """What a reader has read so far: records of the log, and those of them that were accepted as answers."""
+    """What a reader has read so far: records of the log, and accepted answers among them."""
 
     records: int
     answers: int
@@ -93,7 +95,7 @@ class Begin(Struct, frozen=True, tag="begin"):
 
 
 class Stop(Struct, frozen=True, tag="stop"):
-    """Send or read no more, write down what there is, and end."""
+    """Stop sending or reading, write the rows, and end."""
 
 
 Line = Ready | ProducerProgress | ReaderProgress
@@ -121,7 +123,7 @@ class Parent:
 
 
 def serve(kind: type[J], main: Callable[[J, Parent], Coroutine[Any, Any, None]]) -> None:
-    """Run ``main`` with the job that the command line names; for the `__main__` of a measuring process."""
+    """Run ``main`` with the job that the command line names. Used by the `__main__` of a measuring process."""
     job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=kind)
     gc.set_threshold(NEW_OBJECTS)
 
@@ -144,11 +146,11 @@ READY_S = 120.0
 
 
 class MeasuringError(RuntimeError):
-    """One of the harness's own processes failed; the message has the end of what it said."""
+    """A process of the harness failed; the message has the end of its output."""
 
 
 class MeasuringProcess:
-    """A producer or the reader. ``last`` is the progress that it reported last."""
+    """A producer or the reader. ``last`` is its last progress report."""
 
     def __init__(self, started: Child, name: str) -> None:
         self.ready = asyncio.Event()
@@ -207,7 +209,7 @@ class MeasuringProcess:
 
 @asynccontextmanager
 async def measuring(job: ProducerJob | ReaderJob, folder: Path, name: str) -> AsyncIterator[MeasuringProcess]:
-    """Keep the process of ``job`` running, at most as long as the block; its files in ``folder`` are named ``name``."""
+    """Run the process of ``job``, at most as long as the block. Its files in ``folder`` begin with ``name``."""
     module = "producer" if isinstance(job, ProducerJob) else "reader"
     file, errors = folder / f"{name}.json", folder / f"{name}.errors"
     file.touch(mode=0o600)  # a password may be in it
@@ -222,7 +224,7 @@ async def measuring(job: ProducerJob | ReaderJob, folder: Path, name: str) -> As
 
 
 SOON_US = 300_000
-"""From the order to the beginning, so that every producer knows of it in time."""
+"""The time between the order and the beginning, so that every producer gets the order in time."""
 
 
 class Producers:
@@ -233,14 +235,14 @@ class Producers:
         self._files = files
 
     def begin(self) -> int:
-        """Let them begin in a moment, and return when that is (microseconds since the Unix epoch)."""
+        """Order them to begin in a moment. Returns the moment in microseconds since the Unix epoch."""
         at_us = time.time_ns() // 1000 + SOON_US
         for process in self._processes:
             process.order(Begin(at_us))
         return at_us
 
     def stop(self) -> None:
-        """Let them send no more; they end when what they sent has its outcome."""
+        """Let them stop sending. They end when every sent request has its outcome."""
         for process in self._processes:
             process.order(Stop())
 
@@ -254,7 +256,7 @@ class Producers:
         return all(process.ended for process in self._processes)
 
     def told(self) -> ProducerProgress:
-        """What they did so far, together; the lateness is of the latest of them."""
+        """Their progress added up, with the lateness of the latest."""
         said = [process.last for process in self._processes if isinstance(process.last, ProducerProgress)]
         return ProducerProgress(
             due=sum(one.due for one in said),
@@ -267,7 +269,7 @@ class Producers:
         )
 
     async def rows(self) -> NDArray[np.void]:
-        """The rows of all, once they have ended. Raises MeasuringError when one failed."""
+        """The rows of all producers after their end. Raises MeasuringError when one failed."""
         for process in self._processes:
             await process.end()
         return read_rows(self._files, SENT)
@@ -277,7 +279,7 @@ class Producers:
 async def producing(
     workload: Workload, system: System, folder: Path, *, texts: Path, ids: bool
 ) -> AsyncIterator[Producers]:
-    """Keep the workload's producers while the block runs; they are prepared when it begins."""
+    """Run the workload's producers while the block runs. They are prepared when it begins."""
     async with AsyncExitStack() as stack:
         processes: list[MeasuringProcess] = []
         files: list[Path] = []
@@ -298,14 +300,14 @@ _CLOCKS = {0: "create", 1: "append"}  # Kafka's numbers of what a record's times
 
 
 class Tail:
-    """The results' ends, from where they were when the run began."""
+    """The ends of the results partitions, compared with those when the run began."""
 
     def __init__(self, reader: AnswerReader, begins: dict[int, int]) -> None:
         self._reader = reader
         self.begins = begins
 
     async def records(self) -> int:
-        """How many answers were appended since, repeats included."""
+        """How many answers were appended since then, repeats included."""
         return sum((await self.ends()).values()) - sum(self.begins.values())
 
     async def ends(self) -> dict[int, int]:
@@ -324,7 +326,7 @@ async def tail(system: System) -> AsyncIterator[Tail]:
 async def reading(
     system: System, answers: Answers, folder: Path, begins: dict[int, int], ends: dict[int, int] | None
 ) -> AsyncIterator[MeasuringProcess]:
-    """Keep a reader from ``begins`` to ``ends``, or live; it is ready when the block begins."""
+    """Run a reader from ``begins`` to ``ends``, or live. It is ready when the block begins."""
     job = ReaderJob(system=system, answers=answers, positions=begins, ends=ends, rows=str(folder / ROWS))
     async with measuring(job, folder, "reader") as child:
         await child.prepared()
@@ -332,14 +334,16 @@ async def reading(
 
 
 async def rows(reader: MeasuringProcess, folder: Path) -> tuple[NDArray[np.void], ReaderProgress]:
-    """The rows of a reader that ends, and what it said of them. Raises MeasuringError."""
+    """The rows of a reader that ends, and its last report. Raises MeasuringError."""
     await reader.end()
     assert isinstance(reader.last, ReaderProgress)  # noqa: S101 - the last thing a reader says before it ends well
     return read_rows([folder / ROWS], ANSWERED), reader.last
 
 
 async def append_clock(system: System, ends: dict[int, int], begins: dict[int, int]) -> str:
-    """Whose time answers bear, by the last one: "append" of the broker, "create" of the program, else "unknown"."""
+    """Whose time stamps the answers have, by the last one: "append" (the broker's), "create" (the program's) or
+    "unknown".
+    """
     partition = next((number for number, end in ends.items() if end > begins.get(number, 0)), None)
     if partition is None:
         return "unknown"

@@ -1,6 +1,6 @@
-"""A producer process: it sends each request when it is due, whatever became of those before.
+"""A producer process: it sends each request when it is due, whatever happened to earlier ones.
 
-A thread makes requests ahead of their time, so that making them delays none that is due. Each partition has a queue
+A thread makes requests ahead of time, so that making them delays no request that is due. Each partition has a queue
 with one batch under way, as in Kafka's own producer. The queues are bounded, so a slow broker makes the producer late,
 and the lateness is measured.
 
@@ -44,7 +44,9 @@ from headrace_load.workload.spec import Backlog
 
 MOST_RECORDS = 2000
 MOST_BYTES = 256 * 1024
-"""Of one batch. Half of the client's own bound, so that a batch stays one and its offsets follow each other."""
+"""Most bytes of a batch: half of the client's own bound, so that a batch is not split and its offsets are
+consecutive.
+"""
 ALL_RECORDS = 100_000
 ALL_BYTES = 128 * 1024 * 1024
 _OVERHEAD = 80  # bytes of a record beside its value and its key, headers included, roughly
@@ -54,7 +56,7 @@ _Sent = tuple[Planned, int, int]  # a request, when it was sent (microseconds), 
 
 
 class PartitionQueues:
-    """Takes requests, appends them by ``client`` and keeps a row of each that has an outcome."""
+    """Takes requests, appends them by ``client`` and keeps a row of each outcome."""
 
     def __init__(self, client: Client, partitions: int, begin_us: int) -> None:
         self._client = client
@@ -71,7 +73,7 @@ class PartitionQueues:
         self.failed = 0
         self.error: str | None = None
         self.settled = asyncio.Event()
-        """Set whenever a batch has an outcome; for the waiter to clear."""
+        """Set whenever a batch has an outcome. The waiter clears it."""
 
     @property
     def room(self) -> bool:
@@ -83,7 +85,9 @@ class PartitionQueues:
         return not self._out_records
 
     def send(self, requests: Sequence[Planned], now_us: int) -> None:
-        """Send ``requests``: keyed ones by Kafka's default partitioner, the others by pieces to each queue in turn."""
+        """Send ``requests``: keyed ones by Kafka's default partitioner, the others piece by piece to each queue in
+        turn.
+        """
         keyless: list[_Sent] = []
         for request in requests:
             size = len(request.value or b"") + len(request.key or b"") + _OVERHEAD
@@ -102,7 +106,7 @@ class PartitionQueues:
         self.sent += len(requests)
 
     async def stop(self) -> None:
-        """Give up what has no outcome: it counts as not acknowledged. Raises what ended queues, all of it."""
+        """Give up requests without an outcome: they count as not acknowledged. Raises all errors that ended queues."""
         for task in self._tasks:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -152,7 +156,7 @@ class PartitionQueues:
 
 
 def _batch(waiting: deque[_Sent]) -> list[_Sent]:
-    """Take from the front what fits one batch, at least one."""
+    """Take as many requests from the front as fit a batch, at least one."""
     batch = [waiting.popleft()]
     size = batch[0][2]
     while waiting and len(batch) < MOST_RECORDS and (size := size + waiting[0][2]) <= MOST_BYTES:
@@ -166,7 +170,7 @@ _due = attrgetter("due_s")
 
 
 class RequestBuffer:
-    """At most :data:`MOST_CHUNKS` chunks of ``requests``, which are in the order of their time."""
+    """Holds at most :data:`MOST_CHUNKS` chunks of ``requests``, which are in the order of their time."""
 
     def __init__(self, requests: Iterator[Planned]) -> None:
         self._requests = requests
@@ -180,7 +184,7 @@ class RequestBuffer:
         self._thread = threading.Thread(target=self._fill, name="requests", daemon=True)
 
     def start(self) -> None:
-        """Begin to make requests, and return when there is no room for more, or no more to make."""
+        """Begin to make requests. Returns when the buffer is full, or no more are to be made."""
         self._thread.start()
         self._filled.wait()
 
@@ -191,7 +195,7 @@ class RequestBuffer:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all were taken. Raises what went wrong while they were made."""
+        """Whether all requests were taken. Raises an error of making them."""
         ended = self._ended  # looked at first: chunks may still come before it is set
         if self._chunks:
             return False
@@ -200,11 +204,11 @@ class RequestBuffer:
         return ended
 
     def next_due_s(self) -> float | None:
-        """When the next request is due; None when there is none yet, or no more."""
+        """When the next request is due; None if there is none yet, or no more."""
         return self._chunks[0][self._at].due_s if self._chunks else None
 
     def waiting(self, now_s: float) -> int:
-        """How many of those made are due by ``now_s`` and were not taken."""
+        """How many made requests are due by ``now_s`` and not taken yet."""
         count = -self._at if self._chunks else 0
         for chunk in tuple(self._chunks):
             if chunk[-1].due_s > now_s:
@@ -242,17 +246,17 @@ class RequestBuffer:
 
 
 PAUSE_S = 0.001
-"""Between two sends: what comes due in it goes together."""
+"""The time between two sends. Requests that come due in it are sent together."""
 MOST_AT_ONCE = 2000
 OVERTIME_S = 1.0
-"""Behind the end of its run a producer that is late gives up what it has not sent: it could not keep up."""
+"""How long after the end of its run a late producer goes on sending before it gives the rest up."""
 SWITCH_S = 0.0005
 TELL_S = 1.0
 
 
 async def main(job: ProducerJob, parent: Parent) -> None:
     """Prepare, wait for the beginning, produce, write the rows down."""
-    # The thread that makes requests must let the one that sends them go on at once.
+    # The thread that makes requests must give way at once to the one that sends them.
     sys.setswitchinterval(SWITCH_S)
     texts = msgspec.json.decode(await asyncio.to_thread(Path(job.texts).read_bytes), type=list[str])
     buffer = RequestBuffer(requests(job.workload, job.producer, texts, ids=job.ids))
@@ -311,7 +315,7 @@ class Producing:
         self.queues = queues
 
     async def run(self) -> None:
-        """Send all, then wait for the last outcomes, ``settle`` seconds without any at most."""
+        """Send all, then wait for the last outcomes, at most ``settle`` seconds after the latest one."""
         try:
             await self._send()
             while not self.queues.empty and await self._outcome(self._patience_s):
@@ -320,11 +324,11 @@ class Producing:
             self._buffer.stop()
 
     def send_no_more(self) -> None:
-        """What is not sent yet never is; the outcomes of what was are still waited for."""
+        """Stop sending. Outcomes of sent requests are still waited for."""
         self._end_s = 0.0
 
     async def tell(self, parent: Parent, file: BinaryIO) -> None:
-        """Say about once a second how far it is."""
+        """Report progress about once a second."""
         while True:
             await asyncio.sleep(TELL_S)
             parent.say(self.told(self.flush(file)))

@@ -1,4 +1,4 @@
-"""The reader process: it writes down each answer and when it arrived.
+"""The reader process: it records each answer with the time of its arrival.
 
 $ python -m headrace_load.measure.reader JOB.json
 """
@@ -18,11 +18,11 @@ from headrace_load.measure.audit import ANSWERED, STATUSES, Rows
 from headrace_load.measure.processes import Parent, ReaderJob, ReaderProgress, Ready, rows_file, serve
 
 WAIT_S = 0.2
-"""Longest wait of a fetch, and so for an order to stop."""
+"""Longest wait of a fetch, and so longest delay of an order to stop."""
 MOST_RECORDS = 5000
 TELL_S = 0.5
 QUIET_S = 10.0
-"""Who reads up to a known end gives up after so long without a record."""
+"""When reading up to a known end, give up after so long without a record."""
 _STATUS = {status: number for number, status in enumerate(STATUSES)}
 UNKNOWN = -1
 
@@ -31,14 +31,14 @@ Fetch = Callable[[], Awaitable[dict[int, int]]]
 
 
 class Identified(msgspec.Struct):
-    """What is looked at in an answer of a program that answers by id."""
+    """The fields of interest in an answer of a program that answers by id."""
 
     id: str | int | None = None
     status: str = "ok"
 
 
 async def main(job: ReaderJob, parent: Parent) -> None:
-    """Read until told to stop, or up to the ends, and write the rows down."""
+    """Read until the order to stop, or up to the ends, and write the rows."""
     rows = Rows(ANSWERED)
     opened = by_log(job, rows) if job.answers == "log" else by_id(job, rows)
     file = rows_file(job)
@@ -71,7 +71,7 @@ async def main(job: ReaderJob, parent: Parent) -> None:
 
 @asynccontextmanager
 async def by_log(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
-    """Read headrace's answer log, as a user does: repeats are dropped, holes are said."""
+    """Read headrace's answer log as a user does: repeats are dropped, holes are reported."""
     async with job.system.client() as client, client.reader(job.positions) as reader:
 
         async def fetch() -> dict[int, int]:
@@ -105,7 +105,9 @@ def _positions(reader: AnswerReader) -> dict[int, int]:
 
 @asynccontextmanager
 async def by_id(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
-    """Read the answers of any program: JSON objects whose ``id`` is the request's number. Others are left out."""
+    """Read the answers of any program: JSON objects whose ``id`` is the request's number. Other records are left
+    out.
+    """
     topic = job.system.results
     async with job.system.consumer(auto_offset_reset="none", fetch_max_wait_ms=100) as consumer:
         consumer.assign([TopicPartition(topic, number) for number in job.positions])
@@ -140,7 +142,7 @@ async def by_id(job: ReaderJob, rows: Rows) -> AsyncIterator[Fetch]:
 
 
 def _identified(decode: Callable[[bytes], Identified], value: bytes | None) -> list[tuple[int, int]]:
-    """The number and the status in an answer, nothing when it has no number."""
+    """The number and the status of an answer; an empty list if it has no number."""
     try:
         found = decode(value or b"")
         return [(int(found.id), _STATUS.get(found.status, _STATUS["failed"]))] if found.id is not None else []

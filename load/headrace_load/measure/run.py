@@ -1,7 +1,7 @@
 """One run of one workload against one contender.
 
-In a drain all requests are published before the contender starts, and answers are read when all are there: its rate is
-measured. In an open-loop run requests come at their times while the contender answers.
+In a drain all requests are published before the contender starts, and answers are read when all are there; it measures
+the rate. In an open-loop run requests are sent at their times while the contender answers.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ QUIET_MOST_S = 5.0
 
 
 class RunSetup(Struct, frozen=True, kw_only=True):
-    """``start`` is None where workers answer that run already; ``texts`` a file with a JSON list.
+    """``start`` is None if workers run already; ``texts`` is a file with a JSON list.
 
-    ``folder`` is for files that are gone after the run.
+    ``folder`` is for temporary files of the run.
     """
 
     workload: Workload
@@ -69,7 +69,7 @@ class RunSetup(Struct, frozen=True, kw_only=True):
                 yield running
 
     def show(self, phase: str, begun_us: int, producers: Producers, answered: int | None) -> None:
-        """Tell how far the run is."""
+        """Show how far the run is."""
         workload, told = self.workload, producers.told()
         backlog = workload.arrivals.requests if isinstance(workload.arrivals, Backlog) else None
         self.progress(
@@ -90,7 +90,7 @@ class RunSetup(Struct, frozen=True, kw_only=True):
 async def all_answered(
     count: Callable[[], Awaitable[int]], expected: int, patience_s: float, tick: Callable[[int], None]
 ) -> bool:
-    """Wait until ``count`` gives ``expected``; False when it has not grown for ``patience_s`` seconds.
+    """Wait until ``count`` returns ``expected``; False if it has not grown for ``patience_s`` seconds.
 
     ``tick`` is called about once a second.
     """
@@ -108,9 +108,9 @@ async def all_answered(
 
 
 async def final_ends(end: Tail) -> dict[int, int]:
-    """Wait until no answers come any more, not for ever, and return where the results end.
+    """Wait, with a limit, until no more answers come, and return where the results end.
 
-    Answers were counted, and one that was counted may have been a repeat, or to a request of somebody else.
+    The number of answers alone does not tell, because some may be repeats, or answers to other requests.
     """
     ends, until = await end.ends(), time.monotonic() + QUIET_MOST_S
     while time.monotonic() < until:
@@ -122,11 +122,11 @@ async def final_ends(end: Tail) -> dict[int, int]:
 
 
 FIRST_ANSWER_S = 120.0
-"""Longest wait for the first answer: the contender has to start."""
+"""Longest wait for the first answer, because the contender has to start."""
 
 
 async def drain_backlog(setting: RunSetup) -> Measurements:
-    """Run it. Raises WorkloadError without a contender to start, and as an open-loop run does."""
+    """Run a drain. Raises WorkloadError without a contender to start, and as an open-loop run does."""
     if setting.start is None:
         raise WorkloadError("a backlog is published before what answers it starts, so it needs a contender to start")
     workload, system, folder = setting.workload, setting.system, setting.folder
@@ -174,7 +174,9 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
 
 
 async def stream_load(setting: RunSetup) -> Measurements:
-    """Run it. Raises MeasuringError, a KafkaError, an OSError of the metrics, and what the contender's start raises."""
+    """Run an open loop. Raises MeasuringError, a KafkaError, an OSError of the metrics, and errors of the contender's
+    start.
+    """
     workload, system, folder = setting.workload, setting.system, setting.folder
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(setting.contender())
@@ -218,7 +220,7 @@ async def stream_load(setting: RunSetup) -> Measurements:
             setting.show("settling", begun_us, producers, answered)
 
         expected = int(expected_answers(sent, setting.answers).sum())
-        # A contender may have answered all before the first tick.
+        # A fast contender may have answered all before the first tick.
         await show("settling")
         complete = await all_answered(answered_so_far, expected, workload.settle, tick)
         sampler.sample()
@@ -251,9 +253,9 @@ async def _measured(
     metrics: Scraped,
     start_s: Mapping[str, float] | None = None,
 ) -> Measurements:
-    """What is known when no answers come any more. Without a ``reader`` that has read them they are read now.
+    """The measurements after the last answer. Without a live ``reader`` the answers are read now.
 
-    ``begin_us`` is of the measured part, None for the first answer's append.
+    ``begin_us`` is the beginning of the measured part; None for the first answer's append.
     """
     ends, folder = await final_ends(end), setting.folder
     if reader is None:
@@ -290,12 +292,12 @@ async def run(
     name: str,
     progress: Callable[[Progress], None],
 ) -> Result:
-    """Run once on ``system``, whose topics are there. ``start`` starts the contender; None: something answers already.
+    """Run once on ``system``, whose topics exist. ``start`` starts the contender; None if workers answer already.
 
-    Raises WorkloadError, KafkaSettingsError, a KafkaError, MeasuringError, an OSError of the metrics, and what
-    ``start`` raises. Whatever it raises, no process of its own is left.
+    Raises WorkloadError, KafkaSettingsError, a KafkaError, MeasuringError, an OSError of the metrics, and errors of
+    ``start``. It never leaves a process of its own behind.
     """
-    # Texts and perhaps a password are in these files: they are for their owner alone, and gone with the run.
+    # These files hold texts and perhaps a password, so they are for their owner alone, and removed after the run.
     with temporary_folder("headrace-load-") as folder:
         texts = folder / "texts.json"
         texts.write_bytes(msgspec.json.encode(await _texts(workload, system)))

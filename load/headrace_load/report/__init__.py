@@ -1,1 +1,1 @@
-"""What people look at: live progress, tables, pictures and one page of HTML."""
+"""Reports for people: live progress, tables, pictures and one page of HTML."""

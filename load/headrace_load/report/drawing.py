@@ -30,7 +30,7 @@ POINTS = 400
 
 
 class Curve(Struct, frozen=True):
-    """``milliseconds[i]`` is the latency that all but one in ``one_in[i]`` requests were at most; both rise."""
+    """All but one in ``one_in[i]`` requests had a latency of at most ``milliseconds[i]``. Both arrays ascend."""
 
     one_in: NDArray[np.float64]
     milliseconds: NDArray[np.float64]
@@ -47,7 +47,7 @@ def curve(latencies: Iterable[Latency]) -> Curve | None:
         return None
     upto = counts.cumsum()
     one_in = np.geomspace(1, total, min(POINTS, 2 * total)) if total > 1 else np.ones(1)
-    # The k-th fastest has 1 - k / total of the requests above it; the last point is the slowest of all.
+    # A fraction of 1 - k / total is slower than the k-th fastest; the last point is the slowest request.
     ranks = np.ceil(total * (1 - 1 / one_in) - 1e-9).clip(1, total)
     ranks[-1] = total
     return Curve(one_in, values[np.searchsorted(upto, ranks)] / 1000)
@@ -172,11 +172,11 @@ _COLOURS = {
     "other": GREY,
 }
 _NARROW = 0.09
-"""Of the longest bar; a stage below it has its time in the legend only."""
+"""A stage that is shorter than this fraction of the longest bar has its time only in the legend."""
 
 
 def draw_stages(bars: Mapping[str, Sequence[Stage]], title: str) -> Figure | None:
-    """A bar a name, its stages from left to right. None when no bar has a stage."""
+    """A bar for each name, with its stages from left to right. None if no bar has a stage."""
     found = {name: stages for name, stages in bars.items() if sum(stage.mean for stage in stages) > 0}
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""A run while it goes: a view that stays in its place on a terminal, and plain lines elsewhere."""
+"""A run while it goes on: a view that is drawn in place on a terminal, and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headrace_load.result import Progress
 
 PLAIN_EVERY_S = 5.0
 RATES_OVER = 5
-"""Reports that a shown rate is the mean of."""
+"""Over how many reports a shown rate is the mean."""
 BAR_WIDTH = 40
 
 
 class Rates(Struct, frozen=True, kw_only=True):
-    """What happened a second between two reports; None where it isn't known."""
+    """Rates a second between two reports; None where unknown."""
 
     due: float | None = None
     sent: float | None = None
@@ -33,7 +33,7 @@ class Rates(Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def live(console: Console, name: str) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows how far the run called ``name`` is.
+    """Yield a function that shows how far the run ``name`` is.
 
     On a terminal it draws in place. Elsewhere it prints a line every PLAIN_EVERY_S seconds of the run and at each new
     phase.
@@ -61,7 +61,7 @@ def live(console: Console, name: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def rates(seen: Sequence[Progress]) -> Rates:
-    """The rates between the first and the last of ``seen``; all None before there are two moments."""
+    """The rates between the first and the last of ``seen``; all None for fewer than two reports."""
     if len(seen) < 2 or (seconds := seen[-1].elapsed_s - seen[0].elapsed_s) <= 0:
         return Rates()
     first, last = seen[0], seen[-1]
@@ -77,7 +77,7 @@ def rates(seen: Sequence[Progress]) -> Rates:
 
 
 def share(now: Progress) -> float | None:
-    """How much of the run is behind us, from 0 to 1; None where there is no telling."""
+    """Which fraction of the run is done, from 0 to 1; None if unknown."""
     if now.whole_s:
         return min(1.0, now.elapsed_s / now.whole_s)
     if not now.requests:

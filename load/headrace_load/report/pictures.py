@@ -207,7 +207,7 @@ def compared_latencies(comparison: Comparison) -> Figure | None:
         return None
     with drawn(3.4 + 0.22 * (len(lines) // 2)) as figure:
         axes = figure.subplots()
-        # A contender has its colour by its place, whether or not the ones before it have a line.
+        # A contender's colour goes by its place, whether or not earlier contenders have a line.
         places = {name: place for place, name in enumerate(comparison.results)}
         drawn_lines = [
             axes.plot(line.one_in, line.milliseconds, **drawing.series(places[name]))[0] for name, line in lines.items()
@@ -289,7 +289,7 @@ def _middle_stages(results: tuple[Result, ...]) -> list[Stage]:
 
 
 class Picture(Struct, frozen=True):
-    """One figure; ``name`` is its file's, ``says`` what it shows, for those who read it and those who can't see it."""
+    """One figure. ``name`` is the file's name; ``says`` describes the figure, also for those who can't see it."""
 
     name: str
     says: str
@@ -297,7 +297,7 @@ class Picture(Struct, frozen=True):
 
 
 def pictures(document: Result | Comparison) -> Iterator[Picture]:
-    """The pictures that ``document`` has something for, in the order of a report."""
+    """The pictures for which ``document`` has data, in the order of a report."""
     known = COMPARISON_PICTURES if isinstance(document, Comparison) else RUN_PICTURES
     for name, (says, draw) in known.items():
         figure = draw(document)  # type: ignore[arg-type]  # each module's pictures take its kind of document

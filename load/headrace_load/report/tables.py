@@ -39,7 +39,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; one that is not nothing never reads as 0 %."""
+    """A fraction as a percentage. Only 0 is shown as 0 %."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
@@ -50,7 +50,7 @@ def short(name: str) -> str:
 
 
 def described(contender: Contender | None) -> str:
-    """What answered, in a line."""
+    """The contender in a line."""
     if contender is None:
         return AMONG_OTHERS
     if (worker := contender.worker) is not None:
@@ -74,7 +74,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def verdict(result: Result) -> tuple[bool, str]:
-    """Whether the run's figures stand, and in a sentence or two why."""
+    """Whether the run's figures stand, and why, in a sentence or two."""
     if result.refused is not None:
         return False, f"There is no verdict: {result.refused}"
     if not result.audit.kept:
@@ -104,7 +104,7 @@ def verdict_of_all(comparison: Comparison) -> tuple[bool, str]:
 
 
 def headline(document: Result | Comparison) -> tuple[bool, str, str]:
-    """Whether the figures stand, that in a few words, and why."""
+    """Whether the figures stand, the same in a few words, and why."""
     if isinstance(document, Result):
         stand, why = verdict(document)
         return stand, "The figures stand" if stand else "No figure stands", why
@@ -125,7 +125,7 @@ _WORDS = {
     "dropped": "raw repeats dropped",
     "wrong": "to other texts",
 }
-"""What fields of differences and audits are called, where it isn't their name."""
+"""The names in reports of fields of differences and audits, if they differ from the field's name."""
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ class Table(Struct, frozen=True, kw_only=True):
 
 
 def called(field: str) -> str:
-    """What a report calls a field of an audit or a figure of a difference."""
+    """The name in reports of a field of an audit or a figure of a difference."""
     return _WORDS.get(field, field.replace("_", " "))
 
 
@@ -157,7 +157,7 @@ _CLOCKS = {
     ),
 }
 
-# Stages that come to so much more than the whole are spoken of.
+# If the stages exceed the whole by more than this fraction, a note says so.
 _TELLING = 0.02
 
 
@@ -216,7 +216,7 @@ def stages(result: Result) -> Table:
 
 
 def used(result: Result) -> Table:
-    """CPU and memory of workers, broker and harness; those that were not seen are left out."""
+    """CPU and memory of workers, broker and harness, as far as they were measured."""
     rows = tuple(
         (name, number(use.cpu_s), f"{use.cpu_s_per_100k:.2f}", number(use.rss_mb), number(use.rss_mb_most))
         for name, use in result.used.items()
@@ -246,7 +246,7 @@ def comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
 
 
 def side_by_side(comparison: Comparison) -> Table:
-    """A row a contender: medians of the runs that stand, and the ratio of its rate to the first's."""
+    """A row for each contender: medians of the runs that stand, and the ratio of its rate to the first's."""
     rows = tuple(
         (
             short(name),
@@ -275,7 +275,7 @@ def side_by_side(comparison: Comparison) -> Table:
 
 
 def differences(comparison: Comparison) -> Table:
-    """Every figure's ratio to the first contender's, with its interval and whether that leaves 1 out."""
+    """The ratio of every figure to the first contender's, with its interval and whether the interval excludes 1."""
     rows = tuple(
         (
             f"{short(name)}: {called(one.figure)}",
@@ -300,7 +300,7 @@ def differences(comparison: Comparison) -> Table:
 
 
 def audits(comparison: Comparison) -> Table:
-    """A row a contender: the counts of its audits, added up over all runs."""
+    """A row for each contender: the counts of its audits, added up over all runs."""
     columns: dict[str, None] = {}
     totals: dict[str, dict[str, int]] = {}
     for name, results in comparison.results.items():
@@ -322,13 +322,15 @@ def middle(results: Iterable[Result], figure: Callable[[Result], float | None]) 
 
 
 def worker_cpu(result: Result) -> float | None:
-    """CPU seconds of the workers a 100,000 answers, None where their processes were not seen."""
+    """CPU seconds of the workers for 100,000 answers; None if their processes were not seen."""
     workers = result.used.get("workers")
     return workers.cpu_s_per_100k if workers is not None and workers.rss_mb_most else None
 
 
 def running_cpu(result: Result) -> float | None:
-    """CPU seconds of the workers a 100,000 answers, without their start, which weighs most on those that answer few."""
+    """CPU seconds of the workers for 100,000 answers, without their start, which would weigh more on slow
+    contenders.
+    """
     used = result.used.get("workers")
     return (used.cpu_s - used.start_cpu_s) * 1e5 / result.answered if used and result.answered else None
 

@@ -1,1 +1,1 @@
-"""Workloads as data: what is published, when, and with what beside it."""
+"""Workloads as data: which requests are published, when, and with which keys, headers and rubbish."""

@@ -1,6 +1,6 @@
-"""Recordings: a workload made of what comes to a live requests topic, and its rows.
+"""Recordings: a workload made from the records of a live requests topic, and its rows.
 
-A row holds when a request came, how long its text was, and a hash of its key.
+A row holds the time of a request, the length of its text, and a hash of its key.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_recording(path: str) -> Recording:
 
 
 SLACK_S = 10.0
-"""How much longer than the recording took its time stamps may span: fetches and clocks are a little apart."""
+"""How much longer than the recording its time stamps may span, because fetches and clocks differ a little."""
 
 WARM_UP_S = 5.0
 
@@ -92,13 +92,13 @@ T = TypeVar("T")
 
 
 class RecordingError(Exception):
-    """Nothing that can be played again was recorded; the message says why and what to do."""
+    """The recording can't be played again; the message says why and what to do."""
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """What is kept of one record: its row, with the time in seconds since the epoch, and what is beside the row.
+    """What is kept of a record: its row, with the time in seconds since the epoch, and more.
 
-    ``bad`` is the kind of rubbish it is, None for a request.
+    ``bad`` is the kind of rubbish, None for a request.
     """
 
     row: Row
@@ -150,7 +150,7 @@ def _seen(record: ConsumerRecord, salt: bytes, *, keep_text: bool) -> Seen:
 
 
 def _span(seen: Sequence[Seen], topic: str, took_s: float) -> float:
-    """Seconds from the first time stamp to the last. Raises RecordingError where they can't be played."""
+    """Seconds from the first time stamp to the last. Raises RecordingError if they can't be played."""
     if all(each.bad for each in seen):
         kinds = ", ".join(sorted({str(each.bad) for each in seen}))
         found = f"none of the {len(seen)} records is a request ({kinds})" if seen else "no record came"

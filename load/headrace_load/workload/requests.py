@@ -44,10 +44,10 @@ from headrace_schemas.headers import CONTENT_TYPE, JSON, TEXT, TIMEOUT_MS, Heade
 from headrace_schemas.records import ClassifyRequest
 
 CHUNK = 8192
-"""Requests, or candidates of a thinning, made at once."""
+"""How many requests, or candidates of a thinning, are made at once."""
 
 SPAN = 0.5
-"""The share of a run that a recording has to span: a quiet end may be real, a run that is half empty is a mistake."""
+"""The fraction of a run that a recording has to span: a quiet end may be real, but a half-empty run is a mistake."""
 
 Chunk = tuple[NDArray[np.int64], NDArray[np.float64]]
 Floats = NDArray[np.float64]
@@ -56,7 +56,7 @@ Floats = NDArray[np.float64]
 def arrivals(
     workload: Workload, producer: int, rng: np.random.Generator, recording: Recording | None = None
 ) -> Iterator[Chunk]:
-    """Yield the numbers and the times, in seconds since the run's beginning, of what ``producer`` sends.
+    """Yield the numbers and the times, in seconds since the run's beginning, of the requests that ``producer`` sends.
 
     Times ascend and are below ``warm_up + seconds``. Numbers are unique over all producers; of constant, recorded and
     backlog arrivals they are 0, 1, 2, ... over the whole workload. ``recording`` is that of Recorded arrivals. Raises
@@ -83,7 +83,7 @@ def arrivals(
 
 
 def rate_at(varying: Poisson | Burst | Ramp | Step | Diurnal, t: Floats, seconds: float) -> Floats:
-    """Requests a second at ``t`` seconds behind the warm-up, of a run of ``seconds``; times before 0 count as 0."""
+    """Requests a second at ``t`` seconds after the warm-up of a run of ``seconds``; times before 0 count as 0."""
     t = np.maximum(t, 0.0)
     match varying:
         case Poisson(rate=rate):
@@ -195,7 +195,9 @@ Numbers = NDArray[np.int64]
 def values_of(
     workload: Workload, texts: Sequence[str], rng: np.random.Generator, *, ids: bool
 ) -> Callable[[Numbers], list[bytes]]:
-    """Return the function from requests' numbers to their values. Raises WorkloadError for what can't be encoded."""
+    """Return the function from requests' numbers to their values. Raises WorkloadError for a text that can't be
+    encoded.
+    """
     order = np.random.default_rng(workload.seed).permutation(len(texts))
     sizes_of = _sizes_of(workload, rng)
     kind = workload.content_type
@@ -210,7 +212,7 @@ def values_of(
         return resized_values
     if isinstance(workload.lengths, FixedLength):
         texts = [resized(text.encode(), workload.lengths.bytes) for text in texts]
-    # Also where ids make every value another: it finds the texts that can't be sent before the run.
+    # Also when ids make all values different, because it finds texts that can't be sent before the run begins.
     known = [_encoded(text, kind, None) for text in texts]
     if not ids:
         return lambda numbers: [known[place] for place in order[numbers % len(order)].tolist()]
@@ -250,7 +252,7 @@ def _encoded(text: str, kind: str, number: int | None) -> bytes:
         ) from error
 
 
-# Each part draws of a stream of its own, so that a change of one leaves the others as they were.
+# Each part draws from a random stream of its own, so that changing one part leaves the others as they were.
 _ARRIVALS, _LENGTHS, _KEYS, _DEADLINES, _BAD = range(5)
 
 
@@ -270,10 +272,10 @@ class Planned(Struct, frozen=True, gc=False):
 
 
 def requests(workload: Workload, producer: int, texts: Sequence[str], *, ids: bool) -> Iterator[Planned]:
-    """Yield what ``producer``, of 0 to ``workload.producers`` - 1, sends, in the order of its time.
+    """Yield the requests of ``producer``, from 0 to ``workload.producers`` - 1, in the order of their time.
 
-    The same for the same arguments. With ``ids`` a good request's id is its number. Raises WorkloadError for a
-    recording that can't be used, and for a text that no request can hold.
+    The same arguments give the same requests. With ``ids`` a good request's id is its number. Raises WorkloadError for
+    a recording that can't be used, and for a text that no request can hold.
     """
     if ids and workload.content_type == TEXT:
         raise WorkloadError(f"content_type {TEXT} has no place for the ids that this contender's answers are known by")

@@ -41,7 +41,7 @@ class Constant(Struct, frozen=True, kw_only=True, tag="constant", tag_field="kin
 
 
 class Poisson(Struct, frozen=True, kw_only=True, tag="poisson", tag_field="kind", forbid_unknown_fields=True):
-    """``rate`` a second in the mean, independent of each other."""
+    """``rate`` requests a second in the mean, independent of each other."""
 
     rate: Rate
 
@@ -92,7 +92,7 @@ class Recorded(Struct, frozen=True, kw_only=True, tag="recorded", tag_field="kin
 
 
 class Backlog(Struct, frozen=True, kw_only=True, tag="backlog", tag_field="kind", forbid_unknown_fields=True):
-    """``requests`` published before the workers start: what is measured is how fast they are drained."""
+    """``requests`` are published before the workers start; the run measures how fast they are drained."""
 
     requests: Count
 
@@ -127,7 +127,7 @@ class MadeTexts(Struct, frozen=True, kw_only=True, tag="made", tag_field="kind",
     distinct: Count = 10_000
     """How many different texts."""
     bytes: TextBytes = 200
-    """Their length where ``lengths`` says nothing else."""
+    """Their length, unless ``lengths`` sets another."""
 
 
 Texts = FileTexts | PackageTexts | TopicTexts | MadeTexts
@@ -138,7 +138,7 @@ class AsTheyAre(Struct, frozen=True, tag="as-they-are", tag_field="kind", forbid
 
 
 class FixedLength(Struct, frozen=True, kw_only=True, tag="fixed", tag_field="kind", forbid_unknown_fields=True):
-    """Every text is cut, or repeated and cut, to ``bytes`` (at most; no character is split)."""
+    """Every text is truncated, or repeated and truncated, to at most ``bytes``, without splitting a character."""
 
     bytes: TextBytes
 
@@ -185,7 +185,7 @@ Keys = NoKeys | UniqueKeys | ZipfKeys | RecordedKeys
 
 
 class Deadlines(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``share`` of the requests carry ``timeout-ms``."""
+    """A fraction ``share`` of the requests has the header ``timeout-ms``."""
 
     timeout_ms: Annotated[int, Meta(gt=0, le=MAX_TIMEOUT_MS)]
     share: Share = 1.0
@@ -195,7 +195,7 @@ Badness = Literal["not-json", "no-text", "bad-utf8", "too-large", "bad-header", 
 
 
 class Bad(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``share`` of the records are rubbish, each of one of ``kinds``, drawn by the seed."""
+    """A fraction ``share`` of the records is rubbish of ``kinds``, drawn by the seed."""
 
     share: Share
     kinds: Annotated[tuple[Badness, ...], Meta(min_length=1)] = ("not-json", "no-text", "bad-utf8", "bad-header")
@@ -220,7 +220,7 @@ class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bad: Bad | None = None
     content_type: Literal["application/json", "application/msgpack", "text/plain"] = "application/json"
     read: Literal["live", "after"] = "live"
-    """Read answers as they come, which costs CPU beside the workers, or only when all is over."""
+    """Read answers as they come, which takes CPU from the workers, or only after the run."""
     lateness_ms: Annotated[float, Meta(gt=0)] = 20.0
     """A run whose producers sent more than one in a hundred requests later than this gets no verdict."""
     settle: Seconds = 30.0

@@ -1,8 +1,8 @@
-"""The texts of a workload and their lengths, and records that are bad on purpose, made of good texts.
+"""The texts of a workload and their lengths, and bad records that are made from good texts.
 
-Texts come from a file, an installed package or a topic, or are made of random words. They are cut or repeated to a
-length that is drawn. Bad records go out as JSON whatever the workload's content type is, and without a deadline: none
-may expire before it is looked at.
+Texts come from a file, an installed package or a topic, or are made of random words. They are truncated or repeated to
+a drawn length. Bad records are JSON, whatever the workload's content type, and have no deadline, so that none expires
+before it is examined.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rubbish(kind: Badness, text: str) -> tuple[bytes | None, Headers]:
 
 
 def parse_request(value: bytes | None, headers: Headers) -> ClassifyRequest | Badness:
-    """Return the request that a record holds, or the kind that comes nearest to what is bad about it."""
+    """Return the request of a record, or the kind of rubbish that fits best."""
     try:
         request = decode_request(value, content_type(headers))
         read_timeout_ms(headers)
