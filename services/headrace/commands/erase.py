@@ -32,10 +32,10 @@ def erase(
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Erase labelled texts from every version that is trained from now on. Versions that exist still know them.
+    """Erase labelled texts from every version that is trained from now on. Existing versions still know them.
 
-    What teachers said of a text goes too, and none is asked about it again. Says which ids had a label, and ends with
-    1 when no label of a person or a teacher was there.
+    Teachers' labels of the texts go too, and no teacher is asked about them again. It says which ids had a label, and
+    ends with 1 when there was no label of a person or a teacher.
     """
     from headrace.client.labels import ids_by_every_hashing, text_ids, tombstone
 
@@ -51,7 +51,7 @@ def erase(
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
     cluster, ids_asked = cluster_of(settings), list(dict.fromkeys(sum(asked.values(), ())))
     there = asyncio.run(_there(cluster, topic, ids_asked))
-    # First what teachers said: only the label that a person gave under an id tells which text that is.
+    # Teachers' labels first, because only the person's label under an id tells which text it is.
     texts = [*(text or ()), *(one.text for one in there or () if one.text)]
     taught = _erase_taught(cluster, names.machine_labels, texts)
     erased = None if there is None else {one.id for one in there}
@@ -76,7 +76,7 @@ def erase(
 
 
 def _erase_taught(cluster: Cluster, topic: str, texts: Sequence[str]) -> int:
-    """Erase what teachers said of ``texts``, bar these, and say so; how many labels went."""
+    """Erase teachers' labels of ``texts``, bar these texts, and say so. Returns the number of erased labels."""
     from headrace.kafka.interface import NotAuthorizedError, Outgoing, UnknownTopicError
     from headrace.learning.data.machine_labels import erasure_of
     from headrace_schemas.codec import encode_machine_label
@@ -89,7 +89,7 @@ def _erase_taught(cluster: Cluster, topic: str, texts: Sequence[str]) -> int:
         erasure = erasure_of(texts, asyncio.run(_held(cluster, topic)))
         now_ms = SystemClock().now_ms()
         barred = [BarredText(text_key=key, barred_at_ms=now_ms) for key in erasure.barred]
-        # Barred first: a teacher that is being asked may answer in between.
+        # Bar them first, because a teacher that is being asked may answer in between.
         records: list[Outgoing] = [Outgoing(encode_machine_label(one), machine_labels_key(one)) for one in barred]
         records += [Outgoing(None, key) for key in erasure.keys]
         send_all(iter(records), producing(cluster, topic), noun="record", topic=topic, go_on=lambda _: AGAIN)
@@ -112,7 +112,7 @@ async def _held(cluster: Cluster, topic: str) -> list[LastMachineRecord]:
 
 
 async def _there(cluster: Cluster, topic: str, ids: Sequence[str]) -> list[There] | None:
-    """The labels that ``ids`` have; None where that is unknown: who only labels may write the topic, not read it.
+    """The labels of ``ids``; None if unknown, because a user who only labels may write to the topic but not read it.
 
     Raises any other KafkaError.
     """

@@ -82,9 +82,9 @@ def publish(
 ) -> None:
     """Publish a label a row. A label with the id of an earlier one replaces it.
 
-    A file is checked as a whole before anything is sent, and what a training would leave out of it is left out: rows
-    without words or label, duplicates, conflicting ones, texts longer than trainer.max_text_bytes. A row of standard
-    input leaves as soon as it is there; only an empty or too long one is left out.
+    A file is checked as a whole before anything is sent. Rows that a training would leave out are left out: rows
+    without words or label, duplicates, conflicting rows, texts longer than trainer.max_text_bytes. A row of standard
+    input is sent at once; only empty and too long rows are left out.
 
     Exports of Label Studio and Argilla (JSON) are read as they are. The columns source and labelled_at_ms are kept. A
     row with a request's PARTITION@OFFSET in the column at, which `labels suggest` writes, is also published as a review
@@ -130,7 +130,7 @@ def publish(
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """The columns of a row's text and label, and of its id where it brings one."""
+    """The columns of a row's text and label, and of its id if it has one."""
 
     text: str = "text"
     label: str = "label"
@@ -138,7 +138,7 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a label may be: bytes of its record and of its text, and how many labels a training takes."""
+    """The limits of labels: the bytes of a record and of a text, and the number of labels of a training."""
 
     record_bytes: int = 1 << 20
     text_bytes: int = 64 * 1024
@@ -146,12 +146,12 @@ class Limits(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Those of ``settings``, by which the trainer goes too."""
+        """The limits of ``settings``, which hold for the trainer too."""
         return cls(settings.kafka.max_request_size, settings.trainer.max_text_bytes, settings.trainer.max_labels)
 
 
 class Dropped:
-    """What was left out, and why."""
+    """Counts the rows that were left out, by reason."""
 
     def __init__(self) -> None:
         self.cleaned = ""
@@ -164,15 +164,15 @@ class Dropped:
         self.first_too_long = self.first_too_long or f"{where}: {why}"
 
     def words(self) -> str:
-        """How many were left out for which reason; "" for none."""
+        """How many rows were left out for which reason; "" for none."""
         counts = {"empty": self.empty, "too long": self.too_long}
         return ", ".join([*filter(None, [self.cleaned]), *(f"{n:,} {why}" for why, n in counts.items() if n)])
 
 
 class Reviews:
-    """The reviews that rows are beside being labels: those that wait to be sent, and how many were.
+    """The reviews in the rows, beside their labels: those that wait to be sent, and the number of those that were.
 
-    ``results`` is the topic of the answers. A row that says how its text was chosen was labelled no later than now.
+    ``results`` is the topic of the answers. A row with the source of its text was labelled at the latest now.
     """
 
     def __init__(self, results: str, clock: Clock) -> None:
@@ -183,7 +183,7 @@ class Reviews:
         self.refused = ""
 
     def labelled(self, told: Told, id_: str, text: str, label: str) -> Labelled:
-        """The label of a row, of which ``told`` tells the rest; its review waits where there is one to give."""
+        """The label of a row, with the extras of ``told``. If the row has a review, it is kept for :meth:`send`."""
         from headrace.client.labels import Labelled
         from headrace_schemas.records import Review
 
@@ -204,7 +204,7 @@ class Reviews:
         return Labelled(id_, text, label, told.source, now_ms if dated else told.labelled_at_ms)
 
     async def send(self, publisher: ReviewPublisher) -> None:
-        """Send those that wait, unless that was refused before."""
+        """Send the waiting reviews, unless the cluster refused them before."""
         from headrace.kafka.interface import NotAuthorizedError, UnknownTopicError
 
         if self.refused or not self.waiting:
@@ -222,9 +222,9 @@ class Reviews:
 def reviewing(
     connected: Callable[[], AbstractAsyncContextManager[Send]], cluster: Cluster, topic: str, reviews: Reviews
 ) -> Callable[[], AbstractAsyncContextManager[Send]]:
-    """``connected``, where the reviews that wait follow each batch of labels to their ``topic``.
+    """``connected``, with the waiting reviews sent to ``topic`` after each batch of labels.
 
-    A cluster without the topic, or without the right to it, still takes the labels: the reviews are left, and why.
+    If the topic or the right to it is missing, labels are still published; the reviews are left, with the reason.
     """
     from headrace.client.reviews import ReviewPublisher
 
@@ -248,9 +248,9 @@ def reviewing(
 def file_records(
     file: Path, columns: Columns, reading: Reading, limits: Limits, dropped: Dropped, reviews: Reviews
 ) -> Iterator[Outgoing]:
-    """The records of a file's rows, all of which are checked before; ``dropped`` gets what was left out.
+    """The records of a file's rows, after a check of all rows. ``dropped`` counts the rows that are left out.
 
-    Raises DatasetError naming the row that is none, and for more labels than a training takes.
+    Raises DatasetError naming an invalid row, and for more labels than a training takes.
     """
     from headrace.client.labels import label_record, text_ids, too_long
     from headrace.files import DatasetError
@@ -283,7 +283,7 @@ def file_records(
 
 
 def _read_labels(file: Path, columns: Columns, reading: Reading) -> Iterator[Told]:
-    """What each row says, of an export of an annotation tool too. Raises DatasetError naming the row that is none."""
+    """The contents of each row, also of exports of annotation tools. Raises DatasetError naming an invalid row."""
     from headrace.core.text import label_name
     from headrace.files.annotations import extras_of, read_annotations
     from headrace.files.table import check_file, read_file
@@ -303,7 +303,7 @@ def _read_labels(file: Path, columns: Columns, reading: Reading) -> Iterator[Tol
 
 
 def _id_of(row: Row, columns: Columns) -> str | None:
-    """The id in the column that was named for it; else, for a review, what stands in the column id."""
+    """The id in the named column; for a review without one, the value of the column id."""
     if columns.id is not None:
         return row.string(columns.id, numbers=True)
     return given if isinstance(given := row.values.get("id"), str) and given else None
@@ -312,7 +312,8 @@ def _id_of(row: Row, columns: Columns) -> str | None:
 def stream_records(
     rows: Iterator[Row], columns: Columns, limits: Limits, dropped: Dropped, reviews: Reviews | None
 ) -> Iterator[Outgoing]:
-    """The record of each row as it comes; ``dropped`` gets what was left out so far. No ``reviews``: as rows are.
+    """The record of each row as it comes. ``dropped`` counts the rows left out so far. Without ``reviews`` rows are
+    taken as they are.
 
     Raises DatasetError naming the row that is none.
     """
@@ -356,9 +357,9 @@ def list_labels(
     as_json: LinesOfJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """List the labels that the topic holds now: id, label and text. One that the trainer can't use says why.
+    """List the labels that the topic holds now: id, label and text. A label that the trainer can't use says why.
 
-    With --machine those of teachers: teacher, score, label and text.
+    With --machine it lists labels of teachers: teacher, score, label and text.
     """
     import msgspec
     from rich.table import Table
@@ -405,8 +406,8 @@ def export(
 ) -> None:
     """Write the labels that the topic holds now to a file; `labels publish --restore` publishes them again.
 
-    A row has id, text and label, and source and labelled_at_ms where they are known. What can't be used is left out.
-    With --machine a row has text, label, score, teacher and, in .jsonl, all scores.
+    A row has id, text and label, and source and labelled_at_ms if known. Unusable labels are left out. With --machine a
+    row has text, label, score, teacher and, in .jsonl, all scores.
     """
     from headrace.learning.data.labels import There, check_suffix, write_labels
     from headrace.learning.data.machine_labels import MachineThere, write_machine_labels

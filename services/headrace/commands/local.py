@@ -51,7 +51,7 @@ CHUNK = 4096
 
 
 def artifact_of(ctx: typer.Context, model: str, bootstrap: str | None) -> Artifact:
-    """The artifact at a path or URI; where there is no such file, the one of an alias or version on the models topic.
+    """The artifact at a path or URI. If there is no such file, the artifact of an alias or version on the models topic.
 
     Raises ArtifactError, VersionNotFoundError and a KafkaError.
     """
@@ -92,8 +92,8 @@ def predict(
 ) -> None:
     """Label every text of a file and print label, score and text, a row a line. MODEL is a file, an alias or a version.
 
-    On a terminal it is a table whose texts are cut at the edge, into a pipe JSON lines. The labels are those that a
-    worker with this version gives: null, or empty in CSV, where the version abstains.
+    On a terminal it prints a table whose texts are truncated at the edge, into a pipe JSON lines. The labels are those
+    of a worker with this version: null, or empty in CSV, where the version abstains.
     """
     from headrace.files.table import Kind, Reading, check_file, read_file
     from headrace.model.backends.interface import open_backend
@@ -108,12 +108,12 @@ def predict(
     rows = read_file(file, columns, kind=kind, reading=reading, tell=remark)
     opened = open_backend(backend.value, artifact_of(ctx, model, bootstrap))
     answers = predicted(opened, rows, text_column, id_column)
-    # What is wrong with the file as a whole is said before anything is printed.
+    # Faults of the whole file are reported before anything is printed.
     first = list(islice(answers, 1))
     names = (*columns[1:], "label", "score", "text")
     if form is None:
         shown = console()
-        # A chunk at a time, so that a long file is read as it is answered; the columns follow the first one.
+        # A chunk at a time, so that a long file is read while it is answered. The first chunk decides the columns.
         widths: dict[str, int] = {}
         rows_left = chain(first, answers)
         while chunk := list(islice(rows_left, CHUNK)):
@@ -125,7 +125,9 @@ def predict(
 
 
 def _answer_table(rows: Sequence[Mapping[str, object]], names: Sequence[str], widths: dict[str, int]) -> Table:
-    """A line a row, within the terminal's width; ``widths`` are those of the chunk before, which this one keeps."""
+    """A line for each row, within the terminal's width. ``widths`` are those of the chunk before, which this chunk
+    keeps.
+    """
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -137,7 +139,7 @@ def _answer_table(rows: Sequence[Mapping[str, object]], names: Sequence[str], wi
             longest = max(cell_len(name), len(NO_LABEL) * (name == "label"), *(cell_len(row[number]) for row in cells))
             widths[name] = min(longest, LONGEST_CELL)
         table.add_column(name, width=widths[name], no_wrap=True, overflow="ellipsis")
-    # A long text takes the room that the other columns leave, and none of theirs.
+    # A long text only takes the room that the other columns leave.
     table.add_column(names[-1], ratio=1, no_wrap=True, overflow="ellipsis")
     for row in cells:
         table.add_row(*map(Text, row))
@@ -151,7 +153,7 @@ def _cell(value: object) -> str:
 
 
 def _has_lines_of_text(file: Path, reading: Reading) -> bool:
-    """Whether ``file`` is one of which publish makes a request a line; tables are called .txt too."""
+    """Whether `headrace publish` would take each line of ``file`` as a text; some tables are named .txt too."""
     from headrace.commands.publish import seen_as
     from headrace.files.table import Kind, kind_of, read_file
 
@@ -166,7 +168,7 @@ def predicted(
 ) -> Iterator[dict[str, object]]:
     """Each row's id, label, score and text, in the order of the rows; memory holds some thousands of them.
 
-    Raises DatasetError for a text that is none.
+    Raises DatasetError for a value that is no text.
     """
     from headrace.learning.evaluate import answer_scored
 
@@ -218,8 +220,8 @@ def evaluate(
 ) -> None:
     """Answer every row of a file with an artifact and report accuracy, macro-F1, each class and the mistakes.
 
-    Labels are cleaned as training cleans them, texts are taken as they are. A row whose label the artifact does not
-    know counts as wrong.
+    Labels are cleaned as in training; texts are taken as they are. A row with a label that the artifact does not know
+    counts as wrong.
     """
     from headrace.commands.terminal import report_tables, report_warnings
     from headrace.core.text import label_name
@@ -257,7 +259,7 @@ def evaluate(
 
 
 def errors_of(rows: Rows, answered: Answered) -> list[Mistake]:
-    """The rows that were answered wrongly, those with the highest score first: such labels are often wrong."""
+    """The wrongly answered rows, those with the highest score first, because their labels are often wrong."""
     pairs = zip(rows.texts, rows.labels, answered.labels, answered.scores, strict=True)
     mistakes = [
         Mistake(row=number, label=label, answered=answer, score=round(score, 4), text=text)
@@ -295,7 +297,7 @@ def _show_errors(mistakes: Sequence[Mistake], rows: int, form: Form | None) -> N
 
 
 LARGEST_BATCH = 4096
-"""A power of two, and what worker.max_batch may be at most."""
+"""A power of two, and the largest worker.max_batch."""
 
 
 def bench_backend(
@@ -319,7 +321,7 @@ def bench_backend(
     import os
     import time
 
-    # Threads of BLAS beside our own triple the time of both. It is read when numpy loads.
+    # BLAS threads beside our own would triple the time of both. numpy reads the variable when it loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from headrace.files.table import Reading, check_file

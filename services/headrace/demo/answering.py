@@ -36,9 +36,9 @@ NO_ANSWER_LIMIT_S = 30.0
 
 
 async def show(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
-    """Run the demo and return whether the audit found every text answered once.
+    """Run the demo. Returns whether the audit found every text answered once.
 
-    Raises a UserError or KafkaError. Whatever it started has ended when it returns, raises or is cancelled.
+    Raises a UserError or KafkaError. All processes that it started have ended when it returns, raises or is cancelled.
     """
     texts = order.texts
     async with AsyncExitStack() as stack:
@@ -103,7 +103,7 @@ async def _publish(
 def _close(order: Order, settings: Settings, ledger: Ledger, end: stream.Snapshot, console: Console) -> None:
     console.print("\n[bold]Result[/bold]")
     for line in screen.closing(ledger, end):
-        # A terminal is told in whole words, a program in whole lines.
+        # Lines are wrapped between words on a terminal, and not wrapped for a program.
         console.print(line, soft_wrap=not console.is_terminal)
     if order.kafka is not None:
         console.print(

@@ -1,8 +1,8 @@
-"""An OpenAI-compatible server on this machine around a real classifier, and with the faults that real ones have.
+"""An OpenAI-compatible server on this machine around a real classifier, with the faults of real servers.
 
 Tests, benchmarks and the demo ask it instead of a language model that costs money. It reads the texts and the allowed
 labels from the request, as a model would, and answers with tokens and their probabilities, as if it had written the
-answer from left to right. What fails, and when, is given; so is whether it obeys a text that tells it what to answer.
+answer from left to right. Its caller decides what fails and when, and whether it obeys texts that order an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from headrace.model.words import split_words
 
 Classify = Callable[[Sequence[str], Sequence[str]], NDArray[np.floating]]
-"""Texts and the labels that are allowed to scores [texts, labels], each row of which sums to 1."""
+"""Takes texts and the allowed labels; returns scores [texts, labels], each row of which sums to 1."""
 
 _LONGEST_BODY = 4 << 20
 _PIECE = 4
@@ -39,7 +39,7 @@ _ORDERED = re.compile(
 
 
 class Fault(enum.StrEnum):
-    """What a call may meet instead of its answer."""
+    """What can happen to a call instead of its answer."""
 
     RATE_LIMIT = "rate-limit"
     """429, with Retry-After."""
@@ -66,7 +66,7 @@ class Fault(enum.StrEnum):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What one call brought: its ``texts``, the status that it got, the headers, and the whole ``body``."""
+    """One call: its ``texts``, the status of the response, the headers, and the whole ``body``."""
 
     texts: tuple[str, ...]
     status: int
@@ -75,10 +75,10 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class ChatServer:
-    """``faults`` says of call n, counted from 0, what it meets. ``key``, where there is one, is asked for.
+    """``faults`` returns the fault of call n, counted from 0. If there is a ``key``, calls need it.
 
-    ``knows`` are the optional parameters of a call that the server takes; it refuses others with 400. A server that
-    ``obeys`` answers what a text orders, as models do. ``a_second`` calls are answered in a second, the others get 429.
+    ``knows`` are the optional parameters that the server takes; it refuses others with 400. A server that ``obeys``
+    answers as a text orders, as models do. It answers ``a_second`` calls a second; the others get 429.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ChatServer:
             return Counter(text for call in self.calls if call.status == 200 for text in call.texts)
 
     def next_fault(self) -> Fault | None:
-        """What the call that comes now meets."""
+        """The fault of the next call."""
         with self._lock:
             number, self._number = self._number, self._number + 1
             now = time.monotonic()
@@ -123,14 +123,14 @@ class ChatServer:
         return self.faults(number)
 
     def note(self, call: Call) -> None:
-        """Keep what a call brought."""
+        """Record a call."""
         with self._lock:
             self.calls.append(call)
 
 
 @contextmanager
 def chat_server(server: ChatServer, port: int = 0) -> Iterator[str]:
-    """Serve on the loopback until the block ends; gives the address that a teacher is named by, as http://.../v1."""
+    """Serve on the loopback until the block ends. Yields the address for a teacher's name, such as http://.../v1."""
     http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"chat": server}))
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     chat: ChatServer
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: what is asked may hold texts."""
+        """Log nothing, because requests hold texts."""
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length") or 0)

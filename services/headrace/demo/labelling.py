@@ -1,4 +1,4 @@
-"""The labeller of the teaching demo: its settings, its process, and what it says of itself at its admin port."""
+"""The labeller of the teaching demo: its settings, its process, and the figures of its admin port."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def teaching_settings(
     new_machine_labels: int,
     endpoint: str | None,
 ) -> Settings:
-    """Everything that trainer, workers and labeller are told; ``endpoint`` None is the teacher `encoder`.
+    """The settings of trainer, workers and labeller. ``endpoint`` None means the teacher `encoder`.
 
-    ``folder`` holds the file of held-out rows by which the gate decides, and that of the labels for an endpoint.
+    ``folder`` gets the file of held-out rows by which the gate decides, and the labels file for an endpoint.
     """
     settings = learning_settings(kafka, prefix, store)
     names = settings.topics.names()
@@ -61,7 +61,7 @@ def teaching_settings(
         trainer=msgspec.structs.replace(
             settings.trainer, ranks=1, max_tokens=MAX_TOKENS, new_machine_labels=new_machine_labels
         ),
-        # Version 2 is there to answer otherwise than version 1, which learnt from few rows.
+        # Version 2 is meant to answer differently from version 1, which learnt from few rows.
         gate=GateSettings(holdout=str(folder / HOLDOUT), max_changed=1.0),
         labeller=LabellerSettings(
             group=f"{prefix}labeller",
@@ -105,7 +105,9 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What the labeller's log says: its admin ``port``, its ``teacher``, how good that is, and why it asks no more."""
+    """Facts from the labeller's log: its admin ``port``, its ``teacher``, how good the teacher is, and why it has
+    stopped.
+    """
 
     port: int | None = None
     teacher: str | None = None
@@ -137,8 +139,8 @@ def said(log: bytes) -> Said:
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What the labeller counts: texts that wait, that were labelled, that the teacher failed on, and the teacher's
-    agreement on both kinds of gold texts.
+    """The labeller's figures: waiting, labelled and failed texts, and the teacher's agreement on both kinds of gold
+    texts.
     """
 
     asks: bool = False
@@ -150,7 +152,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def figures_at(port: int) -> Figures:
-    """Ask the admin port. What does not answer gives no figures: a labeller that ends is seen by its process."""
+    """Ask the admin port. There are no figures without an answer; the process shows when a labeller ends."""
     try:
         status, _ = await asyncio.to_thread(_get, port, "/readyz")
         _, metrics = await asyncio.to_thread(_get, port, "/metrics")
@@ -166,7 +168,7 @@ def figures_of(metrics: str, *, ready: bool) -> Figures:
         for family in text_string_to_metric_families(metrics)
         for sample in family.samples
     }
-    # The stream repeats its texts, so that most of those that are left for another reason have a label already.
+    # The stream repeats its texts, so most texts that are left for another reason have a label already.
     failed = sum(found.get(("texts_left_total", why), 0) for why in ("failed", "teacher"))
     return Figures(
         asks=ready and found.get(("leads",)) == 1,
@@ -200,5 +202,5 @@ _EVERY = 100
 
 
 def fault_of(call: int) -> Fault | None:
-    """What call number ``call`` of the demo's endpoint meets: six of a hundred calls something."""
+    """The fault of call number ``call`` of the demo's endpoint: six calls of a hundred have one."""
     return _FAULTS.get(call % _EVERY)

@@ -65,7 +65,9 @@ NO_ANSWER_LIMIT_S = 30.0
 
 
 class Loop:
-    """What the steps share. ``folder`` gets the logs of the processes; ``log`` is started by whoever made it."""
+    """The steps of the demo and their common state. ``folder`` gets the processes' logs. The caller starts and stops
+    ``log``.
+    """
 
     def __init__(
         self,
@@ -90,10 +92,11 @@ class Loop:
         self.observed = Observed(clock)
         self.ledger = Ledger(self.observed.note)
         self.swaps: list[tuple[str, Move]] = []
-        """The moves of the alias that the workers have followed, each with what it was for."""
+        """The moves of the alias that the workers have followed, each with its purpose."""
 
     async def learn(self, labels: Sequence[Keyed], what: str, erased: Sequence[Keyed] = ()) -> Made:
-        """Publish ``labels`` and erase ``erased``; what the trainer makes of it, promoted by hand if the gate does not.
+        """Publish ``labels`` and erase ``erased``. Returns the trainer's next version, promoted by hand if the gate
+        does not.
 
         Raises TrainingEndedError.
         """
@@ -119,9 +122,9 @@ class Loop:
 
     @asynccontextmanager
     async def stream(self, texts: Sequence[str], rate: float, random: Random) -> AsyncIterator[Callable[[], Snapshot]]:
-        """Publish paragraphs of ``texts`` while the block runs, read their answers to the end, and show it all.
+        """Publish paragraphs of ``texts`` while the block runs, read all their answers, and show the figures.
 
-        What it gives says how far the stream is.
+        It yields a function that returns the present figures of the stream.
         """
         stop, published = asyncio.Event(), asyncio.Event()
         paragraphs = takewhile(lambda _: not stop.is_set(), endless_paragraphs(texts, random))
@@ -161,12 +164,12 @@ class Loop:
         self.say("Swapped", f"all partitions are answered by {champion.version}")
 
     async def by_hand(self, *command: str) -> None:
-        """Run `headrace models` and say what it printed. Raises ProgramError when it fails."""
+        """Run `headrace models` and show its output. Raises ProgramError when it fails."""
         printed = await by_hand(self._settings, *command, environ=self._environ, folder=self._folder)
         self.say("By hand", f"headrace models {' '.join(command)}: {printed}")
 
     def say(self, what: str, line: str) -> None:
-        """Print ``line`` behind ``what``, of a width, in bold."""
+        """Print ``line`` behind ``what``, which is bold and padded."""
         self._console.print(f"[bold]{what:<9}[/bold] {line}", soft_wrap=True)
 
 
@@ -175,8 +178,8 @@ FIRST_SHARE = 0.6
 
 
 async def show(order: Order, *, console: Console, clock: Clock, random: Random) -> bool:
-    """Run the demo and return whether the audit holds: every text answered once and by the version whose turn it was,
-    and what was erased is in nothing of the later version.
+    """Run the demo. Returns whether the audit holds: every text was answered once and by the version whose turn it was,
+    and nothing of the later version has the erased texts.
 
     Raises a UserError or KafkaError. Whatever it started has ended when it returns, raises or is cancelled.
     """
@@ -187,7 +190,7 @@ async def show(order: Order, *, console: Console, clock: Clock, random: Random) 
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         prefix = prefix_for(random)
         broker = order.broker.value if order.kafka is None else "your cluster"
-        # The topics that stay on a cluster name the artifacts, so these stay too.
+        # Topics that stay on a cluster name artifacts, so the artifacts stay too.
         store = folder / "store" if order.kafka is None else order.keep_in / f"{prefix}store"
         settings = learning_settings(kafka, prefix, store)
         await create_topics(settings)
@@ -223,7 +226,7 @@ async def show(order: Order, *, console: Console, clock: Clock, random: Random) 
 
 
 def _close(loop: Loop, end: Snapshot, old: Made, new: Made, erased: Sequence[Keyed], console: Console) -> bool:
-    """Print the result; whether it is as it should be."""
+    """Print the result. Returns whether it is as it should be."""
     champions = [old.version.version, *(move.alias.version for _, move in loop.swaps)]
     kept = in_order(loop.observed.runs.values(), champions)
     quoted, still = (quotes(load_version(made.version, (), loop.places), erased) for made in (old, new))

@@ -1,4 +1,4 @@
-"""What the demo prints: a live table on a terminal and plain lines elsewhere, and the closing lines."""
+"""The output of the demo: a live table on a terminal, plain lines elsewhere, and the closing lines."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FIGURES = "p50 and p99 are from when a text was due to be published to when its 
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the demo took place, for the lines on how to go on. ``bootstrap`` None: its own broker, gone by then."""
+    """Where the demo ran, for the lines on how to go on. ``bootstrap`` is None for its own broker, which has ended."""
 
     bootstrap: str | None
     model: str
 
 
 class View(msgspec.Struct, frozen=True):
-    """One moment: how long the stream goes on, in seconds, and what is shown of it on a terminal and elsewhere."""
+    """One moment: the seconds since the stream began, and what a terminal and other outputs show of it."""
 
     elapsed_s: float
     table: RenderableType
@@ -39,7 +39,7 @@ class View(msgspec.Struct, frozen=True):
 
 @contextmanager
 def live(console: Console) -> Iterator[Callable[[View], None]]:
-    """Give a function that shows a view: in place on a terminal, else as a line every PLAIN_EVERY_S seconds."""
+    """Yield a function that shows a view: in place on a terminal, otherwise as a line every PLAIN_EVERY_S seconds."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as drawn:
             yield lambda now: drawn.update(now.table, refresh=True)
@@ -56,7 +56,7 @@ def live(console: Console) -> Iterator[Callable[[View], None]]:
 
 
 async def keep_shown(console: Console, now: Callable[[], View], clock: Clock) -> Never:
-    """Show what ``now`` says until cancelled, and then once more."""
+    """Show the views of ``now`` until cancelled, and then once more."""
     with live(console) as show:
         try:
             while True:
@@ -67,12 +67,12 @@ async def keep_shown(console: Console, now: Callable[[], View], clock: Clock) ->
 
 
 def view(now: Snapshot) -> View:
-    """A stream that is shown by itself."""
+    """The view of a stream without anything beside it."""
     return View(now.elapsed_s, table(now), line(now))
 
 
 def table(now: Snapshot) -> Group:
-    """The labels with their numbers, and the figures below them. Of many labels the most frequent are shown."""
+    """The labels with their counts, and the figures below them. Of many labels it shows the most frequent."""
     ends = None if now.seconds is None else f"{min(now.elapsed_s, now.seconds):.0f} of {now.seconds:g} s"
     view = Table("label", title=ends or f"{now.elapsed_s:.0f} s", title_justify="left")
     view.add_column("answers", justify="right")
@@ -110,7 +110,7 @@ def closing(ledger: Ledger, end: Snapshot) -> list[str]:
 
 
 def audit(ledger: Ledger) -> str:
-    """What was published and what came of it, at the end of all."""
+    """The audit at the end: published, answered, lost and repeated texts."""
     others = [f"{count:,} {status}" for status, count in sorted(ledger.statuses.items()) if status is not Status.OK]
     return (
         f"audit: published {ledger.published:,}, answered {ledger.answered:,}, lost {ledger.waiting:,}, "

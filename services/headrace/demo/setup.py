@@ -1,4 +1,6 @@
-"""What the demo runs on: a broker, topics, the settings of its children, and these children, which never outlive it."""
+"""The surroundings of a demo: a broker, topics, the settings of its child processes, and these, which never
+outlive it.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +36,17 @@ EMBEDDED_FETCH_WAIT_MS = 20
 
 
 class Broker(enum.Enum):
-    """What to start where no cluster is given."""
+    """The broker to start if no cluster is given."""
 
     EMBEDDED = "embedded broker, all in memory"
     APACHE = "Apache Kafka, started for this"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to show: a stream of ``rate`` texts a second, ``seconds`` long; the learning path moves on after so many.
+    """What to show: a stream of ``rate`` texts a second for ``seconds``; the learning demo takes its next step after
+    ``seconds``.
 
-    ``kafka`` None starts ``broker``. What stays is kept in ``keep_in``.
+    ``kafka`` None starts ``broker``. Files that stay are kept in ``keep_in``.
     """
 
     texts: Texts
@@ -57,7 +60,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def kafka_for(given: KafkaSettings | None, broker: Broker) -> AsyncIterator[KafkaSettings]:
-    """How to reach the cluster: as ``given``, or a ``broker`` that runs while the block does.
+    """Yield how to reach the cluster: the ``given`` one, or a ``broker`` that runs while the block does.
 
     Raises BrokerStartError.
     """
@@ -68,7 +71,7 @@ async def kafka_for(given: KafkaSettings | None, broker: Broker) -> AsyncIterato
             yield KafkaSettings(bootstrap=brokers.bootstrap)
     else:
         async with embedded_broker() as bootstrap:
-            # While a fetch waits it looks for new records now and then, the more rarely the longer the wait is.
+            # While a fetch waits, the embedded broker looks for new records, more rarely the longer the wait may be.
             yield msgspec.structs.replace(embedded_settings(bootstrap), fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS)
 
 
@@ -78,7 +81,7 @@ def prefix_for(random: Random) -> str:
 
 
 def demo_settings(kafka: KafkaSettings, prefix: str, model: str) -> Settings:
-    """Everything that a worker of the demo is told. Nothing of the user's settings but ``kafka`` goes in."""
+    """The settings of a worker of the demo. Of the user's settings it takes only ``kafka``."""
     return Settings(
         kafka=kafka,
         topics=TopicsSettings(prefix=prefix),
@@ -99,7 +102,7 @@ def as_options(settings: Settings) -> list[str]:
 
 
 def as_sets(settings: Settings) -> list[str]:
-    """``section.field=value`` for every value that is not the default. Secrets are left out: a list of processes
+    """``section.field=value`` for every value that is not the default, without secrets, because a list of processes
     shows arguments to everybody.
     """
     default = Settings()
@@ -113,9 +116,10 @@ def as_sets(settings: Settings) -> list[str]:
 
 
 def child_environment(environ: Mapping[str, str], kafka: KafkaSettings, temporary: Path) -> dict[str, str]:
-    """``environ`` for a child that gets its settings by :func:`as_sets`: none of the user's, but the secrets.
+    """The environment of a child that gets its settings by :func:`as_sets`: ``environ`` without the user's settings,
+    but with the secrets.
 
-    What a child that is ended leaves behind, such as the logs of its ranks, is in the folder ``temporary``.
+    Files that a killed child leaves behind, such as its ranks' logs, are in the folder ``temporary``.
     """
     secrets = {
         f"{PREFIX}KAFKA__{field.upper()}": value.reveal()
@@ -143,7 +147,7 @@ async def create_topics(settings: Settings) -> None:
 
 @asynccontextmanager
 async def beside(*others: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Run ``others`` beside the block, and end them with it. What they raise ends the block and is raised."""
+    """Run ``others`` beside the block, and end them with it. Their errors end the block and are raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in others]
@@ -183,15 +187,15 @@ def workers(
         environ=environ,
         folder=folder,
         log=folder / "workers.log",
-        # The parent's own patience with its members is three times this limit.
+        # The parent itself waits for its members three times this limit.
         grace_s=4 * settings.worker.drain_timeout,
     )
 
 
 def all_answer(lines: Iterable[bytes], members: int, partitions: int) -> bool:
-    """Whether, by their log, ``members`` workers share the ``partitions`` among them and have resumed each.
+    """Whether, by their log, ``members`` workers share all ``partitions`` and have resumed each.
 
-    At a rebalance every member is told its partitions anew, so the last assignments are those that hold.
+    At a rebalance every member gets its partitions anew, so the last assignments hold.
     """
     decoder = msgspec.json.Decoder(_Event)
     held: deque[frozenset[int]] = deque(maxlen=members)
@@ -218,8 +222,8 @@ async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) ->
     folder = model.parent
     data = folder / "texts.jsonl"
     write_rows(rows, data)
-    # By names in its folder: what it prints shall not point at files that are gone soon.
-    # A first look, not the best model: the demo is to be seen whole before somebody has lost patience.
+    # Names relative to its folder, so that its output does not point at files that will be removed. A quick model, not
+    # the best one, so that people see the whole demo before they lose patience.
     command = headrace("train", data.name, "--out", model.name, "--quick", "--max-tokens", "128")
     async with child(command, environ=environ, folder=folder, log=None, grace_s=GRACE_S) as training:
         if code := await training.process.wait():
@@ -227,7 +231,7 @@ async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) ->
 
 
 def keep(model: Path, at: Path) -> None:
-    """Copy ``model`` to ``at``, whole or not at all: a worker may be loading the one of an earlier demo there."""
+    """Copy ``model`` to ``at`` in one step, because a worker may be loading the file of an earlier demo."""
     at.parent.mkdir(parents=True, exist_ok=True)
     half = at.with_name(f"{at.name}.{model.parent.name}")
     shutil.copyfile(model, half)

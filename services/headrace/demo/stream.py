@@ -1,4 +1,4 @@
-"""The stream of texts: published at a steady rate whatever the answers do, and audited by a ledger.
+"""The stream of texts: it is published at a steady rate, whenever answers come, and a ledger audits it.
 
 Its figures take constant memory: quantiles of latencies, and the rate of the last seconds.
 """
@@ -23,8 +23,8 @@ _Place = tuple[int, int]
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A text to publish. ``truth`` is its true label where accuracy is counted; ``due`` is when it was due to be
-    published, in seconds of the clock, where latency is.
+    """A text to publish. ``truth`` is its true label, if accuracy is counted. ``due`` is when it was due, in seconds of
+    the clock, if latency is counted.
     """
 
     text: str
@@ -33,14 +33,14 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 Note = Callable[[Sent, Answer, float], None]
-"""Is told of a text, its answer, and when that was read, in seconds of the clock."""
+"""Called with a text, its answer, and the time when the answer was read, in seconds of the clock."""
 
 
 class Ledger:
-    """Matches answers with what was published, by partition, offset and CRC. One publish is under way at a time.
+    """Matches answers with published texts by partition, offset and CRC. One publish is under way at a time.
 
-    It does not trust the reader that drops repeats: an answer that no request waits for is counted as repeated.
-    ``note`` is told of each answer that matches.
+    It does not trust the reader to drop repeats: an answer without a waiting request counts as repeated. ``note`` is
+    called for each answer that matches.
     """
 
     def __init__(self, note: Note = lambda *_: None) -> None:
@@ -60,16 +60,16 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Published and not answered so far; at the end of all: lost."""
+        """How many texts are published and not answered; at the end, how many are lost."""
         return len(self._waiting)
 
     @property
     def repeated(self) -> int:
-        """Answers that no request waited for. It counts when no publish is under way."""
+        """How many answers had no waiting request. It is valid while no publish is under way."""
         return self._unasked + len(self._early)
 
     def acknowledge(self, sent: Sequence[Sent], places: Sequence[Published]) -> None:
-        """Note where the texts of one publish are, in the order given."""
+        """Note the places of the texts of one publish, in the order given."""
         for one, place in zip(sent, places, strict=True):
             self.published += 1
             self.scored += one.truth is not None
@@ -77,7 +77,7 @@ class Ledger:
             early = self._early.pop((place.partition, place.offset), None)
             if early is not None:
                 self._match(*early)
-        # No publish is under way, so what is left over will find no request any more.
+        # No publish is under way, so the answers that are left will find no request.
         self._unasked += len(self._early)
         self._early.clear()
 
@@ -89,7 +89,7 @@ class Ledger:
         elif place in self._early:
             self._unasked += 1
         else:
-            # An answer can be here before the acknowledgement of its request.
+            # An answer can come before the acknowledgement of its request.
             self._early[place] = (answer, now)
 
     def _match(self, answer: Answer, now: float) -> None:
@@ -97,7 +97,7 @@ class Ledger:
         place = (answer.partition, result.offset)
         sent, crc = self._waiting[place]
         if result.crc != crc:
-            # An answer to another text is none to this one, which goes on waiting.
+            # The answer is to another text, so this one goes on waiting.
             return
         del self._waiting[place]
         self.answered += 1
@@ -119,7 +119,7 @@ _BUCKETS = 700
 class Latencies:
     """A histogram of seconds whose buckets grow by 2 %, so that a quantile is within 1 % (or 0.1 ms) of the true one.
 
-    What is longer than the last bucket counts as 105 s.
+    Longer times count as 105 s.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Latencies:
         self._total += 1
 
     def quantile(self, share: float) -> float | None:
-        """The seconds that ``share`` of all, in (0, 1], took at most (nearest rank); None when there are none."""
+        """The quantile ``share``, in (0, 1], in seconds (nearest rank); None without any."""
         rank = math.ceil(share * self._total)
         if not rank:
             return None
@@ -149,7 +149,7 @@ class Rate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def at(self, now: float, total: int) -> float:
-        """Take the sample (``now`` in seconds, ``total``) and return the growth a second since the oldest one kept."""
+        """Add the sample (``now`` in seconds, ``total``). Returns the growth a second since the oldest kept sample."""
         self._samples.append((now, total))
         while len(self._samples) > 2 and now - self._samples[1][0] >= self._window_s:
             self._samples.popleft()
@@ -159,7 +159,7 @@ class Rate:
 
 RATE_WINDOW_S = 2.0
 TICK_S = 0.02
-"""Texts that fall due within so long go together: the embedded broker slows down with every batch that it holds."""
+"""Texts that fall due within so long are sent together, because the embedded broker slows down with every batch."""
 
 
 def due_by(elapsed_s: float, rate: float) -> int:
@@ -174,15 +174,15 @@ async def publish_all(client: Client, ledger: Ledger, texts: Sequence[Sent]) -> 
 
 
 async def publish_steadily(client: Client, ledger: Ledger, texts: Iterator[str], *, rate: float, clock: Clock) -> None:
-    """Publish ``rate`` of ``texts`` a second until they end: an open loop, which waits for no answer.
+    """Publish ``rate`` of ``texts`` a second until they end, in an open loop, which waits for no answer.
 
-    A text's latency counts from when it was due, so a publish that is late makes no figure better. Raises a KafkaError.
+    A text's latency counts from when it was due, so late publishing improves no figure. Raises a KafkaError.
     """
     begun = clock.monotonic()
     published = 0
     while True:
         due = range(published, due_by(clock.monotonic() - begun, rate))
-        # The numbers come first: where they end no text is taken and lost.
+        # The numbers come first in zip: when they end, no text is taken and lost.
         sent = [Sent(text, due=begun + number / rate) for number, text in zip(due, texts, strict=False)]
         await publish_all(client, ledger, sent)
         published += len(sent)
@@ -200,7 +200,7 @@ async def read_answers(reader: AnswerReader, ledger: Ledger, clock: Clock) -> Ne
 
 
 async def all_answered(ledger: Ledger, limit_s: float, clock: Clock) -> None:
-    """Wait until nothing that was published waits for its answer, or no answer came for ``limit_s``."""
+    """Wait until every published text is answered, or no answer came for ``limit_s`` seconds."""
     answered, since = ledger.answered, clock.monotonic()
     while ledger.waiting and clock.monotonic() - since < limit_s:
         await clock.sleep(TICK_S)
@@ -209,8 +209,8 @@ async def all_answered(ledger: Ledger, limit_s: float, clock: Clock) -> None:
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The stream at one moment. ``seconds`` is how long it goes on, None when that is open; ``rate`` is of the last
-    seconds, latencies are in seconds, ``lag`` is how many texts were published and not answered so far.
+    """The stream at one moment. ``seconds`` is its length, None when open; ``rate`` is that of the last seconds;
+    latencies are in seconds; ``lag`` counts texts that are published and not answered.
     """
 
     elapsed_s: float
@@ -224,7 +224,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float | None, rate: float) -> Snapshot:
-    """What ``ledger`` says now; the labels by their number, most frequent first."""
+    """The present figures of ``ledger``, with the labels by their counts, most frequent first."""
     return Snapshot(
         elapsed_s=elapsed_s,
         seconds=seconds,
@@ -238,7 +238,7 @@ def snapshot(ledger: Ledger, *, elapsed_s: float, seconds: float | None, rate: f
 
 
 def follow(ledger: Ledger, *, seconds: float | None, clock: Clock) -> Callable[[], Snapshot]:
-    """A stream begins now; what is returned says how far it is."""
+    """Begin to follow a stream. Returns a function that returns its present figures."""
     begun = clock.monotonic()
     recent = Rate(RATE_WINDOW_S)
 

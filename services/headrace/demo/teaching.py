@@ -57,9 +57,11 @@ MOST_TEXTS = 2400
 MOST_HELD_OUT = 400
 MOST_APART = 300
 ENOUGH = 0.5
-"""Of the texts that come for a version so many begin it: on a busy machine the teacher is slower than they are."""
+"""After so many of a version's texts its training begins, because on a busy machine the teacher is slower than the
+stream.
+"""
 SPARE = 1.4
-"""Texts that may be asked about, beside those that there are: gold texts and tries count too."""
+"""How many texts more than there are may be asked about: gold texts and retries count too."""
 START_LIMIT_S = 300.0
 NO_ANSWER_LIMIT_S = 30.0
 LOOK_S = 1.0
@@ -68,9 +70,9 @@ POLL_S = 0.05
 
 
 class Stream:
-    """The texts of the stream: new ones as far as they are let in, and else those that were there before.
+    """The texts of the stream: new ones while they are let in, otherwise earlier ones again.
 
-    While a version is trained no text is new, so that the next one learns from what comes after it.
+    While a version is trained no text is new, so that the next version learns from later texts.
     """
 
     def __init__(self, texts: Rows, random: Random) -> None:
@@ -96,7 +98,7 @@ class Stream:
 
 
 class Course:
-    """What is known while the demo runs, for the screen."""
+    """The state of the demo while it runs, for the screen."""
 
     def __init__(self, settings: Settings, people: int, cluster: Cluster, now: Callable[[], Snapshot]) -> None:
         self._settings = settings
@@ -123,7 +125,7 @@ class Course:
         )
 
     async def follow(self, labeller: Child, clock: Clock) -> Never:
-        """Look at the labeller and at what it spent until cancelled. Raises ProgramError when it asks no more."""
+        """Watch the labeller and its spending until cancelled. Raises ProgramError when it has stopped asking."""
         await self._log.start()
         try:
             while True:
@@ -133,7 +135,7 @@ class Course:
             await self._log.stop()
 
     async def look(self, labeller: Child) -> None:
-        """Take in how things stand. Raises ProgramError when the labeller asks no more."""
+        """Update the state. Raises ProgramError when the labeller has stopped asking."""
         told = said(labeller.printed())
         if told.stopped is not None:
             raise labeller.error(f"The labeller asks no more: {told.stopped}.")
@@ -162,7 +164,8 @@ async def show(order: Order, *, console: Console, clock: Clock, random: Random, 
         folder = stack.enter_context(temporary_folder("headrace-demo-"))
         kafka = await stack.enter_async_context(kafka_for(order.kafka, order.broker))
         if order.kafka is None:
-            # There are many more readers than in the other demos, and the embedded broker works for each that waits.
+            # There are many more readers than in the other demos, and each waiting fetch costs the embedded broker
+            # work.
             kafka = msgspec.structs.replace(kafka, fetch_max_wait_ms=FETCH_WAIT_MS)
         prefix = prefix_for(random)
         # The topics that stay on a cluster name the artifacts, so these stay too.
@@ -207,7 +210,7 @@ async def show(order: Order, *, console: Console, clock: Clock, random: Random, 
 
 
 class _Demo:
-    """One run over topics that are there."""
+    """One run over existing topics."""
 
     def __init__(
         self,
@@ -237,11 +240,11 @@ class _Demo:
         )
 
     def say(self, what: str, line: str) -> None:
-        """Print ``line`` behind ``what``: in whole words on a terminal, in one line elsewhere."""
+        """Print ``line`` behind ``what``: wrapped between words on a terminal, in one line elsewhere."""
         self._console.print(f"[bold]{what:<9}[/bold] {escape(line)}", soft_wrap=not self._console.is_terminal)
 
     def introduce(self, teacher: str) -> None:
-        """Say who has what."""
+        """Print the participants and their texts."""
         of = self._division
         self.say("People", f"labelled {len(of.people):,} texts of {self._order.texts.name}, {A_CLASS} of each class")
         self.say("Stream", f"{len(of.unlabelled):,} texts without a label, at {self._order.rate:,g}/s")
@@ -249,7 +252,7 @@ class _Demo:
         self.say("Held out", f"{len(of.held_out):,} texts that no version learns from; the gate decides by them")
 
     async def run(self, environ: dict[str, str], folder: Path) -> Lesson:
-        """Make the versions under the stream; how things stand at its end. Raises a UserError or KafkaError."""
+        """Make the versions under the stream. Returns the state at the end. Raises a UserError or KafkaError."""
         settings, names = self._settings, self._settings.topics.names()
         await publish_labels(self._cluster, names.labels, labels=labelled(self._division.people))
         async with AsyncExitStack() as stack:
@@ -296,14 +299,14 @@ class _Demo:
             await published.wait()
 
     async def _trained(self, before: Training | None) -> Made:
-        """The next version, promoted by hand if the gate does not."""
+        """Wait for the next version, and promote it by hand if the gate does not."""
         number = len(self._course.versions) + 1
         self._course.doing = f"labels for version {number} come in" if before else "version 1 is learning"
         training = await training_begun(
             self._log, self._settings.worker.model_name, None if before is None else before.id, self._clock
         )
         self._course.doing = f"version {number} is learning"
-        # What comes meanwhile is for the one after it.
+        # Texts that come meanwhile are for the version after it.
         self._stream.let_in(self._portion if before else 0)
         made = await made_by(training, self._log, self._clock)
         if not made.verdict.promoted:
@@ -323,7 +326,7 @@ class _Demo:
             self.say("Teacher", evidence.removeprefix("teacher "))
 
     async def _score(self, made: Made, connection: client.Client) -> None:
-        """Let the workers answer the held-out texts by the version, which answers everywhere now."""
+        """Let the workers answer the held-out texts by the version, which all of them have now."""
         version, held_out = made.version.version, self._division.held_out
         texts = [Sent(text, truth=label) for text, label in zip(held_out.texts, held_out.labels, strict=True)]
         observed = self._loop.observed

@@ -1,4 +1,4 @@
-"""Rows of any file that people keep texts in, read as a stream: see :mod:`headrace.files.table`."""
+"""Rows of all kinds of files that hold texts, read as a stream; see :mod:`headrace.files.table`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ class DatasetError(UserError):
 
 
 class InputError(DatasetError):
-    """A file that is missing, or none that can be opened: the command named another than it should."""
+    """The file is missing or can't be opened: the command probably named the wrong file."""
 
     exit_code = 2

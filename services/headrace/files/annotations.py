@@ -1,4 +1,4 @@
-"""Tasks for annotation tools, and what people annotated there: Label Studio and Argilla, as their own files have it.
+"""Tasks for annotation tools, and the annotations that people made there, in the files of Label Studio and Argilla.
 
 Label Studio (https://labelstud.io/guide/task_format): a JSON array of tasks, each with ``data``, ``annotations`` and
 ``predictions``; an annotation has ``result``, of which an item of type ``choices`` names the label. Its exports as
@@ -6,7 +6,7 @@ JSON-MIN and CSV are tables with the columns text and label. Argilla 2
 (``Dataset.records.from_json`` and ``to_json``): an array of records with ``fields``, ``metadata``, ``suggestions``, and
 ``responses`` by question.
 
-Where several people annotated a text, the label of more than half of them counts, and without one none.
+If several people annotated a text, a label counts only if more than half of them chose it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANSWERED = "answered"
 SOURCE = "source"
 LABELLED_AT = "labelled_at_ms"
 EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED)
-"""Columns that a row of labels may have beside text, label and id."""
+"""Columns of a row of labels besides text, label and id."""
 
 _MOST_MS = 2**53
 _CHOICES = "choices"
@@ -37,8 +37,9 @@ _LEFT = ("discarded", "draft")
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A text that somebody is asked to label.
 
-    ``at`` is where its request lies, as PARTITION@OFFSET; ``answered`` what ``version`` answered with ``score``, None
-    for no label; ``why`` is in words and ``source`` the same for programs; ``id`` is the request's.
+    ``at`` is the place of its request as PARTITION@OFFSET. ``answered`` is the answer of ``version`` with ``score``,
+    None for no label. ``why`` says in words why it was chosen, ``source`` the same for programs. ``id`` is the
+    request's.
     """
 
     at: str
@@ -50,10 +51,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
     id: str | None = None
     blind: bool = False
-    """Whether who labels it is not to be shown what was answered."""
+    """Whether the answer is hidden from the person who labels it."""
 
     def row(self) -> dict[str, object]:
-        """The columns of a table; ``label`` is empty, for who fills it in."""
+        """The columns of a table, with an empty ``label`` to fill in."""
         return {
             "at": self.at,
             "text": self.text,
@@ -72,7 +73,7 @@ COLUMNS = ("at", "text", "label", "answered", "score", "why", "source", "id")
 def label_studio_tasks(tasks: Iterable[Task]) -> list[dict[str, object]]:
     """Tasks to import into Label Studio, whose labelling configuration has a ``Choices`` named label of ``text``.
 
-    What was answered is shown as a prediction, but for tasks that are ``blind``.
+    The answer is shown as a prediction, unless the task is ``blind``.
     """
     return [
         {"data": _hidden(task.row(), blind=task.blind), "predictions": [] if task.blind else _predictions(task)}
@@ -107,19 +108,19 @@ def argilla_records(tasks: Iterable[Task]) -> list[dict[str, object]]:
 
 
 def _hidden(row: Mapping[str, object], *, blind: bool) -> dict[str, object]:
-    """``row`` without the label to come, and without what a ``blind`` task does not show."""
+    """``row`` without the empty label, and, for a ``blind`` task, without the answer."""
     left = {name: value for name, value in row.items() if name != LABEL and value != ""}
     if blind and ANSWERED in left:
-        # Whether there was a label is no secret, and says whether anybody waits for a review.
+        # Whether the answer had a label is not hidden, because it says whether anybody waits for a review.
         left[ANSWERED] = "(hidden)"
         left.pop("score", None)
     return left
 
 
 class Annotated(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person said of a text: ``label`` is "" where nobody said anything that counts.
+    """A person's annotation of a text. ``label`` is "" without a valid one.
 
-    ``where`` names the file and the line. ``at`` is PARTITION@OFFSET of its request, ``answered`` whether that was
+    ``where`` names the file and the line. ``at`` is PARTITION@OFFSET of its request; ``answered``: the request was
     answered with a label.
     """
 
@@ -134,8 +135,8 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def extras_of(row: Row) -> Annotated:
-    """What a row of a table tells beside text, label and id. What is none of it is left out: others have such columns
-    for their own ends.
+    """The extra columns of a row, besides text, label and id. Values of another meaning are ignored, because other
+    tools use such column names too.
     """
     return _told(row.where, row.values)
 
@@ -168,7 +169,7 @@ def _milliseconds(given: object) -> int | None:
 
 
 def read_annotations(path: Path, reading: Reading) -> Iterator[Annotated] | None:
-    """What people annotated, of an export of Label Studio or Argilla; None for any other file.
+    """The annotations in an export of Label Studio or Argilla; None for any other file.
 
     Raises DatasetError for a file that can't be read.
     """
@@ -196,7 +197,7 @@ def _of_label_studio(row: Row) -> Annotated:
 
 
 def _choice(annotation: Mapping[str, object]) -> str:
-    """The one label that an annotation names; of several questions the one called label."""
+    """The label of an annotation. If there are several questions, that of the question named label."""
     items = [one for one in map(_mapping, _list(annotation.get("result"))) if one.get("type") == _CHOICES]
     named = [one for one in items if one.get("from_name") == LABEL] or items
     choices = [choice for one in named for choice in _list(_mapping(one.get("value")).get(_CHOICES))]
@@ -221,7 +222,7 @@ def _annotated(where: str, told: Mapping[str, object], text: str, label: str, ti
 
 
 def _majority(labels: Sequence[str]) -> str:
-    """The label of more than half, "" without one."""
+    """The label with more than half of the votes, "" if there is none."""
     ((label, votes),) = Counter(labels).most_common(1) or [("", 0)]
     return label if 2 * votes > len(labels) else ""
 

@@ -1,7 +1,7 @@
-"""From the bytes of a file to lines of text: unpacked, decoded, and measured on the way.
+"""From the bytes of a file to lines of text: unpacking, decoding, and limits.
 
-A file's bytes tell how it is packed, whatever its name says. A few kilobytes may grow to terabytes (a bomb), so nothing
-is held whole, and a file that grows further than any text does is refused.
+The first bytes of a file tell how it is packed, whatever its name says. A few kilobytes may grow to terabytes (a bomb),
+so no file is held whole, and a file that grows further than texts do is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PIECE = 1 << 16
 
 FREE_BYTES = 1 << 28
 LARGEST_RATIO = 250
-"""What was unpacked may be FREE_BYTES, and past that so many times its packed size."""
+"""A file may unpack to FREE_BYTES, and beyond that to so many times its packed size."""
 
 ZSTD_WINDOW = 1 << 27
 # zstd packs 128 KiB into four bytes, so this much grows to 32 MiB at most.
@@ -60,7 +60,9 @@ _TAR_AT, _TAR = 257, b"ustar"
 
 
 class Arriving(io.RawIOBase):
-    """A stream that gives what is there now and waits for no second block. ``count`` bytes were read of it."""
+    """A stream that returns the bytes that are there now, without waiting for a second block. ``count`` bytes were
+    read.
+    """
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self.count = 0
@@ -68,7 +70,7 @@ class Arriving(io.RawIOBase):
         self._held = b""
 
     def begin(self) -> bytes:
-        """The first bytes, as many as tell how it is packed; they are read once more."""
+        """The first bytes, enough to tell how it is packed. They are read again later."""
         while any(len(self._held) < len(magic) and magic.startswith(self._held) for magic in (*_PACKED, *_NO_ROWS)):
             piece = self._stream.read1(PIECE)
             if not piece:
@@ -92,10 +94,11 @@ class Arriving(io.RawIOBase):
 def pieces(
     stream: BinaryIO, begin: bytes, name: str, packed_bytes: Callable[[], int], *, packed: bool = False
 ) -> Iterator[bytes]:
-    """The plain bytes of ``stream``, whose first bytes are ``begin``; ``packed_bytes`` says how many were read of it.
+    """The plain bytes of ``stream``, whose first bytes are ``begin``. ``packed_bytes`` returns how many packed bytes
+    were read.
 
-    With ``packed`` they are unpacked already, and only measured.
-    Raises DatasetError for what is damaged, was cut, grows without measure, or is of a kind that holds no rows.
+    With ``packed`` the stream is unpacked already and is only measured. Raises DatasetError for a file that is damaged,
+    truncated, a bomb, or of a kind without rows.
     """
     _refuse(begin, name)
     unpack = _plain if packed else _unpacker(begin)
@@ -175,7 +178,7 @@ def _unpacker(begin: bytes) -> Callable[[BinaryIO], Iterator[bytes]] | None:
 
 
 def _read(file: bz2.BZ2File | gzip.GzipFile) -> Iterator[bytes]:
-    # What is there now: whoever follows a log waits for no second block.
+    # The bytes that are there now, because a reader that follows a log must not wait for a second block.
     while piece := file.read1(PIECE):
         yield piece
 
@@ -213,7 +216,7 @@ def _zstd(stream: BinaryIO) -> Iterator[bytes]:
     frame = None
     while packed := stream.read(_ZSTD_PIECE):
         while packed:
-            # The library reads a file that was cut to its end without a word; a frame says whether it is whole.
+            # The library does not report a truncated file, but the frame knows whether it is complete.
             frame = decompressor.decompressobj() if frame is None else frame
             plain = frame.decompress(packed)
             if plain:
@@ -226,7 +229,7 @@ def _zstd(stream: BinaryIO) -> Iterator[bytes]:
 
 
 MOST_CHARACTERS = 1 << 24
-"""Of a line, and of a row: far above any text, and what a hostile file may take of the memory."""
+"""The longest line and row: far longer than any text, and a bound of the memory that a hostile file can take."""
 
 FALLBACK = "cp1252"
 UTF8 = "utf-8"
@@ -242,16 +245,16 @@ ALLOWED = "UTF-8, UTF-16 and UTF-32 are found out; --encoding names another one,
 
 
 class Found(NamedTuple):
-    """An encoding, and what is to be said of it: nothing of UTF-8."""
+    """An encoding, and a remark about it, which is empty for UTF-8."""
 
     encoding: str
     said: str = ""
 
 
 def checked_encoding(name: str) -> str:
-    """``name`` when it is an encoding of text. Raises DatasetError."""
+    """``name``, if it is an encoding of text. Raises DatasetError otherwise."""
     try:
-        # Some are known and no encodings of texts, such as hex; others can't be read by pieces.
+        # Python knows some that are no text encodings, such as hex, and some that can't be read in pieces.
         io.TextIOWrapper(io.BytesIO(), encoding=name)
         codecs.getincrementaldecoder(name)(errors="strict").decode(b"", final=True)
         return codecs.lookup(name).name
@@ -263,7 +266,7 @@ def checked_encoding(name: str) -> str:
 
 
 def by_mark(begin: bytes) -> Found | None:
-    """The encoding that a byte order mark names, or that the zeros of UTF-16 without one show."""
+    """The encoding by the byte order mark, or, for UTF-16 without one, by its zero bytes."""
     for mark, encoding in _MARKS:
         if begin.startswith(mark):
             return Found(encoding, "" if encoding == UTF8 else f"encoding {encoding.upper()}")
@@ -292,7 +295,7 @@ def _readable(sample: bytes, encoding: str) -> bool:
 
 
 def by_content(pieces: Callable[[], Iterable[bytes]], name: str) -> Found:
-    """UTF-8 where all of ``pieces`` is, else the fallback. Raises DatasetError when it is neither of them."""
+    """UTF-8 if all ``pieces`` are, otherwise the fallback. Raises DatasetError when neither fits."""
     line = _fault(pieces(), UTF8)
     if line is None:
         return Found(UTF8)
@@ -306,7 +309,7 @@ def by_content(pieces: Callable[[], Iterable[bytes]], name: str) -> Found:
 
 
 def _fault(pieces: Iterable[bytes], encoding: str) -> int | None:
-    """The line of the first byte that ``encoding`` doesn't have."""
+    """The line of the first byte that is invalid in ``encoding``."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     try:
@@ -320,7 +323,7 @@ def _fault(pieces: Iterable[bytes], encoding: str) -> int | None:
 
 
 def decoded(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[str]:
-    """The text of ``pieces``, without a byte order mark. Raises DatasetError behind all the text before the fault."""
+    """The text of ``pieces`` without a byte order mark. Raises DatasetError after yielding the text before a fault."""
     decoder = codecs.getincrementaldecoder(encoding)()
     begun = False
     line = 1

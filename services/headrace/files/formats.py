@@ -1,4 +1,4 @@
-"""Rows of each format: CSV and its like, JSON and Parquet; :mod:`headrace.files.table` chooses."""
+"""The rows of each format: delimited text such as CSV, JSON, and Parquet. :mod:`headrace.files.table` chooses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def checked_delimiter(given: str) -> str:
 class Delimited:
     """The rows of ``lines``; made when the first line has been read and the delimiter is known.
 
-    ``wanted`` are the columns that there have to be, None for any.
+    ``wanted`` are the required columns, None for any.
     """
 
     def __init__(self, lines: Iterator[str], name: str, wanted: Sequence[str], delimiter: str | None) -> None:
@@ -45,7 +45,7 @@ class Delimited:
         self._size = 0
         first = next((line for line in self._counted() if line.strip()), "")
         if first.lower().startswith(_SEPARATOR) and len(first.strip("\r\n")) == len(_SEPARATOR) + 1:
-            # Excel's own way to say it.
+            # Excel names the delimiter in such a line.
             delimiter = delimiter or first[len(_SEPARATOR)]
             first = next((line for line in self._counted() if line.strip()), "")
         if not first:
@@ -58,7 +58,7 @@ class Delimited:
         self.header = [normalize("NFC", one.strip()) for one in header]
 
     def rows(self, places: dict[str, int]) -> Iterator[tuple[int, dict[str, object]]]:
-        """Number of the line and fields of each row. Raises DatasetError for a row of more or fewer fields."""
+        """The line number and fields of each row. Raises DatasetError for a row with more or fewer fields."""
         chosen = list(places.items())
         while (fields := self._next()) is not None:
             if not fields:
@@ -100,7 +100,7 @@ class Delimited:
 
 
 def place(name: str, header: Sequence[str], column: str) -> int:
-    """Where ``column`` is in ``header``. Raises DatasetError unless it is there once."""
+    """The index of ``column`` in ``header``. Raises DatasetError unless it is there exactly once."""
     wanted = normalize("NFC", column.strip())
     if header.count(wanted) != 1:
         shown = ", ".join(repr(one[:60]) for one in header[:_MOST_SHOWN])
@@ -113,7 +113,9 @@ def place(name: str, header: Sequence[str], column: str) -> int:
 
 
 def _sniffed(first: str, wanted: Sequence[str]) -> str:
-    """The delimiter by which ``first`` names all that is ``wanted``; of several, or of none, the one of most fields."""
+    """The delimiter by which ``first`` has all ``wanted`` columns. Of several, or if none does, the one with the most
+    fields.
+    """
 
     def rank(delimiter: str) -> tuple[int, int]:
         try:
@@ -136,9 +138,9 @@ _FAULTS = (msgspec.DecodeError, RecursionError, UnicodeError)
 def json_rows(
     texts: Iterator[str], name: str, wanted: Collection[str] | None, also: Collection[str]
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    """The number of the line where it begins, and the values, of each object.
+    """For each object the number of its first line, and its values.
 
-    Each has to have the ``wanted`` fields and may have those of ``also``; with None for ``wanted`` all are taken.
+    An object needs the ``wanted`` fields and may have those of ``also``. With ``wanted`` None all fields are taken.
     Raises DatasetError naming the line.
     """
     before: list[str] = []
@@ -181,7 +183,7 @@ def _advice(text: str) -> str:
 
 
 def _elements(texts: Iterator[str], name: str) -> Iterator[tuple[int, str]]:
-    """The objects of the array that ``texts`` are, each with the line where it begins."""
+    """The objects of the JSON array in ``texts``, each with the number of its first line."""
     scan = _Scan()
     for text in texts:
         at = scan.begin(text)
@@ -203,7 +205,9 @@ def _elements(texts: Iterator[str], name: str) -> Iterator[tuple[int, str]]:
 
 
 class _Scan:
-    """How far into an array it is: between objects or within one, in a string or not, across pieces of text."""
+    """The state of a scan through an array, across pieces of text: between objects or within one, in a string or
+    not.
+    """
 
     def __init__(self) -> None:
         self.depth = 0
@@ -220,21 +224,23 @@ class _Scan:
         self._counted = 0
 
     def begin(self, text: str) -> int:
-        """Where in the next ``text`` to go on: behind a character whose backslash ended the one before."""
+        """Where to go on in the next ``text``: behind an escaped character, if the last piece ended with its
+        backslash.
+        """
         self._start = 0
         escaped, self._escaped = self._escaped, 0
         self._counted = 0
         return min(escaped, len(text))
 
     def end(self, text: str) -> None:
-        """Keep what of ``text`` belongs to an object that isn't whole."""
+        """Keep the part of ``text`` that belongs to an incomplete object."""
         self.line += text.count("\n", self._counted)
         if self.depth:
             self._held.append(text[self._start :])
             self.size += len(text) - self._start
 
     def between(self, text: str, at: int, name: str) -> int:
-        """Read one character that belongs to no object."""
+        """Read one character between objects."""
         character = text[at]
         if character.isspace():
             return at + 1
@@ -258,7 +264,7 @@ class _Scan:
         return at + 1
 
     def within(self, text: str, at: int) -> tuple[int, str | None]:
-        """Go on to the next brace or mark; the object, when that ends it."""
+        """Go on to the next brace or quotation mark. Returns the object, if it ends there."""
         found = (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)
         if found is None:
             return len(text), None
@@ -291,7 +297,7 @@ class Parquet:
         from pyarrow import parquet  # noqa: PLC0415
 
         self._path = path
-        # The last two: strings that are not UTF-8, and times that Python doesn't have.
+        # The last two mean strings that are not UTF-8, and times that Python can't represent.
         self._faults = (pa.ArrowException, OSError, ValueError, OverflowError)
         try:
             self._file: Any = parquet.ParquetFile(path)

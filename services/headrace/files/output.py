@@ -1,4 +1,4 @@
-"""Whether a file can be written, checked before the work whose result goes there begins."""
+"""Checks whether an output file can be written, before the work for it begins."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from headrace.core.errors import UserError
 
-# What writers put behind a file's name while they write it.
+# The suffix of a file's name while it is written.
 _LONGEST_ENDING = ".0123456789ab.partial"
 
 
 class OutputError(UserError):
-    """A place that no file can be written to, or where one is that was not to be overwritten."""
+    """The file can't be written, or exists and must not be overwritten."""
 
     exit_code = 2
 
 
 def check_output(file: Path, *, force: bool = False) -> None:
-    """Raise OutputError where ``file`` can't be written, or is there and not to be overwritten by ``force``.
+    """Raise OutputError if ``file`` can't be written, or exists and ``force`` is not given.
 
-    Folders that are missing on the way are no reason: who writes makes them. Nothing is left by looking.
+    Missing folders are no fault, because the writer makes them. The check leaves nothing behind.
     """
     try:
         mode = file.stat().st_mode
@@ -46,7 +46,7 @@ def check_output(file: Path, *, force: bool = False) -> None:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Raise OutputError where no file can be written in ``folder``, nor the folder made where it is missing."""
+    """Raise OutputError if no file can be written in ``folder``, or the missing folder can't be made."""
     try:
         there = folder.absolute()
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def check_output_folder(folder: Path) -> None:
     if not there.is_dir():
         raise OutputError(f"{there} is no folder, so nothing can be written below it.")
     try:
-        # As root, and on some file systems, what a folder's mode says is not what happens: so it is tried.
+        # For root, and on some file systems, a folder's mode does not tell, so it is tried.
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:

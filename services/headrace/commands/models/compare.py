@@ -30,7 +30,7 @@ ABSENT = "-"
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is not the same in both; ``change`` is the difference of two numbers, signed."""
+    """A field that differs; ``change`` is the signed difference of two numbers."""
 
     what: str
     before: str
@@ -58,7 +58,7 @@ async def _read_both(settings: Settings, a: str, b: str) -> tuple[ModelVersion, 
 
 
 def differences(a: ModelVersion, b: ModelVersion) -> list[Difference]:
-    """What is not the same in both; what neither has is left out."""
+    """The fields that differ, without those that neither version has."""
     return [
         *_named("created", time_of(a.created_at_ms), time_of(b.created_at_ms)),
         *_named("weights", a.weights_sha256, b.weights_sha256),
@@ -239,7 +239,7 @@ async def _with_texts(cluster: Cluster, settings: Settings, examples: Sequence[E
 
 
 def page(compared: Compared) -> Iterator[RenderableType]:
-    """What was found, in words and tables."""
+    """The comparison in words and tables."""
     agreement = compared.agreement
     yield f"A: {compared.a.version} in {compared.a.results}"
     yield f"B: {compared.b.version} in {compared.b.results}"

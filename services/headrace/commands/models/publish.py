@@ -30,9 +30,8 @@ def publish(
 ) -> None:
     """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
 
-    An artifact that lies in no allowed place (store.allowed) is copied into trainer.store, where workers find it.
-    Publish a version again to have it signed by another key. It keeps its first time and, without --move, its first
-    place.
+    An artifact outside the allowed places (store.allowed) is copied into trainer.store, where workers find it. Publish
+    a version again to sign it with another key: it keeps its first time and, without --move, its first place.
     """
     from headrace.core.clock import SystemClock
     from headrace.model.signing import signer
@@ -68,9 +67,10 @@ def keygen(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the private key goes; it is never overwritten.")],
 ) -> None:
-    """Make an ed25519 key: FILE, readable by its owner alone, is for signing.key_file of whoever publishes versions.
+    """Make an ed25519 key. FILE, readable by its owner alone, is the signing.key_file of the processes that publish
+    versions.
 
-    What is printed is its public key, for signing.trusted of workers and trainers.
+    It prints the public key, for signing.trusted of workers and trainers.
     """
     from headrace.model.signing import write_new_key
 
@@ -86,9 +86,9 @@ def prune(
 ) -> None:
     """Remove the artifacts and records of old versions, oldest first.
 
-    What an alias points at stays, and what it pointed at before, so that a rollback always has somewhere to go. A file
-    is removed only from an allowed place (store.allowed), only for a record that is signed where signing.trusted is
-    set, and only when it is the artifact that the record is of. Otherwise the record goes and the file stays.
+    Versions that an alias points at, or pointed at before, stay, so that a rollback is always possible. A file is
+    removed only if it lies in an allowed place (store.allowed), if its record is signed (with signing.trusted), and if
+    it is the artifact of the record. Otherwise the record goes and the file stays.
     """
     settings = begin(ctx, bootstrap)
     asyncio.run(_prune(settings, keep, dry_run=dry_run))
@@ -202,8 +202,9 @@ def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
 
 
 def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: bool | None = None) -> None:
-    """Publish what ``decide`` gives. Its version has to be signed as the settings ask, and with ``check`` its artifact
-    has to be readable too, or nothing is moved. None: the alias stays at its version, so nothing is looked at.
+    """Publish the record of ``decide``. Its version has to be signed as the settings demand, and with ``check`` its
+    artifact has to be readable; otherwise nothing is moved. ``check`` None: the alias stays at its version, so nothing
+    is checked.
     """
     import msgspec
 
@@ -222,7 +223,7 @@ def _move(ctx: typer.Context, bootstrap: str | None, decide: Decide, *, check: b
                 verify(version, settings.signing.trusted)
                 if check:
                     await asyncio.to_thread(load_version, version, settings.signing.trusted, settings.places())
-            # Looking at the artifact took its time, and the alias moves only now.
+            # Reading the artifact took time, and the alias moves only now.
             pointer = msgspec.structs.replace(decided, moved_at_ms=clock.now_ms())
             await models.writer.publish([pointer])
             return pointer

@@ -37,13 +37,13 @@ def time_of(moment_ms: int) -> str:
     """A time in UTC to the second; ``moment_ms`` are milliseconds since the Unix epoch."""
     try:
         return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
-    # A record on the topic may say anything.
+    # A record on the topic may hold any number.
     except (ValueError, OverflowError, OSError):
         return f"{moment_ms} ms, which is no date"
 
 
 def number(value: float) -> str:
-    """A number as short as it can be read: whole ones without a point, others to four places or digits."""
+    """A short, readable number: a whole one without a point, others with four decimals or so."""
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
@@ -51,9 +51,9 @@ def number(value: float) -> str:
 
 COLUMNS = ("version", "aliases", "gate", "macro-F1", "labels", "size", "95 % range", "created", "uri")
 NARROW = 6
-"""So many of them fit 80 columns beside a version's whole name, which people copy."""
+"""How many of them fit 80 columns beside a version's whole name, which people copy."""
 WITH_TIME = 116
-"""Columns of a terminal that has room for the interval of macro-F1 and for the time too."""
+"""From so many columns on a terminal has room for the interval of macro-F1 and for the time."""
 WITH_URI = 180
 
 
@@ -125,7 +125,7 @@ def tables(log: ModelsLog, width: int) -> Iterator[RenderableType]:
 
 
 def _least_width(rows: Sequence[tuple[str, ...]], count: int) -> int:
-    """What the first ``count`` columns take where nothing but the list of aliases is folded, and that at its words."""
+    """The width of the first ``count`` columns if only the list of aliases is folded, between its words."""
     cells = [COLUMNS[:count], *(cells[:count] for cells in rows)]
     widths = [max(len(row_[0]) for row_ in cells)]
     if count > 1:
@@ -158,18 +158,18 @@ def _decision(version: ModelVersion, verdict: Verdict | None) -> str:
 
 
 NAMES = 8
-"""The least columns of a section's names: a hash beside the shortest ones fits 80 columns."""
+"""The least width of a section's names. A hash beside the shortest ones fits 80 columns."""
 
 
 UNPROVEN = "no person labelled any of its rows, so its figures say only how far it agrees with its teachers"
 
 LEAST_ROOM = 30
-"""Columns that a value needs beside its name."""
+"""The width that a value needs beside its name."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with what is said of it elsewhere: the aliases that point at it, its verdict, and the moves that
-    touched it as far as the log still has them, oldest first.
+    """A version with the aliases that point at it, its verdict, and the moves from and to it that the log still has,
+    oldest first.
     """
 
     version: ModelVersion
@@ -192,7 +192,7 @@ def show(
         say(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(shown))).decode())
         return
     for number_, section in enumerate(page(shown)):
-        # The terminal wraps what can't be folded, so that it is copied whole.
+        # The terminal wraps long words, so that they can be copied whole.
         console().print(*(("",) if number_ else ()), section, sep="\n", soft_wrap=True)
 
 
@@ -213,7 +213,7 @@ async def _read(settings: Settings, wanted: str) -> Shown:
 
 
 def page(shown: Shown) -> Iterator[RenderableType]:
-    """The sections of the page, each a heading with its rows. A section of which nothing is known is left out."""
+    """The sections of the page, each a heading with its rows. Empty sections are left out."""
     version = shown.version
     yield _rows(f"{version.name} {version.version}", _about(shown))
     yield _rows("labels", [(str(len(version.labels)), ", ".join(version.labels))])
@@ -289,7 +289,7 @@ def _machine(lineage: Lineage) -> Iterator[tuple[str, str]]:
 
 
 def _settings_of(recipe: str) -> Iterator[str]:
-    """A recipe, which is JSON, a setting a line; as it is where some other trainer wrote something else."""
+    """A recipe in JSON, one setting a line. If another trainer wrote something else, the text as it is."""
     try:
         settings = msgspec.json.decode(recipe, type=dict[str, Any])
     except msgspec.DecodeError:
@@ -321,7 +321,7 @@ def _move(move: ModelAlias, version: str) -> tuple[str, str]:
 
 
 def _figures(title: str, figures: dict[str, float]) -> Iterator[RenderableType]:
-    """The ends of an interval stand beside their figure."""
+    """Figures with their intervals in the same row."""
     ends = {f"{name}_{end}" for name in figures for end in ("low", "high")}
     rows = [(name, _figure(figures, name)) for name in sorted(figures.keys() - ends)]
     if rows:
@@ -339,9 +339,9 @@ def _rows(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
 
 
 class Section:
-    """A heading, and rows of a name and a value, which goes on below itself where it is long.
+    """A heading, and rows of a name and a value. A long value goes on below itself.
 
-    A word is never broken, whatever the width: people copy hashes and URIs. A terminal wraps what is longer than it.
+    No word is broken, because people copy hashes and URIs. The terminal wraps longer words.
     """
 
     def __init__(self, title: str, rows: tuple[tuple[str, str], ...]) -> None:

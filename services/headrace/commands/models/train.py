@@ -101,7 +101,7 @@ async def _order(settings: Settings, reason: str, *, wait: bool, limit_s: float 
 async def answer_to(
     order: TrainingOrder, log: ModelsLog, clock: Clock, *, limit_s: float | None, tell: Callable[[str], None]
 ) -> Training:
-    """Wait for the end of the training that answers ``order``; ``tell`` what is waited for when it takes its time.
+    """Wait for the end of the training that answers ``order``. When it takes long, ``tell`` gets what it waits for.
 
     Raises OrderLateError ``limit_s`` seconds from now.
     """
@@ -164,7 +164,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
         say(line)
     if not rows.equal:
         return False
-    # Other machines only help with the training that runs, so all its ranks train here.
+    # Other machines only help with a running training, so all ranks of this one are here.
     ranks = msgspec.structs.replace(settings.trainer, ranks=lineage.ranks, nodes=1)
     with temporary_folder("headrace-reproduce-") as made:
         folder = str(made)
@@ -174,7 +174,7 @@ async def _reproduce(ctx: typer.Context, settings: Settings, wanted: str, bootst
 
 
 def describe(version: ModelVersion, lineage: Lineage, rows: Rows) -> list[str]:
-    """Say what the log still has of the version's labels."""
+    """What the log still has of the version's labels, in lines."""
     ranks = quantity(lineage.ranks, "rank")
     lines = [f"{version.version}: trained on {quantity(lineage.rows, 'row')} of {lineage.source} by {ranks}"]
     if rows.retention:
