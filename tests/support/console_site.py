@@ -151,7 +151,7 @@ class ConsoleSite:
         self.port = listening.getsockname()[1]
         app = Starlette(routes=self.console.routes())
         config = uvicorn.Config(
-            app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=1
+            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=1
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve([listening]))

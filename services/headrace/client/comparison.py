@@ -15,9 +15,11 @@ import msgspec
 from headrace.client.reading import LOOK_BACK, begins_after_retention, read_answer, readers_at
 from headrace.core.agreement import Agreement, Tally
 from headrace.core.answer_log import Place
+from headrace.core.errors import UserError
 from headrace.core.fields import Start
 from headrace.kafka.interface import Cluster, OffsetOutOfRangeError, TopicPartition, UnknownTopicError, connected
 from headrace.kafka.range_reader import offsets_of, read_ranges
+from headrace.registry.compacted_topics import WorkersLog
 from headrace_schemas.records import ClassifyResult
 
 
@@ -26,6 +28,23 @@ class Side(msgspec.Struct, frozen=True):
 
     results: str
     version: str
+
+
+class ResultsTopicError(UserError):
+    """It is not clear where the answers to compare with are."""
+
+
+def other_results(log: WorkersLog, requests: str, results: str) -> str:
+    """The one topic besides ``results`` that holds answers to ``requests``. Raises ResultsTopicError otherwise."""
+    claims = [claim for topic in log.results_topics if (claim := log.claim_of(topic)) is not None]
+    others = [claim.results for claim in claims if claim.requests == requests and claim.results != results]
+    if len(others) == 1:
+        return others[0]
+    known = ", ".join(others) or "none"
+    raise ResultsTopicError(
+        f"Which topic holds the answers to compare {results} with? Name it by --results-b TOPIC (known: {known}). "
+        "A second group answers into its own topic: headrace worker --group G --model ALIAS --results TOPIC."
+    )
 
 
 async def compare_logs(cluster: Cluster, a: Side, b: Side, *, last: int, examples: int) -> Agreement:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -23,7 +24,8 @@ _RECORD_OVERHEAD = 512
 class Labelled(msgspec.Struct, frozen=True):
     """A text with its true label, and the id by which both can be replaced or erased.
 
-    ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled, where that is known.
+    ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled and ``by`` by whom, where that is
+    known.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Labelled(msgspec.Struct, frozen=True):
     label: str
     source: str | None = None
     labelled_at_ms: int | None = None
+    by: str | None = None
 
 
 def text_ids(texts: Sequence[str]) -> list[str]:
@@ -46,6 +49,27 @@ def ids_by_every_hashing(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(key[:_ID_BYTES].hex() for key in keys if key != NO_WORDS))
 
 
+_SECOND = "~"
+
+
+def second_id(text_id: str, by: str) -> str:
+    """The id of the label that ``by`` gives a text which somebody else labelled under ``text_id``.
+
+    Both stand beside each other then: of equal texts the label of more than half of them counts.
+    """
+    return f"{text_id}{_SECOND}{hashlib.sha256(by.encode()).hexdigest()[:12]}"
+
+
+def is_second(id_: str) -> bool:
+    """Whether ``id_`` is that of a further person's label."""
+    return _SECOND in id_
+
+
+def is_second_of(id_: str, text_ids: Collection[str]) -> bool:
+    """Whether ``id_`` is that of a further person's label of a text that has one of ``text_ids``."""
+    return _SECOND in id_ and id_.rpartition(_SECOND)[0] in text_ids
+
+
 def labelled(rows: Rows, ids: Sequence[str] | None = None) -> Iterator[Labelled]:
     """``rows`` with ``ids``, or with those of :func:`text_ids`."""
     for text, label, id_ in zip(rows.texts, rows.labels, ids or text_ids(rows.texts), strict=True):
@@ -57,7 +81,9 @@ def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
     if not one.id:
         raise DatasetError("the label has no id, so that nothing could replace or erase it")
     try:
-        label = LabelledText(text=one.text, label=one.label, source=one.source, labelled_at_ms=one.labelled_at_ms)
+        label = LabelledText(
+            text=one.text, label=one.label, source=one.source, labelled_at_ms=one.labelled_at_ms, by=one.by
+        )
         value, key = encode_label(label), one.id.encode()
     except (WireError, UnicodeEncodeError) as error:
         raise DatasetError(f"the label with the id {one.id!r} can't be published: {error}") from error

@@ -86,9 +86,9 @@ def publish(
     without words or label, duplicates, conflicting rows, texts longer than trainer.max_text_bytes. A row of standard
     input is sent at once; only empty and too long rows are left out.
 
-    Exports of Label Studio and Argilla (JSON) are read as they are. The columns source and labelled_at_ms are kept. A
-    row with a request's PARTITION@OFFSET in the column at, which `labels suggest` writes, is also published as a review
-    where the request was answered without a label.
+    Exports of Label Studio and Argilla (JSON) are read as they are. The columns source, labelled_at_ms and by are kept.
+    A row with a request's PARTITION@OFFSET in the column at, which `labels suggest` writes, is also published as a
+    review where the request was answered without a label.
     """
     from headrace.files.table import Reading, read_file, read_stream
 
@@ -199,9 +199,10 @@ class Reviews:
                 origin="person",
                 reviewed_at_ms=told.labelled_at_ms or now_ms,
                 id=told.id,
+                by=told.by,
             )
             self.waiting.append(review)
-        return Labelled(id_, text, label, told.source, now_ms if dated else told.labelled_at_ms)
+        return Labelled(id_, text, label, told.source, now_ms if dated else told.labelled_at_ms, told.by)
 
     async def send(self, publisher: ReviewPublisher) -> None:
         """Send the waiting reviews, unless the cluster refused them before."""
@@ -334,7 +335,7 @@ def stream_records(
         id_ = words if columns.id is None else row.string(columns.id, numbers=True)
         told = extras_of(row)
         if reviews is None:
-            one = Labelled(id_, text, label, told.source, told.labelled_at_ms)
+            one = Labelled(id_, text, label, told.source, told.labelled_at_ms, told.by)
         else:
             one = reviews.labelled(told, id_, text, label)
         try:
@@ -406,8 +407,8 @@ def export(
 ) -> None:
     """Write the labels that the topic holds now to a file; `labels publish --restore` publishes them again.
 
-    A row has id, text and label, and source and labelled_at_ms if known. Unusable labels are left out. With --machine a
-    row has text, label, score, teacher and, in .jsonl, all scores.
+    A row has id, text and label, and source, labelled_at_ms and by if known. Unusable labels are left out. With
+    --machine a row has text, label, score, teacher and, in .jsonl, all scores.
     """
     from headrace.learning.data.labels import There, check_suffix, write_labels
     from headrace.learning.data.machine_labels import MachineThere, write_machine_labels

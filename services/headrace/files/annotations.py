@@ -26,7 +26,8 @@ AT = "at"
 ANSWERED = "answered"
 SOURCE = "source"
 LABELLED_AT = "labelled_at_ms"
-EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED)
+BY = "by"
+EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED, BY)
 """Columns of a row of labels besides text, label and id."""
 
 _MOST_MS = 2**53
@@ -132,6 +133,7 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
     labelled_at_ms: int | None = None
     at: tuple[int, int] | None = None
     answered: bool = False
+    by: str | None = None
 
 
 def extras_of(row: Row) -> Annotated:
@@ -151,6 +153,7 @@ def _told(where: str, values: Mapping[str, object]) -> Annotated:
         labelled_at_ms=_milliseconds(values.get(LABELLED_AT)),
         at=place_of(values.get(AT)),
         answered=bool(values.get(ANSWERED)),
+        by=by if isinstance(by := values.get(BY), str) and by else None,
     )
 
 

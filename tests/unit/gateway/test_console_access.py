@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -25,6 +27,10 @@ RIGHTS = {
     "GET /api/me": {C, L, O},
     "POST /api/logout": {C, L, O},
     "GET /api/events": {C, L, O},
+    "GET /api/label": {L},
+    "POST /api/label/next": {L},
+    "POST /api/label/give": {L},
+    "POST /api/label/undo": {L},
 }
 
 
@@ -221,3 +227,8 @@ async def test_a_body_that_is_too_large_or_no_json_is_refused_in_words() -> None
     wrong = await call(site.app, "POST", "/console/api/login", body=b'{"token": 7}', headers={"origin": ORIGIN})
     assert (large.status, wrong.status) == (413, 422)
     assert "$.token" in wrong.json()["detail"]
+
+
+def test_a_console_loads_no_torch() -> None:
+    code = "import sys, headrace.gateway.console.console; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,6 @@ import typer
 
 from headrace.commands.common import Bootstrap, OneJson, Version, begin, console, open_models, open_workers, say
 from headrace.commands.models.show import number, time_of
-from headrace.core.errors import UserError
 from headrace.core.text import label_name, quantity
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from headrace.config import Settings
     from headrace.core.agreement import Agreement, Example
     from headrace.kafka.interface import Cluster
-    from headrace.registry.compacted_topics import WorkersLog
     from headrace_schemas.records import ModelVersion
 
 ABSENT = "-"
@@ -140,10 +138,6 @@ def _figures(what: str, a: Mapping[Any, float], b: Mapping[Any, float]) -> Itera
 LONGEST_TEXT = 80
 
 
-class ResultsTopicError(UserError):
-    """It is not clear where the answers to compare with are."""
-
-
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """The two sides, and how far they agree."""
 
@@ -180,20 +174,9 @@ def compare(
         console().print(section)
 
 
-def other_results(log: WorkersLog, requests: str, results: str) -> str:
-    """The one topic besides ``results`` that holds answers to ``requests``. Raises ResultsTopicError otherwise."""
-    claims = [claim for topic in log.results_topics if (claim := log.claim_of(topic)) is not None]
-    others = [claim.results for claim in claims if claim.requests == requests and claim.results != results]
-    if len(others) == 1:
-        return others[0]
-    known = ", ".join(others) or "none"
-    raise ResultsTopicError(
-        f"Which topic holds the answers to compare {results} with? Name it by --results-b TOPIC (known: {known}). "
-        "A second group answers into its own topic: headrace worker --group G --model ALIAS --results TOPIC."
-    )
-
-
 async def _other_results(settings: Settings) -> str:
+    from headrace.client.comparison import other_results
+
     names = settings.topics.names()
     async with open_workers(settings) as workers:
         return other_results(workers.log, names.requests, names.results)
@@ -202,7 +185,7 @@ async def _other_results(settings: Settings) -> str:
 async def _compare(
     settings: Settings, a: str, b: str, results_b: str | None, *, last: int, examples: int, texts: bool
 ) -> Compared:
-    from headrace.client.comparison import Side, compare_logs
+    from headrace.client.comparison import ResultsTopicError, Side, compare_logs
     from headrace.registry.versions import find_version
 
     names, name = settings.topics.names(), settings.worker.model_name

@@ -29,8 +29,10 @@ from headrace.gateway.console.access import (
     Session,
     Sessions,
 )
+from headrace.gateway.console.labelling import Labelling
 from headrace.gateway.console.live import Feed, LogSampler
 from headrace.gateway.console.models import ModelsView
+from headrace.gateway.console.producer import OpenProducer
 from headrace.kafka.interface import Cluster
 
 if TYPE_CHECKING:
@@ -67,7 +69,9 @@ class Console:
         names = settings.topics.names()
         self._sessions = Sessions(authorize, clock, randomness)
         self._guard = Guard(self._sessions, hosts)
-        self._models = ModelsView(cluster, names.models, settings.worker.model_name)
+        self._producer = OpenProducer(cluster)
+        self._models = ModelsView(cluster, names.models, settings.worker.model_name, self._producer)
+        self._labelling = Labelling(cluster, settings, clock, self._models, self._producer)
         self._feed = Feed(
             lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
         )
@@ -79,6 +83,7 @@ class Console:
             Endpoint("GET", "/api/me", ANY, self._me),
             Endpoint("POST", "/api/logout", ANY, self._logout),
             Endpoint("GET", "/api/events", ANY, self._events),
+            *self._labelling.endpoints(),
         )
 
     def routes(self) -> list[Route | Mount]:
@@ -104,7 +109,9 @@ class Console:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.end_streams()
+        await self._labelling.stop()
         await self._models.stop()
+        await self._producer.stop()
 
     async def end_streams(self) -> None:
         """End the streams of events, which nothing else would end: a server that shuts down waits for them."""

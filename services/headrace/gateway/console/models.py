@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from headrace.kafka.interface import Cluster, KafkaError, Producer
+from headrace.gateway.console.producer import OpenProducer
+from headrace.kafka.interface import Cluster, KafkaError
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, alias_moves
 from headrace_schemas.records import ModelAlias, ModelsRecord
 
@@ -15,12 +16,12 @@ MOST_MOVES = 200
 class ModelsView:
     """Reads and writes ``topic`` of ``cluster``. What fails is made anew at the next use."""
 
-    def __init__(self, cluster: Cluster, topic: str, name: str) -> None:
+    def __init__(self, cluster: Cluster, topic: str, name: str, producer: OpenProducer) -> None:
         self._cluster = cluster
         self._topic = topic
         self.name = name
         self._log: ModelsLog | None = None
-        self._producer: Producer | None = None
+        self._producer = producer
         self._lock = asyncio.Lock()
         self._aliases: dict[tuple[str, str], ModelAlias] | None = None
 
@@ -46,11 +47,7 @@ class ModelsView:
 
     async def publish(self, records: Sequence[ModelsRecord]) -> None:
         """Append ``records`` and wait for the acknowledgement. Raises a KafkaError."""
-        async with self._lock:
-            if self._producer is None or self._producer.dead:
-                self._producer = self._cluster.producer()
-                await self._producer.start()
-            await ModelsWriter(self._producer, self._topic).publish(records)
+        await ModelsWriter(await self._producer.get(), self._topic).publish(records)
 
     async def moves(self) -> list[ModelAlias]:
         """How aliases moved, oldest first, as far as the topic still tells. Raises a KafkaError."""
@@ -70,5 +67,3 @@ class ModelsView:
         async with self._lock:
             if self._log is not None:
                 await self._log.stop()
-            if self._producer is not None:
-                await self._producer.stop()

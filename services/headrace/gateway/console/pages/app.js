@@ -1,11 +1,13 @@
 // The shell: who is logged in, which page is shown, and whether the console is reached.
 import { get, keepToken, post, whenLoggedOut } from "./api.js";
 import { useFeed } from "./feed.js";
+import { Label } from "./label.js";
 import { Now } from "./now.js";
 import { clock, Failure, html, render, useCallback, useEffect, useRef, useState } from "./ui.js";
 
 const PAGES = [
   { id: "now", title: "Now", roles: null, show: Now },
+  { id: "label", title: "Label", roles: ["labeller"], show: Label },
 ];
 
 const allowed = (page, roles) => page.roles === null || page.roles.some((role) => roles.includes(role));

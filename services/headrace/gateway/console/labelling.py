@@ -1,0 +1,460 @@
+"""Labelling: which texts are asked about, the labels that people give them, and how far people agree.
+
+Which texts are worth a label is decided where `labels suggest` has it decided (``client/suggestions.py``); a label goes
+to the labels topic under the id that `labels publish` gives it, and where its request was answered without a label, a
+review goes to who waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from headrace.client.comparison import ResultsTopicError, other_results
+from headrace.client.labels import Labelled, is_second, label_record, second_id, text_ids, tombstone, too_long
+from headrace.client.reviews import ReviewPublisher
+from headrace.client.suggestions import find_tasks
+from headrace.core.clock import Clock
+from headrace.core.label_agreement import Pair, pairs_of
+from headrace.core.near_duplicates import near_duplicates
+from headrace.core.selection import Why
+from headrace.core.text import label_name
+from headrace.files import DatasetError
+from headrace.files.annotations import Task
+from headrace.gateway.console.access import LABELLERS, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.desk import LEASE_S, Desk, Item
+from headrace.gateway.console.models import ModelsView
+from headrace.gateway.console.producer import OpenProducer
+from headrace.kafka.interface import Cluster, KafkaError, NotAuthorizedError, UnknownTopicError, connected
+from headrace.learning.data.labels import There, read_labels
+from headrace.learning.data.validation import text_keys
+from headrace.registry.compacted_topics import WorkersLog
+from headrace_schemas.records import Review
+
+if TYPE_CHECKING:
+    from headrace.config import Settings
+
+POOL = 200
+"""Texts of a queue that are read at once."""
+LAST_ANSWERS = 20_000
+SINCE_MS = 7 * 24 * 3600 * 1000
+REFILL_S = 15.0
+"""A queue that is empty is looked at again no sooner."""
+STALE_S = 600.0
+"""A queue that was read so long ago is read anew."""
+LABELS_S = 10.0
+"""What lies on the labels topic is read again no sooner."""
+MOST_UNDONE = 50
+MOST_PEOPLE = 1000
+MOST_SIMILAR = 20
+RECENT = 12
+
+
+class Queue(enum.StrEnum):
+    """What somebody may label."""
+
+    MARGIN = "margin"
+    ABSTAINED = "abstained"
+    DISAGREEMENT = "disagreement"
+    RANDOM = "random"
+    SECOND = "second"
+
+
+TITLES = {
+    Queue.MARGIN: "Unsure",
+    Queue.ABSTAINED: "No label",
+    Queue.DISAGREEMENT: "Versions differ",
+    Queue.RANDOM: "Random slice",
+    Queue.SECOND: "Second opinion",
+}
+ABOUT = {
+    Queue.MARGIN: "Answers whose two best labels are nearest to each other.",
+    Queue.ABSTAINED: "Requests that were answered without a label; whoever waits gets your label as a review.",
+    Queue.DISAGREEMENT: "Requests that two versions answer differently, the surest first.",
+    Queue.RANDOM: "Requests chosen by chance. Certificates are made of these labels, so label from the top down.",
+    Queue.SECOND: "Texts that somebody else labelled, to see how far people agree. You don't see their label.",
+}
+_WHY = {
+    Queue.MARGIN: Why.MARGIN,
+    Queue.ABSTAINED: Why.ABSTAINED,
+    Queue.DISAGREEMENT: Why.DISAGREEMENT,
+    Queue.RANDOM: Why.RANDOM,
+}
+
+
+class Next(msgspec.Struct, frozen=True):
+    """Asks for a text of a queue; ``skip`` names one that is not wanted."""
+
+    queue: Queue
+    skip: str | None = None
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A label for the text ``at`` of a queue, and for the near duplicates ``also``."""
+
+    queue: Queue
+    at: str
+    label: str
+    also: tuple[str, ...] = ()
+
+
+class Similar(msgspec.Struct, frozen=True):
+    """A near duplicate."""
+
+    at: str
+    text: str
+
+
+class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A text as it is shown. Of a blind one there is no answer."""
+
+    at: str
+    text: str
+    why: str
+    answered: str | None = None
+    score: float | None = None
+    blind: bool = False
+    similar: tuple[Similar, ...] = ()
+    lease_s: float = LEASE_S
+
+
+class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The next text, or in words why there is none. ``left`` are those of the queue that are read, this one too.
+
+    ``told`` is what went wrong beside the label itself.
+    """
+
+    item: Shown | None = None
+    left: int = 0
+    empty: str | None = None
+    told: str | None = None
+    undone: str | None = None
+
+
+class QueueState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A queue as it is offered."""
+
+    name: Queue
+    title: str
+    about: str
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Who labelled how many texts, in all and since midnight (UTC)."""
+
+    name: str
+    labels: int
+    today: int
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """A label that somebody gave."""
+
+    by: str
+    label: str
+    text: str
+    at_ms: int
+    source: str | None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What there is to label with, and how far people came."""
+
+    queues: list[QueueState]
+    labels: list[str]
+    total: int
+    people: list[Person]
+    recent: list[Recent]
+    agreement: list[Pair]
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """A label that may be undone: its items, and the ids that it was published under."""
+
+    queue: Queue
+    items: tuple[Item, ...]
+    ids: tuple[str, ...]
+
+
+class Labelling:
+    """Queues, labels and people. One for all who label here."""
+
+    def __init__(
+        self, cluster: Cluster, settings: Settings, clock: Clock, models: ModelsView, producer: OpenProducer
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._names = settings.topics.names()
+        self._clock = clock
+        self._models = models
+        self._producer = producer
+        self._reviews = ReviewPublisher(cluster, self._names.reviews)
+        self._desk = Desk(clock)
+        self._similar: dict[str, dict[str, list[Item]]] = {}
+        self._filled_s: dict[str, float] = {}
+        self._filling: dict[str, asyncio.Lock] = {}
+        self._undo: OrderedDict[str, deque[_Done]] = OrderedDict()
+        self._there: list[There] = []
+        self._there_s = -math.inf
+        self._reading = asyncio.Lock()
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (
+            Endpoint("GET", "/api/label", LABELLERS, self._overview),
+            Endpoint("POST", "/api/label/next", LABELLERS, self._next),
+            Endpoint("POST", "/api/label/give", LABELLERS, self._give),
+            Endpoint("POST", "/api/label/undo", LABELLERS, self._take_back),
+        )
+
+    async def stop(self) -> None:
+        await self._reviews.stop()
+
+    async def _overview(self, call: Call) -> Response:
+        del call
+        there = await self._labels()
+        people = [one for one in there if one.by is not None and one.error is None]
+        midnight_ms = self._clock.now_ms() // 86_400_000 * 86_400_000
+        counts = Counter(one.by or "" for one in people)
+        today = Counter(one.by or "" for one in people if (one.labelled_at_ms or 0) >= midnight_ms)
+        last = sorted(people, key=lambda one: -(one.labelled_at_ms or 0))[:RECENT]
+        by_text: dict[bytes, dict[str, str]] = {}
+        for one, key in zip(people, text_keys([one.text for one in people]), strict=True):
+            by_text.setdefault(key, {})[one.by or ""] = one.label
+        return as_json(
+            Overview(
+                queues=[QueueState(queue, TITLES[queue], ABOUT[queue]) for queue in Queue],
+                labels=await self._choices(there),
+                total=sum(one.error is None for one in there),
+                people=[Person(name, count, today[name]) for name, count in counts.most_common()],
+                recent=[
+                    Recent(one.by or "", one.label, one.text[:200], one.labelled_at_ms or 0, one.source) for one in last
+                ],
+                agreement=pairs_of(by_text.values()),
+            )
+        )
+
+    async def _choices(self, there: Sequence[There]) -> list[str]:
+        """The labels that may be given: those that the trainer allows, or those that were ever answered or given."""
+        if allowed := self._settings.trainer.labels:
+            return sorted(map(label_name, allowed))
+        log = await self._models.log()
+        champion = log.resolve(self._models.name, self._settings.worker.model)
+        answered = () if champion is None else champion.labels
+        rules = log.rules_of(self._models.name)
+        names = {label_name(label) for label in answered} | {one.label for one in there if one.error is None}
+        return sorted(name for name in names if rules.get(name, name) == name)
+
+    async def _next(self, call: Call) -> Response:
+        asked = await call.body(Next)
+        if asked.skip is not None:
+            for item in self._desk.find(_named(asked.queue, call), (asked.skip,)):
+                self._desk.skip(item, call.session.id)
+        return as_json(await self._asked(asked.queue, call))
+
+    async def _give(self, call: Call) -> Response:
+        given = await call.body(Given)
+        who, by = call.session.id, call.caller.name
+        label = label_name(given.label)
+        if not label:
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "The label has no name.")
+        if (allowed := self._settings.trainer.labels) and label not in map(label_name, allowed):
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "trainer.labels does not allow this label.")
+        name = _named(given.queue, call)
+        items = self._desk.find(name, (given.at, *given.also))
+        if not any(item.at == given.at and self._desk.free_for(item, who) for item in items):
+            raise RefusedError(HTTPStatus.CONFLICT, "Somebody else has this text by now, or it has a label already.")
+        items = [item for item in items if self._desk.free_for(item, who)]
+        now_ms = self._clock.now_ms()
+        labels = [Labelled(item.id, item.text, label, item.source, now_ms, by) for item in items]
+        try:
+            records = [label_record(one, self._settings.kafka.max_request_size) for one in labels]
+        except DatasetError as error:
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+        for one in labels:
+            if (why := too_long(one.text, one.label, self._settings.trainer.max_text_bytes)) is not None:
+                raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"It could not be learnt: {why}.")
+        # Held while it is written, so that nobody else is asked meanwhile.
+        self._desk.hold(items, who)
+        producer = await self._producer.get()
+        await producer.send_many(self._names.labels, records)
+        self._desk.finish(items)
+        self._remember(who, _Done(given.queue, tuple(items), tuple(item.id for item in items)))
+        self._there += [
+            There(one.id, one.text, one.label, source=one.source, labelled_at_ms=now_ms, by=by) for one in labels
+        ]
+        told = await self._review([item for item in items if item.unlabelled], label, by)
+        return as_json(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
+
+    async def _review(self, items: Sequence[Item], label: str, by: str) -> str | None:
+        """Publish a review of each; what kept one from being published, in words."""
+        reviews = [
+            Review(
+                results=self._names.results,
+                partition=item.place[0],
+                offset=item.place[1],
+                label=label,
+                origin="person",
+                reviewed_at_ms=self._clock.now_ms(),
+                id=item.request_id,
+                by=by,
+            )
+            for item in items
+            if item.place is not None
+        ]
+        if not reviews:
+            return None
+        try:
+            await self._reviews.publish(reviews)
+        except KafkaError as error:
+            # A cluster without reviews takes labels all the same; and a producer that died is made anew.
+            failed, self._reviews = self._reviews, ReviewPublisher(self._cluster, self._names.reviews)
+            await failed.stop()
+            return f"The label is published, the review is not: {error}"
+        return None
+
+    async def _take_back(self, call: Call) -> Response:
+        done = self._undo.get(call.session.id)
+        if not done:
+            raise RefusedError(HTTPStatus.CONFLICT, "There is no label of this session left to undo.")
+        last = done[-1]
+        producer = await self._producer.get()
+        await producer.send_many(self._names.labels, [tombstone(id_) for id_ in last.ids])
+        done.pop()
+        self._desk.reopen(_named(last.queue, call), last.items, call.session.id)
+        self._there = [one for one in self._there if one.id not in last.ids]
+        asked = await self._asked(last.queue, call)
+        return as_json(msgspec.structs.replace(asked, undone=last.queue.value))
+
+    def _remember(self, who: str, done: _Done) -> None:
+        self._undo.setdefault(who, deque(maxlen=MOST_UNDONE)).append(done)
+        self._undo.move_to_end(who)
+        if len(self._undo) > MOST_PEOPLE:
+            self._undo.popitem(last=False)
+
+    async def _asked(self, queue: Queue, call: Call) -> Asked:
+        """The next text of ``queue`` for who calls."""
+        who, by = call.session.id, call.caller.name
+        name = _named(queue, call)
+        empty = await self._fill(queue, name, by)
+        item = self._desk.take(name, who)
+        if item is None:
+            return Asked(
+                empty=empty or "Nothing is left here for you; others may have the rest. Look again in a minute."
+            )
+        similar = [one for one in self._similar.get(name, {}).get(item.at, ()) if self._desk.free_for(one, who)]
+        shown = similar[:MOST_SIMILAR]
+        return Asked(
+            Shown(
+                at=item.at,
+                text=item.text,
+                why=item.why,
+                answered=None if item.blind else item.answered,
+                score=None if item.blind else item.score,
+                blind=item.blind,
+                similar=tuple(Similar(one.at, one.text) for one in shown),
+            ),
+            self._desk.left(name, who),
+        )
+
+    async def _fill(self, queue: Queue, name: str, by: str) -> str | None:
+        """Read a queue's texts where it is empty or old; why it is empty, where that is known."""
+        async with self._filling.setdefault(name, asyncio.Lock()):
+            age_s = self._clock.monotonic() - self._filled_s.get(name, -math.inf)
+            if age_s < REFILL_S or (age_s < STALE_S and self._desk.left(name, "")):
+                return None
+            if queue is Queue.SECOND:
+                items, empty = self._second(await self._labels(), by), "Nobody else has labelled a text here yet."
+            else:
+                items, empty = await self._suggested(queue)
+            near = await asyncio.to_thread(near_duplicates, [item.text for item in items])
+            self._similar[name] = {
+                item.at: [items[place] for place in places] for item, places in zip(items, near, strict=True) if places
+            }
+            self._desk.fill(name, items)
+            self._filled_s[name] = self._clock.monotonic()
+            return empty if not items else None
+
+    async def _suggested(self, queue: Queue) -> tuple[list[Item], str]:
+        beside = None
+        if queue is Queue.DISAGREEMENT:
+            try:
+                beside = await self._beside()
+            except (ResultsTopicError, UnknownTopicError, NotAuthorizedError) as error:
+                return [], f"There are no answers of a second version to compare with. {error}"
+        since = self._clock.now_ms() - SINCE_MS
+        found = await find_tasks(self._cluster, self._settings, _WHY[queue], POOL, since, LAST_ANSWERS, beside)
+        keys = text_keys([task.text for task in found.tasks])
+        ids = text_ids([task.text for task in found.tasks])
+        items = [_item(task, key, id_) for task, key, id_ in zip(found.tasks, keys, ids, strict=True)]
+        if not found.answers:
+            return items, "There is no answer of the last seven days."
+        return items, "Every text of this queue has a label, was erased or is gone."
+
+    async def _beside(self) -> str:
+        log = await self._models.log()
+        async with connected(WorkersLog(self._cluster, self._names.workers, log)) as workers:
+            return other_results(workers, self._names.requests, self._names.results)
+
+    def _second(self, there: Sequence[There], by: str) -> list[Item]:
+        """What others labelled and ``by`` did not, in an order by chance that is the same for all."""
+        usable = [one for one in there if one.error is None and one.by is not None]
+        keys = text_keys([one.text for one in usable])
+        mine = {key for one, key in zip(usable, keys, strict=True) if one.by == by}
+        first: dict[bytes, There] = {}
+        for one, key in zip(usable, keys, strict=True):
+            if key not in mine and not is_second(one.id):
+                first.setdefault(key, one)
+        ordered = sorted(first.items(), key=lambda pair: hashlib.sha256(pair[0]).digest())[:POOL]
+        return [
+            Item(
+                key=hashlib.sha256(key + by.encode()).digest(),
+                at=one.id,
+                text=one.text,
+                id=second_id(one.id, by),
+                why="labelled by somebody else",
+                # As the first label's, so that a random slice stays one.
+                source=one.source,
+                blind=True,
+            )
+            for key, one in ordered
+        ]
+
+    async def _labels(self) -> list[There]:
+        """What lies on the labels topic, as it was a moment ago, with what was given here since."""
+        async with self._reading:
+            if self._clock.monotonic() - self._there_s >= LABELS_S:
+                self._there = await read_labels(self._cluster, self._names.labels)
+                self._there_s = self._clock.monotonic()
+            return self._there
+
+
+def _named(queue: Queue, call: Call) -> str:
+    """The queue on the desk. Second opinions are a queue for each person, of what the others said."""
+    return f"{queue}/{call.caller.name}" if queue is Queue.SECOND else queue.value
+
+
+def _item(task: Task, key: bytes, id_: str) -> Item:
+    partition, _, offset = task.at.partition("@")
+    return Item(
+        key=key,
+        at=task.at,
+        text=task.text,
+        id=id_,
+        why=task.why,
+        source=task.source,
+        place=(int(partition), int(offset)),
+        unlabelled=task.answered is None,
+        request_id=task.id,
+        answered=task.answered,
+        score=task.score,
+        blind=task.blind,
+    )
