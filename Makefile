@@ -55,6 +55,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
+	$(BIN)/python -m headrace.gateway.openapi --check
 
 # What others would write has packages of its own. It sees the first environment as a site, so torch is there once and
 # headrace is this checkout.

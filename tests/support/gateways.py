@@ -23,6 +23,7 @@ from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, connec
 from headrace.kafka.settings import KafkaSettings
 from headrace.registry.compacted_topics import KeysWriter, ModelsWriter
 from headrace.security.api_keys import KeyRole, make_key
+from headrace_load.processes import slowness
 from headrace_schemas.codec import decode_request, encode_result
 from headrace_schemas.headers import copied_headers
 from headrace_schemas.paths import RequestShape
@@ -137,13 +138,14 @@ class GatewaySite:
             await task
         running = RunningGateway(gateway, address.result(), stop, task)
         try:
-            async with httpx.AsyncClient(base_url=running.address, timeout=LIMIT_S) as client:
+            async with httpx.AsyncClient(base_url=running.address, timeout=LIMIT_S * slowness()) as client:
                 running.http = client
                 yield running
                 stop.set()
                 async with within(LIMIT_S, "the end of a gateway"):
                     await asyncio.wait([task])
-                task.result()
+                if not running.cut_off:
+                    task.result()
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -151,9 +153,10 @@ class GatewaySite:
 
 
 class RunningGateway:
-    """``http`` is a client of it."""
+    """``http`` is a client of it; one that was ``cut_off`` by its test has no good end."""
 
     http: httpx.AsyncClient
+    cut_off = False
 
     def __init__(self, gateway: Gateway, address: str, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
         self.gateway = gateway

@@ -6,7 +6,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -34,13 +35,25 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 
 class Endpoint(NamedTuple):
-    """``roles`` are those whose keys may call it, any one of them; None lets anybody in, without a key too."""
+    """``roles`` are those whose keys may call it, any one of them; None lets anybody in, without a key too.
+
+    The rest is for the OpenAPI document: the types of the body and the reply (one, or a tuple of several), the statuses
+    of success, parameters of the query and headers by name, whether a body may be a bare text or left out.
+    """
 
     method: str
     path: str
     roles: frozenset[KeyRole] | None
     handle: Handler
     title: str
+    asks: Any = None
+    tells: Any = None
+    statuses: tuple[int, ...] = (200,)
+    query: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    headers: Mapping[str, str] = MappingProxyType({})
+    media_type: str = "application/json"
+    bare: bool = False
+    optional_body: bool = False
 
 
 class App:
@@ -144,7 +157,7 @@ class App:
             else:
                 raise not_found("There is nothing at this path; /openapi.json says what there is.")
         endpoint = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        if endpoint is None:
+        if endpoint is None or (scope["method"] == "HEAD" and endpoint.media_type == "text/event-stream"):
             allowed = ", ".join(sorted(methods))
             raise ProblemError(
                 HTTPStatus.METHOD_NOT_ALLOWED,

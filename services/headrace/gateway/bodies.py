@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
-from headrace_schemas.records import ClassifyResult, Score
+from headrace_schemas.records import ClassifyResult, Explanation, Score
 
 T = TypeVar("T")
 
@@ -37,7 +37,10 @@ class ClassifyItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ClassifyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One ``text`` or many ``texts``. ``timeout`` is in seconds: a text that is older is answered `expired`."""
+    """One ``text`` or many ``texts``. ``timeout`` is in seconds: a text that is older is answered `expired`.
+
+    With ``explain`` an answer says what each word added to its label, where the workers do so (worker.explain).
+    """
 
     text: str | None = None
     texts: list[str | ClassifyItem] | None = None
@@ -45,6 +48,7 @@ class ClassifyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     key: str | None = None
     ranking: Ranking | None = None
     timeout: Seconds | None = None
+    explain: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +68,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str | None = None
     id: str | None = None
     reason: str | None = None
+    explanation: Explanation | None = None
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -78,6 +83,7 @@ class Wanted(NamedTuple):
     items: list[ClassifyItem]
     single: bool
     timeout: float | None = None
+    explain: bool = False
 
 
 class BadBodyError(ValueError):
@@ -128,7 +134,7 @@ def parse_classify(body: bytes) -> Wanted:
         raise BadBodyError("text and texts exclude each other: give one of them.", "texts")
     if found.text is not None:
         item = ClassifyItem(text=found.text, id=found.id, key=found.key, ranking=found.ranking)
-        return Wanted([item], single=True, timeout=found.timeout)
+        return Wanted([item], single=True, timeout=found.timeout, explain=found.explain)
     if found.texts is None:
         raise BadBodyError(f"There is neither text nor texts; expected is {FORMS}.", "text")
     if found.id is not None:
@@ -143,7 +149,7 @@ def parse_classify(body: bytes) -> Wanted:
             )
             for one in items
         ]
-    return Wanted(items, single=False, timeout=found.timeout)
+    return Wanted(items, single=False, timeout=found.timeout, explain=found.explain)
 
 
 def _item(one: str | ClassifyItem) -> ClassifyItem:
@@ -161,6 +167,7 @@ def answer_of(result: ClassifyResult, place: tuple[int, int], ranking: int | Non
         version=result.version or None,
         id=result.id,
         reason=result.reason,
+        explanation=result.explanation,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -75,18 +76,18 @@ async def classify(call: Call) -> Response:
         wanted.items,
         timeout_s=settings.timeout if at_once or timeout_s is None else timeout_s,
         expires=wanted.timeout is not None or not at_once,
+        explains=wanted.explain,
         waits=not at_once,
     )
     answers = tuple(batch.answer(index, item.ranking) for index, item in enumerate(wanted.items))
-    for status, count in Counter(one.status for one in answers).items():
-        call.gateway.metrics.texts(status, count)
+    count_texts(call, answers)
     call.gateway.check_published(answers)
     if at_once:
         headers = {"preference-applied": "respond-async", **retry_headers(call.gateway.wait_s)}
         if wanted.single:
             headers["location"] = f"/v1/answers/{answers[0].place}"
         return json_response(answers[0] if wanted.single else Answers(answers), HTTPStatus.ACCEPTED, headers)
-    check_answered(call, batch, answers)
+    check_answered(call, answers)
     return json_response(answers[0] if wanted.single else Answers(answers))
 
 
@@ -102,13 +103,19 @@ def check_count(call: Call, texts: int) -> None:
         )
 
 
-def check_answered(call: Call, batch: Batch, answers: tuple[Answer, ...]) -> None:
+def count_texts(call: Call, answers: Sequence[Answer]) -> None:
+    """Count what became of a call's texts."""
+    for status, count in Counter(one.status for one in answers).items():
+        call.gateway.metrics.texts(status, count)
+
+
+def check_answered(call: Call, answers: Sequence[Answer]) -> None:
     """Raise ProblemError where texts have no answer yet: it has those that there are, and the places of the others."""
     pending = sum(one.status == PENDING for one in answers)
     if not pending:
         return
     detail = (
-        f"Of {len(batch.places)} texts {pending} have no answer yet. They were accepted: ask for each by its place at "
+        f"Of {len(answers)} texts {pending} have no answer yet. They were accepted: ask for each by its place at "
         "/v1/answers/PLACE."
     )
     if call.gateway.unready is not None:

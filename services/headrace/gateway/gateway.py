@@ -27,6 +27,7 @@ from headrace.gateway.metrics import GatewayMetrics
 from headrace.gateway.ownership import Ownership
 from headrace.gateway.problems import ProblemError, busy, invalid
 from headrace.gateway.sender import PartitionSender, Queued
+from headrace.gateway.streams import AnswerStreams
 from headrace.gateway.usage import UsageMeter
 from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import Cluster, KafkaError, Outgoing, UnknownTopicError, connected
@@ -36,7 +37,7 @@ from headrace.process.logs import event
 from headrace.process.ports import PortError, listen, why_not
 from headrace.registry.compacted_topics import CompactedLog, KeysLog, ModelsLog, UsageWriter
 from headrace_schemas.errors import IdTooLargeError, TextTooLargeError, WireError
-from headrace_schemas.headers import JSON, TENANT, TIMEOUT_MS, Headers
+from headrace_schemas.headers import EXPLAIN, JSON, TENANT, TIMEOUT_MS, Headers
 from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.topics import MAX_REQUEST_BYTES, TopicNames
@@ -97,8 +98,7 @@ class Gateway:
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
         self.models = ModelsLog(cluster, topics.models)
-        self.stopping = asyncio.Event()
-        """Set when callers are to be told how their texts stand, because this gateway ends."""
+        self.streams = AnswerStreams(cluster, topics.results, clock)
         keys = KeysLog(cluster, topics.keys) if settings.keys else None
         self.access = Access(None if keys is None else keys.keys, settings.realm, clock)
         self._keys = keys
@@ -126,6 +126,7 @@ class Gateway:
             owned=lambda: len(self._ownership.partitions),
             read=lambda: len(self.follower.reads),
             lag=self.follower.lag_s,
+            streams=lambda: self.streams.count,
         )
 
     @property
@@ -171,14 +172,21 @@ class Gateway:
                 await self.usage.write()
 
     async def classify(
-        self, identity: Identity, items: Sequence[ClassifyItem], *, timeout_s: float, expires: bool, waits: bool
+        self,
+        identity: Identity,
+        items: Sequence[ClassifyItem],
+        *,
+        timeout_s: float,
+        expires: bool,
+        waits: bool,
+        explains: bool = False,
     ) -> Batch:
         """Publish texts and wait, at most ``timeout_s``, for their answers or, unless it ``waits``, their places.
 
         With ``expires`` texts are answered `expired` past that time. Raises ProblemError, when nothing was published.
         """
-        self._check_serving()
-        records = self._records(identity, items, timeout_s if expires else None)
+        self.check_serving()
+        records = self._records(items, self._headers(identity, timeout_s if expires else None, explains=explains))
         self._check_room(identity, len(items))
         self.access.take(identity, len(items))
         self.usage.count(identity, len(items), sum(len(one.text.encode()) for one in items))
@@ -227,7 +235,8 @@ class Gateway:
         """In how many seconds it is worth to come again: the lag of the answers, at least a second."""
         return max(1.0, self.follower.lag_s())
 
-    def _check_serving(self) -> None:
+    def check_serving(self) -> None:
+        """Raise ProblemError while no call is taken."""
         if self._draining:
             raise busy("This gateway is about to end; come again, and another one answers.", 1.0, code="draining")
         if (away := self._reach.away) is not None:
@@ -264,12 +273,15 @@ class Gateway:
                 del self._waiting_of[identity.id]
             self.metrics.waited(self.clock.monotonic() - began_s)
 
-    def _records(self, identity: Identity, items: Sequence[ClassifyItem], expires_s: float | None) -> list[Outgoing]:
-        headers: Headers = ()
-        if identity.tenant is not None:
-            headers = ((TENANT, identity.tenant.encode()),)
-        if expires_s is not None:
-            headers = (*headers, (TIMEOUT_MS, b"%d" % max(1, round(expires_s * 1000))))
+    @staticmethod
+    def _headers(identity: Identity, expires_s: float | None, *, explains: bool) -> Headers:
+        return (
+            *(() if identity.tenant is None else ((TENANT, identity.tenant.encode()),)),
+            *(() if expires_s is None else ((TIMEOUT_MS, b"%d" % max(1, round(expires_s * 1000))),)),
+            *(((EXPLAIN, b"1"),) if explains else ()),
+        )
+
+    def _records(self, items: Sequence[ClassifyItem], headers: Headers) -> list[Outgoing]:
         single, records = len(items) == 1, []
         for number, item in enumerate(items):
             where = "" if single else f"texts[{number}]."
@@ -330,6 +342,7 @@ class Gateway:
         if missing := await missing_of(self._asking, needed):
             raise UnknownTopicError(f"There is no topic {', '.join(missing)}. `headrace topics apply` creates it.")
         stack.push_async_callback(self.lookup.stop)
+        stack.push_async_callback(self.streams.stop)
         await stack.enter_async_context(connected(self.follower))
         stack.push_async_callback(self.publisher.stop)
         await self.publisher.start()
@@ -386,9 +399,9 @@ class Gateway:
         """Take no new call, and wait for answers; whoever waits past that is told the places of its texts."""
         self._draining = True
         server.should_exit = True
+        self.streams.end_all("this gateway ends")
         event("gateway.draining", waiting=self._waiting)
         await asyncio.wait([serving], timeout=self.settings.drain)
-        self.stopping.set()
         for batch in self._active:
             batch.give_up()
         await asyncio.wait([serving], timeout=ANSWER_S)

@@ -25,6 +25,7 @@ class GatewayMetrics(Metrics):
         self._connections = self.gauge("connections", "Connections that are open.")
         self._owned = self.gauge("owned_partitions", "Results partitions that the group gave to this gateway.")
         self._read = self.gauge("read_partitions", "Results partitions that this gateway reads.")
+        self._streams = self.gauge("streams", "Streams of answers that are open.")
         self._lag = self.gauge("lag_seconds", "In how many seconds a text that comes now is likely to be answered.")
 
     def call(self, endpoint: str, status: int) -> None:
@@ -48,6 +49,7 @@ class GatewayMetrics(Metrics):
         owned: Callable[[], int],
         read: Callable[[], int],
         lag: Callable[[], float],
+        streams: Callable[[], int],
     ) -> None:
         """Ask these whenever the metrics are read."""
         self._waiting.set_function(waiting)
@@ -56,3 +58,4 @@ class GatewayMetrics(Metrics):
         self._owned.set_function(owned)
         self._read.set_function(read)
         self._lag.set_function(lag)
+        self._streams.set_function(streams)
