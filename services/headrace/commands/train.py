@@ -433,13 +433,11 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def _lengths(found: Lengths, longest_us: float) -> str:
-    """How much of the texts is read, what that costs, and what to do about texts that are cut."""
+    """How much of the texts is read, what that costs, and what to do about longer texts."""
     words = quantity(found.max_tokens, "word")
     said = f"It reads {words} of a text; so long a text takes about {longest_us:,.0f} us to answer."
-    if not found.cut:
+    if not found.truncated:
         return said
-    cut = quantity(found.cut, "is longer and was cut", "are longer and were cut")
-    longest = quantity(found.longest, "word")
-    return (
-        f"{said} Of {quantity(found.texts, 'text')} {cut}, the longest has {longest}: --max-tokens reads more of them"
-    )
+    longer = quantity(found.truncated, "is longer and was cut", "are longer and were cut")
+    texts, longest = quantity(found.texts, "text"), quantity(found.longest, "word")
+    return f"{said} Of {texts} {longer}, the longest has {longest}: --max-tokens reads more of them"

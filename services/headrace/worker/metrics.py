@@ -114,7 +114,9 @@ class WorkerMetrics(Metrics):
         self._batch_size = self.histogram("batch_size", "Requests a batch.", SIZE_BUCKETS)
         self._batches = self.counter("batches", "Batches by why they took no more.", "closed")
         self._texts = self.counter("texts", "Texts that reached the model.")
-        self._cut = self.counter("texts_cut", "Texts longer than the version reads: only their beginning counted.")
+        self._truncated = self.counter(
+            "texts_cut", "Texts longer than the version reads: only their beginning counted."
+        )
         self._stage = self.histogram("stage_seconds", "Seconds that a batch spends in a stage.", STAGE_BUCKETS, "stage")
         self._request_seconds = self.counter(
             "request_seconds", "Seconds spent in a stage, added up over the requests, not over the batches.", "stage"
@@ -182,11 +184,11 @@ class WorkerMetrics(Metrics):
         self._batch_size.observe(size)
         self._batches.labels(str(closed)).inc()
 
-    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, cut: int = 0) -> None:
-        """A batch was computed: ``texts`` reached the model, which read ``cut`` of them only in part."""
+    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, truncated: int = 0) -> None:
+        """A batch was computed: ``texts`` reached the model, which read ``truncated`` of them only in part."""
         self._texts.inc(texts)
-        if cut:
-            self._cut.inc(cut)
+        if truncated:
+            self._truncated.inc(truncated)
         self.stage("decode", decode_s)
         self.stage("infer", infer_s)
         self.stage("encode", encode_s)

@@ -45,7 +45,7 @@ class Computed(msgspec.Struct, frozen=True, eq=False):
     """A batch's answers, how many texts reached the model, and the seconds that each stage took.
 
     ``labels`` and ``tenths`` count the answered texts by label's index and by tenth of the score. They are empty for a
-    version whose drift is not measured. ``cut`` counts the texts that the model read only in part.
+    version whose drift is not measured. ``truncated`` counts the texts that the model read only in part.
     """
 
     encoded: list[Encoded]
@@ -55,7 +55,7 @@ class Computed(msgspec.Struct, frozen=True, eq=False):
     decode_s: float
     infer_s: float
     encode_s: float
-    cut: int = 0
+    truncated: int = 0
 
 
 Offload = Callable[[Callable[[], Computed]], Awaitable[Computed]]
@@ -181,7 +181,9 @@ class Pipeline:
         took = self._clock.monotonic() - begun
         self._service_time.observe(batch.weight, took)
         self._metrics.spent("model", batch.size * took)
-        self._metrics.computed(computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, cut=computed.cut)
+        self._metrics.computed(
+            computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, truncated=computed.truncated
+        )
 
     async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:
         """Wait ``breaker_retry`` seconds, or until another version answers. Nothing is dead-lettered meanwhile."""
@@ -234,7 +236,7 @@ def compute(
         decoded_at - begun,
         inferred_at - decoded_at,
         monotonic() - inferred_at,
-        model.cut(decoded.texts),
+        model.truncated(decoded.texts),
     )
 
 

@@ -25,17 +25,17 @@ def parts_of(*learnt: int, tested: int = 3) -> Parts:
 def test_as_many_words_are_read_as_the_longest_text_has_up_to_a_bound(longest: int, expected: int) -> None:
     recipe, lengths = follow_lengths(Recipe(), parts_of(5, longest), Alone(), follow=True)
     assert recipe.max_tokens == lengths.max_tokens == expected
-    assert lengths.cut == (longest > expected)
+    assert lengths.truncated == (longest > expected)
 
 
 def test_a_number_that_was_said_stands_and_what_it_cuts_is_counted() -> None:
     recipe, lengths = follow_lengths(Recipe(max_tokens=4), parts_of(3, 4, 5, 600, tested=9), Alone(), follow=False)
-    assert (recipe.max_tokens, lengths.cut, lengths.texts, lengths.longest) == (4, 3, 5, 600)
+    assert (recipe.max_tokens, lengths.truncated, lengths.texts, lengths.longest) == (4, 3, 5, 600)
 
 
 def test_test_rows_do_not_choose_how_much_is_read() -> None:
     recipe, lengths = follow_lengths(Recipe(), parts_of(5, tested=900), Alone(), follow=True)
-    assert (recipe.max_tokens, lengths.cut, lengths.longest) == (256, 1, 900)
+    assert (recipe.max_tokens, lengths.truncated, lengths.longest) == (256, 1, 900)
 
 
 def test_the_words_of_unspaced_texts_are_counted_as_they_are_read() -> None:
@@ -51,5 +51,5 @@ def test_the_settings_bound_is_the_integers() -> None:
 def test_a_worker_counts_the_texts_that_it_cuts() -> None:
     artifact = random_artifact(3, max_tokens=4)
     model = Model("v", artifact.labels, open_backend("cpu", artifact), max_tokens=4)
-    assert model.cut([b"good film good film", b"good film good film good", b"", b"one     \n     two"]) == 1
-    assert Model("v", artifact.labels, model.backend).cut([b"a b c d e f"]) == 0
+    assert model.truncated([b"good film good film", b"good film good film good", b"", b"one     \n     two"]) == 1
+    assert Model("v", artifact.labels, model.backend).truncated([b"a b c d e f"]) == 0

@@ -6,7 +6,7 @@ import pytest
 from headrace.files import DatasetError
 from headrace.learning.compress.curve import Budget
 from headrace.learning.data.files import Rows
-from headrace.learning.data.split import Parts, Split, share, split, whole
+from headrace.learning.data.split import Parts, Split, shard, split, whole
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints, StoredCheckpoints
@@ -192,7 +192,7 @@ def test_ranks_with_uneven_rows_end_with_one_network_that_learnt_it(parts, world
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_budget_gives_a_much_smaller_artifact_that_answers_nearly_as_well(parts, first, world):
     def one(exchange: Exchange) -> Packed:
-        rows = share(whole(parts), exchange.rank, exchange.world)
+        rows = shard(whole(parts), exchange.rank, exchange.world)
         trained = train(rows, SMALL, exchange, NoCheckpoints(), clock=STOPPED, budget=Budget(points=2))
         return pack(trained, rows, lineage_of(rows, "orders", SMALL, exchange), exchange)
 

@@ -90,11 +90,13 @@ _COUNTED_AT_ONCE = 256
 
 
 class Lengths(msgspec.Struct, frozen=True, kw_only=True):
-    """``max_tokens`` words of a text are read; ``cut`` of the ``texts`` of all ranks have more, ``longest`` at most."""
+    """``max_tokens`` words of a text are read. Of the ``texts`` of all ranks ``truncated`` have more; the longest has
+    ``longest`` words.
+    """
 
     max_tokens: int
     longest: int
-    cut: int
+    truncated: int
     texts: int
 
 
@@ -113,14 +115,14 @@ def follow_lengths(recipe: Recipe, parts: Parts, exchange: Exchange, *, follow: 
     own = Lengths(
         max_tokens=recipe.max_tokens,
         longest=int(counts.max(initial=0)),
-        cut=int((counts > recipe.max_tokens).sum()),
+        truncated=int((counts > recipe.max_tokens).sum()),
         texts=len(counts),
     )
     told = exchange.gather(own, Lengths)
     return recipe, Lengths(
         max_tokens=recipe.max_tokens,
         longest=max(one.longest for one in told),
-        cut=sum(one.cut for one in told),
+        truncated=sum(one.truncated for one in told),
         texts=sum(one.texts for one in told),
     )
 

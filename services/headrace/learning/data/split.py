@@ -356,8 +356,8 @@ def digest_with(human: str, machine: Sequence[str]) -> str:
     return hashlib.sha256(msgspec.msgpack.encode((human, sorted(machine)))).hexdigest()
 
 
-def share(parts: Parts, rank: int, world: int) -> Parts:
-    """Every ``world``-th row of each part of ``parts``, which are the rows of all ranks."""
+def shard(parts: Parts, rank: int, world: int) -> Parts:
+    """The shard of ``rank``: every ``world``-th row of each part of ``parts``, which has the rows of all ranks."""
 
     def own(rows: Rows) -> Rows:
         return rows.take(list(range(rank, len(rows), world)))

@@ -90,7 +90,7 @@ MOST_NAME_BYTES = 512 * 1024
 """Of all labels' names: a version's record holds them, and Kafka takes a record of 1 MiB unless told otherwise."""
 
 
-class Verdict(enum.IntEnum):
+class RowStatus(enum.IntEnum):
     """What becomes of a row."""
 
     KEPT = 0
@@ -127,16 +127,16 @@ def clean(rows: Rows) -> Cleaned:
     keys = text_keys(rows.texts)
     names = [label_name(label) for label in rows.labels]
     labels, _ = number_labels(keys, names)
-    verdicts = validate(number_keys(key_halves(keys)), labels)
-    places = np.flatnonzero(verdicts == Verdict.KEPT).tolist()
-    counts = np.bincount(verdicts, minlength=len(Verdict)).tolist()
+    statuses = validate(number_keys(key_halves(keys)), labels)
+    places = np.flatnonzero(statuses == RowStatus.KEPT).tolist()
+    counts = np.bincount(statuses, minlength=len(RowStatus)).tolist()
     return Cleaned(
         rows=Rows(tuple(rows.texts[i] for i in places), tuple(names[i] for i in places)),
         places=tuple(places),
         keys=tuple(keys[i] for i in places),
-        empty=counts[Verdict.EMPTY],
-        duplicate=counts[Verdict.DUPLICATE],
-        conflicting=counts[Verdict.CONFLICTING],
+        empty=counts[RowStatus.EMPTY],
+        duplicate=counts[RowStatus.DUPLICATE],
+        conflicting=counts[RowStatus.CONFLICTING],
     )
 
 
@@ -189,26 +189,26 @@ def number_labels(keys: Sequence[bytes], names: Sequence[str]) -> tuple[NDArray[
 
 
 def validate(texts: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The :class:`Verdict` on each of n rows: equal ``texts`` have equal numbers, and so have equal ``labels``.
+    """The :class:`RowStatus` on each of n rows: equal ``texts`` have equal numbers, and so have equal ``labels``.
 
     - empty: the label is NO_LABEL.
     - duplicate: a later row of equal text and equal label.
     - conflicting: equal texts with different labels. The label of more than half of them is taken and the others are
       dropped; without such a majority nobody can say which is right, and all of them are dropped.
     """
-    verdicts = np.full(len(texts), Verdict.EMPTY, np.int64)
+    statuses = np.full(len(texts), RowStatus.EMPTY, np.int64)
     full = np.flatnonzero(labels != NO_LABEL)
     if not len(full):
-        return verdicts
+        return statuses
     span = labels.max() + 1
     pairs, pair_of, votes = np.unique(texts[full] * span + labels[full], return_inverse=True, return_counts=True)
     voters = np.bincount(pairs // span, weights=votes)
     accepted = is_majority(votes, voters[pairs // span])[pair_of]
-    verdicts[full] = np.where(accepted, Verdict.DUPLICATE, Verdict.CONFLICTING)
+    statuses[full] = np.where(accepted, RowStatus.DUPLICATE, RowStatus.CONFLICTING)
     taken = full[accepted]
     _, firsts = np.unique(texts[taken], return_index=True)
-    verdicts[taken[firsts]] = Verdict.KEPT
-    return verdicts
+    statuses[taken[firsts]] = RowStatus.KEPT
+    return statuses
 
 
 _SHOWN = 80

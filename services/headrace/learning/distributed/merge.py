@@ -28,7 +28,7 @@ from headrace.learning.data.split import (
     Split,
     Splitting,
     place,
-    share,
+    shard,
     split,
     whole,
     with_taught,
@@ -37,7 +37,7 @@ from headrace.learning.data.taught import read_taught
 from headrace.learning.data.validation import (
     KEY_BYTES,
     NO_LABEL,
-    Verdict,
+    RowStatus,
     clean,
     key_halves,
     last_of_ids,
@@ -135,8 +135,8 @@ def merge_all(
     ids = number_keys(columns.ids)
     last = last_of_ids(ids, columns.times, columns.places[:, 0])
     counted = last & columns.readable
-    verdicts = _validate(columns, counted)
-    kept = counted & (verdicts == Verdict.KEPT)
+    statuses = _validate(columns, counted)
+    kept = counted & (statuses == RowStatus.KEPT)
     taken = kept & ~columns.held
     placing = place(columns.draws[taken], columns.labels[taken])
     parts = np.full(len(taken), _NO_PART)
@@ -148,7 +148,7 @@ def merge_all(
     places = {part: np.flatnonzero(own_parts == number).tolist() for number, part in enumerate(PARTS)}
     rows = {part: Rows(tuple(texts[i] for i in of), tuple(labels[i] for i in of)) for part, of in places.items()}
     faults = (record.content for record, is_last in zip(shard.records, last[own], strict=True) if is_last)
-    counts = np.bincount(verdicts[own][own_counted], minlength=len(Verdict))
+    counts = np.bincount(statuses[own][own_counted], minlength=len(RowStatus))
     summaries = exchange.gather(
         _Summary(
             labels=frozenset(rows[Part.TRAIN].labels) | frozenset(rows[Part.VALID].labels),
@@ -157,7 +157,7 @@ def merge_all(
             ),
             rows={part.value: len(of) for part, of in rows.items()},
             dropped=Counter(shard.dropped)
-            + Counter({verdict.name.lower(): int(counts[verdict]) for verdict in Verdict if verdict != Verdict.KEPT})
+            + Counter({status.name.lower(): int(counts[status]) for status in RowStatus if status != RowStatus.KEPT})
             + Counter(holdout=int((kept & columns.held)[own].sum()))
             + Counter(fault for fault in faults if isinstance(fault, str)),
             digests=_digests(shard.records, own_counted),
@@ -184,7 +184,7 @@ def merge_all(
         splitting=splitting.id,
         test_places=tuple((shard.records[i].partition, shard.records[i].offset) for i in places[Part.TEST]),
     )
-    return Merged(parts_here, dict(totals), _people(columns, counted, verdicts))
+    return Merged(parts_here, dict(totals), _people(columns, counted, statuses))
 
 
 def _columns(
@@ -237,18 +237,18 @@ def _concatenate(told: Sequence[_Columns]) -> _Columns:
 
 
 def _validate(columns: _Columns, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The verdict on each record that is ``counted``, validated in the order of partition and offset."""
+    """The status on each record that is ``counted``, validated in the order of partition and offset."""
     chosen = np.flatnonzero(counted)
     chosen = chosen[np.lexsort((columns.places[chosen, 1], columns.places[chosen, 0]))]
-    verdicts = np.full(len(counted), Verdict.EMPTY, np.int64)
-    verdicts[chosen] = validate(number_keys(columns.texts[chosen]), columns.labels[chosen])
-    return verdicts
+    statuses = np.full(len(counted), RowStatus.EMPTY, np.int64)
+    statuses[chosen] = validate(number_keys(columns.texts[chosen]), columns.labels[chosen])
+    return statuses
 
 
-def _people(columns: _Columns, counted: NDArray[np.bool_], verdicts: NDArray[np.int64]) -> dict[bytes, str | None]:
+def _people(columns: _Columns, counted: NDArray[np.bool_], statuses: NDArray[np.int64]) -> dict[bytes, str | None]:
     """The label of each text that anybody labelled, by the text's key; None where no label is that of most."""
     labelled = counted & (columns.labels != NO_LABEL)
-    halves, taken = columns.texts.astype("<u8"), verdicts == Verdict.KEPT
+    halves, taken = columns.texts.astype("<u8"), statuses == RowStatus.KEPT
     people: dict[bytes, str | None] = {halves[row].tobytes(): None for row in np.flatnonzero(labelled)}
     for row in np.flatnonzero(labelled & taken):
         people[halves[row].tobytes()] = columns.names[columns.labels[row]]
@@ -292,7 +292,7 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
         if taught is None:
             raise DatasetError("no file of labelled texts was given, and no machine labels either")
         nothing = whole(Split(train=NO_ROWS, valid=NO_ROWS, test=NO_ROWS, held_out=0), {}, splitting.id)
-        return share(with_taught(nothing, taught, splitting, ()), exchange.rank, exchange.world)
+        return shard(with_taught(nothing, taught, splitting, ()), exchange.rank, exchange.world)
     data = _read_rows(source, source.data)
     cleaned = clean(data)
     validating = _read_rows(source, source.valid) if source.valid is not None else None
@@ -313,7 +313,7 @@ def read_files(source: FileSource, exchange: Exchange, splitting: Splitting) -> 
         own = {part for part, rows in ((Part.VALID, validating), (Part.TEST, test)) if rows is not None}
         human = {key for rows in given for key in text_keys(rows.texts, splitting.hashing)}
         all_rows = with_taught(all_rows, taught, splitting, human, own)
-    return share(all_rows, exchange.rank, exchange.world)
+    return shard(all_rows, exchange.rank, exchange.world)
 
 
 def _read_rows(source: FileSource, path: str) -> Rows:

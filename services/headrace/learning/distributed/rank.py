@@ -113,7 +113,7 @@ def run(
         split=parts.splitting,
         max_tokens=lengths.max_tokens,
         longest_text=lengths.longest,
-        cut_texts=lengths.cut,
+        cut_texts=lengths.truncated,
     )
     _tell_of_labels(parts, tell)
     trained = train(

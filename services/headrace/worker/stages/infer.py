@@ -66,7 +66,7 @@ class Model(msgspec.Struct, frozen=True, eq=False):
     """Most words of a text that the version reads, split by ``hashing``; None if not known."""
     hashing: str = HASHING
 
-    def cut(self, texts: Sequence[bytes]) -> int:
+    def truncated(self, texts: Sequence[bytes]) -> int:
         """How many of ``texts`` have more words than the version reads.
 
         A text of at most two bytes for each such word is not counted: it would have to be nearly all punctuation.
