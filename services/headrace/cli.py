@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": Mounted(
         "headrace.commands.demo:demo", "Show it all at work: a broker, a training, two workers, live figures."
     ),
+    "up": Mounted("headrace.commands.up:up", "Start everything on one machine, with the console, to try it."),
     "broker": Mounted("headrace.commands.broker:broker", "Start a Kafka broker on this machine."),
     "topics": Mounted("headrace.commands.topics:app", "Create the topics, or compare them with what they should be."),
     "train": Mounted("headrace.commands.train:train", "Train a version from a file of labelled texts."),
@@ -70,6 +71,7 @@ WHOLE = {
     "train": {"worker", "train"},
     "teach": {"worker", "train", "teach"},
     "demo": {"worker", "train", "demo"},
+    "up": {"worker", "gateway", "demo"},
 }
 
 LOG_LEVEL_HELP = "How much is logged: debug, info, warning or error; short for log.level."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +15,12 @@ from headrace.process.lifecycle import EXIT_SETTINGS
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncIterator
 
     from headrace.config import Settings
+    from headrace.core.clock import Clock
+    from headrace.gateway.gateway import Gateway, Mounted
+    from headrace.kafka.interface import Cluster
 
 
 class OpenDoorError(UserError):
@@ -39,7 +44,8 @@ def gateway(
 ) -> None:
     """Answer over HTTP until SIGTERM or Ctrl-C: callers publish texts and get their labels, without Kafka.
 
-    Callers need API keys (`headrace keys add`). On an address of this machine --no-keys does without.
+    Callers need API keys (`headrace keys add`). With them its console is at /console/, for people who label, look after
+    versions and watch. On an address of this machine --no-keys does without keys, and without a console.
     """
     from headrace.gateway.app import is_own_machine
     from headrace.process import lifecycle, logs
@@ -86,20 +92,45 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     from headrace.kafka.aio import calmed
 
     registry = CollectorRegistry()
+    clock, cluster = SystemClock(), cluster_of(settings)
     with calmed():
         running: Gateway | None = None
-        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                admin_port(settings, registry, lambda: STARTING if running is None else running.unready)
+            )
             running = Gateway(
-                cluster=cluster_of(settings),
+                cluster=cluster,
                 topics=settings.topics.names(),
                 settings=settings.gateway,
                 shape=settings.requests,
                 max_request_size=settings.kafka.max_request_size,
                 model_name=settings.worker.model_name,
-                clock=SystemClock(),
+                clock=clock,
                 metrics=GatewayMetrics(registry),
                 process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
                 away_after=settings.kafka.away_after_ms / 1000,
                 trusted=settings.signing.trusted,
             )
+            if settings.gateway.keys:
+                running.serve_console(await stack.enter_async_context(_console(settings, cluster, clock, running)))
             await running.run(stop)
+
+
+@asynccontextmanager
+async def _console(settings: Settings, cluster: Cluster, clock: Clock, gateway: Gateway) -> AsyncIterator[Mounted]:
+    """The console of ``gateway``, for those who have a key to it."""
+    from starlette.applications import Starlette
+
+    from headrace.gateway.access import roles_of
+    from headrace.gateway.app import hosts_of
+    from headrace.gateway.console.access import Caller
+    from headrace.gateway.console.console import Console
+    from headrace.gateway.gateway import Mounted
+
+    def authorize(token: str) -> Caller | None:
+        key = gateway.access.key_of(token)
+        return None if key is None else Caller(key.note or key.id, roles_of(key))
+
+    async with Console(cluster, settings, clock, authorize=authorize, hosts=hosts_of(settings.gateway)) as console:
+        yield Mounted(Starlette(routes=console.routes()), console.end_streams)

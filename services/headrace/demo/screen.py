@@ -129,6 +129,7 @@ def next_steps(place: Place) -> list[str]:
         at, first = place.bootstrap, []
     return [
         "headrace demo --data FILE.csv    # the same with your own texts",
+        "headrace up    # this version behind HTTP, with a console for the browser",
         *first,
         f"headrace --bootstrap {at} topics apply",
         f"headrace --bootstrap {at} worker --model {place.model} --processes 2",

@@ -63,8 +63,7 @@ class Access:
                 field="Authorization",
                 headers=self._challenge,
             )
-        record = self._keys.get(id_of(token) or "")
-        if not matches(token, record) or record is None:
+        if (record := self.key_of(token)) is None:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "bad-key",
@@ -72,8 +71,12 @@ class Access:
                 field="Authorization",
                 headers=self._challenge,
             )
-        known = {role.value for role in KeyRole}
-        return Identity(record.id, frozenset(KeyRole(role) for role in record.roles if role in known), record.tenant)
+        return Identity(record.id, roles_of(record), record.tenant)
+
+    def key_of(self, token: str) -> ApiKey | None:
+        """The API key of ``token``, None for one that is unknown or revoked, in the same time."""
+        record = (self._keys or {}).get(id_of(token) or "")
+        return record if matches(token, record) else None
 
     def take(self, identity: Identity, texts: int) -> None:
         """Count ``texts`` against the caller's quota. Raises ProblemError (429), which says when they are free."""
@@ -94,6 +97,12 @@ class Access:
                 limit=record.texts_per_second,
                 wait_s=wait_s,
             )
+
+
+def roles_of(key: ApiKey) -> frozenset[KeyRole]:
+    """The roles of a key; those that a later version knows are left out."""
+    known = {role.value for role in KeyRole}
+    return frozenset(KeyRole(role) for role in key.roles if role in known)
 
 
 def _token_of(headers: Headers) -> str | None:

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headrace.config.gateway import GatewaySettings
 from headrace.core.errors import frames_of, words_of
 from headrace.gateway.access import ANYBODY
 from headrace.gateway.calls import Call
@@ -56,13 +57,17 @@ class Endpoint(NamedTuple):
     optional_body: bool = False
 
 
-class App:
-    """The ASGI application of ``gateway``."""
+CONSOLE = "/console"
 
-    def __init__(self, gateway: Gateway) -> None:
+
+class App:
+    """The ASGI application of ``gateway``. ``console`` answers below /console, by rules of its own."""
+
+    def __init__(self, gateway: Gateway, console: ASGIApp | None = None) -> None:
         from headrace.gateway.endpoints import ENDPOINTS  # noqa: PLC0415 - they are called with what is defined here
 
         self._gateway = gateway
+        self._console = console
         self._exact: dict[str, dict[str, Endpoint]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
         patterns: dict[str, dict[str, Endpoint]] = {}
@@ -70,11 +75,14 @@ class App:
             (patterns if "{" in one.path else self._exact).setdefault(one.path, {})[one.method] = one
         for path, methods in patterns.items():
             self._patterns.append((re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", path)), methods))
-        self._hosts = _hosts(gateway.settings.host, gateway.settings.hosts)
+        self._hosts = hosts_of(gateway.settings)
         self._origins = frozenset(gateway.settings.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if self._console is not None and f"{scope['path']}/".startswith(f"{CONSOLE}/"):
+            await self._console(scope, receive, send)
             return
         request = Request(scope, receive)
         name = "other"
@@ -210,12 +218,12 @@ def is_own_machine(host: str) -> bool:
         return False
 
 
-def _hosts(host: str, names: tuple[str, ...]) -> frozenset[str] | None:
+def hosts_of(settings: GatewaySettings) -> frozenset[str] | None:
     """The names that callers may use; None for any."""
-    if names:
-        return frozenset(name.lower() for name in names)
-    if is_own_machine(host):
-        return frozenset({"localhost", "127.0.0.1", "::1", host.strip("[]").lower()})
+    if settings.hosts:
+        return frozenset(name.lower() for name in settings.hosts)
+    if is_own_machine(settings.host):
+        return frozenset({"localhost", "127.0.0.1", "::1", settings.host.strip("[]").lower()})
     return None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from http import HTTPStatus
 from socket import socket
 from typing import Any, NamedTuple
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from headrace.client.publishing import Publisher
 from headrace.config.gateway import GatewaySettings
@@ -58,6 +59,13 @@ class TlsError(UserError):
     """The certificate or its key can't be used."""
 
     exit_code = EXIT_SETTINGS
+
+
+class Mounted(NamedTuple):
+    """The console: what answers below /console, and what ends its streams of events, which a drain would wait for."""
+
+    app: ASGIApp
+    end_streams: Callable[[], Awaitable[None]]
 
 
 class Limits(NamedTuple):
@@ -118,6 +126,7 @@ class Gateway:
         self._started = False
         self._draining = False
         self._server: uvicorn.Server | None = None
+        self._console: Mounted | None = None
         metrics.broker.follow(lambda: self._reach.connected)
         metrics.follow(
             waiting=lambda: self._waiting,
@@ -128,6 +137,10 @@ class Gateway:
             lag=self.follower.lag_s,
             streams=lambda: self.streams.count,
         )
+
+    def serve_console(self, console: Mounted) -> None:
+        """Answer below /console too, from the next :meth:`run` on."""
+        self._console = console
 
     @property
     def unready(self) -> str | None:
@@ -401,6 +414,8 @@ class Gateway:
         server.should_exit = True
         self.streams.end_all("this gateway ends")
         event("gateway.draining", waiting=self._waiting)
+        if self._console is not None:
+            await self._console.end_streams()
         await asyncio.wait([serving], timeout=self.settings.drain)
         for batch in self._active:
             batch.give_up()
@@ -427,7 +442,7 @@ class Gateway:
         settings = self.settings
         password = settings.tls_key_password
         config = uvicorn.Config(
-            App(self),
+            App(self, None if self._console is None else self._console.app),
             http=limited(
                 ConnectionLimits(
                     connections=settings.max_connections,
