@@ -13,6 +13,7 @@ from headrace.kafka.brokers import embedded_settings
 from headrace.kafka.interface import Cluster, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from tests.conftest import docker_missing
+from tests.contract.kafka.helpers import end_members
 from tests.contract.kafka.limits import EMBEDDED_LIMITS, SEEN_BY_WAITING, STATIC_MEMBERS
 from tests.support.memory_kafka import MemoryCluster
 
@@ -75,9 +76,10 @@ def cluster(backend: str, request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture
-def name() -> str:
-    """A name that no other test of this run uses, for a topic or a group."""
-    return f"contract-{next(_numbers)}"
+async def name() -> AsyncIterator[str]:
+    """A name that no other test of this run uses, for a topic or a group; members that joined it are stopped."""
+    yield f"contract-{next(_numbers)}"
+    await end_members()
 
 
 @pytest.fixture

@@ -45,9 +45,21 @@ class Member:
         self._told.set()
 
 
+_joined: list[Consumer] = []
+
+
+async def end_members() -> None:
+    """Stop the members of a test, also of one that failed: aiokafka's tasks ignore the cancellation by a closing loop,
+    which would wait for them for ever.
+    """
+    while _joined:
+        await _joined.pop().stop()
+
+
 async def join(cluster: Cluster, group: str, topic: str, *, member: str | None = None) -> Member:
     consumer = cluster.consumer(group=group, member=member)
     await consumer.start()
+    _joined.append(consumer)
     joined = Member(consumer)
     await consumer.subscribe([topic], joined)
     return joined
