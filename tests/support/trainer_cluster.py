@@ -20,6 +20,7 @@ from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.trainer import Trainer, TrainerTopics
+from headrace.trainer.training_run import TrainingTools
 from headrace_schemas.codec import decode_models_record, encode_label, encode_machine_label, encode_models_record
 from headrace_schemas.dead_letters import dead_letter_from_record
 from headrace_schemas.records import (
@@ -93,12 +94,14 @@ class TrainerCluster(TwinCluster):
             cluster=self.cluster.node(name),
             topics=TOPICS,
             settings=msgspec.structs.replace(SETTINGS, **settings),
-            store=TrainingStore(self.store, NAME, seals=self.seals),
-            launch=self.launch,
-            decide=self.decide,
-            sign=self.sign,
-            trusted=self.trusted,
-            offload=after_a_moment,
+            tools=TrainingTools(
+                store=TrainingStore(self.store, NAME, seals=self.seals),
+                launch=self.launch,
+                decide=self.decide,
+                sign=self.sign,
+                trusted=self.trusted,
+                offload=after_a_moment,
+            ),
             clock=self.clock,
             metrics=TrainerMetrics(self.registry),
             once=once,

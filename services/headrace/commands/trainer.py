@@ -276,6 +276,7 @@ async def _train(
     from headrace.process.logs import event
     from headrace.trainer.metrics import TrainerMetrics
     from headrace.trainer.trainer import Trainer, TrainerTopics
+    from headrace.trainer.training_run import TrainingTools
 
     if settings.trainer.split_key is None:
         event("split.unkeyed", level="warning", why=UNKEYED_WARNING)
@@ -298,17 +299,19 @@ async def _train(
                     names.labels, names.dead_letters, names.models, names.results, names.machine_labels
                 ),
                 settings=settings.trainer,
-                store=store,
-                launch=launch,
-                decide=_gate(settings, cluster, offload),
-                sign=sign,
-                trusted=settings.signing.trusted,
-                offload=offload,
+                tools=TrainingTools(
+                    store=store,
+                    launch=launch,
+                    decide=_gate(settings, cluster, offload),
+                    sign=sign,
+                    trusted=settings.signing.trusted,
+                    offload=offload,
+                    holdout=settings.gate.holdout,
+                ),
                 clock=SystemClock(),
                 metrics=TrainerMetrics(registry),
                 once=once,
                 keep=keeping(settings.dead_letters),
-                holdout=settings.gate.holdout,
                 away_after=settings.kafka.away_after_ms / 1000,
                 open_version=_opener(settings),
             )

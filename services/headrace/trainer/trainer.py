@@ -6,7 +6,6 @@ Everything that touches the world is passed in, so a test runs the same trainer 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 
 import msgspec
 
@@ -18,7 +17,6 @@ from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfR
 from headrace.kafka.reach import Reach, missing_of
 from headrace.kafka.retry import PatientSender, started
 from headrace.learning.data.validation import KnownLabels
-from headrace.model.signing import Sign
 from headrace.process.logs import event
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter
 from headrace.trainer.certificate import CascadeWatch, OpenVersion
@@ -28,8 +26,7 @@ from headrace.trainer.leadership import Term
 from headrace.trainer.machine_labels import MachineLabelsReader
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
-from headrace.trainer.store import TrainingStore
-from headrace.trainer.training_run import Conductor, Decide, Launch, Offload
+from headrace.trainer.training_run import Conductor, TrainingTools
 from headrace_schemas.records import OffsetRange, Training
 
 STOP_S = 10.0
@@ -55,17 +52,11 @@ class Trainer:
         cluster: Cluster,
         topics: TrainerTopics,
         settings: TrainerSettings,
-        store: TrainingStore,
-        launch: Launch,
-        decide: Decide,
-        sign: Sign,
-        trusted: Collection[str],
-        offload: Offload,
+        tools: TrainingTools,
         clock: Clock,
         metrics: TrainerMetrics,
         once: bool = False,
         keep: Keep = keep_whole,
-        holdout: str | None = None,
         away_after: float = 10.0,
         open_version: OpenVersion | None = None,
     ) -> None:
@@ -78,8 +69,7 @@ class Trainer:
         self._once = once
         self._keep = keep
         self._sender = PatientSender(cluster, clock)
-        self._store, self._launch, self._decide, self._sign = store, launch, decide, sign
-        self._trusted, self._offload, self._holdout = trusted, offload, holdout
+        self._tools = tools
         self._open_version = open_version
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
         metrics.broker.follow(lambda: self._reach.connected)
@@ -111,7 +101,7 @@ class Trainer:
                 labels=topics.labels,
                 max_text_bytes=settings.max_text_bytes,
                 open_version=self._open_version,
-                offload=self._offload,
+                offload=self._tools.offload,
                 clock=clock,
                 metrics=self._metrics,
             )
@@ -121,15 +111,9 @@ class Trainer:
             settings=settings,
             log=self._log,
             writer=ModelsWriter(PatientSender(cluster, clock, self._election.confirm), topics.models),
-            store=self._store,
-            launch=self._launch,
-            decide=self._decide,
-            sign=self._sign,
-            trusted=self._trusted,
-            offload=self._offload,
+            tools=self._tools,
             clock=clock,
             metrics=self._metrics,
-            holdout=self._holdout,
         )
         self._term: Term | None = None
 
@@ -244,7 +228,7 @@ class Trainer:
             clock=self._clock,
             metrics=self._metrics,
             cascade=self._cascade,
-            trusted=self._trusted,
+            trusted=self._tools.trusted,
         )
 
     async def _reader(self, snapshot: tuple[OffsetRange, ...]) -> LabelsReader:

@@ -125,12 +125,24 @@ class Offload(Protocol):
     async def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
-class Conductor:
-    """Conducts the trainings of model ``name``. ``writer`` raises NotLeadingError unless this trainer still leads.
+class TrainingTools(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trainings of a trainer need from outside.
 
-    ``sign`` signs what is published, and of ``trusted`` public keys, if there are any, one has to have signed the
-    champion that it is compared with. ``holdout`` is where rows are that decide instead of the test rows.
+    ``sign`` signs what is published. If there are ``trusted`` public keys, one of them has to have signed the champion
+    that a candidate is compared with. ``holdout`` names the rows that decide instead of the test rows.
     """
+
+    store: TrainingStore
+    launch: Launch
+    decide: Decide
+    sign: Sign
+    trusted: Collection[str]
+    offload: Offload
+    holdout: str | None = None
+
+
+class Conductor:
+    """Conducts the trainings of model ``name``. ``writer`` raises NotLeadingError unless this trainer still leads."""
 
     def __init__(
         self,
@@ -140,30 +152,18 @@ class Conductor:
         settings: TrainerSettings,
         log: ModelsLog,
         writer: ModelsWriter,
-        store: TrainingStore,
-        launch: Launch,
-        decide: Decide,
-        sign: Sign,
-        trusted: Collection[str],
-        offload: Offload,
+        tools: TrainingTools,
         clock: Clock,
         metrics: TrainerMetrics,
-        holdout: str | None = None,
     ) -> None:
         self._name = name
         self._topic = topic
         self._settings = settings
         self._log = log
         self._writer = writer
-        self._store = store
-        self._launch = launch
-        self._decide = decide
-        self._sign = sign
-        self._trusted = trusted
-        self._offload = offload
+        self._tools = tools
         self._clock = clock
         self._metrics = metrics
-        self._holdout = holdout
 
     async def begin(
         self,
@@ -203,11 +203,11 @@ class Conductor:
         if erased:
             return "labels were erased behind its frozen offsets"
         try:
-            job = await self._offload(lambda: self._store.read_job(training.id))
+            job = await self._tools.offload(lambda: self._tools.store.read_job(training.id))
             if job is None:
                 return "its trainer died before it had kept a job"
             now_ms = self._clock.now_ms()
-            return unfit(job, training, topic=self._topic, store=self._store, now_ms=now_ms) or job
+            return unfit(job, training, topic=self._topic, store=self._tools.store, now_ms=now_ms) or job
         except ArtifactError as error:
             return str(error)
 
@@ -264,9 +264,9 @@ class Conductor:
         self, training: Training, resumed: Job | None, machine: MachineSource | None
     ) -> tuple[Outcome, ModelVersion, ModelVersion | None]:
         job = resumed or await self._new_job(training, machine)
-        outcome = await self._offload(lambda: self._store.read_outcome(job))
+        outcome = await self._tools.offload(lambda: self._tools.store.read_outcome(job))
         if outcome is None:
-            outcome = await self._launch(job)
+            outcome = await self._tools.launch(job)
         version = await self._version(outcome)
         # Also over a record of that name that is not ours to the last letter, its signature included.
         if self._log.versions.get((version.name, version.version)) != version:
@@ -280,29 +280,29 @@ class Conductor:
         for rival in (champion, baseline):
             if rival is not None:
                 # The ranks look too: their job comes from the store. This is before any of them is started.
-                verify(rival, self._trusted)
+                verify(rival, self._tools.trusted)
         fresh = job_of(
             training,
             topic=self._topic,
             champion=champion,
             baseline=baseline,
             settings=self._settings,
-            store=self._store,
-            holdout=self._holdout,
+            store=self._tools.store,
+            holdout=self._tools.holdout,
             machine=machine,
             rules=self._log.rules_of(self._name),
         )
-        await self._offload(lambda: self._store.remove_trainings_but(training.id))
-        await self._offload(lambda: self._store.write_job(fresh))
+        await self._tools.offload(lambda: self._tools.store.remove_trainings_but(training.id))
+        await self._tools.offload(lambda: self._tools.store.write_job(fresh))
         return fresh
 
     async def _version(self, outcome: Outcome) -> ModelVersion:
-        where = self._store.artifact(outcome)
-        artifact = await self._offload(lambda: load(where, outcome.sha256, outcome.size))
-        return self._sign(version_record(artifact, name=self._name, where=where, now_ms=self._clock.now_ms()))
+        where = self._tools.store.artifact(outcome)
+        artifact = await self._tools.offload(lambda: load(where, outcome.sha256, outcome.size))
+        return self._tools.sign(version_record(artifact, name=self._name, where=where, now_ms=self._clock.now_ms()))
 
     async def _judge(self, version: ModelVersion, champion: ModelVersion | None, outcome: Outcome) -> Verdict:
-        verdict = await self._decide(version, champion, outcome)
+        verdict = await self._tools.decide(version, champion, outcome)
         await patiently(self._log.refresh, doing="reading the models topic", clock=self._clock)
         now = self._log.aliases.get((self._name, CHAMPION))
         compared = None if champion is None else champion.version

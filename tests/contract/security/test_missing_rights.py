@@ -33,6 +33,7 @@ from headrace.trainer.metrics import TrainerMetrics
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.store import TrainingStore
 from headrace.trainer.trainer import Trainer, TrainerTopics
+from headrace.trainer.training_run import TrainingTools
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Model
 from headrace.worker.worker import Worker, WorkerTopics
@@ -186,12 +187,14 @@ async def trainer(cluster: AioKafkaCluster, names: Names) -> None:
         cluster=cluster,
         topics=TrainerTopics(names.labels, names.dead_letters, names.models, names.results, names.machine_labels),
         settings=TrainerSettings(group=names.trainer_groups[0], least_rows=1, new_labels=1, settle=0.0),
-        store=TrainingStore(f"memory://{names.models}", "default"),
-        sign=signer(None, ()),
-        trusted=(),
-        launch=never,
-        decide=never,
-        offload=at_once,
+        tools=TrainingTools(
+            store=TrainingStore(f"memory://{names.models}", "default"),
+            sign=signer(None, ()),
+            trusted=(),
+            launch=never,
+            decide=never,
+            offload=at_once,
+        ),
         clock=SystemClock(),
         metrics=TrainerMetrics(CollectorRegistry()),
     )
