@@ -1,7 +1,7 @@
 """A group of commands whose modules are imported when they run, so that the overview is quick.
 
-What all commands have in common is added here: `-h`, flags that are shown as flags, and the options that a group gives
-to each of its commands.
+What all commands have in common is added here: `-h`, help that flows at any width, flags that are shown as flags, and
+the options that a group gives to each of its commands.
 """
 
 from __future__ import annotations
@@ -81,12 +81,18 @@ def mount(table: Mapping[str, Mounted], name: str, everywhere: Callable[..., Non
     command = get_command(found)
     shared = [] if everywhere is None else options_of(everywhere)
     for one in _tree(command):
+        one.help = _flowing(one.help or "")
         if not isinstance(one, TyperGroup):
             one.params += shared
         for option in one.params:
             _within_reason(option)
         as_flags(one.get_params(typer.Context(one, help_option_names=HELP_NAMES)))
     return command
+
+
+def _flowing(text: str) -> str:
+    """``text`` with a line for each paragraph: typer would keep the line ends of a docstring, for a terminal of 120."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _within_reason(option: Any) -> None:

@@ -1,5 +1,6 @@
 """What all commands of both programs have in common: -h, --version, --log-level, and flags that are shown as flags."""
 
+import itertools
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -51,6 +52,10 @@ def test_every_command_explains_itself_by_h_too_and_shows_flags_as_flags(
     assert "--help" in shown
     assert "bool" not in shown.lower()
     assert max(map(len, shown.splitlines())) <= 80
+    description = [line.strip() for line in shown.partition("╭")[0].splitlines()]
+    for line, after in itertools.pairwise(description):
+        if line and after:
+            assert len(f"{line} {after.split()[0]}") > 78, "a line ends only where no further word fits"
 
 
 @pytest.mark.parametrize(("program", "main"), PROGRAMS)
