@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 import zlib
 from collections.abc import AsyncIterator
@@ -51,6 +52,7 @@ class GatewaySite:
         self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=idempotent, static_members=False))
         self.answering = asyncio.Event()
         self.answering.set()
+        self.verify: ssl.SSLContext | bool = True
         self.skipped: set[str] = set()
         """Texts that are passed over: later ones are answered, these never."""
 
@@ -138,7 +140,8 @@ class GatewaySite:
             await task
         running = RunningGateway(gateway, address.result(), stop, task)
         try:
-            async with httpx.AsyncClient(base_url=running.address, timeout=LIMIT_S * slowness()) as client:
+            limit_s = LIMIT_S * slowness()
+            async with httpx.AsyncClient(base_url=running.address, timeout=limit_s, verify=self.verify) as client:
                 running.http = client
                 yield running
                 stop.set()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-ALLOWED_HEADERS = "authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key"
+ALLOWED_HEADERS = "authorization, content-type, last-event-id, prefer, x-api-key"
 EXPOSED_HEADERS = "location, preference-applied, retry-after, retry-after-ms"
 PREFLIGHT_S = 600
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]

@@ -56,6 +56,12 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 async def classify(call: Call) -> Response:
     """Label one text or many; with `Prefer: respond-async` say only where each is."""
+    if call.request.headers.get("idempotency-key") is not None:
+        raise invalid(
+            "Idempotency-Key is not kept to here yet, and taking it would promise that. Leave it out; with `Prefer: "
+            "respond-async` the places say what was published.",
+            field="Idempotency-Key",
+        )
     wanted = await _wanted(call)
     settings = call.gateway.settings
     if not wanted.items:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
+import trustme
 
 from headrace.gateway.endpoints import ENDPOINTS
+from headrace.gateway.gateway import TlsError
 from headrace.kafka.interface import connected
 from headrace.registry.compacted_topics import KeysWriter, UsageLog
 from headrace.security.api_keys import KeyRole, id_of
@@ -124,3 +129,28 @@ async def test_names_that_were_made_to_point_here_and_pages_of_others_are_refuse
         assert preflight.status_code == 204
         assert "authorization" in preflight.headers["access-control-allow-headers"]
         assert (await gateway.http.options("/v1/classify", headers={**asks, "origin": "null"})).status_code == 403
+
+
+async def test_calls_are_encrypted_where_a_certificate_is_set(site: GatewaySite, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.private_key_pem.write_to_path(key)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(cert, append=True)
+    site.verify = ssl.create_default_context()
+    authority.configure_trust(site.verify)
+    async with site.gateway(tls_certfile=str(cert), tls_keyfile=str(key)) as gateway:
+        assert gateway.address.startswith("https://")
+        assert (await gateway.classify("a text")).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await gateway.http.get(gateway.address.replace("https", "http") + "/healthz")
+    with pytest.raises(TlsError, match="tls_certfile"):
+        async with site.gateway(tls_certfile=str(key), tls_keyfile=str(key)):
+            pass
+
+
+async def test_an_idempotency_key_is_refused_rather_than_ignored(site: GatewaySite) -> None:
+    async with site.gateway() as gateway:
+        reply = await gateway.classify("a", headers={"idempotency-key": "k-1"})
+        assert (reply.status_code, reply.json()["field"]) == (422, "Idempotency-Key")
