@@ -32,10 +32,11 @@ from headrace.commands.erase import erase
 from headrace.commands.label_rules import merge, rename, retire, rules
 from headrace.commands.sending import STDIN, STDIN_NAME, Send, producing, send_all, standard_input
 from headrace.commands.suggest import suggest
+from headrace.commands.suspects import suspects
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import UserError
 from headrace.core.text import quantity
-from headrace.files.annotations import EXTRAS
+from headrace.files.annotations import EXTRAS, Columns, read_labelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 Machine = Annotated[bool, typer.Option("--machine", help="The labels of teachers instead of people's.")]
-for command in (suggest, rename, merge, retire, rules):
+for command in (suggest, suspects, rename, merge, retire, rules):
     app.command()(command)
 
 
@@ -88,7 +89,8 @@ def publish(
 
     Exports of Label Studio and Argilla (JSON) are read as they are. The columns source, labelled_at_ms and by are kept.
     A row with a request's PARTITION@OFFSET in the column at, which `labels suggest` writes, is also published as a
-    review where the request was answered without a label.
+    review where the request was answered without a label. A row with the id of a label in the column replaces, which
+    `labels suspects` writes, takes the place of that label.
     """
     from headrace.files.table import Reading, read_file, read_stream
 
@@ -99,12 +101,11 @@ def publish(
     columns, reading = Columns(text_column, label_column, "id" if restore else id_column), Reading(delimiter, encoding)
     dropped, limits = Dropped(), Limits.of(settings)
     reviews = Reviews(settings.topics.names().results, SystemClock())
-    needed = [text_column, label_column, *([] if columns.id is None else [columns.id])]
     if str(file) == STDIN:
-        rows = read_stream(standard_input(), STDIN_NAME, needed, also=EXTRAS, reading=reading, tell=remark)
+        rows = read_stream(standard_input(), STDIN_NAME, columns.needed, also=EXTRAS, reading=reading, tell=remark)
         records = stream_records(rows, columns, limits, dropped, reviews)
     elif restore:
-        rows = read_file(file, needed, also=EXTRAS, reading=reading, tell=remark)
+        rows = read_file(file, columns.needed, also=EXTRAS, reading=reading, tell=remark)
         # All of them, so that of a file with a bad row nothing is sent.
         records = iter(list(stream_records(rows, columns, limits, dropped, None)))
     else:
@@ -127,14 +128,6 @@ def publish(
         remark(f"WARNING: {quantity(len(reviews.waiting), 'review was', 'reviews were')} not sent: {reviews.refused}")
     if dropped.first_too_long:
         remark(f"WARNING: too long to be learnt: {dropped.first_too_long}")
-
-
-class Columns(msgspec.Struct, frozen=True):
-    """The columns of a row's text and label, and of its id if it has one."""
-
-    text: str = "text"
-    label: str = "label"
-    id: str | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -258,9 +251,13 @@ def file_records(
     from headrace.learning.data.files import Rows
     from headrace.learning.data.validation import check_labels, clean
 
-    given = list(_read_labels(file, columns, reading))
+    given = list(read_labelled(file, columns, reading, remark))
     cleaned = clean(Rows(tuple(one.text for one in given), tuple(one.label for one in given)))
-    ids = [given[place].id or "" for place in cleaned.places] if columns.id else text_ids(cleaned.rows.texts)
+    told = [given[place] for place in cleaned.places]
+    if columns.id:
+        ids = [one.id or "" for one in told]
+    else:
+        ids = [one.replaces or words for one, words in zip(told, text_ids(cleaned.rows.texts), strict=True)]
     if columns.id is not None and (again := len(ids) - len(set(ids))) > 0:
         remark(
             f"{file}: WARNING: {quantity(again, 'row has', 'rows have')} the id of an earlier one, whose label is "
@@ -269,45 +266,17 @@ def file_records(
     dropped.cleaned = cleaned.dropped()
     left: list[Outgoing] = []
     names: set[str] = set()
-    for place, id_, text, label in zip(cleaned.places, ids, cleaned.rows.texts, cleaned.rows.labels, strict=True):
-        told = given[place]
+    for one, id_, text, label in zip(told, ids, cleaned.rows.texts, cleaned.rows.labels, strict=True):
         if (why := too_long(text, label, limits.text_bytes)) is not None:
-            dropped.add_too_long(told.where, why)
+            dropped.add_too_long(one.where, why)
             continue
         try:
-            left.append(label_record(reviews.labelled(told, id_, text, label), limits.record_bytes))
+            left.append(label_record(reviews.labelled(one, id_, text, label), limits.record_bytes))
         except DatasetError as error:
-            raise DatasetError(f"{told.where}: {error}") from error
+            raise DatasetError(f"{one.where}: {error}") from error
         names.add(label)
     check_labels(sorted(names), limits.labels)
     return iter(left)
-
-
-def _read_labels(file: Path, columns: Columns, reading: Reading) -> Iterator[Told]:
-    """The contents of each row, also of exports of annotation tools. Raises DatasetError naming an invalid row."""
-    from headrace.core.text import label_name
-    from headrace.files.annotations import extras_of, read_annotations
-    from headrace.files.table import check_file, read_file
-
-    check_file(file)
-    if (annotated := read_annotations(file, reading)) is not None:
-        yield from annotated
-        return
-    needed = [columns.text, columns.label, *([] if columns.id is None else [columns.id])]
-    for row in read_file(file, needed, also=(*EXTRAS, "id"), reading=reading, tell=remark):
-        yield msgspec.structs.replace(
-            extras_of(row),
-            text=row.string(columns.text),
-            label=label_name(row.string(columns.label, numbers=True)),
-            id=_id_of(row, columns),
-        )
-
-
-def _id_of(row: Row, columns: Columns) -> str | None:
-    """The id in the named column; for a review without one, the value of the column id."""
-    if columns.id is not None:
-        return row.string(columns.id, numbers=True)
-    return given if isinstance(given := row.values.get("id"), str) and given else None
 
 
 def stream_records(
@@ -332,8 +301,8 @@ def stream_records(
         if (why := too_long(text, label, limits.text_bytes)) is not None:
             dropped.add_too_long(row.where, why)
             continue
-        id_ = words if columns.id is None else row.string(columns.id, numbers=True)
         told = extras_of(row)
+        id_ = told.replaces or words if columns.id is None else row.string(columns.id, numbers=True)
         if reviews is None:
             one = Labelled(id_, text, label, told.source, told.labelled_at_ms, told.by)
         else:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import enum
-import io
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from headrace.commands.common import NO_LABEL, Bootstrap, begin, cluster_of, console, place_for, remark, say
+from headrace.commands.common import NO_LABEL, Bootstrap, begin, cluster_of, console, place_for, remark
+from headrace.commands.tasks import TaskFormat, format_of, give_out
 from headrace.core.errors import UserError
 from headrace.core.fields import parse_start
 from headrace.core.selection import Why
 from headrace.core.text import quantity
-from headrace.files.annotations import COLUMNS, Task, argilla_records, label_studio_tasks
-from headrace.files.spreadsheet import csv_writer
+from headrace.files.annotations import Task
 
 if TYPE_CHECKING:
     from headrace.client.suggestions import Found
@@ -43,19 +39,6 @@ _WHY = {
     Queue.DISAGREEMENT: Why.DISAGREEMENT,
     Queue.RANDOM: Why.RANDOM,
 }
-
-
-class TaskFormat(enum.StrEnum):
-    """As what the texts are written."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSONL = "jsonl"
-    LABEL_STUDIO = "label-studio"
-    ARGILLA = "argilla"
-
-
-_SUFFIXES = {".csv": TaskFormat.CSV, ".jsonl": TaskFormat.JSONL}
 
 
 def suggest(
@@ -93,7 +76,7 @@ def suggest(
         raise UserError("--queue disagreement and --beside TOPIC, the results of the other version, go together.")
     if beside == settings.topics.names().results:
         raise UserError(f"--beside {beside}: those are the answers that it is to be compared with.")
-    chosen = _format(out, form)
+    chosen = format_of(out, form)
     where = None if out is None else place_for(out, force=force)
     start = parse_start(moment_of(since, dt.datetime.now(dt.UTC)))
     found = asyncio.run(find_tasks(cluster_of(settings), settings, _WHY[queue], count, start, last, beside))
@@ -102,15 +85,7 @@ def suggest(
     if not found.tasks:
         tell_nothing(found, queue, since)
         raise typer.Exit(1)
-    if where is None and chosen is TaskFormat.TABLE:
-        _show(found.tasks)
-    elif where is None:
-        sys.stdout.write(written(found.tasks, chosen))
-    else:
-        from headrace.model import store
-
-        store.write(where, written(found.tasks, chosen).encode("utf-8", "replace"), "export", private=True)
-        say(f"wrote {quantity(len(found.tasks), 'text')} to {out}")
+    give_out(found.tasks, chosen, out, where, _show)
     remark(
         f"{quantity(len(found.tasks), 'text')} of {quantity(found.answers, 'answer')} since {since}"
         + (f"; {found.known:,} left out that have a label or came twice" if found.known else "")
@@ -130,34 +105,6 @@ def tell_nothing(found: Found, queue: Queue, since: str) -> None:
             f"Of {quantity(found.candidates, 'request')} in the queue {queue} every text has a label, was erased or is"
             " gone."
         )
-
-
-def _format(out: str | None, form: TaskFormat | None) -> TaskFormat:
-    if out is None:
-        return form or (TaskFormat.TABLE if sys.stdout.isatty() else TaskFormat.JSONL)
-    if form is TaskFormat.TABLE:
-        raise UserError("--format table is for the screen; a file is csv, jsonl, label-studio or argilla.")
-    found = form or _SUFFIXES.get(Path(out).suffix.lower())
-    if found is None:
-        raise UserError(f"{out}: its name says no format; name it .csv or .jsonl, or give --format.")
-    return found
-
-
-def written(tasks: Sequence[Task], form: TaskFormat) -> str:
-    """The tasks as the text of a file of that format."""
-    match form:
-        case TaskFormat.LABEL_STUDIO:
-            return msgspec.json.format(msgspec.json.encode(label_studio_tasks(tasks)), indent=1).decode() + "\n"
-        case TaskFormat.ARGILLA:
-            return msgspec.json.format(msgspec.json.encode(argilla_records(tasks)), indent=1).decode() + "\n"
-        case TaskFormat.CSV:
-            out = io.StringIO(newline="")
-            write = csv_writer(out, COLUMNS)
-            for task in tasks:
-                write(task.row()[name] for name in COLUMNS)
-            return out.getvalue()
-        case _:
-            return "".join(f"{msgspec.json.encode(task.row()).decode()}\n" for task in tasks)
 
 
 def _show(tasks: Sequence[Task]) -> None:

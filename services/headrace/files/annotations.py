@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from headrace.files.table import Kind, Reading, Row, find_kind, read_file
+from headrace.core.text import label_name
+from headrace.files.table import Kind, Reading, Row, check_file, find_kind, read_file
 
 TEXT = "text"
 LABEL = "label"
@@ -27,7 +28,8 @@ ANSWERED = "answered"
 SOURCE = "source"
 LABELLED_AT = "labelled_at_ms"
 BY = "by"
-EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED, BY)
+REPLACES = "replaces"
+EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED, BY, REPLACES)
 """Columns of a row of labels besides text, label and id."""
 
 _MOST_MS = 2**53
@@ -67,11 +69,62 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             "id": self.id or "",
         }
 
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return self.at
 
-COLUMNS = ("at", "text", "label", "answered", "score", "why", "source", "id")
+
+class Doubted(msgspec.Struct, frozen=True, kw_only=True):
+    """A labelled text whose label, ``given``, somebody is asked to look at again.
+
+    ``answered`` is the label that ``version`` holds for likely, with ``score``; ``given_score`` is that of the given
+    one. ``joint`` is the share of all rows that are such a pair. ``number`` is the row's in its file, counted from 1.
+    ``replaces`` is the id that the label has on its topic, with its ``source`` and ``labelled_at_ms``.
+    """
+
+    text: str
+    given: str
+    answered: str
+    given_score: float
+    score: float
+    joint: float
+    why: str
+    version: str
+    source: str
+    labelled_at_ms: int | None = None
+    number: int | None = None
+    replaces: str | None = None
+    blind: bool = False
+
+    def row(self) -> dict[str, object]:
+        """The columns of a table; ``label`` is empty, for who corrects the given one."""
+        return {
+            "text": self.text,
+            "label": "",
+            "given": self.given,
+            "likely": self.answered,
+            "given_score": round(self.given_score, 6),
+            "likely_score": round(self.score, 6),
+            "margin": round(self.score - self.given_score, 6),
+            "joint": round(self.joint, 6),
+            "why": self.why,
+            "source": self.source,
+            "labelled_at_ms": "" if self.labelled_at_ms is None else self.labelled_at_ms,
+            "row": "" if self.number is None else self.number,
+            "replaces": self.replaces or "",
+        }
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return self.replaces or f"row {self.number}"
 
 
-def label_studio_tasks(tasks: Iterable[Task]) -> list[dict[str, object]]:
+AnyTask = Task | Doubted
+
+
+def label_studio_tasks(tasks: Iterable[AnyTask]) -> list[dict[str, object]]:
     """Tasks to import into Label Studio, whose labelling configuration has a ``Choices`` named label of ``text``.
 
     The answer is shown as a prediction, unless the task is ``blind``.
@@ -82,14 +135,14 @@ def label_studio_tasks(tasks: Iterable[Task]) -> list[dict[str, object]]:
     ]
 
 
-def _predictions(task: Task) -> list[dict[str, object]]:
+def _predictions(task: AnyTask) -> list[dict[str, object]]:
     if task.answered is None:
         return []
     choice = {"from_name": LABEL, "to_name": TEXT, "type": _CHOICES, "value": {_CHOICES: [task.answered]}}
     return [{"model_version": task.version, "score": task.score or 0.0, "result": [choice]}]
 
 
-def argilla_records(tasks: Iterable[Task]) -> list[dict[str, object]]:
+def argilla_records(tasks: Iterable[AnyTask]) -> list[dict[str, object]]:
     """Records for ``Dataset.records.from_json`` of Argilla, with a field ``text`` and a label question ``label``."""
     records: list[dict[str, object]] = []
     for task in tasks:
@@ -97,7 +150,7 @@ def argilla_records(tasks: Iterable[Task]) -> list[dict[str, object]]:
         metadata = {name: value for name, value in _hidden(task.row(), blind=task.blind).items() if name != TEXT}
         records.append(
             {
-                "id": task.at,
+                "id": task.name,
                 "fields": {TEXT: task.text},
                 "metadata": metadata,
                 "suggestions": {} if task.blind or task.answered is None else {LABEL: suggestion},
@@ -122,7 +175,7 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
     """A person's annotation of a text. ``label`` is "" without a valid one.
 
     ``where`` names the file and the line. ``at`` is PARTITION@OFFSET of its request; ``answered``: the request was
-    answered with a label.
+    answered with a label. ``replaces`` is the id of the label that this one corrects.
     """
 
     where: str
@@ -134,6 +187,7 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
     at: tuple[int, int] | None = None
     answered: bool = False
     by: str | None = None
+    replaces: str | None = None
 
 
 def extras_of(row: Row) -> Annotated:
@@ -144,7 +198,7 @@ def extras_of(row: Row) -> Annotated:
 
 
 def _told(where: str, values: Mapping[str, object]) -> Annotated:
-    source = values.get(SOURCE)
+    source, replaces = values.get(SOURCE), values.get(REPLACES)
     return Annotated(
         where=where,
         text="",
@@ -154,6 +208,7 @@ def _told(where: str, values: Mapping[str, object]) -> Annotated:
         at=place_of(values.get(AT)),
         answered=bool(values.get(ANSWERED)),
         by=by if isinstance(by := values.get(BY), str) and by else None,
+        replaces=replaces if isinstance(replaces, str) and replaces else None,
     )
 
 
@@ -169,6 +224,46 @@ def _milliseconds(given: object) -> int | None:
     if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) < 17:
         given = int(given)
     return given if isinstance(given, int) and not isinstance(given, bool) and 0 < given < _MOST_MS else None
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """The columns of a row's text and label, and of its id if it has one."""
+
+    text: str = TEXT
+    label: str = LABEL
+    id: str | None = None
+
+    @property
+    def needed(self) -> list[str]:
+        """Those that there have to be."""
+        return [self.text, self.label, *([] if self.id is None else [self.id])]
+
+
+def read_labelled(
+    path: Path, columns: Columns, reading: Reading, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Annotated]:
+    """The contents of each row of a file of labels, also of exports of annotation tools.
+
+    Raises DatasetError naming an invalid row.
+    """
+    check_file(path)
+    if (annotated := read_annotations(path, reading)) is not None:
+        yield from annotated
+        return
+    for row in read_file(path, columns.needed, also=(*EXTRAS, "id"), reading=reading, tell=tell):
+        yield msgspec.structs.replace(
+            extras_of(row),
+            text=row.string(columns.text),
+            label=label_name(row.string(columns.label, numbers=True)),
+            id=_id_of(row, columns),
+        )
+
+
+def _id_of(row: Row, columns: Columns) -> str | None:
+    """The id in the named column; for a review without one, the value of the column id."""
+    if columns.id is not None:
+        return row.string(columns.id, numbers=True)
+    return given if isinstance(given := row.values.get("id"), str) and given else None
 
 
 def read_annotations(path: Path, reading: Reading) -> Iterator[Annotated] | None:
