@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -110,6 +110,10 @@ bench-accuracy: $(VENV)/.installed
 bench-teaching: $(VENV)/.installed
 	$(BASELINES)
 	$(BIN)/python -m tests.benchmarks.teaching $(DATA)
+
+# How many labels an accuracy takes, by the least margin and by chance; docs/images/selection.png is drawn anew.
+bench-selection: $(VENV)/.installed
+	$(BIN)/python -m tests.benchmarks.selection $(DATA)
 
 # The certified cascade on banking77 and clinc150: coverage, and how often the bound is broken.
 bench-cascade: $(VENV)/.installed
