@@ -1,7 +1,7 @@
-"""Pictures of every page, light and dark, narrow and wide: ``python -m tests.browser.screenshots OUT VERSION...``.
+"""Pictures of every page, light and dark, narrow and wide: ``python -m tests.browser.screenshots OUT PAGES SECONDS``.
 
-The versions are artifacts that `headrace train` made of the rows of ``tests/support/desk_texts.py``, the champion
-first. A broker, a stand-in for the worker that answers by the champion, and the console run in this process.
+``PAGES`` are named with commas. A broker, a stand-in for the worker, and the console run in this process; figures are
+watched for ``SECONDS`` before the first picture.
 """
 
 from __future__ import annotations
@@ -11,70 +11,28 @@ import math
 import random
 import shutil
 import sys
-import zlib
+import tempfile
 from pathlib import Path
 
 from playwright.async_api import async_playwright
 
 from headrace.kafka.brokers import embedded_broker
-from headrace.kafka.interface import Outgoing, TopicPartition, connected
-from headrace.model.artifact import Artifact, load
-from headrace.model.backends.interface import Backend, open_backend
-from headrace.model.explanation import explainer_of
+from headrace.kafka.interface import Outgoing, connected
+from headrace.model.artifact import Artifact, save
 from headrace.model.places import as_told
 from headrace.registry.versions import version_record
-from headrace_schemas.codec import encode_result
-from headrace_schemas.headers import read_explain
-from headrace_schemas.records import Check, ClassifyResult, ModelAlias, Score, Status, Verdict
+from headrace_schemas.records import Check, ModelAlias, Verdict
 from tests.browser.conftest import open_page
 from tests.support.console_site import PARTITIONS, ConsoleSite
-from tests.support.desk_texts import MIXED, desk_texts
+from tests.support.desk_texts import MIXED, desk_artifact, desk_texts
+from tests.support.desk_worker import answer
 
 SIZES = {"wide": (1280, 860), "narrow": (360, 740)}
-ABSTAIN_BELOW = 0.55
-
-
-def result_of(backend: Backend, offset: int, value: bytes, *, explain: bool) -> ClassifyResult:
-    artifact = backend.artifact
-    answers = backend.classify([value], 3)
-    ranking = tuple(
-        Score(artifact.labels[place], round(float(score), 4))
-        for place, score in zip(answers.ranking[0], answers.ranking_scores[0], strict=True)
-    )
-    return ClassifyResult(
-        offset=offset,
-        after=offset - 1,
-        crc=zlib.crc32(value),
-        status=Status.OK,
-        version=artifact.version,
-        label=ranking[0].label if ranking[0].score >= ABSTAIN_BELOW else None,
-        score=ranking[0].score,
-        ranking=ranking,
-        explanation=explainer_of(artifact).explain(value.decode()) if explain else None,
-    )
-
-
-async def answer(site: ConsoleSite, artifact: Artifact) -> None:
-    """Answer all requests until cancelled."""
-    backend = open_backend("cpu", artifact)
-    consumer, producer = site.cluster.consumer(), site.cluster.producer()
-    async with connected(consumer), connected(producer):
-        names = [TopicPartition(site.names.requests, number) for number in range(PARTITIONS)]
-        consumer.assign(names)
-        for name in names:
-            consumer.seek(name, 0)
-        while True:
-            for name, records in (await consumer.fetch(max_records=200, timeout_s=0.2)).items():
-                await asyncio.sleep(0.004 + random.expovariate(150))
-                answers = [
-                    Outgoing(
-                        encode_result(
-                            result_of(backend, one.offset, one.value or b"", explain=read_explain(one.headers))
-                        )
-                    )
-                    for one in records
-                ]
-                await producer.send_batch(site.names.results, name.partition, answers)
+NOW_MS = 1_795_960_000_000
+METRICS = {
+    400: {"test_macro_f1": 0.9412, "test_accuracy": 0.9433, "test_calibration_error": 0.0214, "test_rows": 212.0},
+    30: {"test_macro_f1": 0.8127, "test_accuracy": 0.8302, "test_calibration_error": 0.0671, "test_rows": 212.0},
+}
 
 
 async def ask(site: ConsoleSite) -> None:
@@ -92,7 +50,7 @@ async def ask(site: ConsoleSite) -> None:
 
 async def prepare(site: ConsoleSite, artifacts: list[Artifact], files: list[str]) -> None:
     """Versions, verdicts and moves of aliases."""
-    name, now_ms = site.settings.worker.model_name, 1_795_960_000_000
+    name, now_ms = site.settings.worker.model_name, NOW_MS
     records = [
         version_record(artifact, name=name, where=as_told(file), now_ms=now_ms + 3_600_000 * place)
         for place, (artifact, file) in enumerate(zip(artifacts, files, strict=True))
@@ -166,10 +124,15 @@ async def visit(page, address: str, one: str) -> None:
     await asyncio.sleep(2.5)
 
 
-async def main(out: Path, pages: list[str], seconds: float, files: list[str]) -> None:
-    artifacts = [load(as_told(file)) for file in files]
+async def main(out: Path, pages: list[str], seconds: float, folder: Path) -> None:
+    artifacts = [
+        desk_artifact(rows, created_at_ms=NOW_MS + rows, metrics=METRICS[rows], threshold=0.4) for rows in (400, 30)
+    ]
+    files = [str(folder / f"{artifact.version}.safetensors") for artifact in artifacts]
+    for artifact, file in zip(artifacts, files, strict=True):
+        save(artifact, file)
     async with embedded_broker() as bootstrap:
-        site = ConsoleSite(bootstrap)
+        site = ConsoleSite(bootstrap, folder)
         async with site.open() as address:
             await prepare(site, artifacts, files)
             working = [asyncio.create_task(answer(site, artifacts[0])), asyncio.create_task(ask(site))]
@@ -203,4 +166,5 @@ async def main(out: Path, pages: list[str], seconds: float, files: list[str]) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2].split(","), float(sys.argv[3]), sys.argv[4:]))
+    with tempfile.TemporaryDirectory() as scratch:
+        asyncio.run(main(Path(sys.argv[1]), sys.argv[2].split(","), float(sys.argv[3]), Path(scratch)))

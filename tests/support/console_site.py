@@ -8,6 +8,7 @@ import socket
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,10 +22,15 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Appended, Cluster, Outgoing, TopicSpec, connected
 from headrace.kafka.range_reader import read_topic
 from headrace.kafka.settings import KafkaSettings
+from headrace.model.artifact import Artifact, save
+from headrace.model.places import as_told
 from headrace.registry.compacted_topics import ModelsWriter
+from headrace.registry.versions import version_record
 from headrace.security.api_keys import KeyRole
+from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.codec import decode_label, encode_result
 from headrace_schemas.records import ClassifyResult, LabelledText, ModelAlias, ModelsRecord, ModelVersion, Score, Status
+from tests.support.desk_texts import desk_artifact
 
 PARTITIONS = 2
 ONE_PARTITION = ("models", "workers", "teaching", "keys", "usage")
@@ -51,8 +57,9 @@ def by_words(text: str) -> tuple[str | None, Sequence[Score]]:
 class ConsoleSite:
     """Topics of their own on the broker at ``bootstrap``."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, store: Path | None = None) -> None:
         self.settings = Settings(
+            trainer=TrainerSettings() if store is None else TrainerSettings(store=str(store)),
             kafka=KafkaSettings(bootstrap=bootstrap, idempotent=False, static_members=False),
             topics=TopicsSettings(prefix=f"c{uuid.uuid4().hex[:8]}."),
         )
@@ -124,6 +131,21 @@ class ConsoleSite:
                 name=made[0].name, alias="champion", version=names[0], moved_at_ms=1_764_000_000_000, reason="the first"
             ),
         )
+
+    async def real_versions(self, folder: Path, *rows: int) -> list[Artifact]:
+        """Versions with artifacts that can be opened; the champion points at the first, the challenger at the last."""
+        artifacts = [desk_artifact(count, created_at_ms=1_764_000_000_000 + count) for count in rows]
+        name = self.settings.worker.model_name
+        for artifact in artifacts:
+            file = str(folder / f"{artifact.version}.safetensors")
+            save(artifact, file)
+            await self.publish(version_record(artifact, name=name, where=as_told(file), now_ms=0))
+        first, last = artifacts[0].version, artifacts[-1].version
+        await self.publish(
+            ModelAlias(name=name, alias="champion", version=first, moved_at_ms=2, previous=last, reason="better"),
+            ModelAlias(name=name, alias="challenger", version=last, moved_at_ms=3, reason="the gate refused it"),
+        )
+        return artifacts
 
     async def labels(self) -> dict[str, LabelledText | None]:
         """What lies on the labels topic, the last of each id; None is a tombstone."""

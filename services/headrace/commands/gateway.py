@@ -122,15 +122,13 @@ async def _console(settings: Settings, cluster: Cluster, clock: Clock, gateway: 
     """The console of ``gateway``, for those who have a key to it."""
     from starlette.applications import Starlette
 
-    from headrace.gateway.access import roles_of
     from headrace.gateway.app import hosts_of
-    from headrace.gateway.console.access import Caller
+    from headrace.gateway.console.access import Caller, caller_of
     from headrace.gateway.console.console import Console
     from headrace.gateway.gateway import Mounted
 
     def authorize(token: str) -> Caller | None:
-        key = gateway.access.key_of(token)
-        return None if key is None else Caller(key.note or key.id, roles_of(key))
+        return caller_of(gateway.access.key_of(token))
 
     async with Console(cluster, settings, clock, authorize=authorize, hosts=hosts_of(settings.gateway)) as console:
         yield Mounted(Starlette(routes=console.routes()), console.end_streams)

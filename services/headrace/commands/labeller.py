@@ -141,9 +141,9 @@ async def _open(settings: Settings, name: TeacherName, environ: Mapping[str, str
 async def _rows(settings: Settings) -> Split | None:
     """The labels of the topic, divided as a training divides them; None where there are none."""
     from headrace.learning.data.files import Rows
+    from headrace.learning.data.random_slice import read_label_records
     from headrace.learning.data.split import Splits, split
     from headrace.learning.data.validation import clean
-    from headrace.trainer.certificate import read_label_records
 
     topic = settings.topics.names().labels
     found = await read_label_records(cluster_of(settings), topic, settings.requests.max_text_bytes)

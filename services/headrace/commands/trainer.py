@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from headrace.config import Settings
     from headrace.kafka.interface import Cluster
+    from headrace.learning.data.random_slice import Ask
     from headrace.model.signing import Seals
-    from headrace.trainer.certificate import Ask, OpenVersion
+    from headrace.trainer.certificate import OpenVersion
     from headrace.trainer.store import TrainingStore
     from headrace.trainer.training_run import Decide, Launch, Offload
     from headrace_schemas.records import ModelVersion, Training

@@ -22,13 +22,12 @@ from headrace.core.cascade import (
     upper_bound_anytime,
 )
 from headrace.core.clock import Clock
-from headrace.core.label_rules import Rules, answered_as
-from headrace.core.text import label_name
+from headrace.core.label_rules import Rules
 from headrace.kafka.following import follow
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.learning.data.files import Rows
-from headrace.learning.data.labels import records_that_count, ruled
-from headrace.learning.data.validation import NO_RULES, clean, text_keys
+from headrace.learning.data.random_slice import Ask, SliceRows, asked_by_rules, by_rules, rows_of
+from headrace.learning.data.validation import NO_RULES, clean
 from headrace.learning.evaluate import Answered
 from headrace.model.errors import ArtifactError
 from headrace.process.logs import event
@@ -41,38 +40,9 @@ from headrace_schemas.records import Certificate, LabelledText, ModelVersion, Th
 
 DISAGREEMENT_RULE = "disagreement"
 NOTHING_ALONE = 1.0
-OTHERS = 5000
-"""So many rows beside the sample are enough to choose the grid of thresholds by."""
-
-Ask = Callable[[Sequence[str]], Answered]
-"""What a version answers to texts, whatever their scores are."""
 
 OpenVersion = Callable[[ModelVersion], Ask]
 """Makes a version ready to be asked. Raises ArtifactError."""
-
-
-class SliceRows(msgspec.Struct, frozen=True):
-    """``sample``: the random slice that a version never saw. ``others``: rows by which the grid is chosen."""
-
-    sample: Rows
-    others: Rows
-
-
-def unseen(labels: Sequence[tuple[int, int, LabelledText]], version: ModelVersion) -> SliceRows:
-    """Divide ``labels``, each with its partition and offset, the last of each id.
-
-    A text that the version may have seen under another id is in neither.
-    """
-    ends = {} if version.lineage is None else {one.partition: one.end for one in version.lineage.offsets}
-    seen: list[LabelledText] = []
-    sample: list[LabelledText] = []
-    for partition, offset, label in labels:
-        new = offset >= ends.get(partition, 0) and (label.labelled_at_ms or 0) > version.created_at_ms
-        (sample if new and label.source == RANDOM_SLICE else seen).append(label)
-    known = set(text_keys([label.text for label in seen]))
-    keys = text_keys([label.text for label in sample])
-    fresh = [label for label, key in zip(sample, keys, strict=True) if key not in known]
-    return SliceRows(clean(_rows(fresh)).rows, clean(_rows(seen[:OTHERS])).rows)
 
 
 def divided(rows: Rows) -> SliceRows:
@@ -127,47 +97,6 @@ def _certificate(
         coverage=found.accepted / found.rows,
         certified_at_ms=now_ms,
     )
-
-
-async def read_label_records(
-    cluster: Cluster, topic: str, max_text_bytes: int, rules: Rules = NO_RULES
-) -> list[tuple[int, int, LabelledText]]:
-    """The labels that ``topic`` holds now: the last of each id with its partition and offset, without those erased.
-
-    They are as they are learnt by ``rules``, without those whose class is no longer given.
-
-    What can't be decoded is passed over: the trainer dead-letters it. Raises a KafkaError.
-    """
-    found = []
-    for record in await records_that_count(cluster, topic):
-        if not record.key or record.discarded is not None:
-            continue
-        try:
-            label = decode_label(record.value, content_type(record.headers), limit=max_text_bytes)
-        except WireError:
-            continue
-        if label is not None and (learnt := ruled(label, rules)) is not None:
-            found.append((record.partition, record.offset, learnt))
-    return found
-
-
-def by_rules(labels: Sequence[LabelledText], rules: Rules) -> list[LabelledText]:
-    """``labels`` as they are learnt by now, without those whose class is no longer given."""
-    return [learnt for label in labels if (learnt := ruled(label, rules)) is not None]
-
-
-def asked_by_rules(ask: Ask, rules: Rules) -> Ask:
-    """``ask`` of a version that may be older than ``rules``: a label that was renamed since is the new one."""
-
-    def asked(texts: Sequence[str]) -> Answered:
-        answers = ask(texts)
-        return Answered(tuple(answered_as(label, rules) for label in answers.labels), answers.scores)
-
-    return asked
-
-
-def _rows(labels: Sequence[LabelledText]) -> Rows:
-    return Rows(tuple(label.text for label in labels), tuple(label_name(label.label) for label in labels))
 
 
 class Watched(msgspec.Struct, frozen=True):
@@ -313,7 +242,7 @@ class CascadeWatch:
 
     async def _look(self, champion: ModelVersion, certificate: Certificate, threshold: float, rules: Rules) -> None:
         since = [label for label in self._labels.values() if (label.labelled_at_ms or 0) > certificate.certified_at_ms]
-        rows = clean(_rows(by_rules(since, rules))).rows
+        rows = clean(rows_of(by_rules(since, rules))).rows
         try:
             if self._asked is None or self._asked[0] != champion.version:
                 self._asked = champion.version, await self._offload(lambda: self._open_version(champion))

@@ -12,8 +12,8 @@ from headrace import cli
 from headrace.commands.label_rules import LabelRuleError
 from headrace.core.cascade import RANDOM_SLICE
 from headrace.kafka.interface import Outgoing
+from headrace.learning.data.random_slice import asked_by_rules, read_label_records
 from headrace.learning.evaluate import Answered
-from headrace.trainer.certificate import asked_by_rules, read_label_records
 from headrace_schemas.codec import encode_label
 from headrace_schemas.records import LabelledText, LabelRule
 from tests.support.models_site import Site

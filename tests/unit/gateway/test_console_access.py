@@ -16,6 +16,7 @@ from headrace.gateway.console.access import Caller
 from headrace.gateway.console.assets import assets
 from headrace.gateway.console.console import Console
 from headrace.security.api_keys import KeyRole
+from headrace_schemas.records import ApiKey
 from tests.support.asgi import Answer, call
 from tests.support.memory_kafka import MemoryCluster
 
@@ -31,6 +32,13 @@ RIGHTS = {
     "POST /api/label/next": {L},
     "POST /api/label/give": {L},
     "POST /api/label/undo": {L},
+    "POST /api/try": {C, L, O},
+    "GET /api/versions": {C, L, O},
+    "GET /api/versions/{version}/report": {L, O},
+    "POST /api/versions/promote": {O},
+    "POST /api/versions/rollback": {O},
+    "POST /api/versions/pin": {O},
+    "POST /api/versions/train": {O},
 }
 
 
@@ -232,3 +240,12 @@ async def test_a_body_that_is_too_large_or_no_json_is_refused_in_words() -> None
 def test_a_console_loads_no_torch() -> None:
     code = "import sys, headrace.gateway.console.console; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_caller_is_called_as_the_keys_note_and_a_tenants_key_is_not_for_the_console() -> None:
+    key = ApiKey(id="0123", hash="", roles=("labeller", "of a later release"), created_at_ms=0)
+    assert access.caller_of(None) is None
+    assert access.caller_of(key) == Caller("0123", frozenset({L}))
+    assert access.caller_of(msgspec.structs.replace(key, note="ana")).name == "ana"
+    with pytest.raises(access.RefusedError, match="tenant"):
+        access.caller_of(msgspec.structs.replace(key, tenant="acme"))

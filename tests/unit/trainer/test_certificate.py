@@ -12,6 +12,7 @@ from headrace.core.cascade import RANDOM_SLICE, Refused
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
 from headrace.learning.data.files import Rows
+from headrace.learning.data.random_slice import read_label_records, unseen
 from headrace.learning.evaluate import Answered
 from headrace.trainer.certificate import (
     NOTHING_ALONE,
@@ -19,8 +20,6 @@ from headrace.trainer.certificate import (
     certificate_of,
     divided,
     raise_for,
-    read_label_records,
-    unseen,
     watched,
 )
 from headrace.trainer.metrics import TrainerMetrics

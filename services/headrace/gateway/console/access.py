@@ -24,9 +24,11 @@ from starlette.routing import Route
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.gateway.access import roles_of
 from headrace.kafka.interface import KafkaError
 from headrace.process.logs import event
 from headrace.security.api_keys import KeyRole
+from headrace_schemas.records import ApiKey
 
 T = TypeVar("T")
 
@@ -72,6 +74,20 @@ class RefusedError(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
+
+
+def caller_of(key: ApiKey | None) -> Caller | None:
+    """Who has an API key: called by its note, or by its id. Raises RefusedError for a tenant's key.
+
+    The console shows the texts of all tenants, so it is not for keys that are to see those of one.
+    """
+    if key is None:
+        return None
+    if key.tenant is not None:
+        raise RefusedError(
+            HTTPStatus.FORBIDDEN, "This API key belongs to a tenant, and the console shows texts of all of them."
+        )
+    return Caller(key.note or key.id, roles_of(key))
 
 
 class Session(msgspec.Struct, frozen=True):

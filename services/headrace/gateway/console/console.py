@@ -33,6 +33,8 @@ from headrace.gateway.console.labelling import Labelling
 from headrace.gateway.console.live import Feed, LogSampler
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
+from headrace.gateway.console.trials import Trials
+from headrace.gateway.console.versions import Versions
 from headrace.kafka.interface import Cluster
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class Console:
         self._guard = Guard(self._sessions, hosts)
         self._producer = OpenProducer(cluster)
         self._models = ModelsView(cluster, names.models, settings.worker.model_name, self._producer)
+        self._trials = Trials(cluster, settings, clock, self._models)
+        self._versions = Versions(cluster, settings, clock, self._models)
         self._labelling = Labelling(cluster, settings, clock, self._models, self._producer)
         self._feed = Feed(
             lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
@@ -84,6 +88,8 @@ class Console:
             Endpoint("POST", "/api/logout", ANY, self._logout),
             Endpoint("GET", "/api/events", ANY, self._events),
             *self._labelling.endpoints(),
+            *self._trials.endpoints(),
+            *self._versions.endpoints(),
         )
 
     def routes(self) -> list[Route | Mount]:
@@ -110,6 +116,7 @@ class Console:
     ) -> None:
         await self.end_streams()
         await self._labelling.stop()
+        await self._trials.stop()
         await self._models.stop()
         await self._producer.stop()
 

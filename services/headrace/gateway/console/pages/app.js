@@ -3,11 +3,15 @@ import { get, keepToken, post, whenLoggedOut } from "./api.js";
 import { useFeed } from "./feed.js";
 import { Label } from "./label.js";
 import { Now } from "./now.js";
+import { Try } from "./try.js";
 import { clock, Failure, html, render, useCallback, useEffect, useRef, useState } from "./ui.js";
+import { Versions } from "./versions.js";
 
 const PAGES = [
   { id: "now", title: "Now", roles: null, show: Now },
   { id: "label", title: "Label", roles: ["labeller"], show: Label },
+  { id: "try", title: "Try", roles: null, show: Try },
+  { id: "versions", title: "Versions", roles: null, show: Versions },
 ];
 
 const allowed = (page, roles) => page.roles === null || page.roles.some((role) => roles.includes(role));

@@ -39,7 +39,7 @@ export function Chart({ title, times, lines, format }) {
         legend: { show: false },
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, format.least ?? 1) * 1.1] } },
         axes: [
-          { ...axis, space: 70, values: (_, at) => at.map((s) => new Date(s * 1000).toTimeString().slice(0, 8)) },
+          { ...axis, size: 26, space: 70, values: (_, at) => at.map((s) => new Date(s * 1000).toTimeString().slice(0, 8)) },
           { ...axis, size: 54, space: 32, values: (_, at) => at.map((value) => format(value)) },
         ],
         series: [

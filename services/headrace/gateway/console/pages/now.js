@@ -48,8 +48,8 @@ function Moves({ moves }) {
   return html`<section class="panel"><h2>Versions: how aliases moved</h2><div class="scroll">
     <table><thead><tr><th>When</th><th>Alias</th><th>Version</th><th>By</th><th>Reason</th></tr></thead>
     <tbody>${shown.length ? shown.map((move) => html`<tr key=${`${move.alias} ${move.moved_at_ms}`}>
-      <td class="nowrap">${moment(move.moved_at_ms)}</td><td>${move.alias}${move.pinned ? ", pinned" : ""}</td><td class="mono">${move.version}</td>
-      <td><${Stranger} text=${move.by ?? NONE} /></td><td><${Stranger} text=${move.reason ?? NONE} /></td></tr>`)
+      <td class="nowrap">${moment(move.moved_at_ms)}</td><td>${move.alias}${move.pinned ? ", pinned" : ""}</td><td class="mono nowrap">${move.version}</td>
+      <td><${Stranger} text=${move.by ?? NONE} /></td><td class="why"><${Stranger} text=${move.reason ?? NONE} /></td></tr>`)
       : html`<tr><td colspan="5" class="muted">No alias yet. The first training or headrace models publish makes one.</td></tr>`}</tbody></table></div></section>`;
 }
 
