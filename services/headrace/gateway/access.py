@@ -78,6 +78,13 @@ class Access:
         record = (self._keys or {}).get(id_of(token) or "")
         return record if matches(token, record) else None
 
+    def holds(self, identity: Identity) -> bool:
+        """Whether the caller's key is still there and was not revoked: for calls that go on."""
+        if self._keys is None:
+            return True
+        record = self._keys.get(identity.id)
+        return record is not None and record.revoked_at_ms is None
+
     def take(self, identity: Identity, texts: int) -> None:
         """Count ``texts`` against the caller's quota. Raises ProblemError (429), which says when they are free."""
         record = None if self._keys is None else self._keys.get(identity.id)

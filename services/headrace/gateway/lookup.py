@@ -95,6 +95,10 @@ class Lookup:
                 await consumer.start()
             try:
                 yield consumer
+            except (NotThereError, LookupError):
+                # What was read was read whole; who asks for nothing costs no connection.
+                self._free.append(consumer)
+                raise
             except BaseException:
                 # A read that was cut off leaves an assignment behind.
                 await consumer.stop()

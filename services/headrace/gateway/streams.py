@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from headrace.client.arguments import AnswerLogError
 from headrace.client.reading import Answer as LogAnswer
@@ -220,7 +221,32 @@ async def stream(call: Call) -> Response:
         gateway.streams.leave(listener)
         raise
     headers = {"x-accel-buffering": "no"}
-    return StreamingResponse(_events(gateway, listener, places, reader), HTTPStatus.OK, headers, "text/event-stream")
+    return _Stream(gateway, listener, reader, _events(gateway, listener, places, reader), headers)
+
+
+class _Stream(StreamingResponse):
+    """Lets go of the listener and its reader at the end, also where the caller has gone before the first event."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        listener: Listener,
+        reader: AnswerReader | None,
+        events: AsyncIterator[bytes],
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(events, HTTPStatus.OK, headers, "text/event-stream")
+        self._gateway = gateway
+        self._listener = listener
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._gateway.streams.leave(self._listener)
+            if self._reader is not None:
+                await self._reader.stop()
 
 
 async def _reader_at(gateway: Gateway, start: From) -> AnswerReader:
@@ -243,34 +269,29 @@ async def _events(
     gateway: Gateway, listener: Listener, places: Mapping[int, Place], reader: AnswerReader | None
 ) -> AsyncIterator[bytes]:
     at = dict(places)
-    try:
-        yield b"retry: 1000\n\n"
-        if reader is not None:
-            async for some in _catch_up(gateway, listener, reader, at):
-                yield some
-        listener.places = dict(at)
-        while True:
-            while listener.chunks:
-                chunk = listener.chunks.popleft()
-                listener.queued -= len(chunk.answers)
-                yield b"".join(_written(one, at) for one in chunk.answers)
-                at.update(chunk.places)
-                listener.places = dict(at)
-            if listener.ended is not None:
-                yield f": {listener.ended}\n\n".encode()
-                return
-            listener.woken.clear()
-            try:
-                async with asyncio.timeout(PING_S):
-                    await listener.woken.wait()
-            except TimeoutError:
-                at.update(listener.places)
-                # Without data it is no event, and moves the last id all the same.
-                yield f"id: {write_id(at)}\n: ping\n\n".encode()
-    finally:
-        gateway.streams.leave(listener)
-        if reader is not None:
-            await reader.stop()
+    yield b"retry: 1000\n\n"
+    if reader is not None:
+        async for some in _catch_up(gateway, listener, reader, at):
+            yield some
+    listener.places = dict(at)
+    while gateway.access.holds(listener.identity):
+        while listener.chunks:
+            chunk = listener.chunks.popleft()
+            listener.queued -= len(chunk.answers)
+            yield b"".join(_written(one, at) for one in chunk.answers)
+            at.update(chunk.places)
+            listener.places = dict(at)
+        if listener.ended is not None:
+            yield f": {listener.ended}\n\n".encode()
+            return
+        listener.woken.clear()
+        try:
+            async with asyncio.timeout(PING_S):
+                await listener.woken.wait()
+        except TimeoutError:
+            at.update(listener.places)
+            # Without data it is no event, and moves the last id all the same.
+            yield f"id: {write_id(at)}\n: ping\n\n".encode()
 
 
 async def _catch_up(

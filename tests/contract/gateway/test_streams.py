@@ -8,12 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.answer_log import Place
+from headrace.gateway import streams
+from headrace.gateway.access import ANYBODY
 from headrace.gateway.streams import read_id, write_id
+from headrace.kafka.interface import connected
+from headrace.registry.compacted_topics import KeysWriter
 from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
 from tests.support.waiting import until, within
 
@@ -122,10 +127,21 @@ async def test_a_stream_has_the_answers_of_its_tenant_alone_and_ends_with_the_ga
             await until(lambda: gateway.gateway.streams.count == 0, LIMIT_S)
 
 
-async def test_a_stream_that_does_not_keep_up_is_ended(site: GatewaySite, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headrace.gateway import streams
-    from headrace.gateway.access import ANYBODY
+async def test_a_stream_of_a_key_that_is_revoked_ends(site: GatewaySite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PING_S", 0.2)
+    async with site.gateway(keys=True) as gateway:
+        token = await site.add_key()
+        await until(lambda: gateway.gateway._keys.keys)
+        async with events(gateway, authorization=f"Bearer {token}"):
+            await until(lambda: gateway.gateway.streams.count == 1, LIMIT_S)
+            [record] = gateway.gateway._keys.keys.values()
+            async with connected(site.cluster.producer()) as producer:
+                revoked = msgspec.structs.replace(record, revoked_at_ms=1)
+                await KeysWriter(producer, site.names.keys).publish([revoked])
+            await until(lambda: gateway.gateway.streams.count == 0, LIMIT_S)
 
+
+async def test_a_stream_that_does_not_keep_up_is_ended(site: GatewaySite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MOST_QUEUED", 3)
     listener = streams.Listener(ANYBODY)
     listener.take(streams.Chunk([None] * 3, {}))  # type: ignore[list-item]
