@@ -186,7 +186,7 @@ def admin_port(
     )
 
 
-def place_for(told: str, *, force: bool = False) -> Location:
+def place_for(given: str, *, force: bool = False) -> Location:
     """Check the path or URI of an output file before the work for it begins.
 
     Raises OutputError if it can't be written, or exists and ``force`` is not given.
@@ -196,10 +196,10 @@ def place_for(told: str, *, force: bool = False) -> Location:
     from headrace.model.errors import StoreError
     from headrace.model.places import as_told
 
-    if not told or told.endswith("/"):
-        raise OutputError(f"{told!r} names a folder: name a file in it.")
+    if not given or given.endswith("/"):
+        raise OutputError(f"{given!r} names a folder: name a file in it.")
     try:
-        where = as_told(told)
+        where = as_told(given)
     except StoreError as error:
         raise OutputError(str(error)) from None
     store.check_place(where, force=force)

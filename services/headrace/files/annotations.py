@@ -194,10 +194,10 @@ def extras_of(row: Row) -> Annotated:
     """The extra columns of a row, besides text, label and id. Values of another meaning are ignored, because other
     tools use such column names too.
     """
-    return _told(row.where, row.values)
+    return _extras(row.where, row.values)
 
 
-def _told(where: str, values: Mapping[str, object]) -> Annotated:
+def _extras(where: str, values: Mapping[str, object]) -> Annotated:
     source, replaces = values.get(SOURCE), values.get(REPLACES)
     return Annotated(
         where=where,
@@ -311,9 +311,9 @@ def _of_argilla(row: Row) -> Annotated:
     return _annotated(row.where, _mapping(row.values.get("metadata")), _string(text), label, None)
 
 
-def _annotated(where: str, told: Mapping[str, object], text: str, label: str, time_ms: int | None) -> Annotated:
-    extras = _told(where, told)
-    id_ = _string(told.get("id")) or None
+def _annotated(where: str, values: Mapping[str, object], text: str, label: str, time_ms: int | None) -> Annotated:
+    extras = _extras(where, values)
+    id_ = _string(values.get("id")) or None
     return msgspec.structs.replace(
         extras, text=text, label=label, id=id_, labelled_at_ms=time_ms or extras.labelled_at_ms
     )

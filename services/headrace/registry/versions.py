@@ -246,18 +246,18 @@ def versions_folder(base: str, name: str) -> str:
     return f"{place_of(base).uri.rstrip('/')}/{name}/versions"
 
 
-def adopt(told: str, *, base: str, name: str, places: Places) -> tuple[Artifact, Location]:
+def adopt(named: str, *, base: str, name: str, places: Places) -> tuple[Artifact, Location]:
     """The artifact that the operator names, and its location below ``places``. If it lies elsewhere, it is copied to
     ``base``, the store.
 
     Raises ArtifactError when the file is no artifact, or when the store, which has to be one of ``places``, can't be
     written.
     """
-    whole = absolute(told)
+    whole = absolute(named)
     if places.has(whole):
         where = places.locate(whole)
         return load(where), where
-    given = as_told(told)
+    given = as_told(named)
     artifact = load(given)
     where = places.locate(f"{versions_folder(base, name)}/{artifact.version}.safetensors")
     # The bytes are copied as they are: another release of a library would write others.

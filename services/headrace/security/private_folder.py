@@ -146,13 +146,13 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 
 @cache
-def _temporary(told: str) -> Path:
-    """The folder for temporary files: ``told``, the value of TMPDIR, or else the first writable one of the system's,
+def _temporary(tmpdir: str) -> Path:
+    """The folder for temporary files: ``tmpdir``, the value of TMPDIR, or else the first writable one of the system's,
     which is logged once. Raises NoFolderError when there is none.
     """
-    if told and os.access(f"{told}/", os.W_OK | os.X_OK):
-        return Path(told).absolute()
-    why = f"TMPDIR is {told}, which can't be written" if told else "TMPDIR is not set"
+    if tmpdir and os.access(f"{tmpdir}/", os.W_OK | os.X_OK):
+        return Path(tmpdir).absolute()
+    why = f"TMPDIR is {tmpdir}, which can't be written" if tmpdir else "TMPDIR is not set"
     try:
         found = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
@@ -160,7 +160,7 @@ def _temporary(told: str) -> Path:
             f"there is no folder for what is temporary: {why}, and neither /tmp nor /var/tmp nor the working folder "
             f"can be written. {_SET_TMPDIR}"
         ) from error
-    if told:
+    if tmpdir:
         event("temporary.elsewhere", level="warning", folder=str(found), why=why)
     return found
 

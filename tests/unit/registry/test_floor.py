@@ -14,28 +14,14 @@ from headrace.registry.versions import NO_FLOOR, Floor, floor_of
 from headrace_schemas.records import Certificate, ThresholdRaise
 from tests.support.memory_kafka import MemoryCluster
 from tests.support.signing import new_key
-from tests.support.versions import version_of
+from tests.support.versions import certificate_of, raise_of, version_of
 
 VERSION = msgspec.structs.replace(version_of("v1"), name="m")
-CERTIFICATE = Certificate(
-    name="m",
-    version="v1",
-    threshold=0.8,
-    disagree=0.02,
-    confidence=0.95,
-    rows=900,
-    accepted=600,
-    errors=4,
-    bound=0.0152,
-    coverage=0.6667,
-    certified_at_ms=100,
-)
+CERTIFICATE = certificate_of("v1", at=100)
 
 
 def raised(threshold: float, at_ms: int) -> ThresholdRaise:
-    return ThresholdRaise(
-        name="m", version="v1", threshold=threshold, rule="disagreement", reason="r", raised_at_ms=at_ms
-    )
+    return raise_of("v1", threshold=threshold, at=at_ms)
 
 
 def log_of(*records: Certificate | ThresholdRaise) -> ModelsLog:

@@ -20,9 +20,10 @@ from headrace.worker.stages.infer import Model
 from headrace.worker.versions import LONGEST_RETRY_S, POLL_S
 from headrace.worker.worker import WorkerTopics
 from headrace_schemas.codec import decode_result
-from headrace_schemas.records import Certificate, ModelVersion, Status, ThresholdRaise
+from headrace_schemas.records import ModelVersion, Status
 from tests.support.models import LABELS, SumModel, label_of
 from tests.support.simulation import SETTINGS, TOPICS
+from tests.support.versions import certificate_of, raise_of
 from tests.support.worker_cluster import story
 
 
@@ -101,30 +102,11 @@ async def test_a_certificate_and_a_raise_give_answers_below_them_no_label_at_onc
         await world.publish("text")
         return (await world.answered(len(world.answers()) + 1))[-1].label
 
-    certificate = Certificate(
-        name=SETTINGS.model_name,
-        version="v1",
-        threshold=0.8,
-        disagree=0.02,
-        confidence=0.95,
-        rows=900,
-        accepted=600,
-        errors=4,
-        bound=0.0152,
-        coverage=0.6667,
-        certified_at_ms=world.clock.now_ms(),
-    )
+    certificate = certificate_of("v1", name=SETTINGS.model_name, at=world.clock.now_ms())
     writer = ModelsWriter(world.producer, TOPICS.models)
     await writer.publish([certificate])
     assert await next_label() is not None
-    risen = ThresholdRaise(
-        name=SETTINGS.model_name,
-        version="v1",
-        threshold=0.9,
-        rule="disagreement",
-        reason="r",
-        raised_at_ms=world.clock.now_ms(),
-    )
+    risen = raise_of("v1", name=SETTINGS.model_name, at=world.clock.now_ms())
     await writer.publish([risen])
     assert await next_label() is None
     assert world.answers()[-1].status is Status.OK
