@@ -34,6 +34,7 @@ from tests.support.waiting import until
 
 RATE = 40.0
 BATCH = 16
+STREAM_WAITS_MS = 600_000
 LABELS = ("label 0", "label 1", "label 2")
 
 
@@ -66,6 +67,8 @@ class Site:
         random_version(3, model)
         self.place = OwnTopics(bootstrap, model, folder, embedded=embedded)
         self.place.apply()
+        # A broker takes as long to come back as the machine is loaded; the stream waits for it.
+        self.place.kafka = msgspec.structs.replace(self.place.kafka, delivery_timeout_ms=STREAM_WAITS_MS)
         self.folder = folder
         self.begun: list[int] = []
         self.labellers: list[str] = []
