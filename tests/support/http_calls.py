@@ -82,7 +82,10 @@ class Calls:
         """Ask by their places for the answers that were not told."""
 
         async def ask(id_: str, one: dict[str, Any]) -> None:
-            reply = await self.http.get(f"/v1/answers/{one['place']}", params={"wait": 60})
+            try:
+                reply = await self.http.get(f"/v1/answers/{one['place']}", params={"wait": 60})
+            except httpx.TransportError:  # a connection that was kept to a gateway which has ended since
+                reply = await self.http.get(f"/v1/answers/{one['place']}", params={"wait": 60})
             assert reply.status_code == 200, (id_, reply.text)
             self.answers[id_] = reply.json()
 
