@@ -115,3 +115,22 @@ async def test_who_is_no_operator_is_offered_no_move_and_a_file_that_is_gone_mov
     await page.get_by_role("button", name="Roll back", exact=True).click()
     await page.get_by_text("Nothing was moved").wait_for()
     assert len(await alias_moves(stored.cluster, stored.names.models, "default")) == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_page_is_wider_than_a_narrow_screen_and_axe_finds_nothing_serious_there(
+    browser, stored: ConsoleSite, scheme: str
+) -> None:
+    narrow = {"width": 360, "height": 740}
+    page = await open_page(browser, stored.address, "all's token", viewport=narrow, color_scheme=scheme)
+    for name, heading in (
+        ("now", "Now"),
+        ("label", "Progress"),
+        ("try", "Try"),
+        ("versions", "How aliases moved"),
+        ("letters", "Reasons"),
+    ):
+        await page.goto(f"{stored.address}#/{name}")
+        await page.get_by_role("heading", name=heading, exact=True).wait_for()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= narrow["width"], name
+        assert await grave_faults(page) == [], name

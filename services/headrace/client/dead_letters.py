@@ -61,13 +61,13 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def read_dead_letters(
-    cluster: Cluster, topic: str, *, places: Sequence[tuple[int, int]] = ()
+    cluster: Cluster, topic: str, *, places: Sequence[tuple[int, int]] = (), last: int | None = None
 ) -> AsyncIterator[Found]:
     """Iterate over the letters that the topic holds now, or only over those at ``places`` (partition, offset).
 
     Letters that are written meanwhile are not read, so a replay never sees letters that it causes. Raises a KafkaError.
     """
-    async for record in read_topic(cluster, topic, LETTERS, {number for number, _ in places}):
+    async for record in read_topic(cluster, topic, LETTERS, {number for number, _ in places}, last=last):
         if (places and (record.partition, record.offset) not in places) or replayed_offset(record.headers) is not None:
             continue
         where = place(record.topic, record.partition, record.offset)

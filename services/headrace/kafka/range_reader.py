@@ -85,10 +85,13 @@ async def read_ranges(
     consumer.assign(())
 
 
-async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int] = ()) -> AsyncIterator[Record]:
+async def read_topic(
+    cluster: Cluster, topic: str, of: str, only: Collection[int] = (), *, last: int | None = None
+) -> AsyncIterator[Record]:
     """Iterate over the records that ``topic`` holds now; with ``only``, over those of these partitions.
 
-    Records that are written meanwhile are not read. Raises UnknownTopicError when there is no such topic; its message
+    With ``last`` only about so many of the last offsets are read, spread over the partitions. Records that are written
+    meanwhile are not read. Raises UnknownTopicError when there is no such topic; its message
     names ``of``, which is what was to be read. Raises as read_ranges does.
     """
     async with connected(cluster.consumer()) as consumer:
@@ -97,6 +100,9 @@ async def read_topic(cluster: Cluster, topic: str, of: str, only: Collection[int
             raise UnknownTopicError(f"There is no topic {topic} to read {of} from.")
         names = [TopicPartition(topic, number) for number in sorted(numbers) if not only or number in only]
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
+        if last is not None:
+            each = max(1, last // len(names))
+            begins = {name: max(begin, ends[name] - each) for name, begin in begins.items()}
         async for records in read_ranges(consumer, begins, ends):
             for record in records:
                 yield record

@@ -39,6 +39,9 @@ RIGHTS = {
     "POST /api/versions/rollback": {O},
     "POST /api/versions/pin": {O},
     "POST /api/versions/train": {O},
+    "GET /api/letters": {O},
+    "GET /api/letters/{at}": {O},
+    "POST /api/letters/replay": {O},
 }
 
 

@@ -30,6 +30,7 @@ from headrace.gateway.console.access import (
     Sessions,
 )
 from headrace.gateway.console.labelling import Labelling
+from headrace.gateway.console.letters import DeadLetters
 from headrace.gateway.console.live import Feed, LogSampler
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
@@ -75,6 +76,7 @@ class Console:
         self._models = ModelsView(cluster, names.models, settings.worker.model_name, self._producer)
         self._trials = Trials(cluster, settings, clock, self._models)
         self._versions = Versions(cluster, settings, clock, self._models)
+        self._letters = DeadLetters(cluster, settings)
         self._labelling = Labelling(cluster, settings, clock, self._models, self._producer)
         self._feed = Feed(
             lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
@@ -90,6 +92,7 @@ class Console:
             *self._labelling.endpoints(),
             *self._trials.endpoints(),
             *self._versions.endpoints(),
+            *self._letters.endpoints(),
         )
 
     def routes(self) -> list[Route | Mount]:

@@ -2,6 +2,7 @@
 import { get, keepToken, post, whenLoggedOut } from "./api.js";
 import { useFeed } from "./feed.js";
 import { Label } from "./label.js";
+import { Letters } from "./letters.js";
 import { Now } from "./now.js";
 import { Try } from "./try.js";
 import { clock, Failure, html, render, useCallback, useEffect, useRef, useState } from "./ui.js";
@@ -12,6 +13,7 @@ const PAGES = [
   { id: "label", title: "Label", roles: ["labeller"], show: Label },
   { id: "try", title: "Try", roles: null, show: Try },
   { id: "versions", title: "Versions", roles: null, show: Versions },
+  { id: "letters", title: "Dead letters", roles: ["operator"], show: Letters },
 ];
 
 const allowed = (page, roles) => page.roles === null || page.roles.some((role) => roles.includes(role));

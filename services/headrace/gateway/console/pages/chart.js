@@ -34,7 +34,7 @@ export function Chart({ title, times, lines, format }) {
       {
         width: width(),
         height: HEIGHT,
-        padding: [8, 6, 0, 0],
+        padding: [8, 26, 0, 0],
         cursor: { show: false },
         legend: { show: false },
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, format.least ?? 1) * 1.1] } },

@@ -1,6 +1,6 @@
 // Now: what comes in, what goes out, how long it takes and how much waits.
 import { Chart, MOST_LINES } from "./chart.js";
-import { clock, count, Figure, html, milliseconds, moment, NONE, percent, rate, seconds, Stranger, useMemo } from "./ui.js";
+import { Bar, clock, count, Figure, html, milliseconds, moment, NONE, percent, rate, seconds, Stranger, useMemo } from "./ui.js";
 
 const inMs = (value) => milliseconds(value).join(" ");
 inMs.least = 10;
@@ -22,7 +22,7 @@ function versionLines(ticks) {
 
 function Share({ of, counted }) {
   return html`<td class="n">${count(counted)}</td><td class="n">${percent(of ? counted / of : null)}</td>
-    <td class="bar"><meter min="0" max="1" value=${of ? counted / of : 0} aria-hidden="true"></meter></td>`;
+    <td class="bar"><${Bar} of=${of ? counted / of : 0} /></td>`;
 }
 
 function Labels({ summary }) {
@@ -45,7 +45,7 @@ function Statuses({ summary }) {
 
 function Moves({ moves }) {
   const shown = moves.slice(-12).reverse();
-  return html`<section class="panel"><h2>Versions: how aliases moved</h2><div class="scroll">
+  return html`<section class="panel"><h2>Versions: how aliases moved</h2><div class="scroll" tabindex="0">
     <table><thead><tr><th>When</th><th>Alias</th><th>Version</th><th>By</th><th>Reason</th></tr></thead>
     <tbody>${shown.length ? shown.map((move) => html`<tr key=${`${move.alias} ${move.moved_at_ms}`}>
       <td class="nowrap">${moment(move.moved_at_ms)}</td><td>${move.alias}${move.pinned ? ", pinned" : ""}</td><td class="mono nowrap">${move.version}</td>

@@ -1,6 +1,6 @@
 // Try: a text, its labels, and its words coloured by what they contributed.
 import { post } from "./api.js";
-import { Failure, html, NONE, percent, pieces, rate, share, Stranger, useState } from "./ui.js";
+import { Bar, Failure, html, NONE, percent, pieces, rate, share, Stranger, useState } from "./ui.js";
 
 const WEAK = 1 / 12;
 const STRONG = 2 / 3;
@@ -40,7 +40,7 @@ function Parts({ text, explanation }) {
     .map((one) => ({ ...one, name: points.slice(one.begin, one.end).join(""), weight: one.part - (one.against ?? 0) }))
     .sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight)).slice(0, 8);
   const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
-  return html`<div class="scroll"><table><thead><tr><th>Part</th><th class="n">For <${Stranger} text=${explanation.label} /></th>${explanation.against ? html`<th class="n">For <${Stranger} text=${explanation.against} /></th>` : null}<th class="n">Difference</th></tr></thead>
+  return html`<div class="scroll" tabindex="0"><table><thead><tr><th>Part</th><th class="n">For <${Stranger} text=${explanation.label} /></th>${explanation.against ? html`<th class="n">For <${Stranger} text=${explanation.against} /></th>` : null}<th class="n">Difference</th></tr></thead>
     <tbody>${parts.map((one) => html`<tr key=${`${one.begin} ${one.end}`}><td><${Stranger} text=${one.name} /></td><td class="n">${signed(one.part)}</td>${explanation.against ? html`<td class="n">${signed(one.against ?? 0)}</td>` : null}<td class="n">${signed(one.weight)}</td></tr>`)}
     <tr><td class="muted">before any word</td><td class="n">${signed(explanation.bias)}</td>${explanation.against ? html`<td class="n">${signed(explanation.against_bias ?? 0)}</td>` : null}<td class="n">${signed(explanation.bias - (explanation.against_bias ?? 0))}</td></tr></tbody></table></div>`;
 }
@@ -50,7 +50,7 @@ function Said({ title, said, text }) {
   return html`<section class="panel"><div class="head"><h2>${title}</h2><span class="mono muted">${said.version}</span></div>
     <p class="answer">${said.label ? html`<${Stranger} text=${said.label} />` : said.status === "ok" ? "no label: the score is below the threshold" : `${said.status}${said.reason ? `: ${said.reason}` : ""}`} <span class="muted">${share(said.score)}${said.took_ms === undefined ? "" : `, in ${rate(said.took_ms)} ms`}</span></p>
     <table><thead><tr><th>Label</th><th class="n">Score</th><th class="bar"><span class="hidden">As a bar</span></th></tr></thead>
-      <tbody>${ranking.map((one) => html`<tr key=${one.label}><td><${Stranger} text=${one.label} /></td><td class="n">${percent(one.score)}</td><td class="bar"><meter min="0" max="1" value=${one.score} aria-hidden="true"></meter></td></tr>`)}</tbody></table>
+      <tbody>${ranking.map((one) => html`<tr key=${one.label}><td><${Stranger} text=${one.label} /></td><td class="n">${percent(one.score)}</td><td class="bar"><${Bar} of=${one.score} /></td></tr>`)}</tbody></table>
     ${said.explanation ? html`<h3>Why <${Stranger} text=${said.explanation.label} />${said.explanation.against ? html` and not <${Stranger} text=${said.explanation.against} />` : null}</h3>
       <${Coloured} text=${text} explanation=${said.explanation} />
       <p class="muted key"><mark class="for">for</mark> <mark class="against">against</mark> the stronger, the bolder</p>

@@ -74,6 +74,11 @@ export function Figure({ name, value, unit }) {
   return html`<div><dt>${name}</dt><dd>${value} <small>${unit}</small></dd></div>`;
 }
 
+// A share as a bar; the figure beside it says the same.
+export function Bar({ of }) {
+  return html`<span aria-hidden="true"><i style=${{ width: `${100 * Math.max(0, Math.min(1, of))}%` }}></i></span>`;
+}
+
 export function Failure({ error }) {
   return error ? html`<p class="notice bad" role="alert">${error.message ?? String(error)}</p>` : null;
 }

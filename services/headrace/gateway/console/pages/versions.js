@@ -35,7 +35,7 @@ function Confirm({ asked, onDone, onClose }) {
 function Gate({ verdict }) {
   if (!verdict) return html`<p class="muted">The gate has not looked at it.</p>`;
   return html`<p><b class=${verdict.promoted ? "" : "bad"}>${verdict.promoted ? "Passed" : "Refused"}</b> on ${moment(verdict.decided_at_ms)}, against ${verdict.champion ?? "no champion"}: <${Stranger} text=${verdict.reason} /></p>
-    <div class="scroll"><table><thead><tr><th>Check</th><th>Outcome</th><th>What was measured</th></tr></thead>
+    <div class="scroll" tabindex="0"><table><thead><tr><th>Check</th><th>Outcome</th><th>What was measured</th></tr></thead>
     <tbody>${(verdict.checks ?? []).map((check) => html`<tr key=${check.name}><td class="nowrap">${check.name}</td><td class=${check.passed ? "" : "bad"}>${check.passed ? "passed" : "failed"}</td><td class="why"><${Stranger} text=${check.detail} /></td></tr>`)}</tbody></table></div>`;
 }
 
@@ -60,10 +60,10 @@ function Report({ version }) {
     <div class="row"><button onClick=${ask} disabled=${busy}>${busy ? "Measuring" : "Measure"}</button></div>
     <${Failure} error=${error} />
     ${report ? html`<p>${count(report.rows)} texts. Accuracy ${percent(report.accuracy)} (95 % interval ${percent(report.accuracy_interval[0])} to ${percent(report.accuracy_interval[1])}), macro-F1 ${share(report.macro_f1)}.</p>
-      <div class="scroll"><table><thead><tr><th>Class</th><th class="n">Texts</th><th class="n">Precision</th><th class="n">Recall</th><th class="n">F1</th></tr></thead>
+      <div class="scroll" tabindex="0"><table><thead><tr><th>Class</th><th class="n">Texts</th><th class="n">Precision</th><th class="n">Recall</th><th class="n">F1</th></tr></thead>
       <tbody>${report.classes.map((one) => html`<tr key=${one.label}><td><${Stranger} text=${one.label} /></td><td class="n">${count(one.support)}</td><td class="n">${share(one.precision)}</td><td class="n">${share(one.recall)}</td><td class="n">${share(one.f1)}</td></tr>`)}</tbody></table></div>
       <h3>Confusion, the most frequent first</h3>
-      ${report.confusions.length ? html`<div class="scroll"><table><thead><tr><th>People say</th><th>The version says</th><th class="n">Texts</th></tr></thead>
+      ${report.confusions.length ? html`<div class="scroll" tabindex="0"><table><thead><tr><th>People say</th><th>The version says</th><th class="n">Texts</th></tr></thead>
       <tbody>${report.confusions.map((one) => html`<tr key=${`${one.label}\n${one.predicted}`}><td><${Stranger} text=${one.label} /></td><td><${Stranger} text=${one.predicted} /></td><td class="n">${count(one.count)}</td></tr>`)}</tbody></table></div>` : html`<p>Every text was answered as people labelled it.</p>`}` : null}</section>`;
 }
 
@@ -71,7 +71,7 @@ function Compared({ one, other }) {
   const figures = (version) => ({ ...version.metrics, size_bytes: version.size, ...(version.threshold === null ? {} : { threshold: version.threshold }), ...Object.fromEntries(Object.entries(version.compression).map(([name, value]) => [`compression ${name}`, value])) });
   const [a, b] = [figures(one), figures(other)];
   const names = [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => !/_(low|high)$/.test(name)).sort();
-  return html`<section class="panel"><div class="head"><h2>Compared</h2></div><div class="scroll"><table><thead><tr><th>Figure</th><th class="n mono">${one.version}</th><th class="n mono">${other.version}</th><th class="n">Change</th></tr></thead>
+  return html`<section class="panel"><div class="head"><h2>Compared</h2></div><div class="scroll" tabindex="0"><table><thead><tr><th>Figure</th><th class="n mono">${one.version}</th><th class="n mono">${other.version}</th><th class="n">Change</th></tr></thead>
     <tbody>${names.map((name) => html`<tr key=${name}><td class="nowrap">${name.replaceAll("_", " ")}</td><td class="n">${shown(name, a[name])}</td><td class="n">${shown(name, b[name])}</td><td class="n">${a[name] === undefined || b[name] === undefined ? NONE : `${b[name] > a[name] ? "+" : ""}${shown(name, b[name] - a[name])}`}</td></tr>`)}</tbody></table></div></section>`;
 }
 
@@ -102,7 +102,7 @@ export function Versions({ me }) {
     ${operator ? html`<div class="row"><button onClick=${train}>Train now</button><button onClick=${back} disabled=${!champion?.previous}>Roll back champion</button><button onClick=${pin} disabled=${!champion}>${champion?.pinned ? "Unpin champion" : "Pin champion"}</button><button onClick=${reload}>Look again</button></div>` : null}
     ${listed.training ? html`<p class="muted">Last training: ${listed.training.state}, since ${moment(listed.training.begun_at_ms)}, because <${Stranger} text=${listed.training.reason} />${listed.training.error ? html`; it failed: <${Stranger} text=${listed.training.error} />` : null}</p>` : null}
     ${listed.order ? html`<p class="muted">Last order to train: ${moment(listed.order.ordered_at_ms)}${listed.order.by ? html`, by <${Stranger} text=${listed.order.by} />` : null}: <${Stranger} text=${listed.order.reason} /></p>` : null}
-    <section class="panel"><h2>All versions</h2><div class="scroll"><table><thead><tr><th>Version</th><th>Aliases</th><th>Gate</th>${MAIN.map(([name, title]) => html`<th key=${name} class="n">${title}</th>`)}<th class="n">Labels</th><th class="n">Size</th><th>Created</th><th><span class="hidden">Do</span></th></tr></thead>
+    <section class="panel"><h2>All versions</h2><div class="scroll" tabindex="0"><table><thead><tr><th>Version</th><th>Aliases</th><th>Gate</th>${MAIN.map(([name, title]) => html`<th key=${name} class="n">${title}</th>`)}<th class="n">Labels</th><th class="n">Size</th><th>Created</th><th><span class="hidden">Do</span></th></tr></thead>
       <tbody>${listed.versions.length ? listed.versions.map((one) => html`<tr key=${one.version} class=${one === version ? "chosen" : ""}>
         <td class="mono nowrap"><button class="link mono" aria-pressed=${one === version} onClick=${() => setChosen(one.version)}>${one.version}</button></td><td>${names(one.version)}</td>
         <td class=${one.verdict && !one.verdict.promoted ? "bad" : ""}>${one.unproven ? "unproven" : one.verdict ? (one.verdict.promoted ? "passed" : "refused") : NONE}</td>
@@ -117,7 +117,7 @@ export function Versions({ me }) {
       ${me.roles.some((role) => role !== "client") ? html`<${Report} version=${version.version} />` : null}</div>
       <div class="row"><label><span>Compare ${version.version} with</span><select value=${beside} onChange=${(event) => setBeside(event.target.value)}><option value="">choose a version</option>${listed.versions.filter((one) => one !== version).map((one) => html`<option key=${one.version} value=${one.version}>${one.version} ${names(one.version)}</option>`)}</select></label></div>
       ${other && other !== version ? html`<${Compared} one=${version} other=${other} />` : null}` : null}
-    <section class="panel"><h2>How aliases moved</h2><div class="scroll"><table><thead><tr><th>When</th><th>Alias</th><th>Version</th><th>By</th><th>Reason</th></tr></thead>
+    <section class="panel"><h2>How aliases moved</h2><div class="scroll" tabindex="0"><table><thead><tr><th>When</th><th>Alias</th><th>Version</th><th>By</th><th>Reason</th></tr></thead>
       <tbody>${[...listed.moves].reverse().slice(0, 50).map((one, place) => html`<tr key=${place}><td class="nowrap">${moment(one.moved_at_ms)}</td><td>${one.alias}${one.pinned ? ", pinned" : ""}</td><td class="mono nowrap">${one.version}</td><td><${Stranger} text=${one.by ?? NONE} /></td><td class="why"><${Stranger} text=${one.reason ?? NONE} /></td></tr>`)}</tbody></table></div></section>
     ${asked ? html`<${Confirm} asked=${asked} onDone=${done} onClose=${() => setAsked(null)} />` : null}`;
 }
