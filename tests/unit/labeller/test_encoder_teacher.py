@@ -103,11 +103,19 @@ def test_a_fine_tuning_that_is_no_better_is_left_and_the_weights_are_put_back(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LEAST_TUNED", 1)
+    monkeypatch.setattr(module, "_LEAST_TUNED_A_CLASS", 1)
     monkeypatch.setattr(module, "_GOOD_ENOUGH", 2.0)
     monkeypatch.setattr(module, "_better", lambda _ours, _theirs: False)
     left = tiny_teacher(tiny, Tune.AUTO)
     assert left.evidence.tuned is not None
     assert left.identity == tiny_teacher(tiny).identity
+
+
+def test_weights_are_trained_by_themselves_only_with_enough_rows_of_each_label() -> None:
+    assert module._worth_tuning(Tune.AUTO, 1540, 77, 0.9)
+    assert not module._worth_tuning(Tune.AUTO, 1539, 77, 0.9)
+    assert not module._worth_tuning(Tune.AUTO, 299, 2, 0.9)
+    assert module._worth_tuning(Tune.ALWAYS, 10, 77, 0.9)
 
 
 def test_with_enough_validation_rows_a_teacher_never_learns_from_them(

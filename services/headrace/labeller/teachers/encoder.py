@@ -51,8 +51,10 @@ _STRENGTHS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
 _ITERATIONS = 200
 _TEMPERATURES = tuple(float(one) for one in np.geomspace(0.5, 4.0, 31))
 
-# Of fewer rows a fine-tuning is not tried, nor where the head alone is nearly always right.
+# Of fewer rows a fine-tuning is not tried, nor where the head alone is nearly always right. With ten rows a class it
+# made nothing better (docs/benchmarks.md) and took ten minutes to find that out.
 _LEAST_TUNED = 300
+_LEAST_TUNED_A_CLASS = 20
 _GOOD_ENOUGH = 0.98
 # Passes over rows that a fine-tuning takes: what two cores do in some seven minutes, and two epochs at least.
 _PASSES = 16_000
@@ -300,7 +302,7 @@ def fit_teacher(
         everything = np.arange(len(rows))
         learnt = everything if crossed else parts[0][0]
         head = _fit(vectors[learnt], truth[learnt], len(labels), strength) if crossed else heads[0]
-        if not _worth_tuning(tune, len(learnt), evidence.frozen):
+        if not _worth_tuning(tune, len(learnt), len(labels), evidence.frozen):
             return EncoderTeacher(encoder, head, labels, evidence, named=named, threads=threads)
         original = _weights(encoder)
         first, held = parts[0]
@@ -413,9 +415,9 @@ def _fit(
     return Head(weight.detach().numpy(), bias.detach().numpy())
 
 
-def _worth_tuning(tune: Tune, rows: int, frozen: float) -> bool:
+def _worth_tuning(tune: Tune, rows: int, labels: int, frozen: float) -> bool:
     if tune is Tune.AUTO:
-        return rows >= _LEAST_TUNED and frozen < _GOOD_ENOUGH
+        return rows >= max(_LEAST_TUNED, _LEAST_TUNED_A_CLASS * labels) and frozen < _GOOD_ENOUGH
     return tune is Tune.ALWAYS
 
 
@@ -449,7 +451,9 @@ def _tune(
         [
             {"params": list(encoder.model.parameters()), "lr": _RATE, "weight_decay": 0.01},
             {"params": [weight, bias], "lr": _HEAD_RATE, "weight_decay": 0.0},
-        ]
+        ],
+        # A step of the other kinds takes a fifth of the time of its batch.
+        fused=True,
     )
     course = torch.optim.lr_scheduler.OneCycleLR(
         solver, [_RATE, _HEAD_RATE], total_steps=len(batches) + 1, pct_start=0.1
