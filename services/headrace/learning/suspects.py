@@ -9,7 +9,7 @@ class". As in their library, a row whose given label has the best score is no su
 beside the diagonal of the joint, and the order by margin, find fewer: docs/benchmarks.md has the figures.
 
 The scores are those of the wide part alone, fitted to four fifths of the rows and asked about the last one, five times
-(:func:`out_of_fold`). The whole network takes ten times as long and finds no more.
+(:func:`out_of_fold`). The whole network takes ten times as long and finds little more.
 """
 
 from __future__ import annotations
