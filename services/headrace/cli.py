@@ -71,7 +71,6 @@ WHOLE = {
     "train": {"worker", "train"},
     "teach": {"worker", "train", "teach"},
     "demo": {"worker", "train", "demo"},
-    "up": {"worker", "gateway", "demo"},
 }
 
 LOG_LEVEL_HELP = "How much is logged: debug, info, warning or error; short for log.level."

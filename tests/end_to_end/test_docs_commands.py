@@ -73,6 +73,7 @@ RUN = (
 """In this order; a worker answers from the first classify on."""
 
 NOT_RUN = {
+    "headrace labels suspects": "it trains for a while; test_labels_suspects.py runs it",
     "headrace labels suggest": "it needs answers; test_labels_suggest.py runs it",
     **{
         f"headrace labels {name}": "it needs labels of these names; test_label_rules.py runs it"

@@ -37,7 +37,7 @@ from headrace.client.reading import Answer, AnswerReader, From, log_cut, topic_g
 from headrace.client.reviews import ReviewAwaiter, ReviewReader, reviewed
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import noting, raise_failed
-from headrace.core.fields import Addresses, Name, Topic
+from headrace.core.fields import Addresses, Name, Topic, parse_start
 from headrace.core.fields import Place as PathText
 from headrace.core.resume import LARGEST_MAX_BATCH, look_back
 from headrace.core.text import given_as
@@ -338,11 +338,17 @@ class Client:
     ) -> AsyncIterator[AnswerReader]:
         """Read answers in chunks; see :meth:`answers`."""
         self._check_use()
+        # Checked before there is a consumer, which nobody would stop.
+        if isinstance(from_, Mapping):
+            from_ = places_by_partition("from_", from_)
+        else:
+            parse_start(from_)
+        only = None if partitions is None else partition_numbers("partitions", partitions)
         reader = AnswerReader(
             self._cluster.consumer(),
             self._results,
-            from_=places_by_partition("from_", from_) if isinstance(from_, Mapping) else from_,
-            partitions=None if partitions is None else partition_numbers("partitions", partitions),
+            from_=from_,
+            partitions=only,
             look_back=self._look_back,
             clock=self._clock,
         )
@@ -356,8 +362,10 @@ class Client:
         The caller marks and commits answers; :mod:`headrace.client.group_reading` says what is promised.
         """
         self._check_use()
+        group = fitting("group", group, Name)
+        parse_start(from_)
         reader = GroupReader(
-            self._cluster.consumer(group=fitting("group", group, Name)),
+            self._cluster.consumer(group=group),
             self._cluster.consumer(),
             self._results,
             from_=from_,

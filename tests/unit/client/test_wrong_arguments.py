@@ -92,3 +92,27 @@ def test_a_wrong_argument_of_connect_is_named(name: str, given: Any) -> None:
 
     with pytest.raises(ArgumentError, match=rf"^{name}: "):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda client: client.reader("Latest"),
+        lambda client: client.reader(partitions=[]),
+        lambda client: client.group_reader("g", "Latest"),
+        lambda client: client.group_reader(""),
+    ],
+)
+def test_a_reader_that_can_not_be_makes_no_consumer_that_nobody_stops(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        made: list[Any] = []
+        monkeypatch.setattr(stage.cluster, "consumer", lambda **given: made.append(given))
+        with pytest.raises(ValueError, match=r"."):
+            async with read(stage.client):
+                pass
+        assert made == []
+
+    play()
