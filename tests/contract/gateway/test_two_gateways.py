@@ -37,6 +37,7 @@ async def cut_off(gateway: RunningGateway) -> None:
         await gateway.task
 
 
+@pytest.mark.slow
 async def test_of_two_gateways_one_is_cut_off_and_what_was_accepted_is_answered_or_known(site: GatewaySite) -> None:
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(site.gateway()) for _ in range(2)]
