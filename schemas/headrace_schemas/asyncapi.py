@@ -81,29 +81,30 @@ def file_stem(record: type) -> str:
 
 def record_schema(record: type) -> dict[str, Any]:
     """Return the schema of one record, whole in itself."""
-    return {"$schema": _DRAFT, **_plain(msgspec.json.schema(record))}
+    return {"$schema": _DRAFT, **plain(msgspec.json.schema(record))}
 
 
 def component_schemas(records: tuple[type, ...], ref_template: str) -> dict[str, Any]:
     """Return the schemas of ``records`` and all they refer to, by name; ``ref_template`` holds ``{name}``."""
     _, components = msgspec.json.schema_components(records, ref_template=ref_template)
-    return {name: _plain(schema) for name, schema in components.items()}
+    return {name: plain(schema) for name, schema in components.items()}
 
 
-def _plain(schema: Any) -> Any:
-    # Python 3.13 strips the indentation of docstrings and earlier ones don't: the same text for all, and no markup
-    # of Sphinx in it.
+def plain(schema: Any) -> Any:
+    """Return ``schema`` with descriptions that are the same text for all, without markup of Sphinx."""
+    # Python 3.13 strips the indentation of docstrings and earlier ones don't.
     if isinstance(schema, dict):
         return {
-            key: _prose(value) if key == "description" and isinstance(value, str) else _plain(value)
+            key: prose(value) if key == "description" and isinstance(value, str) else plain(value)
             for key, value in schema.items()
         }
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [plain(item) for item in schema]
     return schema
 
 
-def _prose(docstring: str) -> str:
+def prose(docstring: str) -> str:
+    """Return a docstring without its indentation and without markup of Sphinx."""
     return _ROLE.sub("", inspect.cleandoc(docstring).replace("``", "`"))
 
 

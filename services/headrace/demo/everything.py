@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +31,6 @@ from headrace.process.children import Child, child, headrace
 from headrace.registry.compacted_topics import KeysWriter
 from headrace.security.api_keys import KeyRole, make_key
 from headrace.security.private_folder import temporary_folder
-from headrace_schemas.records import ApiKey
 
 MEMBERS = 2
 START_S = 60.0
@@ -120,26 +119,20 @@ async def _key(settings: Settings, clock: Clock) -> AsyncIterator[str]:
         try:
             yield token
         finally:
-            await writer.publish([_revoked(record, clock)])
+            await writer.publish([msgspec.structs.replace(record, revoked_at_ms=clock.now_ms())])
     finally:
         await producer.stop()
 
 
-def _revoked(record: ApiKey, clock: Clock) -> ApiKey:
-    return msgspec.structs.replace(record, revoked_at_ms=clock.now_ms())
-
-
-@asynccontextmanager
-async def _gateway(settings: Settings, *, environ: Mapping[str, str], folder: Path) -> AsyncIterator[Child]:
-    async with child(
+def _gateway(settings: Settings, *, environ: Mapping[str, str], folder: Path) -> AbstractAsyncContextManager[Child]:
+    return child(
         headrace(*as_options(settings), "gateway"),
         name="`headrace gateway`",
         environ=environ,
         folder=folder,
         log=folder / "gateway.log",
         grace_s=GRACE_S,
-    ) as running:
-        yield running
+    )
 
 
 async def _listening(gateway: Child, clock: Clock) -> str:

@@ -7,7 +7,6 @@ Run ``python -m headrace.gateway.openapi`` after a change; ``--check`` writes no
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import msgspec
 
 from headrace.gateway.app import Endpoint
 from headrace.gateway.problems import PROBLEM_JSON, ProblemDetails
+from headrace_schemas.asyncapi import plain, prose
 
 FILE: Final = Path(__file__).with_name("openapi.json")
 API_VERSION: Final = "1.0.0"
@@ -25,7 +25,6 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
 _REFERENCE: Final = "#/components/schemas/{name}"
-_ROLE = re.compile(r":[a-z]+:(?=`)")
 _PARAMETER = re.compile(r"{(\w+)}")
 _PATTERNS: Final = {"place": r"^[0-9]{1,6}@[0-9]{1,18}$", "action": "^(rollback|pin|unpin)$"}
 
@@ -35,7 +34,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     types = [one for endpoint in endpoints for one in (endpoint.asks, *_tells(endpoint)) if one is not None]
     unique = list({repr(one): one for one in types}.values())
     schemas, components = msgspec.json.schema_components([*unique, ProblemDetails], ref_template=_REFERENCE)
-    by_type = {repr(one): _plain(schema) for one, schema in zip(unique, schemas, strict=False)}
+    by_type = {repr(one): plain(schema) for one, schema in zip(unique, schemas, strict=False)}
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, by_type)
@@ -49,7 +48,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {name: _plain(schema) for name, schema in components.items()},
+            "schemas": {name: plain(schema) for name, schema in components.items()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A token of an API key."}},
         },
     }
@@ -86,7 +85,7 @@ def _operation(endpoint: Endpoint, by_type: dict[str, Any]) -> dict[str, Any]:
     }
     operation: dict[str, Any] = {
         "summary": endpoint.title,
-        "description": _prose(endpoint.handle.__doc__ or ""),
+        "description": prose(endpoint.handle.__doc__ or ""),
         "operationId": f"{endpoint.handle.__name__}{len(_PARAMETER.findall(endpoint.path)) or ''}",
         "responses": {**{str(status): told for status in endpoint.statuses}, "default": problem},
     }
@@ -132,22 +131,6 @@ def _tells(endpoint: Endpoint) -> tuple[Any, ...]:
     if endpoint.tells is None:
         return ()
     return endpoint.tells if isinstance(endpoint.tells, tuple) else (endpoint.tells,)
-
-
-def _plain(schema: Any) -> Any:
-    # Python 3.13 strips the indentation of docstrings and earlier ones don't.
-    if isinstance(schema, dict):
-        return {
-            key: _prose(value) if key == "description" and isinstance(value, str) else _plain(value)
-            for key, value in schema.items()
-        }
-    if isinstance(schema, list):
-        return [_plain(item) for item in schema]
-    return schema
-
-
-def _prose(docstring: str) -> str:
-    return _ROLE.sub("", inspect.cleandoc(docstring).replace("``", "`"))
 
 
 if __name__ == "__main__":
