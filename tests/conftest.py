@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TypeVar
 
 import hypothesis
@@ -28,6 +29,20 @@ hypothesis.settings.load_profile("headrace")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability): what a contract test asks of a broker; see limits.py there")
     config.addinivalue_line("markers", "long_sessions: a contract test in which no member's session may end")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Collect no garbage while pytest parses a failed test's source.
+
+    CPython before 3.11.8 and 3.12.2 raises SystemError where a finalizer parses inside ast.parse (gh-106905). One that
+    logs a traceback does, for example that of a consumer which a failed test left open. It would end the whole run.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture
