@@ -46,9 +46,9 @@ def without_unknown(rows: Rows) -> Rows:
 
 
 def raw_calibration_error(trained: Trained, test: Rows) -> float:
-    """The error of the convolution's own scores, the shares of the blend taken out again."""
-    shares = trained.chosen.shares
-    logits = float_logits(replace(trained.original, blend=1.0), test.texts) / (shares.convolution + shares.wide)
+    """The error of the convolution's own scores, the weights of the blend taken out again."""
+    weights = trained.chosen.weights
+    logits = float_logits(replace(trained.original, blend=1.0), test.texts) / (weights.convolution + weights.wide)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     best = logits.argmax(axis=1)
     right = [trained.original.labels[place] == label for place, label in zip(best, test.labels, strict=True)]

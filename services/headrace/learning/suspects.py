@@ -26,7 +26,7 @@ from headrace.learning.data.features import fit_wide_part, follow_lengths, prepa
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Split, whole
 from headrace.learning.distributed.collectives import Alone
-from headrace.learning.fit.blend import fit_shares
+from headrace.learning.fit.blend import fit_blend
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.teaching import cross_folds
 from headrace.learning.fit.wide import wide_logits
@@ -178,7 +178,7 @@ def out_of_fold(
         tell(number, len(divided))
     numbers = {label: number for number, label in enumerate(labels)}
     given = np.fromiter((numbers[label] for label in kept.labels), np.int64, len(kept))
-    scale = fit_shares(torch.zeros_like(logits), logits, torch.from_numpy(given)).wide
+    scale = fit_blend(torch.zeros_like(logits), logits, torch.from_numpy(given)).wide
     scores = torch.softmax(scale * logits, dim=1).numpy()
     return OutOfFold(places=tuple(places), labels=labels, scores=scores, given=given, alone=len(rows) - len(places))
 

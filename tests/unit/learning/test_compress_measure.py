@@ -31,7 +31,7 @@ from headrace.learning.data.features import Material, fit_wide_part, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.evaluate import answer, compare
-from headrace.learning.fit.blend import Shares, assemble_network
+from headrace.learning.fit.blend import BlendWeights, assemble_network
 from headrace.learning.fit.convolution import ConvolutionFit, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, WideRecipe
 from headrace.model.artifact import About, assemble
@@ -50,7 +50,7 @@ RECIPE = Recipe(
     convolution=ConvolutionRecipe(dimensions=16, filters=8, widths=(1, 2), epochs=6, batch=16, dropout=0.1),
 )
 LABELS = ("fruit", "metal", "river")
-SHARES = Shares(0.7, 0.6)
+WEIGHTS = BlendWeights(0.7, 0.6)
 
 
 @pytest.mark.parametrize("bits", [Bits(), Bits(4, 4)])
@@ -132,7 +132,7 @@ def trained(exchange: Exchange) -> tuple[Network, Material]:
     while fit.done < RECIPE.convolution.epochs:
         fit.epoch()
     wide = fit_wide_part(material, RECIPE, exchange)
-    network = assemble_network(LABELS, RECIPE.max_tokens, material.vocabulary, fit.network, wide, SHARES)
+    network = assemble_network(LABELS, RECIPE.max_tokens, material.vocabulary, fit.network, wide, WEIGHTS)
     return network, material
 
 
@@ -141,7 +141,7 @@ def test_a_network_is_compressed_within_its_budget_and_another_follows() -> None
     network, material = trained(Alone())
     valid = rows(200, 1)
     targets = np.array([LABELS.index(label) for label in valid.labels])
-    compressor = Compressor(valid.texts, targets, SHARES, RECIPE, Alone(), lambda: 0.0)
+    compressor = Compressor(valid.texts, targets, WEIGHTS, RECIPE, Alone(), lambda: 0.0)
     found = compressor.search(network, material, Budget(points=0.5), lambda _: None)
     chosen = found.curve.chosen
     assert chosen.within
@@ -163,7 +163,7 @@ def test_tuning_fits_what_is_left_to_the_rows() -> None:
     valid = rows(200, 1)
     targets = np.array([LABELS.index(label) for label in valid.labels])
     broken = replace(network, head=network.head * 0, wide_words=network.wide_words * 0)
-    tuner = Tuner(SHARES, material, RECIPE, Alone())
+    tuner = Tuner(WEIGHTS, material, RECIPE, Alone())
     refitted = tuner.refit_wide(broken)
     tuned = tuner.tune_convolution(refitted)
     losses = [score_float(one, valid.texts, targets, Alone()).cross_entropy for one in (broken, refitted, tuned)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
+from headrace.learning.fit.blend import BlendWeights, assemble_network, fit_blend
 from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten
 from headrace.learning.fit.hyperparameters import WideRecipe
 from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios, wide_features, wide_logits
@@ -49,13 +49,13 @@ def rows_of(texts: list[str], vocabulary) -> list[np.ndarray]:
 @given(st.lists(TEXT, min_size=1, max_size=6))
 def test_both_parts_in_torch_give_the_networks_own_logits(texts):
     vocabulary, convolution, wide = parts()
-    shares = Shares(0.3, 0.9)
-    network = assemble_network(LABELS, MAX_TOKENS, vocabulary, convolution, wide, shares)
+    weights = BlendWeights(0.3, 0.9)
+    network = assemble_network(LABELS, MAX_TOKENS, vocabulary, convolution, wide, weights)
 
     hashed = hash_all(texts, MAX_TOKENS)
     features = wide_features(hashed.hashes, hashed.starts, vocabulary.words, vocabulary.bigrams)
     first = convolution_logits(convolution, hashed.rows(vocabulary.words))
-    expected = shares.convolution * first + shares.wide * wide_logits(*wide, features)
+    expected = weights.convolution * first + weights.wide * wide_logits(*wide, features)
 
     np.testing.assert_allclose(float_logits(network, texts), expected.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -163,10 +163,10 @@ def test_shares_favour_the_part_that_knows_more():
     knows = 2 * truth + torch.randn(400, 3, generator=generator)
     guesses = 5 * torch.randn(400, 3, generator=generator)
 
-    shares = fit_shares(knows, guesses, targets)
+    weights = fit_blend(knows, guesses, targets)
 
-    assert shares.convolution > 0.5
-    assert shares.wide < 0.05
+    assert weights.convolution > 0.5
+    assert weights.wide < 0.05
 
 
 def test_an_overconfident_part_is_scaled_down_and_not_thrown_away():
@@ -175,7 +175,7 @@ def test_an_overconfident_part_is_scaled_down_and_not_thrown_away():
     truth = torch.nn.functional.one_hot(targets, 3).float()
     first, second = (truth + torch.randn(2000, 3, generator=generator) for _ in range(2))
 
-    plain, loud = fit_shares(first, second, targets), fit_shares(20 * first, second, targets)
+    plain, loud = fit_blend(first, second, targets), fit_blend(20 * first, second, targets)
 
     assert loud.convolution * 20 == pytest.approx(plain.convolution, rel=0.1)
     assert loud.wide == pytest.approx(plain.wide, rel=0.1)

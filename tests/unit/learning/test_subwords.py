@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, spelled, word_parts
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.fit.blend import Shares, assemble_network
+from headrace.learning.fit.blend import BlendWeights, assemble_network
 from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.learning.fit.wide import WideWeights, wide_features, wide_logits
@@ -111,11 +111,11 @@ def test_the_assembled_network_answers_like_the_parts_it_was_trained_with():
     wide = WideWeights(torch.randn(vocabulary.columns, 3), torch.randn(3))
     # Training never gives the unknown word a weight there.
     wide.weights[UNKNOWN_ROW] = 0
-    shares = Shares(0.7, 1.4)
-    network = assemble_network(("a", "b", "c"), 50, vocabulary, convolution, wide, shares)
+    weights = BlendWeights(0.7, 1.4)
+    network = assemble_network(("a", "b", "c"), 50, vocabulary, convolution, wide, weights)
     features = wide_features(hashed.hashes, hashed.starts, vocabulary.words, vocabulary.bigrams)
-    expected = shares.convolution * convolution_logits(convolution, hashed.rows(kept))
-    expected += shares.wide * wide_logits(*wide, features)
+    expected = weights.convolution * convolution_logits(convolution, hashed.rows(kept))
+    expected += weights.wide * wide_logits(*wide, features)
 
     assert network.words.shape == (len(ALIKE) + 2, SMALL.dimensions)
     np.testing.assert_allclose(float_logits(network, texts), expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ from headrace.learning.data.validation import clean
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints, StoredCheckpoints
 from headrace.learning.evaluate import answer
+from headrace.learning.fit.blend import BlendWeights
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe
 from headrace.learning.fit.train import Epoch, Steps, Trained, train
 from headrace.learning.package import Packed, lineage_of, pack
@@ -69,7 +70,7 @@ def test_the_convolution_alone_learns_it_too(parts):
     trained, packed = run(parts, msgspec.structs.replace(SMALL, max_bigrams=0))
 
     assert packed.report.accuracy >= 0.95
-    assert trained.chosen.shares.convolution > trained.chosen.shares.wide
+    assert trained.chosen.weights.convolution > trained.chosen.weights.wide
 
 
 def test_the_same_rows_and_seed_give_the_same_artifact(parts, first):
@@ -142,6 +143,12 @@ def test_one_class_alone_is_refused(parts):
 
 class StoppedError(Exception):
     """What ends a training in the middle."""
+
+
+def test_a_checkpoint_of_an_older_training_is_read():
+    stored = {"number": 3, "loss": 0.5, "accuracy": 0.9, "cross_entropy": 0.3, "shares": [0.7, 0.6]}
+
+    assert msgspec.convert([stored], list[Epoch])[0].weights == BlendWeights(0.7, 0.6)
 
 
 @pytest.mark.parametrize(("stage", "epoch"), [("epoch", 2), ("refit", 1)])

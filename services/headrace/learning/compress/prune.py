@@ -18,7 +18,7 @@ from headrace.learning.compress.curve import Plan
 from headrace.learning.data.features import Material, fit_wide_part
 from headrace.learning.data.vocabulary import HashedTexts, Vocabulary
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.fit.blend import Shares, convolution_arrays, wide_arrays
+from headrace.learning.fit.blend import BlendWeights, convolution_arrays, wide_arrays
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, flatten
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.network import (
@@ -65,13 +65,13 @@ _RATE = 0.5
 
 
 class Tuner:
-    """Trains networks on whose parts were assembled with ``shares``, on this rank's ``material`` (of any vocabulary).
+    """Goes on training networks that were assembled with ``weights``, on this rank's ``material`` (any vocabulary).
 
     What comes out is the same on every rank.
     """
 
-    def __init__(self, shares: Shares, material: Material, recipe: Recipe, exchange: Exchange) -> None:
-        self._scale = shares.convolution + shares.wide
+    def __init__(self, weights: BlendWeights, material: Material, recipe: Recipe, exchange: Exchange) -> None:
+        self._scale = weights.convolution + weights.wide
         self._material, self._recipe, self._exchange = material, recipe, exchange
 
     def refit_wide(self, network: Network) -> Network:

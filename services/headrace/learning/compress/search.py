@@ -31,14 +31,14 @@ from headrace.learning.compress.curve import (
 from headrace.learning.compress.prune import Counts, Tuner, apply_plan, count
 from headrace.learning.data.features import Material
 from headrace.learning.distributed.collectives import Exchange
-from headrace.learning.fit.blend import Shares
+from headrace.learning.fit.blend import BlendWeights
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.network import Network
 from headrace.model.quantizing import Bits
 
-# What of words, bigrams, dimensions and filters is tried. Less than the last is never kept: on few validation rows it
-# can look as if nothing was lost.
-_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125)
+# The fractions of words, bigrams, dimensions and filters that are tried. Less than the last is never kept: on few
+# validation rows it can look as if nothing was lost.
+_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125)
 _DIMENSIONS = (1.0, 0.5, 0.375, 0.25, 0.1875, 0.125)
 # The kernel reads filters 32 at a time, so that of 96 the thirds are what makes it faster.
 _FILTERS = (1.0, 2 / 3, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8)
@@ -64,8 +64,8 @@ def axes_of(network: Network, *, coarse: bool = False) -> Axes:
     """
     whole = whole_plan(network)
     axes: Axes = {
-        "words": list(_SHARES),
-        "bigrams": list(_SHARES),
+        "words": list(_FRACTIONS),
+        "bigrams": list(_FRACTIONS),
         "dimensions": _counts(whole.dimensions, _DIMENSIONS),
         "filters": _counts(whole.filters, _FILTERS),
         "bits": [Bits(), Bits(wide=4), Bits(4, 4)],
@@ -111,9 +111,9 @@ def _with(plan: Plan, field: str, value: Value) -> Plan:
     return msgspec.structs.replace(plan, **{field: value})
 
 
-def _counts(whole: int, shares: Sequence[float]) -> list[Value]:
-    """Whole numbers at these shares, each once."""
-    return list(dict.fromkeys(max(1, round(share * whole)) for share in shares))
+def _counts(whole: int, fractions: Sequence[float]) -> list[Value]:
+    """Whole numbers at these fractions of ``whole``, each once."""
+    return list(dict.fromkeys(max(1, round(fraction * whole)) for fraction in fractions))
 
 
 # A network of the path is scored where it is at most this share of the last one scored.
@@ -245,7 +245,7 @@ def _thinned(network: Network, path: Sequence[Plan], budget: Budget) -> Sequence
 
 
 class Compressor:
-    """Compression of networks that were assembled with ``shares`` and trained by ``recipe``, on all ranks alike.
+    """Compression of networks that were assembled with ``weights`` and trained by ``recipe``, on all ranks alike.
 
     ``texts`` and ``targets`` int64[texts]: this rank's validation rows and the indexes of their labels. ``clock`` gives
     seconds.
@@ -255,13 +255,13 @@ class Compressor:
         self,
         texts: Sequence[str],
         targets: NDArray[np.int64],
-        shares: Shares,
+        weights: BlendWeights,
         recipe: Recipe,
         exchange: Exchange,
         clock: Callable[[], float],
     ) -> None:
         self._texts, self._targets = texts, targets
-        self._shares, self._recipe, self._exchange, self._clock = shares, recipe, exchange, clock
+        self._weights, self._recipe, self._exchange, self._clock = weights, recipe, exchange, clock
 
     def search(
         self, network: Network, material: Material, budget: Budget, on_point: Callable[[Point], None]
@@ -276,7 +276,7 @@ class Compressor:
         return follow(chosen, network, count(network, material.texts, self._exchange), self._tools(material))
 
     def _tools(self, material: Material) -> Tools:
-        tuner = Tuner(self._shares, material, self._recipe, self._exchange)
+        tuner = Tuner(self._weights, material, self._recipe, self._exchange)
         return Tools(
             score=lambda network, bits: score_quantized(
                 network, bits, self._texts, self._targets, self._exchange, self._clock

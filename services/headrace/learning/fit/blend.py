@@ -1,4 +1,4 @@
-"""Join the two parts: how much the logits of each count, and both as one network of plain arrays."""
+"""Blend the linear part and the convolution: fit the weight of each, and assemble both into one network of arrays."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from headrace.learning.fit.wide import WideWeights
 from headrace.model.network import FIRST_WORD_ROW, Network
 
 
-class Shares(NamedTuple):
-    """What each part's logits are multiplied by; both positive."""
+class BlendWeights(NamedTuple):
+    """The positive factor that the logits of each part are multiplied by."""
 
     convolution: float
     wide: float
 
 
-def fit_shares(convolution: Tensor, wide: Tensor, targets: Tensor) -> Shares:
-    """The two factors with the least cross entropy of their sum, from logits float32[rows, C] and targets int64[rows].
+def fit_blend(convolution: Tensor, wide: Tensor, targets: Tensor) -> BlendWeights:
+    """The two weights with the least cross entropy of the weighted sum, from logits float32[rows, C] and targets
+    int64[rows].
 
     Two numbers and not one, so that a part that is too sure of itself is not mistaken for one that knows less; the
-    scores that come out are calibrated on these rows. Source: Wolpert, Stacked Generalization, 1992. The factors are
+    scores that come out are calibrated on these rows. Source: Wolpert, Stacked Generalization, 1992. The weights are
     fitted as logarithms, which keeps them positive.
     """
     logarithms = torch.zeros(2, requires_grad=True)
@@ -35,14 +36,14 @@ def fit_shares(convolution: Tensor, wide: Tensor, targets: Tensor) -> Shares:
         optimizer.zero_grad()
         first, second = logarithms.exp()
         value = torch.nn.functional.cross_entropy(first * convolution + second * wide, targets)
-        # Keeps a factor finite where the rows can't tell: every row right, or one part of no use at all.
+        # Keeps a weight finite where the rows can't tell: every row right, or one part of no use at all.
         value = value + 1e-3 * logarithms.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     first, second = logarithms.detach().exp().tolist()
-    return Shares(first, second)
+    return BlendWeights(first, second)
 
 
 def assemble_network(
@@ -51,17 +52,17 @@ def assemble_network(
     vocabulary: Vocabulary,
     convolution: TextCNN,
     wide: WideWeights,
-    shares: Shares,
+    weights: BlendWeights,
 ) -> Network:
-    """Both parts with their shares. A network's blend sums to one, so the sum of the shares goes into the parts."""
-    total = shares.convolution + shares.wide
+    """Both parts with their weights. A network's blend sums to one, so the sum of the weights goes into the parts."""
+    total = weights.convolution + weights.wide
     return Network(
         labels=labels,
         max_tokens=max_tokens,
         widths=convolution.widths,
         word_hashes=vocabulary.words,
         bigram_hashes=vocabulary.bigrams,
-        blend=shares.convolution / total,
+        blend=weights.convolution / total,
         **convolution_arrays(convolution, total),
         **wide_arrays(wide, len(vocabulary.words), total),
     )

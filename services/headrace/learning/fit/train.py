@@ -23,7 +23,7 @@ from headrace.learning.data.vocabulary import Embed, seen_vectors, spelled, word
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import Checkpoints
 from headrace.learning.evaluate import answer_scored, share_interval, threshold_for
-from headrace.learning.fit.blend import Shares, assemble_network, fit_shares
+from headrace.learning.fit.blend import BlendWeights, assemble_network, fit_blend
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe, teaching_of
 from headrace.learning.fit.teaching import NOTHING, Choice, Fold, Lessons, Option, Reteach, as_split, cross_folds
@@ -39,14 +39,15 @@ _WHOLE = Bits()
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     """One pass over the training rows: ``number`` from 1, the convolution's mean training loss, and on the validation
-    rows the accuracy and cross entropy (nats) of both parts joined by ``shares``.
+    rows the accuracy and cross entropy (nats) of both parts joined by ``weights``.
     """
 
     number: int
     loss: float
     accuracy: float
     cross_entropy: float
-    shares: Shares
+    # Checkpoints of older trainings call them shares.
+    weights: BlendWeights = msgspec.field(name="shares")
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
     ``original``: the network before compression, ``curve`` what was tried to make it smaller; without a budget there is
     none, and ``network`` is the original. ``bits``: what a value of ``network`` is to be quantized to. ``epochs``: of
-    the search, ``chosen``: the one whose length and shares were taken. ``threshold``: the score that the wanted share
+    the search, ``chosen``: the one whose length and weights were taken. ``threshold``: the score that the wanted share
     of the validation rows reaches, if one was wanted. ``choices``: what machine rows were tried to count, the one
     taken first; none where there are no machine rows.
     """
@@ -121,7 +122,7 @@ def train(
         searched, choices, taught = _choose(parts, recipe, exchange, checkpoints, steps, free, embed, reteach)
         chosen = best_epoch(searched.epochs)
         # On the validation rows: how much smaller it may be, and below which score it abstains.
-        compressor = Compressor(searched.valid.texts, searched.targets, chosen.shares, recipe, exchange, clock)
+        compressor = Compressor(searched.valid.texts, searched.targets, chosen.weights, recipe, exchange, clock)
         settled = _settle(searched, compressor, exchange, checkpoints, budget, accept, steps)
         # The second fit: on training and validation rows, as long as the best epoch of the first.
         rows = parts.split.train + parts.split.valid
@@ -130,7 +131,7 @@ def train(
         texts = rows.texts if taught is None else rows.texts + taught.texts
         convolution = _refit(texts, material, recipe, exchange, checkpoints, chosen.number, steps, embed)
         original = assemble_network(
-            parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.shares
+            parts.labels, recipe.max_tokens, material.vocabulary, convolution, wide, chosen.weights
         )
         network, bits = original, _WHOLE
         if settled.curve is not None:
@@ -232,8 +233,8 @@ def _wide_alone(
         logits = wide_logits(*fit_wide_part(material, recipe, exchange), valid.features()).numpy()
         own.append(_Answers(np.zeros_like(logits), logits, valid.targets.astype(np.int64)))
     _, wide, targets = _joined(own, exchange)
-    shares = fit_shares(torch.zeros_like(wide), wide, targets)
-    return exchange.gather(float(torch.nn.functional.cross_entropy(shares.wide * wide, targets)), float)[0]
+    weights = fit_blend(torch.zeros_like(wide), wide, targets)
+    return exchange.gather(float(torch.nn.functional.cross_entropy(weights.wide * wide, targets)), float)[0]
 
 
 def _search(  # noqa: PLR0917
@@ -282,11 +283,11 @@ def _search(  # noqa: PLR0917
         steps.epoch(epochs[-1])
     network = fits[0].network
     network.load_state_dict(best)
-    shares = best_epoch(epochs).shares
+    weights = best_epoch(epochs).weights
     material, wide = first
     return _Searched(
         epochs=tuple(epochs),
-        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, network, wide, shares),
+        network=assemble_network(parts.labels, recipe.max_tokens, material.vocabulary, network, wide, weights),
         material=material,
         valid=folds[0].valid,
         targets=rows[0].targets.numpy(),
@@ -322,14 +323,14 @@ def validate_epoch(
         for network, rows in zip(networks, folds, strict=True)
     ]
     convolution, wide, wanted = _joined(own, exchange)
-    shares = fit_shares(convolution, wide, wanted)
-    blended = shares.convolution * convolution + shares.wide * wide
+    weights = fit_blend(convolution, wide, wanted)
+    blended = weights.convolution * convolution + weights.wide * wide
     epoch = Epoch(
         number=number,
         loss=loss,
         accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
         cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
-        shares=shares,
+        weights=weights,
     )
     # Rank 0 decides: sums on another kind of machine may end in other bits.
     return exchange.gather(epoch, Epoch)[0]
@@ -358,7 +359,7 @@ def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
 
 
 class _Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What the validation rows settled beside length and shares."""
+    """What the validation rows settled beside length and weights."""
 
     curve: Curve | None
     threshold: float | None
