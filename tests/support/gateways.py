@@ -49,7 +49,16 @@ class GatewaySite:
         self.prefix = f"g{uuid.uuid4().hex[:8]}."
         self.partitions = partitions
         self.names = TopicsSettings(prefix=self.prefix).names()
-        self.cluster = AioKafkaCluster(KafkaSettings(bootstrap=bootstrap, idempotent=idempotent, static_members=False))
+        self.cluster = AioKafkaCluster(
+            KafkaSettings(
+                bootstrap=bootstrap,
+                idempotent=idempotent,
+                static_members=False,
+                # The embedded broker lets a join last half a session, and a stop waits for the join.
+                session_timeout_ms=1000,
+                heartbeat_interval_ms=200,
+            )
+        )
         self.answering = asyncio.Event()
         self.answering.set()
         self.verify: ssl.SSLContext | bool = True
