@@ -109,7 +109,7 @@ def prose(docstring: str) -> str:
 
 
 # Raised with every change of the wire; the first part never, because old records must decode for ever.
-WIRE_VERSION: Final = "1.7.0"
+WIRE_VERSION: Final = "1.8.0"
 
 GENERATED: Final = Path(__file__).parent / "generated"
 
@@ -125,7 +125,11 @@ _REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     headers.EXPLAIN: {"type": "string", "enum": ["0", "1"]},
     **_COPIED,
 }
-_OWN_HEADERS: dict[type, dict[str, dict[str, str]]] = {ClassifyRequest: _REQUEST_HEADERS, ClassifyResult: _COPIED}
+_OWN_HEADERS: dict[type, dict[str, dict[str, str]]] = {
+    ClassifyRequest: _REQUEST_HEADERS,
+    ClassifyResult: _COPIED,
+    LabelledText: {headers.BY: _TEXT},
+}
 
 
 def document() -> dict[str, Any]:

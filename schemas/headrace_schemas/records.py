@@ -241,6 +241,10 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     burst: float | None = None
     note: str | None = None
     revoked_at_ms: int | None = None
+    made_by: str | None = None
+    """Who made it, where that is known: somebody in the console."""
+    revoked_by: str | None = None
+    """Who revoked it, where that is known."""
 
 
 KeysRecord = ApiKey
@@ -467,6 +471,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Disagreement with a teacher above the threshold: another figure, that certifies nothing."""
     signature: str | None = None
     signed_by: str | None = None
+    by: str | None = None
+    """Who certified it, where that is known."""
 
 
 class ThresholdRaise(

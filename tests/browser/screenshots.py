@@ -16,12 +16,16 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
+from headrace.core.clock import SystemClock
+from headrace.core.spending import day_of
 from headrace.kafka.brokers import embedded_broker
 from headrace.kafka.interface import Outgoing, connected
 from headrace.model.artifact import Artifact, save
 from headrace.model.places import as_told
+from headrace.registry.compacted_topics import KeysWriter, UsageWriter
 from headrace.registry.versions import version_record
-from headrace_schemas.records import Check, ModelAlias, Verdict
+from headrace.security.api_keys import KeyRole, make_key, revoked
+from headrace_schemas.records import Check, ModelAlias, Usage, Verdict
 from tests.browser.conftest import open_page
 from tests.support.console_site import PARTITIONS, ConsoleSite
 from tests.support.desk_texts import MIXED, desk_artifact, desk_texts
@@ -103,6 +107,40 @@ async def prepare(site: ConsoleSite, artifacts: list[Artifact], files: list[str]
     )
 
 
+async def prepare_keys(site: ConsoleSite) -> None:
+    """API keys, and what was asked with them."""
+    keys = [
+        make_key({role}, now_ms=NOW_MS + number, note=note, tenant=tenant, texts_per_second=rate, by=by)[1]
+        for number, (role, note, tenant, rate, by) in enumerate(
+            (
+                (KeyRole.OPERATOR, "olga", None, None, None),
+                (KeyRole.LABELLER, "ana", None, None, "olga"),
+                (KeyRole.CLIENT, "the web shop", "shop", 100.0, "olga"),
+                (KeyRole.CLIENT, "nightly batch", "shop", 2000.0, "olga"),
+                (KeyRole.CLIENT, "the old app", "app", None, None),
+            )
+        )
+    ]
+    keys[-1] = revoked(keys[-1], now_ms=NOW_MS + 86_400_000, by="olga")
+    today = day_of(SystemClock().now_ms())
+    used = [
+        Usage(
+            api_key=key.id,
+            day=today,
+            process="a",
+            calls=calls,
+            texts=texts,
+            text_bytes=61 * texts,
+            written_at_ms=0,
+            tenant=key.tenant,
+        )
+        for key, (calls, texts) in zip(keys[2:], ((18_212, 18_212), (412, 105_472), (3, 3)), strict=True)
+    ]
+    async with connected(site.cluster.producer()) as producer:
+        await KeysWriter(producer, site.names.keys).publish(keys)
+        await UsageWriter(producer, site.names.usage).publish(used)
+
+
 async def visit(page, address: str, one: str) -> None:
     """Show page ``one`` as somebody would leave it."""
     await page.goto(f"{address}#/{one}")
@@ -135,6 +173,7 @@ async def main(out: Path, pages: list[str], seconds: float, folder: Path) -> Non
         site = ConsoleSite(bootstrap, folder)
         async with site.open() as address:
             await prepare(site, artifacts, files)
+            await prepare_keys(site)
             working = [asyncio.create_task(answer(site, artifacts[0])), asyncio.create_task(ask(site))]
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(

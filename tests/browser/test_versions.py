@@ -129,6 +129,7 @@ async def test_no_page_is_wider_than_a_narrow_screen_and_axe_finds_nothing_serio
         ("try", "Try"),
         ("versions", "How aliases moved"),
         ("letters", "Reasons"),
+        ("keys", "Who did what"),
     ):
         await page.goto(f"{stored.address}#/{name}")
         await page.get_by_role("heading", name=heading, exact=True).wait_for()

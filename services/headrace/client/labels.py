@@ -13,6 +13,7 @@ from headrace.learning.data.files import Rows
 from headrace.learning.data.validation import HASHINGS, MOST_NAME_BYTES, NO_WORDS, text_keys
 from headrace_schemas.codec import encode_label
 from headrace_schemas.errors import WireError
+from headrace_schemas.headers import BY
 from headrace_schemas.records import LabelledText
 
 _ID_BYTES = 16
@@ -95,9 +96,9 @@ def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
     return Outgoing(value, key)
 
 
-def tombstone(id_: str) -> Outgoing:
-    """The record that erases the label of ``id_``."""
-    return Outgoing(None, id_.encode())
+def tombstone(id_: str, by: str | None = None) -> Outgoing:
+    """The record that erases the label of ``id_``; ``by`` says who does, where that is known."""
+    return Outgoing(None, id_.encode(), () if by is None else ((BY, by.encode("utf-8", "replace")),))
 
 
 def too_long(text: str, label: str, most: int) -> str | None:

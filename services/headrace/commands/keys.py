@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -15,19 +14,17 @@ from headrace.commands.common import Bootstrap, LinesOfJson, begin, cluster_of, 
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.core.text import quantity
-from headrace.security.api_keys import KeyRole
+from headrace.core.usage import MONTH, totals
+from headrace.security.api_keys import TENANT, KeyRole
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
 
     from headrace.config import Settings
     from headrace.registry.compacted_topics import KeysLog, KeysWriter
     from headrace_schemas.records import ApiKey, Usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-_TENANT = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
 class ApiKeyError(UserError):
@@ -63,7 +60,7 @@ def add(
     """Make an API key and print its token, once: only a hash of it is kept, on the keys topic."""
     from headrace.security.api_keys import make_key
 
-    if tenant is not None and not _TENANT.fullmatch(tenant):
+    if tenant is not None and not re.fullmatch(TENANT, tenant):
         raise ApiKeyError("--tenant: 1 to 249 letters, digits, '.', '_' and '-' are allowed.")
     if burst is not None and texts_per_second is None:
         raise ApiKeyError("--burst goes with --texts-per-second: without a rate there is nothing to exceed.")
@@ -110,6 +107,8 @@ def revoke(
     bootstrap: Bootstrap = None,
 ) -> None:
     """Revoke an API key: running gateways refuse it within a second."""
+    from headrace.security.api_keys import revoked
+
     settings = begin(ctx, bootstrap)
 
     async def run() -> ApiKey:
@@ -118,7 +117,7 @@ def revoke(
             if key is None:
                 raise ApiKeyError(f"There is no API key {id_!r}; `headrace keys list` shows those that there are.")
             if key.revoked_at_ms is None:
-                key = msgspec.structs.replace(key, revoked_at_ms=SystemClock().now_ms())
+                key = revoked(key, now_ms=SystemClock().now_ms())
                 await opened.writer.publish([key])
             return key
 
@@ -169,16 +168,6 @@ def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class Total(msgspec.Struct, frozen=True):
-    """What was asked with one API key in a month."""
-
-    api_key: str
-    tenant: str | None
-    calls: int
-    texts: int
-    text_bytes: int
-
-
 def usage(
     ctx: typer.Context,
     *,
@@ -191,7 +180,7 @@ def usage(
     """Show how many texts were asked with each API key in a month, as the gateways wrote it down."""
     from headrace.core.spending import day_of
 
-    if month is not None and not _MONTH.fullmatch(month):
+    if month is not None and not re.fullmatch(MONTH, month):
         raise ApiKeyError(f"--month is {month!r}: a month is written as 2026-01.")
     settings = begin(ctx, bootstrap)
     wanted = month or day_of(SystemClock().now_ms())[:7]
@@ -214,18 +203,3 @@ def usage(
         tenant = f"  tenant {one.tenant}" if one.tenant else ""
         asked = f"{quantity(one.calls, 'call')}  {quantity(one.texts, 'text')}  {one.text_bytes:,} bytes"
         say(f"{one.api_key}{tenant}  {asked}")
-
-
-def totals(usages: Iterable[Usage], month: str) -> list[Total]:
-    """What was asked with each API key in ``month`` (YYYY-MM), of all days and processes, by key."""
-    calls: Counter[str] = Counter()
-    texts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    tenants: dict[str, str | None] = {}
-    for one in usages:
-        if one.day.startswith(f"{month}-"):
-            calls[one.api_key] += one.calls
-            texts[one.api_key] += one.texts
-            sizes[one.api_key] += one.text_bytes
-            tenants[one.api_key] = one.tenant
-    return [Total(id_, tenants[id_], calls[id_], texts[id_], sizes[id_]) for id_ in sorted(calls)]

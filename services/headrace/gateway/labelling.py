@@ -143,7 +143,7 @@ async def erase_label(call: Call) -> Response:
             if records:
                 await producer.send_many(names.machine_labels, records)
             if there:
-                await producer.send_many(names.labels, [tombstone(id_)])
+                await producer.send_many(names.labels, [tombstone(id_, _name_of(call))])
     if not there:
         raise not_found("There is no label with this id.")
     return json_response(Erased(labels=len(there), machine_labels=len(erasure.keys)))
@@ -188,7 +188,7 @@ async def change_alias(call: Call) -> Response:
 async def _moved(call: Call, reason: str, version: str | None = None) -> Response:
     gateway, alias = call.gateway, call.params["alias"]
     log, name = gateway.models, gateway.model_name
-    by = f"API key {call.identity.id}" if call.identity.id else "HTTP without an API key"
+    by = _name_of(call)
     await log.refresh()
     now_ms = gateway.clock.now_ms()
     try:
@@ -213,6 +213,11 @@ async def _moved(call: Call, reason: str, version: str | None = None) -> Respons
         except WireError as error:
             raise invalid(str(error), field="alias") from None
     return json_response(record)
+
+
+def _name_of(call: Call) -> str:
+    """Who calls, for the record."""
+    return f"API key {call.identity.id}" if call.identity.id else "HTTP without an API key"
 
 
 def _labelled(call: Call, number: int, body: LabelBody, made: str) -> Labelled:

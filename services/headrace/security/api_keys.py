@@ -14,10 +14,14 @@ import re
 import secrets
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from headrace_schemas.records import ApiKey
 
 ID_BYTES = 8
 SECRET_BYTES = 32
+TENANT = r"[A-Za-z0-9._-]{1,249}"
+"""What a tenant's name may be."""
 _TOKEN = re.compile(r"hr_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _NOBODYS = hashlib.sha256(b"nobody's").hexdigest()
 
@@ -41,6 +45,7 @@ def make_key(
     texts_per_second: float | None = None,
     burst: float | None = None,
     note: str | None = None,
+    by: str | None = None,
     randomness: Callable[[int], bytes] = secrets.token_bytes,
 ) -> tuple[str, ApiKey]:
     """A new token, which is shown once, and the record that knows it."""
@@ -55,8 +60,16 @@ def make_key(
         texts_per_second=texts_per_second,
         burst=burst,
         note=note,
+        made_by=by,
     )
     return token, record
+
+
+def revoked(record: ApiKey, *, now_ms: int, by: str | None = None) -> ApiKey:
+    """``record`` of a key that nobody gets in with any more; one that was revoked before stays as it is."""
+    if record.revoked_at_ms is not None:
+        return record
+    return msgspec.structs.replace(record, revoked_at_ms=now_ms, revoked_by=by)
 
 
 def id_of(token: str) -> str | None:

@@ -42,6 +42,11 @@ RIGHTS = {
     "GET /api/letters": {O},
     "GET /api/letters/{at}": {O},
     "POST /api/letters/replay": {O},
+    "GET /api/keys": {O},
+    "POST /api/keys/add": {O},
+    "POST /api/keys/revoke": {O},
+    "GET /api/usage": {O},
+    "GET /api/history": {O},
 }
 
 
@@ -67,9 +72,11 @@ class Site:
         self.clock = HandClock()
         self.callers = {role.value: Caller(f"a {role.value}", frozenset({role})) for role in KeyRole}
         self.callers["nothing"] = Caller("nobody much", frozenset())
+        self.settings = Settings()
+        self.cluster = MemoryCluster(self.clock)
         self.console = Console(
-            MemoryCluster(self.clock),
-            Settings(),
+            self.cluster,
+            self.settings,
             self.clock,
             authorize=self.callers.get,
             hosts=hosts,
@@ -86,8 +93,8 @@ class Site:
         cookie = answer.headers["set-cookie"].partition(";")[0]
         return {"cookie": cookie, "origin": ORIGIN, access.CSRF_HEADER: answer.json()["csrf"]}
 
-    async def call(self, method: str, path: str, headers: dict[str, str]) -> Answer:
-        return await call(self.app, method, f"/console{path}", body=b"{}", headers=headers)
+    async def call(self, method: str, path: str, headers: dict[str, str], body: object = {}) -> Answer:
+        return await call(self.app, method, f"/console{path}", body=msgspec.json.encode(body), headers=headers)
 
 
 def test_the_table_of_rights_has_every_endpoint() -> None:

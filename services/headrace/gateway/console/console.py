@@ -29,6 +29,7 @@ from headrace.gateway.console.access import (
     Session,
     Sessions,
 )
+from headrace.gateway.console.keys import KeysAndUsage
 from headrace.gateway.console.labelling import Labelling
 from headrace.gateway.console.letters import DeadLetters
 from headrace.gateway.console.live import Feed, LogSampler
@@ -78,6 +79,7 @@ class Console:
         self._versions = Versions(cluster, settings, clock, self._models)
         self._letters = DeadLetters(cluster, settings)
         self._labelling = Labelling(cluster, settings, clock, self._models, self._producer)
+        self._keys = KeysAndUsage(cluster, settings, clock, self._producer)
         self._feed = Feed(
             lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
         )
@@ -93,6 +95,7 @@ class Console:
             *self._trials.endpoints(),
             *self._versions.endpoints(),
             *self._letters.endpoints(),
+            *self._keys.endpoints(),
         )
 
     def routes(self) -> list[Route | Mount]:
@@ -120,6 +123,7 @@ class Console:
         await self.end_streams()
         await self._labelling.stop()
         await self._trials.stop()
+        await self._keys.stop()
         await self._models.stop()
         await self._producer.stop()
 

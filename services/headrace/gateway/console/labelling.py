@@ -327,7 +327,7 @@ class Labelling:
             raise RefusedError(HTTPStatus.CONFLICT, "There is no label of this session left to undo.")
         last = done[-1]
         producer = await self._producer.get()
-        await producer.send_many(self._names.labels, [tombstone(id_) for id_ in last.ids])
+        await producer.send_many(self._names.labels, [tombstone(id_, call.caller.name) for id_ in last.ids])
         done.pop()
         self._desk.reopen(_named(last.queue, call), last.items, call.session.id)
         self._there = [one for one in self._there if one.id not in last.ids]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
+from headrace.gateway.console.open_log import OpenLog
 from headrace.gateway.console.producer import OpenProducer
-from headrace.kafka.interface import Cluster, KafkaError
+from headrace.kafka.interface import Cluster
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, alias_moves
 from headrace_schemas.records import ModelAlias, ModelsRecord
 
@@ -20,30 +20,13 @@ class ModelsView:
         self._cluster = cluster
         self._topic = topic
         self.name = name
-        self._log: ModelsLog | None = None
+        self._open: OpenLog[ModelsLog] = OpenLog(lambda: ModelsLog(cluster, topic))
         self._producer = producer
-        self._lock = asyncio.Lock()
         self._aliases: dict[tuple[str, str], ModelAlias] | None = None
 
     async def log(self) -> ModelsLog:
         """The topic, read to its present end. Raises a KafkaError."""
-        async with self._lock:
-            if self._log is None:
-                log = ModelsLog(self._cluster, self._topic)
-                try:
-                    await log.start()
-                except BaseException:
-                    await log.stop()
-                    raise
-                self._log = log
-                return log
-            try:
-                await self._log.refresh()
-            except KafkaError:
-                log, self._log = self._log, None
-                await log.stop()
-                raise
-            return self._log
+        return await self._open.get()
 
     async def publish(self, records: Sequence[ModelsRecord]) -> None:
         """Append ``records`` and wait for the acknowledgement. Raises a KafkaError."""
@@ -64,6 +47,4 @@ class ModelsView:
         return moves
 
     async def stop(self) -> None:
-        async with self._lock:
-            if self._log is not None:
-                await self._log.stop()
+        await self._open.stop()

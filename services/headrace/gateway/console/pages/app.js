@@ -1,6 +1,7 @@
 // The shell: who is logged in, which page is shown, and whether the console is reached.
 import { get, keepToken, post, whenLoggedOut } from "./api.js";
 import { useFeed } from "./feed.js";
+import { Keys } from "./keys.js";
 import { Label } from "./label.js";
 import { Letters } from "./letters.js";
 import { Now } from "./now.js";
@@ -14,6 +15,7 @@ const PAGES = [
   { id: "try", title: "Try", roles: null, show: Try },
   { id: "versions", title: "Versions", roles: null, show: Versions },
   { id: "letters", title: "Dead letters", roles: ["operator"], show: Letters },
+  { id: "keys", title: "Keys and usage", roles: ["operator"], show: Keys },
 ];
 
 const allowed = (page, roles) => page.roles === null || page.roles.some((role) => roles.includes(role));
@@ -70,6 +72,7 @@ function Shell({ me, onLogout }) {
     // A new page begins at its top, for the eye and for a screen reader.
     if (shown.current !== page.id) place.current.focus();
     shown.current = page.id;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [page.id]);
   const logout = async () => {
     try { await post("logout"); } finally { onLogout(); }
