@@ -23,14 +23,14 @@ from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, connected
 from headrace.kafka.settings import KafkaSettings
 from headrace.registry.compacted_topics import KeysWriter, ModelsWriter
-from headrace.security.api_keys import KeyRole, make_key
+from headrace.security.api_keys import KeyRole, id_of, make_key
 from headrace_load.processes import slowness
 from headrace_schemas.codec import decode_request, encode_result
 from headrace_schemas.headers import copied_headers
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Score, Status
 from headrace_schemas.topics import topics as all_topics
-from tests.support.waiting import within
+from tests.support.waiting import until, within
 
 LABELS = ("even", "odd", "other")
 LIMIT_S = 60.0
@@ -54,8 +54,8 @@ class GatewaySite:
                 bootstrap=bootstrap,
                 idempotent=idempotent,
                 static_members=False,
-                # The embedded broker lets a join last half a session, and a stop waits for the join.
-                session_timeout_ms=1000,
+                # The embedded broker lets a join last half a session, and a second at least; a stop waits for the join.
+                session_timeout_ms=2000,
                 heartbeat_interval_ms=200,
             )
         )
@@ -64,6 +64,11 @@ class GatewaySite:
         self.verify: ssl.SSLContext | bool = True
         self.skipped: set[str] = set()
         """Texts that are passed over: later ones are answered, these never."""
+
+    def answer_again(self) -> None:
+        """Answer every text, as at first."""
+        self.answering.set()
+        self.skipped.clear()
 
     async def create_topics(self) -> None:
         async with connected(self.cluster.admin()) as admin:
@@ -147,7 +152,7 @@ class GatewaySite:
             await asyncio.wait([task, address], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
-        running = RunningGateway(gateway, address.result(), stop, task)
+        running = RunningGateway(self, gateway, address.result(), stop, task)
         try:
             limit_s = LIMIT_S * slowness()
             async with httpx.AsyncClient(base_url=running.address, timeout=limit_s, verify=self.verify) as client:
@@ -170,11 +175,18 @@ class RunningGateway:
     http: httpx.AsyncClient
     cut_off = False
 
-    def __init__(self, gateway: Gateway, address: str, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, site: GatewaySite, gateway: Gateway, address: str, stop: asyncio.Event, task: asyncio.Task[None]
+    ) -> None:
+        self.site = site
         self.gateway = gateway
         self.address = address
         self.stop = stop
         self.task = task
+
+    async def known(self, *tokens: str) -> None:
+        """Wait until it has read of the keys."""
+        await until(lambda: all(id_of(token) in self.gateway._keys.keys for token in tokens))
 
     async def classify(self, body: Any, **more: Any) -> httpx.Response:
         return await self.http.post("/v1/classify", json=body, **more)

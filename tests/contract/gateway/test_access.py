@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -17,94 +16,79 @@ from headrace.gateway.gateway import TlsError
 from headrace.kafka.interface import connected
 from headrace.registry.compacted_topics import KeysWriter, UsageLog
 from headrace.security.api_keys import KeyRole, id_of
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
+from tests.support.gateways import GatewaySite, RunningGateway
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap, partitions=2) as site:
-        yield site
 
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-async def known(gateway: RunningGateway, *tokens: str) -> None:
-    """Wait until the gateway has read of the keys."""
-    await until(lambda: all(id_of(token) in gateway.gateway._keys.keys for token in tokens))
+async def test_every_role_may_do_what_the_table_says_and_nothing_else(keyed: RunningGateway) -> None:
+    tokens = {role: await keyed.site.add_key(role) for role in KeyRole}
+    await keyed.known(*tokens.values())
+    for endpoint in ENDPOINTS:
+        path = re.sub(r"{\w+}", "0@0", endpoint.path)
+
+        async def status(headers: dict[str, str], path: str = path, method: str = endpoint.method) -> int:
+            async with keyed.http.stream(method, path, headers=headers) as reply:
+                return reply.status_code
+
+        for role, token in tokens.items():
+            allowed = endpoint.roles is None or role in endpoint.roles
+            found = await status(bearer(token))
+            assert (found != 403) == allowed, (endpoint.method, endpoint.path, role, found)
+            assert found != 401
+        nobody = {
+            await status({}),
+            await status(bearer("hr_0123456789abcdef_" + "x" * 43)),
+            await status({"authorization": f"Basic {tokens[KeyRole.CLIENT]}"}),
+        }
+        assert (nobody == {401}) == (endpoint.roles is not None), (endpoint.path, nobody)
 
 
-async def test_every_role_may_do_what_the_table_says_and_nothing_else(site: GatewaySite) -> None:
-    async with site.gateway(keys=True, timeout=1.0) as gateway:
-        tokens = {role: await site.add_key(role) for role in KeyRole}
-        await known(gateway, *tokens.values())
-        for endpoint in ENDPOINTS:
-            path = re.sub(r"{\w+}", "0@0", endpoint.path)
-
-            async def status(headers: dict[str, str], path: str = path, method: str = endpoint.method) -> int:
-                async with gateway.http.stream(method, path, headers=headers) as reply:
-                    return reply.status_code
-
-            for role, token in tokens.items():
-                allowed = endpoint.roles is None or role in endpoint.roles
-                found = await status(bearer(token))
-                assert (found != 403) == allowed, (endpoint.method, endpoint.path, role, found)
-                assert found != 401
-            nobody = {
-                await status({}),
-                await status(bearer("hr_0123456789abcdef_" + "x" * 43)),
-                await status({"authorization": f"Basic {tokens[KeyRole.CLIENT]}"}),
-            }
-            assert (nobody == {401}) == (endpoint.roles is not None), (endpoint.path, nobody)
+async def test_a_key_sees_the_answers_of_its_tenant_alone(keyed: RunningGateway) -> None:
+    shop, other, none = [await keyed.site.add_key(tenant=tenant) for tenant in ("shop", "other", None)]
+    await keyed.known(shop, other, none)
+    for mine in (shop, other, none):
+        place = (await keyed.classify("a text", headers=bearer(mine))).json()["place"]
+        for token in (shop, other, none):
+            reply = await keyed.http.get(f"/v1/answers/{place}", headers=bearer(token))
+            assert reply.status_code == (200 if token is mine else 404)
+            unknown = await keyed.http.get("/v1/answers/0@99999", headers=bearer(token))
+            if token is not mine:
+                assert reply.json()["type"] == unknown.json()["type"]
 
 
-async def test_a_key_sees_the_answers_of_its_tenant_alone(site: GatewaySite) -> None:
-    async with site.gateway(keys=True) as gateway:
-        shop, other, none = [await site.add_key(tenant=tenant) for tenant in ("shop", "other", None)]
-        await known(gateway, shop, other, none)
-        for mine in (shop, other, none):
-            place = (await gateway.classify("a text", headers=bearer(mine))).json()["place"]
-            for token in (shop, other, none):
-                reply = await gateway.http.get(f"/v1/answers/{place}", headers=bearer(token))
-                assert reply.status_code == (200 if token is mine else 404)
-                unknown = await gateway.http.get("/v1/answers/0@99999", headers=bearer(token))
-                if token is not mine:
-                    assert reply.json()["type"] == unknown.json()["type"]
+async def test_a_revoked_key_is_refused_and_a_header_of_its_own_is_taken_too(keyed: RunningGateway) -> None:
+    token = await keyed.site.add_key()
+    await keyed.known(token)
+    assert (await keyed.classify("a", headers={"x-api-key": token})).status_code == 200
+    record = keyed.gateway._keys.keys[id_of(token) or ""]
+    async with connected(keyed.site.cluster.producer()) as producer:
+        revoked = msgspec.structs.replace(record, revoked_at_ms=1)
+        await KeysWriter(producer, keyed.site.names.keys).publish([revoked])
+
+    async def refused() -> bool:
+        return (await keyed.classify("a", headers=bearer(token))).status_code == 401
+
+    await until(refused)
 
 
-async def test_a_revoked_key_is_refused_and_a_header_of_its_own_is_taken_too(site: GatewaySite) -> None:
-    async with site.gateway(keys=True) as gateway:
-        token = await site.add_key()
-        await known(gateway, token)
-        assert (await gateway.classify("a", headers={"x-api-key": token})).status_code == 200
-        record = gateway.gateway._keys.keys[id_of(token) or ""]
-        async with connected(site.cluster.producer()) as producer:
-            revoked = msgspec.structs.replace(record, revoked_at_ms=1)
-            await KeysWriter(producer, site.names.keys).publish([revoked])
-
-        async def refused() -> bool:
-            return (await gateway.classify("a", headers=bearer(token))).status_code == 401
-
-        await until(refused)
-
-
-async def test_a_quota_is_kept_to_and_says_when_to_come_again(site: GatewaySite) -> None:
-    async with site.gateway(keys=True) as gateway:
-        token = await site.add_key(texts_per_second=0.5, burst=3.0)
-        await known(gateway, token)
-        assert (await gateway.classify(["a", "b", "c"], headers=bearer(token))).status_code == 200
-        reply = await gateway.classify("d", headers=bearer(token))
-        assert (reply.status_code, reply.json()["type"]) == (429, "urn:headrace:problem:quota")
-        assert 1 <= int(reply.headers["retry-after"]) <= 2
-        assert int(reply.headers["retry-after-ms"]) <= 2000
+async def test_a_quota_is_kept_to_and_says_when_to_come_again(keyed: RunningGateway) -> None:
+    token = await keyed.site.add_key(texts_per_second=0.5, burst=3.0)
+    await keyed.known(token)
+    assert (await keyed.classify(["a", "b", "c"], headers=bearer(token))).status_code == 200
+    reply = await keyed.classify("d", headers=bearer(token))
+    assert (reply.status_code, reply.json()["type"]) == (429, "urn:headrace:problem:quota")
+    assert 1 <= int(reply.headers["retry-after"]) <= 2
+    assert int(reply.headers["retry-after-ms"]) <= 2000
 
 
 async def test_what_is_asked_is_metered_by_key(site: GatewaySite) -> None:
     async with site.gateway(keys=True) as gateway:
         token = await site.add_key(tenant="shop")
-        await known(gateway, token)
+        await gateway.known(token)
         await gateway.classify(["äh", "b"], headers=bearer(token))
         await gateway.classify("c", headers=bearer(token))
     async with connected(UsageLog(site.cluster, site.names.usage)) as log:
@@ -150,7 +134,6 @@ async def test_calls_are_encrypted_where_a_certificate_is_set(site: GatewaySite,
             pass
 
 
-async def test_an_idempotency_key_is_refused_rather_than_ignored(site: GatewaySite) -> None:
-    async with site.gateway() as gateway:
-        reply = await gateway.classify("a", headers={"idempotency-key": "k-1"})
-        assert (reply.status_code, reply.json()["field"]) == (422, "Idempotency-Key")
+async def test_an_idempotency_key_is_refused_rather_than_ignored(gateway: RunningGateway) -> None:
+    reply = await gateway.classify("a", headers={"idempotency-key": "k-1"})
+    assert (reply.status_code, reply.json()["field"]) == (422, "Idempotency-Key")

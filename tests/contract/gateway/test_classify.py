@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from headrace.config.gateway import GatewaySettings
 from headrace.core.token_bucket import TokenBucket
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site, label_of
+from tests.support.gateways import GatewaySite, RunningGateway, label_of
 from tests.support.waiting import until
 
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap) as site:
-        yield site
-
-
-@pytest.fixture
-async def gateway(site: GatewaySite) -> AsyncIterator[RunningGateway]:
-    async with site.gateway() as running:
-        yield running
+def waits(gateway: RunningGateway) -> bool:
+    """Whether a call of it waits for an answer."""
+    return any(part.waiting for part in gateway.gateway.follower._parts.values())
 
 
 FORMS: list[tuple[Any, list[str] | None]] = [
@@ -113,10 +105,8 @@ async def test_texts_of_one_key_keep_their_order_in_one_partition(gateway: Runni
     assert places == sorted(places)
 
 
-async def test_without_waiting_a_caller_gets_places_and_asks_for_the_answers_by_them(
-    site: GatewaySite, gateway: RunningGateway
-) -> None:
-    site.answering.clear()
+async def test_without_waiting_a_caller_gets_places_and_asks_for_the_answers_by_them(gateway: RunningGateway) -> None:
+    gateway.site.answering.clear()
     reply = await gateway.classify(["a", "b"], headers={"prefer": "respond-async"})
     assert reply.status_code == 202
     assert reply.headers["preference-applied"] == "respond-async"
@@ -125,8 +115,8 @@ async def test_without_waiting_a_caller_gets_places_and_asks_for_the_answers_by_
     assert (early.status_code, early.json()["status"]) == (202, "pending")
     assert int(early.headers["retry-after"]) >= 1
     waiting = asyncio.create_task(gateway.http.get(f"/v1/answers/{places[1]}?wait=50"))
-    await until(lambda: gateway.gateway.follower.reads)
-    site.answering.set()
+    await until(lambda: waits(gateway))
+    gateway.site.answering.set()
     late = await waiting
     assert (late.status_code, late.json()["label"], late.json()["place"]) == (200, label_of("b"), places[1])
     again = await gateway.http.get(f"/v1/answers/{places[0]}")
@@ -136,7 +126,7 @@ async def test_without_waiting_a_caller_gets_places_and_asks_for_the_answers_by_
     assert (await gateway.http.get(f"{single.headers['location']}?wait=20")).json()["label"] == label_of("c")
 
 
-async def test_old_answers_are_found_wherever_they_stand(site: GatewaySite, gateway: RunningGateway) -> None:
+async def test_old_answers_are_found_wherever_they_stand(gateway: RunningGateway) -> None:
     texts = [{"text": f"text {number}", "key": "one"} for number in range(3000)]
     answers = (await gateway.classify(texts)).json()["answers"]
     for number in (0, 1, 700, 1499, 2998, 2999):
@@ -149,8 +139,8 @@ async def test_a_place_that_is_not_there_is_not_found(gateway: RunningGateway) -
         assert (await gateway.http.get(f"/v1/answers/{place}")).status_code == 404, place
 
 
-async def test_a_text_that_was_passed_over_is_lost(site: GatewaySite, gateway: RunningGateway) -> None:
-    site.skipped.add("never")
+async def test_a_text_that_was_passed_over_is_lost(gateway: RunningGateway) -> None:
+    gateway.site.skipped.add("never")
     first, second = await asyncio.gather(
         gateway.classify({"text": "never", "key": "k"}), _behind(gateway, {"text": "later", "key": "k"})
     )
@@ -159,18 +149,18 @@ async def test_a_text_that_was_passed_over_is_lost(site: GatewaySite, gateway: R
 
 
 async def _behind(gateway: RunningGateway, body: Any) -> Any:
-    await until(lambda: any(part.waiting for part in gateway.gateway.follower._parts.values()))
+    await until(lambda: waits(gateway))
     return await gateway.classify(body)
 
 
-async def test_who_waits_too_long_is_told_where_his_texts_are(site: GatewaySite, gateway: RunningGateway) -> None:
-    site.answering.clear()
+async def test_who_waits_too_long_is_told_where_his_texts_are(gateway: RunningGateway) -> None:
+    gateway.site.answering.clear()
     reply = await gateway.classify({"texts": ["a", "b"], "timeout": 0.5})
     assert (reply.status_code, reply.json()["type"]) == (504, "urn:headrace:problem:timeout")
     places = [one["place"] for one in reply.json()["answers"]]
     assert int(reply.headers["retry-after-ms"]) >= 1000
-    assert not any(part.waiting for part in gateway.gateway.follower._parts.values())
-    site.answering.set()
+    assert not waits(gateway)
+    gateway.site.answering.set()
     assert (await gateway.http.get(f"/v1/answers/{places[1]}?wait=30")).json()["label"] == label_of("b")
 
 
@@ -191,7 +181,7 @@ async def test_a_gateway_that_ends_answers_what_it_can_and_tells_the_places_of_t
         site.answering.clear()
         waiting = asyncio.create_task(gateway.classify(["a", "b"]))
         await until(lambda: gateway.gateway._waiting == 2)
-        await until(lambda: any(part.waiting for part in gateway.gateway.follower._parts.values()))
+        await until(lambda: waits(gateway))
         gateway.stop.set()
         reply = await waiting
         assert (reply.status_code, reply.json()["type"]) == (503, "urn:headrace:problem:draining")
@@ -202,8 +192,8 @@ async def test_a_gateway_that_ends_answers_what_it_can_and_tells_the_places_of_t
         assert found.json()["label"] == label_of("a")
 
 
-async def test_models_health_and_what_is_not_there(site: GatewaySite, gateway: RunningGateway) -> None:
-    await site.add_version("v1")
+async def test_models_health_and_what_is_not_there(gateway: RunningGateway) -> None:
+    await gateway.site.add_version("v1")
 
     async def listed() -> Any:
         return (await gateway.http.get("/v1/models")).json()["versions"]

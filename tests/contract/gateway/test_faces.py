@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from huggingface_hub import InferenceClient
 
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site, label_of
+from tests.support.gateways import RunningGateway, label_of
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap, partitions=2) as site:
-        yield site
-
-
-@pytest.fixture
-async def gateway(site: GatewaySite) -> AsyncIterator[RunningGateway]:
-    async with site.gateway() as running:
-        yield running
 
 
 async def predict(gateway: RunningGateway, inputs: Any, **more: Any) -> Any:
@@ -93,10 +79,8 @@ def tensor(data: list[Any], shape: list[int] | None = None, **more: Any) -> dict
     return {"name": "text", "datatype": "BYTES", "shape": shape or [len(data)], "data": data, **more}
 
 
-async def test_a_client_of_the_open_inference_protocol_goes_its_whole_way(
-    site: GatewaySite, gateway: RunningGateway
-) -> None:
-    await site.add_version("v1")
+async def test_a_client_of_the_open_inference_protocol_goes_its_whole_way(gateway: RunningGateway) -> None:
+    await gateway.site.add_version("v1")
     http = gateway.http
     assert (await http.get("/v2/health/live")).json() == {"live": True}
     assert (await http.get("/v2/health/ready")).json() == {"ready": True}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from headrace.kafka.interface import Outgoing, connected
 from headrace.learning.data.labels import read_labels
@@ -14,20 +11,7 @@ from headrace.security.api_keys import KeyRole, id_of
 from headrace_schemas.codec import encode_machine_label
 from headrace_schemas.records import BarredText, MachineLabel
 from headrace_schemas.topics import machine_labels_key
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
-from tests.support.waiting import until
-
-
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap, partitions=2) as site:
-        yield site
-
-
-@pytest.fixture
-async def gateway(site: GatewaySite) -> AsyncIterator[RunningGateway]:
-    async with site.gateway() as running:
-        yield running
+from tests.support.gateways import GatewaySite, RunningGateway
 
 
 async def labels(site: GatewaySite) -> dict[str, tuple[str, str, str | None]]:
@@ -35,10 +19,8 @@ async def labels(site: GatewaySite) -> dict[str, tuple[str, str, str | None]]:
     return {one.id: (one.text, one.label, one.source) for one in found}
 
 
-async def test_labels_are_published_replaced_and_erased_with_what_teachers_said(
-    site: GatewaySite, gateway: RunningGateway
-) -> None:
-    http = gateway.http
+async def test_labels_are_published_replaced_and_erased_with_what_teachers_said(gateway: RunningGateway) -> None:
+    http, site = gateway.http, gateway.site
     one = await http.post("/v1/labels", json={"text": "Where is Lima?", "label": "LOC", "id": "q-1", "source": "desk"})
     assert (one.status_code, one.json()) == (201, {"ids": ["q-1"]})
     two = await http.post(
@@ -58,7 +40,8 @@ async def test_labels_are_published_replaced_and_erased_with_what_teachers_said(
     assert (await http.delete("/v1/labels/q-1")).status_code == 404
 
 
-async def test_labels_that_can_be_none_are_refused_as_a_whole(site: GatewaySite, gateway: RunningGateway) -> None:
+async def test_labels_that_can_be_none_are_refused_as_a_whole(gateway: RunningGateway) -> None:
+    before = await labels(gateway.site)
     good = {"text": "a text", "label": "A"}
     for body, field in [
         ([good, {"text": "b", "label": ""}], "[1].label"),
@@ -70,48 +53,46 @@ async def test_labels_that_can_be_none_are_refused_as_a_whole(site: GatewaySite,
     ]:
         reply = await gateway.http.post("/v1/labels", json=body)
         assert (reply.status_code, reply.json().get("field")) == (422, field), reply.text
-    assert await labels(site) == {}
+    assert await labels(gateway.site) == before
 
 
-async def test_a_label_of_an_answer_is_a_review_that_its_tenant_reads(site: GatewaySite) -> None:
-    async with site.gateway(keys=True) as gateway:
-        shop = await site.add_key(KeyRole.CLIENT, KeyRole.LABELLER, tenant="shop")
-        other = await site.add_key(KeyRole.CLIENT, KeyRole.LABELLER, tenant="other")
-        await until(lambda: len(gateway.gateway._keys.keys) == 2)
-        mine, foreign = ({"authorization": f"Bearer {token}"} for token in (shop, other))
-        place = (await gateway.classify("a text", headers=mine)).json()["place"]
-        body = {"text": "a text", "label": "A", "answer": place}
-        assert (await gateway.http.post("/v1/labels", json=body, headers=foreign)).status_code == 404
-        assert (await gateway.http.post("/v1/labels", json=body, headers=mine)).status_code == 201
-        [review] = (await gateway.http.get("/v1/reviews", headers=mine)).json()["reviews"]
-        assert f"{review['partition']}@{review['offset']}" == place
-        assert (review["label"], review["origin"], review["by"]) == ("A", "person", id_of(shop))
-        assert (await gateway.http.get("/v1/reviews", headers=foreign)).json() == {"reviews": []}
-        assert (await gateway.http.get("/v1/reviews?limit=0", headers=mine)).json()["field"] == "limit"
+async def test_a_label_of_an_answer_is_a_review_that_its_tenant_reads(keyed: RunningGateway) -> None:
+    shop = await keyed.site.add_key(KeyRole.CLIENT, KeyRole.LABELLER, tenant="shop")
+    other = await keyed.site.add_key(KeyRole.CLIENT, KeyRole.LABELLER, tenant="other")
+    await keyed.known(shop, other)
+    mine, foreign = ({"authorization": f"Bearer {token}"} for token in (shop, other))
+    place = (await keyed.classify("a text", headers=mine)).json()["place"]
+    body = {"text": "a text", "label": "A", "answer": place}
+    assert (await keyed.http.post("/v1/labels", json=body, headers=foreign)).status_code == 404
+    assert (await keyed.http.post("/v1/labels", json=body, headers=mine)).status_code == 201
+    [review] = (await keyed.http.get("/v1/reviews", headers=mine)).json()["reviews"]
+    assert f"{review['partition']}@{review['offset']}" == place
+    assert (review["label"], review["origin"], review["by"]) == ("A", "person", id_of(shop))
+    assert (await keyed.http.get("/v1/reviews", headers=foreign)).json() == {"reviews": []}
+    assert (await keyed.http.get("/v1/reviews?limit=0", headers=mine)).json()["field"] == "limit"
 
 
-async def test_an_operator_moves_rolls_back_and_pins_an_alias_and_the_log_says_who(site: GatewaySite) -> None:
-    async with site.gateway(keys=True) as gateway:
-        token = await site.add_key(KeyRole.OPERATOR)
-        await until(lambda: gateway.gateway._keys.keys)
-        headers = {"authorization": f"Bearer {token}"}
-        for version in ("v1", "v2"):
-            await site.add_version(version, alias="champion" if version == "v1" else None)
+async def test_an_operator_moves_rolls_back_and_pins_an_alias_and_the_log_says_who(keyed: RunningGateway) -> None:
+    token = await keyed.site.add_key(KeyRole.OPERATOR)
+    await keyed.known(token)
+    headers = {"authorization": f"Bearer {token}"}
+    for version in ("v1", "v2"):
+        await keyed.site.add_version(version, alias="champion" if version == "v1" else None)
 
-        async def put(alias: str, body: Any) -> Any:
-            return await gateway.http.put(f"/v1/models/aliases/{alias}", json=body, headers=headers)
+    async def put(alias: str, body: Any) -> Any:
+        return await keyed.http.put(f"/v1/models/aliases/{alias}", json=body, headers=headers)
 
-        async def post(action: str, **more: Any) -> Any:
-            return await gateway.http.post(f"/v1/models/aliases/champion/{action}", headers=headers, **more)
+    async def post(action: str, **more: Any) -> Any:
+        return await keyed.http.post(f"/v1/models/aliases/champion/{action}", headers=headers, **more)
 
-        moved = await put("champion", {"version": "v2", "reason": "better"})
-        assert moved.status_code == 200, moved.text
-        assert (moved.json()["version"], moved.json()["previous"], moved.json()["reason"]) == ("v2", "v1", "better")
-        assert moved.json()["by"] == f"API key {id_of(token)}"
-        assert (await post("rollback")).json()["version"] == "v1"
-        assert (await post("pin", json={"reason": "holidays"})).json()["pinned"] is True
-        assert "pinned" not in (await post("unpin")).json()
-        assert (await put("champion", {"version": "v9"})).status_code == 409
-        assert (await put("bad%20alias", {"version": "v1"})).status_code == 422
-        assert (await put("champion", {})).status_code == 422
-        assert (await post("forget")).status_code == 404
+    moved = await put("champion", {"version": "v2", "reason": "better"})
+    assert moved.status_code == 200, moved.text
+    assert (moved.json()["version"], moved.json()["previous"], moved.json()["reason"]) == ("v2", "v1", "better")
+    assert moved.json()["by"] == f"API key {id_of(token)}"
+    assert (await post("rollback")).json()["version"] == "v1"
+    assert (await post("pin", json={"reason": "holidays"})).json()["pinned"] is True
+    assert "pinned" not in (await post("unpin")).json()
+    assert (await put("champion", {"version": "v9"})).status_code == 409
+    assert (await put("bad%20alias", {"version": "v1"})).status_code == 422
+    assert (await put("champion", {})).status_code == 422
+    assert (await post("forget")).status_code == 404

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
 from tests.support.waiting import until, within
@@ -14,22 +15,20 @@ from tests.support.waiting import until, within
 LIMIT_S = 30.0
 
 
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap, partitions=1) as site:
-        yield site
-
-
-@pytest.fixture
-async def gateway(site: GatewaySite) -> AsyncIterator[RunningGateway]:
-    async with site.gateway(
-        max_body_bytes=4096,
-        max_header_bytes=2048,
-        head_timeout=1.0,
-        body_timeout=1.0,
-        keep_alive=1.0,
-        max_connections=8,
-    ) as running:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_gateway(embedded_bootstrap: str) -> AsyncIterator[RunningGateway]:
+    """In this file ``gateway`` allows little."""
+    async with (
+        gateway_site(embedded_bootstrap) as site,
+        site.gateway(
+            max_body_bytes=4096,
+            max_header_bytes=2048,
+            head_timeout=1.0,
+            body_timeout=1.0,
+            keep_alive=1.0,
+            max_connections=8,
+        ) as running,
+    ):
         yield running
 
 

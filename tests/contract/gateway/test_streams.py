@@ -19,16 +19,10 @@ from headrace.gateway.access import ANYBODY
 from headrace.gateway.streams import read_id, write_id
 from headrace.kafka.interface import connected
 from headrace.registry.compacted_topics import KeysWriter
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
+from tests.support.gateways import GatewaySite, RunningGateway
 from tests.support.waiting import until, within
 
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap, partitions=2) as site:
-        yield site
 
 
 class Events:
@@ -110,7 +104,7 @@ async def test_a_stream_from_the_beginning_catches_up_and_goes_on(site: GatewayS
 async def test_a_stream_has_the_answers_of_its_tenant_alone_and_ends_with_the_gateway(site: GatewaySite) -> None:
     async with site.gateway(keys=True) as gateway:
         shop, other = [await site.add_key(tenant=tenant) for tenant in ("shop", "other")]
-        await until(lambda: len(gateway.gateway._keys.keys) == 2)
+        await gateway.known(shop, other)
         mine = {"authorization": f"Bearer {shop}"}
         async with events(gateway, **mine) as found:
             await ask(gateway, 0, 5, authorization=f"Bearer {other}")
@@ -141,7 +135,7 @@ async def test_a_stream_of_a_key_that_is_revoked_ends(site: GatewaySite, monkeyp
             await until(lambda: gateway.gateway.streams.count == 0, LIMIT_S)
 
 
-async def test_a_stream_that_does_not_keep_up_is_ended(site: GatewaySite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_does_not_keep_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MOST_QUEUED", 3)
     listener = streams.Listener(ANYBODY)
     listener.take(streams.Chunk([None] * 3, {}))  # type: ignore[list-item]

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
 import httpx
 import pytest
 
 from headrace.client import connect
-from tests.support.gateways import GatewaySite, RunningGateway, gateway_site
+from tests.support.gateways import GatewaySite, RunningGateway
 from tests.support.http_calls import Calls, round_robin
 from tests.support.waiting import until
 
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-async def site(embedded_bootstrap: str) -> AsyncIterator[GatewaySite]:
-    async with gateway_site(embedded_bootstrap) as site:
-        yield site
 
 
 async def cut_off(gateway: RunningGateway) -> None:
