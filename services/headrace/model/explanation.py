@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headrace.model.artifact import Artifact
 from headrace.model.folding import fold_unchecked
 from headrace.model.integers import inverse_roots, keys_of, stepped
-from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW, pair_hashes
+from headrace.model.network import FIRST_WORD_ROW, PADDING_ROW, UNKNOWN_ROW, SortedKeys, pair_hashes
 from headrace.model.words import find_words, hash_strings
 from headrace_schemas.records import Explanation, Part, Window
 
@@ -30,22 +30,6 @@ _ROWS_AT_ONCE = 1024
 Whole = NDArray[np.int64]
 _Figures = tuple[float, float]
 """For the label, and for the runner-up."""
-
-
-class _Rows:
-    """Finds by the hashes of words or bigrams the rows of ``keys`` uint32[n]."""
-
-    def __init__(self, keys: NDArray[np.uint32]) -> None:
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
-
-    def of(self, hashes: NDArray[np.uint64]) -> Whole:
-        """The place of each hash's key, or -1: int64, shape of ``hashes``."""
-        if not len(self._keys):
-            return np.full(hashes.shape, -1, np.int64)
-        keys = keys_of(hashes)
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[places] == keys, self._order[places], -1)
 
 
 class _Chosen(NamedTuple):
@@ -69,8 +53,8 @@ class Explainer:
 
     def __init__(self, artifact: Artifact) -> None:
         self._network = artifact.network
-        self._words = _Rows(self._network.word_keys)
-        self._bigrams = _Rows(self._network.bigram_keys)
+        self._words = SortedKeys(self._network.word_keys)
+        self._bigrams = SortedKeys(self._network.bigram_keys)
         self._head = stepped(self._network.head, self._network.head_steps).astype(np.int64)
         self._roots = inverse_roots(self._network.max_tokens)
 
@@ -79,8 +63,8 @@ class Explainer:
         network = self._network
         words = find_words(text, network.max_tokens, network.hashing)
         hashes, _ = hash_strings([text], network.max_tokens, network.hashing)
-        rows = np.maximum(self._words.of(hashes) + FIRST_WORD_ROW, UNKNOWN_ROW)
-        pairs = self._bigrams.of(pair_hashes(hashes))
+        rows = np.maximum(self._words.places(keys_of(hashes)) + FIRST_WORD_ROW, UNKNOWN_ROW)
+        pairs = self._bigrams.places(keys_of(pair_hashes(hashes)))
         kept = np.flatnonzero(pairs >= 0)
         words_table = network.wide_words, network.wide_word_steps, rows
         pairs_table = network.wide_bigrams, network.wide_bigram_steps, pairs[kept]

@@ -105,14 +105,24 @@ def keep_rows(network: Network, words: NDArray[np.int64], bigrams: NDArray[np.in
     )
 
 
+class SortedKeys:
+    """Finds values among ``keys`` [n], which are sorted once. Of equal keys the first is found."""
+
+    def __init__(self, keys: NDArray[np.unsignedinteger]) -> None:
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def places(self, values: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+        """The place of each value in the keys, or -1: int64, shape of ``values``."""
+        if not len(self._keys):
+            return np.full(values.shape, -1, np.int64)
+        found = np.minimum(np.searchsorted(self._keys, values), len(self._keys) - 1)
+        return np.where(self._keys[found] == values, self._order[found], -1)
+
+
 def rows_of(hashes: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.int64]:
     """The place of each hash in ``kept``, or -1: int64, shape of ``hashes``."""
-    if not len(kept):
-        return np.full(hashes.shape, -1, np.int64)
-    order = np.argsort(kept)
-    place = np.minimum(np.searchsorted(kept, hashes, sorter=order), len(kept) - 1)
-    found = order[place]
-    return np.where(kept[found] == hashes, found, -1)
+    return SortedKeys(kept).places(hashes)
 
 
 def word_rows(hashes: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.int64]:
