@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 from headrace.commands.common import Bootstrap, Delimiter, Encoding, Invocation, LabelColumn, TextColumn, settings_from
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
     from typing import Any
 
@@ -114,7 +114,7 @@ def demo(
         show = functools.partial(show_teaching, endpoint=endpoint)
     else:
         from headrace.demo.answering import show
-    code = lifecycle.run(functools.partial(_until_stopped, functools.partial(show, order)), drain_s=STOP_LIMIT_S)
+    code = lifecycle.run(functools.partial(_show, functools.partial(show, order)), drain_s=STOP_LIMIT_S)
     if code:
         raise typer.Exit(code)
 
@@ -128,24 +128,21 @@ def _check_installed(package: str) -> None:
         raise UserError(f"--teaching needs {package}: pip install 'headrace[demo,teach]'")
 
 
-async def _until_stopped(show: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
+async def _show(show: Callable[..., Coroutine[Any, Any, bool]], stop: asyncio.Event) -> int:
     from random import SystemRandom
 
     from headrace.commands.terminal import Terminal
     from headrace.core.clock import SystemClock
+    from headrace.process.lifecycle import until_stopped
 
     # The demo's own lines have markup; what it shows of texts is escaped there.
     console = Terminal(highlight=False, markup=True)
-    told = asyncio.ensure_future(show(console=console, clock=SystemClock(), random=SystemRandom()))
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((told, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not told.done():
-        told.cancel()
-        await asyncio.wait((told,))
+    try:
+        passed = await until_stopped(show(console=console, clock=SystemClock(), random=SystemRandom()), stop)
+    finally:
         # A training that was ended while it drew its progress has left the cursor hidden.
         console.show_cursor()
-    if told.cancelled():
+    if passed is None:
         console.print("\nStopped. Nothing is left running.")
         return EXIT_INTERRUPTED
-    return 0 if told.result() else 1
+    return 0 if passed else 1

@@ -69,26 +69,18 @@ def up(
         model=model,
         environ=environ,
     )
-    code = lifecycle.run(functools.partial(_until_stopped, wanted), drain_s=STOP_LIMIT_S)
+    code = lifecycle.run(functools.partial(_show, wanted), drain_s=STOP_LIMIT_S)
     if code:
         raise typer.Exit(code)
 
 
-async def _until_stopped(wanted: Wanted, stop: asyncio.Event) -> int:
-    import asyncio
-
+async def _show(wanted: Wanted, stop: asyncio.Event) -> int:
     from headrace.commands.terminal import Terminal
     from headrace.core.clock import SystemClock
     from headrace.demo.everything import show
+    from headrace.process.lifecycle import until_stopped
 
     console = Terminal(highlight=False)
-    shown = asyncio.ensure_future(show(wanted, console=console, clock=SystemClock()))
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((shown, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if shown.done():
-        shown.result()
-    shown.cancel()
-    await asyncio.wait((shown,))
+    await until_stopped(show(wanted, console=console, clock=SystemClock()), stop)
     console.print("Stopped. Nothing is left running.")
     return 0

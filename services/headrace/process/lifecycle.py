@@ -38,6 +38,21 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: flo
         return runner.run(_until_drained(main, drain_s))
 
 
+async def until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """What ``work`` returns; None when ``stop`` is set before. Then ``work`` is cancelled, and its end is waited for.
+
+    Raises what ``work`` raises, at its end too.
+    """
+    running = asyncio.ensure_future(work)
+    asked = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not running.done():
+        running.cancel()
+        await asyncio.wait((running,))
+    return None if running.cancelled() else running.result()
+
+
 @asynccontextmanager
 async def ends_when_held(limit_s: float) -> AsyncIterator[None]:
     """While the block runs, end the process with exit code 1 when its event loop is blocked for ``limit_s`` seconds.
