@@ -47,7 +47,7 @@ def gateway(
     Callers need API keys (`headrace keys add`). With them its console is at /console/, for people who label, look after
     versions and watch. On an address of this machine --no-keys does without keys, and without a console.
     """
-    from headrace.gateway.app import is_own_machine
+    from headrace.gateway.origin import is_own_machine
     from headrace.process import lifecycle, logs
 
     options = {
@@ -122,10 +122,10 @@ async def _console(settings: Settings, cluster: Cluster, clock: Clock, gateway: 
     """The console of ``gateway``, for those who have a key to it."""
     from starlette.applications import Starlette
 
-    from headrace.gateway.app import hosts_of
     from headrace.gateway.console.access import Caller, caller_of
     from headrace.gateway.console.console import Console
     from headrace.gateway.gateway import Mounted
+    from headrace.gateway.origin import hosts_of
 
     def authorize(token: str) -> Caller | None:
         return caller_of(gateway.access.key_of(token))

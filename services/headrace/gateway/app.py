@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
@@ -14,11 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headrace.config.gateway import GatewaySettings
 from headrace.core.errors import frames_of, words_of
 from headrace.gateway.access import ANYBODY
 from headrace.gateway.calls import Call
-from headrace.gateway.problems import ProblemError, not_found
+from headrace.gateway.origin import OriginRules, hosts_of
+from headrace.gateway.problems import ProblemError, missing_role, not_found
 from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import event
 from headrace.security.api_keys import KeyRole
@@ -75,8 +74,7 @@ class App:
             (patterns if "{" in one.path else self._exact).setdefault(one.path, {})[one.method] = one
         for path, methods in patterns.items():
             self._patterns.append((re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", path)), methods))
-        self._hosts = hosts_of(gateway.settings)
-        self._origins = frozenset(gateway.settings.origins)
+        self._rules = OriginRules(hosts_of(gateway.settings), gateway.settings.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +85,7 @@ class App:
         request = Request(scope, receive)
         name = "other"
         try:
-            self._check_origin(request)
+            self._rules.check(request)
             if request.method == "OPTIONS":
                 response = self._preflight(request)
             else:
@@ -100,7 +98,7 @@ class App:
         except ClientDisconnect:
             return
         response.raw_headers.extend(_ALWAYS)
-        if (origin := request.headers.get("origin")) in self._origins and origin is not None:
+        if (origin := request.headers.get("origin")) in self._rules.origins and origin is not None:
             response.raw_headers.extend(
                 [
                     (b"access-control-allow-origin", origin.encode("latin-1")),
@@ -116,8 +114,7 @@ class App:
         if endpoint.roles is not None:
             identity = self._gateway.access.identify(request.headers)
             if not endpoint.roles & identity.roles:
-                wanted = " or ".join(sorted(endpoint.roles))
-                raise ProblemError(HTTPStatus.FORBIDDEN, "role", f"This needs an API key with the role {wanted}.")
+                raise missing_role(endpoint.roles)
         call = Call(self._gateway, request, identity, {name: unquote(value) for name, value in params.items()})
         try:
             return await endpoint.handle(call)
@@ -175,28 +172,8 @@ class App:
             )
         return endpoint, params
 
-    def _check_origin(self, request: Request) -> None:
-        """Refuse a page of another origin, and a name that was made to point here (DNS rebinding)."""
-        host = request.headers.get("host", "")
-        if self._hosts is not None and _name_of(host) not in self._hosts:
-            raise ProblemError(
-                HTTPStatus.MISDIRECTED_REQUEST,
-                "host",
-                "This gateway is not called by that name; gateway.hosts lists its names.",
-                field="Host",
-            )
-        origin = request.headers.get("origin")
-        if origin is None or origin in self._origins or origin == f"{request.url.scheme}://{host}":
-            return
-        raise ProblemError(
-            HTTPStatus.FORBIDDEN,
-            "origin",
-            "Pages of this origin may not call this gateway; gateway.origins lists those that may.",
-            field="Origin",
-        )
-
     def _preflight(self, request: Request) -> Response:
-        if request.headers.get("origin") not in self._origins:
+        if request.headers.get("origin") not in self._rules.origins:
             raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "method", "OPTIONS is not answered here.")
         return Response(
             status_code=HTTPStatus.NO_CONTENT,
@@ -206,28 +183,3 @@ class App:
                 "access-control-max-age": str(PREFLIGHT_S),
             },
         )
-
-
-def is_own_machine(host: str) -> bool:
-    """Whether only programs of this machine reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def hosts_of(settings: GatewaySettings) -> frozenset[str] | None:
-    """The names that callers may use; None for any."""
-    if settings.hosts:
-        return frozenset(name.lower() for name in settings.hosts)
-    if is_own_machine(settings.host):
-        return frozenset({"localhost", "127.0.0.1", "::1", settings.host.strip("[]").lower()})
-    return None
-
-
-def _name_of(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()

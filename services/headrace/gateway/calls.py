@@ -19,22 +19,72 @@ if TYPE_CHECKING:
 DISCARD_S = 2.0
 
 
-class HeldBytes:
-    """The bodies that are held at once, at most ``limit`` bytes."""
+class BodyReader:
+    """Reads the bodies of calls: each of at most ``most`` bytes and within ``limit_s``, together at most ``most_held``.
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    ``setting`` is where an operator sets ``most``, if anywhere.
+    """
+
+    def __init__(self, most: int, limit_s: float, most_held: int, setting: str | None = None) -> None:
+        self._most = most
+        self._limit_s = limit_s
+        self._most_held = most_held
+        self._setting = setting
         self.held = 0
 
-    def take(self, size: int) -> bool:
-        """Whether ``size`` bytes more may be held; then they are."""
-        if self.held + size > self.limit:
-            return False
-        self.held += size
-        return True
+    async def read(self, request: Request) -> bytes:
+        """The body, which counts as held until it is released.
+
+        Raises ProblemError where it is too large (413), too slow (408) or too much is held (503).
+        """
+        try:
+            announced = int(request.headers.get("content-length") or 0)
+        except ValueError:
+            announced = 0
+        parts: list[bytes] = []
+        size = 0
+        whole = False
+        try:
+            async with asyncio.timeout(self._limit_s):
+                stream = request.stream()
+                async for part in stream:
+                    if max(size + len(part), announced) > self._most:
+                        await _discard(stream, self._most)
+                        raise self._too_large()
+                    if self.held + len(part) > self._most_held:
+                        await _discard(stream, self._most)
+                        raise busy("Too many bodies are held now.", 1.0)
+                    size += len(part)
+                    self.held += len(part)
+                    parts.append(part)
+            whole = True
+        except TimeoutError:
+            raise ProblemError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "slow-body",
+                f"The body did not come within {self._limit_s:g} s.",
+                limit=self._limit_s,
+                headers={"connection": "close"},
+            ) from None
+        finally:
+            if not whole:
+                self.release(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def release(self, size: int) -> None:
+        """A body of ``size`` bytes is held no more."""
         self.held -= size
+
+    def _too_large(self) -> ProblemError:
+        setting = "" if self._setting is None else f" ({self._setting})"
+        return ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "too-large",
+            f"The body has more than {self._most:,} bytes{setting}.",
+            field="body",
+            limit=self._most,
+            headers={"connection": "close"},
+        )
 
 
 class Call:
@@ -53,37 +103,10 @@ class Call:
         return (self.request.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
     async def body(self) -> bytes:
-        """The body. Raises ProblemError where it is too large (413), too slow (408) or too much is held (503)."""
-        settings = self.gateway.settings
-        most = settings.max_body_bytes
-        try:
-            announced = int(self.request.headers.get("content-length") or 0)
-        except ValueError:
-            announced = 0
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(settings.body_timeout):
-                stream = self.request.stream()
-                async for part in stream:
-                    size += len(part)
-                    if max(size, announced) > most:
-                        await _discard(stream, most)
-                        raise _too_large(most)
-                    if not self.gateway.held.take(len(part)):
-                        await _discard(stream, most)
-                        raise busy("Too many bodies are held now.", 1.0)
-                    self._held += len(part)
-                    parts.append(part)
-        except TimeoutError:
-            raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                "slow-body",
-                f"The body did not come within {settings.body_timeout:g} s.",
-                limit=settings.body_timeout,
-                headers={"connection": "close"},
-            ) from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """The body. Raises ProblemError as BodyReader.read does."""
+        body = await self.gateway.bodies.read(self.request)
+        self._held += len(body)
+        return body
 
     def seconds(self, name: str, *, default: float, most: float) -> float:
         """A number of seconds in the query, from 0 to ``most``. Raises ProblemError."""
@@ -100,7 +123,7 @@ class Call:
 
     def release(self) -> None:
         """The body is held no more."""
-        self.gateway.held.release(self._held)
+        self.gateway.bodies.release(self._held)
         self._held = 0
 
 
@@ -114,14 +137,3 @@ async def _discard(stream: AsyncIterator[bytes], most: int) -> None:
                     return
     except TimeoutError:
         return
-
-
-def _too_large(most: int) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "too-large",
-        f"The body has more than {most:,} bytes (gateway.max_body_bytes).",
-        field="body",
-        limit=most,
-        headers={"connection": "close"},
-    )

@@ -24,7 +24,7 @@ from headrace.gateway.bodies import (
 )
 from headrace.gateway.calls import Call
 from headrace.gateway.lookup import NotThereError
-from headrace.gateway.problems import ProblemError, invalid, not_found, retry_headers
+from headrace.gateway.problems import ProblemError, bad_body, invalid, not_found, retry_headers
 
 _RESPOND_ASYNC = re.compile(r"(^|[,\s])respond-async($|[,;\s])", re.IGNORECASE)
 _WAIT = re.compile(r"(?:^|[,\s])wait\s*=\s*\"?([0-9]{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
@@ -217,11 +217,4 @@ async def _wanted(call: Call) -> Wanted:
     try:
         return parse_text(body) if call.content_type == "text/plain" else parse_classify(body)
     except BadBodyError as error:
-        raise refused(error) from None
-
-
-def refused(error: BadBodyError) -> ProblemError:
-    """A body that is none of the forms."""
-    if error.is_json:
-        return invalid(str(error), field=error.field)
-    return ProblemError(HTTPStatus.BAD_REQUEST, "bad-body", str(error), field="body")
+        raise bad_body(error) from None

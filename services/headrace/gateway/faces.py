@@ -16,10 +16,10 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from headrace.gateway.batches import PENDING
-from headrace.gateway.bodies import Answer, BadBodyError, ClassifyItem, decoded
+from headrace.gateway.bodies import Answer, ClassifyItem
 from headrace.gateway.calls import Call
-from headrace.gateway.classifying import check_answered, check_count, count_texts, json_response, refused
-from headrace.gateway.problems import ProblemError, invalid, not_found
+from headrace.gateway.classifying import check_answered, check_count, count_texts, json_response
+from headrace.gateway.problems import ProblemError, decode_body, invalid, not_found
 from headrace_schemas.records import Score
 
 
@@ -242,10 +242,7 @@ async def model_ready(call: Call) -> Response:
 
 
 async def _read(call: Call, decoder: msgspec.json.Decoder[Any], form: str) -> Any:
-    try:
-        return decoded(decoder.decode, await call.body(), form)
-    except BadBodyError as error:
-        raise refused(error) from None
+    return decode_body(decoder.decode, await call.body(), form)
 
 
 async def _label(call: Call, texts: Sequence[str], field: str) -> list[Answer]:

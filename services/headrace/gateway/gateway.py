@@ -21,7 +21,7 @@ from headrace.gateway.access import ANYBODY, Access, Identity
 from headrace.gateway.answer_follower import AnswerFollower
 from headrace.gateway.batches import UNKNOWN, UNPUBLISHED, Batch
 from headrace.gateway.bodies import MAX_KEY_BYTES, Answer, ClassifyItem
-from headrace.gateway.calls import HeldBytes
+from headrace.gateway.calls import BodyReader
 from headrace.gateway.connections import ConnectionLimits, limited
 from headrace.gateway.lookup import Lookup
 from headrace.gateway.metrics import GatewayMetrics
@@ -101,7 +101,9 @@ class Gateway:
         self.metrics = metrics
         self.trusted = tuple(trusted)
         self.limits = Limits(shape.max_text_bytes, min(max_request_size, MAX_REQUEST_BYTES) - _OVERHEAD)
-        self.held = HeldBytes(settings.max_held_bytes)
+        self.bodies = BodyReader(
+            settings.max_body_bytes, settings.body_timeout, settings.max_held_bytes, "gateway.max_body_bytes"
+        )
         self.publisher = Publisher(cluster.producer, topics.requests)
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
@@ -130,7 +132,7 @@ class Gateway:
         metrics.broker.follow(lambda: self._reach.connected)
         metrics.follow(
             waiting=lambda: self._waiting,
-            held=lambda: self.held.held,
+            held=lambda: self.bodies.held,
             connections=lambda: 0 if self._server is None else len(self._server.server_state.connections),
             owned=lambda: len(self._ownership.partitions),
             read=lambda: len(self.follower.reads),

@@ -15,11 +15,11 @@ from headrace.client.reviews import ReviewPublisher
 from headrace.core.errors import UserError
 from headrace.core.text import label_name
 from headrace.files import DatasetError
-from headrace.gateway.bodies import BadBodyError, decoded, parse_place, place_text
+from headrace.gateway.bodies import parse_place, place_text
 from headrace.gateway.calls import Call
-from headrace.gateway.classifying import check_seen, json_response, refused
+from headrace.gateway.classifying import check_seen, json_response
 from headrace.gateway.lookup import NotThereError
-from headrace.gateway.problems import ProblemError, invalid, not_found
+from headrace.gateway.problems import ProblemError, decode_body, invalid, not_found
 from headrace.kafka.interface import (
     Outgoing,
     TopicPartition,
@@ -99,10 +99,7 @@ _reason = msgspec.json.Decoder(ReasonBody)
 
 async def add_labels(call: Call) -> Response:
     """Publish labels to learn from; they count from the next version on."""
-    try:
-        found = decoded(_labels.decode, await call.body(), '{"text": "...", "label": "..."} or a list of them')
-    except BadBodyError as error:
-        raise refused(error) from None
+    found = decode_body(_labels.decode, await call.body(), '{"text": "...", "label": "..."} or a list of them')
     bodies = found if isinstance(found, list) else [found]
     if not 0 < len(bodies) <= MOST_LABELS:
         raise invalid(f"One call takes 1 to {MOST_LABELS:,} labels.", field="labels", limit=MOST_LABELS)
@@ -168,20 +165,14 @@ async def reviews(call: Call) -> Response:
 
 async def move_alias(call: Call) -> Response:
     """Point an alias at a version, whatever the gate said of it; workers that follow it swap at once."""
-    try:
-        body = decoded(_move.decode, await call.body(), '{"version": "..."}')
-    except BadBodyError as error:
-        raise refused(error) from None
+    body = decode_body(_move.decode, await call.body(), '{"version": "..."}')
     return await _moved(call, body.reason or "over HTTP", version=body.version)
 
 
 async def change_alias(call: Call) -> Response:
     """Roll an alias back to what it pointed at before, pin it, or let the trainer move it again."""
     content = await call.body()
-    try:
-        body = decoded(_reason.decode, content, '{"reason": "..."}') if content.strip() else ReasonBody()
-    except BadBodyError as error:
-        raise refused(error) from None
+    body = decode_body(_reason.decode, content, '{"reason": "..."}') if content.strip() else ReasonBody()
     return await _moved(call, body.reason or "over HTTP")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 from starlette.responses import Response
 
-from headrace.gateway.bodies import Answer
+from headrace.gateway.bodies import Answer, BadBodyError, decoded
+
+T = TypeVar("T")
 
 PROBLEM_JSON = "application/problem+json"
 LONGEST_WAIT_S = 300.0
@@ -102,3 +105,29 @@ def not_found(detail: str) -> ProblemError:
 def busy(detail: str, wait_s: float, *, code: str = "busy", answers: Sequence[Answer] = ()) -> ProblemError:
     """Too much waits, or something is away: come again in ``wait_s`` seconds."""
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, wait_s=wait_s, answers=answers)
+
+
+def conflict(detail: str) -> ProblemError:
+    """What was asked for can't be done as things stand now."""
+    return ProblemError(HTTPStatus.CONFLICT, "conflict", detail)
+
+
+def missing_role(roles: Collection[str]) -> ProblemError:
+    """The caller's API key has none of the ``roles``."""
+    wanted = " or ".join(sorted(roles))
+    return ProblemError(HTTPStatus.FORBIDDEN, "role", f"This needs an API key with the role {wanted}.")
+
+
+def bad_body(error: BadBodyError) -> ProblemError:
+    """A body that is none of the forms."""
+    if error.is_json:
+        return invalid(str(error), field=error.field)
+    return ProblemError(HTTPStatus.BAD_REQUEST, "bad-body", str(error), field="body")
+
+
+def decode_body(decode: Callable[[bytes], T], body: bytes, forms: str) -> T:
+    """The JSON of a body. Raises ProblemError, which names the field or the ``forms`` that are expected."""
+    try:
+        return decoded(decode, body, forms)
+    except BadBodyError as error:
+        raise bad_body(error) from None

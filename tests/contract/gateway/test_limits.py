@@ -57,7 +57,7 @@ async def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_its_byte
         await gateway.http.post("/v1/classify", content=_parts()),
     ):
         assert (reply.status_code, reply.json()["limit"], reply.json()["field"]) == (413, 4096, "body")
-    assert gateway.gateway.held.held == 0
+    assert gateway.gateway.bodies.held == 0
     assert (await gateway.classify("a")).status_code == 200
 
 
@@ -105,7 +105,7 @@ async def test_more_bodies_than_may_be_held_are_told_to_come_again(site: Gateway
     async with site.gateway(max_held_bytes=2048) as gateway:
         reply = await gateway.http.post("/v1/classify", content=b" " * 3000)
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-        assert gateway.gateway.held.held == 0
+        assert gateway.gateway.bodies.held == 0
 
 
 async def test_rubbish_is_no_call_and_no_text_is_logged(

@@ -9,12 +9,15 @@ import sys
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from headrace.config import Settings
 from headrace.gateway.console import access
-from headrace.gateway.console.access import Caller
+from headrace.gateway.console.access import LOCAL_HOSTS, Caller
 from headrace.gateway.console.assets import assets
 from headrace.gateway.console.console import Console
+from headrace.gateway.origin import OriginRules
+from headrace.gateway.problems import ProblemError
 from headrace.security.api_keys import KeyRole
 from headrace_schemas.records import ApiKey
 from tests.support.asgi import Answer, call
@@ -188,7 +191,7 @@ async def test_a_change_that_another_site_sends_is_refused(changed: dict[str, st
     site = Site()
     headers = await site.session("client") | changed
     answer = await site.call("POST", "/api/logout", headers)
-    assert answer.status == 403
+    assert answer.status == (421 if "host" in changed else 403)
     assert why in answer.json()["detail"]
     # The session is still there.
     unchanged = {name: value for name, value in headers.items() if name not in changed}
@@ -199,7 +202,7 @@ async def test_a_name_that_was_rebound_to_our_address_reads_nothing() -> None:
     site = Site()
     headers = await site.session("client")
     for path in ("/", "/assets/app.js", "/api/me"):
-        assert (await site.call("GET", path, headers | {"host": "evil.example:1"})).status == 403
+        assert (await site.call("GET", path, headers | {"host": "evil.example:1"})).status == 421
 
 
 @pytest.mark.parametrize("path", ["/", "/assets/app.js", "/api/me", "/assets/nothing.js"])
@@ -244,7 +247,7 @@ async def test_a_body_that_is_too_large_or_no_json_is_refused_in_words() -> None
     )
     wrong = await call(site.app, "POST", "/console/api/login", body=b'{"token": 7}', headers={"origin": ORIGIN})
     assert (large.status, wrong.status) == (413, 422)
-    assert "$.token" in wrong.json()["detail"]
+    assert wrong.json()["field"] == "token"
 
 
 def test_a_console_loads_no_torch() -> None:
@@ -257,5 +260,28 @@ def test_a_caller_is_called_as_the_keys_note_and_a_tenants_key_is_not_for_the_co
     assert access.caller_of(None) is None
     assert access.caller_of(key) == Caller("0123", frozenset({L}))
     assert access.caller_of(msgspec.structs.replace(key, note="ana")).name == "ana"
-    with pytest.raises(access.RefusedError, match="tenant"):
+    with pytest.raises(ProblemError, match="tenant"):
         access.caller_of(msgspec.structs.replace(key, tenant="acme"))
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:1", "127.0.0.1@evil.example", "[127.0.0.1", "", "127.0.0.1:1:2"]
+)
+async def test_both_doors_refuse_a_name_that_is_not_theirs_alike(host: str) -> None:
+    request = Request({"type": "http", "headers": [(b"host", host.encode())]})
+    with pytest.raises(ProblemError) as refusal:
+        OriginRules(("127.0.0.1",)).check(request)
+    answer = await Site().call("GET", "/", {"host": host})
+    assert (answer.status, answer.body) == (421, refusal.value.response().body)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8080"])
+def test_a_name_of_ours_is_known_with_and_without_its_port(host: str) -> None:
+    OriginRules(LOCAL_HOSTS).check(Request({"type": "http", "headers": [(b"host", host.encode())]}))
+
+
+async def test_a_body_that_is_nested_too_deeply_is_refused_in_words() -> None:
+    body = b'{"more": ' + b"[" * 100_000
+    answer = await call(Site().app, "POST", "/console/api/login", body=body, headers={"origin": ORIGIN})
+    assert answer.status == 400
+    assert "nested too deeply" in answer.json()["detail"]

@@ -12,32 +12,35 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
 from headrace.gateway.access import roles_of
+from headrace.gateway.calls import BodyReader
+from headrace.gateway.origin import OriginRules
+from headrace.gateway.problems import ProblemError, busy, conflict, decode_body, missing_role
 from headrace.kafka.interface import KafkaError
 from headrace.process.logs import event
 from headrace.security.api_keys import KeyRole
 from headrace_schemas.records import ApiKey
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 COOKIE = "headrace-console"
 CSRF_HEADER = "x-csrf-token"
 SESSION_S = 12 * 3600.0
 MOST_SESSIONS = 1000
 MAX_BODY_BYTES = 256 * 1024
-RETRY_AFTER_S = 2
+MAX_HELD_BYTES = 64 * MAX_BODY_BYTES
+RETRY_AFTER_S = 2.0
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 HEADERS = {
@@ -67,25 +70,18 @@ Authorize = Callable[[str], Caller | None]
 """From a token to whose it is now; None for one that is unknown or revoked. Asked at every call."""
 
 
-class RefusedError(Exception):
-    """A call that is not done. ``detail`` is for people."""
-
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-
 def caller_of(key: ApiKey | None) -> Caller | None:
-    """Who has an API key: called by its note, or by its id. Raises RefusedError for a tenant's key.
+    """Who has an API key: called by its note, or by its id. Raises ProblemError for a tenant's key.
 
     The console shows the texts of all tenants, so it is not for keys that are to see those of one.
     """
     if key is None:
         return None
     if key.tenant is not None:
-        raise RefusedError(
-            HTTPStatus.FORBIDDEN, "This API key belongs to a tenant, and the console shows texts of all of them."
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN,
+            "tenant",
+            "This API key belongs to a tenant, and the console shows texts of all of them.",
         )
     return Caller(key.note or key.id, roles_of(key))
 
@@ -145,10 +141,11 @@ class Call(NamedTuple):
     request: Request
     caller: Caller
     session: Session
+    guard: Guard
 
     async def body(self, kind: type[T]) -> T:
-        """The call's JSON as a ``kind``. Raises RefusedError where it is none, or too large."""
-        return await body_of(self.request, kind)
+        """The call's JSON as a ``kind``. Raises ProblemError where it is none, or too large."""
+        return await self.guard.body(self.request, kind)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -170,11 +167,21 @@ OPERATORS = frozenset({KeyRole.OPERATOR})
 
 
 class Guard:
-    """Turns endpoints into routes that let in only whom they are for. ``hosts`` None: any name."""
+    """Turns endpoints into routes that let in only callers who may use them, by names that ``rules`` allow."""
 
-    def __init__(self, sessions: Sessions, hosts: Collection[str] | None) -> None:
+    def __init__(self, sessions: Sessions, rules: OriginRules, bodies: BodyReader) -> None:
         self._sessions = sessions
-        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self._rules = rules
+        self._bodies = bodies
+
+    async def body(self, request: Request, kind: type[T]) -> T:
+        """The JSON of a call as a ``kind``, a struct. Raises ProblemError."""
+        body = await self._bodies.read(request)
+        try:
+            forms = f"an object with {', '.join(kind.__struct_fields__)}"
+            return decode_body(msgspec.json.Decoder(kind).decode, body, forms)
+        finally:
+            self._bodies.release(len(body))
 
     def public(self, method: str, path: str, handler: Public) -> Route:
         """A route for everybody; Host and Origin are looked at all the same."""
@@ -195,74 +202,45 @@ class Guard:
     async def _admitted(self, request: Request, endpoint: Endpoint) -> Response:
         found = self._sessions.find(request.cookies.get(COOKIE))
         if found is None:
-            raise RefusedError(HTTPStatus.UNAUTHORIZED, "Log in first: there is no session, or it is over.")
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED, "no-session", "Log in first: there is no session, or it is over."
+            )
         session, caller = found
         if request.method not in _SAFE:
             given = request.headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(given.encode(), session.csrf.encode()):
-                raise RefusedError(
-                    HTTPStatus.FORBIDDEN, f"The header {CSRF_HEADER} is not this session's. Load the page."
+                raise ProblemError(
+                    HTTPStatus.FORBIDDEN,
+                    "csrf",
+                    f"The header {CSRF_HEADER} is not this session's. Load the page again.",
+                    field=CSRF_HEADER,
                 )
         if not caller.roles & endpoint.roles:
-            wanted = " or ".join(sorted(role.value for role in endpoint.roles))
-            raise RefusedError(HTTPStatus.FORBIDDEN, f"This needs an API key with the role {wanted}.")
-        return await endpoint.handler(Call(request, caller, session))
+            raise missing_role(endpoint.roles)
+        return await endpoint.handler(Call(request, caller, session, self))
 
     async def _answered(self, request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
         try:
-            self._check_origin(request)
+            self._check_site(request)
             response = await answer()
-        except RefusedError as refused:
-            response = problem(refused.status, refused.detail)
+        except ProblemError as problem:
+            response = problem.response()
+        except ClientDisconnect:
+            response = Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody reads
         except KafkaError as error:
             # Our own words: they name a topic and a right, and no text.
             event("console.kafka", level="warning", path=request.url.path, error=str(error))
-            response = problem(HTTPStatus.SERVICE_UNAVAILABLE, f"Kafka: {error}")
-            response.headers["retry-after"] = str(RETRY_AFTER_S)
+            response = busy(f"Kafka: {error}", RETRY_AFTER_S, code="kafka-failed").response()
         except UserError as error:
-            response = problem(HTTPStatus.CONFLICT, str(error))
+            response = conflict(str(error)).response()
         response.headers.update(HEADERS)
         response.headers.setdefault("cache-control", "no-store")
         return response
 
-    def _check_origin(self, request: Request) -> None:
-        host = request.headers.get("host", "")
-        if self._hosts is not None and _name_of(host) not in self._hosts:
-            raise RefusedError(
-                HTTPStatus.FORBIDDEN, "This host name is not served here; gateway.hosts names those that are."
-            )
+    def _check_site(self, request: Request) -> None:
+        self._rules.check(request, needs_origin=request.method not in _SAFE)
         if request.headers.get("sec-fetch-site") == "cross-site" and request.url.path.rstrip("/") != "/console":
-            raise RefusedError(HTTPStatus.FORBIDDEN, "Calls of other sites are refused.")
-        if request.method not in _SAFE and urlsplit(request.headers.get("origin", "")).netloc != host:
-            raise RefusedError(HTTPStatus.FORBIDDEN, "The header Origin is not this console's own.")
-
-
-def _name_of(host: str) -> str:
-    """The host in a header Host, without its port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
-
-
-async def body_of(request: Request, kind: type[T]) -> T:
-    """The JSON of a call as a ``kind``. Raises RefusedError."""
-    read = bytearray()
-    async for chunk in request.stream():
-        read += chunk
-        if len(read) > MAX_BODY_BYTES:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {MAX_BODY_BYTES:,} bytes.")
-    try:
-        return msgspec.json.decode(bytes(read), type=kind)
-    except msgspec.DecodeError as error:
-        # The message names the field and the type, and no text.
-        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body can't be meant: {error}") from None
-
-
-def problem(status: HTTPStatus, detail: str) -> Response:
-    """Why a call is not done, as RFC 9457 has it."""
-    told = {"title": status.phrase, "status": status.value, "detail": detail}
-    return Response(msgspec.json.encode(told), status.value, media_type="application/problem+json")
+            raise ProblemError(HTTPStatus.FORBIDDEN, "cross-site", "Calls of other sites are refused.")
 
 
 def as_json(value: object) -> Response:

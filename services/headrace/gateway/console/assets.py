@@ -11,7 +11,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.gateway.console.access import RefusedError
+from headrace.gateway.problems import not_found
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -61,7 +61,7 @@ def _served(request: Request, path: str) -> Response:
     # From a table, so that no path leads anywhere else.
     found = assets().get(path)
     if found is None:
-        raise RefusedError(HTTPStatus.NOT_FOUND, "The console has no such file.")
+        raise not_found("The console has no such file.")
     # Asked for again each time, and sent only where it changed: a page never runs with modules of another release.
     headers = {"etag": found.tag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == found.tag:

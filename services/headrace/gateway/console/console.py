@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from headrace.core.clock import Clock
+from headrace.gateway.calls import BodyReader
 from headrace.gateway.console import access, assets
 from headrace.gateway.console.access import (
     ANY,
@@ -25,7 +26,6 @@ from headrace.gateway.console.access import (
     Caller,
     Endpoint,
     Guard,
-    RefusedError,
     Session,
     Sessions,
 )
@@ -37,6 +37,8 @@ from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
 from headrace.gateway.console.trials import Trials
 from headrace.gateway.console.versions import Versions
+from headrace.gateway.origin import OriginRules
+from headrace.gateway.problems import ProblemError, busy
 from headrace.kafka.interface import Cluster
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class Console:
     ) -> None:
         names = settings.topics.names()
         self._sessions = Sessions(authorize, clock, randomness)
-        self._guard = Guard(self._sessions, hosts)
+        bodies = BodyReader(access.MAX_BODY_BYTES, settings.gateway.body_timeout, access.MAX_HELD_BYTES)
+        self._guard = Guard(self._sessions, OriginRules(hosts), bodies)
         self._producer = OpenProducer(cluster)
         self._models = ModelsView(cluster, names.models, settings.worker.model_name, self._producer)
         self._trials = Trials(cluster, settings, clock, self._models)
@@ -132,10 +135,12 @@ class Console:
         await self._feed.close()
 
     async def _login(self, request: Request) -> Response:
-        given = await access.body_of(request, Login)
+        given = await self._guard.body(request, Login)
         opened = self._sessions.open(given.token)
         if opened is None:
-            raise RefusedError(HTTPStatus.UNAUTHORIZED, "This is no token of an API key, or the key was revoked.")
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED, "bad-key", "This is no token of an API key, or the key was revoked."
+            )
         cookie, session, caller = opened
         response = access.as_json(_me(session, caller))
         response.set_cookie(
@@ -161,9 +166,7 @@ class Console:
     async def _events(self, call: Call) -> Response:
         del call
         if self._feed.full:
-            raise RefusedError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages are open; close some, or try again later."
-            )
+            raise busy("Too many pages are open; close some, or try again later.", access.RETRY_AFTER_S)
         return StreamingResponse(
             self._feed.events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
         )

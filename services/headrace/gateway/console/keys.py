@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -17,10 +16,11 @@ from starlette.responses import Response
 from headrace.core.clock import Clock
 from headrace.core.spending import day_of
 from headrace.core.usage import MONTH, TenantTotal, Total, by_tenant, months, totals
-from headrace.gateway.console.access import OPERATORS, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.access import OPERATORS, Call, Endpoint, as_json
 from headrace.gateway.console.history import read_history
 from headrace.gateway.console.open_log import OpenLog
 from headrace.gateway.console.producer import OpenProducer
+from headrace.gateway.problems import invalid, not_found
 from headrace.kafka.interface import Cluster
 from headrace.registry.compacted_topics import KeysLog, KeysWriter, UsageLog
 from headrace.security.api_keys import TENANT, KeyRole, make_key, revoked
@@ -114,9 +114,7 @@ class KeysAndUsage:
     async def _add(self, call: Call) -> Response:
         asked = await call.body(NewKey)
         if asked.burst is not None and asked.texts_per_second is None:
-            raise RefusedError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "A burst goes with texts a second: without a rate nothing exceeds it."
-            )
+            raise invalid("A burst goes with texts a second: without a rate nothing exceeds it.")
         token, record = make_key(
             set(asked.roles),
             now_ms=self._clock.now_ms(),
@@ -134,7 +132,7 @@ class KeysAndUsage:
         async with self._revoking:
             key = (await self._keys.get()).keys.get(asked.id)
             if key is None:
-                raise RefusedError(HTTPStatus.NOT_FOUND, "There is no API key with this id.")
+                raise not_found("There is no API key with this id.")
             if key.revoked_at_ms is None:
                 await self._write(revoked(key, now_ms=self._clock.now_ms(), by=call.caller.name))
         return as_json(Keys(await self._listed()))
@@ -143,7 +141,7 @@ class KeysAndUsage:
         now = day_of(self._clock.now_ms())[:7]
         month = call.request.query_params.get("month") or now
         if not re.fullmatch(MONTH, month):
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "A month is written as 2026-01.")
+            raise invalid("A month is written as 2026-01.")
         usages = (await self._usage.get()).usages.values()
         found = totals(usages, month)
         known = sorted({now, *months(usages)}, reverse=True)

@@ -13,7 +13,6 @@ import hashlib
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,10 +29,11 @@ from headrace.core.selection import Why
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.files.annotations import Task
-from headrace.gateway.console.access import LABELLERS, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.access import LABELLERS, Call, Endpoint, as_json
 from headrace.gateway.console.desk import LEASE_S, Desk, Item
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
+from headrace.gateway.problems import conflict, invalid
 from headrace.kafka.interface import Cluster, KafkaError, NotAuthorizedError, UnknownTopicError, connected
 from headrace.learning.data.labels import There, read_labels
 from headrace.learning.data.validation import text_keys
@@ -265,23 +265,23 @@ class Labelling:
         who, by = call.session.id, call.caller.name
         label = label_name(given.label)
         if not label:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "The label has no name.")
+            raise invalid("The label has no name.")
         if (allowed := self._settings.trainer.labels) and label not in map(label_name, allowed):
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "trainer.labels does not allow this label.")
+            raise invalid("trainer.labels does not allow this label.")
         name = _named(given.queue, call)
         items = self._desk.find(name, (given.at, *given.also))
         if not any(item.at == given.at and self._desk.free_for(item, who) for item in items):
-            raise RefusedError(HTTPStatus.CONFLICT, "Somebody else has this text by now, or it has a label already.")
+            raise conflict("Somebody else has this text by now, or it has a label already.")
         items = [item for item in items if self._desk.free_for(item, who)]
         now_ms = self._clock.now_ms()
         labels = [Labelled(item.id, item.text, label, item.source, now_ms, by) for item in items]
         try:
             records = [label_record(one, self._settings.kafka.max_request_size) for one in labels]
         except DatasetError as error:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+            raise invalid(str(error)) from None
         for one in labels:
             if (why := too_long(one.text, one.label, self._settings.trainer.max_text_bytes)) is not None:
-                raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"It could not be learnt: {why}.")
+                raise invalid(f"It could not be learnt: {why}.")
         # Held while it is written, so that nobody else is asked meanwhile.
         self._desk.hold(items, who)
         producer = await self._producer.get()
@@ -324,7 +324,7 @@ class Labelling:
     async def _take_back(self, call: Call) -> Response:
         done = self._undo.get(call.session.id)
         if not done:
-            raise RefusedError(HTTPStatus.CONFLICT, "There is no label of this session left to undo.")
+            raise conflict("There is no label of this session left to undo.")
         last = done[-1]
         producer = await self._producer.get()
         await producer.send_many(self._names.labels, [tombstone(id_, call.caller.name) for id_ in last.ids])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +25,8 @@ from headrace.client.dead_letters import (
     replay,
 )
 from headrace.client.publishing import Publisher
-from headrace.gateway.console.access import OPERATORS, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.access import OPERATORS, Call, Endpoint, as_json
+from headrace.gateway.problems import conflict, not_found
 from headrace.kafka.interface import Cluster
 from headrace.process.logs import event
 from headrace_schemas.errors import place
@@ -140,13 +140,13 @@ class DeadLetters:
         targets = Targets(frozenset({self._names.requests, self._names.labels}))
         async with self._replaying, Originals(self._cluster) as originals:
             if (why := await refused(found, targets, originals)) is not None:
-                raise RefusedError(HTTPStatus.CONFLICT, f"Not replayed. The letter is one {_which(why)}")
+                raise conflict(f"Not replayed. The letter is one {_which(why)}")
             marked = await read_replayed(self._cluster, self._names.dead_letters)
             origin = place(topic, letter.partition, letter.offset)
             if (found.partition, found.offset) in marked.places:
-                raise RefusedError(HTTPStatus.CONFLICT, "Not replayed: it was replayed before.")
+                raise conflict("Not replayed: it was replayed before.")
             if origin in marked.origins:
-                raise RefusedError(HTTPStatus.CONFLICT, f"Not replayed. The letter is one {_which(REPEATED)}")
+                raise conflict(f"Not replayed. The letter is one {_which(REPEATED)}")
             publisher = Publisher(self._cluster.producer, topic)
             marks = Publisher(self._cluster.producer, self._names.dead_letters)
             try:
@@ -160,11 +160,11 @@ class DeadLetters:
     async def _find(self, at: str) -> Found:
         partition, _, offset = at.partition("@")
         if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
-            raise RefusedError(HTTPStatus.NOT_FOUND, "A dead letter is named PARTITION@OFFSET.")
+            raise not_found("A dead letter is named PARTITION@OFFSET.")
         where = (int(partition), int(offset))
         async for one in read_dead_letters(self._cluster, self._names.dead_letters, places=(where,)):
             return one
-        raise RefusedError(HTTPStatus.NOT_FOUND, f"There is no dead letter at {at}.")
+        raise not_found(f"There is no dead letter at {at}.")
 
 
 def _which(why: str) -> str:

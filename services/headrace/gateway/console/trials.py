@@ -17,8 +17,9 @@ from starlette.responses import Response
 from headrace.client import Client
 from headrace.client.arguments import ArgumentError, NoAnswerError
 from headrace.core.clock import Clock
-from headrace.gateway.console.access import ANY, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.access import ANY, Call, Endpoint, as_json
 from headrace.gateway.console.models import ModelsView
+from headrace.gateway.problems import ProblemError, invalid
 from headrace.kafka.interface import Cluster
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.model.errors import ArtifactError
@@ -94,9 +95,9 @@ class Trials:
         try:
             result = await client.classify(text, timeout=ANSWER_S, explain=True)
         except NoAnswerError as error:
-            raise RefusedError(HTTPStatus.GATEWAY_TIMEOUT, str(error)) from None
+            raise ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "no-answer", str(error)) from None
         except (WireError, ArgumentError) as error:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+            raise invalid(str(error)) from None
         answered = Said(
             version=result.version,
             status=result.status.value,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -16,8 +15,9 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from headrace.core.clock import Clock
-from headrace.gateway.console.access import ANY, LABELLERS, OPERATORS, Call, Endpoint, RefusedError, as_json
+from headrace.gateway.console.access import ANY, LABELLERS, OPERATORS, Call, Endpoint, as_json
 from headrace.gateway.console.models import ModelsView
+from headrace.gateway.problems import conflict, not_found
 from headrace.kafka.interface import Cluster
 from headrace.learning.data.random_slice import asked_by_rules, read_label_records, unseen
 from headrace.learning.evaluate import Report, answer_scored, compare
@@ -168,10 +168,9 @@ class Versions:
         try:
             report = await asyncio.to_thread(evaluate)
         except ArtifactError as error:
-            raise RefusedError(HTTPStatus.CONFLICT, f"The version can't be opened here: {error}") from None
+            raise conflict(f"The version can't be opened here: {error}") from None
         if report is None:
-            raise RefusedError(
-                HTTPStatus.NOT_FOUND,
+            raise not_found(
                 "Nobody labelled a text of the random slice since this version was made. The page Label offers them.",
             )
         return as_json(report)
@@ -239,12 +238,12 @@ class Versions:
                     verify(version, self._settings.signing.trusted)
                     await asyncio.to_thread(self._load, version)
                 except (SignatureError, ArtifactError) as error:
-                    raise RefusedError(HTTPStatus.CONFLICT, f"Nothing was moved: {error}") from None
+                    raise conflict(f"Nothing was moved: {error}") from None
             # Looking at the artifact took its time.
             pointer = (await self._models.log()).aliases.get((name, alias))
             if seen != (None if pointer is None else pointer.version):
                 there = "is not there" if pointer is None else f"points at {pointer.version}"
-                raise RefusedError(HTTPStatus.CONFLICT, f"Nothing was moved: {alias} {there} by now. Look again.")
+                raise conflict(f"Nothing was moved: {alias} {there} by now. Look again.")
             await self._models.publish([msgspec.structs.replace(decided, moved_at_ms=self._clock.now_ms())])
         return as_json(await self._listed())
 
