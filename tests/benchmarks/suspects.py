@@ -55,7 +55,7 @@ def by_network(rows: Rows, seed: int) -> OutOfFold:
     """Scores of whole networks, each of which learnt from the other folds."""
     parts = whole(Split(train=rows, valid=NO_ROWS, test=NO_ROWS, held_out=0))
     scores = np.zeros((len(rows), len(parts.labels)), np.float32)
-    for fold in cross_folds(parts, FOLDS):
+    for fold in cross_folds(parts, FOLDS, Alone()):
         learnt = whole(split(clean(fold.train), test=fold.valid))
         recipe = adapted(seed=seed, epochs=4, threads=1)
         network = train(learnt, recipe, Alone(), NoCheckpoints(), clock=time.perf_counter).network

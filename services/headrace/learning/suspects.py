@@ -167,7 +167,7 @@ def out_of_fold(
     exchange = Alone()
     recipe, _ = follow_lengths(recipe, parts, exchange, follow=True)
     logits = torch.zeros((len(kept), len(labels)))
-    divided = cross_folds(parts, folds)
+    divided = cross_folds(parts, folds, exchange)
     for number, fold in enumerate(divided, 1):
         if len(fold.valid):
             material = prepare(fold.train, labels, recipe, exchange)
@@ -185,12 +185,6 @@ def out_of_fold(
 
 def _learnable(rows: Rows, folds: int) -> list[int]:
     """The places of the rows whose label rows of another fold have too."""
-    fold_of = np.zeros(len(rows), np.int64)
-    for number, fold in enumerate(
-        cross_folds(whole(Split(train=rows, valid=_NO_ROWS, test=_NO_ROWS, held_out=0)), folds)
-    ):
-        fold_of[~fold.known] = number
-    seen: dict[str, set[int]] = {}
-    for label, number in zip(rows.labels, fold_of.tolist(), strict=True):
-        seen.setdefault(label, set()).add(number)
-    return [place for place, label in enumerate(rows.labels) if len(seen[label]) > 1]
+    whole_rows = whole(Split(train=rows, valid=_NO_ROWS, test=_NO_ROWS, held_out=0))
+    asked = [~fold.known for fold in cross_folds(whole_rows, folds, Alone())]
+    return np.flatnonzero(np.any(asked, axis=0)).tolist()

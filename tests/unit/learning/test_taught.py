@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headrace.files import DatasetError
 from headrace.learning.data.files import Rows
-from headrace.learning.data.split import UNKEYED, Part, Parts, split, whole, with_taught
+from headrace.learning.data.split import UNKEYED, Part, Parts, Split, shard, split, whole, with_taught
 from headrace.learning.data.spreading import find_neighbours, spread
 from headrace.learning.data.taught import NO_TAUGHT, Taught, make_taught, read_taught, write_taught
 from headrace.learning.data.validation import clean, text_keys
@@ -17,7 +17,7 @@ from headrace.learning.data.vocabulary import choose_vocabulary, hash_all, seen_
 from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
-from headrace.learning.fit.teaching import NOTHING, Lessons, Option, as_split
+from headrace.learning.fit.teaching import NOTHING, Lessons, Option, as_split, cross_folds
 from headrace.learning.fit.train import Trained, train
 from headrace.learning.fit.wide import fit_wide, wide_features
 from headrace.learning.package import lineage_of, pack
@@ -350,3 +350,45 @@ def test_ranks_with_uneven_rows_of_a_teacher_choose_alike_and_end_with_one_netwo
         np.testing.assert_array_equal(getattr(first.network, name), getattr(second.network, name))
     np.testing.assert_allclose(first.network.wide_words, alone.network.wide_words, rtol=0.05, atol=0.02)
     assert first.network.labels == second.network.labels == alone.network.labels
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(2, 4))
+def test_a_row_is_validated_once_by_a_fit_that_knows_its_label(labels: list[str], count: int):
+    rows = Rows(tuple(f"text {number}" for number in range(len(labels))), tuple(labels))
+    parts = whole(Split(train=rows, valid=Rows((), ()), test=Rows((), ()), held_out=0))
+    folds = cross_folds(parts, count, Alone())
+
+    for fold in folds:
+        assert set(fold.valid.labels) <= set(fold.train.labels)
+        assert len(fold.train) + len(fold.valid) == len(rows)
+    validated = [text for fold in folds for text in fold.valid.texts]
+    assert len(set(validated)) == len(validated)
+    alone = [text for text, label in zip(rows.texts, labels, strict=True) if labels.count(label) == 1]
+    assert not set(alone) & set(validated)
+    # Rows of a label that are never asked about are all of one fold.
+    numbers = dict(zip(rows.texts, text_keys(rows.texts), strict=True))
+    for label in set(labels):
+        left = {text for text, own in zip(rows.texts, labels, strict=True) if own == label} - set(validated)
+        assert len({int.from_bytes(numbers[text][8:16], "big") % count for text in left}) <= 1
+
+
+def test_folds_are_equal_however_many_ranks_hold_the_rows():
+    rows = Rows(tuple(f"text {number}" for number in range(60)), tuple("abcdefghijkl" * 5))
+    lone = rows + Rows(("alone",), ("z",))
+    split_rows = Split(train=lone, valid=Rows((), ()), test=Rows((), ()), held_out=0)
+
+    def validated(exchange: Exchange) -> list[set[str]]:
+        return [set(fold.valid.texts) for fold in cross_folds(shard(whole(split_rows), exchange.rank, 3), 2, exchange)]
+
+    expected = [set(fold.valid.texts) for fold in cross_folds(whole(split_rows), 2, Alone())]
+    assert [set().union(*of_fold) for of_fold in zip(*run_ranks(3, validated), strict=True)] == expected
+
+
+def test_one_text_a_label_can_not_show_what_a_teacher_is_worth():
+    human = Rows(tuple(names(Part.TRAIN, 2)), CLASSES)
+    taught = taught_of(orders(200, seed=3))
+    parts = whole(split(clean(human), folds=True, test=orders(20)))
+    parts = with_taught(parts, taught, UNKEYED, text_keys(human.texts))
+    with pytest.raises(DatasetError, match="2 labelled rows can't show what a teacher's labels are worth"):
+        run(parts, msgspec.structs.replace(SMALL, teaching=TeachingRecipe(folds=2)))

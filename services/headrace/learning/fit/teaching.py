@@ -71,19 +71,28 @@ def as_split(parts: Parts) -> Fold:
     return Fold(train, valid, np.arange(len(train) + len(valid)) < len(train))
 
 
-def cross_folds(parts: Parts, count: int) -> list[Fold]:
-    """``count`` divisions of the human rows, by the texts alone: the same however many ranks hold them."""
+def cross_folds(parts: Parts, count: int, exchange: Exchange) -> list[Fold]:
+    """``count`` divisions of the human rows, by the texts alone: the same however many ranks hold them.
+
+    A fit can't give a label that it has not learnt, so a row whose label no other fold has says nothing about the fit.
+    Such a row is fitted in every fold. Where every row is one no row would be validated.
+    """
     rows = parts.split.train + parts.split.valid
     # Not the bytes by which an unkeyed split has already chosen.
     numbers = np.array([int.from_bytes(key[8:16], "big") % count for key in text_keys(rows.texts)], np.int64)
-    return [
-        Fold(
-            rows.take(np.flatnonzero(numbers != fold).tolist()),
-            rows.take(np.flatnonzero(numbers == fold).tolist()),
-            numbers != fold,
-        )
-        for fold in range(count)
-    ]
+    own: dict[str, list[int]] = {}
+    for label, number in set(zip(rows.labels, numbers.tolist(), strict=True)):
+        own.setdefault(label, []).append(number)
+    folds_of: dict[str, set[int]] = {}
+    for told in exchange.gather(own, dict[str, list[int]]):
+        for label, of_rank in told.items():
+            folds_of.setdefault(label, set()).update(of_rank)
+    lone = np.array([len(folds_of[label]) == 1 for label in rows.labels], np.bool_)
+    return [_divide(rows, (numbers != fold) | lone) for fold in range(count)]
+
+
+def _divide(rows: Rows, known: NDArray[np.bool_]) -> Fold:
+    return Fold(rows.take(np.flatnonzero(known).tolist()), rows.take(np.flatnonzero(~known).tolist()), known)
 
 
 Reteach = Callable[[Rows], NDArray[np.floating]]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headrace.core.text import quantity
 from headrace.files import DatasetError
 from headrace.learning.compress.curve import Budget, Curve, Point
 from headrace.learning.compress.search import Compressor
@@ -189,7 +190,13 @@ def _choose(
     humans, valid = (sum(exchange.gather(len(rows), int)) for rows in (parts.split.train, parts.split.valid))
     rows = valid
     if valid < teaching.least_valid and not parts.unproven:
-        folds, rows = cross_folds(parts, teaching.folds), humans + valid
+        folds = cross_folds(parts, teaching.folds, exchange)
+        rows = sum(exchange.gather(sum(len(fold.valid) for fold in folds), int))
+        if not rows:
+            raise DatasetError(
+                f"{quantity(humans + valid, 'labelled row')} can't show what a teacher's labels are worth: no label "
+                "has two texts of which one can be learnt from and the other asked about. Label a few more texts"
+            )
     share = lessons.best_spread(folds, teaching.spreads)
     options = [Option(weight, share) for weight in teaching.weights if weight]
     if len(options) > 1:
