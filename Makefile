@@ -11,7 +11,7 @@ TOOLS ?= .venv-tools
 IMAGE_LOCK := deploy/containers/requirements.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint deploy-tools deploy-check kustomize peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +49,24 @@ test-s3: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 's3fs>=2026.9' 'aiobotocore[boto3]>=3.10' 'moto[server]>=5.2'
 	$(BIN)/python -m pytest tests/contract/store
 
+# helm, kubeconform and kustomize, built with Go from its module proxy and kept outside of the checkout; minutes at first.
+GO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/headrace/go-tools
+$(GO_TOOLS)/helm: deploy/go-tools/go.sum
+	mkdir -p $(GO_TOOLS)
+	cd deploy/go-tools && go build -o $(GO_TOOLS)/ tool
+	touch $@
+
+deploy-tools: $(GO_TOOLS)/helm
+
+# The manifests for Kustomize, rendered from the chart.
+kustomize: $(VENV)/.installed $(GO_TOOLS)/helm
+	$(BIN)/python -m deploy.kustomized
+
+# The chart against the schemas of three versions of Kubernetes, and what its pods run. `make test` has the rest of it.
+deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm
+	$(BIN)/python -m pytest tests/unit/deploy/test_chart.py tests/end_to_end/test_chart_processes.py \
+		tests/end_to_end/test_chart_schemas.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,6 +74,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
 	$(BIN)/python -m headrace.gateway.openapi --check
+	$(BIN)/python -m deploy.chart_files --check
 
 # What others would write has packages of its own. It sees the first environment as a site, so torch is there once and
 # headrace is this checkout.

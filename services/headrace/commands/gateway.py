@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from headrace.kafka.interface import Cluster
 
 
+STOP_S = 20.0
+"""How long a gateway may take to end after gateway.drain."""
+
+
 class OpenDoorError(UserError):
     """A gateway would let in whoever reaches it."""
 
@@ -75,7 +79,7 @@ def gateway(
             why="requests.copy_headers has no tenant, so answers of requests that retention deleted are nobody's",
         )
     logs.event("gateway.starting", bootstrap=settings.kafka.bootstrap)
-    lifecycle.run(functools.partial(_serve, settings), drain_s=own.drain + 20)
+    lifecycle.run(functools.partial(_serve, settings), drain_s=own.drain + STOP_S)
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Text = str | None
 
+DRAINS = 3
+"""A process ends at the latest after so many times worker.drain_timeout: past one its stop is broken."""
+
 
 class ModelNameError(UserError):
     """What should answer can be no alias, no version and no file."""
@@ -66,8 +69,8 @@ def worker(
     logs.configure(sys.stderr, level=settings.log.level, form=settings.log.format)
     # Loading what computes takes seconds.
     logs.event("worker.starting", bootstrap=settings.kafka.bootstrap)
-    # Past its own limits a worker's stop is broken, and its parent's patience comes after that.
-    patience = 3 * settings.worker.drain_timeout
+    # Its parent's patience comes after its own.
+    patience = DRAINS * settings.worker.drain_timeout
     if processes > 1 and slot is None:
         from headrace.core.clock import SystemClock
         from headrace.process.admin import ADVICE
