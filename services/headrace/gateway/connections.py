@@ -10,6 +10,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from headrace.process.logs import Recurring
 
+CLOSE_S = 1.0
+"""So long a peer may take to read the rest and, over TLS, to agree to the end; an idle one may never."""
+
 _TEXT = "text/plain; charset=utf-8"
 _BODIES = {
     503: b"Too many connections. Come again in a second.\n",
@@ -68,6 +71,12 @@ class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
         elif in_head and self._head_bytes > self.limits.head_bytes and not self.transport.is_closing():
             self._refuse(431)
 
+    def shutdown(self) -> None:
+        """End the connection, now or behind its call."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(CLOSE_S, self.transport.abort)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
@@ -99,7 +108,7 @@ class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
         self.transport.write(head.encode() + headers + b"connection: close\r\n\r\n" + body)
         self.transport.close()
         # A peer that reads nothing would hold what is written.
-        self.loop.call_later(1.0, self.transport.abort)
+        self.loop.call_later(CLOSE_S, self.transport.abort)
 
 
 def limited(limits: ConnectionLimits) -> type[asyncio.Protocol]:

@@ -124,7 +124,8 @@ async def test_calls_are_encrypted_where_a_certificate_is_set(site: GatewaySite,
         blob.write_to_path(cert, append=True)
     site.verify = ssl.create_default_context()
     authority.configure_trust(site.verify)
-    async with site.gateway(tls_certfile=str(cert), tls_keyfile=str(key)) as gateway:
+    # The client keeps its connection, idle: an end that waited for it would take the drain.
+    async with site.gateway(tls_certfile=str(cert), tls_keyfile=str(key), drain=300.0) as gateway:
         assert gateway.address.startswith("https://")
         assert (await gateway.classify("a text")).status_code == 200
         with pytest.raises(httpx.TransportError):
