@@ -14,7 +14,11 @@ from headrace_load.processes import running, slowness
 from tests.support.waiting import until
 
 LIMIT_S = 60.0
-EMBEDDED = ("--set", "kafka.idempotent=false", "--set", "kafka.static_members=false")
+# That broker waits half a session at each rebalance, so the session is short.
+EMBEDDED = tuple(
+    f"--set=kafka.{one}"
+    for one in ("idempotent=false", "static_members=false", "session_timeout_ms=3000", "heartbeat_interval_ms=200")
+)
 numbers = itertools.count()
 
 
