@@ -197,6 +197,32 @@ class TopicState(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str]
 
 
+class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of a group as its coordinator knows it; ``partitions`` are those that the group gave it."""
+
+    id: str
+    client: str
+    host: str
+    partitions: tuple[TopicPartition, ...] = ()
+
+
+class GroupState(msgspec.Struct, frozen=True, kw_only=True):
+    """A group as its coordinator knows it. ``state`` is in Kafka's words: Stable, Empty, Dead, PreparingRebalance,
+    CompletingRebalance.
+    """
+
+    name: str
+    state: str
+    members: tuple[GroupMember, ...] = ()
+
+
+class Permitted(msgspec.Struct, frozen=True):
+    """What this user may do, in Kafka's words, by the names of topics and groups; None where no broker tells it."""
+
+    topics: dict[str, frozenset[str] | None]
+    groups: dict[str, frozenset[str] | None]
+
+
 class RebalanceListener(Protocol):
     """Told of group assignment changes. ``revoked`` may wait, bounded, but never for a fetch."""
 
@@ -325,6 +351,12 @@ class Admin(Protocol):
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         """What the group has committed, empty for an unknown group."""
+
+    async def describe_group(self, group: str) -> GroupState:
+        """The group's members and their partitions; the state of an unknown group is Dead."""
+
+    async def permitted(self, topics: Collection[str], groups: Collection[str]) -> Permitted:
+        """What this user may do on ``topics`` and ``groups``. What it may not even see, it may do nothing on."""
 
 
 class Connection(Protocol):

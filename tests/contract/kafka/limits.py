@@ -17,6 +17,7 @@ EMBEDDED_LIMITS: dict[str, str] = {
     "commit metadata": "a text committed with an offset is accepted and read back as an empty one",
     "delete_records": "it has no DeleteRecords request",
     "exact offsets by time": "ListOffsets finds the first record of a batch, not the record inside it",
+    "group assignments": "its description of a group has the members without their assignments",
     "group_offsets": "its OffsetFetch reply for a whole group can't be decoded",
     "idempotent producer": "it refuses InitProducerId",
     "max.message.bytes": "the topic's limit is accepted and not applied",

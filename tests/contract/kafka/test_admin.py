@@ -108,3 +108,14 @@ async def test_records_are_deleted_from_the_beginning_and_never_beyond_the_end(a
     finally:
         await reader.stop()
         await producer.stop()
+
+
+async def test_without_rights_on_a_cluster_all_is_permitted_or_not_told(admin, name, backend):
+    await admin.create_topic(TopicSpec(name=name, partitions=1))
+    permitted = await admin.permitted([name], [name])
+    told = permitted.topics[name], permitted.groups[name]
+    if backend in ("apache", "docker"):
+        assert {"Read", "Write", "Describe", "Alter"} <= told[0]
+        assert {"Read", "Describe"} <= told[1]
+    else:
+        assert told == (None, None)

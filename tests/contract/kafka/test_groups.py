@@ -24,6 +24,20 @@ async def test_one_member_gets_every_partition_and_reads_them(new_topic, produce
     await member.consumer.stop()
 
 
+@pytest.mark.needs("group assignments")
+async def test_a_group_is_described_with_its_members_and_their_partitions(new_topic, cluster, admin, name):
+    topic = await new_topic(partitions=3)
+    assert (await admin.describe_group(name)).members == ()
+    member = await join(cluster, name, topic)
+    await member.until(lambda: member.assigned_now == partitions(topic, 3))
+    try:
+        found = await admin.describe_group(name)
+        assert found.state == "Stable"
+        assert [set(one.partitions) for one in found.members] == [partitions(topic, 3)]
+    finally:
+        await member.consumer.stop()
+
+
 async def test_two_members_share_and_the_one_that_stays_takes_over(new_topic, cluster, name):
     topic = await new_topic(partitions=4)
     first = await join(cluster, name, topic)

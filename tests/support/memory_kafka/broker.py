@@ -21,6 +21,8 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.kafka.interface import (
     FetchedRecord,
+    GroupMember,
+    GroupState,
     Outgoing,
     RebalancedError,
     RecordTooLargeError,
@@ -290,6 +292,14 @@ class MemoryGroup:
         self.offsets.update(offsets)
         self.metadata |= {name: metadata.get(name, "") for name in offsets}
 
+    def describe(self) -> GroupState:
+        state = "PreparingRebalance" if self._deadline is not None else "Stable" if self._members else "Empty"
+        members = tuple(
+            GroupMember(id=one.member_id, client="memory", host="", partitions=tuple(sorted(one.assignment)))
+            for one in self._members.values()
+        )
+        return GroupState(name=self.name, state=state, members=members)
+
     def _fence(self, member: Member) -> None:
         member.fenced = True
         self.heard(member)
@@ -428,6 +438,9 @@ class MemoryBroker:
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         return dict(self._groups[group].offsets) if group in self._groups else {}
+
+    def describe_group(self, name: str) -> GroupState:
+        return self._groups[name].describe() if name in self._groups else GroupState(name=name, state="Dead")
 
     def rebalance_readers(self, topic: str) -> None:
         for group in self._groups.values():

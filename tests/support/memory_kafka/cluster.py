@@ -18,9 +18,11 @@ from headrace.core.clock import Clock
 from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import (
     Appended,
+    GroupState,
     KafkaError,
     OffsetOutOfRangeError,
     Outgoing,
+    Permitted,
     ProducerDeadError,
     TopicExistsError,
     TopicPartition,
@@ -288,3 +290,12 @@ class MemoryAdmin:
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         await self._process.point("committed.before")
         return self._broker.committed(group)
+
+    async def describe_group(self, group: str) -> GroupState:
+        await self._process.point("admin.before")
+        return self._broker.describe_group(group)
+
+    async def permitted(self, topics: Collection[str], groups: Collection[str]) -> Permitted:
+        """The twin has no rights, and says so."""
+        await self._process.point("admin.before")
+        return Permitted(dict.fromkeys(topics), dict.fromkeys(groups))

@@ -18,8 +18,13 @@ from aiokafka import TopicPartition as TheirPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
     GroupIdNotFound,
+    GroupLoadInProgressError,
     NoError,
+    NotCoordinatorForGroupError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.errors import KafkaError as TheirKafkaError
@@ -39,10 +44,14 @@ from headrace.kafka.aio.connection import (
     why_unreachable,
 )
 from headrace.kafka.aio.consumer import AioConsumer
+from headrace.kafka.aio.descriptions import DescribeGroup, DescribeRights, group_state, operations_of
 from headrace.kafka.aio.producer import AioProducer
 from headrace.kafka.interface import (
     BrokerUnavailableError,
+    GroupState,
+    NotAuthorizedError,
     OffsetOutOfRangeError,
+    Permitted,
     TopicPartition,
     TopicSpec,
     TopicState,
@@ -51,6 +60,7 @@ from headrace.kafka.settings import KafkaSettings, client_options
 from headrace.process.logs import RepeatFilter
 
 POLL_S = 0.05
+COORDINATOR_MOVES = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 TOPIC_SOURCE = 1  # DYNAMIC_TOPIC_CONFIG in Kafka's DescribeConfigs
 
 
@@ -167,6 +177,55 @@ class AioAdmin:
                 if offset >= 0:
                     offsets[TopicPartition(topic, partition)] = offset
         return offsets
+
+    async def describe_group(self, group: str) -> GroupState:
+        doing = f"Describing group {group}"
+        code, described = await self._group(group, doing)
+        if for_code(code) is GroupIdNotFound:
+            return GroupState(name=group, state="Dead")
+        _check(code, doing, [])
+        return group_state(described)
+
+    async def permitted(self, topics: Collection[str], groups: Collection[str]) -> Permitted:
+        return Permitted(
+            await self._topic_rights(sorted(topics)),
+            {group: await self._group_rights(group) for group in sorted(groups)},
+        )
+
+    async def _group(self, group: str, doing: str) -> tuple[int, Any]:
+        with translating(doing):
+            async with asyncio.timeout(self._limit_s):
+                while True:
+                    try:
+                        coordinator = await self._inner.find_coordinator(group)
+                        described = (await self._client.send(coordinator, DescribeGroup(group))).groups[0]
+                    except GroupCoordinatorNotAvailableError:  # it is being chosen, as at the first use of a cluster
+                        described = None
+                    if described is not None and for_code(described[0]) not in COORDINATOR_MOVES:
+                        return described[0], described
+                    await asyncio.sleep(POLL_S)
+
+    async def _group_rights(self, group: str) -> frozenset[str] | None:
+        try:
+            code, described = await self._group(group, f"Asking for the rights on group {group}")
+        except NotAuthorizedError:
+            return frozenset()
+        if for_code(code) is GroupAuthorizationFailedError:
+            return frozenset()
+        # Six fields, and the rights behind them where the broker has that version.
+        return operations_of(described[6]) if len(described) > 6 else None
+
+    async def _topic_rights(self, topics: list[str]) -> dict[str, frozenset[str] | None]:
+        with translating("Asking for the rights on topics"):
+            try:
+                response = await send_to_any(self._client, DescribeRights(topics))
+            except NotImplementedError:  # a broker that has no such version
+                return dict.fromkeys(topics)
+        rights: dict[str, frozenset[str] | None] = dict.fromkeys(topics)
+        for topic in response.to_object()["topics"]:
+            refused = for_code(topic["error_code"]) is TopicAuthorizationFailedError
+            rights[topic["topic"]] = frozenset() if refused else operations_of(topic["authorized_operations"])
+        return rights
 
     async def _configs(self, topics: list[str], *, set_on_topic: bool = False) -> dict[str, dict[str, str]]:
         if not topics:
