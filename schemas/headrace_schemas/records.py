@@ -210,7 +210,7 @@ class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``results``, ``partition`` and ``offset`` are those of the answer; ``id`` is the request's. ``origin`` is ``person``
     or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last of a person holds, or the
-    last where none is of a person.
+    last where none is of a person. A record with the same key and no value takes all before it back.
     """
 
     results: str

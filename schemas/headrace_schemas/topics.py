@@ -74,6 +74,7 @@ _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
 # The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
 _KEY_PART = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_REVIEW_KEY = re.compile(rb"([A-Za-z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})")
 
 
 class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,6 +246,12 @@ def usage_key(api_key: str, day: str, process: str) -> bytes:
 def review_key(results: str, partition: int, offset: int) -> bytes:
     """Return ``RESULTS_TOPIC/PARTITION/OFFSET`` of the answer; raises BadKeyError for a topic that a key can't hold."""
     return _key(results, partition=str(partition), offset=str(offset))
+
+
+def reviewed_place(key: bytes | None) -> tuple[str, int, int] | None:
+    """The results topic, partition and offset of a key of :func:`review_key`; None for any other key."""
+    found = _REVIEW_KEY.fullmatch(key or b"")
+    return None if found is None else (found[1].decode(), int(found[2]), int(found[3]))
 
 
 def claim_key(results: str, claimer: str | None = None) -> bytes:
@@ -435,7 +442,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             cleanup_policy="delete",
             retention_ms=30 * _DAY_MS,
             records=(Review,),
-            key="RESULTS_TOPIC/PARTITION/OFFSET of the answer.",
+            key="RESULTS_TOPIC/PARTITION/OFFSET of the answer; a null value takes its reviews back.",
             partitioning="the partition number of the answer",
             writers=("labeller", "labellers", "gateway"),
             readers=("consumers", "labeller", "gateway"),

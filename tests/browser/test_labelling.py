@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from headrace.client.labels import text_ids
+from headrace.client.labels import Labelled, publish_labels, text_ids
+from headrace.files.annotations import Doubted
 from headrace_schemas.records import Review
 from tests.browser.conftest import grave_faults, open_page
 from tests.support.console_site import ConsoleSite
@@ -133,6 +134,11 @@ async def test_near_duplicates_are_labelled_in_one_go_and_who_waits_gets_reviews
     assert [(one.label, one.origin, one.by, one.results) for one in reviews] == [
         ("refund", "person", "ana", site.names.results)
     ] * 2
+    # Undoing takes back both: a record without a value under each key.
+    await page.keyboard.press("u")
+    await page.get_by_text("The last label was undone").wait_for()
+    assert (await site.values(site.names.reviews))[2:] == [None, None]
+    assert [one for one in (await site.labels()).values() if one is not None] == []
 
 
 async def test_a_hostile_text_is_text_and_a_new_label_may_be_made(browser, site: ConsoleSite) -> None:
@@ -148,4 +154,48 @@ async def test_a_hostile_text_is_text_and_a_new_label_may_be_made(browser, site:
     await page.get_by_role("cell", name="<b>fraud</b>").first.wait_for()
     assert [one.label for one in (await site.labels()).values()] == ["<b>fraud</b>"]
     assert await page.title() == "Label · headrace"
+    assert page.said == []
+
+
+async def test_a_doubted_label_is_corrected_under_its_id_and_undoing_puts_the_old_one_back(
+    browser, site: ConsoleSite
+) -> None:
+    await site.versions("v1")
+    wrong = "please refund the money of order 7, please refund the money of order 8"
+    doubted = Labelled("doubted", wrong, "card", "random-slice", 17, "ben")
+    await publish_labels(site.cluster, site.names.labels, labels=[doubted])
+    site.suspects = [
+        Doubted(
+            text=wrong,
+            given="card",
+            answered="refund",
+            given_score=0.03,
+            score=0.97,
+            joint=0.1,
+            why="",
+            version="out-of-fold",
+            source="random-slice",
+            labelled_at_ms=17,
+            replaces="doubted",
+        )
+    ]
+    site.may_search.clear()
+    page = await open_page(browser, f"{site.address}#/label", "ana's token")
+    await page.get_by_role("button", name="Suspected errors").click()
+    await page.get_by_text("Looking for labels that are probably wrong").wait_for()
+    site.may_search.set()
+    await page.get_by_text("given card").wait_for()
+    assert await shown(page) == wrong
+    assert await grave_faults(page) == []
+    await page.keyboard.press("2")
+    await page.get_by_text("Nothing is left here for you").or_(page.get_by_text("is doubted, or")).wait_for()
+    now = (await site.labels())["doubted"]
+    assert now is not None
+    # A label of the random slice stays one, with its time.
+    assert (now.text, now.label, now.source, now.labelled_at_ms, now.by) == (wrong, "refund", "random-slice", 17, "ana")
+    await page.keyboard.press("u")
+    await page.locator("#text .stranger").wait_for()
+    now = (await site.labels())["doubted"]
+    assert now is not None
+    assert (now.label, now.labelled_at_ms, now.by) == ("card", 17, "ben")
     assert page.said == []

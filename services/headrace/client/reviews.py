@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from headrace.client.arguments import ClientClosedError
 from headrace.core.clock import Clock
@@ -33,7 +33,7 @@ from headrace_schemas.codec import decode_review, encode_review
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import ClassifyResult, Review
-from headrace_schemas.topics import review_key
+from headrace_schemas.topics import review_key, reviewed_place
 
 CHUNK = 1000
 LOOK_S = 30.0
@@ -75,6 +75,8 @@ class ReviewReader:
         self._positions: dict[TopicPartition, int] = {}
         self._due_s = 0.0
         self._by_people: OrderedDict[Place, None] = OrderedDict()
+        self.taken_back: list[Place] = []
+        """The places whose reviews of before were taken back, in what was read last."""
 
     async def start(self) -> None:
         """Find the positions. Raises a KafkaError whose message says so when the topic or the right is missing."""
@@ -96,7 +98,7 @@ class ReviewReader:
         await self._consumer.stop()
 
     async def read(self, *, timeout_s: float) -> list[Review]:
-        """Wait up to ``timeout_s`` for reviews. Raises a KafkaError."""
+        """Wait up to ``timeout_s`` for reviews, without those that were taken back already. Raises a KafkaError."""
         if self._clock.monotonic() >= self._due_s:
             await self._look_for_partitions("earliest")
         try:
@@ -111,8 +113,15 @@ class ReviewReader:
             self._seek()
             raise
         found: list[Review] = []
+        self.taken_back = []
         for name, records in chunks.items():
-            found += [review for record in records if (review := self._review(record)) is not None]
+            for record in records:
+                if (place := taken_back(record, self._results)) is not None:
+                    self._by_people.pop(place, None)
+                    self.taken_back.append(place)
+                    found = [one for one in found if (one.partition, one.offset) != place]
+                elif (review := self._review(record)) is not None:
+                    found.append(review)
             self._positions[name] = records[-1].offset + 1
         return found
 
@@ -208,6 +217,8 @@ class ReviewAwaiter:
                     event("reviews.retry", level="debug", error=str(error))
                     await self._clock.sleep(RETRY_S)
                     continue
+                for place in self._reader.taken_back:
+                    self._early.pop(place, None)
                 self._take(reviews)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits has to hear of it
             event("reviews.ended", level="error", error=repr(error))
@@ -233,6 +244,14 @@ class ReviewAwaiter:
                     waiting.set_exception(reason)
 
 
+def taken_back(record: Record, results: str) -> Place | None:
+    """The place in ``results`` whose reviews ``record`` takes back; None for any other record."""
+    if record.value is not None or record.discarded is not None:
+        return None
+    found = reviewed_place(record.key)
+    return None if found is None or found[0] != results else found[1:]
+
+
 class ReviewPublisher:
     """Publishes reviews to ``topic`` of ``cluster``, each to the partition number of its answer. It connects at first
     use.
@@ -249,6 +268,17 @@ class ReviewPublisher:
 
     async def publish(self, reviews: Sequence[Review]) -> None:
         """Publish them and wait for the acknowledgement. Raises a KafkaError; an UnknownTopicError names the topic."""
+        await self._send(
+            (review.partition, Outgoing(encode_review(review), review_key(*_of(review)))) for review in reviews
+        )
+
+    async def take_back(self, results: str, places: Sequence[Place]) -> None:
+        """Take back the reviews of the answers at ``places`` of ``results``; who has one already keeps it. Raises as
+        above.
+        """
+        await self._send((place[0], Outgoing(None, review_key(results, *place))) for place in places)
+
+    async def _send(self, records: Iterable[tuple[int, Outgoing]]) -> None:
         if not self._started:
             await self._producer.start()
             self._started = True
@@ -256,9 +286,12 @@ class ReviewPublisher:
         if not partitions:
             raise UnknownTopicError(f"There is no topic {self._topic}; `headrace topics apply` creates it.")
         by_partition: dict[int, list[Outgoing]] = {}
-        for review in reviews:
-            key = review_key(review.results, review.partition, review.offset)
+        for partition, record in records:
             # A reviews topic that did not grow with the results topic has fewer partitions.
-            by_partition.setdefault(review.partition % partitions, []).append(Outgoing(encode_review(review), key))
-        for partition, records in by_partition.items():
-            await self._producer.send_many(self._topic, records, partition=partition)
+            by_partition.setdefault(partition % partitions, []).append(record)
+        for partition, of_partition in by_partition.items():
+            await self._producer.send_many(self._topic, of_partition, partition=partition)
+
+
+def _of(review: Review) -> tuple[str, int, int]:
+    return review.results, review.partition, review.offset

@@ -30,39 +30,14 @@ from headrace.commands.tasks import TaskFormat, format_of, give_out
 from headrace.core.errors import UserError
 from headrace.core.text import quantity
 from headrace.files.annotations import Columns, Doubted, read_labelled
+from headrace.learning.doubting import Found, Labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from headrace.config import Settings
     from headrace.core.label_rules import Rules
     from headrace.files.table import Reading
 
-SOURCE = "suspect"
-SCORER = "out-of-fold"
 SHOWN_PAIRS = 5
-
-
-class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """A label to be doubted, as :class:`Doubted` will have it."""
-
-    text: str
-    label: str
-    number: int | None = None
-    id: str | None = None
-    source: str | None = None
-    labelled_at_ms: int | None = None
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The suspects, the worst first, among ``rows`` labels. ``dropped`` says what no training would learn from,
-    ``alone`` how many rows have a label that no other fold has.
-    """
-
-    suspects: list[Doubted]
-    rows: int
-    dropped: str
-    alone: int
 
 
 def suspects(
@@ -113,7 +88,7 @@ def suspects(
         place = names.machine_labels if machine else names.labels
     if not given:
         raise UserError(f"{place} holds no label that can be used.")
-    found = find(given, remark)
+    found = _find(given)
     if found.suspects:
         give_out(found.suspects[:count], chosen, out, where, _show)
         if chosen is TaskFormat.TABLE:
@@ -178,50 +153,15 @@ async def _rules(settings: Settings) -> Rules:
         return {}
 
 
-def find(given: Sequence[Labelled], tell: Callable[[str], None] = lambda _: None) -> Found:
-    """Doubt the labels of rows as a training would take them. Raises DatasetError where nothing can be doubted."""
+def _find(given: Sequence[Labelled]) -> Found:
     import os
 
     # BLAS threads beside those of the fits make both slower. It is read when numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    import torch
+    from headrace.learning.suspects import doubt
 
-    from headrace.learning.data.files import Rows
-    from headrace.learning.data.validation import clean
-    from headrace.learning.fit.hyperparameters import Recipe
-    from headrace.learning.suspects import find_suspects, out_of_fold
-
-    cleaned = clean(Rows(tuple(one.text for one in given), tuple(one.label for one in given)))
-    recipe = Recipe()
-    torch.set_num_threads(recipe.threads)
-    tell(f"scoring {quantity(len(cleaned.places), 'label')}, each by a fit to others")
-    scored = out_of_fold(cleaned.rows, recipe)
-    found = []
-    for one in find_suspects(scored.scores, scored.given):
-        row = given[cleaned.places[scored.places[one.row]]]
-        label, likely = scored.labels[one.given], scored.labels[one.likely]
-        rows = round(one.joint * len(scored.given))
-        pair = f"; about {quantity(rows, 'row')} given {label} may be {likely}" if rows else ""
-        # Without its time a label of the random slice would count as one that versions have not seen.
-        kept = row.source is not None and row.labelled_at_ms is not None
-        found.append(
-            Doubted(
-                text=row.text,
-                given=label,
-                answered=likely,
-                given_score=one.given_score,
-                score=one.likely_score,
-                joint=one.joint,
-                why=f"{label} {one.given_score:.3f}, {likely} {one.likely_score:.3f}{pair}",
-                version=SCORER,
-                source=row.source if kept and row.source else SOURCE,
-                labelled_at_ms=row.labelled_at_ms if kept else None,
-                number=row.number,
-                replaces=row.id,
-            )
-        )
-    return Found(suspects=found, rows=len(scored.given), dropped=cleaned.dropped(), alone=scored.alone)
+    return doubt(given, remark)
 
 
 def _show(tasks: Sequence[Doubted]) -> None:

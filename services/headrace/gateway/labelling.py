@@ -11,7 +11,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from headrace.client.labels import Labelled, label_record, text_ids, tombstone
-from headrace.client.reviews import ReviewPublisher
+from headrace.client.reviews import ReviewPublisher, taken_back
 from headrace.core.errors import UserError
 from headrace.core.text import label_name
 from headrace.files import DatasetError
@@ -248,13 +248,17 @@ async def _review_of(call: Call, number: int, body: LabelBody) -> Review | None:
 
 async def _last_reviews(call: Call, most: int) -> list[Review]:
     """About the last ``most`` records of each partition, those that are reviews of our answers."""
-    topic, found = call.gateway.topics.reviews, []
+    topic = call.gateway.topics.reviews
+    found: list[Review] = []
     async with connected(call.gateway.cluster.consumer()) as consumer:
         names = [TopicPartition(topic, number) for number in await consumer.partitions_of(topic)]
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
         starts = {name: max(begins[name], ends[name] - most) for name in names}
         async for records in read_ranges(consumer, starts, ends):
             for record in records:
+                if (place := taken_back(record, call.gateway.topics.results)) is not None:
+                    found = [one for one in found if (one.partition, one.offset) != place]
+                    continue
                 try:
                     review = decode_review(record.value, content_type(record.headers))
                 except WireError:  # somebody else wrote here

@@ -25,7 +25,7 @@ from headrace_schemas.codec import decode_label, decode_machine_label, decode_re
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
 from headrace_schemas.records import BarredText, LabelledText, MachineLabel, MachineLabelsRecord
-from headrace_schemas.topics import machine_labels_key, text_key
+from headrace_schemas.topics import machine_labels_key, reviewed_place, text_key
 
 CHUNK = 2000
 LOOK_S = 30.0
@@ -241,6 +241,11 @@ class KnownTexts:
                 del self._people[words]
 
     def _take_review(self, record: Record) -> None:
+        if record.value is None:  # somebody took a review back
+            place = reviewed_place(record.key)
+            if place is not None and place[0] == self._results:
+                self._reviewed.pop(place[1:], None)
+            return
         try:
             review = decode_review(record.value, content_type(record.headers))
         except WireError as error:

@@ -10,22 +10,32 @@ beside the diagonal of the joint, and the order by margin, find fewer: docs/benc
 
 The scores are those of the wide part alone, fitted to four fifths of the rows and asked about the last one, five times
 (:func:`out_of_fold`). The whole network takes ten times as long and finds little more.
+
+It is also a program (``python -m headrace.learning.suspects``), for who must not be held up by the fits: it takes an
+:class:`Asked` as JSON on its standard input, and gives an :class:`Outcome`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headrace.core.errors import UserError
+from headrace.core.text import quantity
 from headrace.files import DatasetError
+from headrace.files.annotations import Doubted
 from headrace.learning.data.features import fit_wide_part, follow_lengths, prepare
 from headrace.learning.data.files import Rows
 from headrace.learning.data.split import Split, whole
+from headrace.learning.data.validation import clean
 from headrace.learning.distributed.collectives import Alone
+from headrace.learning.doubting import SCORER, SOURCE, Asked, Found, Labelled, Outcome
 from headrace.learning.fit.blend import fit_blend
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.teaching import cross_folds
@@ -188,3 +198,53 @@ def _learnable(rows: Rows, folds: int) -> list[int]:
     whole_rows = whole(Split(train=rows, valid=_NO_ROWS, test=_NO_ROWS, held_out=0))
     asked = [~fold.known for fold in cross_folds(whole_rows, folds, Alone())]
     return np.flatnonzero(np.any(asked, axis=0)).tolist()
+
+
+def doubt(given: Sequence[Labelled], tell: Callable[[str], None] = lambda _: None) -> Found:
+    """Doubt the labels of rows as a training would take them. Raises DatasetError where nothing can be doubted."""
+    cleaned = clean(Rows(tuple(one.text for one in given), tuple(one.label for one in given)))
+    recipe = Recipe()
+    torch.set_num_threads(recipe.threads)
+    tell(f"scoring {quantity(len(cleaned.places), 'label')}, each by a fit to others")
+    scored = out_of_fold(cleaned.rows, recipe)
+    found = []
+    for one in find_suspects(scored.scores, scored.given):
+        row = given[cleaned.places[scored.places[one.row]]]
+        label, likely = scored.labels[one.given], scored.labels[one.likely]
+        rows = round(one.joint * len(scored.given))
+        pair = f"; about {quantity(rows, 'row')} given {label} may be {likely}" if rows else ""
+        # Without its time a label of the random slice would count as one that versions have not seen.
+        kept = row.source is not None and row.labelled_at_ms is not None
+        found.append(
+            Doubted(
+                text=row.text,
+                given=label,
+                answered=likely,
+                given_score=one.given_score,
+                score=one.likely_score,
+                joint=one.joint,
+                why=f"{label} {one.given_score:.3f}, {likely} {one.likely_score:.3f}{pair}",
+                version=SCORER,
+                source=row.source if kept and row.source else SOURCE,
+                labelled_at_ms=row.labelled_at_ms if kept else None,
+                number=row.number,
+                replaces=row.id,
+            )
+        )
+    return Found(suspects=found, rows=len(scored.given), dropped=cleaned.dropped(), alone=scored.alone)
+
+
+def main() -> None:
+    """Answer one :class:`Asked` on standard input by an :class:`Outcome`, at a low priority."""
+    os.nice(10)
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
+    try:
+        found = doubt(asked.labels)
+        outcome = Outcome(msgspec.structs.replace(found, suspects=found.suspects[: asked.count]))
+    except UserError as error:
+        outcome = Outcome(error=str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+
+
+if __name__ == "__main__":
+    main()

@@ -215,6 +215,57 @@ def test_who_waits_gets_a_persons_review_also_where_the_teachers_came_with_it() 
     assert run_turned(waited()) == "true"
 
 
+def test_a_review_that_was_taken_back_is_read_no_more_and_a_teachers_holds_behind_it() -> None:
+    async def read() -> tuple[list[Review], list[Review]]:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name=REVIEWS, partitions=1))
+        reader = ReviewReader(cluster.consumer(), REVIEWS, results=RESULTS, clock=clock)
+        publisher = ReviewPublisher(cluster, REVIEWS)
+        await reader.start()
+        await publisher.publish([review(0, "mistaken"), review(1, "true"), review(2, "mistaken")])
+        await publisher.take_back(RESULTS, [(0, 0), (0, 2)])
+        # Of another results topic, which is none of ours.
+        await publisher.take_back("others", [(0, 1)])
+        await publisher.publish([review(2, "better")])
+        first = await reader.read(timeout_s=1)
+        assert reader.taken_back == [(0, 0), (0, 2)]
+        await publisher.publish([review(0, "guessed", origin="teacher"), review(1, "wrong", origin="teacher")])
+        second = await reader.read(timeout_s=1)
+        assert reader.taken_back == []
+        await publisher.stop()
+        await reader.stop()
+        return first, second
+
+    first, second = run_turned(read())
+    assert [(one.offset, one.label) for one in first] == [(1, "true"), (2, "better")]
+    assert [(one.offset, one.label) for one in second] == [(0, "guessed")]
+
+
+def test_who_comes_after_a_review_was_taken_back_waits_for_the_next_one() -> None:
+    async def waited() -> str:
+        clock = TurnedClock()
+        cluster = MemoryCluster(clock)
+        cluster.create_topic(TopicSpec(name=REVIEWS, partitions=1))
+        awaiter = ReviewAwaiter(ReviewReader(cluster.consumer(), REVIEWS, results=RESULTS, clock=clock), clock)
+        publisher = ReviewPublisher(cluster, REVIEWS)
+        await awaiter.start()
+        await publisher.publish([review(0, "mistaken")])
+        await clock.sleep(5)
+        await publisher.take_back(RESULTS, [(0, 0)])
+        await clock.sleep(5)
+        waiting = asyncio.create_task(awaiter.wait((0, 0)))
+        await clock.sleep(5)
+        assert not waiting.done()
+        await publisher.publish([review(0, "true")])
+        found = await waiting
+        await awaiter.stop()
+        await publisher.stop()
+        return found.label
+
+    assert run_turned(waited()) == "true"
+
+
 STRANGE = (
     b"",
     b"{",

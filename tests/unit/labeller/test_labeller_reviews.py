@@ -30,6 +30,21 @@ async def found(site: Site) -> list[tuple[int, int, str, str]]:
     return [(one.partition, one.offset, one.label, one.origin) for one in reviews]
 
 
+async def test_a_request_whose_review_a_person_took_back_is_reviewed_by_the_teacher():
+    site = Site()
+    for offset in range(2):
+        await reviewed_by_a_person(site, offset, "refund")
+    await site.send("reviews", 0, Outgoing(None, review_key("results", 0, 0)))
+    labeller = site.labeller(PlainTeacher())
+    async with running(labeller):
+        await asks(labeller)
+        for number in range(2):
+            await site.answer(f"which parcel {number}", label=None, partition=0)
+        await until(lambda: site.metric("reviews_total") == 1)
+    reviews = await site.read("reviews", decode_review)
+    assert [(one.offset, one.origin) for one in reviews if one.origin == "teacher"] == [(0, "teacher")]
+
+
 async def test_a_request_whose_text_people_labelled_is_reviewed_by_that_label_and_takes_no_teacher():
     site, teacher = Site(), PlainTeacher()
     await site.person("1", "Where is  my PARCEL", "refund")

@@ -29,6 +29,7 @@ from headrace.gateway.console.access import (
     Session,
     Sessions,
 )
+from headrace.gateway.console.doubts import Search, in_child
 from headrace.gateway.console.keys import KeysAndUsage
 from headrace.gateway.console.labelling import Labelling
 from headrace.gateway.console.letters import DeadLetters
@@ -71,6 +72,7 @@ class Console:
         authorize: Authorize,
         hosts: Collection[str] | None = access.LOCAL_HOSTS,
         randomness: Callable[[int], str] = access.random_text,
+        search: Search = in_child,
     ) -> None:
         names = settings.topics.names()
         self._sessions = Sessions(authorize, clock, randomness)
@@ -81,7 +83,7 @@ class Console:
         self._trials = Trials(cluster, settings, clock, self._models)
         self._versions = Versions(cluster, settings, clock, self._models)
         self._letters = DeadLetters(cluster, settings)
-        self._labelling = Labelling(cluster, settings, clock, self._models, self._producer)
+        self._labelling = Labelling(cluster, settings, clock, self._models, self._producer, search)
         self._keys = KeysAndUsage(cluster, settings, clock, self._producer)
         self._feed = Feed(
             lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock

@@ -24,7 +24,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     ``at`` names it within its queue, ``place`` is that of its request, where it has one, and ``unlabelled`` says that
     the request was answered without a label. ``id`` is the label's own; ``source`` says how the text was chosen. Of a
-    ``blind`` one nothing is shown that could lead whoever labels it.
+    ``blind`` one nothing is shown that could lead whoever labels it. A suspect has a label, ``given`` with
+    ``given_score``, and keeps ``labelled_at_ms`` where that is not None.
     """
 
     key: bytes
@@ -38,6 +39,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     answered: str | None = None
     score: float | None = None
+    given: str | None = None
+    given_score: float | None = None
+    labelled_at_ms: int | None = None
     blind: bool = False
 
 

@@ -24,19 +24,23 @@ from headrace.client.reviews import ReviewPublisher
 from headrace.client.suggestions import find_tasks
 from headrace.core.clock import Clock
 from headrace.core.label_agreement import Pair, pairs_of
+from headrace.core.label_rules import learnt_as
 from headrace.core.near_duplicates import near_duplicates
 from headrace.core.selection import Why
-from headrace.core.text import label_name
+from headrace.core.text import label_name, quantity
 from headrace.files import DatasetError
 from headrace.files.annotations import Task
 from headrace.gateway.console.access import LABELLERS, Call, Endpoint, as_json
 from headrace.gateway.console.desk import LEASE_S, Desk, Item
+from headrace.gateway.console.doubts import Doubts, Search, in_child
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
 from headrace.gateway.problems import conflict, invalid
 from headrace.kafka.interface import Cluster, KafkaError, NotAuthorizedError, UnknownTopicError, connected
 from headrace.learning.data.labels import There, read_labels
 from headrace.learning.data.validation import text_keys
+from headrace.learning.doubting import SOURCE as SUSPECT
+from headrace.learning.doubting import Labelled as ToDoubt
 from headrace.registry.compacted_topics import WorkersLog
 from headrace_schemas.records import Review
 
@@ -57,6 +61,8 @@ MOST_UNDONE = 50
 MOST_PEOPLE = 1000
 MOST_SIMILAR = 20
 RECENT = 12
+AGAIN_S = 2.0
+"""So soon it is asked again for suspects that are being looked for."""
 
 
 class Queue(enum.StrEnum):
@@ -65,6 +71,7 @@ class Queue(enum.StrEnum):
     MARGIN = "margin"
     ABSTAINED = "abstained"
     DISAGREEMENT = "disagreement"
+    SUSPECTS = "suspects"
     RANDOM = "random"
     SECOND = "second"
 
@@ -73,6 +80,7 @@ TITLES = {
     Queue.MARGIN: "Unsure",
     Queue.ABSTAINED: "No label",
     Queue.DISAGREEMENT: "Versions differ",
+    Queue.SUSPECTS: "Suspected errors",
     Queue.RANDOM: "Random slice",
     Queue.SECOND: "Second opinion",
 }
@@ -80,6 +88,7 @@ ABOUT = {
     Queue.MARGIN: "Answers whose two best labels are nearest to each other.",
     Queue.ABSTAINED: "Requests that were answered without a label; whoever waits gets your label as a review.",
     Queue.DISAGREEMENT: "Requests that two versions answer differently, the surest first.",
+    Queue.SUSPECTS: "Labels that are probably wrong, the most doubtful first. Give the right one, or the same again.",
     Queue.RANDOM: "Requests chosen by chance. Certificates are made of these labels, so label from the top down.",
     Queue.SECOND: "Texts that somebody else labelled, to see how far people agree. You don't see their label.",
 }
@@ -122,6 +131,8 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str
     answered: str | None = None
     score: float | None = None
+    given: str | None = None
+    given_score: float | None = None
     blind: bool = False
     similar: tuple[Similar, ...] = ()
     lease_s: float = LEASE_S
@@ -130,12 +141,13 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """The next text, or in words why there is none. ``left`` are those of the queue that are read, this one too.
 
-    ``told`` is what went wrong beside the label itself.
+    ``told`` is what went wrong beside the label itself, ``again_s`` when it is worth to ask again.
     """
 
     item: Shown | None = None
     left: int = 0
     empty: str | None = None
+    again_s: float | None = None
     told: str | None = None
     undone: str | None = None
 
@@ -166,6 +178,15 @@ class Recent(msgspec.Struct, frozen=True):
     source: str | None
 
 
+class Learnt(msgspec.Struct, frozen=True):
+    """How many rows a version learnt from, and what it reached on its test rows."""
+
+    version: str
+    created_at_ms: int
+    rows: int
+    metrics: dict[str, float]
+
+
 class Overview(msgspec.Struct, frozen=True):
     """What there is to label with, and how far people came."""
 
@@ -175,21 +196,33 @@ class Overview(msgspec.Struct, frozen=True):
     people: list[Person]
     recent: list[Recent]
     agreement: list[Pair]
+    learnt: list[Learnt]
 
 
 class _Done(msgspec.Struct, frozen=True):
-    """A label that may be undone: its items, and the ids that it was published under."""
+    """A label that may be undone: its items, what lay under the id of each before, and which were reviewed."""
 
     queue: Queue
     items: tuple[Item, ...]
-    ids: tuple[str, ...]
+    before: tuple[There | None, ...]
+    reviewed: tuple[tuple[int, int], ...]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(item.id for item in self.items)
 
 
 class Labelling:
     """Queues, labels and people. One for all who label here."""
 
     def __init__(
-        self, cluster: Cluster, settings: Settings, clock: Clock, models: ModelsView, producer: OpenProducer
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        clock: Clock,
+        models: ModelsView,
+        producer: OpenProducer,
+        search: Search = in_child,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -199,6 +232,7 @@ class Labelling:
         self._producer = producer
         self._reviews = ReviewPublisher(cluster, self._names.reviews)
         self._desk = Desk(clock)
+        self._doubts = Doubts(clock, search)
         self._similar: dict[str, dict[str, list[Item]]] = {}
         self._filled_s: dict[str, float] = {}
         self._filling: dict[str, asyncio.Lock] = {}
@@ -216,6 +250,7 @@ class Labelling:
         )
 
     async def stop(self) -> None:
+        await self._doubts.stop()
         await self._reviews.stop()
 
     async def _overview(self, call: Call) -> Response:
@@ -239,8 +274,18 @@ class Labelling:
                     Recent(one.by or "", one.label, one.text[:200], one.labelled_at_ms or 0, one.source) for one in last
                 ],
                 agreement=pairs_of(by_text.values()),
+                learnt=await self._learnt(),
             )
         )
+
+    async def _learnt(self) -> list[Learnt]:
+        log = await self._models.log()
+        mine = [version for (of, _), version in log.versions.items() if of == self._models.name]
+        return [
+            Learnt(one.version, one.created_at_ms, one.lineage.rows, one.metrics)
+            for one in sorted(mine, key=lambda one: one.created_at_ms)[-RECENT:]
+            if one.lineage is not None
+        ]
 
     async def _choices(self, there: Sequence[There]) -> list[str]:
         """The labels that may be given: those that the trainer allows, or those that were ever answered or given."""
@@ -274,7 +319,7 @@ class Labelling:
             raise conflict("Somebody else has this text by now, or it has a label already.")
         items = [item for item in items if self._desk.free_for(item, who)]
         now_ms = self._clock.now_ms()
-        labels = [Labelled(item.id, item.text, label, item.source, now_ms, by) for item in items]
+        labels = [Labelled(item.id, item.text, label, item.source, item.labelled_at_ms or now_ms, by) for item in items]
         try:
             records = [label_record(one, self._settings.kafka.max_request_size) for one in labels]
         except DatasetError as error:
@@ -287,10 +332,12 @@ class Labelling:
         producer = await self._producer.get()
         await producer.send_many(self._names.labels, records)
         self._desk.finish(items)
-        self._remember(who, _Done(given.queue, tuple(items), tuple(item.id for item in items)))
-        self._there += [
-            There(one.id, one.text, one.label, source=one.source, labelled_at_ms=now_ms, by=by) for one in labels
-        ]
+        there = {one.id: one for one in self._there if one.error is None}
+        waiting = tuple(item.place for item in items if item.unlabelled and item.place is not None)
+        done = _Done(given.queue, tuple(items), tuple(there.get(item.id) for item in items), waiting)
+        self._remember(who, done)
+        self._there = [one for one in self._there if one.id not in done.ids]
+        self._there += [There(one.id, one.text, one.label, None, one.source, one.labelled_at_ms, by) for one in labels]
         told = await self._review([item for item in items if item.unlabelled], label, by)
         return as_json(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
 
@@ -315,24 +362,39 @@ class Labelling:
         try:
             await self._reviews.publish(reviews)
         except KafkaError as error:
-            # A cluster without reviews takes labels all the same; and a producer that died is made anew.
-            failed, self._reviews = self._reviews, ReviewPublisher(self._cluster, self._names.reviews)
-            await failed.stop()
+            await self._renew_reviews()
             return f"The label is published, the review is not: {error}"
         return None
+
+    async def _renew_reviews(self) -> None:
+        """A cluster without reviews takes labels all the same; and a producer that died is made anew."""
+        failed, self._reviews = self._reviews, ReviewPublisher(self._cluster, self._names.reviews)
+        await failed.stop()
 
     async def _take_back(self, call: Call) -> Response:
         done = self._undo.get(call.session.id)
         if not done:
             raise conflict("There is no label of this session left to undo.")
         last = done[-1]
+        records = [
+            tombstone(item.id, call.caller.name) if was is None else label_record(_labelled(was))
+            for item, was in zip(last.items, last.before, strict=True)
+        ]
         producer = await self._producer.get()
-        await producer.send_many(self._names.labels, [tombstone(id_, call.caller.name) for id_ in last.ids])
+        await producer.send_many(self._names.labels, records)
         done.pop()
+        told = None
+        if last.reviewed:
+            try:
+                await self._reviews.take_back(self._names.results, last.reviewed)
+            except KafkaError as error:
+                await self._renew_reviews()
+                told = f"The label is taken back, the review is not: {error}"
         self._desk.reopen(_named(last.queue, call), last.items, call.session.id)
         self._there = [one for one in self._there if one.id not in last.ids]
+        self._there += [was for was in last.before if was is not None]
         asked = await self._asked(last.queue, call)
-        return as_json(msgspec.structs.replace(asked, undone=last.queue.value))
+        return as_json(msgspec.structs.replace(asked, undone=last.queue.value, told=told))
 
     def _remember(self, who: str, done: _Done) -> None:
         self._undo.setdefault(who, deque(maxlen=MOST_UNDONE)).append(done)
@@ -347,8 +409,10 @@ class Labelling:
         empty = await self._fill(queue, name, by)
         item = self._desk.take(name, who)
         if item is None:
+            again = AGAIN_S if queue is Queue.SUSPECTS and self._doubts.running_s is not None else None
             return Asked(
-                empty=empty or "Nothing is left here for you; others may have the rest. Look again in a minute."
+                again_s=again,
+                empty=empty or "Nothing is left here for you; others may have the rest. Look again in a minute.",
             )
         similar = [one for one in self._similar.get(name, {}).get(item.at, ()) if self._desk.free_for(one, who)]
         shown = similar[:MOST_SIMILAR]
@@ -359,6 +423,8 @@ class Labelling:
                 why=item.why,
                 answered=None if item.blind else item.answered,
                 score=None if item.blind else item.score,
+                given=item.given,
+                given_score=item.given_score,
                 blind=item.blind,
                 similar=tuple(Similar(one.at, one.text) for one in shown),
             ),
@@ -373,6 +439,10 @@ class Labelling:
                 return None
             if queue is Queue.SECOND:
                 items, empty = self._second(await self._labels(), by), "Nobody else has labelled a text here yet."
+            elif queue is Queue.SUSPECTS:
+                items, empty = await self._suspects()
+                if not items and self._doubts.running_s is not None:
+                    return empty
             else:
                 items, empty = await self._suggested(queue)
             near = await asyncio.to_thread(near_duplicates, [item.text for item in items])
@@ -403,6 +473,50 @@ class Labelling:
         log = await self._models.log()
         async with connected(WorkersLog(self._cluster, self._names.workers, log)) as workers:
             return other_results(workers, self._names.requests, self._names.results)
+
+    async def _suspects(self) -> tuple[list[Item], str]:
+        """The labels that the last search doubts and that nobody has looked at again; why there is none."""
+        rules = (await self._models.log()).rules_of(self._models.name)
+        there = {one.id: one for one in await self._labels() if one.error is None}
+        learnt = {id_: label for id_, one in there.items() if (label := learnt_as(one.label, rules)) is not None}
+        self._doubts.look(
+            [
+                ToDoubt(
+                    text=there[id_].text,
+                    label=label,
+                    id=id_,
+                    source=there[id_].source,
+                    labelled_at_ms=there[id_].labelled_at_ms,
+                )
+                for id_, label in learnt.items()
+            ]
+        )
+        found = self._doubts.found
+        items = [
+            Item(
+                key=hashlib.sha256(b"suspect" + id_.encode()).digest(),
+                at=id_,
+                text=one.text,
+                id=id_,
+                why="its label is doubted",
+                source=one.source,
+                answered=one.answered,
+                score=one.score,
+                given=one.given,
+                given_score=one.given_score,
+                labelled_at_ms=one.labelled_at_ms,
+            )
+            for one in ([] if found is None else found.suspects)
+            if (id_ := one.replaces or "") in learnt
+            and (there[id_].text, learnt[id_]) == (one.text, one.given)
+            and there[id_].source != SUSPECT
+        ]
+        if (seconds := self._doubts.running_s) is not None:
+            return items, f"Looking for labels that are probably wrong, for {seconds:.0f} s by now."
+        if self._doubts.error is not None:
+            return items, self._doubts.error
+        rows = 0 if found is None else found.rows
+        return items, f"None of {quantity(rows, 'label')} that could be looked at is doubted, or somebody looked again."
 
     def _second(self, there: Sequence[There], by: str) -> list[Item]:
         """What others labelled and ``by`` did not, in an order by chance that is the same for all."""
@@ -440,6 +554,10 @@ class Labelling:
 def _named(queue: Queue, call: Call) -> str:
     """The queue on the desk. Second opinions are a queue for each person, of what the others said."""
     return f"{queue}/{call.caller.name}" if queue is Queue.SECOND else queue.value
+
+
+def _labelled(was: There) -> Labelled:
+    return Labelled(was.id, was.text, was.label, was.source, was.labelled_at_ms, was.by)
 
 
 def _item(task: Task, key: bytes, id_: str) -> Item:

@@ -40,6 +40,15 @@ function Agreement({ pairs }) {
       <td class="n">${count(pair.texts)}</td><td class="n">${percent(pair.equal / pair.texts, 0)}</td><td class="n">${pair.kappa === null || pair.kappa === undefined ? NONE : pair.kappa.toFixed(2)}</td></tr>`)}</tbody></table>`;
 }
 
+// What labels brought, by version. Nobody labelled by chance beside this, so what the queues save is not known here.
+function Learnt({ learnt }) {
+  return html`<section class="panel"><h2>What the labels brought</h2>
+    ${learnt.length ? html`<table><thead><tr><th>Version</th><th class="n">Rows</th><th class="n">Macro-F1</th><th class="n">95 %</th></tr></thead>
+    <tbody>${learnt.map((one) => html`<tr key=${one.version}><td class="nowrap">${moment(one.created_at_ms).slice(0, 16)}</td><td class="n">${count(one.rows)}</td><td class="n">${share(one.metrics.test_macro_f1)}</td>
+      <td class="n">${one.metrics.test_macro_f1_low === undefined ? NONE : `${share(one.metrics.test_macro_f1_low)} to ${share(one.metrics.test_macro_f1_high)}`}</td></tr>`)}</tbody></table>` : html`<p class="muted">No version was made of labels yet.</p>`}
+    <p class="muted">How many labels the queues save beside labelling by chance is not measured here: it would take the same work twice. docs/labelling.md has it for public sets.</p></section>`;
+}
+
 function Progress({ overview, mine, me }) {
   return html`<${Fragment}>
     <section class="panel"><div class="head"><h2>Progress</h2><span class="muted">${count(overview.total)} labels on the log</span></div>
@@ -47,6 +56,7 @@ function Progress({ overview, mine, me }) {
       <table><thead><tr><th>Who</th><th class="n">Labels</th><th class="n">Today (UTC)</th></tr></thead>
       <tbody>${overview.people.length ? overview.people.map((one) => html`<tr key=${one.name} class=${one.name === me.name ? "chosen" : ""}><td><${Stranger} text=${one.name} /></td><td class="n">${count(one.labels)}</td><td class="n">${count(one.today)}</td></tr>`)
         : html`<tr><td colspan="3" class="muted">Nobody yet.</td></tr>`}</tbody></table></section>
+    <${Learnt} learnt=${overview.learnt} />
     <section class="panel"><h2>Agreement between people</h2><${Agreement} pairs=${overview.agreement} /></section>
     <section class="panel"><h2>Who said what</h2>
       <table><thead><tr><th>When</th><th>Who</th><th>Label</th><th>Text</th></tr></thead>
@@ -90,6 +100,13 @@ export function Label({ me }) {
   useEffect(() => { void run(() => post("label/next", { queue })); }, [queue]);
   useEffect(() => { if (mine > 0 && mine % 5 === 0) void reload(); }, [mine]);
   useEffect(() => { setOwn([]); }, [overview]);
+
+  // What is being looked for is asked for again.
+  useEffect(() => {
+    if (!asked?.again_s) return undefined;
+    const timer = window.setTimeout(() => void run(() => post("label/next", { queue })), 1000 * asked.again_s);
+    return () => window.clearTimeout(timer);
+  }, [asked]);
 
   const item = asked?.item ?? null;
   const give = (label, several) => {
@@ -157,7 +174,7 @@ export function Label({ me }) {
     <div class="label">
       <div>
         <section class="panel" aria-busy=${busy}>
-          <div class="head"><h2>Text</h2><span class="muted">${item ? html`${item.why}${item.answered && !item.blind ? html` · answered <${Stranger} text=${item.answered} /> ${share(item.score)}` : ""} · ${count(asked.left)} left` : NONE}</span></div>
+          <div class="head"><h2>Text</h2><span class="muted">${item?.given ? html`given <${Stranger} text=${item.given} /> ${share(item.given_score)} · likely <${Stranger} text=${item.answered} /> ${share(item.score)} · ${count(asked.left)} left` : item ? html`${item.why}${item.answered && !item.blind ? html` · answered <${Stranger} text=${item.answered} /> ${share(item.score)}` : ""} · ${count(asked.left)} left` : NONE}</span></div>
           <div class="text" id="text" aria-live="polite" tabindex="0">${item ? html`<${Stranger} text=${item.text} />` : html`<span class="muted">${asked ? asked.empty : "Looking for texts."}</span>`}</div>
           <div class="row"><button onClick=${skip} disabled=${!item}><kbd>space</kbd> Skip</button><button onClick=${undo}><kbd>u</kbd> Undo</button>
             ${item ? null : html`<button onClick=${() => run(() => post("label/next", { queue }))}>Look again</button>`}</div>
