@@ -29,6 +29,7 @@ async def test_a_token_logs_in_and_figures_come_by_themselves(browser, site: Con
     await site.answer(["my card is lost", "a refund please", "another card"])
     await page.get_by_role("row", name="card 2 66.7 %").wait_for()
     await page.get_by_role("row", name="ok 3 100.0 %").wait_for()
+    await page.get_by_text("This version's record has no profile to measure against").wait_for()
     await site.ask(["nobody answers this"])
     await page.locator("dt:text-is('Lag') + dd:text-matches('^1 ')").wait_for()
     assert await grave_faults(page) == []

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from headrace_schemas.records import Profile
+from headrace_schemas.records import ClassifyResult, ModelVersion, Profile
 
 TENTHS = 10
 SMOOTHING = 0.5
@@ -107,7 +107,7 @@ class DriftWindow:
     def measure(self, now_s: float) -> Drift | None:
         """The drift at ``now_s``, None while the window holds too few answers to tell it from chance."""
         self._forget(now_s)
-        count = self._count()
+        count = self.count()
         if count < self._enough:
             return None
         labels = [sum(column) / count for column in zip(*(pane.labels for pane in self._panes), strict=True)]
@@ -120,11 +120,76 @@ class DriftWindow:
         panes = self._panes
         while panes and now_s - panes[0].begun_s >= self._seconds:
             panes.popleft()
-        while panes and self._count() - panes[0].answers >= self._wanted:
+        while panes and self.count() - panes[0].answers >= self._wanted:
             panes.popleft()
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many answers the window holds."""
         return sum(pane.answers for pane in self._panes)
+
+
+class VersionDrift:
+    """Measures the answers of one version at a time; answers of others don't count. The window is a
+    :class:`DriftWindow` of ``answers`` and ``seconds``.
+    """
+
+    def __init__(self, *, answers: int = 10_000, seconds: float = 3600.0) -> None:
+        self._answers = answers
+        self._seconds = seconds
+        self._places: dict[str, int] = {}
+        self._window: DriftWindow | None = None
+        self.version: ModelVersion | None = None
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the version has a profile that its answers can be measured against."""
+        return self._window is not None
+
+    @property
+    def needed(self) -> int:
+        """How many answers a measure takes."""
+        return enough(max(len(self._places), TENTHS))
+
+    def follow(self, version: ModelVersion | None) -> None:
+        """Measure ``version`` from now on; a version without a profile has no drift.
+
+        Raises ValueError for a profile that does not fit the version, which has no drift then.
+        """
+        if version == self.version:
+            return
+        self.version, self._window = version, None
+        if version is None or version.profile is None:
+            return
+        check_profile(version.profile, len(version.labels))
+        self._places = {label: place for place, label in enumerate(version.labels)}
+        self._window = DriftWindow(version.profile, answers=self._answers, seconds=self._seconds)
+
+    def add(self, results: Iterable[ClassifyResult], now_s: float) -> None:
+        """Add answers read at ``now_s``, a monotonic time."""
+        if self._window is None or self.version is None:
+            return
+        given = [
+            (self._places[label], answer.score or 0.0)
+            for answer in results
+            if answer.version == self.version.version and (label := _best(answer)) in self._places
+        ]
+        labels = Counter(label for label, _ in given)
+        self._window.add(labels, tenths([score for _, score in given]), now_s)
+
+    def measure(self, now_s: float) -> Drift | None:
+        """The drift at ``now_s``, None while too few answers were seen."""
+        return None if self._window is None else self._window.measure(now_s)
+
+    def seen(self) -> int:
+        """How many answers are in the window."""
+        return 0 if self._window is None else self._window.count()
+
+
+def _best(answer: ClassifyResult) -> str | None:
+    """The label of an answer, of one that abstains the first of its ranking, and none of a failed one."""
+    if answer.label is not None:
+        return answer.label
+    return answer.ranking[0].label if answer.ranking else None
 
 
 class _Pane(msgspec.Struct):

@@ -15,11 +15,15 @@ from headrace.gateway.console import live
 from headrace.gateway.console.live import Feed, LogSampler, Tick, percentile
 from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicSpec
 from headrace_schemas.codec import encode_result
-from headrace_schemas.records import ClassifyResult, ModelAlias, Status
+from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Profile, Status
 from tests.support.memory_kafka import MemoryCluster
 from tests.support.waiting import within
 
 NOW_MS = 1_764_000_000_000
+
+
+def answer_of(label: str, version: str = "v1", score: float = 0.95) -> ClassifyResult:
+    return ClassifyResult(offset=0, after=-1, crc=0, status=Status.OK, version=version, label=label, score=score)
 
 
 class Log:
@@ -110,6 +114,29 @@ async def test_a_log_with_records_of_others_and_without_its_old_requests_is_look
     assert tick.lag == 0
 
 
+def test_drift_is_that_of_the_followed_versions_sampled_answers_and_says_why_there_is_none() -> None:
+    feed = Feed(lambda: None, no_moves, nothing_followed, QuickClock())
+    assert "No version" in (feed._measured(None, []).why or "")
+    version = ModelVersion(
+        name="default", version="v1", uri="file:///x", sha256="0" * 64, size=1, labels=("card", "refund"),
+        created_at_ms=0,
+    )  # fmt: skip
+    assert "no profile" in (feed._measured(version, []).why or "")
+    version = msgspec.structs.replace(version, profile=Profile((0.5, 0.5), (0.0,) * 9 + (1.0,)))
+    alike = [live.Answered(None, answer_of(label)) for label in ("card", "refund") for _ in range(100)]
+    of_another = [live.Answered(None, answer_of("card", "v0")) for _ in range(1000)]
+    shown = feed._measured(version, alike + of_another)
+    assert (shown.answers, shown.needed, shown.labels) == (200, 450, None)
+    shown = feed._measured(version, alike + alike)
+    assert shown.answers == 600
+    assert (round(shown.labels, 6), round(shown.confidence, 6)) == (0, 0)
+    shown = feed._measured(version, [live.Answered(None, answer_of("card", score=0.55))] * 600)
+    assert shown.labels > 0.1
+    assert shown.confidence > 0.25
+    broken = msgspec.structs.replace(version, version="v2", profile=Profile((1.0,), (1.0,)))
+    assert "no profile" in (feed._measured(broken, alike).why or "")
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1))
 def test_so_many_values_are_within_a_percentile_and_no_fewer_would_do(values: list[float], fraction: float) -> None:
     found = percentile(values, fraction)
@@ -120,9 +147,7 @@ def test_so_many_values_are_within_a_percentile_and_no_fewer_would_do(values: li
 
 
 def test_of_many_labels_the_most_frequent_are_shown_and_the_others_counted() -> None:
-    answers = [
-        live.Answered(None, f"label {place}", Status.OK, "v1") for place in range(live.MOST_LABELS + 5) for _ in "ab"
-    ]
+    answers = [live.Answered(None, answer_of(f"label {place}")) for place in range(live.MOST_LABELS + 5) for _ in "ab"]
     labels = live.summary_of([answers]).labels
     assert len(labels) == live.MOST_LABELS + 1
     assert labels[-1] == (live.OTHERS, 10)
@@ -159,13 +184,17 @@ def said(event: bytes) -> dict:
     return msgspec.json.decode(event.partition(b"data: ")[2])
 
 
+async def nothing_followed() -> ModelVersion | None:
+    return None
+
+
 async def no_moves() -> list[ModelAlias] | None:
     return None
 
 
 async def test_many_viewers_share_one_reader_and_a_slow_one_gets_the_newest() -> None:
     steps = Steps()
-    feed = Feed(steps, no_moves, QuickClock())
+    feed = Feed(steps, no_moves, nothing_followed, QuickClock())
     viewers = [feed.events() for _ in range(20)]
     async with within(10, "the first event of each"):
         assert all([said(await anext(one))["history"] is not None for one in viewers])
@@ -182,7 +211,7 @@ async def test_many_viewers_share_one_reader_and_a_slow_one_gets_the_newest() ->
 async def test_a_broker_that_is_away_is_said_and_asked_again_by_a_new_sampler() -> None:
     steps = Steps()
     steps.fails = [BrokerUnavailableError("no broker answers")]
-    feed = Feed(steps, no_moves, QuickClock())
+    feed = Feed(steps, no_moves, nothing_followed, QuickClock())
     viewer = feed.events()
     async with within(10, "events"):
         await anext(viewer)
@@ -194,7 +223,7 @@ async def test_a_broker_that_is_away_is_said_and_asked_again_by_a_new_sampler() 
 
 async def test_no_more_watch_than_may_and_nothing_is_read_for_nobody() -> None:
     steps = Steps()
-    feed = Feed(steps, no_moves, QuickClock())
+    feed = Feed(steps, no_moves, nothing_followed, QuickClock())
     viewers = [feed.events() for _ in range(live.MOST_VIEWERS)]
     for one in viewers:
         await anext(one)

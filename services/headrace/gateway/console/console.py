@@ -86,7 +86,10 @@ class Console:
         self._labelling = Labelling(cluster, settings, clock, self._models, self._producer, search)
         self._keys = KeysAndUsage(cluster, settings, clock, self._producer)
         self._feed = Feed(
-            lambda: LogSampler(cluster, names.requests, names.results, clock), self._models.moves_if_changed, clock
+            lambda: LogSampler(cluster, names.requests, names.results, clock),
+            self._models.moves_if_changed,
+            lambda: self._models.following(settings.worker.model),
+            clock,
         )
 
     @property

@@ -16,6 +16,7 @@ from contextlib import aclosing
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.drift import VersionDrift
 from headrace.kafka.interface import (
     Cluster,
     Consumer,
@@ -30,7 +31,7 @@ from headrace.process.logs import event
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
 from headrace_schemas.headers import content_type
-from headrace_schemas.records import ClassifyResult, ModelAlias, Status
+from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, Status
 
 TICK_S = 1.0
 RETRY_S = 2.0
@@ -72,12 +73,10 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A sampled answer: how long it took, where that is known, and what it says."""
+    """A sampled answer, and how long it took, where that is known."""
 
     took_ms: float | None
-    label: str | None
-    status: Status
-    version: str
+    result: ClassifyResult
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -90,6 +89,21 @@ class Summary(msgspec.Struct, frozen=True):
     statuses: dict[str, int]
 
 
+class DriftShown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the sampled answers of ``version``, which workers follow, are from those on its test rows.
+
+    ``labels`` and ``confidence`` are population stability indices, None before ``needed`` answers were sampled.
+    ``why`` says why nothing is measured.
+    """
+
+    version: str | None = None
+    answers: int = 0
+    needed: int = 0
+    labels: float | None = None
+    confidence: float | None = None
+    why: str | None = None
+
+
 class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an event says. ``history`` is there in a stream's first event only, ``moves`` where they changed."""
 
@@ -97,6 +111,7 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: Summary
     history: list[Tick] | None = None
     moves: list[ModelAlias] | None = None
+    drift: DriftShown | None = None
 
 
 def percentile(values: Sequence[float], fraction: float) -> float | None:
@@ -109,12 +124,13 @@ def percentile(values: Sequence[float], fraction: float) -> float | None:
 def summary_of(looks: Sequence[Sequence[Answered]]) -> Summary:
     """What the samples of several looks say together."""
     answers = [one for look in looks for one in look]
+    results = [one.result for one in answers]
     took = [one.took_ms for one in answers if one.took_ms is not None]
-    labels = Counter(one.label or NO_LABEL for one in answers if one.status is Status.OK)
+    labels = Counter(one.label or NO_LABEL for one in results if one.status is Status.OK)
     shown = labels.most_common(MOST_LABELS)
     if others := labels.total() - sum(count for _, count in shown):
         shown.append((OTHERS, others))
-    statuses = Counter(one.status.value for one in answers)
+    statuses = Counter(one.status.value for one in results)
     return Summary(len(answers), percentile(took, 0.5), percentile(took, 0.99), shown, dict(statuses))
 
 
@@ -165,7 +181,7 @@ class LogSampler:
             p50_ms=percentile(took, 0.5),
             p99_ms=percentile(took, 0.99),
             sampled=len(answers),
-            versions=dict(Counter(one.version for one in answers)),
+            versions=dict(Counter(one.result.version for one in answers)),
         )
         return tick, answers
 
@@ -224,9 +240,7 @@ class LogSampler:
         return [
             Answered(
                 None if (asked := asked_ms.get((one, result.offset))) is None else max(0, at_ms - asked),
-                result.label,
-                result.status,
-                result.version,
+                result,
             )
             for one, results in found.items()
             for at_ms, result in results
@@ -288,17 +302,22 @@ async def _ranges(
 class Feed:
     """The events of all viewers, from one reader that runs while somebody watches, and a minute longer.
 
-    ``moves`` reads how aliases moved; None where nothing changed since it was last asked.
+    ``moves`` reads how aliases moved; None where nothing changed since it was last asked. ``followed`` gives the
+    version that workers follow, whose drift is measured.
     """
 
     def __init__(
         self,
         new_sampler: Callable[[], LogSampler],
         moves: Callable[[], Awaitable[list[ModelAlias] | None]],
+        followed: Callable[[], Awaitable[ModelVersion | None]],
         clock: Clock,
     ) -> None:
         self._new_sampler = new_sampler
         self._read_moves = moves
+        self._followed = followed
+        self._drift = VersionDrift()
+        self._drift_shown = DriftShown()
         self._clock = clock
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._running: asyncio.Task[None] | None = None
@@ -321,7 +340,7 @@ class Feed:
             self._running = asyncio.create_task(self._run(), name="console feed")
         try:
             last = self._history[-1] if self._history else None
-            first = Shown(last, summary_of(self._looks), list(self._history), self._moves)
+            first = Shown(last, summary_of(self._looks), list(self._history), self._moves, self._drift_shown)
             yield b"retry: 2000\n" + _event(first)
             while (said := await waiting.get()) is not None:
                 yield said
@@ -349,6 +368,7 @@ class Feed:
                     async with asyncio.timeout(LOOK_LIMIT_S):
                         tick, answers = await sampler.look()
                         moves = await self._read_moves()
+                        self._drift_shown = self._measured(await self._followed(), answers)
                     self._tell(tick, answers, moves)
                     await self._clock.sleep(max(0.1, TICK_S - (self._clock.monotonic() - begun_s)))
             except (KafkaError, TimeoutError) as error:
@@ -362,12 +382,28 @@ class Feed:
     def _wanted(self) -> bool:
         return bool(self._viewers) or self._clock.monotonic() < self._watched_s + LINGER_S
 
+    def _measured(self, followed: ModelVersion | None, answers: Sequence[Answered]) -> DriftShown:
+        drift, now_s = self._drift, self._clock.monotonic()
+        if followed is None:
+            return DriftShown(why="No version is followed yet.")
+        try:
+            drift.follow(followed)
+        except ValueError as error:
+            event("console.drift_unmeasurable", level="warning", version=followed.version, why=str(error))
+        if not drift.measurable:
+            return DriftShown(followed.version, why="This version's record has no profile to measure against.")
+        drift.add([one.result for one in answers], now_s)
+        found = drift.measure(now_s)
+        if found is None:
+            return DriftShown(followed.version, drift.seen(), drift.needed)
+        return DriftShown(followed.version, found.answers, drift.needed, found.labels, found.confidence)
+
     def _tell(self, tick: Tick, answers: list[Answered], moves: list[ModelAlias] | None) -> None:
         self._history.append(tick)
         self._looks.append(answers)
         if moves is not None:
             self._moves = moves
-        said = _event(Shown(tick, summary_of(self._looks), None, moves))
+        said = _event(Shown(tick, summary_of(self._looks), None, moves, self._drift_shown))
         for waiting in self._viewers:
             _put(waiting, said)
 

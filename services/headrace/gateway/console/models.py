@@ -8,7 +8,7 @@ from headrace.gateway.console.open_log import OpenLog
 from headrace.gateway.console.producer import OpenProducer
 from headrace.kafka.interface import Cluster
 from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, alias_moves
-from headrace_schemas.records import ModelAlias, ModelsRecord
+from headrace_schemas.records import ModelAlias, ModelsRecord, ModelVersion
 
 MOST_MOVES = 200
 
@@ -27,6 +27,10 @@ class ModelsView:
     async def log(self) -> ModelsLog:
         """The topic, read to its present end. Raises a KafkaError."""
         return await self._open.get()
+
+    async def following(self, alias: str) -> ModelVersion | None:
+        """The version that ``alias`` points at. Raises a KafkaError."""
+        return (await self.log()).resolve(self.name, alias)
 
     async def publish(self, records: Sequence[ModelsRecord]) -> None:
         """Append ``records`` and wait for the acknowledgement. Raises a KafkaError."""

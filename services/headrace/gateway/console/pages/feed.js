@@ -8,7 +8,7 @@ const AGAIN_MS = 2000;
 const SILENCE_MS = 20_000;
 
 export function useFeed(loggedIn) {
-  const [feed, setFeed] = useState({ ticks: [], summary: null, moves: [], lostSince: null });
+  const [feed, setFeed] = useState({ ticks: [], summary: null, drift: null, moves: [], lostSince: null });
   useEffect(() => {
     if (!loggedIn) return undefined;
     let source = null;
@@ -39,7 +39,7 @@ export function useFeed(loggedIn) {
         const said = JSON.parse(event.data);
         setFeed((before) => {
           const ticks = said.history ?? (said.tick ? [...before.ticks.slice(1 - MOST_TICKS), said.tick] : before.ticks);
-          return { ticks, summary: said.summary, moves: said.moves ?? before.moves, lostSince: null };
+          return { ticks, summary: said.summary, drift: said.drift ?? before.drift, moves: said.moves ?? before.moves, lostSince: null };
         });
       };
       source.onerror = again;

@@ -1,6 +1,6 @@
 // Now: what comes in, what goes out, how long it takes and how much waits.
 import { Chart, MOST_LINES } from "./chart.js";
-import { Bar, clock, count, Figure, html, milliseconds, moment, NONE, percent, rate, seconds, Stranger, useMemo } from "./ui.js";
+import { Bar, clock, count, Figure, html, milliseconds, moment, NONE, percent, rate, seconds, share, Stranger, useMemo } from "./ui.js";
 
 const inMs = (value) => milliseconds(value).join(" ");
 inMs.least = 10;
@@ -43,6 +43,18 @@ function Statuses({ summary }) {
     <tbody>${["ok", "expired", "failed"].map((status) => html`<tr key=${status}><td class=${status === "failed" && of(status) ? "bad" : ""}>${status}</td><${Share} of=${total} counted=${of(status)} /></tr>`)}</tbody></table></section>`;
 }
 
+// As a population stability index is read: below 0.1 no change, above 0.25 a large one.
+const degree = (psi) => (psi < 0.1 ? "no change" : psi <= 0.25 ? "some change" : "a large change");
+
+function Drift({ drift }) {
+  const measured = drift?.labels !== undefined && drift?.labels !== null;
+  return html`<section class="panel"><div class="head"><h2>Drift</h2><span class="mono muted">${drift?.version ?? NONE}</span></div>
+    <table><thead><tr><th>Of</th><th class="n">PSI</th><th>Read as</th></tr></thead>
+    <tbody>${[["labels", drift?.labels], ["confidence", drift?.confidence]].map(([name, psi]) => html`<tr key=${name}><td>${name}</td><td class="n">${measured ? share(psi) : NONE}</td><td class=${measured && psi > 0.25 ? "bad" : ""}>${measured ? degree(psi) : NONE}</td></tr>`)}</tbody></table>
+    <p class="muted">${measured ? `How far ${count(drift.answers)} sampled answers are from those on the version's test rows.`
+      : drift?.why ?? (drift?.needed ? `${count(drift.answers)} of ${count(drift.needed)} answers that a measure takes were sampled since somebody watches.` : "Not measured yet.")}</p></section>`;
+}
+
 function Moves({ moves }) {
   const shown = moves.slice(-12).reverse();
   return html`<section class="panel"><h2>Versions: how aliases moved</h2><div class="scroll" tabindex="0">
@@ -54,7 +66,7 @@ function Moves({ moves }) {
 }
 
 export function Now({ feed }) {
-  const { ticks, summary, moves } = feed;
+  const { ticks, summary, drift, moves } = feed;
   const last = ticks.at(-1) ?? null;
   const times = useMemo(() => ticks.map((tick) => tick.at_ms), [ticks]);
   const rates = useMemo(() => [{ name: "answers", values: ticks.map((t) => t.answers_s ?? null) }, { name: "requests", values: ticks.map((t) => t.requests_s ?? null) }], [ticks]);
@@ -81,7 +93,7 @@ export function Now({ feed }) {
       <${Chart} title="Lag, requests" times=${times} lines=${lags} format=${inRecords} />
       <${Chart} title="Versions that answer" times=${times} lines=${versions} format=${inPercent} />
     </div>
-    <div class="grid wide"><${Labels} summary=${summary} /><div class="stack"><${Statuses} summary=${summary} /></div></div>
+    <div class="grid wide"><${Labels} summary=${summary} /><div class="stack"><${Statuses} summary=${summary} /><${Drift} drift=${drift} /></div></div>
     <${Moves} moves=${moves} />
     <p class="muted">Rates and lag are counted. Latency runs from the request's time stamp to the answer's; it, labels, statuses and versions are those of at most 512 answers a second.</p>`;
 }
