@@ -9,6 +9,7 @@ PEERS ?= .venv-peers
 TOOLS ?= .venv-tools
 
 IMAGE_LOCK := deploy/containers/requirements.lock
+CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
 .PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint deploy-tools deploy-check kustomize peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
@@ -62,10 +63,12 @@ deploy-tools: $(GO_TOOLS)/helm
 kustomize: $(VENV)/.installed $(GO_TOOLS)/helm
 	$(BIN)/python -m deploy.kustomized
 
-# The chart against the schemas of three versions of Kubernetes, and what its pods run. `make test` has the rest of it.
-deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm
+# The chart against the schemas of three versions of Kubernetes, what its pods and the compose file run, and the
+# Containerfile by hadolint. `make test` has the rest of it.
+deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm $(TOOLS)/.installed
+	$(TOOLS)/bin/hadolint deploy/containers/Containerfile
 	$(BIN)/python -m pytest tests/unit/deploy/test_chart.py tests/end_to_end/test_chart_processes.py \
-		tests/end_to_end/test_chart_schemas.py
+		tests/end_to_end/test_chart_schemas.py tests/end_to_end/test_compose.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -149,19 +152,24 @@ $(TOOLS)/.installed: deploy/tools.txt
 LOCKED := $(TOOLS)/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --python-platform linux \
 	--custom-compile-command 'make lock'
 lock: $(TOOLS)/.installed
-	$(LOCKED) --extra worker --extra s3 --output-file $(IMAGE_LOCK) pyproject.toml
+	$(LOCKED) --extra worker --extra s3 --extra gateway --output-file $(IMAGE_LOCK) pyproject.toml
+	$(LOCKED) --extra worker --extra s3 --extra gateway --extra cuda --extra train --extra teach \
+		--output-file $(CUDA_LOCK) pyproject.toml
 	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | \
 		$(LOCKED) --output-file $(BUILD_LOCK) -
 
-# Known vulnerabilities of the image's packages: error 1 when there is one, error 3 when it could not look.
+# Known vulnerabilities of the images' packages: error 1 when there is one, error 3 when it could not look.
 audit: $(TOOLS)/.installed
 	$(TOOLS)/bin/python deploy/containers/audit.py $(IMAGE_LOCK)
+	$(TOOLS)/bin/python deploy/containers/audit.py $(CUDA_LOCK)
 
 # What the image holds, headrace included, as CycloneDX.
 sbom: $(TOOLS)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file dist/headrace.cdx.json $(IMAGE_LOCK)
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file dist/headrace-cuda.cdx.json $(CUDA_LOCK)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

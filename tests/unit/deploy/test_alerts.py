@@ -31,8 +31,12 @@ PROMTOOL = shutil.which("promtool")
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian and Ubuntu: apt install prometheus)")
 @pytest.mark.parametrize(
     "arguments",
-    [("check", "config", "prometheus.yaml"), ("test", "rules", "headrace.rules.test.yaml")],
-    ids=lambda arguments: " ".join(arguments[:2]),
+    [
+        ("check", "config", "prometheus.yaml"),
+        ("check", "config", "compose.yaml"),
+        ("test", "rules", "headrace.rules.test.yaml"),
+    ],
+    ids=" ".join,
 )
 def test_promtool_finds_nothing(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([str(PROMTOOL), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)

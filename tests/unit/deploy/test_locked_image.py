@@ -12,13 +12,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
 CONTAINERS = ROOT / "deploy" / "containers"
+CONTAINERFILE = (CONTAINERS / "Containerfile").read_text(encoding="utf-8")
 IMAGE = {
     "python_version": "3.11",
     "python_full_version": "3.11.14",
     "sys_platform": "linux",
     "platform_system": "Linux",
 }
-EXTRAS = ("worker", "s3")
+LOCKS = {
+    "requirements.lock": ("worker", "s3", "gateway"),
+    "cuda.lock": ("worker", "s3", "gateway", "cuda", "train", "teach"),
+}
+"""The extras that each lock is of."""
 
 
 def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
@@ -32,14 +37,14 @@ def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
     return found
 
 
-def asked_of_the_image() -> list[Requirement]:
+def asked_of_the_image(extras: tuple[str, ...]) -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    written = project["dependencies"] + [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
+    written = project["dependencies"] + [one for extra in extras for one in project["optional-dependencies"][extra]]
     requirements = [Requirement(one) for one in written]
     return [one for one in requirements if one.name != "headrace" and (not one.marker or one.marker.evaluate(IMAGE))]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "build.lock"])
+@pytest.mark.parametrize("name", [*LOCKS, "build.lock"])
 def test_every_locked_package_has_one_version_and_hashes(name: str) -> None:
     packages = locked(name)
     assert packages
@@ -49,10 +54,11 @@ def test_every_locked_package_has_one_version_and_hashes(name: str) -> None:
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), requirement
 
 
-def test_the_lock_holds_what_a_worker_and_s3_ask_for() -> None:
-    packages = locked("requirements.lock")
-    asked = asked_of_the_image()
-    assert {"numpy", "s3fs", "aiokafka", "uvloop"} <= {one.name for one in asked}
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_lock_holds_what_the_extras_of_its_image_ask_for(name: str) -> None:
+    packages = locked(name)
+    asked = asked_of_the_image(LOCKS[name])
+    assert {"numpy", "s3fs", "aiokafka", "uvloop", "starlette"} <= {one.name for one in asked}
     for one in asked:
         assert canonicalize_name(one.name) in packages, f"{one.name} is not locked: run make lock"
         version = next(iter(packages[canonicalize_name(one.name)][0].specifier)).version
@@ -68,16 +74,26 @@ def test_the_wheel_is_built_by_what_is_locked() -> None:
 
 
 def test_the_locks_name_no_place_to_download_from() -> None:
-    for name in ("requirements.lock", "build.lock"):
+    for name in (*LOCKS, "build.lock"):
         text = (CONTAINERS / name).read_text(encoding="utf-8")
         assert "://" not in text
         assert not re.search(r"(?m)^-", text)
 
 
-def test_the_image_installs_nothing_that_is_not_locked() -> None:
-    text = (CONTAINERS / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+def test_an_image_installs_nothing_that_is_not_locked() -> None:
+    text = CONTAINERFILE.replace("\\\n", " ")
     installs = re.findall(r"pip install[^&\n]*", text)
-    assert len(installs) == 3
+    assert len(installs) == 1 + 2 * len(LOCKS)
     for one in installs:
         assert "--require-hashes" in one or ("--no-deps" in one and "--no-index" in one), one
     assert all("--no-build-isolation" in one for one in re.findall(r"pip wheel[^&\n]*", text))
+    assert all(f"--requirement /locks/{name}" in text for name in (*LOCKS, "build.lock"))
+
+
+def test_an_image_runs_as_a_user_without_rights_and_says_how_it_is() -> None:
+    """Each of the last two stages is an image; Kubernetes wants the user as a number."""
+    run, *images = [f"FROM {stage}" for stage in re.split(r"(?m)^FROM ", CONTAINERFILE) if " AS build" not in stage][1:]
+    assert "HEALTHCHECK" in run
+    assert "/healthz" in run
+    assert [image.split()[3] for image in images] == ["cuda", "cpu"]
+    assert all(re.findall(r"(?m)^USER (.*)$", image)[-1] == "10001" for image in images)
