@@ -259,6 +259,8 @@ def kafka_jars(directory: Path, tell: Callable[[str], None] = lambda _: None) ->
         (fresh / "pom.xml").write_bytes(_pom())
         _run_maven(mvn, fresh, [] if _can_keep_a_repository() else [f"-Dmaven.repo.local={work}/repository"])
         # Renamed when complete, so neither a broken run nor another process beside us leaves half a set.
+        if _complete(directory):
+            return directory  # another process was faster, and a broker may run from its set already
         if directory.exists():
             directory.rename(Path(work) / "outdated")
         fresh.rename(directory)

@@ -93,6 +93,18 @@ def test_maven_runs_once_and_again_only_for_other_jars(monkeypatch, tmp_path):
     assert (jars / "pom.xml").read_bytes() == POM.read_bytes()
 
 
+def test_jars_that_another_process_fetched_meanwhile_are_left_to_those_who_run_from_them(monkeypatch, tmp_path):
+    jars = tmp_path / "cache" / "jars"
+    executable(
+        tmp_path / "bin" / "mvn",
+        f"mkdir {jars}; cp {POM} {jars}; touch {jars}/kafka_of_another.jar\n"
+        'for part in "$@"; do case $part in -DoutputDirectory=*) touch "${part#*=}/kafka_2.13-4.jar";; esac; done',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    assert kafka_jars(jars) == jars
+    assert {path.name for path in jars.iterdir()} == {"pom.xml", "kafka_of_another.jar"}
+
+
 def test_the_jars_are_cached_under_the_version_that_the_pom_names(tmp_path):
     [version, *_] = re.findall(r"<version>(.+)</version>", POM.read_text())
     assert version == KAFKA_VERSION
