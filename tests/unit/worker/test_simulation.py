@@ -29,6 +29,8 @@ TROUBLED = Plan(requests=30, faults=10, produce_errors=0.1, reset_commits=True)
 CUT_OFF = Plan(requests=10, faults=3, cuts=1.0, seconds=6.0)
 SEEDS_TO_CATCH = 1500
 """About one seed in a hundred shows the rarest fault; the first that does ends the search."""
+KNOWN_SEEDS = {"KeepsWhatItFetched": 145}
+"""Seeds that showed a rare fault, tried first. One that no longer does costs the search, and no more."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +77,8 @@ def test_the_simulation_really_makes_zombies_of_workers_that_keep_no_lease():
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_worker_is_caught(broken):
-    assert any(not simulate(seed, TROUBLED, broken).kept for seed in range(SEEDS_TO_CATCH))
+    seeds = (KNOWN_SEEDS.get(broken.__name__, 0), *range(SEEDS_TO_CATCH))
+    assert any(not simulate(seed, TROUBLED, broken).kept for seed in seeds)
 
 
 def test_a_worker_that_answers_past_its_lease_is_caught():
