@@ -38,12 +38,13 @@ debian:
 		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus chromium) >/dev/null || true
 
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
+# They are not reordered, by default by how many tests a file has: tests/conftest.py puts the long files first.
 test: $(VENV)/.installed debian
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What takes long: chaos, thousands of interleavings, every user without a home, upgrades from older workers.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The stores' contract on S3 too. Its packages are not in dev: beside the others pip looks through hundreds of boto3.
 test-s3: $(VENV)/.installed

@@ -26,6 +26,17 @@ hypothesis.settings.register_profile("headrace", deadline=None, suppress_health_
 hypothesis.settings.load_profile("headrace")
 
 
+LONG_FIRST = ("tests/end_to_end/", "tests/browser/", "tests/contract/", "tests/unit/worker/", "tests/unit/learning/")
+"""Folders in the order in which they are run, before all others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long. Each process of `make test` takes the next file, so both end together."""
+    items.sort(
+        key=lambda item: next((n for n, at in enumerate(LONG_FIRST) if item.nodeid.startswith(at)), len(LONG_FIRST))
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability): what a contract test asks of a broker; see limits.py there")
     config.addinivalue_line("markers", "long_sessions: a contract test in which no member's session may end")
