@@ -26,6 +26,7 @@ from headrace_schemas.records import (
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
+    IdempotentCall,
     LabelledText,
     LabellerState,
     LabelRule,
@@ -66,6 +67,7 @@ RECORDS: Final = (
     Review,
     ApiKey,
     Usage,
+    IdempotentCall,
     DeadLetter,
 )
 
@@ -109,7 +111,7 @@ def prose(docstring: str) -> str:
 
 
 # Raised with every change of the wire; the first part never, because old records must decode for ever.
-WIRE_VERSION: Final = "1.8.0"
+WIRE_VERSION: Final = "1.9.0"
 
 GENERATED: Final = Path(__file__).parent / "generated"
 
@@ -123,6 +125,7 @@ _REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     headers.TIMEOUT_MS: _DIGITS,
     headers.ATTEMPT: _DIGITS,
     headers.EXPLAIN: {"type": "string", "enum": ["0", "1"]},
+    headers.CALL: {"type": "string", "pattern": "^[0-9a-f]{64}/[0-9]+$"},
     **_COPIED,
 }
 _OWN_HEADERS: dict[type, dict[str, dict[str, str]]] = {

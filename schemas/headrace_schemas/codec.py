@@ -29,6 +29,7 @@ from headrace_schemas.records import (
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
+    IdempotentCall,
     LabelledText,
     MachineLabel,
     MachineLabelsRecord,
@@ -110,6 +111,7 @@ _MACHINE_LABELS: RecordCodec[MachineLabelsRecord] = RecordCodec(
 _TEACHING: RecordCodec[TeachingRecord] = RecordCodec(TeachingRecord, "record of classify.teaching")
 _KEYS: RecordCodec[ApiKey] = RecordCodec(ApiKey, "record of classify.keys")
 _USAGE: RecordCodec[Usage] = RecordCodec(Usage, "record of classify.usage")
+_IDEMPOTENCY: RecordCodec[IdempotentCall] = RecordCodec(IdempotentCall, "record of classify.idempotency")
 _REVIEWS: RecordCodec[Review] = RecordCodec(Review, "review")
 _DEAD_LETTERS: RecordCodec[DeadLetter] = RecordCodec(DeadLetter, "dead letter")
 
@@ -121,6 +123,7 @@ encode_machine_label = _MACHINE_LABELS.encode
 encode_teaching_record = _TEACHING.encode
 encode_api_key = _KEYS.encode
 encode_usage = _USAGE.encode
+encode_idempotent_call = _IDEMPOTENCY.encode
 encode_review, decode_review = _REVIEWS.encode, _REVIEWS.decode
 encode_dead_letter, decode_dead_letter = _DEAD_LETTERS.encode, _DEAD_LETTERS.decode
 
@@ -223,6 +226,11 @@ def decode_api_key(value: bytes | None, content_type: str = JSON, *, where: str 
 def decode_usage(value: bytes | None, content_type: str = JSON, *, where: str = "") -> Usage | None:
     """Decode what an API key asked for, None for the tombstone that removes it; raises a WireError likewise."""
     return None if value is None else _USAGE.decode(value, content_type, where=where)
+
+
+def decode_idempotent_call(value: bytes | None, content_type: str = JSON, *, where: str = "") -> IdempotentCall | None:
+    """Decode a call with an Idempotency-Key, None for the tombstone that removes it; raises a WireError likewise."""
+    return None if value is None else _IDEMPOTENCY.decode(value, content_type, where=where)
 
 
 def check_sizes(request: ClassifyRequest, limit: int, where: str = "") -> None:

@@ -21,6 +21,7 @@ ATTEMPT: Final = "headrace-attempt"
 EXPLAIN: Final = "headrace-explain"
 BY: Final = "headrace-by"
 """Of a record without a value on classify.labels: who erased the label, where that is known."""
+CALL: Final = "headrace-call"
 
 # Copied from a request to its answer, so that a trace and a tenant can be followed through.
 COPIED: Final = (TRACEPARENT, TENANT)

@@ -271,6 +271,39 @@ UsageRecord = Usage
 """What lies on classify.usage."""
 
 
+class Span(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Offsets of one partition of the requests, from ``first`` to ``last``; without ``last`` from ``first`` on."""
+
+    partition: int
+    first: int
+    last: int | None = None
+
+
+class IdempotentCall(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="idempotent-call", tag_field="kind"
+):
+    """A call with an Idempotency-Key. It is written before the call's requests are published, and again behind them.
+
+    ``key`` is the SHA-256 of the tenant and the key, ``body`` that of what was asked, both in hexadecimal. The
+    requests have the header ``headrace-call``, which is ``key`` and the number of the text, and lie within ``spans``.
+    ``state`` is `claimed` (this ``attempt`` may publish), `published` (all ``texts`` lie within ``spans``) or
+    `released` (this attempt publishes nothing more). ``after`` is the attempt whose place this one takes.
+    """
+
+    key: str
+    attempt: str
+    body: str
+    state: str
+    texts: int
+    spans: tuple[Span, ...] = ()
+    after: str | None = None
+    tenant: str | None = None
+
+
+IdempotencyRecord = IdempotentCall
+"""What lies on classify.idempotency."""
+
+
 class OffsetRange(msgspec.Struct, frozen=True):
     """Offsets ``first`` to ``end`` (not included) of one partition."""
 

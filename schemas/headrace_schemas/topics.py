@@ -20,6 +20,7 @@ from headrace_schemas.records import (
     ClassifyRequest,
     ClassifyResult,
     DeadLetter,
+    IdempotentCall,
     LabelledText,
     LabellerState,
     LabelRule,
@@ -57,19 +58,20 @@ REVIEWS: Final = "classify.reviews"
 TEACHING: Final = "classify.teaching"
 KEYS: Final = "classify.keys"
 USAGE: Final = "classify.usage"
+IDEMPOTENCY: Final = "classify.idempotency"
 
 # An answer repeats its request's key, id and headers, and a dead letter repeats the request whole and adds headers:
 # both must fit whatever fitted there.
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 MAX_ANSWER_BYTES: Final = 2 * MAX_REQUEST_BYTES
 
-_DAY_MS = 24 * 3600 * 1000
-KAFKA_SEGMENT_MS: Final = 7 * _DAY_MS
+DAY_MS: Final = 24 * 3600 * 1000
+KAFKA_SEGMENT_MS: Final = 7 * DAY_MS
 """How long Kafka fills a segment of a topic that says nothing else."""
-_READ_FROM_ITS_BEGINNING: Final = {"segment.ms": str(_DAY_MS), "min.cleanable.dirty.ratio": "0.1"}
+_READ_FROM_ITS_BEGINNING: Final = {"segment.ms": str(DAY_MS), "min.cleanable.dirty.ratio": "0.1"}
 # An erased text is gone from the disks a week after its tombstone, once a record follows in its partition: only then is
 # the segment that holds them closed, and no other is compacted.
-_ERASED_IN_A_WEEK: Final = {"max.compaction.lag.ms": str(7 * _DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)}
+_ERASED_IN_A_WEEK: Final = {"max.compaction.lag.ms": str(7 * DAY_MS), "delete.retention.ms": str(7 * DAY_MS)}
 _LEGAL = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_NAME = 249  # Kafka's own limit
 # The slash parts a key, so no part may hold one; the rest is what Kafka allows in a topic's name, and a file's name.
@@ -91,6 +93,7 @@ class TopicNames(msgspec.Struct, frozen=True, kw_only=True):
     teaching: str
     keys: str
     usage: str
+    idempotency: str
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +246,11 @@ def usage_key(api_key: str, day: str, process: str) -> bytes:
     return _key("usage", api_key=api_key, day=day, process=process)
 
 
+def idempotent_call_key(key: str, attempt: str) -> bytes:
+    """Return ``call/KEY/ATTEMPT``; raises BadKeyError for a part that a key can't hold."""
+    return _key("call", key=key, attempt=attempt)
+
+
 def review_key(results: str, partition: int, offset: int) -> bytes:
     """Return ``RESULTS_TOPIC/PARTITION/OFFSET`` of the answer; raises BadKeyError for a topic that a key can't hold."""
     return _key(results, partition=str(partition), offset=str(offset))
@@ -339,7 +347,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             title="Texts to label",
             partitions=partitions,
             cleanup_policy="delete",
-            retention_ms=7 * _DAY_MS,
+            retention_ms=7 * DAY_MS,
             records=(ClassifyRequest,),
             key="The caller's own; texts of one key are answered in order. It is repeated on the answer.",
             partitioning="by key, or any partition",
@@ -354,7 +362,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             partitions=partitions,
             # Never compacted: workers and readers find their place by the answers that are there.
             cleanup_policy="delete",
-            retention_ms=7 * _DAY_MS,
+            retention_ms=7 * DAY_MS,
             records=(ClassifyResult,),
             key="The key of the request.",
             partitioning="the partition number of the request, in the order of its offsets",
@@ -368,7 +376,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             title="Requests that could not be answered and labels that can't be learnt from, as they were, and why",
             partitions=partitions,
             cleanup_policy="delete",
-            retention_ms=30 * _DAY_MS,
+            retention_ms=30 * DAY_MS,
             records=(DeadLetter,),
             key="The key of the request or label.",
             partitioning="the partition number of the request or label",
@@ -440,7 +448,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             title="Labels for requests that were answered without one",
             partitions=partitions,
             cleanup_policy="delete",
-            retention_ms=30 * _DAY_MS,
+            retention_ms=30 * DAY_MS,
             records=(Review,),
             key="RESULTS_TOPIC/PARTITION/OFFSET of the answer; a null value takes its reviews back.",
             partitioning="the partition number of the answer",
@@ -487,6 +495,22 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             writers=("gateway",),
             readers=("operators",),
             config=dict(_READ_FROM_ITS_BEGINNING),
+        ),
+        Topic(
+            name=IDEMPOTENCY,
+            title="Calls of the gateway that had an Idempotency-Key",
+            # One partition: its order decides which of several gateways handles a call.
+            partitions=1,
+            # Each attempt has a key of its own: compaction leaves how it ended, and never a later attempt alone.
+            cleanup_policy="compact,delete",
+            retention_ms=DAY_MS,
+            records=(IdempotentCall,),
+            key="call/KEY/ATTEMPT.",
+            partitioning="one partition",
+            writers=("gateway",),
+            readers=("gateway",),
+            # How long a key is kept counts by one clock, the broker's.
+            config={"message.timestamp.type": "LogAppendTime", "segment.ms": str(DAY_MS)},
         ),
     )
 

@@ -113,6 +113,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 clock=clock,
                 metrics=GatewayMetrics(registry),
                 process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                delivery_s=settings.kafka.delivery_timeout_ms / 1000,
+                idempotency_ms=settings.topics.idempotency_ms,
                 away_after=settings.kafka.away_after_ms / 1000,
                 trusted=settings.signing.trusted,
             )

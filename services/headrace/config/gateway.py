@@ -52,6 +52,8 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     """Connections at once; more are told when to come again, and closed."""
     max_waiting: Count = 100_000
     """Texts that may wait for their answers at once; one API key has at most half of them."""
+    max_idempotency_keys: Annotated[int, Meta(gt=0, le=10_000_000)] = 100_000
+    """Keys of calls (Idempotency-Key) that are kept at once; one tenant has at most half of them."""
     head_timeout: Seconds = 10.0
     """How long a caller may take to send the head of a call, also of the first on a connection."""
     body_timeout: Seconds = 30.0

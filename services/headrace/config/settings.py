@@ -23,7 +23,9 @@ from headrace.trainer.settings import GateSettings, TrainerSettings
 from headrace.worker.settings import WorkerSettings
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
 from headrace_schemas.topics import (
+    DAY_MS,
     DEAD_LETTERS,
+    IDEMPOTENCY,
     MAX_REQUEST_BYTES,
     REQUESTS,
     RESULTS,
@@ -70,12 +72,16 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
     """The topic of API keys; by default prefix and classify.keys."""
     usage: Topic | None = None
     """The topic of what each API key asked of the gateway; by default prefix and classify.usage."""
+    idempotency: Topic | None = None
+    """The topic of calls that had an Idempotency-Key; by default prefix and classify.idempotency."""
     requests_retention_ms: Milliseconds | None = None
     """How long requests are kept; by default the topic's usual time."""
     results_retention_ms: Milliseconds | None = None
     """How long answers are kept; at least as long as requests."""
     dead_letters_retention_ms: Milliseconds | None = None
     """How long dead letters are kept; by default the topic's usual time."""
+    idempotency_retention_ms: Milliseconds | None = None
+    """How long the gateway keeps an Idempotency-Key; by default a day, and never longer than requests are kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,8 +104,15 @@ class TopicsSettings(Section, frozen=True, kw_only=True):
             REQUESTS: self.requests_retention_ms,
             RESULTS: self.results_retention_ms,
             DEAD_LETTERS: self.dead_letters_retention_ms,
+            IDEMPOTENCY: None if self.idempotency_ms == DAY_MS else self.idempotency_ms,
         }
         return {name: ms for name, ms in given.items() if ms is not None}
+
+    @property
+    def idempotency_ms(self) -> int:
+        """How long an Idempotency-Key is kept: its answer is found by its requests, so no longer than they are."""
+        own = DAY_MS if self.idempotency_retention_ms is None else self.idempotency_retention_ms
+        return own if self.requests_retention_ms is None else min(own, self.requests_retention_ms)
 
     def names(self) -> TopicNames:
         """The name of each topic, derived where it is not set."""

@@ -159,9 +159,9 @@ class AnswerFollower:
         else:
             part.waiting.setdefault(offset, []).append((batch, index, crc))
 
-    def wait(self, number: int, offset: int, batch: Batch) -> None:
-        """The single text of ``batch`` waits for an answer that may have come already; :meth:`begin` it before."""
-        self._parts[number].waiting.setdefault(offset, []).append((batch, 0, None))
+    def wait(self, number: int, offset: int, batch: Batch, index: int = 0) -> None:
+        """Text ``index`` of ``batch`` waits for an answer that may have come already; :meth:`begin` it before."""
+        self._parts[number].waiting.setdefault(offset, []).append((batch, index, None))
 
     def forget(self, batch: Batch) -> None:
         """``batch`` waits no more."""

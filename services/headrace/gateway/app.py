@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-ALLOWED_HEADERS = "authorization, content-type, last-event-id, prefer, x-api-key"
-EXPOSED_HEADERS = "location, preference-applied, retry-after, retry-after-ms"
+ALLOWED_HEADERS = "authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key"
+EXPOSED_HEADERS = "idempotent-replayed, location, preference-applied, retry-after, retry-after-ms"
 PREFLIGHT_S = 600
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _PARAMETER = re.compile(r"{(\w+)}")

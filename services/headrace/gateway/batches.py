@@ -26,10 +26,14 @@ class Unanswered(NamedTuple):
 class Batch:
     """``size`` texts. ``published`` is done when each has a place or never will, ``answered`` when each has an end.
 
-    A batch that is ``abandoned`` waits for nothing more: what was not handed to Kafka yet is not published.
+    A batch that is ``abandoned`` waits for nothing more: what was not handed to Kafka yet is not published. Nor is it
+    past ``until_s`` (monotonic). One that is ``replayed`` was published before, by another call.
     """
 
-    __slots__ = ("_unanswered", "_unplaced", "abandoned", "answered", "outcomes", "places", "published", "waits")
+    __slots__ = (
+        "_unanswered", "_unplaced", "abandoned", "answered", "outcomes", "places", "published", "replayed", "until_s",
+        "waits",
+    )  # fmt: skip
 
     def __init__(self, size: int, *, waits: bool = True) -> None:
         loop = asyncio.get_running_loop()
@@ -39,6 +43,8 @@ class Batch:
         self.answered: asyncio.Future[None] = loop.create_future()
         self.waits = waits
         self.abandoned = False
+        self.replayed = False
+        self.until_s: float | None = None
         self._unplaced = size
         self._unanswered = size
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from headrace.gateway.idempotency import Once, once_of
 from headrace.gateway.problems import ProblemError, busy, invalid
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Call:
         self.request = request
         self.identity = identity
         self.params = params
+        self.once: Once | None = None
+        """What the header Idempotency-Key asks, known with the body."""
         self._held = 0
 
     @property
@@ -103,9 +106,12 @@ class Call:
         return (self.request.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
     async def body(self) -> bytes:
-        """The body. Raises ProblemError as BodyReader.read does."""
+        """The body. Raises ProblemError as BodyReader.read does, and for an Idempotency-Key that is none (422)."""
         body = await self.gateway.bodies.read(self.request)
         self._held += len(body)
+        given = self.request.headers.get("idempotency-key")
+        if given is not None:
+            self.once = once_of(given, self.identity.tenant, self.request.url.path, self.content_type, body)
         return body
 
     def seconds(self, name: str, *, default: float, most: float) -> float:

@@ -56,12 +56,6 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 async def classify(call: Call) -> Response:
     """Label one text or many; with `Prefer: respond-async` say only where each is."""
-    if call.request.headers.get("idempotency-key") is not None:
-        raise invalid(
-            "Idempotency-Key is not kept to here yet, and taking it would promise that. Leave it out; with `Prefer: "
-            "respond-async` the places say what was published.",
-            field="Idempotency-Key",
-        )
     wanted = await _wanted(call)
     settings = call.gateway.settings
     if not wanted.items:
@@ -84,17 +78,19 @@ async def classify(call: Call) -> Response:
         expires=wanted.timeout is not None or not at_once,
         explains=wanted.explain,
         waits=not at_once,
+        once=call.once,
     )
+    replayed = {"idempotent-replayed": "true"} if batch.replayed else {}
     answers = tuple(batch.answer(index, item.ranking) for index, item in enumerate(wanted.items))
     count_texts(call, answers)
     call.gateway.check_published(answers)
     if at_once:
-        headers = {"preference-applied": "respond-async", **retry_headers(call.gateway.wait_s)}
+        headers = {"preference-applied": "respond-async", **replayed, **retry_headers(call.gateway.wait_s)}
         if wanted.single:
             headers["location"] = f"/v1/answers/{answers[0].place}"
         return json_response(answers[0] if wanted.single else Answers(answers), HTTPStatus.ACCEPTED, headers)
     check_answered(call, answers)
-    return json_response(answers[0] if wanted.single else Answers(answers))
+    return json_response(answers[0] if wanted.single else Answers(answers), headers=replayed)
 
 
 def check_count(call: Call, texts: int) -> None:

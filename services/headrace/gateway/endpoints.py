@@ -20,6 +20,9 @@ ALL = frozenset(KeyRole)
 _SECONDS = {"type": "number", "minimum": 0, "maximum": 300, "default": 0}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": labelling.MOST_REVIEWS, "default": 100}
 _PREFER = {"Prefer": "respond-async replies as soon as the texts are published; wait=10 waits so many seconds."}
+_ONCE = {
+    "Idempotency-Key": "A call with a key that was sent before gets the same answers again, and publishes nothing."
+}
 _LAST_ID = {"Last-Event-ID": "The id of the last event that was received: the stream goes on behind it."}
 
 
@@ -39,7 +42,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         asks=str | ClassifyBody | list[str | ClassifyItem],
         tells=(Answer, Answers),
         statuses=(200, 202),
-        headers=_PREFER,
+        headers={**_PREFER, **_ONCE},
         bare=True,
     ),
     Endpoint(
@@ -123,6 +126,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         faces.predict,
         "Label texts, as Text Embeddings Inference does",
         asks=faces.PredictBody,
+        headers=_ONCE,
         tells=(list[Score], list[list[Score]]),
     ),
     Endpoint(
@@ -132,6 +136,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         faces.hugging_face,
         "Label texts, as Hugging Face's inference does",
         asks=faces.HuggingFaceBody,
+        headers=_ONCE,
         tells=list[list[Score]],
     ),
     Endpoint("GET", "/v2", ALL, faces.server_metadata, "The server, in OIP", tells=faces.ServerMetadata),
@@ -154,7 +159,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             ),
             Endpoint(
                 "POST", f"/v2/models/{{name}}{version}/infer", CLIENTS, faces.infer, "Label texts, in OIP",
-                asks=faces.InferBody, tells=faces.InferReply,
+                asks=faces.InferBody, tells=faces.InferReply, headers=_ONCE,
             ),
         )
     ),

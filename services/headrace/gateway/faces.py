@@ -256,6 +256,7 @@ async def _label(call: Call, texts: Sequence[str], field: str) -> list[Answer]:
         timeout_s=call.gateway.settings.timeout,
         expires=True,
         waits=True,
+        once=call.once,
     )
     answers = [batch.answer(index) for index in range(len(texts))]
     count_texts(call, answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -10,6 +11,7 @@ from http import HTTPStatus
 from socket import socket
 from typing import Any, NamedTuple
 
+import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -19,10 +21,11 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError, one_of_all
 from headrace.gateway.access import ANYBODY, Access, Identity
 from headrace.gateway.answer_follower import AnswerFollower
-from headrace.gateway.batches import UNKNOWN, UNPUBLISHED, Batch
+from headrace.gateway.batches import LOST, UNKNOWN, UNPUBLISHED, Batch, Unanswered
 from headrace.gateway.bodies import MAX_KEY_BYTES, Answer, ClassifyItem
 from headrace.gateway.calls import BodyReader
 from headrace.gateway.connections import ConnectionLimits, limited
+from headrace.gateway.idempotency import Claim, Idempotency, Kept, Once, call_header
 from headrace.gateway.lookup import Lookup
 from headrace.gateway.metrics import GatewayMetrics
 from headrace.gateway.ownership import Ownership
@@ -41,7 +44,7 @@ from headrace_schemas.errors import IdTooLargeError, TextTooLargeError, WireErro
 from headrace_schemas.headers import EXPLAIN, JSON, TENANT, TIMEOUT_MS, Headers
 from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest
-from headrace_schemas.topics import MAX_REQUEST_BYTES, TopicNames
+from headrace_schemas.topics import DAY_MS, MAX_REQUEST_BYTES, TopicNames
 
 TICK_S = 0.5
 LOOK_S = 0.2
@@ -91,6 +94,8 @@ class Gateway:
         metrics: GatewayMetrics,
         process: str,
         away_after: float = 10.0,
+        delivery_s: float = 30.0,
+        idempotency_ms: int = DAY_MS,
         trusted: Sequence[str] = (),
     ) -> None:
         self.settings = settings
@@ -107,6 +112,17 @@ class Gateway:
         self.publisher = Publisher(cluster.producer, topics.requests)
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
+        self.idempotency = Idempotency(
+            cluster,
+            topic=topics.idempotency,
+            requests=topics.requests,
+            lookup=self.lookup,
+            clock=clock,
+            retention_ms=idempotency_ms,
+            most=settings.max_idempotency_keys,
+            delivery_s=delivery_s,
+            randomness=lambda: secrets.token_hex(16),
+        )
         self.models = ModelsLog(cluster, topics.models)
         self.streams = AnswerStreams(cluster, topics.results, clock)
         keys = KeysLog(cluster, topics.keys) if settings.keys else None
@@ -195,28 +211,81 @@ class Gateway:
         expires: bool,
         waits: bool,
         explains: bool = False,
+        once: Once | None = None,
     ) -> Batch:
         """Publish texts and wait, at most ``timeout_s``, for their answers or, unless it ``waits``, their places.
 
-        With ``expires`` texts are answered `expired` past that time. Raises ProblemError, when nothing was published.
+        With ``expires`` texts are answered `expired` past that time. What was published ``once`` is not published
+        again. Raises ProblemError, when nothing was published.
         """
         self.check_serving()
+        kept = None if once is None else await self.idempotency.check(once)
         records = self._records(items, self._headers(identity, timeout_s if expires else None, explains=explains))
         self._check_room(identity, len(items))
-        self.access.take(identity, len(items))
-        self.usage.count(identity, len(items), sum(len(one.text.encode()) for one in items))
+        if kept is None:
+            self.access.take(identity, len(items))
+            self.usage.count(identity, len(items), sum(len(one.text.encode()) for one in items))
+        began_s = self.clock.monotonic()
         batch = Batch(len(items), waits=waits)
+        ends_s = began_s + timeout_s
         with self._counted(identity, batch, len(items)):
-            self._send(batch, records)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await (batch.answered if waits else batch.published)
-            except TimeoutError:
-                pass
-            finally:
-                batch.abandoned = True
-                self.follower.forget(batch)
+            if once is None:
+                for number, queued in self._divided(batch, records).items():
+                    self._sender(number).put(queued)
+                await self._wait(batch, ends_s)
+            else:
+                await self._publish_once(batch, records, once, kept)
+                await self._wait(batch, ends_s, looks_up=any(batch.places))
         return batch
+
+    async def _publish_once(self, batch: Batch, records: Sequence[Outgoing], once: Once, kept: Kept | None) -> None:
+        """Publish what no call with this key has published. Raises ProblemError and KafkaErrors, before that."""
+        parts = self._divided(batch, records)
+        got = kept or await self.idempotency.claim(once, len(records), sorted(parts))
+        if isinstance(got, Kept):
+            batch.replayed = True
+            places = await self.idempotency.places(got, once)
+            for index in range(len(records)):
+                if (place := places.get(index)) is not None:
+                    batch.place(index, place)
+                else:
+                    batch.end(index, Unanswered(LOST, "the log holds its request no more"))
+            return
+        batch.until_s = got.until_s
+        for index, place in got.found.items():
+            batch.place(index, place)
+        self.idempotency.settle_when_published(got, batch)
+        for number, queued in _marked(parts, got).items():
+            self._sender(number).put(queued)
+
+    async def _wait(self, batch: Batch, ends_s: float, *, looks_up: bool = False) -> None:
+        """Wait until ``ends_s`` for what ``batch`` waits for; with ``looks_up`` answers may be there already."""
+        try:
+            if looks_up and batch.waits:
+                await self._look_up(batch)
+            left_s = ends_s - self.clock.monotonic()
+            # Unlike a timeout this cancels nothing that others wait for too.
+            await asyncio.wait([batch.answered if batch.waits else batch.published], timeout=max(0.0, left_s))
+        finally:
+            batch.abandoned = True
+            self.follower.forget(batch)
+
+    async def _look_up(self, batch: Batch) -> None:
+        """Look for the answers of texts that have a place, which may have come before they were waited for."""
+        by_partition: dict[int, dict[int, int]] = {}
+        for index, place in enumerate(batch.places):
+            if place is not None:
+                by_partition.setdefault(place[0], {})[place[1]] = index
+        await self.follower.begin(by_partition)
+        for number, offsets in by_partition.items():
+            for offset, index in offsets.items():
+                self.follower.wait(number, offset, batch, index)
+            found, highest = await self.lookup.answers(number, offsets)
+            for offset, index in offsets.items():
+                if (answer := found.get(offset)) is not None:
+                    batch.end(index, answer.result)
+                elif offset < highest:
+                    batch.end(index, Unanswered(LOST, f"request {offset} was passed over: later ones were answered"))
 
     async def wait_for(self, batch: Batch, timeout_s: float) -> None:
         """Wait, at most ``timeout_s``, until ``batch``, which the follower knows, has its answer."""
@@ -321,7 +390,8 @@ class Gateway:
         limit = self.limits.max_text_bytes if isinstance(error, TextTooLargeError) else None
         return invalid(f"{where}{field} {error.message}", field=f"{where}{field}", limit=limit)
 
-    def _send(self, batch: Batch, records: Sequence[Outgoing]) -> None:
+    def _divided(self, batch: Batch, records: Sequence[Outgoing]) -> dict[int, list[Queued]]:
+        """Where each text goes: to the partition of its key, or to some of those that this gateway reads."""
         by_partition: dict[int, list[Queued]] = {}
         unkeyed: list[Queued] = []
         for index, record in enumerate(records):
@@ -335,8 +405,7 @@ class Gateway:
             size = max(TOGETHER, -(-len(unkeyed) // len(parts)))
             for part, at in enumerate(range(0, len(unkeyed), size)):
                 by_partition.setdefault(parts[part], []).extend(unkeyed[at : at + size])
-        for number, queued in by_partition.items():
-            self._sender(number).put(queued)
+        return by_partition
 
     def _own_partitions(self) -> list[int]:
         """Where texts without a key go: the least busy first. While the group has given none, any."""
@@ -347,13 +416,14 @@ class Gateway:
 
     def _sender(self, number: int) -> PartitionSender:
         if (sender := self._senders.get(number)) is None:
-            sender = self._senders[number] = PartitionSender(number, self.publisher, self.follower)
+            sender = self._senders[number] = PartitionSender(number, self.publisher, self.follower, self.clock)
         return sender
 
     async def _start(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(connected(self._asking))
         names = self.topics
-        needed = (names.requests, names.results, names.models, *((names.keys,) if self._keys is not None else ()))
+        keys = (names.keys,) if self._keys is not None else ()
+        needed = (names.requests, names.results, names.models, names.idempotency, *keys)
         if missing := await missing_of(self._asking, needed):
             raise UnknownTopicError(f"There is no topic {', '.join(missing)}. `headrace topics apply` creates it.")
         stack.push_async_callback(self.lookup.stop)
@@ -361,6 +431,7 @@ class Gateway:
         await stack.enter_async_context(connected(self.follower))
         stack.push_async_callback(self.publisher.stop)
         await self.publisher.start()
+        await stack.enter_async_context(connected(self.idempotency))
         stack.push_async_callback(self._stop_senders)
         await stack.enter_async_context(connected(self.models))
         if self._keys is not None:
@@ -382,6 +453,7 @@ class Gateway:
             self._reach.watch(lambda: missing_of(self._asking, (self.topics.requests, self.topics.results))),
             self._tick(),
             self.usage.run(),
+            self.idempotency.log.run(),
             *(self._follow(log) for log in logs),
         ]
 
@@ -473,6 +545,21 @@ class Gateway:
                 f"gateway.tls_certfile and gateway.tls_keyfile can't be used: {error.strerror or error}."
             ) from None
         return config
+
+
+def _marked(parts: dict[int, list[Queued]], claim: Claim) -> dict[int, list[Queued]]:
+    """The texts of a call that is done once, without those that are published already, each with its header."""
+    key = claim.record.key
+    return {
+        number: [
+            one._replace(
+                record=msgspec.structs.replace(one.record, headers=(*one.record.headers, call_header(key, one.number)))
+            )
+            for one in queued
+            if one.number not in claim.found
+        ]
+        for number, queued in parts.items()
+    }
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from headrace_schemas.records import ClassifyResult
 CONSUMERS = 4
 """So many look at once; who comes later waits."""
 WINDOW = 512
-"""Answers read at each look."""
+FAR = 4096
+"""Answers read at each look: for one, and for many."""
 MOST_LOOKS = 48
 NEAR = 16_384
 """Repeats may stand so far behind the first of an answer: at the end all near it are read."""
@@ -58,7 +59,7 @@ class Lookup:
     async def tenant(self, place: tuple[int, int]) -> bytes | None:
         """Whose the request at ``place`` is. Raises NotThereError, LookupError where it is too old, KafkaErrors."""
         name = TopicPartition(self._requests, place[0])
-        async with self._consumer() as consumer:
+        async with self.consumer() as consumer:
             if place[0] not in await consumer.partitions_of(self._requests):
                 raise NotThereError
             begin = (await consumer.beginning_offsets([name]))[name]
@@ -78,15 +79,43 @@ class Lookup:
         """
         number, offset = place
         name = TopicPartition(self._results, number)
-        async with self._consumer() as consumer:
+        async with self.consumer() as consumer:
             if number not in await consumer.partitions_of(self._results):
                 raise NotThereError
             low = (await consumer.beginning_offsets([name]))[name]
             high = (await consumer.end_offsets([name]))[name]
             return await _search(consumer, name, low, high, offset)
 
+    async def answers(self, number: int, offsets: Collection[int]) -> tuple[dict[int, Found], int]:
+        """The answers to the requests at ``offsets`` of partition ``number``, and the highest request that was seen
+        answered, -1 for none: those in front of it that are missing have no answer and never will. Raises KafkaErrors.
+        """
+        name = TopicPartition(self._results, number)
+        wanted, last = frozenset(offsets), max(offsets)
+        found: dict[int, Found] = {}
+        highest = -1
+        async with self.consumer() as consumer:
+            if number not in await consumer.partitions_of(self._results):
+                return found, highest
+            low = (await consumer.beginning_offsets([name]))[name]
+            high = (await consumer.end_offsets([name]))[name]
+            at = max(low, await _begin(consumer, name, low, high, min(offsets)) - NEAR)
+            past = 0
+            while at < high and past < NEAR:
+                some = await _answers(consumer, name, at, min(at + FAR, high))
+                at += FAR
+                for offset, one in some.items():
+                    if offset in wanted:
+                        found.setdefault(offset, one)
+                highest = max(highest, max(some, default=-1))
+                if len(found) == len(wanted):
+                    break
+                past += FAR if highest > last else 0
+        return found, highest
+
     @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[Consumer]:
+    async def consumer(self) -> AsyncIterator[Consumer]:
+        """One of the consumers, once it is free; it has no assignment of its own."""
         async with self._turn:
             if self._free:
                 consumer = self._free.pop()
@@ -104,6 +133,18 @@ class Lookup:
                 await consumer.stop()
                 raise
             self._free.append(consumer)
+
+
+async def _begin(consumer: Consumer, name: TopicPartition, low: int, high: int, offset: int) -> int:
+    """Somewhere in front of the answer to ``offset``, no further than NEAR, by halving the log."""
+    while high - low > NEAR:
+        middle = (low + high) // 2
+        some = await _answers(consumer, name, middle, min(middle + WINDOW, high))
+        if some and min(some) <= offset:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 async def _search(consumer: Consumer, name: TopicPartition, low: int, high: int, offset: int) -> Found | None:

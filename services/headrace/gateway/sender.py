@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from headrace.client.arguments import ClientClosedError
 from headrace.client.publishing import Publisher
+from headrace.core.clock import Clock
 from headrace.core.errors import words_of
 from headrace.gateway.answer_follower import AnswerFollower
 from headrace.gateway.batches import UNKNOWN, UNPUBLISHED, Batch, Unanswered
@@ -33,7 +34,8 @@ class Queued(NamedTuple):
 class PartitionSender:
     """Of partition ``number``. Its queue is bounded by who may put into it."""
 
-    def __init__(self, number: int, publisher: Publisher, follower: AnswerFollower) -> None:
+    def __init__(self, number: int, publisher: Publisher, follower: AnswerFollower, clock: Clock) -> None:
+        self._clock = clock
         self._number = number
         self._publisher = publisher
         self._follower = follower
@@ -84,7 +86,9 @@ class PartitionSender:
         size = 0
         while self._queue and len(taken) < MOST_RECORDS and size < MOST_BYTES:
             one = self._queue.popleft()
-            if not one.batch.abandoned:
+            if one.batch.abandoned:
+                one.batch.end(one.number, Unanswered(UNPUBLISHED, "nobody waits for it any more"))
+            else:
                 taken.append(one)
                 size += len(one.record.value or b"")
         return taken
@@ -95,6 +99,12 @@ class PartitionSender:
             await self._follower.begin([number])
         except KafkaError as error:
             raise UnpublishedError(str(error)) from error
+        now_s = self._clock.monotonic()
+        if late := [one for one in taken if one.batch.until_s is not None and one.batch.until_s < now_s]:
+            self._refuse(late, Unanswered(UNPUBLISHED, "it could not be published in time"))
+            taken = [one for one in taken if one.batch.until_s is None or one.batch.until_s >= now_s]
+            if not taken:
+                return
         with self._follower.publishing(number):
             published = await self._publisher.publish_batch([one.record for one in taken], number)
             for one, where in zip(taken, published, strict=True):

@@ -109,6 +109,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 -
                 _topic(names.reviews, READ, WRITE),
                 _topic(names.keys, READ),
                 _topic(names.usage, WRITE),
+                _topic(names.idempotency, READ, WRITE),
                 *((_group(names.gateway_group),) if names.gateway_group is not None else ()),
             )
         case Role.OPERATOR:
@@ -126,6 +127,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 -
                 _topic(names.teaching, *made, READ, WRITE),
                 _topic(names.keys, *made, READ, WRITE),
                 _topic(names.usage, *made, READ),
+                _topic(names.idempotency, *made),
                 _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )
 

@@ -131,10 +131,10 @@ class CompactedLog(ABC, Generic[R]):
                 else:
                     self._consumer.assign(())
 
-    async def look(self) -> None:
-        """Take in the records of a ``followed`` topic that have come already, without waiting."""
+    async def look(self, wait_s: float = 0.0) -> None:
+        """Take in the records of a ``followed`` topic that have come already, or come within ``wait_s``."""
         async with self._one_at_a_time:
-            chunks = await self._consumer.fetch(max_records=1000, timeout_s=0.0)
+            chunks = await self._consumer.fetch(max_records=1000, timeout_s=wait_s)
             self._take(chunks.get(self._name, ()))
 
     def _take(self, records: Sequence[Record]) -> None:

@@ -133,8 +133,3 @@ async def test_calls_are_encrypted_where_a_certificate_is_set(site: GatewaySite,
     with pytest.raises(TlsError, match="tls_certfile"):
         async with site.gateway(tls_certfile=str(key), tls_keyfile=str(key)):
             pass
-
-
-async def test_an_idempotency_key_is_refused_rather_than_ignored(gateway: RunningGateway) -> None:
-    reply = await gateway.classify("a", headers={"idempotency-key": "k-1"})
-    assert (reply.status_code, reply.json()["field"]) == (422, "Idempotency-Key")

@@ -21,7 +21,14 @@ def test_a_retention_that_is_set_is_applied_and_another_one_on_the_cluster_has_d
         )
         for one in usual
         if one.topic.name
-        not in {"classify.models", "classify.workers", "classify.teaching", "classify.keys", "classify.usage"}
+        not in {
+            "classify.models",
+            "classify.workers",
+            "classify.teaching",
+            "classify.keys",
+            "classify.usage",
+            "classify.idempotency",
+        }
     }
     wanted = wanted_topics(load_settings(None, {}, [f"topics.requests_retention_ms={HOUR_MS}"]).settings.topics)
     decided = plan([one for one in wanted if one.name in found], found, brokers=3)
@@ -49,4 +56,4 @@ def test_answers_that_would_be_gone_before_their_requests_are_refused(sets: list
 def test_answers_may_stay_as_long_as_their_requests_or_longer() -> None:
     sets = [f"topics.{name}_retention_ms={HOUR_MS}" for name in ("requests", "results", "dead_letters")]
     names = load_settings(None, {}, sets).settings.topics.retention_ms()
-    assert names == dict.fromkeys([REQUESTS, RESULTS, "classify.dead-letters"], HOUR_MS)
+    assert names == dict.fromkeys([REQUESTS, RESULTS, "classify.dead-letters", "classify.idempotency"], HOUR_MS)

@@ -10,6 +10,7 @@ from headrace import cli
 from headrace.kafka.acls import Names, Role, commands, rights_of
 from headrace_schemas.topics import (
     DEAD_LETTERS,
+    IDEMPOTENCY,
     KEYS,
     LABELS,
     MACHINE_LABELS,
@@ -35,6 +36,7 @@ NAMES = Names(
     teaching=TEACHING,
     keys=KEYS,
     usage=USAGE,
+    idempotency=IDEMPOTENCY,
     worker_group="answering",
     trainer_groups=("training", "training-election"),
     reader_groups=("billing",),

@@ -22,6 +22,7 @@ from headrace_schemas import (
     dead_letter_headers,
     decode_api_key,
     decode_dead_letter,
+    decode_idempotent_call,
     decode_label,
     decode_machine_label,
     decode_models_record,
@@ -33,6 +34,7 @@ from headrace_schemas import (
     decode_workers_record,
     encode_api_key,
     encode_dead_letter,
+    encode_idempotent_call,
     encode_label,
     encode_machine_label,
     encode_models_record,
@@ -76,6 +78,7 @@ CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "labeller-state": TEACHING,
     "api-key": (decode_api_key, encode_api_key),
     "usage": (decode_usage, encode_usage),
+    "idempotent-call": (decode_idempotent_call, encode_idempotent_call),
     "review": (decode_review, encode_review),
     "dead-letter": (decode_dead_letter, encode_dead_letter),
 }

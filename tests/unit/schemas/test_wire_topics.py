@@ -25,6 +25,7 @@ from headrace_schemas import (
     barred_key,
     certificate_key,
     claim_key,
+    idempotent_call_key,
     label_rule_key,
     labeller_key,
     machine_label_key,
@@ -77,6 +78,7 @@ def test_results_are_never_compacted_and_labels_models_and_workers_are() -> None
         "classify.teaching": "compact",
         "classify.keys": "compact",
         "classify.usage": "compact",
+        "classify.idempotency": "compact,delete",
     }
 
 
@@ -156,6 +158,7 @@ def test_keys_of_machine_labels_reviews_and_teaching_name_what_they_keep_and_hol
     assert review_key("classify.results", 3, 17) == b"classify.results/3/17"
     assert spending_key("tickets", "2026-01-01", "5f2b") == b"spending/tickets/2026-01-01/5f2b"
     assert api_key_key("5f2b9c01") == b"key/5f2b9c01"
+    assert idempotent_call_key("ab", "cd") == b"call/ab/cd"
     assert usage_key("5f2b", "2026-01-31", "p-1") == b"usage/5f2b/2026-01-31/p-1"
     assert labeller_key("tickets") == b"labeller/tickets"
     assert certificate_key("news", "v1") == b"certificate/news/v1"
