@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from headrace.core.clock import Clock
+from headrace.core.label_rules import Rules, learnt_as
 from headrace.core.text import label_name
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.kafka.range_reader import read_ranges
@@ -82,6 +83,8 @@ class KnownTexts:
         self._clock = clock
         self._consumer: Consumer | None = None
         self._followed: list[TopicPartition] = []
+        self.rules: Rules = {}
+        """What labels are learnt as by now; set from outside."""
         self._looked_s = 0.0
         self._clear()
 
@@ -114,9 +117,11 @@ class KnownTexts:
         return None if self.barred(text) else self._asked.get(_digits(text_key(text)))
 
     def people_say(self, words: bytes) -> str | None:
-        """The label that people gave to texts of these words, None where they gave none or more than one."""
-        given = self._people.get(words, ())
-        return (next(iter(given)) or None) if len(given) == 1 and words not in self._barred else None
+        """The label that people gave to texts of these words, by the rules; None where they gave none or more than
+        one, or it is no longer given.
+        """
+        given = {learnt_as(name, self.rules) for name in self._people.get(words, ())}
+        return (given.pop() or None) if len(given) == 1 and words not in self._barred else None
 
     def reviewed(self, partition: int, offset: int) -> bool:
         """Whether a person reviewed the request there."""

@@ -28,13 +28,16 @@ STOP_S = 20.0
 
 
 class Labeller:
-    """One labeller. ``process`` names this run of it; ``decode`` reads a request as workers do."""
+    """One labeller. ``process`` names this run of it; ``decode`` reads a request as workers do; reviews have labels by
+    the rules of ``model``.
+    """
 
     def __init__(
         self,
         *,
         cluster: Cluster,
         topics: LabellerTopics,
+        model: str,
         settings: LabellerSettings,
         teacher: Teacher,
         decode: Decode,
@@ -63,6 +66,7 @@ class Labeller:
             Term,
             cluster=cluster,
             topics=topics,
+            model=model,
             settings=settings,
             teacher=teacher,
             decode=decode,

@@ -1,7 +1,8 @@
 """Reviews of requests that were answered without a label: what people labelled comes first, then what the teacher says.
 
 A person who reviewed a request outranks both, so nothing is published behind such a review. One that comes in the same
-moment may still have a teacher's behind it: readers keep a person's by themselves.
+moment may still have a teacher's behind it: readers keep a person's by themselves. A review has the label as which it
+is learnt by now, and there is none of a label that is no longer given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.core.clock import Clock
+from headrace.core.label_rules import learnt_as
+from headrace.core.text import label_name
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.retry import PatientSender
 from headrace.labeller.answers import Chosen
@@ -33,7 +36,9 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class ReviewWriter:
-    """Publishes reviews of answers on ``results`` to ``topic``, but of none that a person reviewed."""
+    """Publishes reviews of answers on ``results`` to ``topic``, but of none that a person reviewed and with no label
+    that is no longer given.
+    """
 
     def __init__(
         self,
@@ -59,13 +64,14 @@ class ReviewWriter:
         partitions = max(1, self._known.review_partitions)
         for one in due:
             chosen = one.chosen
-            if self._known.reviewed(chosen.partition, chosen.offset):
+            label = learnt_as(label_name(one.label), self._known.rules)
+            if label is None or self._known.reviewed(chosen.partition, chosen.offset):
                 continue
             review = Review(
                 results=self._results,
                 partition=chosen.partition,
                 offset=chosen.offset,
-                label=one.label,
+                label=label,
                 origin=PERSON if one.by is None else TEACHER,
                 reviewed_at_ms=self._clock.now_ms(),
                 id=chosen.id,

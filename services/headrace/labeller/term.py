@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.errors import one_of_all, words_of
+from headrace.core.label_rules import Rules
 from headrace.core.spending import Amount, next_day_ms
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.kafka.retry import PatientSender, patiently
@@ -31,7 +32,7 @@ from headrace.labeller.settings import LabellerSettings
 from headrace.labeller.teachers.interface import SoftLabels, Teacher, TeacherDiedError, TeacherError
 from headrace.labeller.teaching import ranked
 from headrace.process.logs import Reminder, event
-from headrace.registry.compacted_topics import TeachingLog, TeachingWriter
+from headrace.registry.compacted_topics import ModelsLog, TeachingLog, TeachingWriter
 from headrace_schemas.codec import encode_machine_label
 from headrace_schemas.paths import Decode
 from headrace_schemas.records import LabellerState, MachineLabel
@@ -57,6 +58,7 @@ class LabellerTopics(msgspec.Struct, frozen=True):
     machine_labels: str
     reviews: str
     teaching: str
+    models: str
 
 
 class Term:
@@ -67,6 +69,7 @@ class Term:
         *,
         cluster: Cluster,
         topics: LabellerTopics,
+        model: str,
         settings: LabellerSettings,
         teacher: Teacher,
         decode: Decode,
@@ -87,6 +90,8 @@ class Term:
         self._sender = PatientSender(cluster, clock, confirm)
         self._resume = resume
         self._log = TeachingLog(cluster, topics.teaching)
+        self._models = ModelsLog(cluster, topics.models)
+        self._model = model
         self._writer = TeachingWriter(self._sender, topics.teaching)
         self._account = Account(
             self._log, self._writer, settings=settings, teacher=teacher.identity.version, process=process, clock=clock
@@ -127,8 +132,8 @@ class Term:
         self._pause_s = FIRST_PAUSE_S
         self.ending = False
         """Set from outside: no further call begins."""
-        self._swept = 0, 0
-        """What came and what people labelled by the last look at what waits."""
+        self._swept: tuple[int, int, Rules] = 0, 0, {}
+        """What came, what people labelled and which rules there were at the last look at what waits."""
         self._reservation: Reservation | None = None
         """Of the call that is under way."""
         self.calling = False
@@ -148,6 +153,7 @@ class Term:
         """Lead until cancelled. Raises NotLeadingError, and KafkaErrors that can't be mended here."""
         try:
             await patiently(self._log.start, doing="reading the teaching topic", clock=self._clock)
+            await patiently(self._models.start, doing="reading the rules of labels", clock=self._clock)
             await self._known.start()
             await self._look_at_state()
             self._known_read = True
@@ -158,6 +164,7 @@ class Term:
             raise one_of_all(raised) from raised
         finally:
             await self._known.stop()
+            await self._models.stop()
             await self._log.stop()
 
     async def _look_at_state(self) -> None:
@@ -187,6 +194,7 @@ class Term:
             all_seen = await self._known.look(POLL_S if waits or not len(self._waiting) else 0.0)
             if not all_seen:
                 continue
+            await self._look_at_rules()
             await self._review_labelled()
             if waits or not len(self._waiting):
                 continue
@@ -194,9 +202,13 @@ class Term:
             if (batch := await self._next_batch()) and (affordable := self._affordable(batch)):
                 await self._ask(*affordable)
 
+    async def _look_at_rules(self) -> None:
+        await patiently(self._models.look, doing="reading the rules of labels", clock=self._clock)
+        self._known.rules = self._models.rules_of(self._model)
+
     async def _review_labelled(self) -> None:
         """Review what waits and people labelled, also while the teacher is not asked: it takes no teacher."""
-        if self._swept == (now := (self._waiting.came, self._known.told)):
+        if self._swept == (now := (self._waiting.came, self._known.told, self._known.rules)):
             return
         self._swept = now
         known = self._known

@@ -26,6 +26,7 @@ from headrace_schemas.codec import (
     decode_teaching_record,
     encode_label,
     encode_machine_label,
+    encode_models_record,
     encode_request,
     encode_result,
     encode_teaching_record,
@@ -37,16 +38,17 @@ from headrace_schemas.records import (
     ClassifyResult,
     LabelledText,
     LabellerState,
+    LabelRule,
     MachineLabel,
     Spending,
     Status,
 )
-from headrace_schemas.topics import machine_labels_key, review_key, teaching_key, text_key
+from headrace_schemas.topics import machine_labels_key, models_key, review_key, teaching_key, text_key
 from tests.support.memory_kafka import MemoryCluster
 from tests.support.teachers import PlainTeacher, label_of
 from tests.support.waiting import until
 
-TOPICS = LabellerTopics("requests", "results", "labels", "machine-labels", "reviews", "teaching")
+TOPICS = LabellerTopics("requests", "results", "labels", "machine-labels", "reviews", "teaching", "models")
 LIMIT_S = 60.0
 SETTINGS = LabellerSettings(random=0.0, least_margin=0.5, gold=0.0, gold_least=5, longest_wait=0.01)
 
@@ -57,7 +59,7 @@ class Site:
     def __init__(self) -> None:
         self.cluster = MemoryCluster(SystemClock())
         for name in msgspec.structs.astuple(TOPICS):
-            partitions = 1 if name == "teaching" else 2
+            partitions = 1 if name in {"teaching", "models"} else 2
             self.cluster.create_topic(TopicSpec(name=name, partitions=partitions))
         self.registry = CollectorRegistry()
         self.offsets = [0, 0]
@@ -89,6 +91,10 @@ class Site:
     async def person(self, key: str, text: str, label: str) -> None:
         await self.send("labels", 0, Outgoing(encode_label(LabelledText(text=text, label=label)), key.encode()))
 
+    async def rule(self, label: str, becomes: str | None) -> None:
+        rule = LabelRule(name="topics", label=label, becomes=becomes, decided_at_ms=1)
+        await self.send("models", 0, Outgoing(encode_models_record(rule), models_key(rule)))
+
     async def read(self, topic: str, decode: Callable[..., Any]) -> list[Any]:
         return [decode(record.value) async for record in read_topic(self.cluster, topic, "records") if record.value]
 
@@ -109,6 +115,7 @@ class Site:
         return Labeller(
             cluster=self.cluster,
             topics=TOPICS,
+            model="topics",
             settings=settings,
             teacher=teacher,
             decode=compile_shape(RequestShape()),

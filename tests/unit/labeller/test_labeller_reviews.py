@@ -97,6 +97,41 @@ async def test_where_people_disagree_about_a_text_none_of_their_labels_is_a_revi
     assert not teacher.asked
 
 
+async def test_reviews_have_labels_by_the_rules_of_now_also_where_a_rule_makes_two_of_people_one():
+    site, teacher = Site(), PlainTeacher()
+    await site.rule("refund", "money")
+    await site.person("1", "my cash", "refund")
+    await site.person("2", "twice", "refund")
+    await site.person("3", "twice", "payment")
+    labeller = site.labeller(teacher)
+    async with running(labeller):
+        await asks(labeller)
+        await site.answer("my cash", label=None)
+        await site.answer("money back", label=None)
+        await until(lambda: site.metric("reviews_total") == 2)
+        await site.rule("payment", "money")
+        await until(lambda: "payment" in labeller._term._known.rules)
+        await site.answer("twice", label=None)
+        await until(lambda: site.metric("reviews_total") == 3)
+    assert sorted(await found(site)) == [(0, 0, "money", "person"), (0, 1, "money", "teacher"),
+                                         (0, 2, "money", "person")]  # fmt: skip
+    assert teacher.asked == ["money back"]
+
+
+async def test_a_label_that_is_no_longer_given_is_no_review_whoever_gave_it():
+    site, teacher = Site(), PlainTeacher()
+    await site.person("1", "my cash", "refund")
+    await site.rule("refund", None)
+    labeller = site.labeller(teacher)
+    async with running(labeller):
+        await asks(labeller)
+        for text in ("my cash", "money back", "my parcel"):
+            await site.answer(text, label=None)
+        await until(lambda: site.metric("reviews_total") == 1)
+        await until(lambda: not len(labeller._term._waiting))
+    assert await found(site) == [(0, 2, "delivery", "teacher")]
+
+
 async def test_a_request_that_a_person_reviewed_gets_no_review_behind_it_also_while_the_teacher_is_asked():
     site = Site()
 
