@@ -31,7 +31,8 @@ _WORDS = 6 * 4
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """What the memory of a training goes by: ``columns`` of the wide part, ``words`` of them; ``labels``; ``texts``
-    that are learnt from with so many ``features`` in all, and ``valid`` texts.
+    that are learnt from with so many ``features`` in all, and ``valid`` texts. So many ``networks`` are fitted side by
+    side.
     """
 
     columns: int
@@ -40,6 +41,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     texts: int
     features: int
     valid: int
+    networks: int = 1
 
 
 def training_bytes(sizes: Sizes, recipe: Recipe) -> int:
@@ -47,7 +49,7 @@ def training_bytes(sizes: Sizes, recipe: Recipe) -> int:
     cells = sizes.columns * sizes.labels
     fitted = cells if sizes.labels <= FITTED_WHOLE else min(cells, sizes.features)
     logits = min(sizes.texts * sizes.labels, max(LOGITS_AT_ONCE, sizes.labels)) + sizes.valid * sizes.labels
-    words = sizes.words * recipe.convolution.dimensions
+    words = sizes.networks * sizes.words * recipe.convolution.dimensions
     return _FLOAT * (
         (2 * HISTORY + _VECTORS) * fitted + (_TABLES + _NETWORKS) * cells + _LOGITS * logits + _WORDS * words
     )

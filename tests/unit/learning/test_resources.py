@@ -81,6 +81,11 @@ def test_the_estimate_of_many_classes_is_that_of_tables_bounded_whatever_their_n
     assert more[0] == more[1]
 
 
+def test_networks_that_are_fitted_side_by_side_take_their_words_each():
+    one, five = (training_bytes(sizes_of(20, networks=networks), Recipe()) for networks in (1, 5))
+    assert five - one == 4 * (training_bytes(sizes_of(20), Recipe()) - training_bytes(sizes_of(20, words=0), Recipe()))
+
+
 def test_ordinary_data_keeps_every_word_and_pair_of_the_recipe():
     recipe = Recipe()
 

@@ -319,8 +319,9 @@ def test_the_rows_of_a_fold_are_taught_by_a_teacher_that_has_not_learnt_them():
 
     assert trained.choices[0].apart
     assert not run(parts, recipe).choices[0].apart
-    assert sorted(seen[0].texts + seen[1].texts) == sorted(human.texts)
-    assert len(seen) == 2
+    assert len(seen) == trained.choices[0].folds == 5
+    # Each row is left out once.
+    assert sorted(text for rows in seen for text in {*human.texts} - {*rows.texts}) == sorted(human.texts)
 
 
 def uneven(parts: Parts, rank: int) -> Parts:
@@ -392,3 +393,14 @@ def test_one_text_a_label_can_not_show_what_a_teacher_is_worth():
     parts = with_taught(parts, taught, UNKEYED, text_keys(human.texts))
     with pytest.raises(DatasetError, match="2 labelled rows can't show what a teacher's labels are worth"):
         run(parts, msgspec.structs.replace(SMALL, teaching=TeachingRecipe(folds=2)))
+
+
+def test_a_fold_without_a_row_to_validate_is_not_fitted():
+    rows = orders(8, seed=5)
+    parts = whole(split(clean(rows), folds=True, test=orders(20)))
+    parts = with_taught(parts, taught_of(orders(200, seed=3)), UNKEYED, text_keys(rows.texts))
+    validating = [fold for fold in cross_folds(parts, 40, Alone()) if len(fold.valid)]
+    assert 1 < len(validating) < 40
+
+    choice = run(parts, msgspec.structs.replace(SMALL, teaching=TeachingRecipe(folds=40, weights=(1.0,)))).choices[0]
+    assert (choice.folds, choice.rows) == (len(validating), sum(len(fold.valid) for fold in validating))

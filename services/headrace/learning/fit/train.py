@@ -191,7 +191,9 @@ def _choose(
     rows = valid
     if valid < teaching.least_valid and not parts.unproven:
         folds = cross_folds(parts, teaching.folds, exchange)
-        rows = sum(exchange.gather(sum(len(fold.valid) for fold in folds), int))
+        validated = [sum(exchange.gather(len(fold.valid), int)) for fold in folds]
+        # Of few rows a fold may have none to validate.
+        folds, rows = [fold for fold, count in zip(folds, validated, strict=True) if count], sum(validated)
         if not rows:
             raise DatasetError(
                 f"{quantity(humans + valid, 'labelled row')} can't show what a teacher's labels are worth: no label "
@@ -265,7 +267,7 @@ def _search(  # noqa: PLR0917
         # Features: the rows as arrays, and the vocabulary of all ranks.
         material = prepare(fold.train, parts.labels, recipe, exchange, taught=taught)
         if free is not None:
-            _require_memory(material, parts, recipe, exchange, steps, free)
+            _require_memory(material, parts, recipe, exchange, steps, free, len(folds))
         wide = fit_wide_part(material, recipe, exchange)
         valid = prepare(fold.valid, parts.labels, recipe, exchange, material.vocabulary)
         rows.append(Validation(valid.rows(), wide_logits(*wide, valid.features()), torch.from_numpy(valid.targets)))
@@ -438,7 +440,7 @@ def _fit(
 
 
 def _require_memory(
-    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int
+    material: Material, parts: Parts, recipe: Recipe, exchange: Exchange, steps: Steps, free: int, networks: int
 ) -> None:
     """Raises DatasetError, on every rank, when one has too little memory for what comes, of which the refit is most."""
     kept, labels, texts = material.vocabulary, len(parts.labels), len(material.texts)
@@ -450,6 +452,7 @@ def _require_memory(
         texts=round(more * texts),
         features=round(more * 2 * len(material.texts.hashes)),
         valid=len(parts.split.valid),
+        networks=networks,
     )
     need = training_bytes(sizes, recipe)
     steps.memory(need, free)
