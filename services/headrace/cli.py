@@ -46,6 +46,7 @@ COMMANDS = {
     "keys": Mounted("headrace.commands.keys:app", "Make, list and revoke API keys of the gateway."),
     "usage": Mounted("headrace.commands.keys:usage", "Show what was asked with each API key in a month."),
     "status": Mounted("headrace.commands.status:status", "Show how it stands, what looks wrong, and what mends it."),
+    "doctor": Mounted("headrace.commands.doctor:doctor", "Check that all is set up right, and say what mends it."),
     "config": Mounted("headrace.commands.config:app", "Show the settings, and where each one came from."),
     "rank": Mounted(
         "headrace.commands.trainer:rank", "Take part in a training that `train` or `trainer` started.", hidden=True

@@ -86,6 +86,7 @@ NOT_RUN = {
     "headrace up": "it runs until it is stopped; test_up.py runs it",
     **{f"headrace keys {name}": "test_keys.py runs it" for name in ("add", "list", "revoke")},
     "headrace status": "it may watch for ever; test_status.py and test_findings.py run it",
+    "headrace doctor": "it ends with 1 on one broker; test_doctor.py runs it",
     "headrace usage": "test_keys.py runs it",
     "headrace demo": "it takes a minute; test_demo.py runs it",
     "headrace teach": "it needs a model's address, or takes a minute; test_teach_command.py runs it",
