@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching test test-slow test-s3 lint deploy-tools deploy-check kustomize peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -70,6 +70,10 @@ deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm $(TOOLS)/.installed
 	$(TOOLS)/bin/hadolint deploy/containers/Containerfile
 	$(BIN)/python -m pytest tests/unit/deploy/test_chart.py tests/end_to_end/test_chart_processes.py \
 		tests/end_to_end/test_chart_schemas.py tests/end_to_end/test_compose.py
+
+# The site of the documentation, into site/. Its reference is made from the code.
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ from tests.support.networks import random_network
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/how-to").glob("*.md"))]
 LIMIT_S = 60
 PROGRAMS = ("headrace", "headrace-load", "make", "pip", "python", "python3")
 TEXT = "What is the capital of Peru ?"
