@@ -7,6 +7,7 @@ watched for ``SECONDS`` before the first picture.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import shutil
@@ -25,7 +26,7 @@ from headrace.model.places import as_told
 from headrace.registry.compacted_topics import KeysWriter, UsageWriter
 from headrace.registry.versions import version_record
 from headrace.security.api_keys import KeyRole, make_key, revoked
-from headrace_schemas.records import Check, ModelAlias, Usage, Verdict
+from headrace_schemas.records import Check, ModelAlias, Profile, Usage, Verdict
 from tests.browser.conftest import open_page
 from tests.support.console_site import PARTITIONS, ConsoleSite
 from tests.support.desk_texts import MIXED, desk_artifact, desk_texts
@@ -107,6 +108,25 @@ async def prepare(site: ConsoleSite, artifacts: list[Artifact], files: list[str]
     )
 
 
+def curve_of(size: int) -> dict[str, object]:
+    """Sizes as compression tries them, of which one of ``size`` bytes was taken."""
+    sizes = [size * factor // 10 for factor in (45, 30, 22, 16, 13, 10, 8, 6, 5, 4)]
+    points = [
+        {
+            "tuning": "wide" if place % 2 else "none",
+            "score": {
+                "macro_f1": 0.946 - 0.004 * 2.0 ** (place - 6) - 0.002 * (place % 2),
+                "size": one,
+                "latency_us": 2 + one / size,
+            },
+            "within": place < 6,
+        }
+        for place, one in enumerate(sizes)
+    ]
+    original = {"macro_f1": 0.946, "size": 9 * size, "latency_us": None}
+    return {"budget": {"points": 0.5}, "original": original, "chosen": points[5], "points": points}
+
+
 async def prepare_keys(site: ConsoleSite) -> None:
     """API keys, and what was asked with them."""
     keys = [
@@ -151,6 +171,11 @@ async def visit(page, address: str, one: str) -> None:
         )
         await page.get_by_role("button", name="Ask").click()
         await page.get_by_text("Why").first.wait_for()
+    if one == "versions":
+        await page.get_by_text("sizes").first.wait_for()
+        await page.get_by_label("Compare").select_option(index=1)
+        await page.get_by_role("button", name="Compare on the last requests").click()
+        await page.get_by_role("heading", name="Examples").wait_for()
     if one == "label":
         await page.locator(".choices button").first.wait_for()
         for _ in range(3):
@@ -159,16 +184,30 @@ async def visit(page, address: str, one: str) -> None:
             await page.wait_for_function(
                 "before => document.querySelector('#text')?.textContent !== before", arg=before
             )
+    await page.evaluate("window.scrollTo(0, 0)")
     await asyncio.sleep(2.5)
+
+
+def write(artifacts: list[Artifact], files: list[str]) -> None:
+    """Artifacts, with the curves of their compression beside them."""
+    for artifact, file in zip(artifacts, files, strict=True):
+        save(artifact, file)
+        Path(f"{file}.curve.json").write_text(json.dumps(curve_of(artifact.size)))
 
 
 async def main(out: Path, pages: list[str], seconds: float, folder: Path) -> None:
     artifacts = [
-        desk_artifact(rows, created_at_ms=NOW_MS + rows, metrics=METRICS[rows], threshold=0.4) for rows in (400, 30)
+        desk_artifact(
+            rows,
+            created_at_ms=NOW_MS + rows,
+            metrics=METRICS[rows],
+            threshold=0.4,
+            profile=Profile((0.22, 0.2, 0.2, 0.18, 0.2), (0, 0, 0, 0.01, 0.02, 0.02, 0.02, 0.03, 0.05, 0.85)),
+        )
+        for rows in (400, 30)
     ]
     files = [str(folder / f"{artifact.version}.safetensors") for artifact in artifacts]
-    for artifact, file in zip(artifacts, files, strict=True):
-        save(artifact, file)
+    write(artifacts, files)
     async with embedded_broker() as bootstrap:
         site = ConsoleSite(bootstrap, folder)
         async with site.open() as address:

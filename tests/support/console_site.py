@@ -32,7 +32,17 @@ from headrace.registry.versions import version_record
 from headrace.security.api_keys import KeyRole
 from headrace.trainer.settings import TrainerSettings
 from headrace_schemas.codec import decode_label, encode_result
-from headrace_schemas.records import ClassifyResult, LabelledText, ModelAlias, ModelsRecord, ModelVersion, Score, Status
+from headrace_schemas.records import (
+    ClassifyResult,
+    LabelledText,
+    Lineage,
+    ModelAlias,
+    ModelsRecord,
+    ModelVersion,
+    OffsetRange,
+    Score,
+    Status,
+)
 from tests.support.desk_texts import desk_artifact
 
 PARTITIONS = 2
@@ -147,8 +157,19 @@ class ConsoleSite:
         )
 
     async def real_versions(self, folder: Path, *rows: int) -> list[Artifact]:
-        """Versions with artifacts that can be opened; the champion points at the first, the challenger at the last."""
-        artifacts = [desk_artifact(count, created_at_ms=1_764_000_000_000 + count) for count in rows]
+        """Versions with artifacts that can be opened; the champion points at the first, the challenger at the last.
+
+        They were trained from the labels topic when it was empty.
+        """
+        ends = tuple(OffsetRange(partition, 0, 0) for partition in range(PARTITIONS))
+        artifacts = [
+            desk_artifact(
+                count,
+                created_at_ms=1_764_000_000_000 + count,
+                lineage=Lineage(source=self.names.labels, digest="d", rows=count, offsets=ends),
+            )
+            for count in rows
+        ]
         name = self.settings.worker.model_name
         for artifact in artifacts:
             file = str(folder / f"{artifact.version}.safetensors")

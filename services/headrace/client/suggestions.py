@@ -52,7 +52,7 @@ async def find_tasks(
     if not ordered:
         return Found([], len(answers))
     known = await _known_keys(cluster, settings)
-    barred, unread = await _barred(cluster, settings)
+    barred, unread = await barred_texts(cluster, settings)
     decode = compile_shape(settings.requests)
     consumer = cluster.consumer()
     tasks: list[Task] = []
@@ -96,7 +96,7 @@ def _task(candidate: Candidate, text: str, why: Why) -> Task:
     )
 
 
-async def _barred(cluster: Cluster, settings: Settings) -> tuple[frozenset[str], str]:
+async def barred_texts(cluster: Cluster, settings: Settings) -> tuple[frozenset[str], str]:
     """The texts that were erased, and why that is not known, if so. They may still be among the requests."""
     try:
         return await read_barred(cluster, settings.topics.names().machine_labels), ""

@@ -1,7 +1,6 @@
-"""The certificate of a version: made of labels that people gave to texts chosen by chance, and watched ever after.
+"""The certificate of a champion, watched as long as it holds: what the random slice shows of its answers since.
 
-Only labels with the source :data:`~headrace.core.cascade.RANDOM_SLICE` are a sample of what comes in, and only those
-that lie behind the version's snapshot and were given after it are of texts that it never saw.
+``headrace.learning.certifying`` makes certificates.
 """
 
 from __future__ import annotations
@@ -11,13 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from headrace.core.cascade import (
-    CONFIDENCE,
-    LEAST_ACCEPTED,
     RANDOM_SLICE,
-    Certified,
-    Refused,
-    certify,
-    grid_of,
     lower_bound_anytime,
     upper_bound_anytime,
 )
@@ -26,7 +19,7 @@ from headrace.core.label_rules import Rules
 from headrace.kafka.following import follow
 from headrace.kafka.interface import Cluster, Record, TopicPartition
 from headrace.learning.data.files import Rows
-from headrace.learning.data.random_slice import Ask, SliceRows, asked_by_rules, by_rules, rows_of
+from headrace.learning.data.random_slice import Ask, asked_by_rules, by_rules, rows_of
 from headrace.learning.data.validation import NO_RULES, clean
 from headrace.learning.evaluate import Answered
 from headrace.model.errors import ArtifactError
@@ -43,60 +36,6 @@ NOTHING_ALONE = 1.0
 
 OpenVersion = Callable[[ModelVersion], Ask]
 """Makes a version ready to be asked. Raises ArtifactError."""
-
-
-def divided(rows: Rows) -> SliceRows:
-    """Rows of a file: a fifth of them, by their hash, is what the grid is chosen by."""
-    cleaned = clean(rows)
-    others = [place for place, key in enumerate(cleaned.keys) if key[0] % 5 == 0]
-    sample = [place for place, key in enumerate(cleaned.keys) if key[0] % 5]
-    return SliceRows(cleaned.rows.take(sample), cleaned.rows.take(others))
-
-
-def certificate_of(
-    version: ModelVersion,
-    ask: Ask,
-    rows: SliceRows,
-    *,
-    disagree: float,
-    now_ms: int,
-    confidence: float = CONFIDENCE,
-    least: int = LEAST_ACCEPTED,
-) -> Certificate | Refused:
-    """Test thresholds on ``rows``, and certify the lowest that passes. Raises as :func:`certify` does."""
-    if not len(rows.others):
-        return Refused("there are no rows beside the sample, by which thresholds to test are chosen")
-    answers = ask(rows.sample.texts)
-    wrong = [given != true for given, true in zip(answers.labels, rows.sample.labels, strict=True)]
-    found = certify(
-        answers.scores,
-        wrong,
-        grid_of(ask(rows.others.texts).scores),
-        disagree=disagree,
-        confidence=confidence,
-        least=least,
-    )
-    if isinstance(found, Refused):
-        return found
-    return _certificate(version, found, disagree=disagree, confidence=confidence, now_ms=now_ms)
-
-
-def _certificate(
-    version: ModelVersion, found: Certified, *, disagree: float, confidence: float, now_ms: int
-) -> Certificate:
-    return Certificate(
-        name=version.name,
-        version=version.version,
-        threshold=found.threshold,
-        disagree=disagree,
-        confidence=confidence,
-        rows=found.rows,
-        accepted=found.accepted,
-        errors=found.errors,
-        bound=found.bound,
-        coverage=found.accepted / found.rows,
-        certified_at_ms=now_ms,
-    )
 
 
 class Watched(msgspec.Struct, frozen=True):

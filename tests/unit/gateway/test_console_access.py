@@ -38,6 +38,9 @@ RIGHTS = {
     "POST /api/try": {C, L, O},
     "GET /api/versions": {C, L, O},
     "GET /api/versions/{version}/report": {L, O},
+    "GET /api/versions/{version}/curve": {C, L, O},
+    "GET /api/versions/{version}/beside/{other}": {L, O},
+    "POST /api/versions/certify": {O},
     "POST /api/versions/promote": {O},
     "POST /api/versions/rollback": {O},
     "POST /api/versions/pin": {O},
@@ -213,6 +216,8 @@ async def test_every_answer_forbids_inline_scripts_and_foreign_addresses(path: s
     assert "script-src 'self';" in policy
     assert "unsafe" not in policy
     assert "http" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 

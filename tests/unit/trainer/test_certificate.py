@@ -11,14 +11,13 @@ from prometheus_client import CollectorRegistry
 from headrace.core.cascade import RANDOM_SLICE, Refused
 from headrace.core.clock import SystemClock
 from headrace.kafka.interface import Outgoing, TopicSpec
+from headrace.learning.certifying import certificate_of, divided
 from headrace.learning.data.files import Rows
 from headrace.learning.data.random_slice import read_label_records, unseen
 from headrace.learning.evaluate import Answered
 from headrace.trainer.certificate import (
     NOTHING_ALONE,
     CascadeWatch,
-    certificate_of,
-    divided,
     raise_for,
     watched,
 )

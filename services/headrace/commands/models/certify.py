@@ -76,12 +76,12 @@ async def _certify(
 ) -> Certificate:
     from headrace.core.cascade import Refused
     from headrace.core.clock import SystemClock
+    from headrace.learning.certifying import certificate_of
     from headrace.learning.data.random_slice import asked_by_rules
     from headrace.learning.evaluate import answer_scored
     from headrace.model.backends.interface import open_backend
     from headrace.model.signing import certificate_signer
     from headrace.registry.versions import find_version, load_version
-    from headrace.trainer.certificate import certificate_of
 
     sign = certificate_signer(settings.signing.key_file, settings.signing.trusted)
     async with open_models(settings) as models:
@@ -110,9 +110,9 @@ async def _certify(
 
 async def _rows(settings: Settings, version: ModelVersion, file: Path | None, rules: Rules) -> SliceRows:
     from headrace.commands.common import cluster_of
+    from headrace.learning.certifying import divided
     from headrace.learning.data.files import read_rows
     from headrace.learning.data.random_slice import read_label_records, unseen
-    from headrace.trainer.certificate import divided
 
     if file is not None:
         return divided(read_rows(file))

@@ -29,6 +29,8 @@ from headrace.gateway.console.access import (
     Session,
     Sessions,
 )
+from headrace.gateway.console.comparison import Comparison
+from headrace.gateway.console.compression import Compression
 from headrace.gateway.console.doubts import Search, in_child
 from headrace.gateway.console.keys import KeysAndUsage
 from headrace.gateway.console.labelling import Labelling
@@ -82,6 +84,8 @@ class Console:
         self._models = ModelsView(cluster, names.models, settings.worker.model_name, self._producer)
         self._trials = Trials(cluster, settings, clock, self._models)
         self._versions = Versions(cluster, settings, clock, self._models)
+        self._compression = Compression(settings, self._models)
+        self._comparison = Comparison(cluster, settings, self._models)
         self._letters = DeadLetters(cluster, settings)
         self._labelling = Labelling(cluster, settings, clock, self._models, self._producer, search)
         self._keys = KeysAndUsage(cluster, settings, clock, self._producer)
@@ -102,6 +106,8 @@ class Console:
             *self._labelling.endpoints(),
             *self._trials.endpoints(),
             *self._versions.endpoints(),
+            *self._compression.endpoints(),
+            *self._comparison.endpoints(),
             *self._letters.endpoints(),
             *self._keys.endpoints(),
         )

@@ -14,17 +14,19 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from headrace.core.cascade import Refused
 from headrace.core.clock import Clock
 from headrace.gateway.console.access import ANY, LABELLERS, OPERATORS, Call, Endpoint, as_json
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.problems import conflict, not_found
 from headrace.kafka.interface import Cluster
+from headrace.learning.certifying import certificate_of
 from headrace.learning.data.random_slice import asked_by_rules, read_label_records, unseen
 from headrace.learning.evaluate import Report, answer_scored, compare
 from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import open_backend
 from headrace.model.errors import ArtifactError
-from headrace.model.signing import SignatureError, verify
+from headrace.model.signing import SignatureError, certificate_signer, verify
 from headrace.registry.aliases import move, roll_back, set_pin
 from headrace.registry.compacted_topics import ModelsLog
 from headrace.registry.versions import find_version, load_version
@@ -78,6 +80,24 @@ class Order(msgspec.Struct, frozen=True):
     reason: Reason
 
 
+class Certification(msgspec.Struct, frozen=True):
+    """Find the score from which on at most the share ``disagree`` of a version's answers is wrong, and publish it.
+
+    With ``dry_run`` nothing is published.
+    """
+
+    version: str
+    disagree: Annotated[float, Meta(ge=0.0001, le=0.5)]
+    dry_run: bool = False
+
+
+class Certified(msgspec.Struct, frozen=True):
+    """What was found, and everything as it stands then."""
+
+    certificate: Certificate
+    listed: Listed
+
+
 class Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A version with what is said of it elsewhere."""
 
@@ -126,6 +146,7 @@ class Versions:
             Endpoint("POST", "/api/versions/promote", OPERATORS, self._promote),
             Endpoint("POST", "/api/versions/rollback", OPERATORS, self._roll_back),
             Endpoint("POST", "/api/versions/pin", OPERATORS, self._pin),
+            Endpoint("POST", "/api/versions/certify", OPERATORS, self._certify),
             Endpoint("POST", "/api/versions/train", OPERATORS, self._train),
         )
 
@@ -174,6 +195,39 @@ class Versions:
                 "Nobody labelled a text of the random slice since this version was made. The page Label offers them.",
             )
         return as_json(report)
+
+    async def _certify(self, call: Call) -> Response:
+        """As `headrace models certify` does, of the labels on their topic."""
+        asked = await call.body(Certification)
+        sign = certificate_signer(self._settings.signing.key_file, self._settings.signing.trusted)
+        log, name = await self._models.log(), self._models.name
+        version, rules = find_version(log, name, asked.version), log.rules_of(name)
+        if version.lineage is None or not version.lineage.offsets:
+            raise conflict(
+                f"{version.version} was not trained from the labels topic, so which labels it saw is not known. "
+                "`headrace models certify --rows FILE` takes rows that it never saw.",
+            )
+        labels = await read_label_records(
+            self._cluster, self._settings.topics.names().labels, self._settings.requests.max_text_bytes, rules
+        )
+
+        def find() -> Certificate | Refused:
+            backend = open_backend("cpu", self._load(version))
+            ask = asked_by_rules(lambda texts: answer_scored(backend, texts), rules)
+            rows, now_ms = unseen(labels, version), self._clock.now_ms()
+            return certificate_of(version, ask, rows, disagree=asked.disagree, now_ms=now_ms)
+
+        async with self._deciding:
+            try:
+                found = await asyncio.to_thread(find)
+            except (SignatureError, ArtifactError) as error:
+                raise conflict(f"The version can't be opened here: {error}") from None
+            if isinstance(found, Refused):
+                raise conflict(f"{version.version} is not certified: {found.why}.")
+            certificate = sign(msgspec.structs.replace(found, by=call.caller.name))
+            if not asked.dry_run:
+                await self._models.publish([certificate])
+        return as_json(Certified(certificate, await self._listed()))
 
     async def _promote(self, call: Call) -> Response:
         asked = await call.body(Promotion)

@@ -67,6 +67,92 @@ function Report({ version }) {
       <tbody>${report.confusions.map((one) => html`<tr key=${`${one.label}\n${one.predicted}`}><td><${Stranger} text=${one.label} /></td><td><${Stranger} text=${one.predicted} /></td><td class="n">${count(one.count)}</td></tr>`)}</tbody></table></div>` : html`<p>Every text was answered as people labelled it.</p>`}` : null}</section>`;
 }
 
+// What each label of the other version would have been is asked of both, on the last requests.
+function Differences({ one, other }) {
+  const [found, setFound] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => { setFound(null); setError(null); }, [one, other]);
+  const ask = async () => {
+    setBusy(true);
+    try {
+      setFound(await get(`versions/${encodeURIComponent(one)}/beside/${encodeURIComponent(other)}`));
+      setError(null);
+    } catch (failed) {
+      setError(failed);
+    } finally {
+      setBusy(false);
+    }
+  };
+  const label = (name) => (name === null ? html`<span class="muted">no label</span>` : html`<${Stranger} text=${name} />`);
+  return html`<section class="panel"><div class="head"><h2>Texts that they answer differently</h2></div>
+    <p class="muted">Both versions answer the last requests here, without those that were erased.</p>
+    <div class="row"><button onClick=${ask} disabled=${busy}>${busy ? "Comparing" : "Compare on the last requests"}</button></div>
+    <${Failure} error=${error} />
+    ${found ? html`<p>Of ${count(found.requests)} texts ${count(found.alike)} are answered alike (${percent(found.requests ? found.alike / found.requests : null)})${found.erased ? `; ${count(found.erased)} erased ones are left out` : ""}.${found.unread ? ` No text is shown, because it can't be read which were erased: ${found.unread}` : ""}</p>
+      ${found.pairs.length ? html`<div class="scroll" tabindex="0"><table><thead><tr><th class="mono">${one}</th><th class="mono">${other}</th><th class="n">Texts</th></tr></thead>
+      <tbody>${found.pairs.map((pair) => html`<tr key=${`${pair.a}\n${pair.b}`}><td>${label(pair.a)}</td><td>${label(pair.b)}</td><td class="n">${count(pair.requests)}</td></tr>`)}</tbody></table></div>` : null}
+      ${found.examples.length ? html`<h3>Examples</h3><div class="scroll" tabindex="0"><table><thead><tr><th>Text</th><th class="mono">${one}</th><th class="mono">${other}</th></tr></thead>
+      <tbody>${found.examples.map((example) => html`<tr key=${example.at}><td class="why"><${Stranger} text=${example.text} /></td><td class="nowrap">${label(example.a)} ${share(example.a_score)}</td><td class="nowrap">${label(example.b)} ${share(example.b_score)}</td></tr>`)}</tbody></table></div>` : null}` : null}</section>`;
+}
+
+// Sizes that compression tried: a picture, and the same as a table.
+function Compression({ version }) {
+  const { value: curve, error } = useLoaded(() => get(`versions/${encodeURIComponent(version)}/curve`), [version]);
+  const none = error?.status === 404;
+  const body = () => {
+    const all = [curve.original, ...curve.points.map((point) => point.score)];
+    const [small, large] = [Math.min(...all.map((one) => one.size)), Math.max(...all.map((one) => one.size))].map(Math.log10);
+    const low = Math.min(...all.map((one) => one.macro_f1)), high = Math.max(...all.map((one) => one.macro_f1));
+    const x = (bytes) => 46 + 340 * (large > small ? (Math.log10(bytes) - small) / (large - small) : 0.5);
+    const y = (f1) => 12 + 130 * (high > low ? (high - f1) / (high - low) : 0.5);
+    const least = curve.original.macro_f1 - curve.budget.points / 100;
+    const taken = (point) => point.score.size === curve.chosen.score.size && point.score.macro_f1 === curve.chosen.score.macro_f1;
+    const rows = [...curve.points].sort((a, b) => b.score.size - a.score.size);
+    return html`<p>Of ${count(curve.points.length)} sizes ${size(curve.chosen.score.size)} was taken, ${(curve.original.size / curve.chosen.score.size).toFixed(1)} times smaller than ${size(curve.original.size)} before: macro-F1 ${share(curve.chosen.score.macro_f1)} after ${share(curve.original.macro_f1)} on the validation rows; ${curve.budget.points} points might be lost.</p>
+      <svg class="curve" viewBox="0 0 400 176" role="img" aria-label="Macro-F1 of the sizes that were tried; the table below has the figures">
+        <line class="axis" x1="46" y1="150" x2="392" y2="150" /><line class="axis" x1="46" y1="8" x2="46" y2="150" />
+        ${least >= low ? html`<line class="least" x1="46" x2="392" y1=${y(least)} y2=${y(least)} />` : null}
+        ${curve.points.map((point, place) => html`<circle key=${place} class=${taken(point) ? "taken" : point.within ? "within" : "beyond"} cx=${x(point.score.size)} cy=${y(point.score.macro_f1)} r=${taken(point) ? 6 : 4} />`)}
+        <rect class="original" x=${x(curve.original.size) - 4} y=${y(curve.original.macro_f1) - 4} width="8" height="8" />
+        <text x="46" y="168">${size(10 ** small)}</text><text x="392" y="168" text-anchor="end">${size(10 ** large)}</text>
+        <text x="42" y="16" text-anchor="end">${share(high)}</text><text x="42" y="146" text-anchor="end">${share(low)}</text></svg>
+      <p class="muted key"><i class="dot taken"></i>taken <i class="dot within"></i>within the budget <i class="dot beyond"></i>beyond it <i class="dot original"></i>before compression</p>
+      <details><summary>As a table</summary><div class="scroll" tabindex="0"><table><thead><tr><th class="n">Size</th><th class="n">Macro-F1</th><th class="n">us a text</th><th>Tuned</th><th>Outcome</th></tr></thead>
+      <tbody>${rows.map((point, place) => html`<tr key=${place} class=${taken(point) ? "chosen" : ""}><td class="n">${size(point.score.size)}</td><td class="n">${share(point.score.macro_f1)}</td><td class="n">${point.score.latency_us === null ? NONE : point.score.latency_us.toFixed(1)}</td><td>${point.tuning}</td><td>${taken(point) ? "taken" : point.within ? "within the budget" : "beyond it"}</td></tr>`)}</tbody></table></div></details>`;
+  };
+  return html`<section class="panel"><div class="head"><h2>Compression</h2><span class="mono muted">${version}</span></div>
+    ${none ? html`<p class="muted">${error.message}</p>` : html`<${Failure} error=${error} />`}${curve && !error ? body() : null}</section>`;
+}
+
+// The threshold above which a version may answer alone: tried first, then published.
+function Certify({ version, onDone }) {
+  const [allowed, setAllowed] = useState("2");
+  const [found, setFound] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => { setFound(null); setError(null); }, [version, allowed]);
+  const ask = async (dry) => {
+    setBusy(true);
+    try {
+      const certified = await post("versions/certify", { version, disagree: Number(allowed) / 100, dry_run: dry });
+      if (!dry) onDone(certified.listed, `${version} is certified`);
+      setFound(dry ? certified.certificate : null);
+      setError(null);
+    } catch (failed) {
+      setError(failed);
+      setFound(null);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<form class="certify" onSubmit=${(event) => { event.preventDefault(); void ask(true); }}>
+    <div class="row"><label><span>Certify: % of answers that may be wrong</span><input type="number" min="0.01" max="50" step="any" value=${allowed} onInput=${(event) => setAllowed(event.target.value)} required /></label><button disabled=${busy}>${busy ? "Measuring" : "Try"}</button></div>
+    <${Failure} error=${error} />
+    ${found ? html`<p role="status">Above a score of ${share(found.threshold)} at most ${percent(found.bound, 2)} of its answers are wrong (${percent(found.confidence, 0)} sure): ${count(found.errors)} of ${count(found.accepted)} were. It answers ${percent(found.coverage)} of all ${count(found.rows)} alone; the rest gets no label.</p>
+      <div class="row"><button type="button" class="main" disabled=${busy} onClick=${() => ask(false)}>Certify</button></div>` : null}</form>`;
+}
+
 function Compared({ one, other }) {
   const figures = (version) => ({ ...version.metrics, size_bytes: version.size, ...(version.threshold === null ? {} : { threshold: version.threshold }), ...Object.fromEntries(Object.entries(version.compression).map(([name, value]) => [`compression ${name}`, value])) });
   const [a, b] = [figures(one), figures(other)];
@@ -113,10 +199,12 @@ export function Versions({ me }) {
         <dl class="facts"><dt>Rows</dt><dd>${count(version.rows)}${version.machine_rows ? `, and ${count(version.machine_rows)} of teachers` : ""}</dd>
           <dt>No label below</dt><dd>${share(version.raised?.threshold ?? version.threshold)}</dd>
           <dt>Certificate</dt><dd>${version.certificate ? `disagrees with people on at most ${percent(version.certificate.disagree)} above ${share(version.certificate.threshold)}; covers ${percent(version.certificate.coverage)}` : "none"}</dd>
-          ${version.untested.length ? html`<dt>Not tested</dt><dd><${Stranger} text=${version.untested.join(", ")} /></dd>` : null}</dl></section>
+          ${version.untested.length ? html`<dt>Not tested</dt><dd><${Stranger} text=${version.untested.join(", ")} /></dd>` : null}</dl>
+        ${operator ? html`<${Certify} version=${version.version} onDone=${done} />` : null}</section>
+      <${Compression} version=${version.version} />
       ${me.roles.some((role) => role !== "client") ? html`<${Report} version=${version.version} />` : null}</div>
       <div class="row"><label><span>Compare ${version.version} with</span><select value=${beside} onChange=${(event) => setBeside(event.target.value)}><option value="">choose a version</option>${listed.versions.filter((one) => one !== version).map((one) => html`<option key=${one.version} value=${one.version}>${one.version} ${names(one.version)}</option>`)}</select></label></div>
-      ${other && other !== version ? html`<${Compared} one=${version} other=${other} />` : null}` : null}
+      ${other && other !== version ? html`<div class="grid wide"><${Compared} one=${version} other=${other} />${me.roles.some((role) => role !== "client") ? html`<${Differences} one=${version.version} other=${other.version} />` : null}</div>` : null}` : null}
     <section class="panel"><h2>How aliases moved</h2><div class="scroll" tabindex="0"><table><thead><tr><th>When</th><th>Alias</th><th>Version</th><th>By</th><th>Reason</th></tr></thead>
       <tbody>${[...listed.moves].reverse().slice(0, 50).map((one, place) => html`<tr key=${place}><td class="nowrap">${moment(one.moved_at_ms)}</td><td>${one.alias}${one.pinned ? ", pinned" : ""}</td><td class="mono nowrap">${one.version}</td><td><${Stranger} text=${one.by ?? NONE} /></td><td class="why"><${Stranger} text=${one.reason ?? NONE} /></td></tr>`)}</tbody></table></div></section>
     ${asked ? html`<${Confirm} asked=${asked} onDone=${done} onClose=${() => setAsked(null)} />` : null}`;
