@@ -210,7 +210,7 @@ def test_keda_scales_by_seconds_to_drain_and_by_the_lag_of_one_topic() -> None:
     assert int(said["lagThreshold"]) == 20_000 * 60
     down = scaled["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     assert down["stabilizationWindowSeconds"] >= 300
-    assert [policy["value"] for policy in down["policies"]] == [1]
+    assert [(policy["type"], policy["value"]) for policy in down["policies"]] == [("Percent", 50)]
 
 
 def test_what_only_new_requests_get_is_scaled_by_new_requests_too() -> None:
