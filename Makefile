@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -63,6 +63,16 @@ deploy-tools: $(GO_TOOLS)/helm
 # The manifests for Kustomize, rendered from the chart.
 kustomize: $(VENV)/.installed $(GO_TOOLS)/helm
 	$(BIN)/python -m deploy.kustomized
+
+# The readers and publishers of examples/, built in the user's cache with Go, Maven and npm, and run on Apache Kafka.
+EXAMPLES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/headrace/examples
+examples: $(VENV)/.installed
+	cd examples/go && go build -o $(EXAMPLES)/go/headrace-example .
+	mvn --batch-mode --quiet --file examples/java/pom.xml -Dheadrace.build=$(EXAMPLES)/java package
+	mkdir -p $(EXAMPLES)/typescript
+	cp -r examples/typescript/. $(EXAMPLES)/typescript/
+	cd $(EXAMPLES)/typescript && npm ci --no-audit --no-fund --silent && npm run --silent build
+	$(BIN)/python -m pytest tests/end_to_end/test_examples.py
 
 # The chart against the schemas of three versions of Kubernetes, what its pods and the compose file run, and the
 # Containerfile by hadolint. `make test` has the rest of it.
