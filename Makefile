@@ -92,6 +92,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m headrace_schemas.asyncapi --check
 	$(BIN)/python -m headrace.gateway.openapi --check
+	$(BIN)/python -m headrace.sight.metrics_reference --check
 	$(BIN)/python -m deploy.chart_files --check
 	@$(BIN)/python -m deploy.kustomized --check || test $$? = 2  # 2: helm is not here
 

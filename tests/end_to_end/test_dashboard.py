@@ -129,7 +129,7 @@ async def test_no_panel_is_empty_and_no_rule_fails(embedded_bootstrap: str, tmp_
                 pytest.fail(f"the panel {title!r} is empty: {query}")
         groups = (await asyncio.to_thread(asked, own, "rules"))["groups"]
         unwell = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] != "ok"]
-        assert len(groups) == 5
+        assert len(groups) == 6
         assert unwell == []
 
 

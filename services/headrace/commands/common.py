@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO
 
@@ -163,20 +163,25 @@ def tell(text: str) -> None:
     print(wrapped(printable(text, lines=True), width_of(sys.stdout)))  # noqa: T201
 
 
-def admin_port(
+@asynccontextmanager
+async def admin_port(
     settings: Settings, registry: CollectorRegistry, unready: Callable[[], str | None], slot: int = 0
-) -> AbstractAsyncContextManager[int]:
+) -> AsyncIterator[int]:
     """Serve the admin port of the process in ``slot``, counted from 0; ``unready`` says why it does no work now.
 
-    Beside what is in ``registry`` it tells what the process takes: CPU seconds, memory, open files.
+    Beside what is in ``registry`` it tells what the process takes (CPU seconds, memory, open files), and when
+    certificates end, how old keys are and how much room disks have.
     """
+    import os
+
     from prometheus_client import ProcessCollector
 
     from headrace.process.admin import admin_server
+    from headrace.sight.surroundings import surroundings
 
     ProcessCollector(registry=registry)
     admin = settings.admin
-    return admin_server(
+    served = admin_server(
         admin.host,
         admin.port_of(slot),
         neighbours=admin.neighbours,
@@ -184,6 +189,9 @@ def admin_port(
         ready=unready,
         registry=registry,
     )
+    with surroundings(settings, os.environ, registry):
+        async with served as port:
+            yield port
 
 
 def place_for(given: str, *, force: bool = False) -> Location:

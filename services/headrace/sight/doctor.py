@@ -11,7 +11,6 @@ import functools
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,13 +39,13 @@ from headrace.kafka.topics import Drift, Plan, WantedTopic
 from headrace.kafka.topics import look as look_at_topics
 from headrace.model import store
 from headrace.model.errors import StoreError
-from headrace.model.places import Location, place_of
+from headrace.model.places import Location
 from headrace.model.signing import signer
 from headrace.registry.compacted_topics import KeysLog, ModelsLog
 from headrace.registry.versions import find_version, is_location, load_named
 from headrace.security.certificates import day, end_of, served_end
-from headrace.security.private_folder import kept_folders
 from headrace.sight.findings import Finding, Level
+from headrace.sight.surroundings import certificate_files, folders_of, nearest
 
 LIMIT_S = 20.0
 SKEW_S = 5.0
@@ -383,17 +382,8 @@ def _keys(settings: Settings, clock: Clock) -> Iterator[Finding]:
 
 
 def _room(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    folders = {"store": settings.trainer.store, "temporary files": tempfile.gettempdir()}
-    if (cache := next(kept_folders("", environ), None)) is not None:
-        folders["cache"] = str(cache)
-    for what, folder in folders.items():
-        try:
-            place = place_of(folder)
-        except StoreError:
-            continue  # another check says it
-        if place.scheme != "file":
-            continue
-        there = next(path for path in (Path("/", *place.folder), *Path("/", *place.folder).parents) if path.exists())
+    for what, folder in folders_of(settings, environ).items():
+        there = nearest(folder)
         free = shutil.disk_usage(there).free
         says = f"{free / 2**30:,.1f} GiB are free for the {what} ({there})."
         mend = "headrace models prune    # or give the disk more room"
@@ -426,16 +416,6 @@ async def _certificates(settings: Settings, clock: Clock) -> AsyncIterator[Findi
                 continue
             if end is not None:
                 yield _ends(f"The certificate of the broker at {address}", end, now_s)
-
-
-def certificate_files(settings: Settings) -> dict[str, str]:
-    """The certificates that the settings name, by the setting."""
-    named = {
-        "kafka.ssl_certfile": settings.kafka.ssl_certfile,
-        "kafka.ssl_cafile": settings.kafka.ssl_cafile,
-        "gateway.tls_certfile": settings.gateway.tls_certfile,
-    }
-    return {name: file for name, file in named.items() if file is not None}
 
 
 def _ends(what: str, end_s: float, now_s: float) -> Finding:

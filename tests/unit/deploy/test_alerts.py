@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.labeller.metrics import LabellerMetrics
+from headrace.sight.surroundings import SurroundingsMetrics
 from headrace.trainer.metrics import TrainerMetrics
 from headrace.worker.metrics import WorkerMetrics
 
@@ -62,7 +63,7 @@ def test_the_runbook_has_no_page_of_an_alert_that_is_gone() -> None:
 
 def test_every_metric_that_a_rule_names_is_one_that_a_process_tells() -> None:
     told: set[str] = set()
-    for metrics in (WorkerMetrics, TrainerMetrics, LabellerMetrics):
+    for metrics in (WorkerMetrics, TrainerMetrics, LabellerMetrics, SurroundingsMetrics):
         registry = CollectorRegistry()
         metrics(registry)
         told |= {name for family in registry.collect() for name in _samples(family)}
