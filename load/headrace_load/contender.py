@@ -146,7 +146,7 @@ async def _worker(
         admins = await found_in_time(process, lambda: found if len(found := _admins(log)) >= worker.processes else None)
         if wait:
             await found_in_time(process, lambda: all(_ready(admin) for admin in admins) or None)
-        yield Running(pids=(process.pid,), metrics=tuple(f"{admin}/metrics" for admin in admins))
+        yield Running(pids=(process.pid,), metrics=tuple(f"{admin}/metrics" for admin in admins), check=process.check)
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ async def _program(program: Program, system: System, group: str, log: Path, *, w
     async with child(program.command, log=log, environ=environ, orphaned=signal.SIGKILL) as process:
         if wait:
             await _settled(process, system, group)
-        yield Running(pids=(process.pid,))
+        yield Running(pids=(process.pid,), check=process.check)
 
 
 def _admins(log: Path) -> list[str]:

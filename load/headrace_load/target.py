@@ -27,10 +27,14 @@ class KafkaSettingsError(ValueError):
 
 
 class Running(Struct, frozen=True, kw_only=True):
-    """A contender that was started. ``pids`` are the roots of its process trees, ``metrics`` the URLs of /metrics."""
+    """A contender that was started. ``pids`` are the roots of its process trees, ``metrics`` the URLs of /metrics.
+
+    ``check`` raises ProgramError when it has ended by itself.
+    """
 
     pids: tuple[int, ...]
     metrics: tuple[str, ...] = ()
+    check: Callable[[], None] = lambda: None
 
 
 Start: TypeAlias = Callable[[], AbstractAsyncContextManager[Running]]

@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.process.children import child
-from headrace_load.contender import Contender, Program
+from headrace.process.children import ProgramError, child
+from headrace_load.contender import Contender, Program, starter
 from headrace_load.measure.audit import join
 from headrace_load.measure.evaluation import evaluate
 from headrace_load.measure.run import RunSetup, run, stream_load
 from headrace_load.processes import over_ours
 from headrace_load.target import Running, make_topics, prefixed
-from headrace_load.workload.spec import Constant, MadeTexts, Workload
+from headrace_load.workload.spec import Backlog, Constant, MadeTexts, Workload
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.apache
@@ -105,3 +105,21 @@ async def test_producers_that_cannot_keep_up_get_no_verdict(apache_bootstrap, tm
     assert result.lateness.late > 0.01
     assert result.used["workers"].cpu_s > 0
     assert {"settling", "reading"} <= {progress.phase for progress in told}
+
+
+@pytest.mark.parametrize("arrivals", [Backlog(requests=10), Constant(rate=10)], ids=["drain", "stream"])
+async def test_a_contender_that_ends_by_itself_ends_the_run_with_its_log(apache_bootstrap, tmp_path, arrivals):
+    system = prefixed(apache_bootstrap, f"load-{next(numbers)}-")
+    await make_topics(system, PARTITIONS)
+    command = (sys.executable, "-c", "raise SystemExit('topics.workers: no such setting')")
+    contender = Contender(name="ends", program=Program(command=command))
+    workload = Workload(arrivals=arrivals, texts=TEXTS, seconds=60, warm_up=0)
+    with pytest.raises(ProgramError, match=r"ended by itself with exit code 1.*\n.*no such setting"):
+        await run(
+            workload,
+            contender,
+            system,
+            start=starter(contender, system, group="ends", folder=tmp_path, wait=False),
+            name="ends",
+            progress=lambda _: None,
+        )

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import psutil
 import typer
 
@@ -49,7 +50,7 @@ def killed(start: Start, system: System, *, after: int) -> Start:
         async with start() as running:
             killer = asyncio.create_task(_kill(system, running.pids, after))
             try:
-                yield Running(pids=running.pids)
+                yield msgspec.structs.replace(running, metrics=())
                 if not killer.done():
                     raise ProgramError(f"nobody was killed: there were never {after:,} answers")
                 killer.result()

@@ -126,7 +126,7 @@ FIRST_ANSWER_S = 120.0
 
 
 async def drain_backlog(setting: RunSetup) -> Measurements:
-    """Run a drain. Raises WorkloadError without a contender to start, and as an open-loop run does."""
+    """Run a drain. Raises WorkloadError without a contender to start, and errors of an open-loop run."""
     if setting.start is None:
         raise WorkloadError("a backlog is published before what answers it starts, so it needs a contender to start")
     workload, system, folder = setting.workload, setting.system, setting.folder
@@ -148,6 +148,7 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
         sampler.watch("workers", running.pids)
 
         def tick(answered: int) -> None:
+            running.check()
             sampler.sample()
             setting.show("measuring", begun_us, producers, answered)
 
@@ -174,8 +175,8 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
 
 
 async def stream_load(setting: RunSetup) -> Measurements:
-    """Run an open loop. Raises MeasuringError, a KafkaError, an OSError of the metrics, and errors of the contender's
-    start.
+    """Run an open loop. Raises MeasuringError, a KafkaError, an OSError of the metrics, errors of the contender's
+    start, and ProgramError when the contender ends before the run does.
     """
     workload, system, folder = setting.workload, setting.system, setting.folder
     async with AsyncExitStack() as stack:
@@ -199,6 +200,7 @@ async def stream_load(setting: RunSetup) -> Measurements:
 
         async def show(phase: str) -> None:
             producers.check()
+            running.check()
             setting.show(phase, begun_us, producers, await answered_so_far() if live else None)
 
         sampler = Sampler({"workers": running.pids, "broker": system.broker_pids})
@@ -216,6 +218,7 @@ async def stream_load(setting: RunSetup) -> Measurements:
         sent = await producers.rows()
 
         def tick(answered: int) -> None:
+            running.check()
             sampler.sample()
             setting.show("settling", begun_us, producers, answered)
 
