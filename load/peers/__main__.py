@@ -46,7 +46,7 @@ from load.peers.export import export, read_texts
 WIDTH = 140
 """Columns of a file or a pipe, where nobody says how many there are."""
 STEADY_S = 110.0
-"""What the runs at steady rates take, which the drains have to leave over."""
+"""How long the runs at steady rates take: the drains have to end so much earlier."""
 
 
 async def main(options: argparse.Namespace, console: Console) -> bool:

@@ -33,7 +33,7 @@ class Drained(Struct, frozen=True):
 
 
 def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
-    """All of them by artifacts and the export of ``full``; the first is the one that the others are compared with."""
+    """All contenders, by artifacts and the export of ``full``. The others are compared with the first one."""
     return (
         Drained(faststream(exported), 9_000),
         Drained(echo(), 300_000),
@@ -66,7 +66,7 @@ def echo() -> Contender:
 
 
 def faststream(exported: Path) -> Contender:
-    """FastStream by the batch with eager PyTorch."""
+    """FastStream, batch by batch, with eager PyTorch."""
     return peer(FASTSTREAM, _FASTSTREAM, exported)
 
 
@@ -86,7 +86,7 @@ _FASTSTREAM = ("faststream", "run", "load.peers.faststream_batch:app")
 
 
 WARM_UPS = 3
-"""Drains by the echo that don't count: a cold broker is half as fast, and gains little from the fourth."""
+"""Drains by the echo that don't count: a cold broker is half as fast, and a fourth drain gains little."""
 WARM_UP_REQUESTS = 200_000
 OPEN_SECONDS = 12.0
 OPEN_WARM_UP = 4.0
@@ -130,7 +130,7 @@ async def drains(
 async def steady(
     rate: float, contenders: Sequence[Contender], texts: FileTexts, once: Once, say: Callable[[str], None]
 ) -> Comparison:
-    """Each contender in turn at the same Poisson arrivals; the first is the one that the others are compared with."""
+    """Each contender in turn at the same Poisson arrivals. The others are compared with the first one."""
     results: dict[str, tuple[Result, ...]] = {}
     workload = Workload(
         arrivals=Poisson(rate=rate), texts=texts, seconds=OPEN_SECONDS, warm_up=OPEN_WARM_UP, read="after"

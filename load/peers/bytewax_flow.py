@@ -1,6 +1,6 @@
 """bytewax with its Kafka connectors: `python -m bytewax.run load.peers.bytewax_flow:flow`.
 
-Without a recovery store, which is its default: it keeps no place, so it saves the commits that others pay for.
+Without a recovery store, which is its default, it keeps no place and saves the commits that others pay for.
 """
 
 from __future__ import annotations

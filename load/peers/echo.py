@@ -28,7 +28,7 @@ def answer(value: bytes) -> bytes:
 
 
 async def by_aiokafka() -> None:
-    """One round a fetch: all answers are acknowledged before the next, the client commits every five seconds."""
+    """Fetch, answer, and wait for all acknowledgements before the next fetch; the client commits every five seconds."""
     settings = from_environment()
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, enable_idempotence=True, max_batch_size=1 << 18)
     consumer = AIOKafkaConsumer(

@@ -144,7 +144,7 @@ def document() -> dict[str, Any]:
             "title": "headrace",
             "version": WIRE_VERSION,
             "description": "Text is published to Kafka, its label is read from Kafka. Operations are headrace's own: "
-            "what it receives, others send.",
+            "others send what it receives.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": headers.JSON,

@@ -2,8 +2,8 @@
 
 ``code`` never changes: it travels in the headers of dead letters and labels a metric.
 
-Bytes that are no JSON get a hint at what they seem to be, and JSON of other programs is read behind what stands in
-front of it. A hint names a kind of bytes, never their content: it goes into dead letters and logs.
+Bytes that are no JSON get a hint at what they seem to be, and JSON is also read behind a byte order mark or another
+program's frame. A hint names a kind of bytes, never their content: it goes into dead letters and logs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-r"""Requests as they are: text, id and what to copy, at paths inside the records that a team has already.
+r"""Requests in a team's own records: the text, the id and the fields to copy stand at paths inside them.
 
-A path names map keys and list indices, parted by dots: ``ticket.body``, ``items.0.text``. A backslash takes a dot or
-another backslash into a key: ``after\.body`` is the one key ``after.body``, as flattening tools write it.
+A path names map keys and list indices, separated by dots: ``ticket.body``, ``items.0.text``. A dot or a backslash that
+belongs to a key has a backslash before it: ``after\.body`` is the one key ``after.body``, as flattening tools write it.
 
-Requests written as a worker reads them: text and id at the paths of a :class:`RequestShape`.
-
-What is at other paths of a team's own record is not known here, so the record holds text and id alone.
+Requests are written as a worker reads them, with text and id at the paths of a :class:`RequestShape`. The record holds
+these alone, because nothing else of a team's record is known here.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Decode = Callable[[bytes | None, str], ClassifyRequest]
 Copy = Callable[[bytes | None, str, Headers], Headers]
 
 MAX_COPIED_BYTES: Final = 4096
-"""Of one copied field. As JSON a value can be longer than it was, and an answer must not become too large."""
+"""The largest copied field. As JSON a value can be longer than it was, and an answer must not become too large."""
 
 _ABSENT: Final = object()
 _NAMES: Final = {str: "str", bool: "bool", int: "int", float: "float", dict: "map", list: "list", type(None): "null"}
@@ -116,7 +115,7 @@ def compile_copy(shape: RequestShape) -> Copy:
 
 
 def parse_path(path: str) -> tuple[str, ...]:
-    r"""Part a path at its dots; ``\.`` is a dot inside a key and ``\\`` a backslash.
+    r"""Split a path at its dots; ``\.`` is a dot inside a key and ``\\`` a backslash.
 
     Raises ValueError for a path that could never match: an empty part, a backslash before anything else or at the end,
     and what no record can hold because UTF-8 can't.
@@ -149,7 +148,7 @@ def parse_path(path: str) -> tuple[str, ...]:
 
 
 def write_path(parts: Sequence[str]) -> str:
-    """Return the path that :func:`parse_path` parts into ``parts``."""
+    """Return the path that :func:`parse_path` splits into ``parts``."""
     return ".".join(part.replace("\\", "\\\\").replace(".", "\\.") for part in parts)
 
 

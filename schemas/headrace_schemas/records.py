@@ -127,7 +127,7 @@ class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class MachineLabel(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="machine-label", tag_field="kind"
 ):
-    """What a teacher says of a text. Such labels train a version and never judge one.
+    """What a teacher says of a text. Such labels train versions and never decide on one.
 
     ``teacher`` names the teacher's version: its kind, model, head and prompt. ``scores`` are the teacher's, the highest
     first; ``label`` is the first of them. A text that the teacher failed on has a ``reason`` and no label, so that it
@@ -209,8 +209,8 @@ class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The label that a person or a teacher gave to a request which was answered without one.
 
     ``results``, ``partition`` and ``offset`` are those of the answer; ``id`` is the request's. ``origin`` is ``person``
-    or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last of a person holds, or the
-    last where none is of a person. A record with the same key and no value takes all before it back.
+    or ``teacher``, ``by`` who: a name, or the teacher's version. Of several reviews the last by a person holds; where
+    there is none, the last. A record with the same key and no value takes all before it back.
     """
 
     results: str
@@ -228,8 +228,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """Who may come to the gateway, and as what. The token itself is nowhere: ``hash`` is its SHA-256 in hexadecimal.
 
     ``roles`` are ``client``, ``labeller`` and ``operator``. What is asked with the key belongs to its ``tenant``, and
-    nobody else's key sees it; keys without a tenant have that in common. ``texts_per_second`` bounds what each gateway
-    takes, None does not; ``burst`` is how many texts may come at once.
+    nobody else's key sees it; keys without a tenant see what such keys asked. ``texts_per_second`` bounds what each
+    gateway takes, where it is set; ``burst`` is how many texts may come at once.
     """
 
     id: str
@@ -331,9 +331,9 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     holdout: str | None = None
     """Digest of the texts that were left out of the training because the gate judges by them."""
     lent: tuple[str, ...] = ()
-    """Labels of so few rows that some which the split calls test were trained on."""
+    """Labels with so few rows that some test rows of the split were trained on."""
     borrowed: tuple[str, ...] = ()
-    """Labels of so few rows that some which the split would train on were test rows; a later version may learn them."""
+    """Labels with so few rows that some training rows of the split were test rows; a later version may learn them."""
     unlearnt: tuple[str, ...] = ()
     """Labels of the data that had no row to learn from, so that the version never answers them."""
     machine_rows: int = 0
@@ -341,11 +341,11 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     teachers: tuple[str, ...] = ()
     """The teachers' versions whose labels it learnt from."""
     teacher_weights: dict[str, float] = {}
-    """What a row of each teacher counts beside one that a person labelled by trainer.sources, where that is not 1."""
+    """What a row of each teacher counts beside a person's row by trainer.sources, where that is not 1."""
     machine_offsets: tuple[OffsetRange, ...] = ()
     """The snapshot of classify.machine-labels."""
     machine_weight: float = 0.0
-    """What such a row counted beside one that a person labelled, as the validation rows chose."""
+    """What a machine row counted beside a person's row, as chosen on the validation rows."""
     unproven: bool = False
     """No person labelled any row, so its test rows say only how far it agrees with its teachers."""
     label_rules: dict[str, str | None] = {}
@@ -453,7 +453,7 @@ class TrainingState(enum.StrEnum):
 class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="training", tag_field="kind"):
     """The last training of model ``name``: a frozen range of every labels partition, and why it began.
 
-    One that is found ``running`` without its trainer is gone on with from its last checkpoint, under the same ``id``.
+    A training that is found ``running`` without its trainer goes on from its last checkpoint, under the same ``id``.
     """
 
     name: str

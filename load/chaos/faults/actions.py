@@ -31,9 +31,9 @@ LIMIT_S = 60.0
 async def at(
     world: World, worker: Worker, way: Way, api: int, act: Callable[[], Coroutine[Any, Any, bool]], *, least: int = 0
 ) -> None:
-    """Call ``act`` once, when a frame of ``worker`` passes of that kind and of at least ``least`` bytes.
+    """Call ``act`` once, when a frame of ``worker`` of that kind and of at least ``least`` bytes passes.
 
-    What ``act`` returns says whether the frame goes on. Raises TimeoutError when none passes, ProgramError when the
+    ``act`` returns whether the frame goes on. Raises TimeoutError when none passes, ProgramError when the
     worker ends first, and what ``act`` raises.
     """
     begun = asyncio.Event()
@@ -43,7 +43,7 @@ async def at(
         meant = passing.way is way and (passing.request.api, passing.request.client) == (api, worker.name)
         if begun.is_set() or not meant or passing.size < least:
             return True
-        # A task of its own: what it does may end this very connection, and the forwarding with it.
+        # In a task of its own: ``act`` may end this very connection, and with it the coroutine that forwards.
         acting.append(asyncio.create_task(act()))
         begun.set()
         return await asyncio.shield(acting[0])
@@ -57,7 +57,7 @@ async def at(
 ANSWERED_S = 60.0
 REFUSED_S = 60.0
 REFUSED = 3
-"""The exit code of who needs a person."""
+"""The exit code of a process that needs a person."""
 
 
 async def refused(workers: Iterable[Worker], *words: str) -> str:
@@ -87,7 +87,7 @@ async def answered(
 ) -> list[ClassifyResult]:
     """Wait for the answers to ``requests`` in the results of ``system``, as a reader that begins at the beginning.
 
-    Raises AssertionError when there is none to one of them, or one to something else.
+    Raises AssertionError when a request has no answer, or an answer belongs to another text.
     """
     missing = {(request.partition, request.offset): request.crc for request in requests}
     found: list[ClassifyResult] = []
@@ -104,7 +104,7 @@ async def answered(
 
 
 async def begun_anew(world: World, texts: Iterable[str]) -> None:
-    """Do what a refusal asks for, a new group with results of its own, and see that it answers."""
+    """Do what a refusal asks for, a new group with results of its own, and check that it answers."""
     system = msgspec.structs.replace(world.system, results=f"{world.system.results}-anew")
     await make_topics(system, len(await world.cluster.leaders(world.system.requests)))
     await world.workers.start(
@@ -118,7 +118,7 @@ T = TypeVar("T")
 
 
 async def models_records(system: System, kind: type[T]) -> list[T]:
-    """Every record of that kind up to the topic's present end, in order; what compaction takes is gone.
+    """Every record of that kind up to the topic's present end, in order, as far as compaction has left it.
 
     Rubbish is passed over. Raises a KafkaError.
     """
@@ -173,12 +173,12 @@ def alias(version: str) -> ModelAlias:
 
 
 def workers_of(world: World) -> list[Worker]:
-    """The workers that run, all of which have to do what is expected."""
+    """The workers that run; every one has to do what is expected."""
     return list(world.workers.running.values())
 
 
 async def load_refused(world: World, version: ModelVersion, why: str) -> None:
-    """Wait until every worker says that it can't load ``version`` and why, and see the one before answer on."""
+    """Wait until every worker says why it can't load ``version``, and check that the one before still answers."""
 
     def said(worker: Worker) -> bool:
         failed = [event for event in worker.events("model.load_failed") if event["version"] == version.version]
@@ -191,13 +191,13 @@ async def load_refused(world: World, version: ModelVersion, why: str) -> None:
 
 
 async def goes_on(world: World) -> None:
-    """See that requests are answered."""
+    """Check that requests are answered."""
     before = world.stream.answered
     await world.until(lambda: world.stream.answered > before + GOES_ON, f"{GOES_ON} more answers")
 
 
 async def taken_up(world: World, version: ModelVersion) -> None:
-    """Wait until every worker has swapped to ``version``, and see that it answers."""
+    """Wait until every worker has swapped to ``version``, and check that it answers."""
     await swapped(world, version.version)
     await goes_on(world)
 
@@ -218,7 +218,7 @@ def file_of(version: ModelVersion) -> Path:
 
 
 def put(version: ModelVersion, change: Callable[[bytes], bytes]) -> bytes:
-    """Change the bytes of an artifact where it lies; what they were."""
+    """Change the bytes of an artifact where it lies. Returns the bytes from before."""
     file = file_of(version)
     data = file.read_bytes()
     file.write_bytes(change(data))

@@ -1,7 +1,7 @@
-"""What versions lead workers to: a store that is gone or fails, hostile files, and rubbish as records.
+"""Versions that can't be loaded: a store that is gone or fails, hostile files, and rubbish as records.
 
-Whatever is wrong, workers go on answering by the version that they have and say why; when it is mended they take the
-next one up by themselves.
+Whatever is wrong, workers go on answering by the version that they have, and say why. Once it is mended they load the
+next version by themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def store_away(world: World) -> None:
 
 @fault("store-half", "store gives half a file, then refuses", about="trainer", follows=True, program=FAULTY_STORE)
 async def half_a_file(world: World) -> None:
-    """The artifact is half of itself when the champion moves; another comes by half from a store that promises all."""
+    """Half of the artifact's file is there when the champion moves; of another the store gives half and claims all."""
     short = made(world, "short")
     whole = put(short, lambda data: data[: len(data) // 2])
     await promote(world, short)
@@ -97,7 +97,7 @@ async def half_a_file(world: World) -> None:
     sets={"worker.load_timeout": f"{LOAD_TIMEOUT_S:g}"},
 )
 async def store_hangs(world: World) -> None:
-    """Reading the artifact takes longer than a load may."""
+    """Reading the artifact takes longer than a worker allows."""
     version = made(world, "slow")
     told = fault_of(version)
     told.write_text("hangs")
@@ -135,13 +135,13 @@ def hostile(world: World) -> Iterator[tuple[str, bytes, str]]:
     yield "promises", len(made_up).to_bytes(8, "little") + made_up + whole[8 + length :], "truncated or damaged"
     yield "one-bit", whole[:-1] + bytes([whole[-1] ^ 1]), "its checksum does not fit its content"
     network = load(str(world.model)).network
-    # One of the two can't be what it answers.
+    # A text has one label, so one of the two canaries is wrong.
     canaries = tuple(Canary("one text", label) for label in network.labels[:2])
     yield "unfit", encode(network, About(canaries=canaries)), "does not give its canary texts the labels"
 
 
 class Trap:
-    """What makes a folder when it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -175,7 +175,7 @@ async def hostile_artifacts(world: World) -> None:
 
 @fault("models-rubbish", "rubbish on the models topic", about="trainer", follows=True)
 async def models_rubbish(world: World) -> None:
-    """The models topic gets what is no record, and records that say what can't be; then the alias goes astray."""
+    """The models topic gets values that are no records, and impossible records; then an alias that leads nowhere."""
     good = made(world, "good")
     absurd = [
         msgspec.structs.replace(good, version="large", size=2**62),
@@ -210,7 +210,7 @@ async def models_rubbish(world: World) -> None:
 
 @fault("workers-rubbish", "rubbish and forged attempts on the workers topic, and a worker killed", about="worker")
 async def forged(world: World) -> None:
-    """The workers topic gets what is no record, and batches and attempts that no worker can have written."""
+    """The workers topic gets values that are no records, and batches and attempts that no worker can have written."""
     system = world.system
     junk = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
     impossible: list[WorkersRecord] = [
@@ -227,7 +227,7 @@ async def forged(world: World) -> None:
     accusing = [Outgoing(encode_workers_record(attempt), workers_key(attempt)) for attempt in attempts]
     worker = world.any_worker()
     await publish_bytes(system, system.workers, *junk, Outgoing(None, b"a tombstone of nothing"), *accusing)
-    # What its partitions' new owner finds is what was forged: one that ends cleanly would take it back.
+    # Killed, so that the new owner finds the forged attempts: a worker that ends cleanly would remove them.
     await worker.kill()
     await world.workers.start(worker.name)
     # A worker that starts now reads all of it first.

@@ -19,7 +19,7 @@ BACKLOG = 6_000
 SLOW_BATCH = 64
 """worker.max_batch of the slow worker."""
 BEYOND_S = 8.0
-"""So long a worker that kept no lease would go on beside the one that took over."""
+"""How long a worker without a lease would go on beside the one that took over."""
 
 
 @fault("network-cut", "all connections reset", sequence=True)
@@ -66,7 +66,7 @@ async def swallowed(world: World) -> None:
 
 @fault("network-refused", "connections refused for 10 s", sequence=True)
 async def connections_refused(world: World) -> None:
-    """For ten seconds nobody is let in, and who was in is thrown out."""
+    """For ten seconds connections are refused, and those that were open are reset."""
     with world.cluster.hindered(refuses=True):
         world.cluster.cut()
         await world.wait(10.0)
@@ -127,7 +127,7 @@ AWAY_S = 5.0
 PAUSED_S = 10.0
 UNDER_REPLICATED_S = 30.0
 SETTLING_S = 5.0
-"""After that what was on its way when a node went is acknowledged or refused."""
+"""After that time, what was on its way when a node went is acknowledged or refused."""
 SHORT_S = 2.0
 
 
@@ -139,13 +139,13 @@ async def restarted(world: World) -> None:
 
 @fault("broker-leader-killed", "a leader killed, back after 5 s", nodes=3, sequence=True)
 async def leader_killed(world: World) -> None:
-    """The node that leads one of the results' partitions; others are elected, and it comes back."""
+    """The node that leads one of the results' partitions is killed; others are elected, and it comes back."""
     await _away(world, await _leader(world), AWAY_S)
 
 
 @fault("broker-controller-killed", "the controller killed, back after 5 s", nodes=3, sequence=True)
 async def controller_killed(world: World) -> None:
-    """The active controller: nothing can be elected before there is another."""
+    """The active controller is killed: nothing can be elected before there is another."""
     controller = await world.cluster.controller()
     await _away(world, controller, AWAY_S)
     now = await world.cluster.controller()
@@ -162,7 +162,7 @@ async def each_in_turn(world: World) -> None:
 
 @fault("broker-all-killed", "all three killed at once", nodes=3, sequence=True)
 async def all_killed(world: World) -> None:
-    """All nodes at once, and all come back."""
+    """All nodes are killed at once, and all come back."""
     nodes = range(world.cluster.nodes)
     for node in nodes:
         world.cluster.brokers.kill(node)
@@ -224,7 +224,7 @@ EVERYTHING = 2**62
 
 @fault("broker-requests-made-anew", "the requests topic deleted and made again", expect="said")
 async def requests_made_anew(world: World) -> None:
-    """Requests are deleted with some unanswered in it, and made again: the workers must not take one for the other."""
+    """The requests topic is deleted with unanswered requests in it and made again: workers must not mix the two up."""
     workers = tuple(world.workers.running.values())
     for worker in workers:
         worker.signal(signal.SIGSTOP)
@@ -298,7 +298,7 @@ async def overtaken(world: World) -> None:
 
 @fault("log-requests-with-offsets-again", "requests made anew and filled past the old end", expect="said")
 async def requests_with_offsets_again(world: World) -> None:
-    """While no worker runs, requests are made anew and filled past where the old ones ended: only the CRC tells."""
+    """While no worker runs, the requests topic is made anew and filled past the old end: only the CRC shows it."""
     workers = tuple(world.workers.running.values())
     sent = await world.stream.end()
     await world.stream.settle(STOPPED_S)

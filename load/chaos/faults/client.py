@@ -1,4 +1,4 @@
-"""What happens to those who use the client: publishers, readers and who awaits answers, killed or left waiting."""
+"""What happens to users of the client: publishers, readers and callers, killed or left waiting."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ CALLERS = 50
 LIMIT_S = 60.0
 LOOK_S = 0.2
 TIMEOUTS_S = (1.0, 20.0)
-"""What callers have: shorter and longer than a killed worker's session."""
+"""How long callers wait, in seconds: shorter and longer than a killed worker's session."""
 Place = tuple[int, int]
 """Partition and offset of a request."""
 
 
 @fault("client-publisher-killed", "a publisher is killed four times")
 async def publisher_killed(world: World) -> None:
-    """A publisher is killed again and again: what it knew to be acknowledged is answered once, and is what it sent."""
+    """A publisher is killed again and again: each request that it knew to be acknowledged is answered once, as it was
+    sent.
+    """
     file = world.folder / "acknowledged"
     program = (world.system.bootstrap, world.system.requests, world.system.results, str(file))
     for _ in range(KILLS):
@@ -74,7 +76,7 @@ async def reader_killed(world: World) -> None:
         async def act() -> bool:
             worker.signal(signal.SIGSTOP)
             await taken_over(world)
-            # With nobody who answers, the next answers in the log are the repeats.
+            # Nobody answers now, so the next answers in the log are the repeats.
             for other in others:
                 other.signal(signal.SIGSTOP)
             await covered(world, [file])
@@ -182,7 +184,7 @@ def written(file: Path) -> int:
 
 
 def read(*files: Path) -> Counter[Place]:
-    """How often each answer was handed to those who wrote the files."""
+    """How often the programs that wrote the files were handed each answer."""
     return Counter((row[0], row[1]) for file in files for row in rows(file))
 
 
@@ -240,7 +242,7 @@ async def repeats(world: World) -> int:
 
 
 async def covered(world: World, files: Collection[Path]) -> None:
-    """Wait until those who wrote the files were handed all answers that there are now. Raises TimeoutError."""
+    """Wait until the programs that wrote the files were handed all answers that there are now. Raises TimeoutError."""
     everything = await answered(world, frozenset())
     await world.until(lambda: read(*files).keys() >= everything.keys(), "the handing over of all answers")
 

@@ -26,7 +26,7 @@ SETTLING_S = 2.0
 NEAR_WRAP_S = 12.0
 CONNECTIONS = 3
 DEADLY_S = 120.0
-"""Up to five processes have to die of it, and each takes seconds to start."""
+"""Up to five processes have to die of the request, and each takes seconds to start."""
 TOO_SMALL = "150"
 """Bytes: less than one answer."""
 ENOUGH = str(2 << 20)
@@ -45,7 +45,7 @@ async def emptied(world: World) -> None:
 
 @fault("log-hanging-transaction", "a transaction left open before good requests")
 async def hanging_transaction(world: World) -> None:
-    """Other producers use transactions: committed, aborted, and one that nobody ends, so all behind it has to wait."""
+    """Other producers use transactions: one is committed, one aborted, and one is left open, so all behind it waits."""
     requests = world.system.requests
     partitions = sorted(await world.cluster.leaders(requests))
     async with AIOKafkaProducer(
@@ -115,7 +115,7 @@ async def two_groups(world: World) -> None:
     rate=1_000.0,
 )
 async def near_wrap(world: World) -> None:
-    """Producers come to the end of their sequence numbers, and are renewed before."""
+    """Producers are renewed before they reach the end of their sequence numbers."""
     await world.wait(NEAR_WRAP_S)
     for worker in world.workers.running.values():
         connections = len(worker.events("producer.connects"))
@@ -141,7 +141,7 @@ async def too_large(world: World) -> None:
 
 @fault("log-deadly-request", "a request that kills the process", program=broken.command("deadly_text"))
 async def deadly(world: World) -> None:
-    """A request that kills whoever answers it, between good ones, with two members under a supervisor."""
+    """Among good requests one kills every process that answers it; two members run under a supervisor."""
     for name in tuple(world.workers.running):
         await world.workers.leave(name)
     pair = await world.workers.start("pair", options=("--processes", "2"))
@@ -164,7 +164,7 @@ READER_S = 10.0
 
 @fault("log-results-lost-tail", "results lost their tail (an unclean election)", nodes=3)
 async def tail_lost(world: World) -> None:
-    """The results' only replica in sync dies, and one that has not its last answers is elected (uncleanly)."""
+    """The results' only replica in sync dies, and one that lacks the last answers is elected (uncleanly)."""
     await _elect_uncleanly(world, lambda _: world.wait(TAIL_S))
     held = world.stream.accepted()
     await world.stream.read_again()
@@ -183,12 +183,12 @@ async def tail_lost(world: World) -> None:
     expect="said",
 )
 async def tail_lost_to_strangers(world: World) -> None:
-    """The same, and the elected one knows nothing of the producers, so it takes their next answers: a hole is left."""
+    """The same, and the elected node does not know the producers, so it accepts their next answers: a hole is left."""
     names = tuple(world.workers.running)
 
     async def renewed(leader: int) -> None:
         await world.workers.end()
-        # Of the other addresses one belongs to the node that hangs, and asking it takes its time.
+        # One of the other addresses belongs to the node that hangs, and asking it takes long.
         first = {"HEADRACE_KAFKA__BOOTSTRAP": f"127.0.0.1:{world.cluster.proxies[leader].port}"}
         await asyncio.gather(*(world.workers.start(name, environment=first) for name in names))
         await world.wait(TAIL_S)
@@ -206,7 +206,7 @@ async def tail_lost_to_strangers(world: World) -> None:
 
 
 async def _elect_uncleanly(world: World, tail: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-    """Lose what results are appended during ``tail``, which is told who leads, and wait until the reader said so."""
+    """Lose the results that are appended during ``tail``, which gets the leader, and wait until the reader says so."""
     cluster, results = world.cluster, world.system.results
     leader, behind, _ = world.rng.sample(range(3), 3)
     await cluster.reassign(results, dict.fromkeys(await cluster.leaders(results), (leader, behind)))

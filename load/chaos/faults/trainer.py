@@ -40,7 +40,7 @@ FILLING = ("the", "a", "of", "in", "to")
 
 
 class Trainers:
-    """Starts trainers of one group. ``store`` is a folder; ``system`` leads through the proxies."""
+    """Starts trainers of one group. ``store`` is a folder; ``system`` connects through the proxies."""
 
     def __init__(self, system: System, group: str, folder: Path, stack: AsyncExitStack) -> None:
         self.store = folder / "store"
@@ -50,7 +50,7 @@ class Trainers:
         self._stack = stack
 
     async def start(self, name: str) -> Worker:
-        """Start one, with nothing waited for. Its name is its Kafka client id too. Raises ProgramError."""
+        """Start one without waiting for anything. Its name is its Kafka client id too. Raises ProgramError."""
         given = {
             "trainer.group": self._group,
             "trainer.store": str(self.store),
@@ -95,14 +95,14 @@ async def said(trainer: Worker, event: str, limit_s: float = LIMIT_S) -> None:
     await until(lambda: bool(trainer.events(event)), f"{event} of {trainer.name}", limit_s, trainer.check)
 
 
-# Ranks are launched when the job is kept: a training without one would be begun anew, not gone on with.
+# Ranks are launched once the job is stored: a training without a job would begin anew and not go on.
 FITTING = ("training.launched", "training.read", "training.epoch")
 PACKING = ("training.compressed", "training.refit", "training.done", "version.published")
 NO_JOB = "its trainer died before it had kept a job"
 
 
 def killed_at(stages: Sequence[str]) -> Strike:
-    """SIGKILL when the log says that a stage was reached; the next trainer goes on, to be killed at the next one."""
+    """SIGKILL when the log says that a stage was reached. The next trainer goes on and is killed at the next stage."""
 
     async def strike(world: World) -> None:
         await publish_labels(world)
@@ -128,10 +128,10 @@ fault(
 
 @fault("trainer-killed-publishing", "killed at each record, before and after it is in the log", follows=True)
 async def killed_at_each_record(world: World) -> None:
-    """SIGKILL as a record leaves for the models topic: each of the three batches of a training, once so that it does
-    not arrive and once so that it does and nobody is told.
+    """SIGKILL as a record leaves for the models topic. Each of the three batches of a training is lost once, and
+    arrives once without an acknowledgement.
 
-    A training of which only the first record is there, and no job, is given up, and another is begun in its place.
+    A training that has its first record and no job is given up, and another begins in its place.
     """
     await publish_labels(world)
     async with trainers(world) as of_run:
@@ -182,7 +182,7 @@ async def woken_too_late(world: World) -> None:
         await trained(world)
         zombie.signal(signal.SIGCONT)
         await said(zombie, "trainer.lost")
-        # It would have published by now what its ranks had made long before.
+        # Its ranks were done long before: a trainer that went on would have published by now.
         await said(zombie, "trainer.stands_by")
         await trained(world)
         assert not zombie.events("version.placed"), "a trainer that led no more moved the champion"
@@ -195,9 +195,9 @@ async def woken_too_late(world: World) -> None:
     follows=True,
 )
 async def records_too_late(world: World) -> None:
-    """The leader is stopped while its last records hang on the way, which arrive when the other has ended the training.
+    """The leader is stopped while its last records are held back; they arrive after the other has ended the training.
 
-    Nobody can call them back. They say once more what is in the log already.
+    Nobody can call them back. They repeat what is in the log already.
     """
     await publish_labels(world)
     async with trainers(world) as of_run:
@@ -230,7 +230,7 @@ async def records_too_late(world: World) -> None:
 
 @fault("trainer-store-away", "no store when a training begins", follows=True)
 async def store_away(world: World) -> None:
-    """There is no store when a training begins; it fails and says so. When there is one, a training is ordered."""
+    """There is no store when a training begins, so it fails and says so. Once there is one, a training is ordered."""
     await publish_labels(world)
     async with trainers(world) as of_run:
         of_run.store.write_bytes(b"a file where the folder should be")
@@ -247,7 +247,7 @@ async def store_away(world: World) -> None:
 async def rubbish(world: World) -> None:
     """The models topic holds rubbish and a training that has no job, the labels topic holds rubbish too.
 
-    The training is given up, and another is begun in its place.
+    The training is given up, and another begins in its place.
     """
     unreadable = [Outgoing(value, f"rubbish-{number}".encode()) for number, value in enumerate(no_records(world))]
     await publish_bytes(world.system, world.system.models, *unreadable)
@@ -274,7 +274,7 @@ async def rubbish(world: World) -> None:
 
 
 async def trained(world: World, *, failed: int = 0) -> None:
-    """Wait until a training is done and every worker answers by what came of it, after ``failed`` others.
+    """Wait until a training is done, after ``failed`` others, and every worker answers by its version.
 
     Raises TimeoutError, and AssertionError when there were more trainings, versions or moves of the champion.
     """
@@ -293,7 +293,7 @@ async def trained(world: World, *, failed: int = 0) -> None:
 
 
 async def ended(world: World, count: int = 1) -> list[Training]:
-    """Every record of a training, once so many have ended. Raises TimeoutError."""
+    """All records of trainings, once ``count`` trainings have ended. Raises TimeoutError."""
 
     async def look() -> list[Training]:
         found = await models_records(world.system, Training)

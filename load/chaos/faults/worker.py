@@ -34,7 +34,7 @@ async def killed(world: World) -> None:
 
 @fault("worker-killed-for-good", "killed, the other takes over", stall_s=TAKEN_OVER_S, sequence=True)
 async def killed_for_good(world: World) -> None:
-    """SIGKILL, and the others have to take over when its session ends."""
+    """SIGKILL; the others have to take over when its session ends."""
     await world.any_worker().kill()
     await world.wait(TAKEN_OVER_S)
 
@@ -50,7 +50,7 @@ async def killed_again_and_again(world: World) -> None:
 
 
 def killed_at(way: Way, api: int, *, forward: bool, least: int = 0) -> Strike:
-    """SIGKILL when a frame passes, before it is forwarded, if it is; then a new process."""
+    """SIGKILL when a frame passes, before it is forwarded or dropped; then a new process."""
 
     async def strike(world: World) -> None:
         worker = world.any_worker()
@@ -103,7 +103,7 @@ async def zombie(world: World) -> None:
     sequence=True,
 )
 async def zombies_flush(world: World) -> None:
-    """Its answers hang on the way while it is stopped, and are appended behind those of who took over."""
+    """Its answers are held back while it is stopped, and are appended behind those of the worker that took over."""
     worker = world.any_worker()
 
     async def act() -> bool:
@@ -154,7 +154,7 @@ async def storm(world: World) -> None:
 
 @fault("worker-out-of-memory", "no more memory", program=broken.command("no_memory"), stall_s=TAKEN_OVER_S)
 async def out_of_memory(world: World) -> None:
-    """It has no more memory, and then much to do at once; what it ends with, a supervisor starts again."""
+    """It gets no more memory and then much to do at once. It ends, and a supervisor starts it again."""
     worker = world.any_worker()
     worker.signal(signal.SIGUSR1)
     async with world.system.client() as client:
@@ -167,7 +167,7 @@ async def out_of_memory(world: World) -> None:
 
 @fault("worker-full-disk", "no file can be written", stall_s=TAKEN_OVER_S, sequence=True)
 async def full_disk(world: World) -> None:
-    """A worker is started that can keep nothing on disk; when it answers, the others leave."""
+    """A worker that can write nothing to disk is started; when it answers, the others leave."""
     others = tuple(world.workers.running)
     await world.workers.start("full", program=broken.command("full_disk"))
     for name in others:

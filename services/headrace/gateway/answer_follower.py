@@ -35,9 +35,9 @@ FETCH_S = 0.1
 """A partition that is needed is read at the next fetch, so a fetch waits no longer than this."""
 RETRY_S = 0.2
 LINGER_S = 60.0
-"""So long a partition is read on after its last use, because the next use is likely."""
+"""How long a partition is still read after its last use, because the next use is likely."""
 MOST_EARLY = 100_000
-"""Answers of one partition kept while a publish to it is under way: one may be faster than its acknowledgement."""
+"""The most answers of a partition that are kept during a publish to it: they may come before its acknowledgement."""
 WATCH_S = 1.0
 SMOOTHING = 0.3
 STALLED_S = 60.0
@@ -79,7 +79,7 @@ class _Part:
 
 
 class AnswerFollower:
-    """Answers on ``topic``; ``requests`` is the topic that is published to, for what is said of it."""
+    """Follows the answers on ``topic``; ``requests``, the topic that is published to, stands in messages."""
 
     def __init__(self, cluster: Cluster, topic: str, requests: str, clock: Clock) -> None:
         self._consumer = cluster.consumer()
@@ -173,7 +173,7 @@ class AnswerFollower:
                 part.waiting[place[1]] = kept
 
     def lag_s(self) -> float:
-        """In how many seconds a request that is published now is likely to be answered, at the worst partition."""
+        """In how many seconds a request that is published now will probably be answered, in the slowest partition."""
         return max((self._lag_of(part) for part in self._parts.values()), default=0.0)
 
     def tick(self, passed_s: float) -> None:
@@ -241,7 +241,7 @@ class AnswerFollower:
                 self._consumer.seek(name, begin)
 
     def _begin_anew(self, error: AnswerLogError) -> None:
-        """The log is another one than was read: whoever waits hears of it, and what is needed next is begun afresh."""
+        """The log is not the one that was read: callers that wait are told so, and reading begins afresh."""
         event("answers.cut", level="error", error=str(error))
         parts, self._parts = self._parts, {}
         self._watch = LogWatch(self._looking, self._topic, self._clock)
@@ -299,7 +299,7 @@ class AnswerFollower:
 
     @staticmethod
     def _lose(waiting: dict[int, list[_Waiting]], answered: int) -> None:
-        """Answers come in the order of their requests: those in front of ``answered`` have none."""
+        """End the calls for requests in front of ``answered``: answers come in order, so those will have none."""
         for offset in [offset for offset in waiting if offset < answered]:
             for batch, index, _ in waiting.pop(offset):
                 batch.end(index, _lost(offset))

@@ -1,8 +1,8 @@
 """What one term of a labeller reserves and settles, on classify.teaching.
 
-A reservation is acknowledged before a call; what is never settled counts as spent. Each term writes totals of its own,
-so that none of another term is ever written over. A reservation names the texts of its call by their keys, and what
-settles it takes the names out. So the last record of a term that died in a call says over which texts.
+A reservation is acknowledged before a call; one that is never settled counts as spent. Each term writes totals of its
+own and never overwrites those of another. A reservation names the texts of its call by their keys, and settling it
+removes the names. So the last record of a term that died in a call names the texts of that call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headrace_schemas.topics import text_key
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What may be spent on one call, and the ``day`` that it counts for, also when the call ends after midnight."""
+    """The most that one call may cost, and the ``day`` that it counts for, even if the call ends after midnight."""
 
     day: str
     amount: Amount
@@ -65,11 +65,11 @@ class Account:
         )
 
     def deaths(self, text: str) -> int:
-        """How many terms, by what was read last, ended in a call of this teacher that ``text`` was part of."""
+        """How many terms ended in a call of this teacher that ``text`` was part of, as of the last reading."""
         return self._deaths[text_key(text)]
 
     def refused(self, asked: Amount) -> str | None:
-        """Why there is no room for ``asked`` today, by what was read last; None where there is."""
+        """Why the budget has no room for ``asked`` today, as of the last reading; None if it has."""
         day = day_of(self._clock.now_ms())
         return exhausted(self._settings.budget(), self._log.spendings.values(), self._settings.name, day, asked)
 

@@ -1,10 +1,10 @@
 """Follow the answers, and choose requests that are worth a label. Answers never wait for it.
 
-What is chosen waits in a bounded queue. When that is full, the request of the largest margin is left; a request of the
-random slice is left last, because the slice is a sample only as long as none is missing for what it says.
+Chosen requests wait in a bounded queue. When it is full, the request with the largest margin is dropped. Requests of
+the random slice are dropped last: the slice is a sample only while its texts don't decide which of them are missing.
 
-The group's commit stays in front of whatever was chosen and has no end yet, so who takes over chooses that again. What
-was labelled meanwhile is known by the topic of machine labels and not asked about twice.
+The group's commit stays in front of every chosen request that is not done, so a successor chooses those again. The
+topic of machine labels tells which of them were labelled meanwhile; they are not asked about twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNK = 2000
 FETCH_S = 0.5
 LOOK_S = 30.0
 MOST_AGAIN = 100_000
-"""Answers of a partition that who takes over looks at again, at most, where a request waits for long."""
+"""The most answers of a partition that a successor reads again because a request in front of them waits long."""
 MOST_BYTES = 64 << 20
 """UTF-8 of the texts that wait."""
 
@@ -60,7 +60,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 class Waiting:
-    """The queue of what is chosen, at most ``most`` requests and ``most_bytes`` of texts, the most worth first."""
+    """The queue of chosen requests, at most ``most`` of them and ``most_bytes`` of texts, the most valuable first."""
 
     def __init__(self, most: int, metrics: LabellerMetrics, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -70,7 +70,7 @@ class Waiting:
         self._bytes = 0
         self._order = itertools.count()
         self._open: dict[int, set[int]] = {}
-        """The answers of what waits or was taken and has no end yet, by partition."""
+        """The answers of requests that wait or were taken and are not done, by partition."""
 
         self.came = 0
         """How many were put in, those that were put back too."""
@@ -79,7 +79,7 @@ class Waiting:
         return len(self._heap)
 
     def put(self, chosen: Chosen) -> None:
-        """Add one; where there are too many, the least worth is left."""
+        """Add one. If there are too many, the least valuable is dropped."""
         self.came += 1
         rank = 0 if chosen.wish.why is Why.RANDOM else 1
         heapq.heappush(self._heap, (rank, chosen.wish.margin, next(self._order), chosen))
@@ -95,7 +95,7 @@ class Waiting:
         self._metrics.waiting(len(self._heap))
 
     def take(self, count: int) -> list[Chosen]:
-        """The ``count`` that are most worth, fewer where fewer wait. Each is to be put back, or said to be done."""
+        """The ``count`` most valuable, or fewer if fewer wait. Put each back later, or report it done."""
         taken = [heapq.heappop(self._heap)[3] for _ in range(min(count, len(self._heap)))]
         self._bytes -= sum(map(_size, taken))
         self._metrics.waiting(len(self._heap))
@@ -112,7 +112,7 @@ class Waiting:
         return taken
 
     def done(self, chosen: Chosen) -> None:
-        """``chosen`` was labelled or left."""
+        """``chosen`` was labelled or dropped."""
         self._open.get(chosen.partition, set()).discard(chosen.at)
 
     def first_open(self, partition: int, position: int) -> int:
@@ -154,7 +154,7 @@ class AnswersReader:
         self._committed: dict[TopicPartition, int] = {}
         self._looked_s = 0.0
         self.follows = False
-        """Whether it has found where to begin: what is answered from then on is looked at."""
+        """Whether it has found where to begin: it reads every answer from then on."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises KafkaErrors that can't be mended here."""
@@ -212,7 +212,7 @@ class AnswersReader:
         return True
 
     async def _begin(self, consumer: Consumer, name: TopicPartition, begin: int, end: int) -> int:
-        """Where to go on: where this term is, or else where the group is, or else at the end."""
+        """Where to go on: at this term's position, else at the group's commit, else at the end."""
         position = self._positions.get(name)
         if position is None:
             position = await consumer.committed(name)

@@ -75,7 +75,7 @@ class GoldTexts:
     def draw(
         self, count: int, labels: Sequence[str], barred: Callable[[str], bool] = lambda _: False
     ) -> list[GoldText]:
-        """``count`` gold texts of labels that the teacher may give, fewer where there are none; some with an order.
+        """``count`` gold texts with labels that the teacher may give, or fewer if fewer are there; some with an order.
 
         None is drawn twice, and none that is ``barred``.
         """
@@ -96,7 +96,7 @@ class GoldTexts:
 
 
 class Agreement:
-    """How often the teacher gave gold texts their true label, of the last of each kind."""
+    """How often the teacher gave the last gold texts of each kind their true label."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._plain: deque[bool] = deque(maxlen=remembered)
@@ -114,7 +114,7 @@ class Agreement:
             kind.extend([True] * right + [False] * (count - right))
 
     def add(self, gold: GoldText, label: str | None) -> None:
-        """The teacher gave ``label``; None, where it failed, says nothing of what it believes."""
+        """Count the ``label`` that the teacher gave. None, where it failed, does not count."""
         if label is not None:
             (self._planted if gold.planted else self._plain).append(label == gold.label)
 

@@ -1,9 +1,9 @@
 """Which texts need no label any more: people labelled them, this teacher was asked, or they were erased.
 
-The topics are the cache: classify.machine-labels tells what the teacher said under its present version, classify.labels
-what people said, and classify.reviews which requests people reviewed. What people labelled or erased is known by its
-words, as the trainer knows it, so another spelling of it is known too; what the teacher said by the text itself. No
-text is kept but the gold texts; a known text takes some 400 bytes, whatever its length.
+The topics are the cache: classify.machine-labels holds what the teacher said under its present version, classify.labels
+what people said, and classify.reviews which requests people reviewed. Texts that people labelled or erased are compared
+by their words, as the trainer does, so another spelling is known too; those that the teacher labelled are compared as
+they are. Only gold texts are kept; a known text takes some 400 bytes, whatever its length.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class KnownTexts:
         self._clear()
 
     def _clear(self) -> None:
-        # Keys are kept as sixteen bytes each: what a stranger's key takes is not for the stranger to say.
+        # Keys are kept as sixteen bytes each, so that a stranger's long key takes no more memory.
         self._by_people: dict[bytes, tuple[bytes, str]] = {}
         self._people: dict[bytes, dict[str, int]] = {}
         """How often people gave which labels to texts of these words."""
@@ -177,7 +177,7 @@ class KnownTexts:
             await self._consumer.stop()
 
     async def look(self, timeout_s: float) -> bool:
-        """Take in what comes within ``timeout_s``; whether that was all that there is now."""
+        """Take in the records that come within ``timeout_s``. Returns whether these were all that there are now."""
         consumer = self._following()
         try:
             if self._clock.monotonic() - self._looked_s > LOOK_S:
@@ -219,7 +219,7 @@ class KnownTexts:
                 continue
             name, of = label_name(label.label), next(words)
             self._gold.put(digest, label.text, name)
-            # What a stranger's label takes is not for the stranger to say either.
+            # A stranger's long label takes no more memory either.
             name = self._names.setdefault(name, name) if len(name) <= LONGEST_LABEL else ""
             given = self._people.setdefault(of, {})
             given[name] = given.get(name, 0) + 1
@@ -227,7 +227,7 @@ class KnownTexts:
             self.told += 1
 
     def _label(self, record: Record) -> LabelledText | None:
-        """The label; ERASED for a tombstone, None for what is none, which the trainer dead-letters."""
+        """The label; ERASED for a tombstone, None for a record that is no label, which the trainer dead-letters."""
         try:
             label = decode_label(record.value, content_type(record.headers), limit=self._max_text_bytes)
         except WireError:

@@ -120,7 +120,7 @@ class Labeller:
             event("labeller.stopped", labeller=self._settings.name)
 
     async def _finish(self) -> None:
-        """Let the call that is under way come to its end: it is paid for."""
+        """Wait for the end of the call that is under way: it is paid for."""
         term, until_s = self._term, self._clock.monotonic() + STOP_S
         if term is not None:
             term.ending = True

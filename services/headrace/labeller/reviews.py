@@ -1,8 +1,8 @@
-"""Reviews of requests that were answered without a label: what people labelled comes first, then what the teacher says.
+"""Reviews of requests that were answered without a label: by a label that people gave the text, else by the teacher's.
 
-A person who reviewed a request outranks both, so nothing is published behind such a review. One that comes in the same
-moment may still have a teacher's behind it: readers keep a person's by themselves. A review has the label as which it
-is learnt by now, and there is none of a label that is no longer given.
+A person's review of the request outranks both, so nothing is published behind one. If both come at the same moment, the
+teacher's may still stand behind it; readers keep the person's. A review has the label that its label is learnt as now;
+a label that is no longer given has no review.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEACHER = "teacher"
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A review that is due: of what, and the label. ``by`` is the teacher's version, None where people labelled it."""
+    """A review that is due: of which answer, and the label. ``by`` is the teacher's version, None for people."""
 
     chosen: Chosen
     label: str

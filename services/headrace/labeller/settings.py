@@ -25,7 +25,7 @@ class LabellerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
     teacher: Line = "encoder"
     """The teacher: encoder, encoder:PATH_OR_NAME, endpoint:URL or program:COMMAND."""
     random: Share = 0.01
-    """The share of all requests that is labelled whatever was answered; only these are a sample of what comes in."""
+    """The fraction of all requests that is labelled whatever was answered; only these are a sample of what comes in."""
     least_margin: Share = 0.3
     """Requests are labelled whose best two labels lie nearer to each other than this."""
     abstained: bool = True
@@ -49,7 +49,7 @@ class LabellerSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
     longest_call: Annotated[float, Meta(gt=0, le=LONGEST_S)] = 1800.0
     """Longest wait for the teacher's answer to a batch; what was reserved for it then counts as spent."""
     gold: Share = 0.05
-    """Gold texts, which people labelled, as a share of the texts asked about; every second has an order planted."""
+    """Gold texts, which people labelled, as a fraction of the texts asked about; every second has an order planted."""
     gold_least: Annotated[int, Meta(ge=5, le=10_000)] = 40
     """Gold texts of one kind that there have to be before the agreement stops a labeller."""
     gold_agreement: Share = 0.6

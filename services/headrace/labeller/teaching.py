@@ -1,8 +1,8 @@
 """Texts, a teacher and a place for the labels: what `headrace teach` does, and a training before it begins.
 
-A text is asked about once: what the place holds already of this teacher, and what comes a second time, is passed over.
-Before each call the money that it may take is looked at against what is left. Labels are written after each call, so
-that who ends it, by whatever means, loses one call at most and goes on where it stopped.
+A text is asked about once: texts that the place holds already by this teacher, and repeats, are skipped. Before each
+call its highest cost is compared with the money that is left. Labels are written after each call, so a run that is
+ended, by whatever means, loses one call at most, and the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Course(msgspec.Struct):
-    """How far it has come. ``ended`` says why it ended early, "" where all texts were asked about."""
+    """How far it has come. ``ended`` says why it ended early; "" if all texts were asked about."""
 
     asked: int = 0
     labelled: int = 0
@@ -121,7 +121,7 @@ async def _label(part: Sequence[Asked], teacher: Teacher, course: Course) -> tup
 
 
 def _affordable(waiting: Sequence[Asked], teacher: Teacher, bounds: Bounds, course: Course) -> Sequence[Asked]:
-    """As many of ``waiting`` as what is left of the money may pay for."""
+    """As many of ``waiting`` as the money that is left may pay for."""
     part = waiting
     if bounds.money is None:
         return part
@@ -179,7 +179,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class FilePlace:
-    """JSON lines in a file: text, teacher, label and scores. A file that is there is gone on with.
+    """JSON lines in a file: text, teacher, label and scores. A file that is there already is continued.
 
     Raises TeacherError for a file that holds something else, or labels of another teacher, and OSError.
     """
@@ -191,7 +191,7 @@ class FilePlace:
         if file.exists():
             end = self._read(file)
         self._opened: IO[bytes] = file.open("r+b" if file.exists() else "xb")
-        # What a process wrote last when it was killed may be half a line.
+        # The last line may be half a line, if a process was killed while it wrote.
         self._opened.truncate(end)
         self._opened.seek(end)
 
@@ -252,7 +252,7 @@ class TopicPlace:
 
     def _take(self, key: bytes, *, erased: bool) -> None:
         kind, *rest = key.decode("utf-8", "replace").split("/")
-        # Nobody is asked about a text that was erased.
+        # No teacher is asked about a text that was erased.
         barred = kind == "barred" and len(rest) == 1
         if barred or (kind == "label" and len(rest) == 2 and rest[1] == self._identity.version):
             (self.known.discard if erased else self.known.add)(rest[0])

@@ -1,9 +1,9 @@
-"""What a labeller does while it leads: it chooses of the answers, asks its teacher, and publishes what that says.
+"""What a labeller does while it leads: it chooses among the answers, asks its teacher, and publishes the labels.
 
-Before each call a reservation is acknowledged, and immediately before the call the lease is looked at. So of two
-labellers one spends, a killed one has paid in vain for one batch at most, and what was never settled counts as spent.
-Labels are published before the spending is settled: what is paid for is on the log, or counts as spent. Reviews follow
-the labels; who takes over chooses again what had no end, and publishes the reviews that are missing from the labels.
+Before each call a reservation is acknowledged, and immediately before the call the lease is checked. So only one of two
+labellers spends, a killed one has paid in vain for one batch at most, and a reservation that was never settled counts
+as spent. Labels are published before the spending is settled, so labels that are paid for are on the log. Reviews
+follow the labels. A successor chooses the requests that were not done again, and publishes missing reviews.
 
 A text over which a term or the teacher died is asked about alone, and after some deaths no more, as poison pills are.
 """
@@ -43,7 +43,7 @@ EXHAUSTED_LOOK_S = 60.0
 FIRST_PAUSE_S = 1.0
 MOST_TEXT_BYTES = 512 << 10
 MOST_RECORD_BYTES = 1_000_000
-"""Of a text and of a machine label in JSON: a topic takes a megabyte."""
+"""Most bytes of a text, and of a machine label in JSON: a topic takes a megabyte."""
 MOST_DEATHS = 3
 """Terms that may die in calls with a text; the first of them may have died over another text of its batch."""
 KILLS = "kills-process"
@@ -62,7 +62,7 @@ class LabellerTopics(msgspec.Struct, frozen=True):
 
 
 class Term:
-    """What a labeller does from when it is elected until another may be."""
+    """What a labeller does from its election until another may be elected."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Term:
         self.ending = False
         """Set from outside: no further call begins."""
         self._swept: tuple[int, int, Rules] = 0, 0, {}
-        """What came, what people labelled and which rules there were at the last look at what waits."""
+        """How many requests had come, how many labels of people, and the rules, when the queue was last looked at."""
         self._reservation: Reservation | None = None
         """Of the call that is under way."""
         self.calling = False
@@ -207,7 +207,7 @@ class Term:
         self._known.rules = self._models.rules_of(self._model)
 
     async def _review_labelled(self) -> None:
-        """Review what waits and people labelled, also while the teacher is not asked: it takes no teacher."""
+        """Review waiting requests whose texts people labelled, also while the teacher is not asked."""
         if self._swept == (now := (self._waiting.came, self._known.told, self._known.rules)):
             return
         self._swept = now
@@ -219,12 +219,12 @@ class Term:
         self._leave("known", *found)
 
     async def end_call(self) -> None:
-        """Say of a call that is under way that it ends with this process, and not over one of its texts."""
+        """Write that the call that is under way ends with this process, and that none of its texts is to blame."""
         if self._reservation is not None:
             await self._account.give_up(self._reservation)
 
     async def _next_batch(self) -> list[Chosen]:
-        """What is asked about next, each text once and none that needs no label; what may kill alone."""
+        """The texts to ask about next: each once, none that needs no label, and one that may kill by itself."""
         batch: dict[str, Chosen] = {}
         again: list[Chosen] = []
         reviews: list[Due] = []
@@ -265,7 +265,7 @@ class Term:
             self._waiting.done(chosen)
 
     async def _leave_for_good(self, left: Sequence[Chosen], why: str) -> None:
-        """Leave texts that kill, and put down that the teacher failed on them, so that none of its kind is asked."""
+        """Drop texts that kill, and record that the teacher failed on them, so that no such teacher is asked again."""
         labels = [
             MachineLabel(
                 text=chosen.text,
@@ -294,12 +294,12 @@ class Term:
             self._known.take(label)
 
     def _affordable(self, batch: Sequence[Chosen]) -> tuple[Sequence[Chosen], Sequence[GoldText], Amount] | None:
-        """As much of ``batch`` as the budget has room for, gold texts that are asked with it, and what it may take.
+        """As much of ``batch`` as the budget has room for, the gold texts that go with it, and the most it may cost.
 
-        The rest waits on; None where there is room for nothing.
+        The rest goes on waiting; None if there is no room at all.
         """
         due = self._owed + len(batch) * self._settings.gold
-        # What is asked about alone has no gold text beside it either, so that it is known what killed.
+        # A text that is asked about alone has no gold text beside it either: if the call kills, the culprit is known.
         gold = [] if self._may_kill(batch) else self._gold.draw(int(due), self._teacher.labels, self._barred)
         part, why = batch, None
         while part:
@@ -325,7 +325,7 @@ class Term:
         return None
 
     def _barred(self, text: str) -> bool:
-        """Whether ``text`` may be no gold text."""
+        """Whether ``text`` must not be used as a gold text."""
         return self._known.barred(text) or self._account.deaths(text) > 0
 
     def _wait(self, seconds: float) -> None:
@@ -362,7 +362,7 @@ class Term:
             self.calling, self._reservation = False, None
 
     async def _take_up(self, batch: Sequence[Chosen], given: SoftLabels, passing: Collection[int]) -> None:
-        """See what is asked about again, after which pause, and what is left."""
+        """Decide which texts are asked about again, after which pause, and which are dropped."""
         answered = len(passing) < len(given.scores)
         if answered:
             self._metrics.teacher(up=True)
@@ -454,7 +454,7 @@ class Term:
             self._agreement.add(one, label)
         self._metrics.agreement(*self._agreement.shares())
         why = self._agreement.broken(self._settings)
-        # Also while all is well: who takes over goes on counting.
+        # Also while all is well, so that a successor goes on counting.
         await self._write_state(stopped=why is not None, reason=why)
         if why is not None:
             self._stop_for(why)

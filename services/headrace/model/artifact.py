@@ -4,8 +4,9 @@ The same content gives the same bytes: arrays go in by name, the description is 
 time is in it only when given. Reading trusts nothing: names, types, shapes, ranges and a checksum over arrays and
 description are checked before any of it is used.
 
-Stored are the arrays of :class:`headrace.model.integers.QuantizedNetwork` by their names, ``filters.0`` and so on for
-each width. An int8 array whose values all fit four bits is stored as uint8, its last axis packed two a byte.
+The file stores the arrays of :class:`headrace.model.integers.QuantizedNetwork` under their names, ``filters.0`` and so
+on for each width. An int8 array whose values all fit four bits is stored as uint8, with two values of its last axis in
+a byte.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def unpack_nibbles(packed: NDArray[np.uint8], columns: int) -> NDArray[np.int8]:
-    """What :func:`pack_nibbles` was given.
+    """The values that :func:`pack_nibbles` was given.
 
-    Raises ValueError when ``packed`` has not the shape for so many columns, or holds what packing does not make: -8, or
-    a half that is left over and not zero.
+    Raises ValueError when so many ``columns`` take another shape, or a half byte is one that packing never writes: -8,
+    or a spare half that is not zero.
     """
     if packed.ndim != 2 or packed.shape[1] != -(-columns // 2):
         raise ValueError(f"uint8{list(packed.shape)} does not hold {columns} columns of four bits")
     halves = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), 2 * packed.shape[1])
     values = (halves ^ 8).view(np.int8) - np.int8(8)
     if values.min(initial=0) < -NIBBLE_LIMIT or values[:, columns:].any():
-        raise ValueError("it holds a half byte that packing does not make")
+        raise ValueError("it holds a half byte that packing never writes")
     return np.ascontiguousarray(values[:, :columns])
 
 
-# What one worker may be asked to hold beside the file: the tables folded from it.
+# The most bytes of folded tables that one worker holds beside the file.
 MAX_TABLE_BYTES = 2**30
 
 Arrays = dict[str, NDArray[Any]]
@@ -94,7 +95,7 @@ def arrays_of(network: QuantizedNetwork) -> Arrays:
 
 
 def fields_of(arrays: Arrays, *, labels: int, widths: Sequence[int], dimensions: int) -> dict[str, Any]:
-    """The fields of the network that hold arrays, from what was stored; the other fields say C, the widths and D.
+    """The network's fields that hold arrays, from the stored ones; the other fields say C, the widths and D.
 
     Raises ValueError that names the first array whose shape, type or content does not fit.
     """
@@ -173,9 +174,9 @@ def _check_values(name: str, array: NDArray[Any]) -> None:
 
 
 FORMAT = "headrace/2"
-# Of the file's JSON, of which one byte can become a hundred in memory.
+# The largest header of a file: one byte of JSON can become a hundred in memory.
 MAX_HEADER_BYTES = 16 * 2**20
-# Of what a hostile file says, in an error.
+# The most characters that an error quotes of a file, which may be hostile.
 LONGEST_QUOTED = 300
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999, the last that a version can be named after
 
@@ -190,8 +191,8 @@ class Canary(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a version comes from and how good it is. Of it only ``threshold`` changes answers: one whose score is
-    below it keeps its score and ranking, and has no label.
+    """Where a version comes from and how good it is. Only ``threshold`` changes answers: an answer with a
+    lower score keeps its score and ranking, and has no label.
     """
 
     created_at_ms: int | None = None
@@ -257,7 +258,7 @@ def encode(network: QuantizedNetwork, about: About) -> bytes:
         convolution_factor=network.convolution_factor,
         wide_factor=network.wide_factor,
         unit=network.unit,
-        # As it will be read: a metric given as a whole number is a float there, and would not fit the checksum.
+        # As a reader sees it: to a reader a metric that is a whole number is a float, which would change the checksum.
         about=msgspec.convert(msgspec.to_builtins(about), About),
     )
     description = msgspec.structs.replace(description, checksum=_checksum(description, arrays))
@@ -314,7 +315,7 @@ def _description(data: bytes, source: str) -> _Description:
         raise ArtifactError(f"{source} was made with another hash ({said}, here {known}): train it again")
     theirs, ours = description.characters_sha256[:LONGEST_QUOTED], characters.digest(rule)
     if theirs != ours:
-        raise ArtifactError(f"{source} was made with another character tables ({theirs}, here {ours}): train it again")
+        raise ArtifactError(f"{source} was made with other character tables ({theirs}, here {ours}): train it again")
     return description
 
 
@@ -347,7 +348,7 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"unit {unit}: must be a positive number")
     if len(description.tables_sha256) != hashlib.sha256().digest_size * 2:
-        raise ValueError("the SHA-256 of its tables is none")
+        raise ValueError("the SHA-256 that it gives for its tables is no SHA-256")
     fields = fields_of(arrays, labels=labels, widths=widths, dimensions=description.dimensions)
     return QuantizedNetwork(
         labels=description.labels,
@@ -364,7 +365,7 @@ def _network(description: _Description, arrays: Arrays) -> QuantizedNetwork:
 
 
 def _check_about(about: About, labels: int) -> None:
-    """What of the history is computed with; raises ValueError."""
+    """Check the parts of the history that are computed with. Raises ValueError."""
     if about.created_at_ms is not None and not 0 <= about.created_at_ms <= LATEST_MS:
         raise ValueError(f"its time is {about.created_at_ms} ms, which is no time")
     if about.threshold is not None and not (math.isfinite(about.threshold) and 0 <= about.threshold <= 1):
@@ -405,8 +406,8 @@ def assemble(network: QuantizedNetwork, about: About) -> Artifact:
 def save(artifact: Artifact, where: Location | str) -> None:
     """Write an artifact; no reader sees a part of it (see :mod:`headrace.model.store`).
 
-    A ``str`` is what the operator said, see :func:`headrace.model.places.as_told`. Raises StoreError when it can't be
-    written.
+    A ``str`` is a file that the operator named, see :func:`headrace.model.places.as_told`. Raises StoreError when it
+    can't be written.
     """
     data = encode(artifact.network, artifact.about)
     if hashlib.sha256(data).hexdigest() != artifact.sha256:
@@ -420,9 +421,9 @@ def save(artifact: Artifact, where: Location | str) -> None:
 def load(where: Location | str, sha256: str | None = None, size: int | None = None) -> Artifact:
     """Read an artifact, and check it against the ``sha256`` and ``size`` of its registry record when they are given.
 
-    A ``str`` is what the operator said, see :func:`headrace.model.places.as_told`; what a record says has to be
-    located below an allowed place before. Raises ArtifactError when it is not the one recorded, or damaged, hostile or
-    of another format; StoreError, which is one, when there is no file or the store can't be reached.
+    A ``str`` is a file that the operator named, see :func:`headrace.model.places.as_told`; a URI from a record has to
+    be located below an allowed place before. Raises ArtifactError when it is not the one recorded, or damaged, hostile
+    or of another format; StoreError, which is one, when there is no file or the store can't be reached.
     """
     where = as_told(where) if isinstance(where, str) else where
     data = read_checked(where, sha256, size)

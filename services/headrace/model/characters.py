@@ -1,4 +1,4 @@
-"""The class and the lower case of every Unicode code point, frozen in one file for each text rule that there was.
+"""The class and the lower case of every Unicode code point, frozen in one file for each text rule so far.
 
 ``unicodedata`` differs between Pythons and ``str.lower`` looks at a letter's neighbours, so neither may decide what a
 word is: a text must be the same words on every machine for as long as an artifact lives. The tables are therefore a
@@ -34,7 +34,7 @@ sees the texts as they come.
 A word's hash must be the same for ever, and Python's tables are those of its Unicode. Unicode never changes how
 existing characters compose (its Normalization Stability Policy), so only characters that are newer than the
 frozen tables could differ between Pythons. Those are separators there, and what lies between two separators is composed
-by itself: no newer character has a say.
+by itself, so a newer character changes nothing.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def compose(text: str) -> str:
 
 @cache
 def may_change() -> NDArray[np.bool_]:
-    """``bool[TABLE_SIZE]``: whether :func:`compose` may change a text because of a code point. Some say so in vain."""
+    """``bool[TABLE_SIZE]``: whether :func:`compose` may change a text with a code point; for some it never does."""
     flags: NDArray[np.bool_] = (table() & _CLASS) >= MARK
     for first, last in _SPELLED_OTHERWISE:
         flags[first : last + 1] = True

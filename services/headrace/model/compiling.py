@@ -94,7 +94,7 @@ def _is_as_safe_as_the_sources(folder: Path) -> bool:
 
 
 def _tolerant(save: Callable[..., None]) -> Callable[..., None]:
-    """``save``, and a disk that is full costs the next start its compiling time, not this one its life."""
+    """``save`` that passes over a full disk: this process goes on, and the next one compiles again."""
 
     def saved(signature: object, data: object) -> None:
         try:

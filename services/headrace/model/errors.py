@@ -25,7 +25,7 @@ class StoreFault(enum.StrEnum):
 
 
 class StoreError(ArtifactError):
-    """The store can't be reached, refuses, or has not what was asked for.
+    """The store can't be reached, refuses, or lacks what was asked for.
 
     The message is made of our own words, the URI and ``fault``: it goes into records and logs, and what a driver says
     may hold anything, secrets too.

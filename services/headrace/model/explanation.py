@@ -23,7 +23,7 @@ from headrace.model.words import find_words, hash_strings
 from headrace_schemas.records import Explanation, Part, Window
 
 MOST_PARTS = 256
-"""Of each kind in one explanation. A text may have 32,768 words, and an answer has to fit into a record."""
+"""The most parts of a kind in an explanation. A text may have 32,768 words, and an answer has to fit into a record."""
 _DECIMALS = 6
 _ROWS_AT_ONCE = 1024
 
@@ -36,7 +36,7 @@ class _Chosen(NamedTuple):
     """What the filters of one width found in a text.
 
     ``first`` int64[F] is the first word of the window that each filter chose, ``entries`` int64[width, F] that window's
-    entries of the table, word by word. Of a filter that rectifying leaves out, ``active`` bool[F] is false.
+    entries of the table, word by word. ``active`` bool[F] is false for a filter that the rectifier sets to zero.
     """
 
     first: Whole
@@ -144,7 +144,7 @@ class Explainer:
 
 @lru_cache(maxsize=2)
 def explainer_of(artifact: Artifact) -> Explainer:
-    """The explainer of an artifact, made once; a champion and its successor have room."""
+    """The explainer of an artifact, kept for two of them: a champion and its successor."""
     return Explainer(artifact)
 
 

@@ -12,8 +12,8 @@ The label is the largest logit's, the lowest index on a tie. Floats appear only 
 
 Words, head and the wide part are stored as *stepped rows*: int8 values and for each row a whole step in 1..255, so that
 a row is its values times its step, an int16, and all rows of a table share one unit. A word or bigram is known by its
-*key*, the upper 32 bits of its hash: no two kept ones have one key, and one that is not kept is taken for a kept one
-with the probability V / 2^32 (30,000 words: 1 in 143,000).
+*key*, the upper 32 bits of its hash. No two kept words have the same key; an unknown word is taken for a kept one with
+the probability V / 2^32 (30,000 words: 1 in 143,000).
 
 Bounds over all possible texts: that no sum of the answering path can leave its integer type.
 """
@@ -104,7 +104,7 @@ class QuantizedNetwork:
     unit: float
     tables_sha256: str
     hashing: str = HASHING
-    """By which the words of texts are hashed, and the text rule with it: that of the training."""
+    """How words are cut and hashed: as in the training."""
 
     @property
     def filters_a_width(self) -> int:

@@ -1,7 +1,7 @@
 """Files of this machine below a place, opened so that no symbolic link leads out of it.
 
-The real path is looked up and has to be below the place's own. It has no link in it then, so it is opened name by name
-and none of them may be one: a link that is put there in between is refused by the kernel and not followed.
+The real path is looked up and has to be below the place's own. A real path has no link in it, so it is opened name by
+name, and no name may be a link: the kernel refuses one that is put there in between.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _real(where: Location) -> tuple[str, list[str]]:
 
 
 def _refuse_no_file(name: str, folder: int) -> None:
-    """A device or a pipe would be replaced by the file, and whoever uses it find that. A link may be replaced."""
+    """Refuse a device or a pipe, which the file would replace under its users. A link may be replaced."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
@@ -130,7 +130,7 @@ def _refuse_no_file(name: str, folder: int) -> None:
 
 
 def _create(name: str, folder: int, mode: int) -> int:
-    """A file that was not there before. What a writer that was killed has left under that name goes."""
+    """Create a file anew. One that a killed writer left under that name is removed."""
     for _ in range(_TRIES):
         try:
             return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)

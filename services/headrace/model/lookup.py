@@ -7,8 +7,8 @@ The hash of a word has no secret, so whoever writes labels could choose words th
 slots: 50,000 such words make one search of 50,000 probes. So the slot is the key times a number plus another, both
 drawn from all keys of the artifact by SHAKE-256 (multiply-shift; Dietzfelbinger, "Universal hashing and k-wise
 independent random variables", STACS 1996): nobody knows them before the last word is chosen. Multiply-shift alone
-bounds no longest search, so it is measured, and they are drawn again while it is above :data:`LONGEST_SEARCH`. They
-stand in front of the slots.
+bounds no longest search, so it is measured, and they are drawn again while it is above :data:`LONGEST_SEARCH`. Both
+numbers are stored in front of the slots.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def _longest_run(table):  # type: ignore[no-untyped-def]
 def build_lookup(keys: NDArray[np.uint32], first_row: int) -> tuple[NDArray[np.uint64], np.uint64]:
     """``(table uint64[SLOTS + slots], shift)``: ``keys[i]`` is found as row ``first_row + i``, which is above 0.
 
-    Keys go in by their order, so the same keys give the same table, and the first ones (the frequent words) lie
+    Keys are inserted in their order, so the same keys give the same table, and the first ones (the frequent words) lie
     nearest to their home slots. The keys have to be distinct. Raises LookupTableError when no draw gives short
-    searches, which chance does not do.
+    searches, which never happens by chance.
     """
     bits = max(1, (2 * len(keys) - 1).bit_length())
     shift = np.uint64(_BITS - bits)

@@ -86,7 +86,7 @@ class Places(msgspec.Struct, frozen=True):
     by: str = "store.allowed"
 
     def locate(self, uri: str) -> Location:
-        """Where ``uri`` lies. Raises StoreError when it is no URI that is opened, or lies below no place."""
+        """Where ``uri`` lies. Raises StoreError for a URI that is not opened here or lies below no place."""
         scheme, names = _apart(uri)
         for place in self.allowed:
             count = len(place.folder)
@@ -123,7 +123,7 @@ def places_of(folders: Sequence[str], by: str = "store.allowed") -> Places:
 def as_told(file: str) -> Location:
     """A file that the operator names on the command line: a path, or a URI; it may lie anywhere.
 
-    Never for what stands in a record. Raises StoreError for what is no URI that is opened.
+    Never use it for a URI from a record. Raises StoreError for what is no URI that is opened.
     """
     scheme, names = _apart(_absolute(file, os.path.realpath))
     if not names:
@@ -140,7 +140,7 @@ def _absolute(path: str, resolve: Callable[[str], str]) -> str:
     try:
         return path if "://" in path else resolve(path)
     except FileNotFoundError:
-        # The only thing that either of them asks for that has to be there.
+        # Both ask for the current folder, and nothing else has to be there.
         raise _refused(path, "the folder that this runs in was removed") from None
     except (OSError, ValueError):
         raise _refused(path, "it is no path") from None

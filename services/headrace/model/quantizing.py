@@ -34,7 +34,7 @@ from headrace.model.integers import (
 )
 from headrace.model.network import Network, keep_rows
 
-# The largest value of so many bits, with the sign: symmetric, so the lowest is never used.
+# The largest value of so many bits, one of them the sign. The range is symmetric: the lowest value is never used.
 _LIMITS = {8: 127, 4: NIBBLE_LIMIT}
 # Logits stay below it, so that they are exact as float64 too when a score is shown.
 _LOGIT_LIMIT = 2.0**52
@@ -43,7 +43,7 @@ _CELLS_AT_ONCE = 2**20
 
 
 class Bits(msgspec.Struct, frozen=True):
-    """Of a stored value, 4 or 8: of the convolution's words, filters and head, and of the wide part."""
+    """Bits of a stored value, 4 or 8: of the convolution's words, filters and head, and of the wide part."""
 
     convolution: Literal[4, 8] = 8
     wide: Literal[4, 8] = 8

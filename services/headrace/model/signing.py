@@ -1,9 +1,9 @@
 """Signatures of versions and certificates: ed25519 (RFC 8032) over what a record says.
 
-Signed are the model's name, the version, and the artifact's SHA-256, size and labels: a signed file can't be published
-again under another name or with its labels swapped. What else the file holds is bound by the SHA-256. A second
-signature covers where it lies below its store as well, so a store may be moved as a whole; the first stays as it is for
-workers that know no other. Aliases are not signed, so who may write the models topic may go back to any signed version.
+A signature covers the model's name, the version, and the artifact's SHA-256, size and labels: nobody can publish a
+signed file again under another name or with its labels swapped. The SHA-256 covers all that the file holds. A second
+signature also covers the path below the store, so a store may be moved as a whole; the first one stays for workers that
+know no other. Aliases are not signed, so whoever may write the models topic can go back to any signed version.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ CONTEXT = "headrace/version/1"
 """What a signature is for: one made for anything else never fits a version."""
 
 PATH_CONTEXT = "headrace/version/2"
-"""The like for the signature that covers where a version lies below its store too."""
+"""The same for the signature that also covers a version's path below its store."""
 
 CERTIFICATE_CONTEXT = "headrace/certificate/1"
-"""The like for the certificate of a threshold."""
+"""The same for the certificate of a threshold."""
 
 JOB_CONTEXT = "headrace/job/1"
-"""The like for the job of a training."""
+"""The same for the job of a training."""
 
 Sign = Callable[[ModelVersion], ModelVersion]
 """From a version's record to the same record, signed."""
@@ -80,9 +80,9 @@ def certificate_bytes(record: Certificate) -> bytes:
 
 
 def signer(key_file: str | None, trusted: Collection[str]) -> Sign:
-    """What signs by the private key in ``key_file``; without one, what leaves a record unsigned.
+    """A function that signs records with the private key in ``key_file``; without one it leaves them unsigned.
 
-    Raises SigningKeyError when the file can't be used, and when the ``trusted`` public keys would refuse what is made.
+    Raises SigningKeyError when the file can't be used, and when the ``trusted`` public keys would refuse a signature.
     """
     key = _signing_key(key_file, trusted)
     if key is None:
@@ -155,8 +155,8 @@ def verify_certificate(record: Certificate, trusted: Collection[str]) -> None:
 def verify(record: ModelVersion, trusted: Collection[str]) -> None:
     """Check a record's signatures against ``trusted``, public keys as settings write them; without any, check nothing.
 
-    The second, which covers the path, is checked where there is one: records of before have none. Raises SignatureError
-    when it is not signed, signed by another key, altered since, or lies at another path than the one signed.
+    The second, which covers the path, is checked where there is one: older records have none. Raises SignatureError
+    when the record is not signed, signed by another key, altered since, or lies at another path than the one signed.
     """
     if not trusted:
         return
@@ -191,9 +191,9 @@ def verify(record: ModelVersion, trusted: Collection[str]) -> None:
 
 
 class Seals(msgspec.Struct, frozen=True):
-    """Who signs the jobs of trainings: ``key`` here, and of ``trusted``, key ids with public keys, one elsewhere.
+    """The keys of jobs: ``key`` signs those made here; ``trusted``, public keys by id, may have signed those of others.
 
-    Where both are empty, nothing is signed and nothing is asked for.
+    Where both are empty, jobs are not signed and need no signature.
     """
 
     key: Ed25519PrivateKey | None = None
@@ -224,7 +224,7 @@ class Seals(msgspec.Struct, frozen=True):
 
 
 def seals(key_file: str | None, trusted: Collection[str]) -> Seals:
-    """What signs jobs by the private key in ``key_file``, and takes those that it or one of ``trusted`` has signed.
+    """Seals that sign jobs with the private key in ``key_file`` and accept those that it or one of ``trusted`` signed.
 
     Raises SigningKeyError when the file can't be used.
     """

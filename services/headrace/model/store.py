@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 2 * 2**30
-"""What one worker may be asked to read."""
+"""The largest file that is read."""
 
 _EXTRAS = {"s3": "pip install 'headrace[s3]'", "gs": "pip install gcsfs", "az": "pip install adlfs"}
 _LONGEST_NAME = 60
@@ -50,10 +50,10 @@ _AWAY = ("ConnectionError", "TimeoutError")
 
 
 def check_place(where: Location, *, force: bool = False) -> None:
-    """Look whether a file can be written, before the work for it begins. Nothing is left by looking.
+    """Check that a file can be written, before the work for it begins. The check leaves nothing behind.
 
-    Raises OutputError where it can't: the store can't be reached, its driver is not installed, the name is that of a
-    folder; or where one is that ``force`` does not overwrite.
+    Raises OutputError when the store can't be reached, its driver is not installed, the name is that of a folder, or a
+    file is there already and ``force`` does not overwrite it.
     """
     try:
         if where.scheme == "file":
@@ -162,20 +162,20 @@ def _is_there(where: Location) -> bool:
     try:
         return size_of(where) is not None
     except StoreError as error:
-        # Who may only write is told so about what is not there, too.
+        # A user who may only write gets this also for a file that is not there.
         if error.fault is not StoreFault.DENIED:
             raise
         return False
 
 
 def _try_to_write(where: Location) -> None:
-    """Only an object that is written tells whether there is the bucket and the right to write to it."""
+    """Write an object: nothing else shows that the bucket is there and that it may be written to."""
     tried = where.beside(".partial")
     with _in_our_words(where, "written"):
         files, path = _open(tried)
         files.pipe_file(path, b"")
         with suppress(Exception):
-            # Who may write and not remove can still write.
+            # A user who may write but not remove can still write.
             files.rm_file(path)
 
 

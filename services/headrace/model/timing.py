@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 ENOUGH = 0.9
-"""The share of the best rate that is enough: past it a larger batch costs latency and gains little."""
+"""The fraction of the best rate that is enough: past it a larger batch costs latency and gains little."""
 
 _PASS_S = 0.5
 

@@ -31,7 +31,7 @@ BIGRAM_FACTOR = 0x9E3779B97F4A7C15
 # Part of every artifact. Change it when any constant or step here changes.
 HASHING = "fnv1a-code-points+fmix64/2"
 RULES = {"fnv1a-code-points+fmix64/1": 1, HASHING: characters.LATEST_RULE}
-"""Every hashing that artifacts were made by, and the text rule, the number of its character tables."""
+"""Every hashing that an artifact may name, with its text rule: the number of its character tables."""
 COMPOSING_RULES = frozenset((2,))
 
 _MASK = (1 << 64) - 1
@@ -188,7 +188,7 @@ def hash_text(data, start, end, table, out, at, max_tokens):  # type: ignore[no-
         if kind == _WORD and state <= _LETTERS:
             run = (run ^ lower) * _PRIME
             state = _LETTERS
-            # Most of most texts are letters of one byte: what such a letter can't be need not be asked of it.
+            # Most characters of most texts are letters of one byte, which need fewer tests.
             while i < end and data[i] < np.uint8(0x80):
                 entry = table[data[i]]
                 if entry & _CLASS != _WORD:

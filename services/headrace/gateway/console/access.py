@@ -60,20 +60,20 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls: the name that labels and moves of aliases are recorded with, and what the API key allows."""
+    """Who calls: the name that is recorded with labels and moves of aliases, and the roles of the API key."""
 
     name: str
     roles: frozenset[KeyRole]
 
 
 Authorize = Callable[[str], Caller | None]
-"""From a token to whose it is now; None for one that is unknown or revoked. Asked at every call."""
+"""Finds who has a token now; None for a token that is unknown or revoked. Called at every call."""
 
 
 def caller_of(key: ApiKey | None) -> Caller | None:
-    """Who has an API key: called by its note, or by its id. Raises ProblemError for a tenant's key.
+    """The owner of an API key, named by its note or else its id. Raises ProblemError for a tenant's key.
 
-    The console shows the texts of all tenants, so it is not for keys that are to see those of one.
+    The console shows the texts of all tenants, and a tenant's key is for the texts of that tenant alone.
     """
     if key is None:
         return None
@@ -105,7 +105,7 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def open(self, token: str) -> tuple[str, Session, Caller] | None:
-        """The cookie of a new session, the session, and whose it is; None for a token that nobody has."""
+        """The cookie of a new session, the session and its owner; None for a token that nobody has."""
         caller = self._authorize(token)
         if caller is None:
             return None
@@ -117,7 +117,7 @@ class Sessions:
         return cookie, session, caller
 
     def find(self, cookie: str | None) -> tuple[Session, Caller] | None:
-        """The session of a cookie and whose it is by now: a key that was revoked has none any more."""
+        """The session of a cookie and its owner as of now; None once the key is revoked."""
         session = None if cookie is None else self._sessions.get(_hashed(cookie))
         if session is None:
             return None
@@ -136,7 +136,7 @@ def _hashed(cookie: str) -> str:
 
 
 class Call(NamedTuple):
-    """A call that was let in."""
+    """A call that passed the guard."""
 
     request: Request
     caller: Caller
@@ -184,7 +184,7 @@ class Guard:
             self._bodies.release(len(body))
 
     def public(self, method: str, path: str, handler: Public) -> Route:
-        """A route for everybody; Host and Origin are looked at all the same."""
+        """A route for everybody; Host and Origin are still checked."""
 
         async def answer(request: Request) -> Response:
             return await self._answered(request, lambda: handler(request))
@@ -226,7 +226,7 @@ class Guard:
         except ProblemError as problem:
             response = problem.response()
         except ClientDisconnect:
-            response = Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody reads
+            response = Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
         except KafkaError as error:
             # Our own words: they name a topic and a right, and no text.
             event("console.kafka", level="warning", path=request.url.path, error=str(error))

@@ -62,7 +62,7 @@ def _served(request: Request, path: str) -> Response:
     found = assets().get(path)
     if found is None:
         raise not_found("The console has no such file.")
-    # Asked for again each time, and sent only where it changed: a page never runs with modules of another release.
+    # A browser asks each time and gets the file only if it changed: a page never runs with modules of another release.
     headers = {"etag": found.tag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == found.tag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

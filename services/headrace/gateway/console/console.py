@@ -1,6 +1,6 @@
 """The console as one object: its routes under /console, from what is passed in, and its end.
 
-``console_routes`` is all that the gateway needs. Every endpoint stands in :meth:`Console.endpoints` with the roles that
+The gateway needs :meth:`Console.routes` alone. Every endpoint stands in :meth:`Console.endpoints` with the roles that
 it is for.
 """
 
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 
 class Login(msgspec.Struct, frozen=True):
-    """What logs in: an API key's token."""
+    """The body of a login: an API key's token."""
 
     token: str
 
 
 class Me(msgspec.Struct, frozen=True):
-    """Who the page is for, and what it has to send with a change."""
+    """Who is logged in, and the token that the page sends with a change."""
 
     name: str
     roles: tuple[str, ...]
@@ -142,7 +142,7 @@ class Console:
         await self._producer.stop()
 
     async def end_streams(self) -> None:
-        """End the streams of events, which nothing else would end: a server that shuts down waits for them."""
+        """End the streams of events. A server that shuts down waits for them, and nothing else would end them."""
         await self._feed.close()
 
     async def _login(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
 """Who looks at which text: leases in memory, so that two people at one queue never label the same text at once.
 
-A lease ends by itself, so that a text which somebody left lying comes to others. Nothing here is written anywhere: what
-was labelled is known from the labels topic after a restart, and what was skipped is asked about again.
+A lease ends by itself, so that a text which somebody left comes to others. All of it is in memory: after a restart the
+labels topic tells what was labelled, and skipped texts are asked about again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """A text to label. ``key`` is the same for texts that training can't tell apart, in whichever queue they are.
 
     ``at`` names it within its queue, ``place`` is that of its request, where it has one, and ``unlabelled`` says that
-    the request was answered without a label. ``id`` is the label's own; ``source`` says how the text was chosen. Of a
-    ``blind`` one nothing is shown that could lead whoever labels it. A suspect has a label, ``given`` with
-    ``given_score``, and keeps ``labelled_at_ms`` where that is not None.
+    the request was answered without a label. ``id`` is the label's own; ``source`` says how the text was chosen. A
+    ``blind`` one is shown without anything that could lead the person who labels it. A suspect has a label, ``given``
+    with ``given_score``, and keeps ``labelled_at_ms`` where that is not None.
     """
 
     key: bytes
@@ -70,11 +70,11 @@ class Desk:
         self._skipped: OrderedDict[str, _Bounded] = OrderedDict()
 
     def fill(self, queue: str, items: Sequence[Item]) -> None:
-        """Replace what is in a queue; what was labelled meanwhile stays away."""
+        """Replace the texts of a queue, leaving out those that were labelled meanwhile."""
         self._queues[queue] = [item for item in items if item.key not in self._done]
 
     def take(self, queue: str, who: str) -> Item | None:
-        """The first text of ``queue`` for ``who``: the one that they have already, else one that nobody has."""
+        """The first text of ``queue`` for ``who``: the one they hold already, or one that nobody holds."""
         items = self._queues.get(queue, ())
         skipped = self._skipped.get(who, ())
         free = [item for item in items if item.key not in self._done and item.key not in skipped]
@@ -106,11 +106,11 @@ class Desk:
         self._leases.update((item.key, (who, until_s)) for item in items)
 
     def release(self, who: str) -> None:
-        """Everything that ``who`` has is free again."""
+        """Free everything that ``who`` holds."""
         self._leases = {key: lease for key, lease in self._leases.items() if lease[0] != who}
 
     def skip(self, item: Item, who: str) -> None:
-        """``who`` does not want the text; others may."""
+        """``who`` does not want the text; others may label it."""
         self.release(who)
         self._skipped.setdefault(who, _Bounded(MOST_SKIPPED)).add(item.key)
         self._skipped.move_to_end(who)
@@ -124,7 +124,7 @@ class Desk:
             self._leases.pop(item.key, None)
 
     def reopen(self, queue: str, items: Sequence[Item], who: str) -> None:
-        """These have none any more, and ``who`` looks at them again, before all others."""
+        """Their labels were taken back: ``who`` gets them again, before all others."""
         for item in items:
             self._done.pop(item.key, None)
         keys = {item.key for item in items}

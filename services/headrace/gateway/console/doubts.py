@@ -23,9 +23,9 @@ from headrace.process.logs import event
 
 LIMIT_S = 600.0
 FRESH_S = 120.0
-"""No search begins sooner after the last one."""
+"""The shortest time from one search to the next."""
 MOST_LABELS = 50_000
-"""So many of the last labels are doubted."""
+"""How many of the last labels are searched."""
 MOST_FOUND = 200
 
 PROGRAM = ("-m", "headrace.learning.suspects")
@@ -67,7 +67,7 @@ async def in_child(asked: bytes) -> bytes:
 
 
 class Doubts:
-    """What is doubted. ``search`` looks; see :data:`Search`."""
+    """The labels that the last search doubts. ``search`` is a :data:`Search`."""
 
     def __init__(self, clock: Clock, search: Search = in_child) -> None:
         self._clock = clock
@@ -78,7 +78,7 @@ class Doubts:
         self.found: Found | None = None
         """What the last search found, None where there was none or it failed."""
         self.error: str | None = None
-        """In words why the last search found nothing."""
+        """Why the last search found nothing, in words."""
 
     @property
     def running_s(self) -> float | None:

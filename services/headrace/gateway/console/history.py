@@ -1,6 +1,6 @@
 """Who did what, as the log has it: aliases, trainings, certificates and rules of labels, API keys, erased labels.
 
-Compaction keeps the last record under each key, so this reaches back as far as the topics still tell.
+Compaction keeps the last record of each key, so this reaches back only as far as the topics still do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST = 200
 LAST_LABELS = 20_000
-"""So many of the last records of the labels are looked through for erasures."""
+"""How many of the last records of the labels topic are searched for erasures."""
 TRAINER = "trainer"
 
 
@@ -77,7 +77,7 @@ def deeds_of_keys(keys: Iterable[ApiKey]) -> list[Deed]:
 
 
 def deed_of_model(record: ModelsRecord, before: ModelAlias | None) -> Deed | None:
-    """What a record of classify.models says that somebody did; ``before`` is what its alias was."""
+    """What somebody did, by a record of classify.models; ``before`` is the alias before it."""
     match record:
         case ModelAlias():
             if before is not None and before.version == record.version:

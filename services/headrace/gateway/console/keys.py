@@ -70,8 +70,8 @@ class Keys(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MonthOfUsage(msgspec.Struct, frozen=True):
-    """What was asked in ``month``, as `headrace usage --month` has it; ``months`` are those of which something is known
-    and this one.
+    """What was asked in ``month``, as `headrace usage --month` has it; ``months`` are those with usage, and
+    this one.
     """
 
     month: str
@@ -114,7 +114,7 @@ class KeysAndUsage:
     async def _add(self, call: Call) -> Response:
         asked = await call.body(NewKey)
         if asked.burst is not None and asked.texts_per_second is None:
-            raise invalid("A burst goes with texts a second: without a rate nothing exceeds it.")
+            raise invalid("A burst needs texts a second: without a rate there is nothing for it to exceed.")
         token, record = make_key(
             set(asked.roles),
             now_ms=self._clock.now_ms(),

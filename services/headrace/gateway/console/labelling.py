@@ -1,8 +1,8 @@
 """Labelling: which texts are asked about, the labels that people give them, and how far people agree.
 
-Which texts are worth a label is decided where `labels suggest` has it decided (``client/suggestions.py``); a label goes
-to the labels topic under the id that `labels publish` gives it, and where its request was answered without a label, a
-review goes to who waits for one.
+``client/suggestions.py`` decides which texts are worth a label, here and for `labels suggest`. A label goes to the
+labels topic under the id that `labels publish` would give it. Where its request was answered without a label, a review
+is published too.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ POOL = 200
 LAST_ANSWERS = 20_000
 SINCE_MS = 7 * 24 * 3600 * 1000
 REFILL_S = 15.0
-"""A queue that is empty is looked at again no sooner."""
+"""The shortest time, in seconds, until an empty queue is filled again."""
 STALE_S = 600.0
-"""A queue that was read so long ago is read anew."""
+"""The age, in seconds, at which a queue is read anew."""
 LABELS_S = 10.0
-"""What lies on the labels topic is read again no sooner."""
+"""The shortest time, in seconds, until the labels topic is read again."""
 MOST_UNDONE = 50
 MOST_PEOPLE = 1000
 MOST_SIMILAR = 20
 RECENT = 12
 AGAIN_S = 2.0
-"""So soon it is asked again for suspects that are being looked for."""
+"""How soon, in seconds, the page asks again while suspects are being searched."""
 
 
 class Queue(enum.StrEnum):
@@ -86,11 +86,11 @@ TITLES = {
 }
 ABOUT = {
     Queue.MARGIN: "Answers whose two best labels are nearest to each other.",
-    Queue.ABSTAINED: "Requests that were answered without a label; whoever waits gets your label as a review.",
+    Queue.ABSTAINED: "Requests that were answered without a label. Your label is published as a review, too.",
     Queue.DISAGREEMENT: "Requests that two versions answer differently, the surest first.",
     Queue.SUSPECTS: "Labels that are probably wrong, the most doubtful first. Give the right one, or the same again.",
     Queue.RANDOM: "Requests chosen by chance. Certificates are made of these labels, so label from the top down.",
-    Queue.SECOND: "Texts that somebody else labelled, to see how far people agree. You don't see their label.",
+    Queue.SECOND: "Texts that somebody else labelled, to measure how far people agree. You don't see their label.",
 }
 _WHY = {
     Queue.MARGIN: Why.MARGIN,
@@ -124,7 +124,7 @@ class Similar(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A text as it is shown. Of a blind one there is no answer."""
+    """A text as it is shown; a blind one is shown without its answer."""
 
     at: str
     text: str
@@ -139,9 +139,9 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The next text, or in words why there is none. ``left`` are those of the queue that are read, this one too.
+    """The next text, or why there is none, in words. ``left`` counts the queue's texts that were read, with this one.
 
-    ``told`` is what went wrong beside the label itself, ``again_s`` when it is worth to ask again.
+    ``told`` says what failed beside the label itself, ``again_s`` in how many seconds to ask again.
     """
 
     item: Shown | None = None
@@ -188,7 +188,7 @@ class Learnt(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """What there is to label with, and how far people came."""
+    """The queues and labels to choose from, and how far people have come."""
 
     queues: list[QueueState]
     labels: list[str]
@@ -200,7 +200,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 
 class _Done(msgspec.Struct, frozen=True):
-    """A label that may be undone: its items, what lay under the id of each before, and which were reviewed."""
+    """A label that may be undone: its items, the record under the id of each before, and which were reviewed."""
 
     queue: Queue
     items: tuple[Item, ...]
@@ -316,7 +316,7 @@ class Labelling:
         name = _named(given.queue, call)
         items = self._desk.find(name, (given.at, *given.also))
         if not any(item.at == given.at and self._desk.free_for(item, who) for item in items):
-            raise conflict("Somebody else has this text by now, or it has a label already.")
+            raise conflict("Somebody else holds this text now, or it has a label already.")
         items = [item for item in items if self._desk.free_for(item, who)]
         now_ms = self._clock.now_ms()
         labels = [Labelled(item.id, item.text, label, item.source, item.labelled_at_ms or now_ms, by) for item in items]
@@ -342,7 +342,7 @@ class Labelling:
         return as_json(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
 
     async def _review(self, items: Sequence[Item], label: str, by: str) -> str | None:
-        """Publish a review of each; what kept one from being published, in words."""
+        """Publish a review of each. Returns in words why one could not be published."""
         reviews = [
             Review(
                 results=self._names.results,
@@ -367,7 +367,7 @@ class Labelling:
         return None
 
     async def _renew_reviews(self) -> None:
-        """A cluster without reviews takes labels all the same; and a producer that died is made anew."""
+        """Make the producer of reviews anew: a dead one stays dead. Labels are published even without reviews."""
         failed, self._reviews = self._reviews, ReviewPublisher(self._cluster, self._names.reviews)
         await failed.stop()
 
@@ -432,7 +432,7 @@ class Labelling:
         )
 
     async def _fill(self, queue: Queue, name: str, by: str) -> str | None:
-        """Read a queue's texts where it is empty or old; why it is empty, where that is known."""
+        """Read a queue's texts when it is empty or old. Returns why it is empty, if that is known."""
         async with self._filling.setdefault(name, asyncio.Lock()):
             age_s = self._clock.monotonic() - self._filled_s.get(name, -math.inf)
             if age_s < REFILL_S or (age_s < STALE_S and self._desk.left(name, "")):
@@ -475,7 +475,7 @@ class Labelling:
             return other_results(workers, self._names.requests, self._names.results)
 
     async def _suspects(self) -> tuple[list[Item], str]:
-        """The labels that the last search doubts and that nobody has looked at again; why there is none."""
+        """The labels that the last search doubts and nobody has looked at since; and why there is none."""
         rules = (await self._models.log()).rules_of(self._models.name)
         there = {one.id: one for one in await self._labels() if one.error is None}
         learnt = {id_: label for id_, one in there.items() if (label := learnt_as(one.label, rules)) is not None}
@@ -519,7 +519,7 @@ class Labelling:
         return items, f"None of {quantity(rows, 'label')} that could be looked at is doubted, or somebody looked again."
 
     def _second(self, there: Sequence[There], by: str) -> list[Item]:
-        """What others labelled and ``by`` did not, in an order by chance that is the same for all."""
+        """The texts that others labelled and ``by`` did not, in a random order that is the same for all."""
         usable = [one for one in there if one.error is None and one.by is not None]
         keys = text_keys([one.text for one in usable])
         mine = {key for one, key in zip(usable, keys, strict=True) if one.by == by}
@@ -543,7 +543,7 @@ class Labelling:
         ]
 
     async def _labels(self) -> list[There]:
-        """What lies on the labels topic, as it was a moment ago, with what was given here since."""
+        """The labels topic as it was a moment ago, with the labels that were given here since."""
         async with self._reading:
             if self._clock.monotonic() - self._there_s >= LABELS_S:
                 self._there = await read_labels(self._cluster, self._names.labels)
@@ -552,7 +552,7 @@ class Labelling:
 
 
 def _named(queue: Queue, call: Call) -> str:
-    """The queue on the desk. Second opinions are a queue for each person, of what the others said."""
+    """The queue's name on the desk. For second opinions each person has a queue, of what the others labelled."""
     return f"{queue}/{call.caller.name}" if queue is Queue.SECOND else queue.value
 
 

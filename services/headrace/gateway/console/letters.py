@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from headrace.config import Settings
 
 LAST = 2000
-"""So many of the last letters are counted by their reasons."""
+"""How many of the last letters are counted by their reasons."""
 SHOWN = 200
 MOST_BYTES = 64 * 1024
-"""So much of a value is shown."""
+"""How many bytes of a value are shown."""
 
 
 class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A letter in a line. ``lacking`` says why it can't be replayed, where it does not hold its record."""
+    """A letter as one line. ``lacking`` says why it can't be replayed, where it does not hold its record."""
 
     at: str
     origin: str

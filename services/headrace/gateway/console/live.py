@@ -36,17 +36,17 @@ from headrace_schemas.records import ClassifyResult, ModelAlias, ModelVersion, S
 TICK_S = 1.0
 RETRY_S = 2.0
 LOOK_LIMIT_S = 15.0
-"""A look that takes longer counts as a broker that is away."""
+"""After so many seconds a look is given up, and the broker counts as away."""
 SAMPLE = 512
 MOST_PARTITIONS = 16
-"""So many partitions are read in one look; where more have new answers, they take turns."""
+"""The most partitions that one look reads; if more have new answers, they take turns."""
 HISTORY = 900
 WINDOW = 60
 """Ticks over which labels, statuses and the latency's percentiles are shown."""
 LINGER_S = 60.0
 MOST_VIEWERS = 200
 MOST_WAITING = 8
-"""Events that wait for one slow viewer. Each says all that is shown, so the oldest may go."""
+"""The most events that wait for a slow viewer. Each holds all that is shown, so the oldest may be dropped."""
 MOST_LABELS = 40
 TOPICS_S = 30.0
 NO_LABEL = "(no label)"
@@ -105,7 +105,7 @@ class DriftShown(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an event says. ``history`` is there in a stream's first event only, ``moves`` where they changed."""
+    """The content of an event. Only a stream's first event has ``history``; ``moves`` is there if they changed."""
 
     tick: Tick | None
     summary: Summary
@@ -147,7 +147,7 @@ class LogSampler:
         self._due_s = -math.inf
         self._before: tuple[float, int, int] | None = None
         self._read: dict[int, int] = {}
-        """The position behind the last answer that was looked at or passed over, by partition."""
+        """By partition, the position behind the last answer that was read or skipped."""
         self._turn: dict[int, int] = {}
         self._answered: dict[int, tuple[int, int]] = {}
         """The last request seen answered, and the position behind its answer."""
@@ -165,7 +165,7 @@ class LogSampler:
         """The figures of now, and the sample. Raises a KafkaError."""
         await self._find_partitions()
         self._looks += 1
-        # The requests first: what is asked in between counts as answered rather than as waiting.
+        # The requests first: one that comes in between then counts as answered and not as waiting.
         asked = await self._ends(self._of_requests, self._requests)
         answered = await self._ends(self._of_results, self._results)
         requests_s, answers_s = self._rates(sum(asked.values()), sum(answered.values()))
@@ -249,7 +249,7 @@ class LogSampler:
     async def _times_of_requests(
         self, found: dict[int, list[tuple[int, ClassifyResult]]]
     ) -> dict[tuple[int, int], int]:
-        """When the requests of answers came, by partition and offset, without those that retention took."""
+        """When the requests of the answers came, by partition and offset; those that retention deleted are left out."""
         first = {one: min(result.offset for _, result in results) for one, results in found.items()}
         end = {one: max(result.offset for _, result in results) + 1 for one, results in found.items()}
         # Answers that were given twice may reach back far.
@@ -274,7 +274,7 @@ class LogSampler:
         next_: dict[int, int] = {}
         for one in self._partitions:
             last, behind = self._answered.get(one, (-1, answered[one]))
-            # Answers that were not looked at are for one request each, or nearly so.
+            # Each answer that was not read belongs to a request of its own, or nearly so.
             next_[one] = max(begins[TopicPartition(self._requests, one)], last + 1 + max(0, answered[one] - behind))
         lags = {one: asked[one] - next_[one] for one in self._partitions if asked[one] > next_[one]}
         longest = sorted(lags, key=lambda one: -lags[one])[:MOST_PARTITIONS]

@@ -14,7 +14,7 @@ MOST_MOVES = 200
 
 
 class ModelsView:
-    """Reads and writes ``topic`` of ``cluster``. What fails is made anew at the next use."""
+    """Reads and writes ``topic`` of ``cluster``. A follower or producer that failed is made anew at its next use."""
 
     def __init__(self, cluster: Cluster, topic: str, name: str, producer: OpenProducer) -> None:
         self._cluster = cluster
@@ -37,12 +37,12 @@ class ModelsView:
         await ModelsWriter(await self._producer.get(), self._topic).publish(records)
 
     async def moves(self) -> list[ModelAlias]:
-        """How aliases moved, oldest first, as far as the topic still tells. Raises a KafkaError."""
+        """How aliases moved, oldest first, as far back as the topic reaches. Raises a KafkaError."""
         moves = await alias_moves(self._cluster, self._topic, self.name)
         return [one.alias for one in moves[-MOST_MOVES:]]
 
     async def moves_if_changed(self) -> list[ModelAlias] | None:
-        """The same, where an alias was moved since this was last asked; None where none was."""
+        """The same if an alias was moved since the last call, else None."""
         aliases = dict((await self.log()).aliases)
         if aliases == self._aliases:
             return None

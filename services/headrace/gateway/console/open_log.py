@@ -13,7 +13,7 @@ L = TypeVar("L", bound=CompactedLog[Any])
 
 
 class OpenLog(Generic[L]):
-    """``make`` makes one that is not started. What fails is made anew at the next use."""
+    """``make`` makes a follower that is not started. One that failed is made anew at the next use."""
 
     def __init__(self, make: Callable[[], L]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""A producer for all that the console writes: it connects when something is written, and anew where it died."""
+"""The one producer of the console: it connects at the first write, and again after it died."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from headrace.kafka.interface import Cluster, Producer
 
 
 class OpenProducer:
-    """Who only looks needs no right to write, and so no producer."""
+    """Connects late: somebody who only looks needs no producer, and no right to write."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

@@ -230,9 +230,9 @@ def words_of(network: QuantizedNetwork) -> tuple[Any, ...]:
 def read_text(data, start, end, words, tables, stride, hashes, pairs, rows, bigram_rows):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Hash a text and look its words and bigrams up in ``words`` (:func:`words_of`); returns ``(words, kept bigrams)``.
 
-    What the next steps read, here and in answering, is asked for as soon as its place is known: the tables are larger
-    than the caches, and their rows come in no order that a processor could foresee. A ``stride`` of 0 asks for none of
-    ``tables``: then somebody else reads them.
+    Memory that the next steps read, here and in answering, is prefetched as soon as its place is known: the tables are
+    larger than the caches, and no processor could foresee the order of their rows. A ``stride`` of 0 prefetches nothing
+    of ``tables``, for a caller that does not read them here.
     """
     classes, word_slots, word_shift, bigram_slots, bigram_shift = words
     count = hash_text(data, start, end, classes, hashes, 0, len(hashes))
@@ -305,8 +305,7 @@ class CpuBackend:
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
         self._words = words_of(network)
-        # None is the artifact's own array: those of a loaded one can't be written, for which numba would compile once
-        # more.
+        # Copies: a loaded artifact's own arrays can't be written, and numba would compile once more for those.
         self._network = (
             np.array(network.widths, np.int64),
             tables.reshape(-1),

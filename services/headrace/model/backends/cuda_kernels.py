@@ -1,7 +1,8 @@
 """The Triton kernels of the cuda backend; all arithmetic is that of :mod:`headrace.model.integers`.
 
-A program is one text and one block of filters or labels. Every sum is in int32, which ``bounds.py`` has proved wide
-enough, the logits are in int64, so the order in which a GPU adds changes nothing. Block sizes are powers of two, as
+A program is one text and one block of filters or labels. Sums are in int32, which
+:func:`headrace.model.integers.check_bounds` proves wide enough, and logits in int64, so the order in which a GPU adds
+changes nothing. Block sizes are powers of two, as
 Triton wants them; ``BLOCK`` divides the filters of a width, which are padded to a multiple of 32.
 
 With TRITON_INTERPRET=1 in the environment when triton is first imported, the same code runs on CPU tensors: slowly, for

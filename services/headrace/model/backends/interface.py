@@ -30,7 +30,7 @@ class Answers:
     """The answers to n texts, in their order.
 
     - ``labels`` int32[n]: the index of the largest logit, the lowest on a tie: the same on every backend;
-    - ``scores`` float32[n]: its share of the softmax, for show;
+    - ``scores`` float32[n]: its part of the softmax, for show;
     - ``ranking`` int32[n, k] and ``ranking_scores`` float32[n, k]: the k best labels, best first.
     """
 
@@ -64,7 +64,7 @@ def open_backend(name: str, artifact: Artifact, threads: int = 1) -> Backend:
     """Fold an artifact's tables and make the backend ``name`` (one of BACKENDS) ready for it.
 
     ``threads`` share a batch. Raises ValueError for an unknown name, BoundsError or FoldingError when the artifact
-    can't be answered from on this machine, and UserError when this machine has not what the backend computes on.
+    can't be answered from on this machine, and UserError when this machine lacks what the backend computes on.
     """
     if name not in _BACKENDS:
         raise ValueError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")

@@ -94,7 +94,7 @@ function App() {
   }, []);
   useEffect(() => {
     whenLoggedOut(() => setMe(null));
-    // The address that was printed has a token behind #, which browsers send to nobody.
+    // The printed address has the token behind #, a part that browsers never send.
     const given = /^#token=(.+)$/.exec(window.location.hash);
     if (given) {
       window.history.replaceState(null, "", "#/now");

@@ -1,4 +1,4 @@
-// A line chart over time. The canvas is a picture, so the same is said in its label and in the legend.
+// A line chart over time. A canvas is a picture, so its label and the legend say the same in words.
 import uPlot from "./vendor/uPlot.mjs";
 import { html, useEffect, useMemo, useRef, useState } from "./ui.js";
 

@@ -1,10 +1,10 @@
-// The stream of what happens now: one for the whole page, which also tells whether the console is reached.
+// The stream of live figures: one for the whole page. It also shows whether the console can be reached.
 import { get } from "./api.js";
 import { useEffect, useState } from "./ui.js";
 
 const MOST_TICKS = 900;
 const AGAIN_MS = 2000;
-// The server says something each second, so this long a silence is a connection that died without a word.
+// The server sends an event each second, so after this silence the connection is taken for dead.
 const SILENCE_MS = 20_000;
 
 export function useFeed(loggedIn) {
@@ -23,7 +23,7 @@ export function useFeed(loggedIn) {
       window.clearTimeout(silence);
       if (ended) return;
       lose();
-      // A session that is over shows the login; anything else is tried again.
+      // When the session is over the login is shown; after anything else the page tries again.
       timer = window.setTimeout(() => get("me").then(open, again), AGAIN_MS);
     };
     const listen = () => {

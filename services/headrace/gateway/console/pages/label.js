@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { count, Failure, Fragment, html, moment, NONE, percent, share, Stranger, useCallback, useEffect, useLoaded, useRef, useState } from "./ui.js";
 
-// Without u, which undoes. Keys of digits are known by their place, so that shift changes nothing.
+// Without u, which undoes. Digits are recognized by the key's position, so that shift changes nothing.
 const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstvwxyz"];
 
 function keyOf(event) {
@@ -40,7 +40,8 @@ function Agreement({ pairs }) {
       <td class="n">${count(pair.texts)}</td><td class="n">${percent(pair.equal / pair.texts, 0)}</td><td class="n">${pair.kappa === null || pair.kappa === undefined ? NONE : pair.kappa.toFixed(2)}</td></tr>`)}</tbody></table>`;
 }
 
-// What labels brought, by version. Nobody labelled by chance beside this, so what the queues save is not known here.
+// What each version learnt and reached. It does not show how many labels the queues save: nobody labelled by chance
+// beside them.
 function Learnt({ learnt }) {
   return html`<section class="panel"><h2>What the labels brought</h2>
     ${learnt.length ? html`<table><thead><tr><th>Version</th><th class="n">Rows</th><th class="n">Macro-F1</th><th class="n">95 %</th></tr></thead>
@@ -74,7 +75,7 @@ export function Label({ me }) {
   const [left, setLeft] = useState(() => new Set());
   const [mine, setMine] = useState(0);
   const [said, setSaid] = useState("");
-  // What was given here since the overview was read.
+  // Labels that were given here since the overview was read.
   const [own, setOwn] = useState([]);
   const box = useRef(null);
   const working = useRef(false);
@@ -101,7 +102,7 @@ export function Label({ me }) {
   useEffect(() => { if (mine > 0 && mine % 5 === 0) void reload(); }, [mine]);
   useEffect(() => { setOwn([]); }, [overview]);
 
-  // What is being looked for is asked for again.
+  // While suspects are being searched the page asks again.
   useEffect(() => {
     if (!asked?.again_s) return undefined;
     const timer = window.setTimeout(() => void run(() => post("label/next", { queue })), 1000 * asked.again_s);
@@ -138,7 +139,7 @@ export function Label({ me }) {
     const key = keyOf(event);
     if (key === "/") { event.preventDefault(); box.current?.focus(); return; }
     if (key === " ") {
-      // On a button space presses it.
+      // Space on a button presses the button.
       if (event.target instanceof HTMLElement && event.target.closest("button, a, input")) return;
       event.preventDefault();
       void skip();

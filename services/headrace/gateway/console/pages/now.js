@@ -1,4 +1,4 @@
-// Now: what comes in, what goes out, how long it takes and how much waits.
+// Now: rates of requests and answers, latency and lag.
 import { Chart, MOST_LINES } from "./chart.js";
 import { Bar, clock, count, Figure, html, milliseconds, moment, NONE, percent, rate, seconds, share, Stranger, useMemo } from "./ui.js";
 

@@ -5,7 +5,7 @@ import { Bar, Failure, html, NONE, percent, pieces, rate, share, Stranger, useSt
 const WEAK = 1 / 12;
 const STRONG = 2 / 3;
 
-// Half of what a pair of words adds counts for its first word, and half for its last one.
+// What a pair of words adds is divided between its two words.
 function weighted(explanation) {
   const words = [...(explanation.words ?? [])].map((one) => ({ ...one, weight: one.part - (one.against ?? 0) })).sort((a, b) => a.begin - b.begin);
   for (const pair of explanation.pairs ?? []) {

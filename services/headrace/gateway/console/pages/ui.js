@@ -49,7 +49,7 @@ export function clock(ms) {
   return moment(ms).slice(11);
 }
 
-// What has no shape of its own, or turns a line round, is shown as its number. The joiners stay: scripts need them.
+// Characters that are invisible or reverse a line are shown as their numbers. Joiners stay, because scripts need them.
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u0600-\u0605\u061c\u06dd\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
 
 export function pieces(text) {
@@ -65,7 +65,7 @@ export function pieces(text) {
   return found;
 }
 
-// A text of a stranger: never markup, and it can't reach out of its place.
+// A stranger's text: shown as text, never as markup, and kept inside its own box.
 export function Stranger({ text, as = "span", ...rest }) {
   return h(as, { ...rest, class: `stranger ${rest.class ?? ""}`, dir: "auto" }, ...pieces(text ?? ""));
 }
@@ -74,7 +74,7 @@ export function Figure({ name, value, unit }) {
   return html`<div><dt>${name}</dt><dd>${value} <small>${unit}</small></dd></div>`;
 }
 
-// A share as a bar; the figure beside it says the same.
+// A fraction as a bar; the figure beside it says the same.
 export function Bar({ of }) {
   return html`<span aria-hidden="true"><i style=${{ width: `${100 * Math.max(0, Math.min(1, of))}%` }}></i></span>`;
 }
@@ -83,7 +83,7 @@ export function Failure({ error }) {
   return error ? html`<p class="notice bad" role="alert">${error.message ?? String(error)}</p>` : null;
 }
 
-// What a promise brings, asked for again by ``reload``. What was there before stays while it is asked for again.
+// The value of a promise. ``reload`` asks again, and the value from before stays until the new one is there.
 export function useLoaded(load, inputs) {
   const [state, setState] = useState({ value: null, error: null });
   const run = useRef(0);

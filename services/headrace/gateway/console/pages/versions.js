@@ -1,4 +1,4 @@
-// Versions: what each can do, what the gate said in words, and what operators do with them.
+// Versions: the figures of each, the gate's checks in words, and the actions of operators.
 import { get, post } from "./api.js";
 import { count, Failure, html, moment, NONE, percent, share, Stranger, useEffect, useLoaded, useRef, useState } from "./ui.js";
 
@@ -6,7 +6,7 @@ const MAIN = [["test_macro_f1", "Macro-F1"], ["test_accuracy", "Accuracy"], ["te
 const shown = (name, value) => (value === undefined ? NONE : /rows|disagreements|bytes|size|words|seconds/.test(name) || Math.abs(value) >= 100 ? count(value) : value.toFixed(4));
 const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
-// Asks for a reason before something is done that everybody's answers depend on.
+// Asks for a reason before an action that changes everybody's answers.
 function Confirm({ asked, onDone, onClose }) {
   const [reason, setReason] = useState("");
   const [error, setError] = useState(null);
