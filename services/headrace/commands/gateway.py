@@ -136,5 +136,7 @@ async def _console(settings: Settings, cluster: Cluster, clock: Clock, gateway: 
     def authorize(token: str) -> Caller | None:
         return caller_of(gateway.access.key_of(token))
 
-    async with Console(cluster, settings, clock, authorize=authorize, hosts=hosts_of(settings.gateway)) as console:
+    async with Console(
+        cluster, settings, clock, authorize=authorize, admits=gateway.access.key_of, hosts=hosts_of(settings.gateway)
+    ) as console:
         yield Mounted(Starlette(routes=console.routes()), console.end_streams)

@@ -16,10 +16,13 @@ Count = Annotated[int, Meta(gt=0, le=LARGEST)]
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST_S)]
 
 DEFAULT_PORT = 8080
+LEAST_SECRET = 32
 
 
 class GatewaySettings(Section, frozen=True, kw_only=True):
-    """Where the gateway listens, whom it lets in, and how much it takes. Raises ValueError for half of a TLS pair."""
+    """Where the gateway listens, whom it lets in, and how much it takes. Raises ValueError for half of a TLS
+    pair, and for a short secret.
+    """
 
     host: Host = "127.0.0.1"
     """The address on which HTTP is served."""
@@ -34,6 +37,14 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     own names alone, elsewhere any."""
     origins: tuple[str, ...] = ()
     """Origins of pages that browsers may let call it (CORS), such as https://desk.example.com; empty, none."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies in front of it, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    session_secret: Secret | None = None
+    """By what sessions of the console are sealed into their cookies, the same at all gateways: then a session holds at
+    each of them. Without, it holds at the one that was logged in to."""
+    guesses: Annotated[int, Meta(gt=0, le=LARGEST)] = 60
+    """Wrong API keys from one address, and places of others by one API key, that are answered in a minute; what comes
+    past that is told when to come again."""
     tls_certfile: Place | None = None
     """The certificate (PEM) that HTTP is served with; without, it is not encrypted."""
     tls_keyfile: Place | None = None
@@ -75,3 +86,5 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
         super().__post_init__()
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
             raise ValueError("tls_certfile and tls_keyfile go together: set both, or neither")
+        if self.session_secret is not None and len(self.session_secret.reveal()) < LEAST_SECRET:
+            raise ValueError(f"session_secret has under {LEAST_SECRET} characters; `openssl rand -hex 32` makes one")

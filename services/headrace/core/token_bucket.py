@@ -18,11 +18,15 @@ class TokenBucket:
 
     def take(self, tokens: float, now_s: float) -> float:
         """Take ``tokens`` and return 0, or take none and return in how many seconds they are there."""
+        if wait_s := self.wait_s(tokens, now_s):
+            return wait_s
+        self._level -= tokens
+        return 0.0
+
+    def wait_s(self, tokens: float, now_s: float) -> float:
+        """In how many seconds ``tokens`` are there, 0 for now."""
         self._level = min(self._burst, self._level + (now_s - self._at_s) * self._rate)
         self._at_s = now_s
         needed = min(tokens, self._burst)
         # What is missing by a rounding error of the addition above is there.
-        if self._level + 1e-9 < needed:
-            return (needed - self._level) / self._rate
-        self._level -= tokens
-        return 0.0
+        return (needed - self._level) / self._rate if self._level + 1e-9 < needed else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.core.clock import Clock
 from headrace.core.token_bucket import TokenBucket
+from headrace.gateway.guessing import Guesses
 from headrace.gateway.problems import ProblemError
 from headrace.security.api_keys import KeyRole, id_of, matches
 from headrace_schemas.records import ApiKey
@@ -42,16 +43,32 @@ class Headers(Protocol):
 
 
 class Access:
-    """Decides by ``keys``, the records by id as they stand now; None asks for no key."""
+    """Decides by ``keys``, the records by id as they stand now; None asks for no key.
 
-    def __init__(self, keys: Mapping[str, ApiKey] | None, realm: str, clock: Clock) -> None:
+    ``share`` is the part of each quota that this gateway gives out, above 0 and at most 1, by which several gateways
+    keep to it together. Wrong tokens count among ``guesses``.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, ApiKey] | None,
+        realm: str,
+        clock: Clock,
+        *,
+        guesses: Guesses,
+        share: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self._share = share
+        self._guesses = guesses
         self._keys = keys
         self._challenge = {"www-authenticate": f'Bearer realm="{realm}"'}
         self._clock = clock
         self._buckets: dict[str, tuple[ApiKey, TokenBucket]] = {}
 
-    def identify(self, headers: Headers) -> Identity:
-        """Who calls, by the token in ``Authorization: Bearer`` or ``X-API-Key``. Raises ProblemError (401)."""
+    def identify(self, headers: Headers, address: str = "") -> Identity:
+        """Who calls, by the token in ``Authorization: Bearer`` or ``X-API-Key``. Raises ProblemError (401), and where
+        too many wrong ones came from ``address`` (429).
+        """
         if self._keys is None:
             return ANYBODY
         token = _token_of(headers)
@@ -63,7 +80,7 @@ class Access:
                 field="Authorization",
                 headers=self._challenge,
             )
-        if (record := self.key_of(token)) is None:
+        if (record := self.key_of(token, address)) is None:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "bad-key",
@@ -73,10 +90,19 @@ class Access:
             )
         return Identity(record.id, roles_of(record), record.tenant)
 
-    def key_of(self, token: str) -> ApiKey | None:
-        """The API key of ``token``, None for one that is unknown or revoked, in the same time."""
+    def key_of(self, token: str, address: str = "") -> ApiKey | None:
+        """The API key of ``token``, None for one that is unknown or revoked, in the same time. Raises ProblemError
+        (429) where too many wrong ones came from ``address``.
+        """
+        if address:
+            self._guesses.check(address, token)
         record = (self._keys or {}).get(id_of(token) or "")
-        return record if matches(token, record) else None
+        right = matches(token, record)
+        if address and right:
+            self._guesses.right(address, token)
+        elif address:
+            self._guesses.wrong(address)
+        return record if right else None
 
     def holds(self, identity: Identity) -> bool:
         """Whether the caller's key is still there and was not revoked: for calls that go on."""
@@ -95,11 +121,14 @@ class Access:
         if known is None or known[0] != record:
             burst = record.burst or max(1.0, BURST_S * record.texts_per_second)
             known = self._buckets[identity.id] = record, TokenBucket(record.texts_per_second, burst, now_s)
-        if wait_s := known[1].take(texts, now_s):
+        share = self._share()
+        # A text costs more tokens of the whole quota where a smaller part of it is this gateway's.
+        if wait_s := known[1].take(texts / share, now_s):
             raise ProblemError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "quota",
-                f"The quota of this API key is {record.texts_per_second:g} texts a second.",
+                f"The quota of this API key is {record.texts_per_second:g} texts a second, of which this gateway gives "
+                f"out {record.texts_per_second * share:g}.",
                 field="Authorization",
                 limit=record.texts_per_second,
                 wait_s=wait_s,

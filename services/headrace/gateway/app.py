@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headrace.core.errors import frames_of, words_of
 from headrace.gateway.access import ANYBODY
 from headrace.gateway.calls import Call
+from headrace.gateway.guessing import address_of
 from headrace.gateway.origin import OriginRules, hosts_of
 from headrace.gateway.problems import ProblemError, missing_role, not_found
 from headrace.kafka.interface import KafkaError, passes
@@ -112,7 +113,7 @@ class App:
     async def _answer(self, endpoint: Endpoint, params: Mapping[str, str], request: Request) -> Response:
         identity = ANYBODY
         if endpoint.roles is not None:
-            identity = self._gateway.access.identify(request.headers)
+            identity = self._gateway.access.identify(request.headers, address_of(request.client))
             if not endpoint.roles & identity.roles:
                 raise missing_role(endpoint.roles)
         call = Call(self._gateway, request, identity, {name: unquote(value) for name, value in params.items()})

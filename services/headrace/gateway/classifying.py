@@ -10,7 +10,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import PlainTextResponse, Response
 
-from headrace.gateway.batches import LOST, PENDING, Batch
+from headrace.gateway.batches import LOST, PENDING, Batch, Place
 from headrace.gateway.bodies import (
     Answer,
     Answers,
@@ -23,6 +23,7 @@ from headrace.gateway.bodies import (
     place_text,
 )
 from headrace.gateway.calls import Call
+from headrace.gateway.guessing import address_of
 from headrace.gateway.lookup import NotThereError
 from headrace.gateway.problems import ProblemError, bad_body, invalid, not_found, retry_headers
 
@@ -133,6 +134,18 @@ async def answer(call: Call) -> Response:
     if place is None:
         raise not_found("A place is PARTITION@OFFSET, as 3@17.")
     nothing = not_found(f"There is no text at {place_text(place)}, or it is not yours.")
+    guesser = call.identity.id or address_of(call.request.client)
+    gateway.guessed_places.check(guesser)
+    try:
+        return await _answer_at(call, place, wait_s, nothing)
+    except ProblemError as problem:
+        if problem is nothing:
+            gateway.guessed_places.wrong(guesser)
+        raise
+
+
+async def _answer_at(call: Call, place: Place, wait_s: float, nothing: ProblemError) -> Response:
+    gateway = call.gateway
     known = await check_seen(call, place, nothing)
     batch = Batch(1)
     batch.places[0] = place

@@ -25,6 +25,7 @@ from headrace.gateway.batches import LOST, UNKNOWN, UNPUBLISHED, Batch, Unanswer
 from headrace.gateway.bodies import MAX_KEY_BYTES, Answer, ClassifyItem
 from headrace.gateway.calls import BodyReader
 from headrace.gateway.connections import ConnectionLimits, limited
+from headrace.gateway.guessing import Guesses
 from headrace.gateway.idempotency import Claim, Idempotency, Kept, Once, call_header
 from headrace.gateway.lookup import Lookup
 from headrace.gateway.metrics import GatewayMetrics
@@ -126,7 +127,14 @@ class Gateway:
         self.models = ModelsLog(cluster, topics.models)
         self.streams = AnswerStreams(cluster, topics.results, clock)
         keys = KeysLog(cluster, topics.keys) if settings.keys else None
-        self.access = Access(None if keys is None else keys.keys, settings.realm, clock)
+        self.guessed_places = Guesses(settings.guesses, "places of others", clock)
+        self.access = Access(
+            None if keys is None else keys.keys,
+            settings.realm,
+            clock,
+            guesses=Guesses(settings.guesses, "wrong API keys", clock),
+            share=lambda: self.share,
+        )
         self._keys = keys
         self._usage_producer = cluster.producer() if settings.keys else None
         writer = None if self._usage_producer is None else UsageWriter(self._usage_producer, topics.usage)
@@ -176,6 +184,11 @@ class Gateway:
     def owned(self) -> frozenset[int]:
         """The results partitions that the group gave to this gateway."""
         return self._ownership.partitions
+
+    @property
+    def share(self) -> float:
+        """The part of the partitions, and so of each quota, that is this gateway's; that of one where it has none."""
+        return max(1, len(self.owned)) / max(1, len(self._partitions))
 
     async def run(self, stop: asyncio.Event, listening: Callable[[str], None] = lambda _: None) -> None:
         """Serve until ``stop``, then drain. ``listening`` is told the address. Raises PortError and KafkaErrors."""
@@ -529,7 +542,8 @@ class Gateway:
             lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=list(settings.proxies),
             server_header=False,
             timeout_keep_alive=max(1, round(settings.keep_alive)),
             timeout_graceful_shutdown=round(settings.drain + ANSWER_S) + 1,

@@ -12,8 +12,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from headrace.config import Settings
+from headrace.core.fields import Secret
 from headrace.gateway.console import access
-from headrace.gateway.console.access import LOCAL_HOSTS, Caller
+from headrace.gateway.console.access import LOCAL_HOSTS, Caller, Sessions
 from headrace.gateway.console.assets import assets
 from headrace.gateway.console.console import Console
 from headrace.gateway.origin import OriginRules
@@ -290,3 +291,28 @@ async def test_a_body_that_is_nested_too_deeply_is_refused_in_words() -> None:
     answer = await call(Site().app, "POST", "/console/api/login", body=body, headers={"origin": ORIGIN})
     assert answer.status == 400
     assert "nested too deeply" in answer.json()["detail"]
+
+
+def sessions(secret: str, callers: dict[str, Caller], clock: HandClock) -> Sessions:
+    return Sessions(callers.get, clock, access.random_text, Secret(secret))  # type: ignore[arg-type]
+
+
+def test_a_sealed_session_holds_at_every_gateway_until_its_key_is_revoked() -> None:
+    clock, callers = HandClock(), {"token": Caller("one", frozenset({O}))}
+    first, second, other = (sessions(secret * 32, callers, clock) for secret in "aab")
+    opened = first.open("token")
+    assert opened is not None
+    cookie, session, caller = opened
+    assert second.find(cookie) == (session, caller)
+    assert "token" not in cookie
+    for wrong in (cookie[:-8] + "AAAAAAA=", "", "x", "A" * 400, "A" * 5000, "ü"):
+        assert second.find(wrong) is None
+    assert other.find(cookie) is None
+    first.close(session)
+    assert first.find(cookie) is None
+    assert second.find(cookie) is not None
+    clock.at_s = access.SESSION_S
+    assert second.find(cookie) is None
+    clock.at_s = 0.0
+    del callers["token"]
+    assert second.find(cookie) is None

@@ -8,6 +8,7 @@ which only our own page can read.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -17,12 +18,15 @@ from http import HTTPStatus
 from typing import NamedTuple, TypeVar
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.core.clock import Clock
 from headrace.core.errors import UserError
+from headrace.core.fields import Secret
 from headrace.gateway.access import roles_of
 from headrace.gateway.calls import BodyReader
 from headrace.gateway.origin import OriginRules
@@ -37,6 +41,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 COOKIE = "headrace-console"
 CSRF_HEADER = "x-csrf-token"
 SESSION_S = 12 * 3600.0
+NONCE_BYTES = 12
+LONGEST_COOKIE = 1024
 MOST_SESSIONS = 1000
 MAX_BODY_BYTES = 256 * 1024
 MAX_HELD_BYTES = 64 * MAX_BODY_BYTES
@@ -87,22 +93,32 @@ def caller_of(key: ApiKey | None) -> Caller | None:
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A browser that logged in. Its token is kept in memory alone, and dies with the process."""
+    """A browser that logged in. ``ends_ms`` is milliseconds since the Unix epoch."""
 
     id: str
     token: str
     csrf: str
-    ends_s: float
+    ends_ms: int
 
 
 class Sessions:
-    """The sessions of this process, at most MOST_SESSIONS; the oldest goes first."""
+    """Without a ``secret`` the sessions of this process, kept in memory alone: at most MOST_SESSIONS, the oldest goes
+    first.
 
-    def __init__(self, authorize: Authorize, clock: Clock, randomness: Callable[[int], str]) -> None:
+    With one a session is in its cookie, sealed by AES-GCM, so it holds at every gateway with that secret. Who logs out
+    ends it at this gateway and in the browser; a cookie that was taken from there holds elsewhere until its time is
+    over, or its API key is revoked.
+    """
+
+    def __init__(
+        self, authorize: Authorize, clock: Clock, randomness: Callable[[int], str], secret: Secret | None = None
+    ) -> None:
         self._authorize = authorize
         self._clock = clock
         self._randomness = randomness
+        self._seal = None if secret is None else AESGCM(hashlib.sha256(secret.reveal().encode()).digest())
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._closed: OrderedDict[str, None] = OrderedDict()
 
     def open(self, token: str) -> tuple[str, Session, Caller] | None:
         """The cookie of a new session, the session and its owner; None for a token that nobody has."""
@@ -110,7 +126,12 @@ class Sessions:
         if caller is None:
             return None
         cookie = self._randomness(32)
-        session = Session(_hashed(cookie), token, self._randomness(32), self._clock.monotonic() + SESSION_S)
+        ends_ms = self._clock.now_ms() + round(SESSION_S * 1000)
+        session = Session(_hashed(cookie), token, self._randomness(32), ends_ms)
+        if self._seal is not None:
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            sealed = nonce + self._seal.encrypt(nonce, msgspec.msgpack.encode(session), COOKIE.encode())
+            return base64.urlsafe_b64encode(sealed).decode(), session, caller
         self._sessions[session.id] = session
         while len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
@@ -118,17 +139,30 @@ class Sessions:
 
     def find(self, cookie: str | None) -> tuple[Session, Caller] | None:
         """The session of a cookie and its owner as of now; None once the key is revoked."""
-        session = None if cookie is None else self._sessions.get(_hashed(cookie))
-        if session is None:
+        if cookie is None or len(cookie) > LONGEST_COOKIE:
             return None
-        caller = self._authorize(session.token) if self._clock.monotonic() < session.ends_s else None
+        session = self._sessions.get(_hashed(cookie)) if self._seal is None else self._unsealed(cookie)
+        if session is None or session.id in self._closed:
+            return None
+        caller = self._authorize(session.token) if self._clock.now_ms() < session.ends_ms else None
         if caller is None:
-            del self._sessions[session.id]
+            self._sessions.pop(session.id, None)
             return None
         return session, caller
 
     def close(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
+        self._closed[session.id] = None
+        while len(self._closed) > MOST_SESSIONS:
+            self._closed.popitem(last=False)
+
+    def _unsealed(self, cookie: str) -> Session | None:
+        try:
+            sealed = base64.urlsafe_b64decode(cookie.encode())
+            opened = self._seal.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], COOKIE.encode())  # type: ignore[union-attr]  # asked for only with a seal
+            return msgspec.msgpack.decode(opened, type=Session)
+        except (ValueError, InvalidTag):  # no base64, not ours, or of a version with another form
+            return None
 
 
 def _hashed(cookie: str) -> str:

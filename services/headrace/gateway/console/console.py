@@ -40,6 +40,7 @@ from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
 from headrace.gateway.console.trials import Trials
 from headrace.gateway.console.versions import Versions
+from headrace.gateway.guessing import address_of
 from headrace.gateway.origin import OriginRules
 from headrace.gateway.problems import ProblemError, busy
 from headrace.kafka.interface import Cluster
@@ -74,10 +75,13 @@ class Console:
         authorize: Authorize,
         hosts: Collection[str] | None = access.LOCAL_HOSTS,
         randomness: Callable[[int], str] = access.random_text,
+        admits: Callable[[str, str], object] = lambda _token, _address: None,
         search: Search = in_child,
     ) -> None:
         names = settings.topics.names()
-        self._sessions = Sessions(authorize, clock, randomness)
+        # Raises ProblemError where too many wrong tokens came from an address.
+        self._admits = admits
+        self._sessions = Sessions(authorize, clock, randomness, settings.gateway.session_secret)
         bodies = BodyReader(access.MAX_BODY_BYTES, settings.gateway.body_timeout, access.MAX_HELD_BYTES)
         self._guard = Guard(self._sessions, OriginRules(hosts), bodies)
         self._producer = OpenProducer(cluster)
@@ -147,6 +151,7 @@ class Console:
 
     async def _login(self, request: Request) -> Response:
         given = await self._guard.body(request, Login)
+        self._admits(given.token, address_of(request.client))
         opened = self._sessions.open(given.token)
         if opened is None:
             raise ProblemError(
