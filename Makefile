@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gateway chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -115,6 +115,10 @@ peers: $(PEERS)/.installed
 bench: $(PEERS)/.installed .bench/champion.safetensors
 	$(PEERS)/bin/python -m load.peers --model .bench/full.safetensors --champion .bench/champion.safetensors \
 		--texts $(DATA)/ag_news/test.jsonl
+
+# The gateway under load, beside FastAPI, on real Apache Kafka; some four minutes, and no data is needed.
+bench-gateway: $(PEERS)/.installed
+	$(PEERS)/bin/python -m load.gateway --out load-results/gateway
 
 # Model throughput on one thread.
 bench-model: $(VENV)/.installed
