@@ -14,6 +14,17 @@ from tests.support.console_site import ConsoleSite
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 GRAVE = ("serious", "critical")
+# How far what was there already moved by itself, as browsers measure it, and what did.
+SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) {
+    if (!one.hadRecentInput) window.shifts.push([one.value, one.sources.map((of) => of.node?.outerHTML?.slice(0, 80))]);
+  }
+}).observe({ type: "layout-shift", buffered: true });
+"""
+MOST_SHIFT = 0.1
+"""What counts as good (web.dev, Cumulative Layout Shift)."""
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +61,7 @@ async def open_page(browser, address: str, token: str | None = None, **context):
     page = await (await browser.new_context(**context)).new_page()
     page.set_default_timeout(20_000)
     page.said = []
+    await page.add_init_script(SHIFTS)
     page.on("pageerror", lambda error: page.said.append(str(error)))
     page.on("console", lambda said: page.said.append(said.text) if "Content Security Policy" in said.text else None)
     await page.goto(address)
@@ -58,6 +70,20 @@ async def open_page(browser, address: str, token: str | None = None, **context):
         await page.get_by_role("button", name="Log in").click()
         await page.get_by_role("navigation").wait_for()
     return page
+
+
+async def slow_down(page, latency_ms: int) -> None:
+    """From now on everything that the page asks for takes so long at least."""
+    network = await page.context.new_cdp_session(page)
+    await network.send("Network.enable")
+    conditions = {"offline": False, "latency": latency_ms, "downloadThroughput": -1, "uploadThroughput": -1}
+    await network.send("Network.emulateNetworkConditions", conditions)
+
+
+async def moved(page) -> list[object]:
+    """What moved by itself since this was last asked, where it was too much in all."""
+    shifts = await page.evaluate("() => window.shifts.splice(0)")
+    return shifts if sum(value for value, _ in shifts) > MOST_SHIFT else []
 
 
 async def grave_faults(page) -> list[str]:

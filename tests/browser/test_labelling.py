@@ -199,3 +199,21 @@ async def test_a_doubted_label_is_corrected_under_its_id_and_undoing_puts_the_ol
     assert now is not None
     assert (now.label, now.labelled_at_ms, now.by) == ("card", 17, "ben")
     assert page.said == []
+
+
+async def test_a_label_that_could_not_be_sent_is_said_and_given_again_once(browser, site: ConsoleSite) -> None:
+    await site.versions("v1")
+    await site.answer(texts_of(3))
+    page = await begin(browser, site, "ana")
+    text = await shown(page)
+    await page.context.set_offline(True)
+    await page.keyboard.press("1")
+    await page.get_by_role("alert").get_by_text("The console can't be reached").wait_for()
+    assert await shown(page) == text
+    assert await site.labels() == {}
+    await page.context.set_offline(False)
+    await page.keyboard.press("1")
+    await changes(page, text)
+    assert [(one.text, one.label) for one in (await site.labels()).values()] == [(text, "card")]
+    assert await page.get_by_text("can't be reached").count() == 0
+    assert page.said == []

@@ -184,23 +184,3 @@ async def test_two_versions_are_compared_on_the_last_requests_by_whom_texts_may_
     await page.get_by_label(f"Compare {first} with").select_option(last)
     await page.get_by_role("heading", name="Compared").wait_for()
     assert await page.get_by_role("button", name="Compare on the last requests").count() == 0
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_page_is_wider_than_a_narrow_screen_and_axe_finds_nothing_serious_there(
-    browser, stored: ConsoleSite, scheme: str
-) -> None:
-    narrow = {"width": 360, "height": 740}
-    page = await open_page(browser, stored.address, "all's token", viewport=narrow, color_scheme=scheme)
-    for name, heading in (
-        ("now", "Now"),
-        ("label", "Progress"),
-        ("try", "Try"),
-        ("versions", "How aliases moved"),
-        ("letters", "Reasons"),
-        ("keys", "Who did what"),
-    ):
-        await page.goto(f"{stored.address}#/{name}")
-        await page.get_by_role("heading", name=heading, exact=True).wait_for()
-        assert await page.evaluate("document.documentElement.scrollWidth") <= narrow["width"], name
-        assert await grave_faults(page) == [], name

@@ -29,7 +29,9 @@ export function Chart({ title, times, lines, format }) {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-    const width = () => Math.max(120, place.current.clientWidth);
+    // The observer may still speak of a chart that is taken away.
+    const box = place.current;
+    const width = () => Math.max(120, box.clientWidth);
     plot.current = new uPlot(
       {
         width: width(),
