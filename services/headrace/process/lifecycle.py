@@ -20,7 +20,7 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.errors import NoProgramError, one_of_all
 from headrace.process.child_process import ending_with_parent
-from headrace.process.logs import event
+from headrace.process.logs import change_level, event, level
 
 T = TypeVar("T")
 
@@ -79,6 +79,7 @@ async def _until_drained(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, loop, stop, number)
+    _let_levels_change(loop)
     running = loop.create_task(main(stop), name="main")
     asked = loop.create_task(stop.wait(), name="stop")
     try:
@@ -100,6 +101,16 @@ def _ask_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, number: i
     if number == signal.SIGINT:
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _let_levels_change(loop: asyncio.AbstractEventLoop) -> None:
+    """SIGUSR1 logs everything, SIGUSR2 what was set. Only this user and root can send them, and no port is opened.
+
+    A handler that is there already, of a program that runs this one, stays.
+    """
+    for number, to in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, level())):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            loop.add_signal_handler(number, change_level, to, signal.Signals(number).name)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

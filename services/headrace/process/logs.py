@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -27,6 +29,10 @@ FORBIDDEN_FIELDS = frozenset({"text", "texts", "value", "body"})
 # For how many seconds a repeated message of another library is held back, and how many messages are remembered.
 REPEAT_S = 10.0
 MOST_MESSAGES = 1000
+
+# Warnings and errors of one name that are let through in so many seconds. The others are counted, and told of then.
+BURST = 50
+BURST_S = 60.0
 
 # An error's message may quote its input, so it is truncated.
 LONGEST_FIELD = 2000
@@ -148,7 +154,7 @@ def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> Non
 
     It replaces an earlier configuration.
     """
-    handler = logging.StreamHandler(stream)
+    handler = BurstHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(RepeatFilter())
     root = logging.getLogger()
@@ -157,6 +163,78 @@ def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> Non
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(_LEVELS[level])
+
+
+def level() -> str:
+    """How much is logged now: debug, info, warning or error."""
+    return logging.getLevelName(logging.getLogger(LOGGER).getEffectiveLevel()).lower()
+
+
+def change_level(to: str, why: str) -> None:
+    """Log ``to`` and above from now on, and say so whatever the level is."""
+    before = level()
+    logging.getLogger(LOGGER).setLevel(_LEVELS[to])
+    if to != before:
+        event("log.level_changed", level="error", before=before, now=to, why=why)
+
+
+class BurstHandler(logging.StreamHandler[TextIO]):
+    """Writes lines, and of a burst of one warning or error the first BURST of it in BURST_S seconds.
+
+    The others are counted by their event, in a table of at most MOST_MESSAGES, and told of at the end of that time:
+    ``log.burst of=request.failed more=1240 seconds=60``. Lines of other levels all go out.
+    """
+
+    def __init__(self, stream: TextIO, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._monotonic = monotonic
+        self._since_s = -math.inf
+        self._seen: dict[str, int] = {}
+        self._end: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write ``record``, or count it. Called under the handler's lock."""
+        if record.levelno >= logging.WARNING and self._held(getattr(record, "event", record.name)):
+            return
+        super().emit(record)
+
+    def _held(self, name: str) -> bool:
+        now_s = self._monotonic()
+        if now_s - self._since_s >= BURST_S or (name not in self._seen and len(self._seen) >= MOST_MESSAGES):
+            self._tell()
+            self._since_s = now_s
+        self._seen[name] = seen = self._seen.get(name, 0) + 1
+        if seen <= BURST:
+            return False
+        if self._end is None:
+            # Nothing may be logged for hours after a burst, and its end has to be told all the same.
+            self._end = threading.Timer(max(0.0, self._since_s + BURST_S - now_s), self.tell)
+            self._end.daemon = True
+            self._end.start()
+        return True
+
+    def tell(self) -> None:
+        """Tell of what was held back so far."""
+        with self.lock or nullcontext():
+            self._tell()
+
+    def close(self) -> None:
+        """Tell of what was held back, as at the end of the process."""
+        self.tell()
+        super().close()
+
+    def _tell(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        held = {name: seen - BURST for name, seen in self._seen.items() if seen > BURST}
+        self._seen.clear()
+        for name, more in held.items():
+            fields = {"of": name, "more": more, "seconds": BURST_S}
+            said = f"log.burst {' '.join(_pairs(fields))}"
+            record = logging.LogRecord(f"{LOGGER}.log", logging.WARNING, "", 0, said, None, None)
+            record.event, record.fields = "log.burst", fields
+            super().emit(record)
 
 
 class RepeatFilter(logging.Filter):
@@ -206,7 +284,9 @@ class JsonFormatter(_EventFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time, level, name, fields = self.parts(record)
-        line = {"time": time, "level": level, "event": name} | fields
+        # A field never takes the place of these three.
+        line: dict[str, object] = {"time": time, "level": level, "event": name}
+        line |= {key: value for key, value in fields.items() if key not in line}
         return printable(json.dumps(line, default=str, ensure_ascii=False))
 
 

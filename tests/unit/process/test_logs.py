@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from headrace.process.logs import Recurring, configure, event
+from headrace.process.logs import BURST, BURST_S, MOST_MESSAGES, BurstHandler, Recurring, configure, event
 
 
 @pytest.fixture
@@ -186,3 +187,74 @@ def test_what_json_says_is_what_was_logged(stream: io.StringIO) -> None:
     text = "".join(one for one in SHAPELESS if unicodedata.category(one) != "Cs")
     event("request.failed", error=text)
     assert json.loads(stream.getvalue())["error"] == text
+
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "log-schema.json").read_text(encoding="utf-8"))
+
+
+def test_lines_of_json_keep_to_the_documented_schema(stream: io.StringIO) -> None:
+    configure(stream, form="json", level="debug")
+    event("partition.resumed", level="debug", partition=3, shares=[1.0], at={"offset": 1})
+    event("hostile.names", time=7, message="a\u202emessage")
+    logging.getLogger("library").warning("away: %s", "why")
+    event("store.failed", level="error", exception=OSError("no disk"))
+    for _ in range(BURST + 3):
+        event("request.failed", level="warning")
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+    assert lines[-1]["event"] == "log.burst"
+    assert (lines[-1]["of"], lines[-1]["more"]) == ("request.failed", 3)
+
+
+def burst(stream: io.StringIO, clock: list[float]) -> BurstHandler:
+    handler = BurstHandler(stream, monotonic=lambda: clock[0])
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+def record(name: str, level: int = logging.WARNING) -> logging.LogRecord:
+    made = logging.LogRecord("headrace", level, "", 0, name, None, None)
+    made.event, made.fields = name, {}
+    return made
+
+
+def test_a_burst_of_one_error_is_summarized_and_others_go_out_beside_it() -> None:
+    stream, clock = io.StringIO(), [0.0]
+    handler = burst(stream, clock)
+    for _ in range(BURST + 1240):
+        handler.handle(record("request.failed"))
+    handler.handle(record("commit.failed"))
+    for _ in range(BURST + 7):
+        handler.handle(record("partition.resumed", logging.INFO))
+    assert stream.getvalue().count("request.failed") == BURST
+    assert stream.getvalue().count("commit.failed") == 1
+    assert stream.getvalue().count("partition.resumed") == BURST + 7
+    clock[0] = BURST_S
+    handler.handle(record("request.failed"))
+    last = stream.getvalue().splitlines()[-2:]
+    assert last == ["log.burst of=request.failed more=1240 seconds=60.0", "request.failed"]
+    handler.close()
+    assert stream.getvalue().splitlines()[-2:] == last
+
+
+def test_the_end_of_a_burst_is_told_without_a_further_line() -> None:
+    stream, clock = io.StringIO(), [0.0]
+    handler = burst(stream, clock)
+    for _ in range(BURST):
+        handler.handle(record("request.failed"))
+    clock[0] = BURST_S - 0.01
+    handler.handle(record("request.failed"))
+    assert handler._end is not None
+    handler._end.join()
+    assert stream.getvalue().splitlines()[-1] == "log.burst of=request.failed more=1 seconds=60.0"
+
+
+def test_the_table_of_bursts_is_bounded() -> None:
+    stream, clock = io.StringIO(), [0.0]
+    handler = burst(stream, clock)
+    for number in range(3 * MOST_MESSAGES):
+        handler.handle(record(f"event.{number}"))
+    assert len(handler._seen) <= MOST_MESSAGES
