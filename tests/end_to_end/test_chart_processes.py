@@ -63,6 +63,7 @@ def command_of(
     (settings,) = of_kind(manifests, "ConfigMap")
     file = own / "headrace.toml"
     file.write_text(settings["data"]["headrace.toml"], encoding="utf-8")
+    (own / "labels.toml").write_text("[labels.one]\n[labels.two]\n", encoding="utf-8")
     (container,) = pod["containers"]
     arguments = [str(file) if one == "/etc/headrace/headrace.toml" else one for one in container["args"]]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(WITHOUT)}
@@ -73,6 +74,8 @@ def command_of(
         "HEADRACE_GATEWAY__HOST": "127.0.0.1",
         "HEADRACE_GATEWAY__PORT": "0",
         "HEADRACE_TRAINER__STORE": str(own / "store"),
+        # Where the values name a ConfigMap of labels it is mounted.
+        "HEADRACE_TEACHER__LABELS": str(own / "labels.toml"),
     }
     return [sys.executable, "-m", "headrace", *arguments], environ
 
