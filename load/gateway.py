@@ -33,7 +33,7 @@ from msgspec import Struct
 from headrace.kafka.brokers import apache_broker
 from headrace.process.children import Child, child
 from headrace.process.ports import free_ports
-from headrace_load.processes import found_in_time, headrace, running, until
+from headrace_load.processes import found_in_time, headrace, running, until, within
 from headrace_load.workload.spec import MadeTexts
 from headrace_load.workload.texts import load_texts
 from load.made import made_artifact
@@ -215,7 +215,7 @@ async def streams(port: int, pid: int) -> Held:
         while not (await one.line()).startswith(b"event: answer"):
             pass
 
-    async with asyncio.timeout(LIMIT_S):
+    async with within(LIMIT_S, "an answer on every stream of events"):
         await asyncio.gather(*map(answered, callers))
     for one in callers:
         one.close()

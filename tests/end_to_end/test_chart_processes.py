@@ -17,6 +17,7 @@ import pytest
 
 from headrace.process.ports import free_ports
 from headrace.security.private_folder import UnsafeFolderError, private_folder
+from headrace_load.processes import within
 from tests.support.charts import of_kind, pods, rendered
 from tests.support.waiting import until
 
@@ -132,7 +133,8 @@ async def test_a_pods_process_answers_its_probes_and_drains(name: str, embedded_
             expected = {200} if probe != "readinessProbe" else {200, 503}
             assert await until(status) in expected
         process.send_signal(signal.SIGTERM)
-        said, _ = await asyncio.wait_for(process.communicate(), pod["terminationGracePeriodSeconds"])
+        async with within(pod["terminationGracePeriodSeconds"], f"the end of {command[3:]}"):
+            said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()
     finally:
         if process.returncode is None:
