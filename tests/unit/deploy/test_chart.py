@@ -213,6 +213,26 @@ def test_keda_scales_by_seconds_to_drain_and_by_the_lag_of_one_topic() -> None:
     assert [(policy["type"], policy["value"]) for policy in down["policies"]] == [("Percent", 50)]
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ("kafka.auth=none", None),
+        ("kafka.tls=true", None),
+        ("kafka.tls=true,kafka.caSecret.name=ca", {"ca"}),
+        ("kafka.auth=tls,kafka.caSecret.name=ca,worker.kafkaSecret=login", {"ca", "cert", "key"}),
+        ("kafka.auth=plain,worker.kafkaSecret=login", {"password", "username"}),
+    ],
+)
+def test_keda_logs_in_as_a_worker_does(values: str, told: set[str] | None) -> None:
+    manifests = rendered("none", "--set", f"worker.enabled=true,keda.enabled=true,{values}")
+    lag = of_kind(manifests, "ScaledObject")[0]["spec"]["triggers"][1]
+    found = of_kind(manifests, "TriggerAuthentication")
+    assert ("authenticationRef" in lag) == bool(found) == (told is not None)
+    for one in found:
+        sources = (*one["spec"]["secretTargetRef"], *one["spec"].get("env", ()))
+        assert {source["parameter"] for source in sources} == told
+
+
 def test_what_only_new_requests_get_is_scaled_by_new_requests_too() -> None:
     (scaled,) = of_kind(rendered("all", "--set", "settings.worker.start_from=latest"), "ScaledObject")
     assert scaled["spec"]["triggers"][1]["metadata"]["offsetResetPolicy"] == "latest"
