@@ -64,6 +64,10 @@ class Batch:
         if not self._unanswered:
             self._done(self.answered)
 
+    def stop_waiting(self) -> None:
+        """Let the caller go on with what there is; what is published is still settled."""
+        self._done(self.answered)
+
     def give_up(self) -> None:
         """Let who waits go on with what there is."""
         self._done(self.published)

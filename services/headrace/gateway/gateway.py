@@ -53,6 +53,8 @@ LOOK_S = 0.2
 PARTITIONS_S = 5.0
 TOGETHER = 256
 """So many texts of a call go to one partition together; of more, each partition gets a part."""
+STAYS_S = 0.05
+"""So long texts of small calls go to one partition: a batch costs Kafka, worker and gateway nearly as much for one."""
 ANSWER_S = 5.0
 """Behind the drain, how long calls have to be told how their texts stand."""
 _OVERHEAD = 512
@@ -146,6 +148,8 @@ class Gateway:
         self._senders: dict[int, PartitionSender] = {}
         self._partitions: tuple[int, ...] = ()
         self._turn = 0
+        self._few = 0
+        self._stays_until_s = 0.0
         self._waiting = 0
         self._waiting_of: dict[str, int] = {}
         self._active: set[Batch] = set()
@@ -276,9 +280,16 @@ class Gateway:
         try:
             if looks_up and batch.waits:
                 await self._look_up(batch)
-            left_s = ends_s - self.clock.monotonic()
-            # Unlike a timeout this cancels nothing that others wait for too.
-            await asyncio.wait([batch.answered if batch.waits else batch.published], timeout=max(0.0, left_s))
+            left_s = max(0.0, ends_s - self.clock.monotonic())
+            if batch.waits:
+                timer = asyncio.get_running_loop().call_later(left_s, batch.stop_waiting)
+                try:
+                    await batch.answered
+                finally:
+                    timer.cancel()
+            else:
+                # Unlike a timeout this cancels nothing that others wait for too.
+                await asyncio.wait([batch.published], timeout=left_s)
         finally:
             batch.abandoned = True
             self.follower.forget(batch)
@@ -414,11 +425,23 @@ class Gateway:
             else:
                 by_partition.setdefault(partition_of_key(record.key, len(self._partitions)), []).append(one)
         if unkeyed:
-            parts = self._own_partitions()
+            few = len(unkeyed) < TOGETHER
+            parts = [self._partition_of_few()] if few else self._own_partitions()
             size = max(TOGETHER, -(-len(unkeyed) // len(parts)))
             for part, at in enumerate(range(0, len(unkeyed), size)):
                 by_partition.setdefault(parts[part], []).extend(unkeyed[at : at + size])
         return by_partition
+
+    def _partition_of_few(self) -> int:
+        """Where few texts go: for STAYS_S to one partition, so that they share a batch with what others send meanwhile;
+        then, or where enough are queued there, to the least busy one.
+        """
+        now_s = self.clock.monotonic()
+        sender = self._senders.get(self._few)
+        if now_s >= self._stays_until_s or (sender is not None and sender.queued >= TOGETHER):
+            self._few = self._own_partitions()[0]
+            self._stays_until_s = now_s + STAYS_S
+        return self._few
 
     def _own_partitions(self) -> list[int]:
         """Where texts without a key go: the least busy first. While the group has given none, any."""

@@ -83,6 +83,8 @@ def address_of(client: tuple[str, int] | None) -> str:
     """By what a caller's address is known: of IPv6 the network of 64 bits, which one caller may have whole."""
     if client is None:
         return ""
+    if ":" not in client[0]:
+        return client[0]
     try:
         address = ip_address(client[0])
     except ValueError:
