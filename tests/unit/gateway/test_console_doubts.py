@@ -97,6 +97,12 @@ async def test_a_process_that_breaks_is_an_error_in_words(monkeypatch: pytest.Mo
         await in_child(b"{}")
 
 
+async def test_a_process_is_given_no_setting_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__SASL_PASSWORD", "secret")
+    monkeypatch.setattr(doubts, "PROGRAM", ("-c", "import os; print(sorted(n for n in os.environ if 'HEADRACE' in n))"))
+    assert await in_child(b"{}") == b"[]\n"
+
+
 async def test_a_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doubts, "PROGRAM", ("-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(doubts, "LIMIT_S", 0.1)

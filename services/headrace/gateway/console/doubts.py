@@ -16,6 +16,7 @@ from importlib.util import find_spec
 
 import msgspec
 
+from headrace.config.loading import PREFIX
 from headrace.core.clock import Clock
 from headrace.learning.doubting import Asked, Found, Labelled, Outcome
 from headrace.process.child_process import ending_with_parent
@@ -50,7 +51,9 @@ async def in_child(asked: bytes) -> bytes:
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,  # a traceback may hold a text
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        # It needs no setting, and no secret.
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        | {"OPENBLAS_NUM_THREADS": "1"},
     )
     try:
         async with asyncio.timeout(LIMIT_S):
