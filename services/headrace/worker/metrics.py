@@ -128,7 +128,9 @@ class WorkerMetrics(Metrics):
         self._dead_letters = self.counter("dead_letters", "Requests dead-lettered, by error.", "error")
         self._queue = self.gauge("queue_depth", "Requests held in front of a stage.", "stage")
         self._lag = self.gauge("lag_records", "Requests behind the last answer, absent while unknown.", "partition")
-        self._lag_seconds = self.gauge("lag_seconds", "Age of the oldest request that waits here.", "partition")
+        self._lag_seconds = self.gauge(
+            "lag_seconds", "Age of the oldest request that waits here, also in a batch.", "partition"
+        )
         self._loop_lag = self.histogram("loop_lag_seconds", "How late the event loop wakes a sleeper.", STAGE_BUCKETS)
         self._model = self.gauge("model_info", "1 for the version that answers.", "version")
         self._threshold = self.gauge("threshold", "An answer with a lower score has no label; 0 gives each its label.")

@@ -107,10 +107,14 @@ class Watchdog:
 
 
 def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
-    """Age of the oldest request that waits, by its timestamp, or since its fetch if that is not believable."""
-    if not partition.queue:
-        return 0.0
-    oldest = partition.queue.waiting[0]
+    """Age of the oldest request without an acknowledged answer, by its timestamp, or since its fetch if that is not
+    believable.
+    """
+    oldest = next(iter(partition.in_flight.oldest.values()), None)
+    if oldest is None:
+        if not partition.queue:
+            return 0.0
+        oldest = partition.queue.waiting[0]
     earliest, latest = believable(now_ms)
     if earliest <= oldest.record.timestamp <= latest:
         return max(0.0, (now_ms - oldest.record.timestamp) / 1000)

@@ -123,9 +123,7 @@ def test_answers_that_are_refused_by_kafka(tmp_path: Path) -> None:
                 raise BrokerUnavailableError("NOT_ENOUGH_REPLICAS")
 
         world.fault = refused
-        # The age is that of requests that no batch has taken yet.
-        await world.publish("in a batch")
-        await world.clock.sleep(5)
+        # It waits in a batch, and no other one behind it.
         await world.publish("waits")
         await world.until(lambda: (watched.value("headrace_lag_seconds", partition="0") or 0) > 30, 300)
         watched.under()

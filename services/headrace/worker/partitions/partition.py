@@ -88,10 +88,13 @@ class InFlight:
         self.last: asyncio.Future[None] | None = None
         """Of the slice that was cut last: done when it is acknowledged or given up."""
         self.sending: asyncio.Task[None] | None = None
+        self.oldest: dict[asyncio.Future[None], Request] = {}
+        """The oldest request of each slice, in the order in which they were cut."""
 
-    def begin(self) -> tuple[asyncio.Future[None] | None, asyncio.Future[None]]:
-        """A slice was cut. Returns the future of the slice before it and its own."""
+    def begin(self, oldest: Request) -> tuple[asyncio.Future[None] | None, asyncio.Future[None]]:
+        """A slice that begins with ``oldest`` was cut. Returns the future of the slice before it and its own."""
         before, self.last = self.last, asyncio.get_running_loop().create_future()
+        self.oldest[self.last] = oldest
         self.slices += 1
         return before, self.last
 
@@ -102,6 +105,7 @@ class InFlight:
     def end(self, done: asyncio.Future[None]) -> None:
         """The slice of ``done`` is acknowledged or given up."""
         self.slices -= 1
+        self.oldest.pop(done, None)
         if not done.done():
             done.set_result(None)
 

@@ -175,7 +175,7 @@ class Batcher:
 
     def _take(self, partition: Partition, count: int) -> Slice:
         requests, after, lost = partition.queue.take(count)
-        turn, done = partition.in_flight.begin()
+        turn, done = partition.in_flight.begin(requests[0])
         self._backpressure.taken(partition)
         return Slice(partition, requests, after, lost, partition.attempts.condemned, turn, done)
 
