@@ -508,7 +508,7 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
             key="call/KEY/ATTEMPT.",
             partitioning="one partition",
             writers=("gateway",),
-            readers=("gateway",),
+            readers=("gateway", "operators"),
             # How long a key is kept counts by one clock, the broker's.
             config={"message.timestamp.type": "LogAppendTime", "segment.ms": str(DAY_MS)},
         ),

@@ -127,7 +127,7 @@ def rights_of(role: Role, names: Names) -> tuple[Right, ...]:  # noqa: PLR0911 -
                 _topic(names.teaching, *made, READ, WRITE),
                 _topic(names.keys, *made, READ, WRITE),
                 _topic(names.usage, *made, READ),
-                _topic(names.idempotency, *made),
+                _topic(names.idempotency, *made, READ),  # `topics apply` describes it
                 _topic(names.workers, *made, READ, WRITE),  # `topics apply` copies older claims, `topics claim` raises
             )
 
