@@ -9,6 +9,7 @@ these alone, because nothing else of a team's record is known here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -31,6 +32,9 @@ Copy = Callable[[bytes | None, str, Headers], Headers]
 MAX_COPIED_BYTES: Final = 4096
 """The largest copied field. As JSON a value can be longer than it was, and an answer must not become too large."""
 
+# A place has one spelling, or two paths could lead to it. Nine digits bound the cost of int(), and no list in a record
+# is longer.
+_PLACE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _ABSENT: Final = object()
 _NAMES: Final = {str: "str", bool: "bool", int: "int", float: "float", dict: "map", list: "list", type(None): "null"}
 
@@ -163,14 +167,7 @@ def _walk(document: object, path: tuple[str, ...]) -> object:
     for part in path:
         if isinstance(document, dict):
             document = document.get(part, _ABSENT)
-        # Nine digits bound the cost of int(), and no list in a record is longer.
-        elif (
-            isinstance(document, list)
-            and part.isascii()
-            and part.isdigit()
-            and len(part) <= 9
-            and int(part) < len(document)
-        ):
+        elif isinstance(document, list) and _PLACE.fullmatch(part) and int(part) < len(document):
             document = document[int(part)]
         else:
             return _ABSENT
@@ -276,7 +273,7 @@ def _built(leaves: dict[tuple[str, ...], str], shape: RequestShape) -> object:
     children: dict[str, dict[tuple[str, ...], str]] = {}
     for path, leaf in leaves.items():
         children.setdefault(path[0], {})[path[1:]] = leaf
-    if not all(part.isascii() and part.isdigit() for part in children):
+    if not all(_PLACE.fullmatch(part) for part in children):
         return {part: _built(below, shape) for part, below in children.items()}
     if sorted(children) != [str(number) for number in range(len(children))]:
         raise BadTypeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from headrace_schemas import JSON, MSGPACK, TEXT, BadTypeError, ClassifyRequest, IdTooLargeError, TextTooLargeError
@@ -15,6 +15,7 @@ PARTS = st.one_of(st.sampled_from(["a", "b", "0", "00", "1", "x.y", "back\\slash
 PATHS = st.lists(PARTS, min_size=1, max_size=4)
 
 
+@example(text_path=["0", "0"], id_path=["0", "00"], text="", id_=None, content_type=JSON)
 @given(text_path=PATHS, id_path=PATHS, text=TEXTS, id_=st.none() | TEXTS, content_type=st.sampled_from([JSON, MSGPACK]))
 def test_what_can_be_written_is_read_back_for_every_shape(
     text_path: list[str], id_path: list[str], text: str, id_: str | None, content_type: str
