@@ -278,7 +278,7 @@ class AnswerFollower:
             result, first = answer.result, part.highest is None
             offset = part.highest = result.offset
             if waiting and (first or answer.hole is not None):
-                self._lose(waiting, offset)
+                self._lose(waiting, offset, None if answer.hole is None else answer.hole.first)
             entries = waiting.pop(offset, None)
             if entries is not None:
                 for entry in entries:
@@ -298,11 +298,17 @@ class AnswerFollower:
             batch.end(index, Unanswered(UNKNOWN, self._made_anew(number, result.offset)))
 
     @staticmethod
-    def _lose(waiting: dict[int, list[_Waiting]], answered: int) -> None:
+    def _lose(waiting: dict[int, list[_Waiting]], answered: int, hole: int | None) -> None:
         """End the calls for requests in front of ``answered``: answers come in order, so those will have none."""
         for offset in [offset for offset in waiting if offset < answered]:
-            for batch, index, _ in waiting.pop(offset):
-                batch.end(index, _lost(offset))
+            # What was not published here may have been answered before reading began: whoever waits looks it up.
+            entries = waiting.pop(offset)
+            earlier = [one for one in entries if one[2] is None and (hole is None or offset < hole)]
+            for batch, index, crc in entries:
+                if crc is not None or (hole is not None and offset >= hole):
+                    batch.end(index, _lost(offset))
+            if earlier:
+                waiting[offset] = earlier
 
     def _lag_of(self, part: _Part) -> float:
         if not part.behind:
