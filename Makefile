@@ -37,10 +37,10 @@ debian:
 	(command -v promtool && command -v chromium) >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
 		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus chromium) >/dev/null || true
 
-# Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests, in two processes: many of them wait.
+# Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests. Three processes, as many of them wait.
 # They are not reordered, by default by how many tests a file has: tests/conftest.py puts the long files first.
 test: $(VENV)/.installed debian
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # What takes long: chaos, thousands of interleavings, every user without a home, upgrades from older workers.
 test-slow: $(VENV)/.installed

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from headrace_load.processes import slowness, until
 from tests.support.own_topics import LIMIT_S, OwnTopics
@@ -106,19 +111,75 @@ def test_the_base_alone_has_the_client_and_the_command_line(installed, tmp_path)
     assert "Traceback" not in without_the_role.stderr
 
 
+@pytest.mark.slow  # the packages of a worker, downloaded and unpacked; the next test has them from here
 async def test_the_role_worker_answers_a_request_without_torch(installed, tmp_path, embedded_bootstrap):
     bin_folder = await asyncio.to_thread(installed, "[worker]")
     without_torch = await asyncio.to_thread(
         run, bin_folder / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", folder=tmp_path
     )
     assert without_torch.stdout == "None\n"
-    random_version(3, tmp_path / "model.safetensors")
-    place = OwnTopics(embedded_bootstrap, tmp_path / "model.safetensors", tmp_path, embedded=True)
-    headrace = str(bin_folder / "headrace")
-    applied = await asyncio.to_thread(run, headrace, *place.at, "topics", "apply", folder=tmp_path)
+    await answers(bin_folder / "headrace", tmp_path, embedded_bootstrap)
+
+
+async def test_a_worker_needs_no_package_that_its_role_does_not_name(built, tmp_path, embedded_bootstrap):
+    python = await asyncio.to_thread(with_packages_of, "worker", built, tmp_path)
+    without_torch = await asyncio.to_thread(run, python, "-c", "import torch", folder=tmp_path)
+    assert "import of torch halted" in without_torch.stderr
+    await answers(python.with_name("headrace"), tmp_path, embedded_bootstrap)
+
+
+def with_packages_of(role: str, built: Path, folder: Path) -> Path:
+    """The python of an environment that has the wheel, and of this environment's packages those that ``role`` names."""
+    environment = folder / "environment"
+    made = run(sys.executable, "-m", "venv", "--without-pip", environment, folder=folder)
+    assert made.returncode == 0, made.stderr
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)  # noqa: S202 - built above
+    (metadata,) = packages.glob("headrace-*.dist-info")
+    named = needed_by(importlib.metadata.Distribution.at(metadata).requires or (), role)
+    others = sorted(
+        module
+        for module, owners in importlib.metadata.packages_distributions().items()
+        if not named & {canonicalize_name(owner) for owner in owners} and not module.startswith("headrace")
+    )
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "here.pth").write_text("\n".join(here))
+    (packages / "sitecustomize.py").write_text(f"import sys\n\nsys.modules.update(dict.fromkeys({others!r}))\n")
+    program = environment / "bin" / "headrace"
+    program.write_text(
+        f"#!{environment}/bin/python\nimport sys\nfrom headrace.__main__ import main\nsys.exit(main())\n"
+    )
+    program.chmod(0o755)
+    return environment / "bin" / "python"
+
+
+def needed_by(requirements: Iterable[str], role: str) -> set[str]:
+    """The names of all packages that ``requirements`` bring with the extra ``role``, as they are installed here."""
+    found: set[tuple[str, ...]] = set()
+    waiting = [(Requirement(one), role) for one in requirements]
+    while waiting:
+        one, extra = waiting.pop()
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(one.name)
+        if (name, *sorted(one.extras)) in found:
+            continue
+        found.add((name, *sorted(one.extras)))
+        below = importlib.metadata.requires(one.name) or ()
+        waiting += [(Requirement(text), own) for text in below for own in (*one.extras, "")]
+    return {name for name, *_ in found}
+
+
+async def answers(headrace: Path, folder: Path, bootstrap: str) -> None:
+    """A worker by the program ``headrace`` answers a request, and ends in order."""
+    random_version(3, folder / "model.safetensors")
+    place = OwnTopics(bootstrap, folder / "model.safetensors", folder, embedded=True)
+    applied = await asyncio.to_thread(run, headrace, *place.at, "topics", "apply", folder=folder)
     assert applied.returncode == 0, applied.stderr
     with place.log.open("wb") as log:
-        worker = await asyncio.create_subprocess_exec(headrace, *place.command, stderr=log, cwd=tmp_path)
+        worker = await asyncio.create_subprocess_exec(headrace, *place.command, stderr=log, cwd=folder)
     try:
 
         def alive() -> None:
@@ -126,7 +187,7 @@ async def test_the_role_worker_answers_a_request_without_torch(installed, tmp_pa
 
         await until(lambda: "partition.resumed" in place.log.read_text(), "the worker's start", LIMIT_S, alive)
         answered = await asyncio.to_thread(
-            run, headrace, *place.at, "classify", "the good film", "--timeout", str(LIMIT_S), folder=tmp_path
+            run, headrace, *place.at, "classify", "the good film", "--timeout", str(LIMIT_S), folder=folder
         )
         assert answered.returncode == 0, answered.stderr
         assert answered.stdout

@@ -386,7 +386,7 @@ def _room(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
         there = nearest(folder)
         free = shutil.disk_usage(there).free
         says = f"{free / 2**30:,.1f} GiB are free for the {what} ({there})."
-        mend = "headrace models prune    # or give the disk more room"
+        mend = "headrace models prune --keep 5    # or give the disk more room"
         if free < TOO_LITTLE:
             yield Finding("room", Level.ERROR, says, mend)
         elif free < LITTLE:
