@@ -1,4 +1,4 @@
-"""The real trainer on Apache Kafka: killed in the middle of a training, and gone on with by the next."""
+"""The real trainer on Apache Kafka: killed in the middle of a training, and the next one goes on with it."""
 
 from __future__ import annotations
 

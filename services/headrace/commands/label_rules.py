@@ -55,7 +55,7 @@ def retire(
     reason: Reason = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Learn LABEL no more: texts that have it are left out of trainings, certificates and the gate's rows."""
+    """Stop learning LABEL: texts that have it are left out of trainings, certificates and the gate's rows."""
     _decide(ctx, bootstrap, [label], None, reason)
 
 
@@ -66,7 +66,7 @@ def rules(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """List the rules of labels, or take some back: then the labels are learnt as people gave them again."""
+    """List the rules of labels, or take some back. A label without a rule is learnt as people gave it."""
     from rich.table import Table
     from rich.text import Text
 

@@ -42,7 +42,7 @@ def status(
     as_json: OneJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Show on one screen how it stands: groups, lag, rates, versions, last errors, what looks wrong and what mends it.
+    """Show groups, lag, rates, versions, last errors, what looks wrong and what mends it, on one screen.
 
     All comes from Kafka, and nothing is written. What this user may not see is said to be unknown. Ends with 1 when
     Kafka does not answer, else with 0, whatever looks wrong; `headrace doctor` has exit codes for scripts.

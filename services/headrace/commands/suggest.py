@@ -65,7 +65,7 @@ def suggest(
     """Show the requests that are most worth a label of a person, without those whose text has one already.
 
     The column label is for whoever labels; `headrace labels publish` takes the file back, and the exports of Label
-    Studio and Argilla. Of texts that are equal to training one is shown, and none that was erased. Texts chosen by
+    Studio and Argilla. Of texts that a training takes for equal it shows one, and no erased text. Texts chosen by
     chance keep that as their source, and tools show no answer with them, so that nobody is led by it.
     """
     from headrace.client.suggestions import find_tasks

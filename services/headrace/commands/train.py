@@ -90,7 +90,7 @@ def train(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=32_768, help="Words read of each text; by default as the longest has, to 2048."),
+        typer.Option(min=1, max=32_768, help="Words read of each text; by default those of the longest, to 2048."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same artifact on one machine.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training.")] = None,

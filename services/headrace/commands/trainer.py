@@ -180,8 +180,8 @@ def trainer(
 ) -> None:
     """Train until SIGTERM or Ctrl-C: read labels, begin a training when a rule says so, let the gate decide, publish.
 
-    Of several trainers one leads and the others stand by. A training that is interrupted is gone on with by whoever
-    leads next, from its last checkpoint.
+    Of several trainers one leads and the others stand by. Whoever leads next goes on with an interrupted training,
+    from its last checkpoint.
     """
     import os
 

@@ -1,4 +1,4 @@
-"""The trainer's folders on its store: artifacts, and what a training needs to be gone on with by another trainer.
+"""The trainer's folders on its store: artifacts, and what another trainer needs to go on with a training.
 
     STORE/MODEL/versions/             the artifacts
     STORE/MODEL/trainings/ID/job.json what the ranks of a training were told, so that whoever goes on tells the same

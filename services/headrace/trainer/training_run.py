@@ -48,7 +48,7 @@ LONGEST_RESUME_MS = 24 * 3600 * 1000
 
 
 def unfit(job: Job, training: Training, *, topic: str, store: TrainingStore, now_ms: int) -> str | None:
-    """Why ``training``, of which others may have written the record, is not gone on with by ``job``; None if it is."""
+    """Why ``job`` may not go on with ``training``, whose record others may have written; None if it may."""
     told = (job.id, job.created_at_ms, job.checkpoints, job.out)
     fits = (training.id, training.begun_at_ms, store.training(training.id), store.versions)
     source = job.source

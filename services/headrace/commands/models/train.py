@@ -53,7 +53,7 @@ def train(
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Order a training of the labels that there are. A running `headrace trainer` begins it, after one that runs."""
+    """Order a training on the labels of now. A running `headrace trainer` begins it when no other training runs."""
     if not now:
         raise typer.BadParameter("trainings begin by the trainer's rules; --now orders one.")
     if timeout is not None and not wait:
