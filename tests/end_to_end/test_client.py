@@ -21,7 +21,10 @@ from tests.support.waiting import within
 LIMIT_S = 40.0
 
 
-@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
+# Kafka itself is what users have; on the embedded broker the tests are slow ones.
+@pytest.fixture(
+    params=[pytest.param("embedded", marks=pytest.mark.slow), pytest.param("apache", marks=pytest.mark.apache)]
+)
 def kind(request: pytest.FixtureRequest) -> tuple[str, bool]:
     """The address of each broker in turn, and whether it has idempotent producers."""
     return request.getfixturevalue(f"{request.param}_bootstrap"), request.param != "embedded"

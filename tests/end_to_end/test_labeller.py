@@ -188,6 +188,7 @@ async def test_where_the_coordinator_is_killed_another_takes_over_and_requests_a
                 assert "Traceback" not in site.log("first") + site.log("second")
 
 
+@pytest.mark.slow
 async def test_a_broker_that_answers_nothing_past_the_lease_costs_no_label(tmp_path):
     async with embedded_process() as (bootstrap, broker):
         site = Site(bootstrap, tmp_path, embedded=True)

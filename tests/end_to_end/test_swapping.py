@@ -24,7 +24,10 @@ from tests.support.random_versions import WORDS, random_version
 from tests.support.streams import answered, publish_steadily, waits
 
 
-@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.apache)])
+# Kafka itself is what users have; on the embedded broker the tests are slow ones.
+@pytest.fixture(
+    params=[pytest.param("embedded", marks=pytest.mark.slow), pytest.param("apache", marks=pytest.mark.apache)]
+)
 def place(request, tmp_path) -> OwnTopics:
     bootstrap = request.getfixturevalue(f"{request.param}_bootstrap")
     place = OwnTopics(bootstrap, None, tmp_path, embedded=request.param == "embedded")

@@ -87,6 +87,7 @@ async def test_a_killed_trainers_training_ends_as_a_champion_by_the_next_trainer
     assert [(letter.key, letter.error) for letter in letters] == [(b"rubbish", "bad-bytes")]
 
 
+@pytest.mark.slow  # test_planted_labels.py and test_distributed_holdout.py have its parts
 @pytest.mark.apache
 async def test_labels_are_divided_by_a_secret_key_and_rows_on_a_topic_of_their_own_decide(
     apache_bootstrap, tmp_path: Path

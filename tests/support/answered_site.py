@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from headrace.kafka.aio import AioKafkaCluster
-from headrace.kafka.interface import Consumer, Outgoing, TopicPartition, TopicSpec
+from headrace.kafka.interface import Consumer, Outgoing, TopicExistsError, TopicPartition, TopicSpec
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status
@@ -37,7 +38,9 @@ class Site:
         admin = self.cluster.admin()
         await admin.start()
         for name in (self.requests, self.results, self.dead_letters):
-            await admin.create_topic(TopicSpec(name=name, partitions=PARTITIONS))
+            # The embedded broker makes a topic that a client asks for, and so may have been first.
+            with contextlib.suppress(TopicExistsError):
+                await admin.create_topic(TopicSpec(name=name, partitions=PARTITIONS))
         await admin.stop()
 
     async def answer(self) -> None:

@@ -160,6 +160,8 @@ def configure(stream: TextIO, *, level: str = "info", form: str = "text") -> Non
     root = logging.getLogger()
     for former in list(root.handlers):
         root.removeHandler(former)
+        if isinstance(former, BurstHandler):
+            former.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(_LEVELS[level])
@@ -229,6 +231,8 @@ class BurstHandler(logging.StreamHandler[TextIO]):
             self._end = None
         held = {name: seen - BURST for name, seen in self._seen.items() if seen > BURST}
         self._seen.clear()
+        if self.stream.closed:  # whoever gave it has ended before the burst did
+            return
         for name, more in held.items():
             fields = {"of": name, "more": more, "seconds": BURST_S}
             said = f"log.burst {' '.join(_pairs(fields))}"

@@ -258,3 +258,18 @@ def test_the_table_of_bursts_is_bounded() -> None:
     for number in range(3 * MOST_MESSAGES):
         handler.handle(record(f"event.{number}"))
     assert len(handler._seen) <= MOST_MESSAGES
+
+
+def test_a_burst_whose_stream_was_closed_meanwhile_is_told_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    configure(stream)
+    former = logging.getLogger().handlers[0]
+    for _ in range(BURST + 5):
+        event("request.failed", level="error")
+    stream.close()
+
+    configure(last := io.StringIO())
+    assert former._end is None
+    former.tell()
+    assert last.getvalue() == ""
+    assert "Logging error" not in capsys.readouterr().err
