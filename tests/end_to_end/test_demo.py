@@ -132,7 +132,7 @@ async def test_the_demo_answers_every_text_once_and_ends_clean(start, tmp_path):
         pytest.param(starts("worker --processes"), (), True, id="the workers' parent starts", marks=pytest.mark.slow),
         pytest.param(starts("--slot 1"), (), False, id="the workers start"),
         pytest.param(lambda demo: "Streaming" in demo.printed(), (), False, id="streaming"),
-        pytest.param(starts(" rank "), ("--learning", "--embedded"), True, id="ranks train"),
+        pytest.param(starts(" rank "), ("--learning", "--embedded"), True, id="ranks train", marks=pytest.mark.slow),
     ],
 )
 async def test_ctrl_c_leaves_nothing_running(start, tmp_path, trained, moment, options, trains):

@@ -148,6 +148,7 @@ async def test_an_aborted_transaction_is_not_read_and_its_marker_ends_the_range(
     assert (range_end, record.offset, record.content.text) == (4, 0, "commit_transaction")
 
 
+@pytest.mark.slow  # an earlier one kills a rank on one machine
 async def test_machines_meet_at_one_address_and_go_on_together_after_the_rank_of_one_was_killed(tmp_path):
     """Two launchers, as on two machines; both at 127.0.0.1, which is the one address that they listen on."""
     data = tmp_path / "data.jsonl"
