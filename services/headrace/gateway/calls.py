@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from headrace.gateway.idempotency import Once, once_of
 from headrace.gateway.problems import ProblemError, busy, invalid
+from headrace_schemas.headers import JSON
 
 if TYPE_CHECKING:
     from headrace.gateway.access import Identity
@@ -143,3 +146,8 @@ async def _discard(stream: AsyncIterator[bytes], most: int) -> None:
                     return
     except TimeoutError:
         return
+
+
+def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A reply of JSON."""
+    return Response(msgspec.json.encode(content), status, headers, JSON)

@@ -22,14 +22,13 @@ from headrace.gateway.bodies import (
     parse_text,
     place_text,
 )
-from headrace.gateway.calls import Call
+from headrace.gateway.calls import Call, json_response
 from headrace.gateway.guessing import address_of
 from headrace.gateway.lookup import NotThereError
 from headrace.gateway.problems import ProblemError, bad_body, invalid, not_found, retry_headers
 
 _RESPOND_ASYNC = re.compile(r"(^|[,\s])respond-async($|[,;\s])", re.IGNORECASE)
 _WAIT = re.compile(r"(?:^|[,\s])wait\s*=\s*\"?([0-9]{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
-JSON = "application/json"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,11 +47,6 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     versions: tuple[Model, ...]
-
-
-def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A struct as JSON."""
-    return Response(msgspec.json.encode(content), status, headers, JSON)
 
 
 async def classify(call: Call) -> Response:

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from headrace.gateway.batches import PENDING
 from headrace.gateway.bodies import Answer, ClassifyItem
-from headrace.gateway.calls import Call
-from headrace.gateway.classifying import check_answered, check_count, count_texts, json_response
+from headrace.gateway.calls import Call, json_response
+from headrace.gateway.classifying import check_answered, check_count, count_texts
 from headrace.gateway.problems import ProblemError, decode_body, invalid, not_found
 from headrace_schemas.records import Score
 

@@ -16,8 +16,8 @@ from headrace.core.errors import UserError
 from headrace.core.text import label_name
 from headrace.files import DatasetError
 from headrace.gateway.bodies import parse_place, place_text
-from headrace.gateway.calls import Call
-from headrace.gateway.classifying import check_seen, json_response
+from headrace.gateway.calls import Call, json_response
+from headrace.gateway.classifying import check_seen
 from headrace.gateway.lookup import NotThereError
 from headrace.gateway.problems import ProblemError, decode_body, invalid, not_found
 from headrace.kafka.interface import (

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from headrace.config import Settings
 from headrace.core.fields import Secret
+from headrace.gateway.calls import json_response
 from headrace.gateway.console import access
 from headrace.gateway.console.access import LOCAL_HOSTS, Caller, Sessions
 from headrace.gateway.console.assets import assets
@@ -118,7 +119,7 @@ async def test_an_endpoint_lets_in_whom_it_is_for_and_nobody_else(name: str, rol
 
     async def handler(one: access.Call):
         reached.append(one.caller.name)
-        return access.as_json({})
+        return json_response({})
 
     endpoint = next(one for one in site.console.endpoints if (one.method, one.path) == (method, path))
     route = site.console._guard.route(endpoint._replace(handler=handler))

@@ -277,11 +277,6 @@ class Guard:
             raise ProblemError(HTTPStatus.FORBIDDEN, "cross-site", "Calls of other sites are refused.")
 
 
-def as_json(value: object) -> Response:
-    """A value as JSON."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
 def random_text(size: int) -> str:
     """So many random bytes, as text for a URL or header."""
     return secrets.token_urlsafe(size)

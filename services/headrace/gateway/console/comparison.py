@@ -15,7 +15,8 @@ import msgspec
 from starlette.responses import Response
 
 from headrace.client.suggestions import barred_texts
-from headrace.gateway.console.access import LABELLERS, OPERATORS, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import LABELLERS, OPERATORS, Call, Endpoint
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.problems import conflict
 from headrace.kafka.interface import Cluster
@@ -104,7 +105,7 @@ class Comparison:
                 found = await asyncio.to_thread(self._compared, versions, floors, places, texts, barred, unread)
             except ArtifactError as error:
                 raise conflict(f"A version can't be opened here: {error}") from None
-        return as_json(found)
+        return json_response(found)
 
     async def _last_texts(self) -> tuple[list[str], list[str]]:
         decode = compile_shape(self._settings.requests)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
-from headrace.gateway.console.access import ANY, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import ANY, Call, Endpoint
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.problems import conflict, not_found
 from headrace.model import store
@@ -81,7 +82,7 @@ class Compression:
             curve = msgspec.json.decode(read, type=Curve)
         except msgspec.DecodeError:
             raise conflict("What lies beside this version is no curve.") from None
-        return as_json(msgspec.structs.replace(curve, points=curve.points[:MOST_POINTS]))
+        return json_response(msgspec.structs.replace(curve, points=curve.points[:MOST_POINTS]))
 
 
 def _read_if_there(where: Location) -> bytes | None:

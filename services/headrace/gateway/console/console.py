@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from headrace.core.clock import Clock
-from headrace.gateway.calls import BodyReader
+from headrace.gateway.calls import BodyReader, json_response
 from headrace.gateway.console import access, assets
 from headrace.gateway.console.access import (
     ANY,
@@ -158,7 +158,7 @@ class Console:
                 HTTPStatus.UNAUTHORIZED, "bad-key", "This is no token of an API key, or the key was revoked."
             )
         cookie, session, caller = opened
-        response = access.as_json(_me(session, caller))
+        response = json_response(_me(session, caller))
         response.set_cookie(
             access.COOKIE,
             cookie,
@@ -172,12 +172,12 @@ class Console:
 
     async def _logout(self, call: Call) -> Response:
         self._sessions.close(call.session)
-        response = access.as_json({})
+        response = json_response({})
         response.delete_cookie(access.COOKIE, path="/console", httponly=True, samesite="strict")
         return response
 
     async def _me(self, call: Call) -> Response:
-        return access.as_json(_me(call.session, call.caller))
+        return json_response(_me(call.session, call.caller))
 
     async def _events(self, call: Call) -> Response:
         del call

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from headrace.core.clock import Clock
 from headrace.core.spending import day_of
 from headrace.core.usage import MONTH, TenantTotal, Total, by_tenant, months, totals
-from headrace.gateway.console.access import OPERATORS, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import OPERATORS, Call, Endpoint
 from headrace.gateway.console.history import read_history
 from headrace.gateway.console.open_log import OpenLog
 from headrace.gateway.console.producer import OpenProducer
@@ -109,7 +110,7 @@ class KeysAndUsage:
 
     async def _list(self, call: Call) -> Response:
         del call
-        return as_json(Keys(await self._listed()))
+        return json_response(Keys(await self._listed()))
 
     async def _add(self, call: Call) -> Response:
         asked = await call.body(NewKey)
@@ -125,7 +126,7 @@ class KeysAndUsage:
             by=call.caller.name,
         )
         await self._write(record)
-        return as_json(Keys(await self._listed(), _known(record), token))
+        return json_response(Keys(await self._listed(), _known(record), token))
 
     async def _revoke(self, call: Call) -> Response:
         asked = await call.body(WhichKey)
@@ -135,7 +136,7 @@ class KeysAndUsage:
                 raise not_found("There is no API key with this id.")
             if key.revoked_at_ms is None:
                 await self._write(revoked(key, now_ms=self._clock.now_ms(), by=call.caller.name))
-        return as_json(Keys(await self._listed()))
+        return json_response(Keys(await self._listed()))
 
     async def _month(self, call: Call) -> Response:
         now = day_of(self._clock.now_ms())[:7]
@@ -145,12 +146,12 @@ class KeysAndUsage:
         usages = (await self._usage.get()).usages.values()
         found = totals(usages, month)
         known = sorted({now, *months(usages)}, reverse=True)
-        return as_json(MonthOfUsage(month, known, by_tenant(found), found))
+        return json_response(MonthOfUsage(month, known, by_tenant(found), found))
 
     async def _history(self, call: Call) -> Response:
         del call
         keys = list((await self._keys.get()).keys.values())
-        return as_json(await read_history(self._cluster, self._settings, keys))
+        return json_response(await read_history(self._cluster, self._settings, keys))
 
     async def _listed(self) -> list[KnownKey]:
         keys = (await self._keys.get()).keys.values()

@@ -30,7 +30,8 @@ from headrace.core.selection import Why
 from headrace.core.text import label_name, quantity
 from headrace.files import DatasetError
 from headrace.files.annotations import Task
-from headrace.gateway.console.access import LABELLERS, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import LABELLERS, Call, Endpoint
 from headrace.gateway.console.desk import LEASE_S, Desk, Item
 from headrace.gateway.console.doubts import Doubts, Search, in_child
 from headrace.gateway.console.models import ModelsView
@@ -264,7 +265,7 @@ class Labelling:
         by_text: dict[bytes, dict[str, str]] = {}
         for one, key in zip(people, text_keys([one.text for one in people]), strict=True):
             by_text.setdefault(key, {})[one.by or ""] = one.label
-        return as_json(
+        return json_response(
             Overview(
                 queues=[QueueState(queue, TITLES[queue], ABOUT[queue]) for queue in Queue],
                 labels=await self._choices(there),
@@ -303,7 +304,7 @@ class Labelling:
         if asked.skip is not None:
             for item in self._desk.find(_named(asked.queue, call), (asked.skip,)):
                 self._desk.skip(item, call.session.id)
-        return as_json(await self._asked(asked.queue, call))
+        return json_response(await self._asked(asked.queue, call))
 
     async def _give(self, call: Call) -> Response:
         given = await call.body(Given)
@@ -339,7 +340,7 @@ class Labelling:
         self._there = [one for one in self._there if one.id not in done.ids]
         self._there += [There(one.id, one.text, one.label, None, one.source, one.labelled_at_ms, by) for one in labels]
         told = await self._review([item for item in items if item.unlabelled], label, by)
-        return as_json(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
+        return json_response(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
 
     async def _review(self, items: Sequence[Item], label: str, by: str) -> str | None:
         """Publish a review of each. Returns in words why one could not be published."""
@@ -394,7 +395,7 @@ class Labelling:
         self._there = [one for one in self._there if one.id not in last.ids]
         self._there += [was for was in last.before if was is not None]
         asked = await self._asked(last.queue, call)
-        return as_json(msgspec.structs.replace(asked, undone=last.queue.value, told=told))
+        return json_response(msgspec.structs.replace(asked, undone=last.queue.value, told=told))
 
     def _remember(self, who: str, done: _Done) -> None:
         self._undo.setdefault(who, deque(maxlen=MOST_UNDONE)).append(done)

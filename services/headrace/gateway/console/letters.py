@@ -25,7 +25,8 @@ from headrace.client.dead_letters import (
     replay,
 )
 from headrace.client.publishing import Publisher
-from headrace.gateway.console.access import OPERATORS, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import OPERATORS, Call, Endpoint
 from headrace.gateway.problems import conflict, not_found
 from headrace.kafka.interface import Cluster
 from headrace.process.logs import event
@@ -110,7 +111,7 @@ class DeadLetters:
             found.append(one)
         newest = sorted(found, key=lambda one: -one.timestamp_ms)
         reasons = Counter((one.letter.stage, one.letter.error) for one in newest)
-        return as_json(
+        return json_response(
             Letters(
                 len(newest),
                 [Reason(stage, error, count) for (stage, error), count in reasons.most_common()],
@@ -121,7 +122,7 @@ class DeadLetters:
     async def _show(self, call: Call) -> Response:
         found = await self._find(call.request.path_params["at"])
         letter, value = found.letter, found.letter.value or b""
-        return as_json(
+        return json_response(
             Whole(
                 letter=_listed(found),
                 version=letter.version,
@@ -155,7 +156,7 @@ class DeadLetters:
                 await publisher.stop()
                 await marks.stop()
         event("console.replayed", by=call.caller.name, letter=asked.at, topic=topic, offset=published.offset)
-        return as_json({"to": place(topic, published.partition, published.offset)})
+        return json_response({"to": place(topic, published.partition, published.offset)})
 
     async def _find(self, at: str) -> Found:
         partition, _, offset = at.partition("@")

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from headrace.client import Client
 from headrace.client.arguments import ArgumentError, NoAnswerError
 from headrace.core.clock import Clock
-from headrace.gateway.console.access import ANY, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import ANY, Call, Endpoint
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.problems import ProblemError, invalid
 from headrace.kafka.interface import Cluster
@@ -109,7 +110,7 @@ class Trials:
             reason=result.reason,
         )
         beside, alone = await self._challenger(text, result.version)
-        return as_json(Tried(text, answered, beside, alone))
+        return json_response(Tried(text, answered, beside, alone))
 
     async def _challenger(self, text: str, answered_by: str) -> tuple[Said | None, str | None]:
         log = await self._models.log()

@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from headrace.core.cascade import Refused
 from headrace.core.clock import Clock
-from headrace.gateway.console.access import ANY, LABELLERS, OPERATORS, Call, Endpoint, as_json
+from headrace.gateway.calls import json_response
+from headrace.gateway.console.access import ANY, LABELLERS, OPERATORS, Call, Endpoint
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.problems import conflict, not_found
 from headrace.kafka.interface import Cluster
@@ -152,7 +153,7 @@ class Versions:
 
     async def _list(self, call: Call) -> Response:
         del call
-        return as_json(await self._listed())
+        return json_response(await self._listed())
 
     async def _listed(self) -> Listed:
         log, name = await self._models.log(), self._models.name
@@ -194,7 +195,7 @@ class Versions:
             raise not_found(
                 "Nobody labelled a text of the random slice since this version was made. The page Label offers them.",
             )
-        return as_json(report)
+        return json_response(report)
 
     async def _certify(self, call: Call) -> Response:
         """As `headrace models certify` does, of the labels on their topic."""
@@ -227,7 +228,7 @@ class Versions:
             certificate = sign(msgspec.structs.replace(found, by=call.caller.name))
             if not asked.dry_run:
                 await self._models.publish([certificate])
-        return as_json(Certified(certificate, await self._listed()))
+        return json_response(Certified(certificate, await self._listed()))
 
     async def _promote(self, call: Call) -> Response:
         asked = await call.body(Promotion)
@@ -277,7 +278,7 @@ class Versions:
             name=self._models.name, ordered_at_ms=self._clock.now_ms(), reason=asked.reason, by=call.caller.name
         )
         await self._models.publish([order])
-        return as_json(await self._listed())
+        return json_response(await self._listed())
 
     async def _decided(
         self, alias: str, seen: str | None, decide: Callable[[ModelsLog, str, int], ModelAlias], *, check: bool
@@ -299,7 +300,7 @@ class Versions:
                 there = "is not there" if pointer is None else f"points at {pointer.version}"
                 raise conflict(f"Nothing was moved: {alias} {there} by now. Look again.")
             await self._models.publish([msgspec.structs.replace(decided, moved_at_ms=self._clock.now_ms())])
-        return as_json(await self._listed())
+        return json_response(await self._listed())
 
     def _load(self, version: ModelVersion) -> Artifact:
         return load_version(version, self._settings.signing.trusted, self._settings.places())
