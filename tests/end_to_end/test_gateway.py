@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,27 +15,9 @@ from headrace_load.processes import running
 from tests.support.http_calls import Calls, round_robin
 from tests.support.log_audit import audit
 from tests.support.own_topics import LIMIT_S, OwnTopics
-from tests.support.random_versions import random_version, text
+from tests.support.random_versions import text
 from tests.support.streams import answered
 from tests.support.waiting import until
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    random_version(3, path)
-    return path
-
-
-# Each takes minutes where much runs beside it, so on the embedded broker they are slow ones.
-@pytest.fixture(
-    params=[pytest.param("embedded", marks=pytest.mark.slow), pytest.param("apache", marks=pytest.mark.apache)]
-)
-def place(request, model, tmp_path) -> OwnTopics:
-    bootstrap = request.getfixturevalue(f"{request.param}_bootstrap")
-    place = OwnTopics(bootstrap, model, tmp_path, embedded=request.param == "embedded")
-    place.apply()
-    return place
 
 
 class Started:

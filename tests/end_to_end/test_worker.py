@@ -20,28 +20,9 @@ from headrace_schemas.headers import CONTENT_TYPE
 from headrace_schemas.records import Status
 from tests.support.log_audit import audit
 from tests.support.own_topics import LIMIT_S, OwnTopics
-from tests.support.random_versions import random_version, text
+from tests.support.random_versions import text
 from tests.support.streams import answered
 from tests.support.waiting import until, within
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """An artifact of random weights with a canary that it answers."""
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    random_version(3, path)
-    return path
-
-
-# Kafka itself is what users have. On the embedded broker a session has to end first, so there the tests are slow ones.
-@pytest.fixture(
-    params=[pytest.param("embedded", marks=pytest.mark.slow), pytest.param("apache", marks=pytest.mark.apache)]
-)
-def place(request, model, tmp_path) -> OwnTopics:
-    bootstrap = request.getfixturevalue(f"{request.param}_bootstrap")
-    place = OwnTopics(bootstrap, model, tmp_path, embedded=request.param == "embedded")
-    place.apply()
-    return place
 
 
 async def statuses(client: Client, count: int) -> dict[tuple[int, int], Status]:
