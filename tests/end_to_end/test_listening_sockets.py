@@ -43,6 +43,15 @@ def listening(process: psutil.Process) -> dict[int, list[str]]:
     return found
 
 
+def is_connected_rank(process: psutil.Process) -> bool:
+    """Whether a process is a rank with a connection. One that ends while it is asked, as helpers do, is none."""
+    try:
+        sockets = process.net_connections(kind="inet") if "rank" in process.cmdline() else []
+    except psutil.NoSuchProcess:
+        return False
+    return any(s.status == psutil.CONN_ESTABLISHED for s in sockets)
+
+
 async def test_a_training_on_one_machine_listens_on_the_loopback_alone_and_there_only_by_its_ranks(tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text(labelled(3000))
@@ -55,12 +64,7 @@ async def test_a_training_on_one_machine_listens_on_the_loopback_alone_and_there
 
         def met() -> dict[int, list[str]] | None:
             """Once the ranks are connected to each other."""
-            connected = [
-                one
-                for one in tree.children(recursive=True)
-                if "rank" in one.cmdline()
-                and any(s.status == psutil.CONN_ESTABLISHED for s in one.net_connections(kind="inet"))
-            ]
+            connected = [one for one in tree.children(recursive=True) if is_connected_rank(one)]
             return listening(tree) if len(connected) == RANKS else None
 
         found = await until(met)
