@@ -122,6 +122,10 @@ class LabelledText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     labelled_at_ms: int | None = None
     by: str | None = None
     """Who gave the label."""
+    guessed: str | None = None
+    """The label that ``version`` held for the likeliest when the text was chosen, even where it abstained."""
+    version: str | None = None
+    """The version whose answer the text was chosen by."""
 
 
 class MachineLabel(

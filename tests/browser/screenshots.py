@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
+from headrace.client.labels import Labelled, publish_labels
 from headrace.core.clock import SystemClock
 from headrace.core.spending import day_of
 from headrace.kafka.brokers import embedded_broker
@@ -127,6 +128,20 @@ def curve_of(size: int) -> dict[str, object]:
     return {"budget": {"points": 0.5}, "original": original, "chosen": points[5], "points": points}
 
 
+async def prepare_labels(site: ConsoleSite) -> None:
+    """Labels of two people, which say by which answers their texts were chosen."""
+    texts = list(desk_texts(200, 11))
+    queues = [("margin", 17, 40), ("random-slice", 3, 40), ("abstained", 9, 21)]
+    labels = []
+    for source, wrong, count in queues:
+        for number in range(count):
+            text, label = texts[len(labels)]
+            guessed = "another" if number < wrong else label
+            by, at_ms = ("ana", "ben")[number % 2], NOW_MS + 60_000 * len(labels)
+            labels.append(Labelled(f"{source}-{number}", text, label, source, at_ms, by, guessed, "v1"))
+    await publish_labels(site.cluster, site.names.labels, labels=labels)
+
+
 async def prepare_keys(site: ConsoleSite) -> None:
     """API keys, and what was asked with them."""
     keys = [
@@ -213,6 +228,7 @@ async def main(out: Path, pages: list[str], seconds: float, folder: Path) -> Non
         async with site.open() as address:
             await prepare(site, artifacts, files)
             await prepare_keys(site)
+            await prepare_labels(site)
             working = [asyncio.create_task(answer(site, artifacts[0])), asyncio.create_task(ask(site))]
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(

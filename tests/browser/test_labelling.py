@@ -64,6 +64,7 @@ async def test_ten_texts_are_labelled_by_keyboard_and_lie_on_the_log(browser, si
     found = await site.labels()
     assert {one.text: one.label for one in found.values()} == given
     assert {(one.source, one.by) for one in found.values()} == {("margin", "ana")}
+    assert {(one.guessed, one.version) for one in found.values()} == {("card", "v1")}
     assert set(found) == set(text_ids(list(given)))
     assert all(one.labelled_at_ms for one in found.values())
 
@@ -198,6 +199,34 @@ async def test_a_doubted_label_is_corrected_under_its_id_and_undoing_puts_the_ol
     now = (await site.labels())["doubted"]
     assert now is not None
     assert (now.label, now.labelled_at_ms, now.by) == ("card", 17, "ben")
+    assert page.said == []
+
+
+async def test_the_page_says_how_much_more_often_a_queue_corrects_the_model_than_chance(
+    browser, site: ConsoleSite
+) -> None:
+    await site.versions("v1")
+    labels = [
+        Labelled(
+            f"{source}-{number}",
+            f"text {number} of {source}",
+            "refund" if number < wrong else "card",
+            source,
+            17,
+            "ben",
+            "card",
+            "v1",
+        )
+        for source, wrong in (("margin", 17), ("random-slice", 3), ("abstained", 2))
+        for number in range(40)
+    ]
+    await publish_labels(site.cluster, site.names.labels, labels=labels)
+    page = await open_page(browser, f"{site.address}#/label", "ana's token")
+    await page.get_by_text("corrects the model 5.7 times as often as one by chance (95 %: 1.8 to 18)").wait_for()
+    await page.get_by_text("find its 17 errors by chance takes about 227 labels instead of 40").wait_for()
+    await page.get_by_role("row", name="Unsure 17 of 40 3 of 40").wait_for()
+    await page.get_by_text("No label: too few to say").wait_for()
+    assert await grave_faults(page) == []
     assert page.said == []
 
 

@@ -25,8 +25,8 @@ _RECORD_OVERHEAD = 512
 class Labelled(msgspec.Struct, frozen=True):
     """A text with its true label, and the id by which both can be replaced or erased.
 
-    ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled and ``by`` by whom, where that is
-    known.
+    Where it is known, ``source`` says how the text was chosen, ``labelled_at_ms`` when it was labelled, ``by`` by whom,
+    and ``guessed`` which label ``version`` held for the likeliest.
     """
 
     id: str
@@ -35,6 +35,8 @@ class Labelled(msgspec.Struct, frozen=True):
     source: str | None = None
     labelled_at_ms: int | None = None
     by: str | None = None
+    guessed: str | None = None
+    version: str | None = None
 
 
 def text_ids(texts: Sequence[str]) -> list[str]:
@@ -83,7 +85,13 @@ def label_record(one: Labelled, largest: int = 1 << 20) -> Outgoing:
         raise DatasetError("the label has no id, so that nothing could replace or erase it")
     try:
         label = LabelledText(
-            text=one.text, label=one.label, source=one.source, labelled_at_ms=one.labelled_at_ms, by=one.by
+            text=one.text,
+            label=one.label,
+            source=one.source,
+            labelled_at_ms=one.labelled_at_ms,
+            by=one.by,
+            guessed=one.guessed,
+            version=one.version,
         )
         value, key = encode_label(label), one.id.encode()
     except (WireError, UnicodeEncodeError) as error:

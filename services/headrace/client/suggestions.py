@@ -11,7 +11,7 @@ import msgspec
 from headrace.client.comparison import last_results
 from headrace.config.settings import Settings
 from headrace.core.fields import Start
-from headrace.core.selection import Candidate, Why, distinct, in_order, reason_for
+from headrace.core.selection import Candidate, Why, best_of, distinct, in_order, reason_for
 from headrace.files.annotations import Task
 from headrace.kafka.interface import Cluster, NotAuthorizedError, UnknownTopicError
 from headrace.kafka.range_reader import read_texts
@@ -90,6 +90,7 @@ def _task(candidate: Candidate, text: str, why: Why) -> Task:
         why=reason_for(candidate, why),
         source=why,
         answered=answer.label,
+        guessed=best_of(answer),
         score=answer.score,
         id=answer.id,
         blind=why is Why.RANDOM,

@@ -195,7 +195,8 @@ class Reviews:
                 by=told.by,
             )
             self.waiting.append(review)
-        return Labelled(id_, text, label, told.source, now_ms if dated else told.labelled_at_ms, told.by)
+        at_ms = now_ms if dated else told.labelled_at_ms
+        return Labelled(id_, text, label, told.source, at_ms, told.by, told.guessed, told.version)
 
     async def send(self, publisher: ReviewPublisher) -> None:
         """Send the waiting reviews, unless the cluster refused them before."""
@@ -304,7 +305,7 @@ def stream_records(
         told = extras_of(row)
         id_ = told.replaces or words if columns.id is None else row.string(columns.id, numbers=True)
         if reviews is None:
-            one = Labelled(id_, text, label, told.source, told.labelled_at_ms, told.by)
+            one = Labelled(id_, text, label, told.source, told.labelled_at_ms, told.by, told.guessed, told.version)
         else:
             one = reviews.labelled(told, id_, text, label)
         try:

@@ -29,7 +29,9 @@ SOURCE = "source"
 LABELLED_AT = "labelled_at_ms"
 BY = "by"
 REPLACES = "replaces"
-EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED, BY, REPLACES)
+GUESSED = "guessed"
+VERSION = "version"
+EXTRAS = (SOURCE, LABELLED_AT, AT, ANSWERED, BY, REPLACES, GUESSED, VERSION)
 """Columns of a row of labels besides text, label and id."""
 
 _MOST_MS = 2**53
@@ -42,7 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     ``at`` is the place of its request as PARTITION@OFFSET. ``answered`` is the answer of ``version`` with ``score``,
     None for no label. ``why`` says in words why it was chosen, ``source`` the same for programs. ``id`` is the
-    request's.
+    request's. ``guessed`` is the likeliest label, also of an answer without one.
     """
 
     at: str
@@ -51,6 +53,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     source: str
     answered: str | None = None
+    guessed: str | None = None
     score: float | None = None
     id: str | None = None
     blind: bool = False
@@ -175,7 +178,8 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
     """A person's annotation of a text. ``label`` is "" without a valid one.
 
     ``where`` names the file and the line. ``at`` is PARTITION@OFFSET of its request; ``answered``: the request was
-    answered with a label. ``replaces`` is the id of the label that this one corrects.
+    answered with a label. ``replaces`` is the id of the label that this one corrects. ``guessed`` is the label that
+    ``version`` held for the likeliest.
     """
 
     where: str
@@ -188,6 +192,8 @@ class Annotated(msgspec.Struct, frozen=True, kw_only=True):
     answered: bool = False
     by: str | None = None
     replaces: str | None = None
+    guessed: str | None = None
+    version: str | None = None
 
 
 def extras_of(row: Row) -> Annotated:
@@ -198,17 +204,19 @@ def extras_of(row: Row) -> Annotated:
 
 
 def _extras(where: str, values: Mapping[str, object]) -> Annotated:
-    source, replaces = values.get(SOURCE), values.get(REPLACES)
+    told = {name: value for name in EXTRAS if isinstance(value := values.get(name), str) and value}
     return Annotated(
         where=where,
         text="",
         label="",
-        source=source if isinstance(source, str) and source else None,
+        source=told.get(SOURCE),
         labelled_at_ms=_milliseconds(values.get(LABELLED_AT)),
         at=place_of(values.get(AT)),
         answered=bool(values.get(ANSWERED)),
-        by=by if isinstance(by := values.get(BY), str) and by else None,
-        replaces=replaces if isinstance(replaces, str) and replaces else None,
+        by=told.get(BY),
+        replaces=told.get(REPLACES),
+        guessed=told.get(GUESSED),
+        version=told.get(VERSION) if GUESSED in told else None,
     )
 
 

@@ -250,7 +250,7 @@ def test_an_export_is_restored_row_by_row_as_it_was(cluster: MemoryCluster, tmp_
     given = [
         Labelled("a", "same words", "card", RANDOM_SLICE, 17),
         Labelled("b", "Same words!", "refund", None, None),
-        Labelled("c", 'odd "one",\nreally', "card", "margin", None),
+        Labelled("c", 'odd "one",\nreally', "card", "margin", None, "ana", "=refund", "v1"),
         Labelled("=1+1", "=HYPERLINK(1)\r\n-2", "@home", "margin", None),
     ]
     asyncio.run(publish_labels(cluster, LABELS, labels=given))

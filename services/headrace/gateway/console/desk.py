@@ -25,7 +25,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     ``at`` names it within its queue, ``place`` is that of its request, where it has one, and ``unlabelled`` says that
     the request was answered without a label. ``id`` is the label's own; ``source`` says how the text was chosen. A
     ``blind`` one is shown without anything that could lead the person who labels it. A suspect has a label, ``given``
-    with ``given_score``, and keeps ``labelled_at_ms`` where that is not None.
+    with ``given_score``, and keeps ``labelled_at_ms`` where that is not None. ``guessed`` is the label that ``version``
+    held for the likeliest.
     """
 
     key: bytes
@@ -42,6 +43,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     given: str | None = None
     given_score: float | None = None
     labelled_at_ms: int | None = None
+    guessed: str | None = None
+    version: str | None = None
     blind: bool = False
 
 

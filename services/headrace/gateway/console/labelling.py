@@ -24,7 +24,8 @@ from headrace.client.reviews import ReviewPublisher
 from headrace.client.suggestions import find_tasks
 from headrace.core.clock import Clock
 from headrace.core.label_agreement import Pair, pairs_of
-from headrace.core.label_rules import learnt_as
+from headrace.core.label_rules import Rules, learnt_as
+from headrace.core.label_savings import Judged, Saving, savings
 from headrace.core.near_duplicates import near_duplicates
 from headrace.core.selection import Why
 from headrace.core.text import label_name, quantity
@@ -198,6 +199,7 @@ class Overview(msgspec.Struct, frozen=True):
     recent: list[Recent]
     agreement: list[Pair]
     learnt: list[Learnt]
+    saved: list[Saving]
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -276,6 +278,7 @@ class Labelling:
                 ],
                 agreement=pairs_of(by_text.values()),
                 learnt=await self._learnt(),
+                saved=savings(_judged(there, (await self._models.log()).rules_of(self._models.name))),
             )
         )
 
@@ -320,7 +323,19 @@ class Labelling:
             raise conflict("Somebody else holds this text now, or it has a label already.")
         items = [item for item in items if self._desk.free_for(item, who)]
         now_ms = self._clock.now_ms()
-        labels = [Labelled(item.id, item.text, label, item.source, item.labelled_at_ms or now_ms, by) for item in items]
+        labels = [
+            Labelled(
+                item.id,
+                item.text,
+                label,
+                item.source,
+                item.labelled_at_ms or now_ms,
+                by,
+                item.guessed,
+                item.version,
+            )
+            for item in items
+        ]
         try:
             records = [label_record(one, self._settings.kafka.max_request_size) for one in labels]
         except DatasetError as error:
@@ -338,7 +353,10 @@ class Labelling:
         done = _Done(given.queue, tuple(items), tuple(there.get(item.id) for item in items), waiting)
         self._remember(who, done)
         self._there = [one for one in self._there if one.id not in done.ids]
-        self._there += [There(one.id, one.text, one.label, None, one.source, one.labelled_at_ms, by) for one in labels]
+        self._there += [
+            There(one.id, one.text, one.label, None, one.source, one.labelled_at_ms, by, one.guessed, one.version)
+            for one in labels
+        ]
         told = await self._review([item for item in items if item.unlabelled], label, by)
         return json_response(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
 
@@ -506,6 +524,8 @@ class Labelling:
                 given=one.given,
                 given_score=one.given_score,
                 labelled_at_ms=one.labelled_at_ms,
+                guessed=there[id_].guessed,
+                version=there[id_].version,
             )
             for one in ([] if found is None else found.suspects)
             if (id_ := one.replaces or "") in learnt
@@ -552,13 +572,25 @@ class Labelling:
             return self._there
 
 
+def _judged(there: Sequence[There], rules: Rules) -> list[Judged]:
+    """The labels that tell by which answer their text was chosen; one a text."""
+    found = []
+    for one in there:
+        if one.source is None or one.guessed is None or one.version is None or is_second(one.id):
+            continue
+        label, guessed = learnt_as(one.label, rules), learnt_as(label_name(one.guessed), rules)
+        if label is not None and guessed is not None:
+            found.append(Judged(one.source, one.version, guessed != label))
+    return found
+
+
 def _named(queue: Queue, call: Call) -> str:
     """The queue's name on the desk. For second opinions each person has a queue, of what the others labelled."""
     return f"{queue}/{call.caller.name}" if queue is Queue.SECOND else queue.value
 
 
 def _labelled(was: There) -> Labelled:
-    return Labelled(was.id, was.text, was.label, was.source, was.labelled_at_ms, was.by)
+    return Labelled(was.id, was.text, was.label, was.source, was.labelled_at_ms, was.by, was.guessed, was.version)
 
 
 def _item(task: Task, key: bytes, id_: str) -> Item:
@@ -575,5 +607,7 @@ def _item(task: Task, key: bytes, id_: str) -> Item:
         request_id=task.id,
         answered=task.answered,
         score=task.score,
+        guessed=task.guessed,
+        version=task.version,
         blind=task.blind,
     )

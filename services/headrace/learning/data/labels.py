@@ -176,6 +176,8 @@ class There(msgspec.Struct, frozen=True):
     source: str | None = None
     labelled_at_ms: int | None = None
     by: str | None = None
+    guessed: str | None = None
+    version: str | None = None
 
     def cells(self) -> tuple[str, ...]:
         """What a line of a list shows."""
@@ -213,10 +215,20 @@ def _there(id_: str, record: Record) -> There:
         return There(id_, "", "", error.code)
     if label is None or not (name := label_name(label.label)):
         return There(id_, "", "", EMPTY_LABEL)
-    return There(id_, label.text, name, source=label.source, labelled_at_ms=label.labelled_at_ms, by=label.by)
+    return There(
+        id_,
+        label.text,
+        name,
+        source=label.source,
+        labelled_at_ms=label.labelled_at_ms,
+        by=label.by,
+        guessed=label.guessed,
+        version=label.version,
+    )
 
 
 SUFFIXES = (".jsonl", ".csv")
+_TOLD = ("source", "labelled_at_ms", "by", "guessed", "version")
 
 
 def check_suffix(file: str) -> None:
@@ -233,13 +245,13 @@ def write_labels(where: Location, labels: Sequence[There]) -> None:
     """
     out = io.StringIO(newline="")
     if where.below[-1].lower().endswith(".csv"):
-        write = csv_writer(out, ("id", "text", "label", "source", "labelled_at_ms", "by"))
+        columns = ("id", "text", "label", *_TOLD)
+        write = csv_writer(out, columns)
         for one in labels:
-            write((one.id, one.text, one.label, one.source, one.labelled_at_ms, one.by))
+            write(tuple(getattr(one, name) for name in columns))
     else:
         for one in labels:
             row: dict[str, object] = {"id": one.id, "text": one.text, "label": one.label}
-            told = {"source": one.source, "labelled_at_ms": one.labelled_at_ms, "by": one.by}
-            row |= {name: value for name, value in told.items() if value is not None}
+            row |= {name: value for name in _TOLD if (value := getattr(one, name)) is not None}
             out.write(f"{msgspec.json.encode(row).decode()}\n")
     store.write(where, out.getvalue().encode(), "export", private=True)

@@ -40,14 +40,31 @@ function Agreement({ pairs }) {
       <td class="n">${count(pair.texts)}</td><td class="n">${percent(pair.equal / pair.texts, 0)}</td><td class="n">${pair.kappa === null || pair.kappa === undefined ? NONE : pair.kappa.toFixed(2)}</td></tr>`)}</tbody></table>`;
 }
 
-// What each version learnt and reached. It does not show how many labels the queues save: nobody labelled by chance
-// beside them.
+const SOURCES = { margin: "Unsure", abstained: "No label", disagreement: "Versions differ" };
+const times = (value) => value >= 9.95 ? count(value) : value.toFixed(1);
+
+// One sentence about a queue: how often its labels correct the model, beside labels of texts that chance chose.
+function saving(one) {
+  if (one.times === null || one.times === undefined) return html`${SOURCES[one.source]}: too few to say. It takes ${one.fewest_texts} texts of each, labelled by the answers of one version, and ${one.fewest_wrong} wrong ones among each.`;
+  const [low, high] = [times(one.low), times(one.high)];
+  if (one.low <= 1 && one.high >= 1) return html`${SOURCES[one.source]}: no difference is shown, ${times(one.times)} times as often (95 %: ${low} to ${high}).`;
+  return html`A label from ${SOURCES[one.source]} corrects the model ${times(one.times)} times as often as one by chance (95 %: ${low} to ${high}). To find its ${count(one.wrong)} errors by chance takes about ${count(one.texts * one.times)} labels instead of ${count(one.texts)}.`;
+}
+
+function Saved({ saved }) {
+  return html`<section class="panel"><h2>What the queues saved</h2>
+    ${saved.length ? html`<table><thead><tr><th>Queue</th><th class="n">Model wrong</th><th class="n">Random slice</th></tr></thead>
+    <tbody>${saved.map((one) => html`<tr key=${one.source}><td>${SOURCES[one.source]}</td><td class="n">${count(one.wrong)} of ${count(one.texts)}</td><td class="n">${count(one.chance_wrong)} of ${count(one.chance_texts)}</td></tr>`)}</tbody></table>
+    ${saved.map((one) => html`<p key=${one.source}>${saving(one)}</p>`)}`
+    : html`<p class="muted">Not measured yet: label some texts of Unsure and some of Random slice, answered by the same version.</p>`}</section>`;
+}
+
+// What each version learnt and reached.
 function Learnt({ learnt }) {
   return html`<section class="panel"><h2>What the labels brought</h2>
     ${learnt.length ? html`<table><thead><tr><th>Version</th><th class="n">Rows</th><th class="n">Macro-F1</th><th class="n">95 %</th></tr></thead>
     <tbody>${learnt.map((one) => html`<tr key=${one.version}><td class="nowrap">${moment(one.created_at_ms).slice(0, 16)}</td><td class="n">${count(one.rows)}</td><td class="n">${share(one.metrics.test_macro_f1)}</td>
-      <td class="n">${one.metrics.test_macro_f1_low === undefined ? NONE : `${share(one.metrics.test_macro_f1_low)} to ${share(one.metrics.test_macro_f1_high)}`}</td></tr>`)}</tbody></table>` : html`<p class="muted">No version was made of labels yet.</p>`}
-    <p class="muted">How many labels the queues save beside labelling by chance is not measured here: it would take the same work twice. docs/labelling.md has it for public sets.</p></section>`;
+      <td class="n">${one.metrics.test_macro_f1_low === undefined ? NONE : `${share(one.metrics.test_macro_f1_low)} to ${share(one.metrics.test_macro_f1_high)}`}</td></tr>`)}</tbody></table>` : html`<p class="muted">No version was made of labels yet.</p>`}</section>`;
 }
 
 function Progress({ overview, mine, me }) {
@@ -58,6 +75,7 @@ function Progress({ overview, mine, me }) {
       <tbody>${overview.people.length ? overview.people.map((one) => html`<tr key=${one.name} class=${one.name === me.name ? "chosen" : ""}><td><${Stranger} text=${one.name} /></td><td class="n">${count(one.labels)}</td><td class="n">${count(one.today)}</td></tr>`)
         : html`<tr><td colspan="3" class="muted">Nobody yet.</td></tr>`}</tbody></table></section>
     <${Learnt} learnt=${overview.learnt} />
+    <${Saved} saved=${overview.saved} />
     <section class="panel"><h2>Agreement between people</h2><${Agreement} pairs=${overview.agreement} /></section>
     <section class="panel"><h2>Who said what</h2>
       <table><thead><tr><th>When</th><th>Who</th><th>Label</th><th>Text</th></tr></thead>
