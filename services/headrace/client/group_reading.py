@@ -215,15 +215,16 @@ class ReaderAssignment(GroupAssignment):
 
     async def _begin(self, partitions: Sequence[AssignedPartition]) -> None:
         zero = TopicPartition(self._topic, 0)
-        committed = {name: await self._committed(name) for name in {zero, *(one.name for one in partitions)}}
+        found = await self._consumer.committed({zero, *(one.name for one in partitions)})
+        committed = {name: committed_place(one.offset, one.metadata) for name, one in found.items()}
         # Asked after the commits, which may name an answer that was not there before.
         begins = await self._looking.beginning_offsets([partition.name for partition in partitions])
-        at = await offsets_of(self._looking, begins, self._from) if committed[zero] is None else begins
+        at = await offsets_of(self._looking, begins, self._from) if zero not in committed else begins
         ends = await self._looking.end_offsets(begins)
         starts: dict[TopicPartition, Place] = {}
         fresh: dict[AssignedPartition, Place] = {}
         for partition in partitions:
-            name, kept = partition.name, committed[partition.name]
+            name, kept = partition.name, committed.get(partition.name)
             starts[name] = start_in_log(name, Place(at[name]) if kept is None else kept, begins[name], ends[name])
             if kept is None:
                 fresh[partition] = starts[name]
@@ -235,10 +236,6 @@ class ReaderAssignment(GroupAssignment):
             partition.begin(starts[partition.name].position, readers[partition.name])
         self._fetch_from({partition.name: starts[partition.name].position for partition in begun})
 
-    async def _committed(self, name: TopicPartition) -> Place | None:
-        found = await self._consumer.committed_with_metadata(name)
-        return None if found is None else committed_place(found.offset, found.metadata)
-
     async def _not_yet(self, fresh: Mapping[AssignedPartition, Place]) -> Collection[AssignedPartition]:
         """Commit where the group begins. Returns partition 0 if other partitions have to be committed before it."""
         await self._commit({partition: start for partition, start in fresh.items() if partition.name.partition})
@@ -249,10 +246,9 @@ class ReaderAssignment(GroupAssignment):
         return ()
 
     async def _others_have_begun(self) -> bool:
-        for number in await self._looking.partitions_of(self._topic):
-            if number and await self._consumer.committed(TopicPartition(self._topic, number)) is None:
-                return False
-        return True
+        others = {TopicPartition(self._topic, number) for number in await self._looking.partitions_of(self._topic)}
+        others.discard(TopicPartition(self._topic, 0))
+        return others == (await self._consumer.committed(others)).keys()
 
     def _broken(self, error: BaseException) -> None:
         self.failure = error

@@ -277,8 +277,9 @@ class Consumer(Protocol):
         A partition without a text loses its earlier text. A broker refuses texts over 4096 bytes.
         """
 
-    async def committed(self, partition: TopicPartition) -> int | None: ...
-    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None: ...
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """What the group committed, asked in one request; a partition without a commit is left out."""
+
     async def partitions_of(self, topic: str) -> frozenset[int]:
         """The partition numbers of ``topic``, empty when there is no such topic."""
 

@@ -202,7 +202,9 @@ class AnswersReader:
         if not names:
             return False
         begins, ends = await consumer.beginning_offsets(names), await consumer.end_offsets(names)
-        begun = {name: await self._begin(consumer, name, begins[name], ends[name]) for name in names}
+        # At this term's positions, else at the group's commits.
+        known = {name: found.offset for name, found in (await consumer.committed(names)).items()} | self._positions
+        begun = {name: _begin(known.get(name), begins[name], ends[name]) for name in names}
         consumer.assign(names)
         for name, position in begun.items():
             consumer.seek(name, position)
@@ -210,16 +212,6 @@ class AnswersReader:
         self.follows = True
         event("labeller.follows", topic=self._results, partitions=len(begun))
         return True
-
-    async def _begin(self, consumer: Consumer, name: TopicPartition, begin: int, end: int) -> int:
-        """Where to go on: at this term's position, else at the group's commit, else at the end."""
-        position = self._positions.get(name)
-        if position is None:
-            position = await consumer.committed(name)
-        if position is None:
-            return end
-        # Retention overtook it, or it is of a log before this one, of which nothing was looked at.
-        return position if begin <= position <= end else begin
 
     async def _commit(self, consumer: Consumer) -> None:
         offsets = {
@@ -263,3 +255,11 @@ class AnswersReader:
             wish, answer, at = wishes[offset]
             self._metrics.chosen(wish.why)
             self._waiting.put(Chosen(partition, offset, at, text, answer.id, wish, answer.label is None, words))
+
+
+def _begin(position: int | None, begin: int, end: int) -> int:
+    """Where to go on in a log from ``begin`` to ``end`` of which ``position`` is known, or nothing."""
+    if position is None:
+        return end
+    # Retention overtook it, or it is of a log before this one, of which nothing was looked at.
+    return position if begin <= position <= end else begin

@@ -173,7 +173,8 @@ class LabelsReader:
         if not fresh:
             return
         begins, ends = await self._consumer.beginning_offsets(fresh), await self._consumer.end_offsets(fresh)
-        commits = {name: await self._consumer.committed(name) or 0 for name in fresh}
+        commits = dict.fromkeys(fresh, 0)
+        commits |= {name: found.offset for name, found in (await self._consumer.committed(fresh)).items()}
         # Nothing is awaited from here on: a call that fails has changed nothing.
         self._positions.update(begins)
         self._judged.update(commits)

@@ -5,7 +5,15 @@ import contextlib
 
 import pytest
 
-from headrace.kafka.interface import Committed, KafkaError, Outgoing, RebalancedError, TopicPartition, UnknownTopicError
+from headrace.kafka.interface import (
+    Committed,
+    KafkaError,
+    Outgoing,
+    RebalancedError,
+    TopicPartition,
+    TopicSpec,
+    UnknownTopicError,
+)
 from tests.contract.kafka.helpers import LIMIT_S, Member, join, read
 from tests.support.waiting import until, within
 
@@ -73,17 +81,31 @@ async def test_a_commit_is_there_for_the_next_member(new_topic, producer, cluste
     await producer.send_batch(topic, 0, [Outgoing(b"v")] * 5)
     first = await join(cluster, name, topic)
     await first.until(lambda: first.assigned_now == partitions(topic, 2))
-    assert await first.consumer.committed(zero) is None
+    assert await first.consumer.committed([zero, one]) == {}
     await first.consumer.commit({zero: 3})
-    assert await first.consumer.committed(zero) == 3
+    assert await first.consumer.committed([zero]) == {zero: Committed(3, "")}
     await first.consumer.stop()
     second = await join(cluster, name, topic)
     await second.until(lambda: second.assigned_now == partitions(topic, 2))
-    assert await second.consumer.committed(zero) == 3
-    assert await second.consumer.committed(one) is None
+    assert await second.consumer.committed([one, zero]) == {zero: Committed(3, "")}
     second.consumer.seek(zero, 3)
     assert [record.offset for record in await read(second.consumer, 2)] == [3, 4]
     await second.consumer.stop()
+
+
+async def test_what_was_committed_for_many_partitions_of_two_topics_is_asked_at_once(new_topic, admin, cluster, name):
+    topic, other = await new_topic(partitions=40), f"{name}-other"
+    await admin.create_topic(TopicSpec(name=other, partitions=40))
+    consumer = cluster.consumer(group=name)
+    await consumer.start()
+    assert await consumer.committed([]) == {}
+    names = sorted(partitions(topic, 40) | partitions(other, 40))
+    offsets = {partition: 10 * number for number, partition in enumerate(names) if number % 3}
+    consumer.assign(names)
+    await consumer.commit(offsets)
+    found = await consumer.committed(names)
+    assert {partition: one.offset for partition, one in found.items()} == offsets
+    await consumer.stop()
 
 
 @pytest.mark.needs("commit metadata")
@@ -97,10 +119,8 @@ async def test_a_text_committed_with_an_offset_is_there_for_the_next_member(new_
     await first.consumer.stop()
     second = await join(cluster, name, topic)
     await second.until(lambda: second.assigned_now == partitions(topic, 3))
-    assert await second.consumer.committed_with_metadata(zero) == Committed(3, text)
-    assert await second.consumer.committed_with_metadata(one) == Committed(1, "")
-    assert await second.consumer.committed_with_metadata(two) is None
-    assert await second.consumer.committed(zero) == 3
+    found = await second.consumer.committed([zero, one, two])
+    assert found == {zero: Committed(3, text), one: Committed(1, "")}
     await second.consumer.stop()
 
 
@@ -112,9 +132,9 @@ async def test_a_commit_without_a_text_takes_the_text_before_away(new_topic, clu
     await consumer.start()
     consumer.assign([partition])
     await consumer.commit({partition: 7}, metadata={partition: "seven"})
-    assert await consumer.committed_with_metadata(partition) == Committed(7, "seven")
+    assert await consumer.committed([partition]) == {partition: Committed(7, "seven")}
     await consumer.commit({partition: 8})
-    assert await consumer.committed_with_metadata(partition) == Committed(8, "")
+    assert await consumer.committed([partition]) == {partition: Committed(8, "")}
     await consumer.stop()
 
 
@@ -329,7 +349,7 @@ async def test_without_a_group_there_is_nothing_to_subscribe_or_commit_to(new_to
     with pytest.raises(KafkaError):
         await consumer.commit({partition: 1})
     with pytest.raises(KafkaError, match="group"):
-        await consumer.committed_with_metadata(partition)
+        await consumer.committed([partition])
 
 
 async def test_a_consumer_of_chosen_partitions_can_commit_for_an_empty_group(new_topic, cluster, name):
@@ -339,5 +359,5 @@ async def test_a_consumer_of_chosen_partitions_can_commit_for_an_empty_group(new
     await consumer.start()
     consumer.assign([partition])
     await consumer.commit({partition: 7})
-    assert await consumer.committed(partition) == 7
+    assert await consumer.committed([partition]) == {partition: Committed(7, "")}
     await consumer.stop()

@@ -268,7 +268,7 @@ async def member(cluster: AioKafkaCluster, names: Names, case: Case) -> None:
     consumer = cluster.consumer(group=case.name)
     await consumer.start()
     try:
-        await consumer.committed(TopicPartition(names.results, 0))
+        await consumer.committed([TopicPartition(names.results, 0)])
     finally:
         await consumer.stop()
 

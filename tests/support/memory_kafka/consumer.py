@@ -284,18 +284,14 @@ class MemoryConsumer:
             self._group.commit(self._membership.member, self._membership.generation, offsets, metadata or {})
         await self._process.point("commit.after")
 
-    async def committed(self, partition: TopicPartition) -> int | None:
-        found = await self.committed_with_metadata(partition)
-        return None if found is None else found.offset
-
-    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]:
         self._check()
         await self._coordinator("Asking for the committed offset")
         await self._process.point("committed.before")
         if self._group is None:
             raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
-        offset = self._group.offsets.get(partition)
-        return None if offset is None else Committed(offset, self._group.metadata.get(partition, ""))
+        offsets, texts = self._group.offsets, self._group.metadata
+        return {name: Committed(offsets[name], texts.get(name, "")) for name in partitions if name in offsets}
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         await self._process.point("metadata.before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 
 import pytest
 
@@ -11,7 +12,8 @@ from headrace.worker.partitions.resume import RefusedError
 from headrace_schemas.records import Loss
 from tests.support.memory_kafka.consumer import MemoryConsumer
 from tests.support.simulation import GROUP, TOPICS
-from tests.support.worker_cluster import story
+from tests.support.turned_tests import on_turned_clock
+from tests.support.worker_cluster import WorkerCluster, story
 
 REQUESTS = TopicPartition(TOPICS.requests, 0)
 RESULTS = TopicPartition(TOPICS.results, 0)
@@ -179,6 +181,31 @@ def test_rule_4_a_requests_topic_made_anew_is_found_out_though_the_broker_pauses
         pause_while_resuming(world, 10.0)
         with pytest.raises(RefusedError, match="made anew"):
             await asyncio.wait_for(world.start("w1"), 300)
+
+    play()
+
+
+@pytest.mark.parametrize("partitions", [1, 48])
+def test_a_worker_that_takes_many_partitions_asks_as_few_times_as_for_one(partitions):
+    @on_turned_clock(lambda: WorkerCluster(partitions=partitions))
+    async def play(world):
+        for number in range(partitions):
+            await world.publish("one", "two", partition=number)
+        world.start("w0", max_batch=1024)
+        for number in range(partitions):
+            await world.answered(2, number)
+        await world.stop("w0")
+        asked = collections.Counter()
+
+        async def count(member, point):
+            asked[point] += 1
+
+        world.fault = count
+        world.start("w1", max_batch=1024)
+        await world.running("w1")
+        assert asked["committed.before"] == 1
+        # For the claim and for the resume; and the watchdog may have looked once.
+        assert asked["offsets.before"] <= 12
 
     play()
 

@@ -339,23 +339,15 @@ class AioConsumer:
                     {TheirPartition(*name): (offset, texts.get(name, "")) for name, offset in offsets.items()}
                 )
 
-    async def committed(self, partition: TopicPartition) -> int | None:
-        doing = f"Asking what group {self._group} committed for {partition.topic}[{partition.partition}]"
-        with translating(doing):
-            async with asyncio.timeout(self._request_timeout_s):
-                offset: int | None = await self._inner.committed(TheirPartition(*partition))
-                return offset
-
-    async def committed_with_metadata(self, partition: TopicPartition) -> Committed | None:
-        coordinator = self._inner._coordinator  # noqa: SLF001 - the public way drops the metadata
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Committed]:
+        coordinator = self._inner._coordinator  # noqa: SLF001 - the public way drops the metadata, and asks of one
         if self._group is None or coordinator is None:
             raise KafkaError("A consumer of no group has no committed offsets; give it a group.")
-        name = TheirPartition(*partition)
-        doing = f"Asking what group {self._group} committed for {partition.topic}[{partition.partition}]"
-        with translating(doing):
+        of = ", ".join(sorted({partition.topic for partition in partitions}))
+        with translating(f"Asking what group {self._group} committed for {of}"):
             async with asyncio.timeout(self._request_timeout_s):
-                found = (await coordinator.fetch_committed_offsets([name])).get(name)
-        return None if found is None else Committed(found.offset, found.metadata or "")
+                found = await coordinator.fetch_committed_offsets([TheirPartition(*name) for name in partitions])
+        return {TopicPartition(*name): Committed(one.offset, one.metadata or "") for name, one in found.items()}
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         with translating(f"Asking for the partitions of {topic}"):

@@ -159,19 +159,19 @@ class Resumer:
                 if answered is not None and starts[name] <= answered.offset < ends[name]
             }
         )
-        committed = await asyncio.gather(*(self._member.committed_with_metadata(name) for name in requests))
+        committed = await self._member.committed(requests)
         return {
             name: Facts(
                 tail=tails[results[name]],
                 results_end=ends[results[name]],
                 requests_start=starts[name],
                 requests_end=ends[name],
-                committed=None if commit is None else commit.offset,
+                committed=None if (commit := committed.get(name)) is None else commit.offset,
                 committed_last=None if commit is None else last_of(commit.offset, commit.metadata),
                 start=self._workers.start_of(self._results, name.partition),
                 crc_at_last=crcs.get(name),
             )
-            for name, commit in zip(requests, committed, strict=True)
+            for name in requests
         }
 
     async def _crcs(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
