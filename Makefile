@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gateway chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gateway chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -80,6 +80,12 @@ deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm $(TOOLS)/.installed
 	$(TOOLS)/bin/hadolint deploy/containers/Containerfile
 	$(BIN)/python -m pytest tests/unit/deploy/test_chart.py tests/end_to_end/test_chart_processes.py \
 		tests/end_to_end/test_chart_schemas.py tests/end_to_end/test_compose.py
+
+# The chart on Kubernetes' own API server, and workers under KEDA and the autoscaler by real lag on Apache Kafka. etcd,
+# Kubernetes and KEDA are built beside the tools above, in a quarter of an hour at first.
+kubernetes: $(VENV)/.installed $(GO_TOOLS)/helm
+	$(BIN)/python -m deploy.kubernetes_programs $(GO_TOOLS)
+	$(BIN)/python -m pytest -rs -s tests/end_to_end/test_chart_api_server.py
 
 # The site of the documentation, into site/. Its reference is made from the code.
 docs: $(VENV)/.installed
