@@ -10,6 +10,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.util import calc_crc32c
 
+from headrace.kafka.interface import Outgoing
+from headrace.kafka.packed_records import PackedBatch, PackedRecords
+
 GZIP, SNAPPY, LZ4, ZSTD = CODECS = (1, 2, 3, 4)
 _HEAD = struct.Struct(">hiqqqhii")
 
@@ -32,6 +35,19 @@ def raw_batch(records: Sequence[bytes], *, codec: int = 0) -> bytes:
     rest = _HEAD.pack(codec, count - 1, now_ms, now_ms, -1, -1, -1, count) + body
     # Length, epoch of the leader, format and checksum; the length counts what stands behind it.
     return struct.pack(">qiibI", 0, len(rest) + 9, -1, 2, calc_crc32c(rest)) + rest
+
+
+def packed_records(records: Sequence[Outgoing], batch_bytes: int = 1 << 19) -> PackedRecords:
+    """``records`` packed into batches of at most ``batch_bytes``; a larger record has a batch of its own."""
+    batches: list[list[bytes]] = [[]]
+    for record in records:
+        headers = [(name.encode(), value) for name, value in record.headers]
+        packed = raw_record(len(batches[-1]), record.value, key=record.key, headers=headers)
+        if batches[-1] and sum(map(len, batches[-1])) + len(packed) > batch_bytes:
+            batches.append([])
+            packed = raw_record(0, record.value, key=record.key, headers=headers)
+        batches[-1].append(packed)
+    return PackedRecords([PackedBatch(b"".join(batch), len(batch)) for batch in batches])
 
 
 def packed(body: bytes, codec: int) -> bytes:

@@ -44,7 +44,7 @@ def staged(
             Batch([piece], NOW_MS, len(records)),
             Served(model, model, Breaker(), None, asyncio.Event()),
             decode_value=compile_shape(shape),
-            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields)),
+            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), batch_bytes=1 << 19),
             ranking=ranking,
             explains=True,
             monotonic=monotonic,

@@ -323,6 +323,7 @@ class Producer(Protocol):
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Append records to one partition, in order and as few batches as they fit in, and wait for all of them.
 
+        PackedRecords (:mod:`headrace.kafka.packed_records`) are sent in the batches that they lie in.
         Returns where the first went. On an error some prefix may have been appended, never with a gap inside it.
         Raises RecordTooLargeError naming the index when one record alone exceeds the largest request.
         """
@@ -386,6 +387,10 @@ class Cluster(Protocol):
     @property
     def bootstrap(self) -> str:
         """Where it is, for people to read."""
+
+    @property
+    def batch_bytes(self) -> int:
+        """Batches of its producers have fewer bytes than this. A larger record has a batch of its own."""
 
     async def why_away(self) -> str | None:
         """Why no address of ``bootstrap`` answers a connection made now, in words; None when one answers."""

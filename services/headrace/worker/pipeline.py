@@ -83,6 +83,7 @@ class Pipeline:
         settings: WorkerSettings,
         shape: RequestShape,
         keep: Keep,
+        batch_bytes: int,
         offload: Offload,
         clock: Clock,
         metrics: WorkerMetrics,
@@ -117,7 +118,13 @@ class Pipeline:
         self._compute = functools.partial(
             compute,
             decode_value=compile_shape(shape),
-            style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), keep=keep),
+            style=Style(
+                form,
+                compile_copy(shape),
+                copies_values=bool(shape.copy_fields),
+                batch_bytes=batch_bytes,
+                keep=keep,
+            ),
             ranking=settings.ranking,
             explains=settings.explain,
             monotonic=clock.monotonic,

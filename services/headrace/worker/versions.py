@@ -40,8 +40,8 @@ from headrace.registry.versions import (
     load_version,
     nothing_named,
 )
+from headrace.worker.answer_records import answer_writer
 from headrace.worker.metrics import WorkerMetrics
-from headrace.worker.stages.encode import plain_answers
 from headrace.worker.stages.infer import Breaker, Model
 from headrace_schemas.records import ModelAlias, ModelVersion
 
@@ -67,7 +67,7 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
     # The worker's own threads each take a batch; within a batch the backend needs none.
     opened = open_backend(backend, artifact, 1)
     opened.warm()
-    plain_answers(version, artifact.labels).warm()
+    answer_writer(version, artifact.labels).warm()
     about = artifact.about
     if about.profile is not None and len(about.profile.labels) != len(artifact.labels):
         raise UnfitError(

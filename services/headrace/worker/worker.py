@@ -149,6 +149,7 @@ class Worker:
             settings=settings,
             shape=self._shape,
             keep=self._keep,
+            batch_bytes=cluster.batch_bytes,
             offload=self._offload,
             clock=clock,
             metrics=metrics,

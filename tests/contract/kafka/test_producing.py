@@ -8,6 +8,9 @@ import pytest
 from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import Outgoing, ProducerDeadError, RecordTooLargeError, TopicPartition, UnknownTopicError
 from tests.contract.kafka.helpers import read_from
+from tests.support.raw_batches import packed_records
+
+GIVEN = pytest.mark.parametrize("given", [list, packed_records])
 
 
 async def test_a_record_comes_back_as_it_was_sent(new_topic, producer, consumer):
@@ -114,12 +117,13 @@ async def test_two_producers_in_one_partition_each_learn_their_own_places(new_to
         assert [at[place.offset] for place in places] == of_sender
 
 
-async def test_a_batch_lies_in_one_partition_without_a_gap_and_in_order(new_topic, producer, consumer):
+@GIVEN
+async def test_a_batch_lies_in_one_partition_without_a_gap_and_in_order(new_topic, producer, consumer, given):
     topic = await new_topic(partitions=2)
     await producer.send(topic, Outgoing(b"before"), partition=1)
     # Two megabytes, so that a real client needs several of its batches.
     values = [f"{number:04}".encode() * 500 for number in range(1000)]
-    first = await producer.send_batch(topic, 1, [Outgoing(value) for value in values])
+    first = await producer.send_batch(topic, 1, given([Outgoing(value) for value in values]))
     assert (first.partition, first.offset) == (1, 1)
     records = await read_from(consumer, TopicPartition(topic, 1), 1, len(values))
     assert [record.offset for record in records] == list(range(1, 1001))
@@ -132,10 +136,11 @@ async def test_an_empty_batch_is_the_caller_s_mistake(new_topic, producer):
         await producer.send_batch(topic, 0, [])
 
 
-async def test_a_record_larger_than_a_batch_goes_alone(new_topic, producer, consumer):
+@GIVEN
+async def test_a_record_larger_than_a_batch_goes_alone(new_topic, producer, consumer, given):
     topic = await new_topic(max_message_bytes="2097152")
     large = b"L" * 1_500_000
-    await producer.send_batch(topic, 0, [Outgoing(b"s"), Outgoing(large), Outgoing(b"t")])
+    await producer.send_batch(topic, 0, given([Outgoing(b"s"), Outgoing(large), Outgoing(b"t")]))
     records = await read_from(consumer, TopicPartition(topic, 0), 0, 3)
     assert [len(record.value) for record in records] == [1, len(large), 1]
 
@@ -148,12 +153,13 @@ async def test_a_record_larger_than_any_request_is_named(new_topic, producer):
 
 
 @pytest.mark.needs("max.message.bytes")
-async def test_a_record_too_large_is_named_and_leaves_no_gap(new_topic, producer, consumer):
+@GIVEN
+async def test_a_record_too_large_is_named_and_leaves_no_gap(new_topic, producer, consumer, given):
     topic = await new_topic(max_message_bytes="3000")
     records = [Outgoing(b"s" * 900) for _ in range(6)]
     records[4] = Outgoing(b"L" * 9000)
     with pytest.raises(RecordTooLargeError) as raised:
-        await producer.send_batch(topic, 0, records)
+        await producer.send_batch(topic, 0, given(records))
     assert raised.value.index == 4
     after = await producer.send(topic, Outgoing(b"after"))
     found = await read_from(consumer, TopicPartition(topic, 0), 0, after.offset + 1)
@@ -162,13 +168,30 @@ async def test_a_record_too_large_is_named_and_leaves_no_gap(new_topic, producer
     assert after.offset <= 4
 
 
-async def test_batches_are_made_smaller_where_a_topic_takes_little(new_topic, producer, consumer):
+@GIVEN
+async def test_batches_are_made_smaller_where_a_topic_takes_little(new_topic, producer, consumer, given):
     topic = await new_topic(max_message_bytes="3000")
     values = [f"{number:02}".encode() * 400 for number in range(10)]
-    first = await producer.send_batch(topic, 0, [Outgoing(value) for value in values])
+    first = await producer.send_batch(topic, 0, given([Outgoing(value) for value in values]))
     assert first.offset == 0
     records = await read_from(consumer, TopicPartition(topic, 0), 0, 10)
     assert [record.value for record in records] == values
+
+
+async def test_packed_records_come_back_as_they_were_packed(new_topic, producer, consumer):
+    topic = await new_topic()
+    sent = [
+        Outgoing(b"value", b"key", (("a", b"1"), ("a", None))),
+        Outgoing(b"", None),
+        Outgoing(None, b""),
+        Outgoing(b"v" * 9000, b"k" * 9000, (("n" * 300, b""),)),
+    ]
+    before = time.time_ns() // 1_000_000
+    await producer.send_batch(topic, 0, packed_records(sent, batch_bytes=200))
+    after = time.time_ns() // 1_000_000
+    records = await read_from(consumer, TopicPartition(topic, 0), 0, len(sent))
+    assert [Outgoing(record.value, record.key, tuple(map(tuple, record.headers))) for record in records] == sent
+    assert all(before <= record.timestamp <= after for record in records)
 
 
 async def test_an_unknown_topic_or_partition_is_an_error_and_not_a_new_topic(new_topic, producer, name):

@@ -53,6 +53,10 @@ class MemoryNode:
     def bootstrap(self) -> str:
         return "memory"
 
+    @property
+    def batch_bytes(self) -> int:
+        return 512 * 1024
+
     async def why_away(self) -> str | None:
         """Never: a fault is one of a call."""
         return None

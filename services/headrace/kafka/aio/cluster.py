@@ -342,6 +342,10 @@ class AioKafkaCluster:
     def bootstrap(self) -> str:
         return self.settings.bootstrap
 
+    @property
+    def batch_bytes(self) -> int:
+        return self.settings.max_batch_bytes
+
     async def why_away(self) -> str | None:
         reason = await why_unreachable(self.settings)
         return None if reason is None else str(reason)

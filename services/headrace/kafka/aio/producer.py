@@ -9,6 +9,8 @@ import asyncio
 import itertools
 import logging
 import random
+import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
 from aiokafka.partitioner import murmur2
+from aiokafka.record.util import calc_crc32c
 
 from headrace.core.errors import raise_failed
 from headrace.core.text import quantity
@@ -33,6 +36,7 @@ from headrace.kafka.interface import (
     UnknownTopicError,
     UnsupportedError,
 )
+from headrace.kafka.packed_records import PackedBatch, PackedRecords
 from headrace.kafka.retry import retried
 from headrace.kafka.settings import KafkaSettings, client_options
 
@@ -50,6 +54,46 @@ class NotAppendedError(BrokerUnavailableError):
 
 class CutOffError(Exception):
     """The connection ended during a delivery, so nobody knows whether the records were appended."""
+
+
+_BEFORE_CRC, _BEHIND_CRC = struct.Struct(">qiibI"), struct.Struct(">hiqqqhii")
+
+
+class PackedBuilder:
+    """Stands for aiokafka's BatchBuilder where the records are packed already. It is closed, and its time is now."""
+
+    def __init__(self, packed: PackedBatch) -> None:
+        self._packed = packed
+        self._time_ms = int(time.time() * 1000)
+        self._state = (-1, -1, 0)
+        self._built: bytes | None = None
+
+    def record_count(self) -> int:
+        return len(self._packed)
+
+    def size(self) -> int:
+        return _BEFORE_CRC.size + _BEHIND_CRC.size + len(self._packed.data)
+
+    def closed(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """It is."""
+
+    def append(self, **record: Any) -> None:
+        """Take no record: aiokafka makes another batch."""
+
+    def _set_producer_state(self, producer: int, epoch: int, first_sequence: int) -> None:
+        """Called before the first try, and not before others: a batch keeps its sequence numbers."""
+        self._state = producer, epoch, first_sequence
+
+    def _build(self) -> bytes:
+        if self._built is None:
+            count = len(self._packed)
+            rest = _BEHIND_CRC.pack(0, count - 1, self._time_ms, self._time_ms, *self._state, count) + self._packed.data
+            # The length counts what stands behind it: the leader's epoch, the format, the checksum and the rest.
+            self._built = _BEFORE_CRC.pack(0, len(rest) + 9, -1, 2, calc_crc32c(rest)) + rest
+        return self._built
 
 
 class ProducerConnection:
@@ -297,9 +341,12 @@ class AioProducer:
         if partition not in range(await self._partition_count(topic, partition)):
             raise UnknownTopicError(f"There is no partition {partition} of topic {topic}.")
         offsets: list[int] = []
-        while (at := len(offsets)) < len(records):
-            batch, taken = self._fill(await self._connected(), records, at)
-            offsets += await self._append(TopicPartition(topic, partition), batch, records[at : at + taken], at)
+        for some in records.batches if isinstance(records, PackedRecords) else (records,):
+            begun = len(offsets)
+            while (at := len(offsets) - begun) < len(some):
+                batch, taken = self._fill(await self._connected(), some, at)
+                of_batch = some if taken == len(some) else some[at : at + taken]
+                offsets += await self._append(TopicPartition(topic, partition), batch, of_batch, begun + at)
         return offsets
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
@@ -353,6 +400,21 @@ class AioProducer:
 
     def _fill(self, connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
         """Return a closed batch and the number of its records: as many from ``start`` on as fit, at least one."""
+        batch, taken = (
+            (PackedBuilder(records), len(records))
+            if isinstance(records, PackedBatch)
+            else self._built(connection, records, start)
+        )
+        if taken == 1 and batch.size() > self._settings.max_request_size:
+            raise RecordTooLargeError(
+                f"Record {start} takes {batch.size()} bytes; kafka.max_request_size allows "
+                f"{self._settings.max_request_size}. Send less, or raise that setting and the topic's.",
+                start,
+            )
+        return batch, taken
+
+    @staticmethod
+    def _built(connection: ProducerConnection, records: Sequence[Outgoing], start: int) -> tuple[Any, int]:
         batch = connection.inner.create_batch()
         # Past the batch's own append, which costs as much again as the builder under it.
         append = batch._builder.append  # noqa: SLF001
@@ -364,12 +426,6 @@ class AioProducer:
             taken += 1
         batch._relative_offset = taken  # noqa: SLF001
         batch.close()
-        if taken == 1 and batch.size() > self._settings.max_request_size:
-            raise RecordTooLargeError(
-                f"Record {start} takes {batch.size()} bytes; kafka.max_request_size allows "
-                f"{self._settings.max_request_size}. Send less, or raise that setting and the topic's.",
-                start,
-            )
         return batch, taken
 
     def _partition(self, record: Outgoing, count: int) -> int:

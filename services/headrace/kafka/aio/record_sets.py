@@ -26,6 +26,7 @@ import zstandard
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
 from headrace.kafka.interface import Discarded, FetchedRecord, Headers, TopicPartition
+from headrace.kafka.packed_records import HEAD
 
 GZIP: Final = 1
 SNAPPY: Final = 2
@@ -131,7 +132,6 @@ STEP = 32 << 20
 
 AHEAD = struct.Struct(">qi")  # a batch's first offset, and how many bytes follow
 MAGIC_AT = 16
-HEAD = struct.Struct(">qiibIhiqqqhii")  # of format 2
 _LEGACY = struct.Struct(">qiIbb")  # offset, bytes that follow, CRC, format, attributes
 _INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
 _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x08, 0x10, 0x20

@@ -23,8 +23,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import TopicPartition as TheirPartition
 
-from headrace.kafka.aio.record_sets import CODEC_MASK, HEAD, MAGIC_AT, Batch, Walk, batches, plain
+from headrace.kafka.aio.record_sets import CODEC_MASK, MAGIC_AT, Batch, Walk, batches, plain
 from headrace.kafka.interface import FetchedRecord, TopicPartition, size_of
+from headrace.kafka.packed_records import HEAD
 
 
 def make_lean(consumer: AIOKafkaConsumer, *, limit: int) -> dict[Any, int]:
