@@ -113,13 +113,19 @@ class Publisher:
 
         Raises a KafkaError; then it is unknown which of them were appended.
         """
+        return list(map(_published, records, await self._append(records, partition)))
+
+    async def publish_to(self, partition: int, records: Sequence[Outgoing]) -> list[int]:
+        """Append ``records`` to ``partition`` and return their offsets. Raises as :meth:`publish_batch` does."""
+        return [place.offset for place in await self._append(records, partition)]
+
+    async def _append(self, records: Sequence[Outgoing], partition: int | None) -> list[Appended]:
         producer = await self._alive()
         try:
-            places = await producer.send_many(self.topic, records, partition=partition)
+            return await producer.send_many(self.topic, records, partition=partition)
         except ProducerDeadError:
             await self._drop(producer)
             raise
-        return list(map(_published, records, places))
 
     async def partitions(self) -> frozenset[int]:
         """The partition numbers of the topic, empty when there is none. Raises a KafkaError."""

@@ -301,7 +301,7 @@ async def begins_after_retention(consumer: Consumer, error: OffsetOutOfRangeErro
 
 def read_answer(reader: PartitionReader, record: Record, assignment: int = 0) -> Answer | None:
     """Return the answer in ``record``, None for a repeat and for a record that is no answer."""
-    result = _decoded(record)
+    result = read_result(record)
     if result is None:
         return None
     reading = reader.read(result.offset, result.after)
@@ -312,11 +312,11 @@ def read_answer(reader: PartitionReader, record: Record, assignment: int = 0) ->
     )
 
 
-def _decoded(record: Record) -> ClassifyResult | None:
+def read_result(record: Record) -> ClassifyResult | None:
     """Decode an answer; None for any other record. If an answer should be here, the next one reports the hole."""
-    where = place(record.topic, record.partition, record.offset)
     try:
-        return decode_result(record.value, content_type(record.headers, where), where=where)
+        return decode_result(record.value, content_type(record.headers))
     except WireError as error:
-        event("answer.unreadable", level="warning", error=str(error))
+        where = place(record.topic, record.partition, record.offset)
+        event("answer.unreadable", level="warning", error=str(error.at(where)))
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import STARTING, Bootstrap, admin_port, cluster_of, settings_from
+from headrace.commands.common import STARTING, Bootstrap, admin_port, cluster_of, freeze, settings_from
 from headrace.core.errors import UserError
 from headrace.process.lifecycle import EXIT_SETTINGS
 
@@ -120,7 +120,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             )
             if settings.gateway.keys:
                 running.serve_console(await stack.enter_async_context(_console(settings, cluster, clock, running)))
-            await running.run(stop)
+            await running.run(stop, lambda _: freeze())
 
 
 @asynccontextmanager

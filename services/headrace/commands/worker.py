@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, settings_from
+from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, freeze, settings_from
 from headrace.core.errors import UserError
 from headrace.core.fields import METAVAR
 from headrace.process.lifecycle import EXIT_SETTINGS
@@ -135,7 +135,7 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
                 metrics=WorkerMetrics(registry),
                 process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
                 member=member,
-                when_loaded=_freeze,
+                when_loaded=freeze,
                 away_after=settings.kafka.away_after_ms / 1000,
                 trusted=settings.signing.trusted,
             )
@@ -175,14 +175,6 @@ def _model(settings: Settings) -> Model | Load:
         return await background.run(record.version, lambda: open_version(record, backend, trusted, places))
 
     return open_beside
-
-
-def _freeze() -> None:
-    """What is alive now stays alive: later collections need not walk through it."""
-    import gc
-
-    gc.collect()
-    gc.freeze()
 
 
 def _membership(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[str | None]:

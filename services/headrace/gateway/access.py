@@ -36,7 +36,7 @@ ANYBODY = Identity("", frozenset(KeyRole), everything=True)
 """Who calls a gateway that asks for no key, on its own machine."""
 
 
-class Headers(Protocol):
+class CallHeaders(Protocol):
     """The headers of a call, by names in lower case."""
 
     def get(self, key: str, /) -> str | None: ...
@@ -65,7 +65,7 @@ class Access:
         self._clock = clock
         self._buckets: dict[str, tuple[ApiKey, TokenBucket]] = {}
 
-    def identify(self, headers: Headers, address: str = "") -> Identity:
+    def identify(self, headers: CallHeaders, address: str = "") -> Identity:
         """Who calls, by the token in ``Authorization: Bearer`` or ``X-API-Key``. Raises ProblemError (401), and where
         too many wrong ones came from ``address`` (429).
         """
@@ -141,7 +141,7 @@ def roles_of(key: ApiKey) -> frozenset[KeyRole]:
     return frozenset(KeyRole(role) for role in key.roles if role in known)
 
 
-def _token_of(headers: Headers) -> str | None:
+def _token_of(headers: CallHeaders) -> str | None:
     if (given := headers.get("authorization")) is not None:
         scheme, _, token = given.partition(" ")
         return token.strip() if scheme.lower() == "bearer" else None

@@ -11,11 +11,12 @@ and no place has to be kept: whoever waits for an answer of before its process l
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from headrace.client.arguments import AnswerLogError
-from headrace.client.reading import LogWatch, begins_after_retention, read_answer
+from headrace.client.reading import LogWatch, begins_after_retention, read_result
 from headrace.core.answer_log import PartitionReader
 from headrace.core.clock import Clock
 from headrace.gateway.batches import LOST, PENDING, UNKNOWN, Batch, Unanswered
@@ -23,6 +24,7 @@ from headrace.kafka.interface import (
     Cluster,
     KafkaError,
     OffsetOutOfRangeError,
+    Outgoing,
     Record,
     TopicPartition,
     UnknownTopicError,
@@ -143,21 +145,34 @@ class AnswerFollower:
             part.overflowed = False
             part.used_s = self._clock.monotonic()
 
-    def expect(self, number: int, offset: int, crc: int, batch: Batch, index: int) -> None:
-        """``batch`` waits for the answer to the request at ``offset``, published within :meth:`publishing`."""
+    def expect(
+        self, number: int, offsets: Sequence[int], records: Sequence[Outgoing], batch: Batch, texts: Sequence[int]
+    ) -> None:
+        """``batch`` waits for the answers to ``records``, its texts of these numbers, which were published at
+        ``offsets`` within :meth:`publishing`.
+        """
         if (part := self._parts.get(number)) is None:
-            batch.end(index, Unanswered(PENDING, "the answers are read anew; ask again by its place"))
+            for text in texts:
+                batch.end(text, Unanswered(PENDING, "the answers are read anew; ask again by its place"))
             return
-        part.sent = max(part.sent, offset)
+        part.sent = max(part.sent, offsets[-1])
+        waiting, highest = part.waiting, -1 if part.highest is None else part.highest
+        for offset, record, text in zip(offsets, records, texts, strict=True):
+            entry = (batch, text, zlib.crc32(record.value or b""))
+            if offset > highest:
+                waiting.setdefault(offset, []).append(entry)
+            else:
+                self._passed(number, part, offset, entry)
+
+    def _passed(self, number: int, part: _Part, offset: int, entry: _Waiting) -> None:
+        """What was published as ``offset`` was answered, or passed over, before its acknowledgement came."""
+        batch, text, _ = entry
         if (early := part.early.pop(offset, None)) is not None:
-            self._end(number, early, (batch, index, crc))
+            self._end(number, early, entry)
         elif part.before is not None and offset <= part.before:
-            batch.end(index, Unanswered(UNKNOWN, self._made_anew(number, offset)))
-        elif part.highest is not None and offset <= part.highest:
-            passed = Unanswered(PENDING, "ask again by its place") if part.overflowed else _lost(offset)
-            batch.end(index, passed)
+            batch.end(text, Unanswered(UNKNOWN, self._made_anew(number, offset)))
         else:
-            part.waiting.setdefault(offset, []).append((batch, index, crc))
+            batch.end(text, Unanswered(PENDING, "ask again by its place") if part.overflowed else _lost(offset))
 
     def wait(self, number: int, offset: int, batch: Batch, index: int = 0) -> None:
         """Text ``index`` of ``batch`` waits for an answer that may have come already; :meth:`begin` it before."""
@@ -165,6 +180,8 @@ class AnswerFollower:
 
     def forget(self, batch: Batch) -> None:
         """``batch`` waits no more."""
+        if batch.ended:
+            return
         for place, outcome in zip(batch.places, batch.outcomes, strict=True):
             if place is None or outcome is not None or (part := self._parts.get(place[0])) is None:
                 continue
@@ -270,15 +287,18 @@ class AnswerFollower:
             self._consumer.seek(TopicPartition(self._topic, number), self._parts[number].position)
 
     def _take(self, number: int, part: _Part, records: Sequence[Record]) -> None:
-        waiting = part.waiting
+        waiting, read = part.waiting, part.reader.read
         for record in records:
-            answer = read_answer(part.reader, record)
-            if answer is None:
+            result = read_result(record)
+            if result is None:
                 continue
-            result, first = answer.result, part.highest is None
+            reading = read(result.offset, result.after)
+            if not reading.accepted:
+                continue
+            first, hole = part.highest is None, reading.hole
             offset = part.highest = result.offset
-            if waiting and (first or answer.hole is not None):
-                self._lose(waiting, offset, None if answer.hole is None else answer.hole.first)
+            if waiting and (first or hole is not None):
+                self._lose(waiting, offset, None if hole is None else hole.first)
             entries = waiting.pop(offset, None)
             if entries is not None:
                 for entry in entries:

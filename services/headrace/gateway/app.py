@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.core.errors import frames_of, words_of
-from headrace.gateway.access import ANYBODY
+from headrace.gateway.access import ANYBODY, Identity
 from headrace.gateway.calls import Call
 from headrace.gateway.guessing import address_of
 from headrace.gateway.origin import OriginRules, hosts_of
@@ -83,23 +83,25 @@ class App:
         if self._console is not None and f"{scope['path']}/".startswith(f"{CONSOLE}/"):
             await self._console(scope, receive, send)
             return
-        request = Request(scope, receive)
+        # Of several headers with one name the first counts.
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         name = "other"
         try:
-            self._rules.check(request)
-            if request.method == "OPTIONS":
-                response = self._preflight(request)
+            self._rules.check(headers)
+            if scope["method"] == "OPTIONS":
+                response = self._preflight(headers)
             else:
                 endpoint, params = self._endpoint(scope)
                 name = endpoint.path
-                response = await self._answer(endpoint, params, request)
+                identity = self._identify(endpoint, headers, scope)
+                response = await self._answer(endpoint, Call(self._gateway, scope, receive, headers, identity, params))
         except ProblemError as problem:
             self._gateway.metrics.refused(problem.code)
             response = problem.response()
         except ClientDisconnect:
             return
         response.raw_headers.extend(_ALWAYS)
-        if (origin := request.headers.get("origin")) in self._rules.origins and origin is not None:
+        if (origin := headers.get("origin")) is not None and origin in self._rules.origins:
             response.raw_headers.extend(
                 [
                     (b"access-control-allow-origin", origin.encode("latin-1")),
@@ -110,13 +112,15 @@ class App:
         self._gateway.metrics.call(name, response.status_code)
         await response(scope, receive, send)
 
-    async def _answer(self, endpoint: Endpoint, params: Mapping[str, str], request: Request) -> Response:
-        identity = ANYBODY
-        if endpoint.roles is not None:
-            identity = self._gateway.access.identify(request.headers, address_of(request.client))
-            if not endpoint.roles & identity.roles:
-                raise missing_role(endpoint.roles)
-        call = Call(self._gateway, request, identity, {name: unquote(value) for name, value in params.items()})
+    def _identify(self, endpoint: Endpoint, headers: Mapping[str, str], scope: Scope) -> Identity:
+        if endpoint.roles is None:
+            return ANYBODY
+        identity = self._gateway.access.identify(headers, address_of(scope.get("client")))
+        if not endpoint.roles & identity.roles:
+            raise missing_role(endpoint.roles)
+        return identity
+
+    async def _answer(self, endpoint: Endpoint, call: Call) -> Response:
         try:
             return await endpoint.handle(call)
         except KafkaError as error:
@@ -154,11 +158,13 @@ class App:
         # As it was sent: an escaped slash belongs to the part that it stands in.
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
-        methods, params = self._exact.get(path), {}
+        methods = self._exact.get(path)
+        params: dict[str, str] = {}
         if methods is None:
             for pattern, of_pattern in self._patterns:
                 if (found := pattern.fullmatch(path)) is not None:
-                    methods, params = of_pattern, found.groupdict()
+                    methods = of_pattern
+                    params = {name: unquote(value) for name, value in found.groupdict().items()}
                     break
             else:
                 raise not_found("There is nothing at this path; /openapi.json says what there is.")
@@ -173,8 +179,8 @@ class App:
             )
         return endpoint, params
 
-    def _preflight(self, request: Request) -> Response:
-        if request.headers.get("origin") not in self._rules.origins:
+    def _preflight(self, headers: Mapping[str, str]) -> Response:
+        if headers.get("origin") not in self._rules.origins:
             raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "method", "OPTIONS is not answered here.")
         return Response(
             status_code=HTTPStatus.NO_CONTENT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from headrace.gateway.bodies import Answer, answer_of, place_text
@@ -48,10 +49,12 @@ class Batch:
         self._unplaced = size
         self._unanswered = size
 
-    def place(self, index: int, place: Place) -> None:
-        """Text ``index`` was published at ``place``."""
-        self.places[index] = place
-        self._one_placed()
+    def place(self, numbers: Sequence[int], partition: int, offsets: Sequence[int]) -> None:
+        """The texts of these numbers were published at these offsets."""
+        places = self.places
+        for number, offset in zip(numbers, offsets, strict=True):
+            places[number] = (partition, offset)
+        self._placed(len(numbers))
 
     def end(self, index: int, outcome: ClassifyResult | Unanswered) -> None:
         """Text ``index`` has its answer, or will have none; what comes later changes nothing."""
@@ -60,7 +63,7 @@ class Batch:
         self.outcomes[index] = outcome
         self._unanswered -= 1
         if self.places[index] is None:
-            self._one_placed()
+            self._placed(1)
         if not self._unanswered:
             self._done(self.answered)
 
@@ -74,9 +77,9 @@ class Batch:
         self._done(self.answered)
 
     @property
-    def complete(self) -> bool:
-        """Whether every text has an answer."""
-        return all(isinstance(one, ClassifyResult) for one in self.outcomes)
+    def ended(self) -> bool:
+        """Whether every text has its answer, or will have none."""
+        return not self._unanswered
 
     def answer(self, index: int, ranking: int | None = None) -> Answer:
         """What is known of text ``index`` now."""
@@ -90,8 +93,8 @@ class Batch:
             return Answer(status=UNKNOWN, reason="whether the text was published is unknown")
         return Answer(status=PENDING, place=told)
 
-    def _one_placed(self) -> None:
-        self._unplaced -= 1
+    def _placed(self, count: int) -> None:
+        self._unplaced -= count
         if not self._unplaced:
             self._done(self.published)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
+from headrace.gateway.connections import WHOLE
 from headrace.gateway.idempotency import Once, once_of
 from headrace.gateway.problems import ProblemError, busy, invalid
 from headrace_schemas.headers import JSON
@@ -36,32 +38,21 @@ class BodyReader:
         self._setting = setting
         self.held = 0
 
-    async def read(self, request: Request) -> bytes:
-        """The body, which counts as held until it is released.
+    async def read(self, receive: Receive, announced: str | None, *, whole: bool = False) -> bytes:
+        """The body, which counts as held until it is released. ``announced`` is its header content-length; a ``whole``
+        one has come already.
 
-        Raises ProblemError where it is too large (413), too slow (408) or too much is held (503).
+        Raises ProblemError where it is too large (413), too slow (408) or too much is held (503), and ClientDisconnect.
         """
         try:
-            announced = int(request.headers.get("content-length") or 0)
+            size = int(announced or 0)
         except ValueError:
-            announced = 0
-        parts: list[bytes] = []
-        size = 0
-        whole = False
+            size = 0
+        if whole:
+            return await self._read(receive, size)
         try:
             async with asyncio.timeout(self._limit_s):
-                stream = request.stream()
-                async for part in stream:
-                    if max(size + len(part), announced) > self._most:
-                        await _discard(stream, self._most)
-                        raise self._too_large()
-                    if self.held + len(part) > self._most_held:
-                        await _discard(stream, self._most)
-                        raise busy("Too many bodies are held now.", 1.0)
-                    size += len(part)
-                    self.held += len(part)
-                    parts.append(part)
-            whole = True
+                return await self._read(receive, size)
         except TimeoutError:
             raise ProblemError(
                 HTTPStatus.REQUEST_TIMEOUT,
@@ -70,6 +61,24 @@ class BodyReader:
                 limit=self._limit_s,
                 headers={"connection": "close"},
             ) from None
+
+    async def _read(self, receive: Receive, announced: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        more, whole = True, False
+        try:
+            while more:
+                part, more = await _next_part(receive)
+                if max(size + len(part), announced) > self._most:
+                    await _discard(receive, self._most, more=more)
+                    raise self._too_large()
+                if self.held + len(part) > self._most_held:
+                    await _discard(receive, self._most, more=more)
+                    raise busy("Too many bodies are held now.", 1.0)
+                size += len(part)
+                self.held += len(part)
+                parts.append(part)
+            whole = True
         finally:
             if not whole:
                 self.release(size)
@@ -92,27 +101,45 @@ class BodyReader:
 
 
 class Call:
-    """``params`` are the parts of the path in braces, unquoted."""
+    """``headers`` has names in lower case, of several the first; ``params`` are the parts of the path in braces,
+    unquoted.
+    """
 
-    def __init__(self, gateway: Gateway, request: Request, identity: Identity, params: dict[str, str]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[str, str],
+        identity: Identity,
+        params: Mapping[str, str],
+    ) -> None:
         self.gateway = gateway
-        self.request = request
+        self.headers = headers
         self.identity = identity
         self.params = params
         self.once: Once | None = None
         """What the header Idempotency-Key asks, known with the body."""
+        self._scope = scope
+        self._receive = receive
         self._held = 0
+
+    @property
+    def request(self) -> Request:
+        """The rest of the call, for whoever needs more than headers and body."""
+        return Request(self._scope, self._receive)
 
     @property
     def content_type(self) -> str:
         """The media type of the body, in lower case and without parameters; "" where none is named."""
-        return (self.request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def body(self) -> bytes:
         """The body. Raises ProblemError as BodyReader.read does, and for an Idempotency-Key that is none (422)."""
-        body = await self.gateway.bodies.read(self.request)
+        whole = self._scope.get(WHOLE, False)
+        body = await self.gateway.bodies.read(self._receive, self.headers.get("content-length"), whole=whole)
         self._held += len(body)
-        given = self.request.headers.get("idempotency-key")
+        given = self.headers.get("idempotency-key")
         if given is not None:
             self.once = once_of(given, self.identity.tenant, self.request.url.path, self.content_type, body)
         return body
@@ -136,14 +163,21 @@ class Call:
         self._held = 0
 
 
-async def _discard(stream: AsyncIterator[bytes], most: int) -> None:
+async def _next_part(receive: Receive) -> tuple[bytes, bool]:
+    """The next part of a body, and whether there are more. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _discard(receive: Receive, most: int, *, more: bool) -> None:
     """Take what a caller still sends, for a while: one that is cut off while it sends sees no reply."""
     try:
         async with asyncio.timeout(DISCARD_S):
-            async for part in stream:
+            while more and most >= 0:
+                part, more = await _next_part(receive)
                 most -= len(part)
-                if most < 0:
-                    return
     except TimeoutError:
         return
 

@@ -56,7 +56,7 @@ async def classify(call: Call) -> Response:
     if not wanted.items:
         raise invalid("There are no texts.", field="texts")
     check_count(call, len(wanted.items))
-    prefer = ", ".join(call.request.headers.getlist("prefer"))
+    prefer = ", ".join(call.request.headers.getlist("prefer")) if "prefer" in call.headers else ""
     at_once = _RESPOND_ASYNC.search(prefer) is not None
     wait = _WAIT.search(prefer)
     timeout_s = wanted.timeout or (float(wait[1]) if wait and int(wait[1]) else None)

@@ -10,6 +10,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from headrace.process.logs import Recurring
 
+WHOLE = "headrace.whole"
+"""In the scope of a call whose body came with its head: nobody has to wait for it."""
 CLOSE_S = 1.0
 """So long a peer may take to read the rest and, over TLS, to agree to the end; an idle one may never."""
 
@@ -62,14 +64,16 @@ class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
             return
         before = self.cycle
         in_head = before is None or (before.response_complete and not before.more_body)
-        if in_head:
-            self._head_bytes += len(data)
-            self._await_head()
         super().data_received(data)
-        if self.cycle is not before:
+        if (cycle := self.cycle) is not before:
             self._head_came()
-        elif in_head and self._head_bytes > self.limits.head_bytes and not self.transport.is_closing():
-            self._refuse(431)
+            cycle.scope[WHOLE] = not cycle.more_body
+        elif in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head_bytes:
+                self._refuse(431)
+            else:
+                self._await_head()
 
     def shutdown(self) -> None:
         """End the connection, now or behind its call."""

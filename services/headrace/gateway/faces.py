@@ -174,7 +174,7 @@ async def hugging_face(call: Call) -> Response:
 async def infer(call: Call) -> Response:
     """Label texts as the Open Inference Protocol has it."""
     _check_version(call)
-    if call.request.headers.get("inference-header-content-length") is not None:
+    if call.headers.get("inference-header-content-length") is not None:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "binary",

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from socket import socket
 from typing import Any, NamedTuple
 
-import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -21,44 +20,35 @@ from headrace.core.clock import Clock
 from headrace.core.errors import UserError, one_of_all
 from headrace.gateway.access import ANYBODY, Access, Identity
 from headrace.gateway.answer_follower import AnswerFollower
-from headrace.gateway.batches import LOST, UNKNOWN, UNPUBLISHED, Batch, Unanswered
-from headrace.gateway.bodies import MAX_KEY_BYTES, Answer, ClassifyItem
+from headrace.gateway.batches import UNKNOWN, UNPUBLISHED, Batch
+from headrace.gateway.bodies import Answer, ClassifyItem
 from headrace.gateway.calls import BodyReader
 from headrace.gateway.connections import ConnectionLimits, limited
 from headrace.gateway.guessing import Guesses
-from headrace.gateway.idempotency import Claim, Idempotency, Kept, Once, call_header
+from headrace.gateway.idempotency import Idempotency, Once
 from headrace.gateway.lookup import Lookup
 from headrace.gateway.metrics import GatewayMetrics
 from headrace.gateway.ownership import Ownership
-from headrace.gateway.problems import ProblemError, busy, invalid
-from headrace.gateway.sender import PartitionSender, Queued
+from headrace.gateway.problems import ProblemError, busy
+from headrace.gateway.records import Limits, RecordWriter, headers_of
+from headrace.gateway.sender import Senders
 from headrace.gateway.streams import AnswerStreams
 from headrace.gateway.usage import UsageMeter
-from headrace.kafka.aio.producer import partition_of_key
-from headrace.kafka.interface import Cluster, KafkaError, Outgoing, UnknownTopicError, connected
+from headrace.kafka.interface import Cluster, KafkaError, UnknownTopicError, connected
 from headrace.kafka.reach import Reach, missing_of
 from headrace.process.lifecycle import EXIT_SETTINGS
 from headrace.process.logs import event
 from headrace.process.ports import PortError, listen, why_not
 from headrace.registry.compacted_topics import CompactedLog, KeysLog, ModelsLog, UsageWriter
-from headrace_schemas.errors import IdTooLargeError, TextTooLargeError, WireError
-from headrace_schemas.headers import EXPLAIN, JSON, TENANT, TIMEOUT_MS, Headers
-from headrace_schemas.paths import RequestShape, compile_writer
-from headrace_schemas.records import ClassifyRequest
-from headrace_schemas.topics import DAY_MS, MAX_REQUEST_BYTES, TopicNames
+from headrace_schemas.paths import RequestShape
+from headrace_schemas.topics import DAY_MS, TopicNames
 
 TICK_S = 0.5
 LOOK_S = 0.2
 """So often it is looked for API keys that were made or revoked, and for versions."""
 PARTITIONS_S = 5.0
-TOGETHER = 256
-"""So many texts of a call go to one partition together; of more, each partition gets a part."""
-STAYS_S = 0.05
-"""So long texts of small calls go to one partition: a batch costs Kafka, worker and gateway nearly as much for one."""
 ANSWER_S = 5.0
 """Behind the drain, how long calls have to be told how their texts stand."""
-_OVERHEAD = 512
-"""Bytes of a record beside its key, value and headers, and more."""
 
 
 class TlsError(UserError):
@@ -72,13 +62,6 @@ class Mounted(NamedTuple):
 
     app: ASGIApp
     end_streams: Callable[[], Awaitable[None]]
-
-
-class Limits(NamedTuple):
-    """What the sections of other rooms say of requests: bytes of a text and of a record."""
-
-    max_text_bytes: int
-    max_request_size: int
 
 
 class Gateway:
@@ -108,23 +91,26 @@ class Gateway:
         self.clock = clock
         self.metrics = metrics
         self.trusted = tuple(trusted)
-        self.limits = Limits(shape.max_text_bytes, min(max_request_size, MAX_REQUEST_BYTES) - _OVERHEAD)
         self.bodies = BodyReader(
             settings.max_body_bytes, settings.body_timeout, settings.max_held_bytes, "gateway.max_body_bytes"
         )
         self.publisher = Publisher(cluster.producer, topics.requests)
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
+        self._senders = Senders(self.publisher, self.follower, clock, lambda: self.owned)
         self.idempotency = Idempotency(
             cluster,
             topic=topics.idempotency,
             requests=topics.requests,
             lookup=self.lookup,
+            follower=self.follower,
+            senders=self._senders,
             clock=clock,
             retention_ms=idempotency_ms,
             most=settings.max_idempotency_keys,
             delivery_s=delivery_s,
             randomness=lambda: secrets.token_hex(16),
+            count=metrics.idempotent,
         )
         self.models = ModelsLog(cluster, topics.models)
         self.streams = AnswerStreams(cluster, topics.results, clock)
@@ -141,15 +127,10 @@ class Gateway:
         self._usage_producer = cluster.producer() if settings.keys else None
         writer = None if self._usage_producer is None else UsageWriter(self._usage_producer, topics.usage)
         self.usage = UsageMeter(writer, process, clock)
-        self._encode = compile_writer(shape)
+        self._writer = RecordWriter(shape, max_request_size)
         self._ownership = Ownership(cluster, topics.results, settings.group, clock)
         self._asking = cluster.consumer()
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
-        self._senders: dict[int, PartitionSender] = {}
-        self._partitions: tuple[int, ...] = ()
-        self._turn = 0
-        self._few = 0
-        self._stays_until_s = 0.0
         self._waiting = 0
         self._waiting_of: dict[str, int] = {}
         self._active: set[Batch] = set()
@@ -166,6 +147,7 @@ class Gateway:
             read=lambda: len(self.follower.reads),
             lag=self.follower.lag_s,
             streams=lambda: self.streams.count,
+            keys=lambda: len(self.idempotency.log),
         )
 
     def serve_console(self, console: Mounted) -> None:
@@ -182,7 +164,12 @@ class Gateway:
     @property
     def partitions(self) -> tuple[int, ...]:
         """The partitions of the requests."""
-        return self._partitions
+        return self._senders.partitions
+
+    @property
+    def limits(self) -> Limits:
+        """Those of a text and of its record."""
+        return self._writer.limits
 
     @property
     def owned(self) -> frozenset[int]:
@@ -192,7 +179,7 @@ class Gateway:
     @property
     def share(self) -> float:
         """The part of the partitions, and so of each quota, that is this gateway's; that of one where it has none."""
-        return max(1, len(self.owned)) / max(1, len(self._partitions))
+        return max(1, len(self.owned)) / max(1, len(self.partitions))
 
     async def run(self, stop: asyncio.Event, listening: Callable[[str], None] = lambda _: None) -> None:
         """Serve until ``stop``, then drain. ``listening`` is told the address. Raises PortError and KafkaErrors."""
@@ -237,79 +224,47 @@ class Gateway:
         """
         self.check_serving()
         kept = None if once is None else await self.idempotency.check(once)
-        records = self._records(items, self._headers(identity, timeout_s if expires else None, explains=explains))
-        self._check_room(identity, len(items))
+        headers = headers_of(identity.tenant, timeout_s if expires else None, explains=explains)
+        records, texts = self._writer.records(items, headers), len(items)
+        self._check_room(identity, texts)
         if kept is None:
-            self.access.take(identity, len(items))
-            self.usage.count(identity, len(items), sum(len(one.text.encode()) for one in items))
-        began_s = self.clock.monotonic()
-        batch = Batch(len(items), waits=waits)
-        ends_s = began_s + timeout_s
-        with self._counted(identity, batch, len(items)):
-            if once is None:
-                for number, queued in self._divided(batch, records).items():
-                    self._sender(number).put(queued)
-                await self._wait(batch, ends_s)
-            else:
-                await self._publish_once(batch, records, once, kept)
-                await self._wait(batch, ends_s, looks_up=any(batch.places))
-        return batch
-
-    async def _publish_once(self, batch: Batch, records: Sequence[Outgoing], once: Once, kept: Kept | None) -> None:
-        """Publish what no call with this key has published. Raises ProblemError and KafkaErrors, before that."""
-        parts = self._divided(batch, records)
-        got = kept or await self.idempotency.claim(once, len(records), sorted(parts))
-        if isinstance(got, Kept):
-            batch.replayed = True
-            places = await self.idempotency.places(got, once)
-            for index in range(len(records)):
-                if (place := places.get(index)) is not None:
-                    batch.place(index, place)
-                else:
-                    batch.end(index, Unanswered(LOST, "the log holds its request no more"))
-            return
-        batch.until_s = got.until_s
-        for index, place in got.found.items():
-            batch.place(index, place)
-        self.idempotency.settle_when_published(got, batch)
-        for number, queued in _marked(parts, got).items():
-            self._sender(number).put(queued)
-
-    async def _wait(self, batch: Batch, ends_s: float, *, looks_up: bool = False) -> None:
-        """Wait until ``ends_s`` for what ``batch`` waits for; with ``looks_up`` answers may be there already."""
+            self.access.take(identity, texts)
+            self.usage.count(identity, items)
+        batch, began_s = Batch(texts, waits=waits), self.clock.monotonic()
+        self._waiting += texts
+        self._waiting_of[identity.id] = self._waiting_of.get(identity.id, 0) + texts
+        self._active.add(batch)
         try:
-            if looks_up and batch.waits:
-                await self._look_up(batch)
-            left_s = max(0.0, ends_s - self.clock.monotonic())
-            if batch.waits:
-                timer = asyncio.get_running_loop().call_later(left_s, batch.stop_waiting)
-                try:
-                    await batch.answered
-                finally:
-                    timer.cancel()
+            if once is None:
+                self._senders.put(self._senders.divided(batch, records))
             else:
-                # Unlike a timeout this cancels nothing that others wait for too.
-                await asyncio.wait([batch.published], timeout=left_s)
+                await self.idempotency.publish(batch, records, once, kept)
+                if waits and any(batch.places):
+                    await self.idempotency.look_up(batch)
+            await self._wait(batch, began_s + timeout_s)
         finally:
             batch.abandoned = True
             self.follower.forget(batch)
+            self._active.discard(batch)
+            self._waiting -= texts
+            self._waiting_of[identity.id] -= texts
+            if not self._waiting_of[identity.id]:
+                del self._waiting_of[identity.id]
+            self.metrics.waited(self.clock.monotonic() - began_s)
+        return batch
 
-    async def _look_up(self, batch: Batch) -> None:
-        """Look for the answers of texts that have a place, which may have come before they were waited for."""
-        by_partition: dict[int, dict[int, int]] = {}
-        for index, place in enumerate(batch.places):
-            if place is not None:
-                by_partition.setdefault(place[0], {})[place[1]] = index
-        await self.follower.begin(by_partition)
-        for number, offsets in by_partition.items():
-            for offset, index in offsets.items():
-                self.follower.wait(number, offset, batch, index)
-            found, highest = await self.lookup.answers(number, offsets)
-            for offset, index in offsets.items():
-                if (answer := found.get(offset)) is not None:
-                    batch.end(index, answer.result)
-                elif offset < highest:
-                    batch.end(index, Unanswered(LOST, f"request {offset} was passed over: later ones were answered"))
+    async def _wait(self, batch: Batch, ends_s: float) -> None:
+        """Wait until ``ends_s`` for what ``batch`` waits for."""
+        left_s = max(0.0, ends_s - self.clock.monotonic())
+        if batch.waits:
+            timer = asyncio.get_running_loop().call_later(left_s, batch.stop_waiting)
+            try:
+                await batch.answered
+            finally:
+                timer.cancel()
+        else:
+            # Unlike a timeout this cancels nothing that others wait for too.
+            await asyncio.wait([batch.published], timeout=left_s)
 
     async def wait_for(self, batch: Batch, timeout_s: float) -> None:
         """Wait, at most ``timeout_s``, until ``batch``, which the follower knows, has its answer."""
@@ -365,96 +320,6 @@ class Gateway:
                 wait_s=self.wait_s,
             )
 
-    @contextmanager
-    def _counted(self, identity: Identity, batch: Batch, texts: int) -> Iterator[None]:
-        began_s = self.clock.monotonic()
-        self._waiting += texts
-        self._waiting_of[identity.id] = self._waiting_of.get(identity.id, 0) + texts
-        self._active.add(batch)
-        try:
-            yield
-        finally:
-            self._active.discard(batch)
-            self._waiting -= texts
-            self._waiting_of[identity.id] -= texts
-            if not self._waiting_of[identity.id]:
-                del self._waiting_of[identity.id]
-            self.metrics.waited(self.clock.monotonic() - began_s)
-
-    @staticmethod
-    def _headers(identity: Identity, expires_s: float | None, *, explains: bool) -> Headers:
-        return (
-            *(() if identity.tenant is None else ((TENANT, identity.tenant.encode()),)),
-            *(() if expires_s is None else ((TIMEOUT_MS, b"%d" % max(1, round(expires_s * 1000))),)),
-            *(((EXPLAIN, b"1"),) if explains else ()),
-        )
-
-    def _records(self, items: Sequence[ClassifyItem], headers: Headers) -> list[Outgoing]:
-        single, records = len(items) == 1, []
-        for number, item in enumerate(items):
-            where = "" if single else f"texts[{number}]."
-            try:
-                value = self._encode(ClassifyRequest(text=item.text, id=item.id), JSON)
-            except WireError as error:
-                raise self._refused(error, where) from error
-            key = None if item.key is None else item.key.encode("utf-8", "surrogatepass")
-            if key is not None and len(key) > MAX_KEY_BYTES:
-                raise invalid(f"The key has {len(key):,} bytes.", field=f"{where}key", limit=MAX_KEY_BYTES)
-            if len(value) + len(key or b"") > self.limits.max_request_size:
-                raise invalid(
-                    "The text takes more bytes than a record may have.",
-                    field=f"{where}text",
-                    limit=self.limits.max_request_size,
-                )
-            records.append(Outgoing(value, key, headers))
-        return records
-
-    def _refused(self, error: WireError, where: str) -> ProblemError:
-        field = "id" if isinstance(error, IdTooLargeError) else "text"
-        limit = self.limits.max_text_bytes if isinstance(error, TextTooLargeError) else None
-        return invalid(f"{where}{field} {error.message}", field=f"{where}{field}", limit=limit)
-
-    def _divided(self, batch: Batch, records: Sequence[Outgoing]) -> dict[int, list[Queued]]:
-        """Where each text goes: to the partition of its key, or to some of those that this gateway reads."""
-        by_partition: dict[int, list[Queued]] = {}
-        unkeyed: list[Queued] = []
-        for index, record in enumerate(records):
-            one = Queued(record, batch, index)
-            if record.key is None:
-                unkeyed.append(one)
-            else:
-                by_partition.setdefault(partition_of_key(record.key, len(self._partitions)), []).append(one)
-        if unkeyed:
-            few = len(unkeyed) < TOGETHER
-            parts = [self._partition_of_few()] if few else self._own_partitions()
-            size = max(TOGETHER, -(-len(unkeyed) // len(parts)))
-            for part, at in enumerate(range(0, len(unkeyed), size)):
-                by_partition.setdefault(parts[part], []).extend(unkeyed[at : at + size])
-        return by_partition
-
-    def _partition_of_few(self) -> int:
-        """Where few texts go: for STAYS_S to one partition, so that they share a batch with what others send meanwhile;
-        then, or where enough are queued there, to the least busy one.
-        """
-        now_s = self.clock.monotonic()
-        sender = self._senders.get(self._few)
-        if now_s >= self._stays_until_s or (sender is not None and sender.queued >= TOGETHER):
-            self._few = self._own_partitions()[0]
-            self._stays_until_s = now_s + STAYS_S
-        return self._few
-
-    def _own_partitions(self) -> list[int]:
-        """Where texts without a key go: the least busy first. While the group has given none, any."""
-        own = [number for number in self._partitions if number in self.owned] or list(self._partitions)
-        self._turn += 1
-        turned = [own[(at + self._turn) % len(own)] for at in range(len(own))]
-        return sorted(turned, key=lambda number: sender.queued if (sender := self._senders.get(number)) else 0)
-
-    def _sender(self, number: int) -> PartitionSender:
-        if (sender := self._senders.get(number)) is None:
-            sender = self._senders[number] = PartitionSender(number, self.publisher, self.follower, self.clock)
-        return sender
-
     async def _start(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(connected(self._asking))
         names = self.topics
@@ -468,18 +333,14 @@ class Gateway:
         stack.push_async_callback(self.publisher.stop)
         await self.publisher.start()
         await stack.enter_async_context(connected(self.idempotency))
-        stack.push_async_callback(self._stop_senders)
+        stack.push_async_callback(self._senders.stop)
         await stack.enter_async_context(connected(self.models))
         if self._keys is not None:
             await stack.enter_async_context(connected(self._keys))
         if self._usage_producer is not None:
             await stack.enter_async_context(connected(self._usage_producer))
-        self._partitions = tuple(sorted(await self.publisher.partitions()))
+        self._senders.partitions = tuple(sorted(await self.publisher.partitions()))
         await stack.enter_async_context(connected(self._ownership))
-
-    async def _stop_senders(self) -> None:
-        for sender in self._senders.values():
-            await sender.stop()
 
     def _work(self) -> list[Coroutine[Any, Any, None]]:
         logs: list[CompactedLog[Any]] = [self.models, *((self._keys,) if self._keys is not None else ())]
@@ -506,7 +367,7 @@ class Gateway:
                 await self.follower.begin(self.owned)
                 if now_s - looked_s > PARTITIONS_S:
                     looked_s = now_s
-                    self._partitions = tuple(sorted(await self.publisher.partitions())) or self._partitions
+                    self._senders.partitions = tuple(sorted(await self.publisher.partitions())) or self.partitions
             except KafkaError as error:
                 event("gateway.not-looked", level="debug", error=str(error))
 
@@ -582,21 +443,6 @@ class Gateway:
                 f"gateway.tls_certfile and gateway.tls_keyfile can't be used: {error.strerror or error}."
             ) from None
         return config
-
-
-def _marked(parts: dict[int, list[Queued]], claim: Claim) -> dict[int, list[Queued]]:
-    """The texts of a call that is done once, without those that are published already, each with its header."""
-    key = claim.record.key
-    return {
-        number: [
-            one._replace(
-                record=msgspec.structs.replace(one.record, headers=(*one.record.headers, call_header(key, one.number)))
-            )
-            for one in queued
-            if one.number not in claim.found
-        ]
-        for number, queued in parts.items()
-    }
 
 
 class _Server(uvicorn.Server):

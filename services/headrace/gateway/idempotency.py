@@ -6,9 +6,6 @@ A claim that nothing follows is left by a gateway that died, or still tries. Nob
 PUBLISH_S after its claim, and Kafka's client gives up after its delivery timeout. Once both are over, another call with
 the key takes the claim over: it looks for the requests by their header, from where the log ended at the first claim,
 and publishes those that are missing. Until then it is told to come again.
-
-What a gateway keeps of a key is bounded, and takes its meaning from the log's order and time stamps alone, so all
-gateways agree.
 """
 
 from __future__ import annotations
@@ -16,53 +13,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from headrace.client.publishing import Publisher
 from headrace.core.clock import Clock
-from headrace.gateway.batches import UNPUBLISHED, Batch, Place, Unanswered
+from headrace.gateway.answer_follower import AnswerFollower
+from headrace.gateway.batches import LOST, UNPUBLISHED, Batch, Place, Unanswered
+from headrace.gateway.idempotency_log import CLAIMED, PUBLISHED, RELEASED, SKEW_MS, IdempotencyLog, Kept
 from headrace.gateway.lookup import Lookup, tenant_of
-from headrace.gateway.problems import LONGEST_WAIT_S, ProblemError, busy, invalid
-from headrace.kafka.interface import (
-    Cluster,
-    Consumer,
-    KafkaError,
-    OffsetOutOfRangeError,
-    Outgoing,
-    Record,
-    TopicPartition,
-)
+from headrace.gateway.problems import ProblemError, busy, invalid
+from headrace.gateway.sender import Queued, Senders
+from headrace.kafka.interface import Cluster, Consumer, KafkaError, Outgoing, TopicPartition
 from headrace.kafka.range_reader import read_ranges
-from headrace.process.logs import Recurring, event
-from headrace.registry.compacted_topics import CompactedLog
-from headrace_schemas.codec import decode_idempotent_call, encode_idempotent_call
-from headrace_schemas.errors import BadTypeError
+from headrace.process.logs import event
+from headrace_schemas.codec import encode_idempotent_call
 from headrace_schemas.headers import CALL, Headers
 from headrace_schemas.records import IdempotentCall, Span
 from headrace_schemas.topics import idempotent_call_key
 
 HEADER = "Idempotency-Key"
-CLAIMED = "claimed"
-PUBLISHED = "published"
-RELEASED = "released"
 
 PUBLISH_S = 5.0
 """So long after its claim the texts of a call may be handed to Kafka's client."""
 MARGIN_S = 5.0
-MOST_BYTES_EACH = 512
-"""What is kept of a key on the average, at most; a call that goes to many partitions takes more, and others less."""
 LONGEST_KEY = 255
-SKEW_MS = 60_000
 MOST_SCANNED = 5_000_000
 CHUNK = 20_000
-FOLLOW_S = 0.2
 SOON_S = 1.0
 """How long a call waits for another one with its key, before it is told to come again."""
 OWN_S = 20.0
 """How long a gateway waits until it reads the claim that it has written itself."""
-_HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
@@ -96,163 +81,6 @@ def _digest(*parts: bytes) -> str:
     return found.hexdigest()
 
 
-class Kept:
-    """What is known of a key. ``at_ms`` is when it was claimed first, ``last_ms`` when last, ``seen_s`` when read."""
-
-    __slots__ = ("at_ms", "last_ms", "record", "seen_s", "size", "spans")
-
-    def __init__(self, record: IdempotentCall, at_ms: int, seen_s: float, size: int) -> None:
-        self.record = record
-        self.spans = {span.partition: (span.first, span.last) for span in record.spans}
-        self.at_ms = self.last_ms = at_ms
-        self.seen_s = seen_s
-        self.size = size
-
-    def begin_earlier(self, spans: Mapping[int, tuple[int, int | None]]) -> None:
-        """Requests may lie further in front, where another attempt began."""
-        for number, (first, _) in spans.items():
-            own = self.spans.get(number)
-            self.spans[number] = (first if own is None else min(first, own[0]), None)
-
-
-class IdempotencyLog(CompactedLog[IdempotentCall]):
-    """Follows classify.idempotency: of each key the call that holds, at most ``most`` of them and twice as many."""
-
-    rubbish: ClassVar[str] = "idempotency.rubbish"
-    followed: ClassVar[bool] = True
-
-    def __init__(self, cluster: Cluster, topic: str, clock: Clock, *, retention_ms: int, most: int) -> None:
-        super().__init__(cluster, topic)
-        self._clock = clock
-        self._retention_ms = retention_ms
-        self._most = most
-        self._bytes = 0
-        self._at_ms = 0
-        self._size = 0
-        self._moved = asyncio.Event()
-        self._crowded = Recurring("idempotency.crowded")
-        self._kept: dict[str, Kept] = {}
-        self.of_tenant: dict[str | None, int] = {}
-        """How many keys of each tenant are kept."""
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def find(self, key: str) -> Kept | None:
-        """What holds for ``key``; None where nothing does any more."""
-        kept = self._kept.get(key)
-        return None if kept is None or self._over(kept, self._clock.now_ms()) else kept
-
-    def attempt_of(self, key: str) -> str | None:
-        """The attempt that the next one takes the place of, whether its time is over or not."""
-        kept = self._kept.get(key)
-        return None if kept is None else kept.record.attempt
-
-    def frees_in_s(self) -> float:
-        """In how many seconds the oldest key is let go."""
-        oldest = next(iter(self._kept.values()), None)
-        left_ms = 0 if oldest is None else oldest.at_ms + self._retention_ms - self._clock.now_ms()
-        return min(LONGEST_WAIT_S, max(1.0, left_ms / 1000))
-
-    async def read_to(self, offset: int) -> None:
-        """Wait until the record at ``offset`` was read."""
-        while self._position <= offset:
-            await self._moved.wait()
-
-    async def moved(self) -> None:
-        """Wait until something was read, or for FOLLOW_S."""
-        await self._moved.wait()
-
-    async def run(self) -> None:
-        """Follow until cancelled. Raises KafkaErrors that trying again does not mend."""
-        while True:
-            try:
-                await self.look(FOLLOW_S)
-            except OffsetOutOfRangeError:
-                await self._begin_anew()
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                event("idempotency.waits", level="debug", error=str(error))
-                await self._clock.sleep(FOLLOW_S)
-            self._drop_old()
-            moved, self._moved = self._moved, asyncio.Event()
-            moved.set()
-
-    async def _begin_anew(self) -> None:
-        """Retention has overtaken this reader, or the topic was made anew."""
-        self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
-        await self.refresh()
-
-    def _take_one(self, record: Record) -> None:
-        self._at_ms = record.timestamp
-        self._size = len(record.value or b"") + len(record.key or b"")
-        super()._take_one(record)
-
-    def _decode(self, value: bytes | None) -> IdempotentCall | None:
-        return decode_idempotent_call(value)
-
-    def _key(self, record: IdempotentCall) -> bytes:
-        return idempotent_call_key(record.key, record.attempt)
-
-    def _keep(self, record: IdempotentCall) -> None:
-        if not _HEX.fullmatch(record.key) or not _HEX.fullmatch(record.body):
-            raise BadTypeError("key", "is no SHA-256, or that of the body is none")
-        if record.state not in (CLAIMED, PUBLISHED, RELEASED):
-            raise BadTypeError("state", "is none that this version knows")
-        if any(span.first < 0 or (span.last or 0) < 0 for span in record.spans):
-            raise BadTypeError("spans", "begin before a log does")
-        fresh = Kept(record, self._at_ms, self._clock.monotonic(), self._size)
-        kept = self._kept.get(record.key)
-        if kept is None or self._over(kept, self._at_ms):
-            self._put(record.key, fresh)
-        elif kept.record.state == PUBLISHED:
-            return
-        elif record.state == PUBLISHED:
-            fresh.at_ms = kept.at_ms
-            self._put(record.key, fresh)
-        elif record.body != kept.record.body:
-            return
-        elif kept.record.attempt in (record.attempt, record.after):
-            fresh.at_ms = kept.at_ms
-            fresh.begin_earlier(kept.spans)
-            self._put(record.key, fresh)
-        else:
-            kept.begin_earlier(fresh.spans)
-
-    def _forget(self, key: bytes | None) -> None:
-        for name in [name for name, kept in self._kept.items() if self._key(kept.record) == key]:
-            self._drop(name)
-
-    def _over(self, kept: Kept, now_ms: int) -> bool:
-        return now_ms - kept.at_ms >= self._retention_ms
-
-    def _put(self, key: str, kept: Kept) -> None:
-        if key in self._kept:
-            self._drop(key)
-        self._kept[key] = kept
-        self._bytes += kept.size
-        tenant = kept.record.tenant
-        self.of_tenant[tenant] = self.of_tenant.get(tenant, 0) + 1
-        # Gateways refuse new keys long before; this is for what somebody else writes here.
-        while len(self._kept) > 2 * self._most or self._bytes > 2 * self._most * MOST_BYTES_EACH:
-            self._crowded.event(keys=len(self._kept))
-            self._drop(next(iter(self._kept)))
-
-    def _drop(self, key: str) -> None:
-        kept = self._kept.pop(key)
-        self._bytes -= kept.size
-        tenant = kept.record.tenant
-        self.of_tenant[tenant] -= 1
-        if not self.of_tenant[tenant]:
-            del self.of_tenant[tenant]
-
-    def _drop_old(self) -> None:
-        now_ms = self._clock.now_ms() - SKEW_MS
-        while self._kept and self._over(next(iter(self._kept.values())), now_ms):
-            self._drop(next(iter(self._kept)))
-
-
 class Claim(NamedTuple):
     """The right to publish a call until ``until_s`` (monotonic); ``found`` has the places of texts that are published
     already, by their numbers.
@@ -264,7 +92,10 @@ class Claim(NamedTuple):
 
 
 class Idempotency:
-    """``delivery_s`` is how long Kafka's client tries to publish; ``randomness`` gives hexadecimal digits."""
+    """``delivery_s`` is how long Kafka's client tries to publish; ``randomness`` gives hexadecimal digits.
+
+    ``count`` is told what becomes of each call: it is `published`, `repeated` (answered again) or `refused`.
+    """
 
     def __init__(
         self,
@@ -273,17 +104,23 @@ class Idempotency:
         topic: str,
         requests: str,
         lookup: Lookup,
+        follower: AnswerFollower,
+        senders: Senders,
         clock: Clock,
         retention_ms: int,
         most: int,
         delivery_s: float,
         randomness: Callable[[], str],
+        count: Callable[[str], None],
     ) -> None:
         self.log = IdempotencyLog(cluster, topic, clock, retention_ms=retention_ms, most=most)
         self._publisher = Publisher(cluster.producer, topic)
         self._looking = cluster.consumer()
         self._requests = requests
         self._lookup = lookup
+        self._follower = follower
+        self._senders = senders
+        self._count = count
         self._clock = clock
         self._most = most
         self._lease_s = PUBLISH_S + delivery_s + MARGIN_S
@@ -309,6 +146,59 @@ class Idempotency:
         """What was published for this key, None where the call is to be claimed. Raises ProblemError for another body
         (422), for a call that is still handled after SOON_S (409), and where too many keys are kept (429).
         """
+        with self._refusals():
+            return await self._check(once)
+
+    async def publish(self, batch: Batch, records: Sequence[Outgoing], once: Once, kept: Kept | None) -> None:
+        """Publish what no call with this key has published, or give ``batch`` the places of what one has: ``kept`` is
+        what :meth:`check` returned. Raises ProblemError and KafkaErrors, before anything was published.
+        """
+        parts = self._senders.divided(batch, records)
+        with self._refusals():
+            got = kept or await self.claim(once, len(records), sorted(parts))
+        if isinstance(got, Kept):
+            batch.replayed = True
+            places = await self.places(got, once)
+            for index in range(len(records)):
+                if (place := places.get(index)) is not None:
+                    batch.place([index], place[0], [place[1]])
+                else:
+                    batch.end(index, Unanswered(LOST, "the log holds its request no more"))
+            self._count("repeated")
+            return
+        batch.until_s = got.until_s
+        for index, place in got.found.items():
+            batch.place([index], place[0], [place[1]])
+        self.settle_when_published(got, batch)
+        self._senders.put(_marked(parts, got))
+        self._count("published")
+
+    async def look_up(self, batch: Batch) -> None:
+        """Look for the answers of texts that have a place, which may have come before they were waited for."""
+        by_partition: dict[int, dict[int, int]] = {}
+        for index, place in enumerate(batch.places):
+            if place is not None:
+                by_partition.setdefault(place[0], {})[place[1]] = index
+        await self._follower.begin(by_partition)
+        for number, offsets in by_partition.items():
+            for offset, index in offsets.items():
+                self._follower.wait(number, offset, batch, index)
+            found, highest = await self._lookup.answers(number, offsets)
+            for offset, index in offsets.items():
+                if (answer := found.get(offset)) is not None:
+                    batch.end(index, answer.result)
+                elif offset < highest:
+                    batch.end(index, Unanswered(LOST, f"request {offset} was passed over: later ones were answered"))
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except ProblemError:
+            self._count("refused")
+            raise
+
+    async def _check(self, once: Once) -> Kept | None:
         ends_s = self._clock.monotonic() + SOON_S
         while True:
             try:
@@ -381,7 +271,7 @@ class Idempotency:
 
     async def _first(self, once: Once) -> Kept:
         """What another attempt published, which was first. Raises ProblemError as :meth:`check` does."""
-        if (kept := await self.check(once)) is None:
+        if (kept := await self._check(once)) is None:
             raise _handled(1.0)
         return kept
 
@@ -482,6 +372,21 @@ class Idempotency:
 def call_header(key: str, number: int) -> tuple[str, bytes]:
     """The header by which the request of text ``number`` is found again."""
     return CALL, f"{key}/{number}".encode()
+
+
+def _marked(parts: Mapping[int, Queued], claim: Claim) -> dict[int, Queued]:
+    """The texts of a call that is done once, without those that are published already, each with its header."""
+    key = claim.record.key
+    marked: dict[int, Queued] = {}
+    for number, queued in parts.items():
+        left = [
+            (at, record) for at, record in zip(queued.numbers, queued.records, strict=True) if at not in claim.found
+        ]
+        records = [
+            msgspec.structs.replace(record, headers=(*record.headers, call_header(key, at))) for at, record in left
+        ]
+        marked[number] = Queued(queued.batch, [at for at, _ in left], records)
+    return marked
 
 
 def _number_of(headers: Headers, key: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from headrace.process.metrics import Metrics
 
@@ -19,23 +19,38 @@ class GatewayMetrics(Metrics):
         self._calls = self.counter("calls", "Calls, by endpoint and status.", "endpoint", "status")
         self._refused = self.counter("refused", "Calls that were refused or failed, by why.", "why")
         self._texts = self.counter("texts", "Texts that were asked about, by what became of them in time.", "status")
+        self._idempotent = self.counter(
+            "idempotent_calls",
+            "Calls with an Idempotency-Key: published, repeated (answered again) or refused.",
+            "outcome",
+        )
+        self._known: dict[tuple[str, int | str], Counter] = {}
         self._seconds = self.histogram("seconds", "How long calls that wait for answers took.", SECONDS)
         self._waiting = self.gauge("waiting_texts", "Texts that wait for their answers.")
         self._held = self.gauge("held_bytes", "Bodies that are held.")
         self._connections = self.gauge("connections", "Connections that are open.")
         self._owned = self.gauge("owned_partitions", "Results partitions that the group gave to this gateway.")
         self._read = self.gauge("read_partitions", "Results partitions that this gateway reads.")
+        self._keys = self.gauge("idempotency_keys", "Idempotency-Keys of calls that are kept.")
         self._streams = self.gauge("streams", "Streams of answers that are open.")
         self._lag = self.gauge("lag_seconds", "In how many seconds a text that comes now is likely to be answered.")
 
     def call(self, endpoint: str, status: int) -> None:
-        self._calls.labels(endpoint, status).inc()
+        # To find a counter by its labels costs more than to count, and there are few.
+        if (known := self._known.get((endpoint, status))) is None:
+            known = self._known[endpoint, status] = self._calls.labels(endpoint, status)
+        known.inc()
 
     def refused(self, why: str) -> None:
         self._refused.labels(why).inc()
 
     def texts(self, status: str, count: int) -> None:
-        self._texts.labels(status).inc(count)
+        if (known := self._known.get(("", status))) is None:
+            known = self._known["", status] = self._texts.labels(status)
+        known.inc(count)
+
+    def idempotent(self, outcome: str) -> None:
+        self._idempotent.labels(outcome).inc()
 
     def waited(self, seconds: float) -> None:
         self._seconds.observe(seconds)
@@ -50,6 +65,7 @@ class GatewayMetrics(Metrics):
         read: Callable[[], int],
         lag: Callable[[], float],
         streams: Callable[[], int],
+        keys: Callable[[], int],
     ) -> None:
         """Ask these whenever the metrics are read."""
         self._waiting.set_function(waiting)
@@ -59,3 +75,4 @@ class GatewayMetrics(Metrics):
         self._read.set_function(read)
         self._lag.set_function(lag)
         self._streams.set_function(streams)
+        self._keys.set_function(keys)

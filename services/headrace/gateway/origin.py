@@ -12,9 +12,8 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
-
 from headrace.config.gateway import GatewaySettings
+from headrace.gateway.access import CallHeaders
 from headrace.gateway.problems import ProblemError
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/\[\]]+))(?::[0-9]*)?")
@@ -27,13 +26,13 @@ class OriginRules:
         self._hosts = None if hosts is None else frozenset(name.lower() for name in hosts)
         self.origins = frozenset(origins)
 
-    def check(self, request: Request, *, needs_origin: bool = False) -> None:
+    def check(self, headers: CallHeaders, *, needs_origin: bool = False) -> None:
         """Refuse a foreign name and a page of a foreign origin; with ``needs_origin`` also a call that names none.
 
         A page is ours where its origin has the host and port of the call, as in Go's CrossOriginProtection: behind a
         proxy that encrypts, the call itself has another scheme. Raises ProblemError (421, 403).
         """
-        host = request.headers.get("host", "")
+        host = headers.get("host") or ""
         if self._hosts is not None and _name_of(host) not in self._hosts:
             raise ProblemError(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -41,7 +40,7 @@ class OriginRules:
                 "This gateway does not serve this host name; gateway.hosts lists the names that it serves.",
                 field="Host",
             )
-        origin = request.headers.get("origin")
+        origin = headers.get("origin")
         if (origin is None and not needs_origin) or origin in self.origins or (origin and _place_of(origin) == host):
             return
         hint = "; gateway.origins lists those that may" if self.origins else ""

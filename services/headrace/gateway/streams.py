@@ -198,7 +198,7 @@ async def stream(call: Call) -> Response:
     """Answers of the caller's tenant as they come."""
     gateway = call.gateway
     gateway.check_serving()
-    last = call.request.headers.get("last-event-id")
+    last = call.headers.get("last-event-id")
     given = call.request.query_params.get("from")
     start: From | None = None
     if last:

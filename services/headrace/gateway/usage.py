@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headrace.core.clock import Clock
 from headrace.core.spending import day_of
 from headrace.gateway.access import Identity
+from headrace.gateway.bodies import ClassifyItem
 from headrace.kafka.interface import KafkaError
 from headrace.process.logs import Recurring
 from headrace.registry.compacted_topics import UsageWriter
@@ -24,10 +27,11 @@ class UsageMeter:
         self._unwritten: set[tuple[str, str]] = set()
         self._fault = Recurring("usage.unwritten")
 
-    def count(self, identity: Identity, texts: int, text_bytes: int) -> None:
-        """One call more of ``identity``."""
+    def count(self, identity: Identity, items: Sequence[ClassifyItem]) -> None:
+        """One call more of ``identity``, with these texts."""
         if self._writer is None:
             return
+        text_bytes = sum(len(one.text.encode()) for one in items)
         now_ms = self._clock.now_ms()
         key = (identity.id, day_of(now_ms))
         known = self._totals.get(key)
@@ -36,7 +40,7 @@ class UsageMeter:
             day=key[1],
             process=self._process,
             calls=1 + (known.calls if known else 0),
-            texts=texts + (known.texts if known else 0),
+            texts=len(items) + (known.texts if known else 0),
             text_bytes=text_bytes + (known.text_bytes if known else 0),
             written_at_ms=now_ms,
             tenant=identity.tenant,

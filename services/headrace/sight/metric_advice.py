@@ -21,6 +21,8 @@ ADVICE: dict[str, str] = {
     "headrace_gateway_calls_total": "By `status`: 429 and 503 mean too much at once, 401 a wrong API key, 5xx a fault.",
     "headrace_gateway_connections": "Near `gateway.max_connections`: one more gateway.",
     "headrace_gateway_held_bytes": "Near `gateway.max_held_bytes`: large bodies at once; one more gateway.",
+    "headrace_gateway_idempotency_keys": "Near `gateway.max_idempotency_keys`: raise it, or shorten the retention.",
+    "headrace_gateway_idempotent_calls_total": "`refused` rises: keys are used twice, or too many are kept.",
     "headrace_gateway_lag_seconds": "More than callers wait: more workers.",
     "headrace_gateway_owned_partitions": "0 on one gateway for long: it is not in the group; look at its log.",
     "headrace_gateway_read_partitions": "More than owned: callers wait for answers of others' partitions.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from headrace.gateway import idempotency
-from headrace.gateway.gateway import Gateway
+from headrace.gateway.sender import Queued
 from headrace.kafka.interface import Outgoing, connected
 from headrace.kafka.range_reader import read_topic
 from headrace_schemas.codec import decode_request, encode_idempotent_call
@@ -54,6 +54,22 @@ def lease(gateway: RunningGateway, seconds: float) -> None:
 async def pair(embedded_bootstrap: str) -> AsyncIterator[Pair]:
     async with two(embedded_bootstrap) as pair:
         yield pair
+
+
+async def test_what_becomes_of_calls_with_a_key_is_counted(pair: Pair) -> None:
+    _, first, _ = pair
+    registry = first.gateway.metrics.registry
+
+    def counted() -> list[float]:
+        name = "headrace_gateway_idempotent_calls_total"
+        outcomes = ("published", "repeated", "refused")
+        return [registry.get_sample_value(name, {"outcome": outcome}) or 0.0 for outcome in outcomes]
+
+    before, key = counted(), next(fresh)
+    for text, status in (("a", 200), ("a", 200), ("another", 422), ("a", 200)):
+        assert (await first.classify(text, **once(key))).status_code == status
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 2, 1]
+    assert registry.get_sample_value("headrace_gateway_idempotency_keys") >= 1
 
 
 async def test_the_same_key_gives_the_same_answers_from_any_gateway(pair: Pair) -> None:
@@ -127,17 +143,14 @@ async def test_a_gateway_killed_between_the_record_and_the_publish_neither_loses
     async with two(embedded_bootstrap) as (site, first, second):
         reached = asyncio.Event()
         # It dies with so many of two texts published, and nothing said of them.
-        own = Gateway._sender
+        senders = first.gateway._senders
+        own = senders.put
 
-        class Dying:
-            def __init__(self, number: int) -> None:
-                self.number = number
+        def dies(parts: Mapping[int, Queued]) -> None:
+            own({at: Queued(one.batch, one.numbers[:sent], one.records[:sent]) for at, one in parts.items()})
+            reached.set()
 
-            def put(self, queued: list[Any]) -> None:
-                own(first.gateway, self.number).put(queued[:sent])
-                reached.set()
-
-        monkeypatch.setattr(first.gateway, "_sender", Dying)
+        monkeypatch.setattr(senders, "put", dies)
         monkeypatch.setattr(first.gateway.idempotency, "settle_when_published", lambda *_: None)
         for gateway in (first, second):
             lease(gateway, 3600.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.clock import SystemClock
-from headrace.gateway.idempotency import IdempotencyLog, Kept
+from headrace.gateway.idempotency_log import IdempotencyLog, Kept
 from headrace_schemas.codec import encode_idempotent_call
 from headrace_schemas.records import IdempotentCall, Span
 from headrace_schemas.topics import DAY_MS, idempotent_call_key

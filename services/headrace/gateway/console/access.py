@@ -210,7 +210,7 @@ class Guard:
 
     async def body(self, request: Request, kind: type[T]) -> T:
         """The JSON of a call as a ``kind``, a struct. Raises ProblemError."""
-        body = await self._bodies.read(request)
+        body = await self._bodies.read(request.receive, request.headers.get("content-length"))
         try:
             forms = f"an object with {', '.join(kind.__struct_fields__)}"
             return decode_body(msgspec.json.Decoder(kind).decode, body, forms)
@@ -272,7 +272,7 @@ class Guard:
         return response
 
     def _check_site(self, request: Request) -> None:
-        self._rules.check(request, needs_origin=request.method not in _SAFE)
+        self._rules.check(request.headers, needs_origin=request.method not in _SAFE)
         if request.headers.get("sec-fetch-site") == "cross-site" and request.url.path.rstrip("/") != "/console":
             raise ProblemError(HTTPStatus.FORBIDDEN, "cross-site", "Calls of other sites are refused.")
 
