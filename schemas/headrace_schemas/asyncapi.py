@@ -37,6 +37,7 @@ from headrace_schemas.records import (
     ResultsClaim,
     Review,
     Spending,
+    TextLease,
     ThresholdRaise,
     Training,
     TrainingOrder,
@@ -68,6 +69,7 @@ RECORDS: Final = (
     ApiKey,
     Usage,
     IdempotentCall,
+    TextLease,
     DeadLetter,
 )
 

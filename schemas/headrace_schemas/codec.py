@@ -36,6 +36,7 @@ from headrace_schemas.records import (
     ModelsRecord,
     Review,
     TeachingRecord,
+    TextLease,
     Usage,
     WorkersRecord,
 )
@@ -112,6 +113,7 @@ _TEACHING: RecordCodec[TeachingRecord] = RecordCodec(TeachingRecord, "record of 
 _KEYS: RecordCodec[ApiKey] = RecordCodec(ApiKey, "record of classify.keys")
 _USAGE: RecordCodec[Usage] = RecordCodec(Usage, "record of classify.usage")
 _IDEMPOTENCY: RecordCodec[IdempotentCall] = RecordCodec(IdempotentCall, "record of classify.idempotency")
+_LEASES: RecordCodec[TextLease] = RecordCodec(TextLease, "lease of classify.idempotency")
 _REVIEWS: RecordCodec[Review] = RecordCodec(Review, "review")
 _DEAD_LETTERS: RecordCodec[DeadLetter] = RecordCodec(DeadLetter, "dead letter")
 
@@ -124,6 +126,7 @@ encode_teaching_record = _TEACHING.encode
 encode_api_key = _KEYS.encode
 encode_usage = _USAGE.encode
 encode_idempotent_call = _IDEMPOTENCY.encode
+encode_text_lease = _LEASES.encode
 encode_review, decode_review = _REVIEWS.encode, _REVIEWS.decode
 encode_dead_letter, decode_dead_letter = _DEAD_LETTERS.encode, _DEAD_LETTERS.decode
 
@@ -231,6 +234,11 @@ def decode_usage(value: bytes | None, content_type: str = JSON, *, where: str = 
 def decode_idempotent_call(value: bytes | None, content_type: str = JSON, *, where: str = "") -> IdempotentCall | None:
     """Decode a call with an Idempotency-Key, None for the tombstone that removes it; raises a WireError likewise."""
     return None if value is None else _IDEMPOTENCY.decode(value, content_type, where=where)
+
+
+def decode_text_lease(value: bytes | None, content_type: str = JSON, *, where: str = "") -> TextLease | None:
+    """Decode a lease of a text, None for a tombstone; raises a WireError likewise."""
+    return None if value is None else _LEASES.decode(value, content_type, where=where)
 
 
 def check_sizes(request: ClassifyRequest, limit: int, where: str = "") -> None:

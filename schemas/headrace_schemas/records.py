@@ -304,7 +304,20 @@ class IdempotentCall(
     tenant: str | None = None
 
 
-IdempotencyRecord = IdempotentCall
+class TextLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="text-lease", tag_field="kind"):
+    """Somebody looks at a text in the console, or has ``labelled`` it; nobody else is asked about it meanwhile.
+
+    ``text`` is a SHA-256 in hexadecimal that texts share which training can't tell apart, ``holder`` a session. The
+    lease lasts for ``lease_ms`` from the record's time stamp on; 0 gives it up. It holds where no other one does then.
+    """
+
+    text: str
+    holder: str
+    lease_ms: int
+    labelled: bool = False
+
+
+IdempotencyRecord = IdempotentCall | TextLease
 """What lies on classify.idempotency."""
 
 

@@ -34,6 +34,7 @@ from headrace_schemas.records import (
     Review,
     Spending,
     TeachingRecord,
+    TextLease,
     ThresholdRaise,
     Training,
     TrainingOrder,
@@ -249,6 +250,14 @@ def usage_key(api_key: str, day: str, process: str) -> bytes:
 def idempotent_call_key(key: str, attempt: str) -> bytes:
     """Return ``call/KEY/ATTEMPT``; raises BadKeyError for a part that a key can't hold."""
     return _key("call", key=key, attempt=attempt)
+
+
+LEASE_KEYS: Final = b"lease/"
+
+
+def text_lease_key(text: str, holder: str) -> bytes:
+    """Return ``lease/TEXT/HOLDER``; raises BadKeyError for a part that a key can't hold."""
+    return _key("lease", text=text, holder=holder)
 
 
 def review_key(results: str, partition: int, offset: int) -> bytes:
@@ -498,14 +507,14 @@ def _unprefixed(partitions: int) -> tuple[Topic, ...]:
         ),
         Topic(
             name=IDEMPOTENCY,
-            title="Calls of the gateway that had an Idempotency-Key",
-            # One partition: its order decides which of several gateways handles a call.
+            title="Calls of the gateway that had an Idempotency-Key, and who looks at which text in the console",
+            # One partition: its order decides which of several gateways handles a call, and who gets a text.
             partitions=1,
             # Each attempt has a key of its own: compaction leaves how it ended, and never a later attempt alone.
             cleanup_policy="compact,delete",
             retention_ms=DAY_MS,
-            records=(IdempotentCall,),
-            key="call/KEY/ATTEMPT.",
+            records=(IdempotentCall, TextLease),
+            key="call/KEY/ATTEMPT or lease/TEXT/HOLDER.",
             partitioning="one partition",
             writers=("gateway",),
             readers=("gateway", "operators"),

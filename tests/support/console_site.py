@@ -15,8 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from headrace.config import Settings
+from headrace.config.gateway import GatewaySettings
 from headrace.config.settings import TopicsSettings
 from headrace.core.clock import SystemClock
+from headrace.core.fields import Secret
 from headrace.files.annotations import Doubted
 from headrace.gateway.console.access import Caller
 from headrace.gateway.console.console import Console
@@ -46,7 +48,7 @@ from headrace_schemas.records import (
 from tests.support.desk_texts import desk_artifact
 
 PARTITIONS = 2
-ONE_PARTITION = ("models", "workers", "teaching", "keys", "usage")
+ONE_PARTITION = ("models", "workers", "teaching", "keys", "usage", "idempotency")
 
 CALLERS = {
     "ana's token": Caller("ana", frozenset({KeyRole.LABELLER})),
@@ -68,13 +70,15 @@ def by_words(text: str) -> tuple[str | None, Sequence[Score]]:
 
 
 class ConsoleSite:
-    """Topics of their own on the broker at ``bootstrap``."""
+    """Topics of their own on the broker at ``bootstrap``; with ``settings`` a second console on another site's."""
 
-    def __init__(self, bootstrap: str, store: Path | None = None) -> None:
-        self.settings = Settings(
+    def __init__(self, bootstrap: str, store: Path | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings(
             trainer=TrainerSettings() if store is None else TrainerSettings(store=str(store)),
             kafka=KafkaSettings(bootstrap=bootstrap, idempotent=False, static_members=False),
             topics=TopicsSettings(prefix=f"c{uuid.uuid4().hex[:8]}."),
+            # So that a session holds at every console of these settings.
+            gateway=GatewaySettings(session_secret=Secret("a secret of the tests, long enough")),
         )
         self.names = self.settings.topics.names()
         self.cluster: Cluster = AioKafkaCluster(self.settings.kafka)

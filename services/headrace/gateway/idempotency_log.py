@@ -18,7 +18,7 @@ from headrace.registry.compacted_topics import CompactedLog
 from headrace_schemas.codec import decode_idempotent_call
 from headrace_schemas.errors import BadTypeError
 from headrace_schemas.records import IdempotentCall
-from headrace_schemas.topics import idempotent_call_key
+from headrace_schemas.topics import LEASE_KEYS, idempotent_call_key
 
 CLAIMED = "claimed"
 PUBLISHED = "published"
@@ -120,6 +120,8 @@ class IdempotencyLog(CompactedLog[IdempotentCall]):
         await self.refresh()
 
     def _take_one(self, record: Record) -> None:
+        if record.key is not None and record.key.startswith(LEASE_KEYS):
+            return
         self._at_ms = record.timestamp
         self._size = len(record.value or b"") + len(record.key or b"")
         super()._take_one(record)

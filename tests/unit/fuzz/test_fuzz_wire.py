@@ -19,6 +19,7 @@ from headrace_schemas.codec import (
     decode_result,
     decode_review,
     decode_teaching_record,
+    decode_text_lease,
     decode_usage,
     decode_workers_record,
 )
@@ -68,6 +69,7 @@ DECODERS: dict[str, tuple[Callable[..., Any], list[bytes]]] = {
     "teaching": (decode_teaching_record, [*examples("spending"), *examples("labeller-state")]),
     "api key": (decode_api_key, examples("api-key")),
     "usage": (decode_usage, examples("usage")),
+    "text lease": (decode_text_lease, examples("text-lease")),
     "review": (decode_review, examples("review")),
     "dead letter": (decode_dead_letter, examples("dead-letter")),
 }

@@ -30,6 +30,7 @@ from headrace_schemas import (
     decode_result,
     decode_review,
     decode_teaching_record,
+    decode_text_lease,
     decode_usage,
     decode_workers_record,
     encode_api_key,
@@ -42,6 +43,7 @@ from headrace_schemas import (
     encode_result,
     encode_review,
     encode_teaching_record,
+    encode_text_lease,
     encode_usage,
     encode_workers_record,
 )
@@ -79,6 +81,7 @@ CODECS: dict[str, tuple[Callable[..., Any], Callable[..., bytes]]] = {
     "api-key": (decode_api_key, encode_api_key),
     "usage": (decode_usage, encode_usage),
     "idempotent-call": (decode_idempotent_call, encode_idempotent_call),
+    "text-lease": (decode_text_lease, encode_text_lease),
     "review": (decode_review, encode_review),
     "dead-letter": (decode_dead_letter, encode_dead_letter),
 }

@@ -36,6 +36,7 @@ from headrace_schemas import (
     review_key,
     spending_key,
     text_key,
+    text_lease_key,
     threshold_key,
     topics,
     training_key,
@@ -159,6 +160,7 @@ def test_keys_of_machine_labels_reviews_and_teaching_name_what_they_keep_and_hol
     assert spending_key("tickets", "2026-01-01", "5f2b") == b"spending/tickets/2026-01-01/5f2b"
     assert api_key_key("5f2b9c01") == b"key/5f2b9c01"
     assert idempotent_call_key("ab", "cd") == b"call/ab/cd"
+    assert text_lease_key("ab", "cd") == b"lease/ab/cd"
     assert usage_key("5f2b", "2026-01-31", "p-1") == b"usage/5f2b/2026-01-31/p-1"
     assert labeller_key("tickets") == b"labeller/tickets"
     assert certificate_key("news", "v1") == b"certificate/news/v1"

@@ -1,13 +1,14 @@
-"""Who looks at which text: leases in memory, so that two people at one queue never label the same text at once.
+"""Who looks at which text: leases, so that two people at one queue never label the same text at once.
 
-A lease ends by itself, so that a text which somebody left comes to others. All of it is in memory: after a restart the
-labels topic tells what was labelled, and skipped texts are asked about again.
+A lease ends by itself, so that a text which somebody left comes to others. The desk has those of this gateway's
+sessions in memory; ``leases.py`` shares them with other gateways. After a restart the labels topic tells what was
+labelled, and skipped texts are asked about again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -63,10 +64,14 @@ class _Bounded(OrderedDict[bytes, None]):
 
 
 class Desk:
-    """The queues, and who has which text of them. ``who`` is a session, as two people may share a key."""
+    """The queues, and who has which text of them. ``who`` is a session, as two people may share a key.
 
-    def __init__(self, clock: Clock) -> None:
+    ``elsewhere`` says who has the text with a key by the leases of all gateways.
+    """
+
+    def __init__(self, clock: Clock, elsewhere: Callable[[bytes], str | None] = lambda _: None) -> None:
         self._clock = clock
+        self._elsewhere = elsewhere
         self._queues: dict[str, list[Item]] = {}
         self._leases: dict[bytes, tuple[str, float]] = {}
         self._done = _Bounded(MOST_DONE)
@@ -108,6 +113,10 @@ class Desk:
         until_s = self._clock.monotonic() + LEASE_S
         self._leases.update((item.key, (who, until_s)) for item in items)
 
+    def give_up(self, item: Item) -> None:
+        """End the lease of a text that somebody at another gateway got first."""
+        self._leases.pop(item.key, None)
+
     def release(self, who: str) -> None:
         """Free everything that ``who`` holds."""
         self._leases = {key: lease for key, lease in self._leases.items() if lease[0] != who}
@@ -141,8 +150,8 @@ class Desk:
     def _holder(self, key: bytes) -> str | None:
         lease = self._leases.get(key)
         if lease is None:
-            return None
+            return self._elsewhere(key)
         if self._clock.monotonic() >= lease[1]:
             del self._leases[key]
-            return None
+            return self._elsewhere(key)
         return lease[0]

@@ -35,6 +35,7 @@ from headrace.gateway.calls import json_response
 from headrace.gateway.console.access import LABELLERS, Call, Endpoint
 from headrace.gateway.console.desk import LEASE_S, Desk, Item
 from headrace.gateway.console.doubts import Doubts, Search, in_child
+from headrace.gateway.console.leases import Leases
 from headrace.gateway.console.models import ModelsView
 from headrace.gateway.console.producer import OpenProducer
 from headrace.gateway.problems import conflict, invalid
@@ -234,7 +235,8 @@ class Labelling:
         self._models = models
         self._producer = producer
         self._reviews = ReviewPublisher(cluster, self._names.reviews)
-        self._desk = Desk(clock)
+        self._leases = Leases(cluster, self._names.idempotency, clock, producer)
+        self._desk = Desk(clock, self._leases.holder_of)
         self._doubts = Doubts(clock, search)
         self._similar: dict[str, dict[str, list[Item]]] = {}
         self._filled_s: dict[str, float] = {}
@@ -255,6 +257,7 @@ class Labelling:
     async def stop(self) -> None:
         await self._doubts.stop()
         await self._reviews.stop()
+        await self._leases.stop()
 
     async def _overview(self, call: Call) -> Response:
         del call
@@ -307,6 +310,7 @@ class Labelling:
         if asked.skip is not None:
             for item in self._desk.find(_named(asked.queue, call), (asked.skip,)):
                 self._desk.skip(item, call.session.id)
+            await self._leases.release(call.session.id)
         return json_response(await self._asked(asked.queue, call))
 
     async def _give(self, call: Call) -> Response:
@@ -317,11 +321,7 @@ class Labelling:
             raise invalid("The label has no name.")
         if (allowed := self._settings.trainer.labels) and label not in map(label_name, allowed):
             raise invalid("trainer.labels does not allow this label.")
-        name = _named(given.queue, call)
-        items = self._desk.find(name, (given.at, *given.also))
-        if not any(item.at == given.at and self._desk.free_for(item, who) for item in items):
-            raise conflict("Somebody else holds this text now, or it has a label already.")
-        items = [item for item in items if self._desk.free_for(item, who)]
+        items = await self._claimed(given, call)
         now_ms = self._clock.now_ms()
         labels = [
             Labelled(
@@ -343,11 +343,10 @@ class Labelling:
         for one in labels:
             if (why := too_long(one.text, one.label, self._settings.trainer.max_text_bytes)) is not None:
                 raise invalid(f"It could not be learnt: {why}.")
-        # Held while it is written, so that nobody else is asked meanwhile.
-        self._desk.hold(items, who)
         producer = await self._producer.get()
         await producer.send_many(self._names.labels, records)
         self._desk.finish(items)
+        await self._leases.finish([item.key for item in items], who)
         there = {one.id: one for one in self._there if one.error is None}
         waiting = tuple(item.place for item in items if item.unlabelled and item.place is not None)
         done = _Done(given.queue, tuple(items), tuple(there.get(item.id) for item in items), waiting)
@@ -359,6 +358,26 @@ class Labelling:
         ]
         told = await self._review([item for item in items if item.unlabelled], label, by)
         return json_response(msgspec.structs.replace(await self._asked(given.queue, call), told=told))
+
+    async def _claimed(self, given: Given, call: Call) -> list[Item]:
+        """The texts that are labelled, held at all gateways while that is written. Raises ProblemError where somebody
+        else has the one that was shown.
+        """
+        who, name, named = call.session.id, _named(given.queue, call), (given.at, *given.also)
+        if not self._desk.find(name, named):
+            # Another gateway showed it.
+            await self._fill(given.queue, name, call.caller.name)
+        await self._leases.refresh()
+        items = [item for item in self._desk.find(name, named) if self._desk.free_for(item, who)]
+        self._desk.hold(items, who)
+        held = await self._leases.claim([item.key for item in items], who)
+        for item in items:
+            if item.key not in held:
+                self._desk.give_up(item)
+        items = [item for item in items if item.key in held]
+        if not any(item.at == given.at for item in items):
+            raise conflict("Somebody else holds this text now, or it has a label already.")
+        return items
 
     async def _review(self, items: Sequence[Item], label: str, by: str) -> str | None:
         """Publish a review of each. Returns in words why one could not be published."""
@@ -409,6 +428,7 @@ class Labelling:
             except KafkaError as error:
                 await self._renew_reviews()
                 told = f"The label is taken back, the review is not: {error}"
+        await self._leases.reopen([item.key for item in last.items], call.session.id)
         self._desk.reopen(_named(last.queue, call), last.items, call.session.id)
         self._there = [one for one in self._there if one.id not in last.ids]
         self._there += [was for was in last.before if was is not None]
@@ -426,7 +446,7 @@ class Labelling:
         who, by = call.session.id, call.caller.name
         name = _named(queue, call)
         empty = await self._fill(queue, name, by)
-        item = self._desk.take(name, who)
+        item = await self._take(name, who)
         if item is None:
             again = AGAIN_S if queue is Queue.SUSPECTS and self._doubts.running_s is not None else None
             return Asked(
@@ -449,6 +469,15 @@ class Labelling:
             ),
             self._desk.left(name, who),
         )
+
+    async def _take(self, name: str, who: str) -> Item | None:
+        """The first text of a queue for ``who`` that nobody has at any gateway."""
+        await self._leases.refresh()
+        while (item := self._desk.take(name, who)) is not None:
+            if await self._leases.claim([item.key], who):
+                return item
+            self._desk.give_up(item)
+        return None
 
     async def _fill(self, queue: Queue, name: str, by: str) -> str | None:
         """Read a queue's texts when it is empty or old. Returns why it is empty, if that is known."""
