@@ -550,6 +550,8 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     decided_at_ms: int
     becomes: str | None = None
     reason: str | None = None
+    by: str | None = None
+    """Who made it, where that is known."""
 
 
 class ResultsClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim", tag_field="kind"):

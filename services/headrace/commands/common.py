@@ -34,6 +34,30 @@ STARTING = "starting"
 NO_LABEL = "(no label)"
 """Shown for an answer whose score is below its version's threshold."""
 
+MOST_BY = 200
+
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who does it, for the record; by default the user of this machine."),
+]
+
+
+def who(given: str | None) -> str:
+    """The name that a record keeps of who did it: the one that was given, or that of the process's user."""
+    import os
+    import pwd
+
+    if given is not None:
+        if not given.strip() or len(given) > MOST_BY:
+            raise UserError(f"--by is a name of 1 to {MOST_BY} characters.")
+        return given.strip()
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # As in a container whose user has no name.
+        return f"uid {os.getuid()}"
+
+
 Bootstrap = Annotated[
     str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="The Kafka cluster; short for kafka.bootstrap.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, cluster_of, remark, say
+from headrace.commands.common import Bootstrap, By, begin, cluster_of, remark, say, who
 from headrace.commands.sending import producing, send_all
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
@@ -30,6 +30,7 @@ def erase(
     text: Annotated[
         list[str] | None, typer.Option(help="A text that was published without an id. May be repeated.")
     ] = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Erase labelled texts from every version that is trained from now on. Existing versions still know them.
@@ -49,6 +50,7 @@ def erase(
     asked |= {f"text {number}": tuple(ids_by_every_hashing([one])) for number, one in enumerate(text or (), start=1)}
     if not all([*(ids or ()), *text_ids(text or ())]) or not asked:
         raise UserError("There is nothing to erase: name ids, or --text with a text that has words.")
+    doer = who(by)
     cluster, ids_asked = cluster_of(settings), list(dict.fromkeys(sum(asked.values(), ())))
     there = asyncio.run(_there(cluster, topic, ids_asked))
     # Teachers' labels first, because only the person's label under an id tells which text it is.
@@ -56,7 +58,7 @@ def erase(
     taught = _erase_taught(cluster, names.machine_labels, texts)
     erased = None if there is None else {one.id for one in there}
     send_all(
-        (tombstone(id_) for id_ in (ids_asked if erased is None else sorted(erased))),
+        (tombstone(id_, doer) for id_ in (ids_asked if erased is None else sorted(erased))),
         producing(cluster, topic),
         noun="tombstone",
         topic=topic,

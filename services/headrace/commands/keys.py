@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, LinesOfJson, begin, cluster_of, remark, say
+from headrace.commands.common import Bootstrap, By, LinesOfJson, begin, cluster_of, remark, say, who
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.core.text import quantity
@@ -55,6 +55,7 @@ def add(
         float | None, typer.Option(min=1, help="How many texts may come at once; by default those of ten seconds.")
     ] = None,
     note: Annotated[str | None, typer.Option(help="What it is for, to find it again.")] = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Make an API key and print its token, once: only a hash of it is kept, on the keys topic."""
@@ -72,6 +73,7 @@ def add(
         texts_per_second=texts_per_second,
         burst=burst,
         note=note,
+        by=who(by),
     )
 
     async def run() -> None:
@@ -104,6 +106,7 @@ def revoke(
     ctx: typer.Context,
     id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, which stands in its token too.")],
     *,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Revoke an API key: running gateways refuse it within a second."""
@@ -117,7 +120,7 @@ def revoke(
             if key is None:
                 raise ApiKeyError(f"There is no API key {id_!r}; `headrace keys list` shows those that there are.")
             if key.revoked_at_ms is None:
-                key = revoked(key, now_ms=SystemClock().now_ms())
+                key = revoked(key, now_ms=SystemClock().now_ms(), by=who(by))
                 await opened.writer.publish([key])
             return key
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, begin, console, open_models, say, tell
+from headrace.commands.common import Bootstrap, By, begin, console, open_models, say, tell, who
 from headrace.core.clock import SystemClock
 from headrace.core.errors import UserError
 from headrace.core.label_rules import learnt_as, refusal
@@ -30,10 +30,11 @@ def rename(
     new: Annotated[str, typer.Argument(help="The label that it is learnt as.")],
     *,
     reason: Reason = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Learn label OLD as NEW from now on, in labels past and to come. The labels themselves stay as they are."""
-    _decide(ctx, bootstrap, [old], new, reason)
+    _decide(ctx, bootstrap, [old], new, reason, who(by))
 
 
 def merge(
@@ -42,10 +43,11 @@ def merge(
     *,
     into: Annotated[str, typer.Option(help="The label that they become; it may be one of them.")],
     reason: Reason = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Learn several labels as one from now on, in labels past and to come."""
-    _decide(ctx, bootstrap, [one for one in labels if label_name(one) != label_name(into)], into, reason)
+    _decide(ctx, bootstrap, [one for one in labels if label_name(one) != label_name(into)], into, reason, who(by))
 
 
 def retire(
@@ -53,10 +55,11 @@ def retire(
     label: Annotated[str, typer.Argument(help="The label.")],
     *,
     reason: Reason = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Stop learning LABEL: texts that have it are left out of trainings, certificates and the gate's rows."""
-    _decide(ctx, bootstrap, [label], None, reason)
+    _decide(ctx, bootstrap, [label], None, reason, who(by))
 
 
 def rules(
@@ -102,7 +105,7 @@ def rules(
 
 
 def _decide(
-    ctx: typer.Context, bootstrap: str | None, labels: Sequence[str], becomes: str | None, reason: str | None
+    ctx: typer.Context, bootstrap: str | None, labels: Sequence[str], becomes: str | None, reason: str | None, by: str
 ) -> None:
     """Publish a rule for each of ``labels``, all or none."""
     settings = begin(ctx, bootstrap)
@@ -121,7 +124,7 @@ def _decide(
                 in_effect[label] = learnt
             await models.writer.publish(
                 [
-                    LabelRule(name=name, label=label, becomes=learnt, decided_at_ms=now_ms, reason=reason)
+                    LabelRule(name=name, label=label, becomes=learnt, decided_at_ms=now_ms, reason=reason, by=by)
                     for label in names
                 ]
             )

@@ -52,8 +52,9 @@ def test_a_key_is_made_its_token_shown_once_and_only_its_hash_kept(cluster: Memo
 
 
 def test_a_revoked_key_stays_listed_and_matches_no_more(cluster: MemoryCluster) -> None:
-    token = run("keys", "add", "--role", "operator", "--role", "labeller").stdout.strip()
-    assert "revoked at" in run("keys", "revoke", id_of(token) or "").stdout
+    token = run("keys", "add", "--role", "operator", "--role", "labeller", "--by", "olga").stdout.strip()
+    assert "revoked at" in run("keys", "revoke", id_of(token) or "", "--by", "ben").stdout
+    assert (last(cluster).made_by, last(cluster).revoked_by) == ("olga", "ben")
     assert not matches(token, last(cluster))
     assert last(cluster).roles == ("labeller", "operator")
     assert "revoked" in run("keys", "list").stdout

@@ -34,7 +34,8 @@ def held(site: Site) -> dict[str, str | None]:
 
 def test_rules_are_kept_listed_and_taken_back(site: Site) -> None:
     assert "economy is learnt as business from now on" in run("rename", "economy", "business").output
-    assert "gossip is no longer learnt" in run("retire", "gossip", "--reason", "nobody asks").output
+    assert "gossip is no longer learnt" in run("retire", "gossip", "--reason", "nobody asks", "--by", "olga").output
+    assert site.log().label_rules["default", "gossip"].by == "olga"
     said = run("merge", "tennis", "football", "sport", "--into", "sport").output
     assert "tennis, football are learnt as sport" in said
     assert "models train --now" in said

@@ -20,6 +20,7 @@ from headrace.kafka.interface import NotAuthorizedError, Outgoing, TopicPartitio
 from headrace.learning.data.files import read_rows
 from headrace.learning.data.taught import read_taught
 from headrace_schemas.codec import decode_machine_label, encode_label, encode_machine_label
+from headrace_schemas.headers import BY
 from headrace_schemas.records import BarredText, LabelledText, MachineLabel, Score
 from headrace_schemas.topics import machine_label_key, machine_labels_key, text_key
 from tests.support.memory_kafka import MemoryCluster
@@ -64,8 +65,10 @@ def test_erasing_what_was_never_there_says_so_writes_nothing_and_ends_with_1(clu
 
 
 def test_erasing_names_those_that_were_not_there_beside_those_that_were(cluster: MemoryCluster) -> None:
-    ended = run("erase", "1", "9", "--text", "No  ID")
+    ended = run("erase", "1", "9", "--text", "No  ID", "--by", "olga")
     assert ended.exit_code == 0
+    logs = [cluster.log(TopicPartition(TOPIC, number)).records for number in range(2)]
+    assert {dict(one.headers)[BY] for records in logs for one in records if one.value is None} == {b"olga"}
     assert "9: classify.labels has no such label" in ended.output
     assert "erased 2 labels" in ended.output
     assert sorted(tombstones(cluster)) == sorted(["1", LABELS[3].id])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -123,6 +125,31 @@ def test_rollback_goes_back_and_forward_again(site: Site, three: list[str]) -> N
     assert champion(site) == three[1]
     site.run("rollback")
     assert champion(site) == three[2]
+
+
+def test_the_record_says_who_moved_an_alias_by_a_command(
+    site: Site, three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by() -> str | None:
+        return site.log().aliases["default", "champion"].by
+
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert by() == user  # published
+    for command in (["promote", three[0]], ["rollback"], ["pin"], ["unpin"]):
+        site.run(*command, "--by", f"olga {command[0]}")
+        assert by() == f"olga {command[0]}"
+        site.run(*command)
+        assert by() == user
+    assert f", by {user}" in site.run("show", three[0])
+    site.run("train", "--now", "--by", "olga")
+    assert site.log().orders["default"].by == "olga"
+    # As in a container whose user has no entry.
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    site.run("pin")
+    assert by() == f"uid {os.getuid()}"
+    for name in ("", " ", "x" * 201):
+        with pytest.raises(UserError, match="--by"):
+            site.run("unpin", "--by", name)
 
 
 def test_rollback_without_anywhere_to_go_says_so(site: Site) -> None:

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from headrace.commands.common import Bootstrap, Version, begin, open_models, say
+from headrace.commands.common import Bootstrap, By, Version, begin, open_models, say, who
 from headrace.core.cascade import CONFIDENCE, LEAST_ACCEPTED
 from headrace.core.errors import UserError
 
@@ -41,6 +42,7 @@ def certify(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the threshold, and publish nothing.")] = False,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Find the lowest score above which at most the share DISAGREE of a version's answers is wrong, and publish it.
@@ -51,7 +53,9 @@ def certify(
     """
     settings = begin(ctx, bootstrap)
     certificate = asyncio.run(
-        _certify(settings, version, disagree, confidence=confidence, least=least, file=rows, publish=not dry_run)
+        _certify(
+            settings, version, disagree, confidence=confidence, least=least, file=rows, publish=not dry_run, by=who(by)
+        )
     )
     verb = "would certify" if dry_run else "certified"
     say(
@@ -73,6 +77,7 @@ async def _certify(
     least: int,
     file: Path | None,
     publish: bool,
+    by: str,
 ) -> Certificate:
     from headrace.core.cascade import Refused
     from headrace.core.clock import SystemClock
@@ -102,7 +107,7 @@ async def _certify(
         )
         if isinstance(found, Refused):
             raise NotCertifiedError(f"{version.version} is not certified: {found.why}.")
-        certificate = sign(found)
+        certificate = sign(msgspec.structs.replace(found, by=by))
         if publish:
             await models.writer.publish([certificate])
         return certificate

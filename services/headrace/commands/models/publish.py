@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Models, Version, begin, open_models, remark, say
+from headrace.commands.common import Bootstrap, By, Models, Version, begin, open_models, remark, say, who
 from headrace.core.text import quantity
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def publish(
     move: Annotated[
         bool, typer.Option("--move", help="The version is known and its file has moved: record where it is now.")
     ] = False,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Record the artifact at URI as a version, signed where signing.key_file is set, and point an alias at it.
@@ -42,11 +43,13 @@ def publish(
     name, now_ms = settings.worker.model_name, SystemClock().now_ms()
     artifact, where = adopt(uri, base=settings.trainer.store, name=name, places=settings.places())
     version = sign(version_record(artifact, name=name, where=where, now_ms=now_ms))
-    pointer = asyncio.run(_publish(settings, version, alias, reason, move=move))
+    pointer = asyncio.run(_publish(settings, version, alias, reason, who(by), move=move))
     say(f"{pointer.name}: {pointer.alias} -> {pointer.version}")
 
 
-async def _publish(settings: Settings, version: ModelVersion, alias: str, reason: str, *, move: bool) -> ModelAlias:
+async def _publish(
+    settings: Settings, version: ModelVersion, alias: str, reason: str, by: str, *, move: bool
+) -> ModelAlias:
     from headrace.core.clock import SystemClock
     from headrace.registry.aliases import move as moved
     from headrace.registry.versions import published_again
@@ -58,7 +61,9 @@ async def _publish(settings: Settings, version: ModelVersion, alias: str, reason
         await models.writer.publish([version])
         await models.log.refresh()
         now = SystemClock().now_ms()
-        pointer = moved(models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True)
+        pointer = moved(
+            models.log, version.name, alias, version.version, reason=reason, now_ms=now, by_hand=True, by=by
+        )
         await models.writer.publish([pointer])
         return pointer
 
@@ -136,6 +141,7 @@ def promote(
     *,
     alias: Alias = "champion",
     reason: Reason = "by hand",
+    by: By = None,
     check: Check = True,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -144,11 +150,13 @@ def promote(
     from headrace.registry.aliases import move
     from headrace.registry.versions import find_version
 
+    name_of = who(by)
+
     def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
         found = find_version(models.log, name, version)
         if found.unproven:
             remark(f"WARNING: {found.version} is unproven: {UNPROVEN}")
-        return move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True)
+        return move(models.log, name, alias, found.version, reason=reason, now_ms=now_ms, by_hand=True, by=name_of)
 
     _move(ctx, bootstrap, decide, check=check)
 
@@ -158,14 +166,17 @@ def rollback(
     *,
     alias: Alias = "champion",
     reason: Reason = "rolled back by hand",
+    by: By = None,
     check: Check = True,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Point an alias at the version that it pointed at before. A second rollback goes forward again."""
     from headrace.registry.aliases import roll_back
 
+    name_of = who(by)
+
     def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
-        return roll_back(models.log, name, alias, reason=reason, now_ms=now_ms)
+        return roll_back(models.log, name, alias, reason=reason, now_ms=now_ms, by=name_of)
 
     _move(ctx, bootstrap, decide, check=check)
 
@@ -175,10 +186,11 @@ def pin(
     alias: AliasArgument = "champion",
     *,
     reason: Reason = "pinned by hand",
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Keep an alias where it is: the trainer does not move it any more, and new versions become challengers."""
-    _move(ctx, bootstrap, _pinning(alias, reason, pinned=True))
+    _move(ctx, bootstrap, _pinning(alias, reason, who(by), pinned=True))
 
 
 def unpin(
@@ -186,17 +198,18 @@ def unpin(
     alias: AliasArgument = "champion",
     *,
     reason: Reason = "unpinned by hand",
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Let the trainer move an alias again."""
-    _move(ctx, bootstrap, _pinning(alias, reason, pinned=False))
+    _move(ctx, bootstrap, _pinning(alias, reason, who(by), pinned=False))
 
 
-def _pinning(alias: str, reason: str, *, pinned: bool) -> Decide:
+def _pinning(alias: str, reason: str, by: str, *, pinned: bool) -> Decide:
     from headrace.registry.aliases import set_pin
 
     def decide(models: Models, name: str, now_ms: int) -> ModelAlias:
-        return set_pin(models.log, name, alias, pinned=pinned, reason=reason, now_ms=now_ms)
+        return set_pin(models.log, name, alias, pinned=pinned, reason=reason, now_ms=now_ms, by=by)
 
     return decide
 

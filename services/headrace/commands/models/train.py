@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, begin, open_models, remark, say
+from headrace.commands.common import Bootstrap, By, begin, open_models, remark, say, who
 from headrace.commands.models.show import time_of
 from headrace.commands.trainer import launcher
 from headrace.core.errors import UserError
@@ -51,6 +51,7 @@ def train(
         float | None,
         typer.Option(min=0.001, metavar="SECONDS", help=f"Wait no longer, and end with {EXIT_LATE} then."),
     ] = None,
+    by: By = None,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Order a training on the labels of now. A running `headrace trainer` begins it when no other training runs."""
@@ -59,7 +60,7 @@ def train(
     if timeout is not None and not wait:
         raise typer.BadParameter("--timeout says how long --wait waits: give both.")
     settings = begin(ctx, bootstrap)
-    ended = asyncio.run(_order(settings, reason, wait=wait, limit_s=timeout))
+    ended = asyncio.run(_order(settings, reason, who(by), wait=wait, limit_s=timeout))
     if ended is None:
         say(f"{settings.worker.model_name}: a training is ordered")
     elif ended.error is not None:
@@ -85,12 +86,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
-async def _order(settings: Settings, reason: str, *, wait: bool, limit_s: float | None) -> Training | None:
+async def _order(settings: Settings, reason: str, by: str, *, wait: bool, limit_s: float | None) -> Training | None:
     from headrace.core.clock import SystemClock
     from headrace_schemas.records import TrainingOrder
 
     clock = SystemClock()
-    order = TrainingOrder(name=settings.worker.model_name, ordered_at_ms=clock.now_ms(), reason=reason)
+    order = TrainingOrder(name=settings.worker.model_name, ordered_at_ms=clock.now_ms(), reason=reason, by=by)
     async with open_models(settings) as models:
         await models.writer.publish([order])
         if not wait:

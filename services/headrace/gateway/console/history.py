@@ -95,7 +95,7 @@ def deed_of_model(record: ModelsRecord, before: ModelAlias | None) -> Deed | Non
             return Deed(record.raised_at_ms, "raised", about, TRAINER, record.reason)
         case LabelRule():
             became = "no longer" if record.becomes is None else f"as {record.becomes}"
-            return Deed(record.decided_at_ms, "ruled", f"{record.label} is learnt {became}", None, record.reason)
+            return Deed(record.decided_at_ms, "ruled", f"{record.label} is learnt {became}", record.by, record.reason)
     return None
 
 
