@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.client.reviews import ReviewPublisher
 from headrace.kafka.interface import Outgoing, connected
 from headrace.learning.data.labels import read_labels
 from headrace.learning.data.machine_labels import read_machine_labels
@@ -70,6 +71,35 @@ async def test_a_label_of_an_answer_is_a_review_that_its_tenant_reads(keyed: Run
     assert (review["label"], review["origin"], review["by"]) == ("A", "person", id_of(shop))
     assert (await keyed.http.get("/v1/reviews", headers=foreign)).json() == {"reviews": []}
     assert (await keyed.http.get("/v1/reviews?limit=0", headers=mine)).json()["field"] == "limit"
+
+
+async def test_reviews_that_were_taken_back_are_shown_no_more_and_a_later_one_is(keyed: RunningGateway) -> None:
+    token = await keyed.site.add_key(KeyRole.CLIENT, KeyRole.LABELLER, tenant="undone")
+    await keyed.known(token)
+    headers = {"authorization": f"Bearer {token}"}
+    places = [(await keyed.classify(text, headers=headers)).json()["place"] for text in ("a text", "another text")]
+
+    async def review(place: str, label: str) -> None:
+        body = {"text": f"text at {place}", "label": label, "answer": place}
+        assert (await keyed.http.post("/v1/labels", json=body, headers=headers)).status_code == 201
+
+    async def shown() -> set[tuple[str, str]]:
+        found = (await keyed.http.get("/v1/reviews", headers=headers)).json()["reviews"]
+        return {(f"{one['partition']}@{one['offset']}", one["label"]) for one in found}
+
+    for place in places:
+        await review(place, "A")
+    assert await shown() == {(places[0], "A"), (places[1], "A")}
+    publisher = ReviewPublisher(keyed.site.cluster, keyed.site.names.reviews)
+    partition, _, offset = places[0].partition("@")
+    await publisher.take_back(keyed.site.names.results, [(int(partition), int(offset))])
+    # What another results topic's reviews are taken back by is no matter of ours.
+    other, _, number = places[1].partition("@")
+    await publisher.take_back("foreign.results", [(int(other), int(number))])
+    await publisher.stop()
+    assert await shown() == {(places[1], "A")}
+    await review(places[0], "B")
+    assert await shown() == {(places[0], "B"), (places[1], "A")}
 
 
 async def test_an_operator_moves_rolls_back_and_pins_an_alias_and_the_log_says_who(keyed: RunningGateway) -> None:
