@@ -5,6 +5,7 @@ process that starts several members of a group, stops them, and restarts them wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import importlib.util
 import logging
@@ -13,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -108,9 +110,14 @@ def _let_levels_change(loop: asyncio.AbstractEventLoop) -> None:
 
     A handler that is there already, of a program that runs this one, stays.
     """
-    for number, to in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, level())):
+    for number, to in _level_signals():
         if signal.getsignal(number) is signal.SIG_DFL:
-            loop.add_signal_handler(number, change_level, to, signal.Signals(number).name)
+            loop.add_signal_handler(number, change_level, to, number.name)
+
+
+def _level_signals() -> tuple[tuple[signal.Signals, str], ...]:
+    """The signals that change the log's level, and to which: everything, or what was set."""
+    return (signal.SIGUSR1, "debug"), (signal.SIGUSR2, level())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -175,14 +182,24 @@ async def supervise(
 ) -> int:
     """Keep ``processes`` children running, each started by ``command(slot)``, until ``stop`` is set.
 
-    Then they get SIGTERM, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies. A
-    child with an exit code of :data:`FINAL` ends them all. Returns the highest exit code. Raises NoProgramError.
+    Then they get SIGTERM, and SIGKILL ``grace_s`` seconds later; on Linux they also get SIGTERM when the parent dies.
+    Signals that change the log's level are passed on, also to children that start later. A child with an exit code of
+    :data:`FINAL` ends them all. Returns the highest exit code. Raises NoProgramError.
     """
-    ending = asyncio.Event()
+    ending, levels = asyncio.Event(), _Levels()
     slots = [
-        _Slot(slot, command(slot), Restarts(policy or RestartPolicy()), ending=ending, clock=clock, grace_s=grace_s)
+        _Slot(
+            slot,
+            command(slot),
+            Restarts(policy or RestartPolicy()),
+            ending=ending,
+            levels=levels,
+            clock=clock,
+            grace_s=grace_s,
+        )
         for slot in range(processes)
     ]
+    levels.hear(asyncio.get_running_loop())
     try:
         async with asyncio.TaskGroup() as group:
             forwarded = group.create_task(_forward(stop, ending))
@@ -200,6 +217,56 @@ async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
     ending.set()
 
 
+class _Levels:
+    """The last signal that changed the log's level, for the children of this process."""
+
+    def __init__(self) -> None:
+        self._last: signal.Signals | None = None
+        self._moved = asyncio.Event()
+
+    def hear(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take note of the signals from now on, where the loop heeds them."""
+        for number, to in _level_signals():
+            if loop.remove_signal_handler(number):
+                loop.add_signal_handler(number, self._heard, to, number)
+
+    def _heard(self, to: str, number: signal.Signals) -> None:
+        change_level(to, number.name)
+        self._last = number
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def tell(self, child: asyncio.subprocess.Process, clock: Clock) -> None:
+        """Pass each signal on to ``child``, once it heeds it: before, the signal would end it. Until cancelled."""
+        told = None
+        while True:
+            moved, number = self._moved, self._last
+            if number is None or number == told:
+                await moved.wait()
+            elif _heeds(child.pid, number):
+                with contextlib.suppress(ProcessLookupError):
+                    child.send_signal(number)
+                told = number
+            else:
+                await clock.sleep(HEEDS_S)
+
+
+HEEDS_S = 0.2
+"""How often it is looked whether a child heeds signals by now."""
+
+
+def _heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for ``number``. Only Linux tells; elsewhere it is believed to have one."""
+    if sys.platform != "linux":
+        return True
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:  # it has ended
+        return False
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 class _Slot:
     """The children that run one after another in a slot."""
 
@@ -210,9 +277,11 @@ class _Slot:
         restarts: Restarts,
         *,
         ending: asyncio.Event,
+        levels: _Levels,
         clock: Clock,
         grace_s: float,
     ) -> None:
+        self._levels = levels
         self._slot = slot
         self._command = command
         self._restarts = restarts
@@ -245,12 +314,14 @@ class _Slot:
             event("member.start_failed", level="error", slot=self._slot, error=error.strerror or str(error))
             return CANT_START
         event("member.started", slot=self._slot, pid=child.pid)
+        telling = asyncio.create_task(self._levels.tell(child, self._clock), name="levels")
         try:
             await _first(child.wait(), self._ending.wait())
             if child.returncode is None:
                 child.terminate()
                 await _first(child.wait(), self._clock.sleep(self._grace_s))
         finally:
+            telling.cancel()
             if child.returncode is None:
                 event("member.killed", level="error", slot=self._slot, pid=child.pid)
                 child.kill()

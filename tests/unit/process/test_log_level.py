@@ -31,11 +31,13 @@ lifecycle.run(main, drain_s=5)
 
 
 def started(folder: Path, before: str = "") -> tuple[subprocess.Popen[str], Path]:
+    return launched(folder, PROGRAM.format(before=before))
+
+
+def launched(folder: Path, program: str) -> tuple[subprocess.Popen[str], Path]:
     log = folder / "log"
     with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(before=before)], stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process, log
@@ -71,6 +73,55 @@ async def test_a_handler_that_is_there_already_stays(tmp_path: Path) -> None:
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 60)
+
+
+CHILD = """
+import asyncio, signal, sys, time
+# Before it heeds signals, one of them would end it.
+{before}
+from headrace.process import lifecycle, logs
+logs.configure(sys.stderr, level="warning")
+async def main(stop):
+    logs.event("child.runs", level="warning", slot={slot})
+    while not stop.is_set():
+        logs.event("child.turned", level="debug", slot={slot})
+        await asyncio.sleep(0.02)
+    logs.event("child.drained", level="warning", slot={slot})
+lifecycle.run(main, drain_s=5)
+"""
+PARENT = """
+import asyncio, sys
+from headrace.core.clock import SystemClock
+from headrace.process import lifecycle, logs
+logs.configure(sys.stderr, level="warning")
+children = {children!r}
+def parent(stop):
+    print("ready", flush=True)
+    command = lambda slot: [sys.executable, "-c", children[slot]]
+    return lifecycle.supervise(command, len(children), stop=stop, clock=SystemClock(), grace_s=30)
+sys.exit(lifecycle.run(parent, drain_s=40))
+"""
+
+
+async def test_the_parent_of_several_processes_passes_levels_and_the_end_on_to_them(tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    # The second one heeds signals only once the file is there.
+    wait = f"while not __import__('pathlib').Path({str(opened)!r}).exists(): time.sleep(0.01)"
+    children = [CHILD.format(before=before, slot=slot) for slot, before in enumerate(("", wait))]
+    process, log = launched(tmp_path, PARENT.format(children=children))
+    try:
+        await logged(log, r"child\.runs slot=0")
+        process.send_signal(signal.SIGUSR1)
+        await logged(log, r"debug child\.turned slot=0")
+        opened.touch()
+        await logged(log, r"debug child\.turned slot=1")
+        assert "member.ended" not in log.read_text()
+        process.send_signal(signal.SIGUSR2)
+        await until(lambda: log.read_text().count("now=warning why=SIGUSR2") == 3)
+    finally:
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 60) == 0
+    assert sorted(re.findall(r"child\.drained slot=(\d)", log.read_text())) == ["0", "1"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
