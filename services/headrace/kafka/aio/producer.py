@@ -314,11 +314,12 @@ class AioProducer:
     async def send_many(
         self, topic: str, records: Sequence[Outgoing], *, partition: int | None = None
     ) -> list[Appended]:
+        if partition is not None:
+            return [Appended(partition, offset) for offset in await self._send_in_order(topic, partition, records)]
         count = await self._partition_count(topic) if records else 0
         places: dict[int, list[int]] = {}
         for place, record in enumerate(records):
-            number = self._partition(record, count) if partition is None else partition
-            places.setdefault(number, []).append(place)
+            places.setdefault(self._partition(record, count), []).append(place)
         # Wait for all of them, so that nothing is still being sent when an error is raised.
         outcomes = await asyncio.gather(
             *(self._send_places(topic, number, records, of_it) for number, of_it in places.items()),
