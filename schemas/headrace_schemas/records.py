@@ -19,14 +19,14 @@ class Status(enum.StrEnum):
     FAILED = "failed"
 
 
-class ClassifyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ClassifyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A text to label. ``id`` is the caller's own and is copied to the answer."""
 
     text: str
     id: str | None = None
 
 
-class Score(msgspec.Struct, frozen=True):
+class Score(msgspec.Struct, frozen=True, gc=False):
     """A label with its share of the softmax, in [0, 1]."""
 
     label: str
@@ -90,7 +90,7 @@ class Loss(msgspec.Struct, frozen=True):
     reason: str
 
 
-class ClassifyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ClassifyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer to the request at ``offset`` of the requests partition with this record's partition number.
 
     ``after`` is the offset of the request before it in that partition as the requests log has it (-1: none), so a

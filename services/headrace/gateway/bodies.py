@@ -24,7 +24,7 @@ Ranking = Annotated[int, Meta(ge=0, le=MOST_RANKED)]
 Seconds = Annotated[float, Meta(ge=0.001, le=3600)]
 
 
-class ClassifyItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class ClassifyItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """One text. ``id`` is the caller's own and comes back with the answer; texts of one ``key`` are answered in order.
 
     ``ranking`` is how many labels the answer ranks, at most as many as the workers give (worker.ranking).
@@ -51,7 +51,7 @@ class ClassifyBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     explain: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What became of one text.
 
     ``place`` is its id, PARTITION@OFFSET of the request in the log: the answer can be asked for by it later. ``status``
@@ -159,7 +159,7 @@ def _item(one: str | ClassifyItem) -> ClassifyItem:
 def answer_of(result: ClassifyResult, place: tuple[int, int], ranking: int | None = None) -> Answer:
     """The answer as callers get it, with at most ``ranking`` labels ranked."""
     return Answer(
-        status=result.status.value,
+        status=result.status,
         place=place_text(place),
         label=result.label,
         score=result.score,
