@@ -97,7 +97,9 @@ class Gateway:
         self.publisher = Publisher(cluster.producer, topics.requests)
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
-        self._senders = Senders(self.publisher, self.follower, clock, lambda: self.owned)
+        self._senders = Senders(
+            self.publisher, self.follower, clock, owned=lambda: self.owned, waiting=lambda: self._waiting
+        )
         self.idempotency = Idempotency(
             cluster,
             topic=topics.idempotency,

@@ -1,6 +1,7 @@
 """Publishes the texts of all calls, a partition's batch after batch: what comes while one is under way is the next.
 
-So a busy gateway sends large batches, and an idle one sends at once.
+A batch costs Kafka, worker and gateway some milliseconds of CPU in all, however few texts it has. So a busy gateway
+gathers texts for large batches, and an idle one sends at once.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ from headrace.process.logs import event
 
 MOST_RECORDS = 2000
 MOST_BYTES = 4 * 1024 * 1024
-TOGETHER = 256
-"""So many texts of a call go to one partition together; of more, each partition gets a part."""
+TOGETHER = 1024
+"""So many texts go to one partition together. Of a call with more, each partition gets a part."""
+LEAST = 256
+"""Such a part has so many texts at least."""
 STAYS_S = 0.05
-"""So long texts of small calls go to one partition: a batch costs Kafka, worker and gateway nearly as much for one."""
+"""So long texts of smaller calls go to one partition, if they are not so many before."""
+BUSY = 16
+"""When so many texts wait for answers, others come soon: their callers' next ones."""
+GATHERS_S = 0.005
+"""So long a busy gateway gathers texts for a batch, unless half of all that wait are there."""
 
 
 class Queued(NamedTuple):
@@ -43,10 +50,15 @@ class Queued(NamedTuple):
 
 
 class PartitionSender:
-    """Of partition ``number``. Its queue is bounded by who may put into it."""
+    """Of partition ``number``. Its queue is bounded by who may put into it; ``waiting`` says how many texts wait for
+    answers in this gateway, those that are queued too.
+    """
 
-    def __init__(self, number: int, publisher: Publisher, follower: AnswerFollower, clock: Clock) -> None:
+    def __init__(
+        self, number: int, publisher: Publisher, follower: AnswerFollower, clock: Clock, waiting: Callable[[], int]
+    ) -> None:
         self._clock = clock
+        self._waiting = waiting
         self._number = number
         self._publisher = publisher
         self._follower = follower
@@ -73,6 +85,9 @@ class PartitionSender:
 
     async def _send_all(self) -> None:
         while self._queue:
+            waiting = self._waiting()
+            if waiting >= BUSY and self.queued < min(TOGETHER, waiting / 2):
+                await self._clock.sleep(GATHERS_S)
             taken = self._taken()
             if not taken:
                 continue
@@ -137,18 +152,29 @@ class PartitionSender:
 
 
 class Senders:
-    """The senders of all partitions, and which of them texts go to: those of ``owned``, which this gateway reads."""
+    """The senders of all partitions, and which of them texts go to: those of ``owned``, which this gateway reads.
+
+    ``waiting`` is as in a PartitionSender.
+    """
 
     def __init__(
-        self, publisher: Publisher, follower: AnswerFollower, clock: Clock, owned: Callable[[], Collection[int]]
+        self,
+        publisher: Publisher,
+        follower: AnswerFollower,
+        clock: Clock,
+        *,
+        owned: Callable[[], Collection[int]],
+        waiting: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._follower = follower
         self._clock = clock
         self._owned = owned
+        self._waiting = waiting
         self._senders: dict[int, PartitionSender] = {}
         self._turn = 0
         self._few = 0
+        self._together = 0
         self._stays_until_s = 0.0
         self.partitions: tuple[int, ...] = ()
         """Those of the requests."""
@@ -163,9 +189,9 @@ class Senders:
             else:
                 by_partition.setdefault(partition_of_key(record.key, len(self.partitions)), []).append(number)
         if unkeyed:
-            few = len(unkeyed) < TOGETHER
-            parts = [self._partition_of_few()] if few else self._own_partitions()
-            size = max(TOGETHER, -(-len(unkeyed) // len(parts)))
+            few = len(unkeyed) <= TOGETHER
+            parts = [self._partition_of_few(len(unkeyed))] if few else self._own_partitions()
+            size = len(unkeyed) if few else max(LEAST, -(-len(unkeyed) // len(parts)))
             for part, at in enumerate(range(0, len(unkeyed), size)):
                 by_partition.setdefault(parts[part], []).extend(unkeyed[at : at + size])
         return {
@@ -179,7 +205,7 @@ class Senders:
             if not queued.records:
                 continue
             if (sender := self._senders.get(number)) is None:
-                sender = PartitionSender(number, self._publisher, self._follower, self._clock)
+                sender = PartitionSender(number, self._publisher, self._follower, self._clock, self._waiting)
                 self._senders[number] = sender
             sender.put(queued)
 
@@ -188,14 +214,14 @@ class Senders:
         for sender in self._senders.values():
             await sender.stop()
 
-    def _partition_of_few(self) -> int:
-        """Where few texts go: for STAYS_S to one partition, so that they share a batch with what others send meanwhile;
-        then, or where enough are queued there, to the least busy one.
-        """
+    def _partition_of_few(self, count: int) -> int:
+        """Where ``count`` texts go, so that they share a batch with what others send meanwhile."""
         now_s = self._clock.monotonic()
-        if now_s >= self._stays_until_s or self._queued(self._few) >= TOGETHER:
+        if now_s >= self._stays_until_s or self._together >= TOGETHER:
             self._few = self._own_partitions()[0]
+            self._together = 0
             self._stays_until_s = now_s + STAYS_S
+        self._together += count
         return self._few
 
     def _own_partitions(self) -> list[int]:
@@ -204,11 +230,7 @@ class Senders:
         own = [number for number in self.partitions if number in owned] or list(self.partitions)
         self._turn += 1
         turned = [own[(at + self._turn) % len(own)] for at in range(len(own))]
-        return sorted(turned, key=self._queued)
-
-    def _queued(self, number: int) -> int:
-        sender = self._senders.get(number)
-        return 0 if sender is None else sender.queued
+        return sorted(turned, key=lambda number: sender.queued if (sender := self._senders.get(number)) else 0)
 
 
 class UnpublishedError(Exception):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.core.clock import SystemClock
+from headrace.core.clock import Clock, SystemClock
 from headrace.gateway.batches import UNPUBLISHED, Batch, Unanswered
-from headrace.gateway.sender import MOST_BYTES, MOST_RECORDS, TOGETHER, PartitionSender, Queued, Senders
+from headrace.gateway.sender import (
+    BUSY,
+    GATHERS_S,
+    MOST_BYTES,
+    MOST_RECORDS,
+    TOGETHER,
+    PartitionSender,
+    Queued,
+    Senders,
+)
 from headrace.kafka.aio.producer import partition_of_key
 from headrace.kafka.interface import Outgoing
 
@@ -37,8 +47,27 @@ class Log:
         self.expected |= dict(zip(texts, offsets, strict=True))
 
 
-def sender_of(log: Any) -> PartitionSender:
-    return PartitionSender(3, log, log, SystemClock())
+class Paused(SystemClock):
+    """Sleeps until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.sleeps = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        assert seconds == GATHERS_S
+        self.sleeps.set()
+        await self.goes_on.wait()
+
+
+def sender_of(log: Any, clock: Clock | None = None, waiting: int = 0) -> PartitionSender:
+    return PartitionSender(3, log, log, clock or SystemClock(), lambda: waiting)
+
+
+def senders_of(log: Any, owned: Collection[int] = ()) -> Senders:
+    senders = Senders(log, log, SystemClock(), owned=lambda: owned, waiting=lambda: 0)
+    senders.partitions = (0, 1, 2, 3)
+    return senders
 
 
 async def test_texts_are_published_in_order_and_in_portions_within_both_bounds() -> None:
@@ -71,9 +100,7 @@ async def test_what_nobody_waits_for_any_more_is_not_published() -> None:
 
 
 async def test_texts_go_to_the_partition_of_their_key_and_many_others_to_all_that_this_gateway_reads() -> None:
-    log: Any = Log()
-    senders = Senders(log, log, SystemClock(), lambda: frozenset({1, 2}))
-    senders.partitions = (0, 1, 2, 3)
+    senders = senders_of(Log(), {1, 2})
     keyed = [Outgoing(b"k", b"user-%d" % number) for number in range(20)]
     others = [Outgoing(b"%d" % number) for number in range(2 * TOGETHER)]
     records = [*keyed, *others]
@@ -90,10 +117,37 @@ async def test_texts_go_to_the_partition_of_their_key_and_many_others_to_all_tha
     assert few.keys() <= {1, 2}
 
 
+async def test_small_calls_share_a_partition_until_they_are_many() -> None:
+    senders = senders_of(Log(), {0, 1, 2, 3})
+    senders._stays_until_s = float("inf")
+    records = [Outgoing(b"a")] * (TOGETHER // 4)
+    chosen = [next(iter(senders.divided(Batch(len(records)), records))) for _ in range(8)]
+    assert len(set(chosen[:4])) == 1
+    assert len(set(chosen[4:])) == 1
+    assert chosen[0] != chosen[4]
+
+
+async def test_a_busy_gateway_gathers_texts_and_an_idle_one_sends_at_once() -> None:
+    log, clock = Log(), Paused()
+    sender = sender_of(log, clock, waiting=2 * BUSY)
+    first, second = Batch(1), Batch(2)
+    sender.put(Queued(first, [0], [Outgoing(b"a")]))
+    await clock.sleeps.wait()
+    sender.put(Queued(second, [0, 1], [Outgoing(b"b"), Outgoing(b"c")]))
+    clock.goes_on.set()
+    await asyncio.wait([first.published, second.published])
+    assert log.portions == [[Outgoing(b"a"), Outgoing(b"b"), Outgoing(b"c")]]
+    for waiting, texts in ((BUSY - 1, 1), (2 * BUSY, BUSY), (10 * TOGETHER, TOGETHER)):
+        clock, batch = Paused(), Batch(texts)
+        sender = sender_of(log, clock, waiting)
+        sender.put(Queued(batch, range(texts), [Outgoing(b"d")] * texts))
+        await batch.published
+        assert not clock.sleeps.is_set()
+
+
 async def test_a_part_without_texts_is_nothing_to_publish() -> None:
-    log: Any = Log()
-    senders = Senders(log, log, SystemClock(), frozenset)
-    senders.partitions = (0, 1)
+    log = Log()
+    senders = senders_of(log)
     batch = Batch(1)
     senders.put({0: Queued(batch, [], []), 1: Queued(batch, [0], [Outgoing(b"a")])})
     await batch.published
