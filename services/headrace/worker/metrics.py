@@ -201,7 +201,8 @@ class WorkerMetrics(Metrics):
 
     def spent(self, stage: str, seconds: float) -> None:
         """Requests spent ``seconds`` together in ``stage``: gathering, model or publishing."""
-        self._spent_in[stage].inc(seconds)
+        # The difference of two large sums of floats may be below zero by their rounding, and no counter takes that.
+        self._spent_in[stage].inc(max(0.0, seconds))
 
     def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
         """Answers were acknowledged after ``seconds``, by status; ``abstained`` of them have no label."""

@@ -99,3 +99,9 @@ def test_a_batch_of_values_counts_as_the_values_one_by_one(batches: list[list[fl
         labels = {"le": bound}
         assert registry.get_sample_value("many_bucket", labels) == registry.get_sample_value("single_bucket", labels)
     assert registry.get_sample_value("many_sum") == registry.get_sample_value("single_sum")
+
+
+def test_time_that_rounds_below_zero_ends_nothing() -> None:
+    registry = CollectorRegistry()
+    WorkerMetrics(registry).spent("gathering", -1e-9)
+    assert registry.get_sample_value("headrace_request_seconds_total", {"stage": "gathering"}) == 0
