@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
@@ -110,6 +111,11 @@ class Access:
             return True
         record = self._keys.get(identity.id)
         return record is not None and record.revoked_at_ms is None
+
+    def oldest_key_s(self) -> float:
+        """When the oldest key that was not revoked was made, in seconds since the Unix epoch; NaN without one."""
+        made = [one.created_at_ms for one in (self._keys or {}).values() if one.revoked_at_ms is None]
+        return min(made) / 1000 if made else math.nan
 
     def take(self, identity: Identity, texts: int) -> None:
         """Count ``texts`` against the caller's quota. Raises ProblemError (429), which says when they are free."""

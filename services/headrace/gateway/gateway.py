@@ -150,6 +150,7 @@ class Gateway:
             lag=self.follower.lag_s,
             streams=lambda: self.streams.count,
             keys=lambda: len(self.idempotency.log),
+            oldest_key=self.access.oldest_key_s,
         )
 
     def serve_console(self, console: Mounted) -> None:

@@ -32,6 +32,9 @@ class GatewayMetrics(Metrics):
         self._owned = self.gauge("owned_partitions", "Results partitions that the group gave to this gateway.")
         self._read = self.gauge("read_partitions", "Results partitions that this gateway reads.")
         self._keys = self.gauge("idempotency_keys", "Idempotency-Keys of calls that are kept.")
+        self._oldest_key = self.gauge(
+            "oldest_api_key_made_timestamp_seconds", "When the oldest API key that was not revoked was made; NaN: none."
+        )
         self._streams = self.gauge("streams", "Streams of answers that are open.")
         self._lag = self.gauge("lag_seconds", "In how many seconds a text that comes now is likely to be answered.")
 
@@ -66,6 +69,7 @@ class GatewayMetrics(Metrics):
         lag: Callable[[], float],
         streams: Callable[[], int],
         keys: Callable[[], int],
+        oldest_key: Callable[[], float],
     ) -> None:
         """Ask these whenever the metrics are read."""
         self._waiting.set_function(waiting)
@@ -76,3 +80,4 @@ class GatewayMetrics(Metrics):
         self._lag.set_function(lag)
         self._streams.set_function(streams)
         self._keys.set_function(keys)
+        self._oldest_key.set_function(oldest_key)

@@ -23,6 +23,8 @@ class LabellerMetrics(Metrics):
         self._money = self.counter("money", "What the teacher cost, in the money of its prices.")
         self._exhausted = self.gauge("budget_exhausted", "1 while the budget forbids to ask.")
         self._teacher = self.gauge("teacher_up", "0 while the teacher fails as a whole.")
+        # A teacher that was asked nothing yet has not failed.
+        self._teacher.set(1)
         self._agreement = self.gauge("gold_agreement", "Share of the last gold texts given their true label.", "kind")
 
     def leads(self, *, leads: bool) -> None:

@@ -24,6 +24,7 @@ ADVICE: dict[str, str] = {
     "headrace_gateway_idempotency_keys": "Near `gateway.max_idempotency_keys`: raise it, or shorten the retention.",
     "headrace_gateway_idempotent_calls_total": "`refused` rises: keys are used twice, or too many are kept.",
     "headrace_gateway_lag_seconds": "More than callers wait: more workers.",
+    "headrace_gateway_oldest_api_key_made_timestamp_seconds": "More than a year ago: runbook HeadraceApiKeyOld.",
     "headrace_gateway_owned_partitions": "0 on one gateway for long: it is not in the group; look at its log.",
     "headrace_gateway_read_partitions": "More than owned: callers wait for answers of others' partitions.",
     "headrace_gateway_refused_total": "By `why`: what callers should be told to change, or what to raise.",

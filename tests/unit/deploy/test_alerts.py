@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from headrace.gateway.metrics import GatewayMetrics
 from headrace.labeller.metrics import LabellerMetrics
 from headrace.sight.surroundings import SurroundingsMetrics
 from headrace.trainer.metrics import TrainerMetrics
@@ -68,7 +69,7 @@ def test_the_table_of_faults_has_every_alert_once() -> None:
 
 def test_every_metric_that_a_rule_names_is_one_that_a_process_tells() -> None:
     told: set[str] = set()
-    for metrics in (WorkerMetrics, TrainerMetrics, LabellerMetrics, SurroundingsMetrics):
+    for metrics in (WorkerMetrics, TrainerMetrics, LabellerMetrics, GatewayMetrics, SurroundingsMetrics):
         registry = CollectorRegistry()
         metrics(registry)
         told |= {name for family in registry.collect() for name in _samples(family)}
