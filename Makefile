@@ -179,8 +179,8 @@ $(TOOLS)/.installed: deploy/tools.txt
 LOCKED := $(TOOLS)/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --python-platform linux \
 	--custom-compile-command 'make lock'
 lock: $(TOOLS)/.installed
-	$(LOCKED) --extra worker --extra s3 --extra gateway --output-file $(IMAGE_LOCK) pyproject.toml
-	$(LOCKED) --extra worker --extra s3 --extra gateway --extra cuda --extra train --extra teach \
+	$(LOCKED) --extra worker --extra s3 --extra gateway --extra tracing --output-file $(IMAGE_LOCK) pyproject.toml
+	$(LOCKED) --extra worker --extra s3 --extra gateway --extra tracing --extra cuda --extra train --extra teach \
 		--output-file $(CUDA_LOCK) pyproject.toml
 	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" | \
 		$(LOCKED) --output-file $(BUILD_LOCK) -

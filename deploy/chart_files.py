@@ -235,6 +235,7 @@ def values_schema() -> dict[str, Any]:
                     "enabled": _SWITCH,
                     "kafka": peers,
                     "store": peers,
+                    "collector": peers,
                     "monitoring": _ANY_LIST,
                     "callers": _ANY_LIST,
                 }

@@ -16,6 +16,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 CONTENT_TYPE: Final = "content-type"
 TIMEOUT_MS: Final = "timeout-ms"
 TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
 TENANT: Final = "tenant"
 ATTEMPT: Final = "headrace-attempt"
 EXPLAIN: Final = "headrace-explain"
@@ -24,7 +25,7 @@ BY: Final = "headrace-by"
 CALL: Final = "headrace-call"
 
 # Copied from a request to its answer, so that a trace and a tenant can be followed through.
-COPIED: Final = (TRACEPARENT, TENANT)
+COPIED: Final = (TRACEPARENT, TRACESTATE, TENANT)
 
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"

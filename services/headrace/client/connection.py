@@ -6,10 +6,10 @@ import asyncio
 import datetime as dt
 import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import msgspec
 
@@ -47,16 +47,21 @@ from headrace.kafka.interface import (
     KafkaError,
     NotAuthorizedError,
     Outgoing,
+    Producer,
     TopicPartition,
     passes,
 )
 from headrace.kafka.retry import retried
 from headrace.kafka.settings import KafkaSettings
+from headrace.kafka.tracing import traced
 from headrace.process.logs import event
 from headrace_schemas.errors import WireError
 from headrace_schemas.paths import RequestShape, compile_writer
 from headrace_schemas.records import ClassifyRequest, ClassifyResult, Status
 from headrace_schemas.topics import REQUESTS, RESULTS, REVIEWS
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 COMMIT_S = 1.0
 RETRY_S = 0.5
@@ -101,6 +106,7 @@ class Client:
         max_batch: int = LARGEST_MAX_BATCH,
         shape: RequestShape = OWN_SHAPE,
         clock: Clock | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         if not all(callable(getattr(cluster, name, None)) for name in ("producer", "consumer")):
             raise ArgumentError(
@@ -114,7 +120,7 @@ class Client:
         self._cluster = cluster
         self._look_back = look_back(whole_number("max_batch", max_batch, least=1, most=LARGEST_MAX_BATCH))
         self._clock = clock or SystemClock()
-        self._publisher = Publisher(cluster.producer, requests)
+        self._publisher = Publisher(_traced(cluster, tracer, requests), requests)
         self._awaiter: Awaiter | None = None
         self._review_awaiter: ReviewAwaiter | None = None
         self._calm = ExitStack()
@@ -515,6 +521,7 @@ def connect(
     reviews: str | None = None,
     max_batch: int = LARGEST_MAX_BATCH,
     shape: RequestShape | None = None,
+    tracer: Tracer | None = None,
 ) -> Client:
     """Return a client, which connects at the beginning of its ``async with``.
 
@@ -527,6 +534,10 @@ def connect(
     Arguments override settings: ``bootstrap`` or ``kafka``, the topics (``requests``, ``results``, ``reviews``),
     ``shape``. ``max_batch`` is the largest worker.max_batch of all workers, by default the largest that is possible: a
     reader that knows only a position looks back over four times as many answers of each partition.
+
+    ``tracer`` is one of OpenTelemetry's (``opentelemetry.trace.get_tracer("my.program")``). Then publishing has a span,
+    and requests carry its trace context where it is sampled, which their answers repeat. A request with a `traceparent`
+    of its own keeps that one.
 
     Raises ArgumentError, and SettingsError for settings that can't be used; entering the client raises a KafkaError.
 
@@ -541,7 +552,22 @@ def connect(
         reviews=topics[2],
         max_batch=max_batch,
         shape=read_shape if shape is None else shape,
+        tracer=tracer,
     )
+
+
+def _traced(cluster: Cluster, tracer: Tracer | None, requests: str) -> Callable[[], Producer]:
+    """What makes producers, which trace what they publish if there is a tracer. Raises ArgumentError for none."""
+    if tracer is None:
+        return cluster.producer
+    if not callable(getattr(tracer, "start_span", None)):
+        raise ArgumentError(
+            f"tracer: a tracer of OpenTelemetry is needed, not {given_as(tracer)}; "
+            '`opentelemetry.trace.get_tracer("my.program")` returns one.'
+        )
+    from headrace.process.open_telemetry import OpenTelemetryTracer  # noqa: PLC0415 - only who has a tracer
+
+    return traced(cluster.producer, OpenTelemetryTracer(tracer), (requests,), injects=True)
 
 
 def _found(

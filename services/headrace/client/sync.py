@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 from headrace.client.arguments import ClientClosedError, MisuseError, check_instance
 from headrace.client.connection import COMMIT_S, Client, connect, shared_start
@@ -28,6 +28,9 @@ from headrace.core.resume import LARGEST_MAX_BATCH
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.settings import KafkaSettings
 from headrace_schemas.paths import RequestShape
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 from headrace_schemas.records import ClassifyRequest
 
 GRACE_S = 1.0
@@ -348,6 +351,7 @@ def connect_sync(
     reviews: str | None = None,
     max_batch: int = LARGEST_MAX_BATCH,
     shape: RequestShape | None = None,
+    tracer: Tracer | None = None,
 ) -> SyncClient:
     """Return a connected client for programs without an event loop; the arguments are those of :func:`connect`.
 
@@ -366,5 +370,6 @@ def connect_sync(
             reviews=reviews,
             max_batch=max_batch,
             shape=shape,
+            tracer=tracer,
         )
     )

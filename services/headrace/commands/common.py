@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.config.loading import Options
     from headrace.kafka.interface import Appended, Cluster, Outgoing, Producer
     from headrace.model.places import Location
+    from headrace.process.tracing import Tracer
     from headrace.registry.compacted_topics import ModelsLog, ModelsWriter, WorkersLog, WorkersWriter
 
 PIPE_WIDTH = 250
@@ -216,6 +217,33 @@ async def admin_port(
     with surroundings(settings, os.environ, registry):
         async with served as port:
             yield port
+
+
+@asynccontextmanager
+async def tracing(settings: Settings, service: str, process: str) -> AsyncIterator[Tracer]:
+    """The tracer of a ``service``, of which ``process`` is one; at the end its last spans are sent."""
+    from headrace.process.tracing import NO_TRACER
+
+    own = settings.tracing
+    if own.address is None:
+        yield NO_TRACER
+        return
+    from headrace.process.otlp import open_tracer
+
+    tracer = open_tracer(
+        endpoint=own.address,
+        headers=own.sent_headers(),
+        ca_file=own.ca_file,
+        service=f"headrace-{service}",
+        process=process,
+        ratio=own.ratio,
+        follows=own.follow,
+        most_links=own.links,
+    )
+    try:
+        yield tracer
+    finally:
+        await tracer.close()
 
 
 def place_for(given: str, *, force: bool = False) -> Location:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import STARTING, Bootstrap, admin_port, cluster_of, freeze, settings_from
+from headrace.commands.common import STARTING, Bootstrap, admin_port, cluster_of, freeze, settings_from, tracing
 from headrace.core.errors import UserError
 from headrace.process.lifecycle import EXIT_SETTINGS
 
@@ -103,6 +103,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(
                 admin_port(settings, registry, lambda: STARTING if running is None else running.unready)
             )
+            process = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            tracer = await stack.enter_async_context(tracing(settings, "gateway", process))
             running = Gateway(
                 cluster=cluster,
                 topics=settings.topics.names(),
@@ -112,11 +114,12 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 model_name=settings.worker.model_name,
                 clock=clock,
                 metrics=GatewayMetrics(registry),
-                process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                process=process,
                 delivery_s=settings.kafka.delivery_timeout_ms / 1000,
                 idempotency_ms=settings.topics.idempotency_ms,
                 away_after=settings.kafka.away_after_ms / 1000,
                 trusted=settings.signing.trusted,
+                tracer=tracer,
             )
             if settings.gateway.keys:
                 running.serve_console(await stack.enter_async_context(_console(settings, cluster, clock, running)))

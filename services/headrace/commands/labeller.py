@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.commands.common import Bootstrap, Invocation, admin_port, cluster_of, settings_from
+from headrace.commands.common import Bootstrap, Invocation, admin_port, cluster_of, settings_from, tracing
 from headrace.commands.teach import (
     TEACHER_HELP,
     LabelsFile,
@@ -97,7 +97,11 @@ async def _label(
     registry = CollectorRegistry()
     with calmed():
         running: Labeller | None = None
-        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready):
+        process = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        async with (
+            tracing(settings, "labeller", process) as tracer,
+            admin_port(settings, registry, lambda: STARTING if running is None else running.unready),
+        ):
             teacher = await _open(settings, name, environ)
             try:
                 running = Labeller(
@@ -116,12 +120,13 @@ async def _label(
                     teacher=teacher,
                     decode=compile_shape(settings.requests),
                     max_text_bytes=settings.requests.max_text_bytes,
-                    process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                    process=process,
                     clock=SystemClock(),
                     randomness=random.Random(),  # noqa: S311 - which gold text is asked about next is no secret
                     metrics=LabellerMetrics(registry),
                     resume=resume,
                     away_after=settings.kafka.away_after_ms / 1000,
+                    tracer=tracer,
                 )
                 await running.run(stop)
             finally:

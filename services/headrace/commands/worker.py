@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, freeze, settings_from
+from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, freeze, settings_from, tracing
 from headrace.core.errors import UserError
 from headrace.core.fields import METAVAR
 from headrace.process.lifecycle import EXIT_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
     from headrace.config import Settings
+    from headrace.worker.pipeline import Offload
     from headrace.worker.stages.infer import Model
     from headrace.worker.versions import Load
     from headrace_schemas.records import ModelVersion
@@ -121,7 +123,11 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
         calmed(),
     ):
         running: Worker | None = None
-        async with admin_port(settings, registry, lambda: STARTING if running is None else running.unready, slot):
+        process = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        async with (
+            tracing(settings, "worker", process) as tracer,
+            admin_port(settings, registry, lambda: STARTING if running is None else running.unready, slot),
+        ):
             # Made only now: a port that is taken leaves nothing behind.
             running = Worker(
                 cluster=AioKafkaCluster(settings.kafka),
@@ -131,16 +137,26 @@ async def _answer(settings: Settings, environ: Mapping[str, str], slot: int, sto
                 keep=keeping(settings.dead_letters),
                 model=_model(settings),
                 clock=SystemClock(),
-                offload=lambda work: loop.run_in_executor(pool, work),
+                offload=_offload(loop, pool, carries=tracer.on),
                 metrics=WorkerMetrics(registry),
-                process=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                process=process,
                 member=member,
                 when_loaded=freeze,
                 away_after=settings.kafka.away_after_ms / 1000,
                 trusted=settings.signing.trusted,
+                tracer=tracer,
             )
             async with lifecycle.ends_when_held(settings.worker.watchdog):
                 await running.run(stop)
+
+
+def _offload(loop: asyncio.AbstractEventLoop, pool: Executor, *, carries: bool) -> Offload:
+    """Run functions on ``pool``. If it ``carries``, what they log belongs to the span that is current at the call."""
+    from contextvars import copy_context
+
+    if carries:
+        return lambda work: loop.run_in_executor(pool, copy_context().run, work)
+    return lambda work: loop.run_in_executor(pool, work)
 
 
 def _model(settings: Settings) -> Model | Load:

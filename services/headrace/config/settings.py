@@ -1,17 +1,19 @@
-"""The sections of the settings that belong to no other room: topics, admin, log.
+"""The sections of the settings that belong to no other room: topics, admin, log, tracing and so on.
 
 Everything that can be set, composed of the sections that the rooms own.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from headrace.config.gateway import GatewaySettings
-from headrace.core.fields import Host, Place, Prefix, Section, Topic
+from headrace.core.fields import Host, Line, Place, Prefix, Secret, Section, Topic
 from headrace.kafka.dead_letters import DeadLetterSettings
 from headrace.kafka.settings import KafkaSettings
 from headrace.labeller.settings import LabellerSettings
@@ -35,6 +37,8 @@ from headrace_schemas.topics import (
 
 DEFAULT_ADMIN_PORT = 9464
 ADMIN_NEIGHBOURS = 100
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}=[!-~]([ -~]*[!-~])?")
 
 Milliseconds = Annotated[int, Meta(gt=0, le=2**63 - 1)]
 
@@ -152,6 +156,63 @@ class LogSettings(Section, frozen=True, kw_only=True):
     """Whether logs are for people or for machines."""
 
 
+class TracingSettings(Section, frozen=True, kw_only=True):
+    """Where spans are sent, and of how many traces. Without an ``endpoint`` there is no tracing, and it costs nothing.
+
+    Raises ValueError for an endpoint that is no address, and for headers that are none.
+    """
+
+    endpoint: Line | None = None
+    """The address of a collector that takes OTLP over HTTP, such as http://localhost:4318; without it nothing is
+    traced."""
+    headers: Secret | None = None
+    """Headers of what is sent to the collector, as `name=value`, several with commas between."""
+    ca_file: Place | None = None
+    """The CA (PEM) of the collector's certificate; by default those that the machine trusts."""
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """The fraction of the traces that begin here, of batches and calls, that is recorded."""
+    follow: bool = True
+    """Record also what belongs to a trace that its sender records (the flag of `traceparent`), whatever the ratio is;
+    without, who sends requests can't decide what is recorded."""
+    links: Annotated[int, Meta(ge=0, le=128)] = 32
+    """How many traces of its requests a batch's spans link to, at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.endpoint is not None:
+            _check_address(self.endpoint)
+        self.sent_headers()
+
+    @property
+    def address(self) -> str | None:
+        """Where spans are posted to: the endpoint, with OTLP's path unless it has one."""
+        if self.endpoint is None or urlsplit(self.endpoint).path.strip("/"):
+            return self.endpoint
+        return f"{self.endpoint.rstrip('/')}/v1/traces"
+
+    def sent_headers(self) -> dict[str, str]:
+        """The headers by name. Raises ValueError."""
+        if self.headers is None:
+            return {}
+        given = [one.strip(" ") for one in self.headers.reveal().split(",")]
+        if not all(map(_HEADER.fullmatch, given)):
+            # Their values are secret.
+            raise ValueError("headers: write name=value, several with commas between")
+        return {name: value for name, _, value in (one.partition("=") for one in given)}
+
+
+def _check_address(given: str) -> None:
+    try:
+        parts = urlsplit(given)
+        fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or parts.query or parts.fragment:
+        raise ValueError(f"endpoint is {given!r}, and has to be an address such as http://localhost:4318")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("endpoint: a password has no place in an address; tracing.headers is a secret")
+
+
 class StoreSettings(Section, frozen=True, kw_only=True):
     """Where artifacts, jobs, checkpoints and outcomes may lie: below the folders and URIs in ``allowed``.
 
@@ -207,6 +268,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     def __post_init__(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,20 +16,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.core.errors import frames_of, words_of
 from headrace.gateway.access import ANYBODY, Identity
-from headrace.gateway.calls import Call
+from headrace.gateway.calls import Call, trace_of
 from headrace.gateway.guessing import address_of
 from headrace.gateway.origin import OriginRules, hosts_of
 from headrace.gateway.problems import ProblemError, missing_role, not_found
 from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import event
+from headrace.process.tracing import NO_SPAN, Kind, Span
 from headrace.security.api_keys import KeyRole
+from headrace_schemas.trace_context import read_trace
 
 if TYPE_CHECKING:
     from headrace.gateway.gateway import Gateway
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-ALLOWED_HEADERS = "authorization, content-type, idempotency-key, last-event-id, prefer, x-api-key"
+ALLOWED_HEADERS = (
+    "authorization, content-type, idempotency-key, last-event-id, prefer, traceparent, tracestate, x-api-key"
+)
 EXPOSED_HEADERS = "idempotent-replayed, location, preference-applied, retry-after, retry-after-ms"
 PREFLIGHT_S = 600
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -58,6 +63,7 @@ class Endpoint(NamedTuple):
 
 
 CONSOLE = "/console"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
 class App:
@@ -83,6 +89,23 @@ class App:
         if self._console is not None and f"{scope['path']}/".startswith(f"{CONSOLE}/"):
             await self._console(scope, receive, send)
             return
+        with self._span(scope) as span:
+            await self._reply(scope, receive, send, span)
+
+    def _span(self, scope: Scope) -> AbstractContextManager[Span]:
+        """The span of a call, named by its endpoint once that is known. A path says who asks for what: no query."""
+        if not self._gateway.tracer.on:
+            return NO_SPAN
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        attributes = {
+            "http.request.method": method,
+            "url.path": scope["path"],
+            "url.scheme": scope["scheme"],
+            "network.protocol.version": scope["http_version"],
+        }
+        return self._gateway.tracer.span(method, Kind.SERVER, attributes, parent=read_trace(trace_of(scope)))
+
+    async def _reply(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         # Of several headers with one name the first counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         name = "other"
@@ -93,6 +116,9 @@ class App:
             else:
                 endpoint, params = self._endpoint(scope)
                 name = endpoint.path
+                if span.recorded:
+                    span.rename(f"{scope['method']} {name}")
+                    span.set({"http.route": name})
                 identity = self._identify(endpoint, headers, scope)
                 response = await self._answer(endpoint, Call(self._gateway, scope, receive, headers, identity, params))
         except ProblemError as problem:
@@ -110,6 +136,10 @@ class App:
                 ]
             )
         self._gateway.metrics.call(name, response.status_code)
+        if span.recorded:
+            span.set({"http.response.status_code": response.status_code})
+            if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.fail(str(response.status_code))
         await response(scope, receive, send)
 
     def _identify(self, endpoint: Endpoint, headers: Mapping[str, str], scope: Scope) -> Identity:

@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope
 from headrace.gateway.connections import WHOLE
 from headrace.gateway.idempotency import Once, once_of
 from headrace.gateway.problems import ProblemError, busy, invalid
-from headrace_schemas.headers import JSON
+from headrace_schemas.headers import JSON, TRACEPARENT, TRACESTATE, Headers
+from headrace_schemas.trace_context import trace_headers
 
 if TYPE_CHECKING:
     from headrace.gateway.access import Identity
@@ -125,6 +126,11 @@ class Call:
         self._held = 0
 
     @property
+    def trace(self) -> Headers:
+        """The trace that its texts belong to: that of its span, else the caller's, if there is one."""
+        return self.gateway.tracer.current or (trace_of(self._scope) if TRACEPARENT in self.headers else ())
+
+    @property
     def request(self) -> Request:
         """The rest of the call, for whoever needs more than headers and body."""
         return Request(self._scope, self._receive)
@@ -169,6 +175,15 @@ async def _next_part(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] != "http.request":
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)
+
+
+def trace_of(scope: Scope) -> Headers:
+    """The trace context of a call as headers of a record, without what is malformed; () where there is none."""
+    found = [value for name, value in scope["headers"] if name == b"traceparent"]
+    if len(found) != 1:
+        return ()
+    state = b",".join(value for name, value in scope["headers"] if name == b"tracestate")
+    return trace_headers(((TRACEPARENT, found[0]), (TRACESTATE, state)))
 
 
 async def _discard(receive: Receive, most: int, *, more: bool) -> None:

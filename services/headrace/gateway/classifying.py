@@ -74,6 +74,7 @@ async def classify(call: Call) -> Response:
         explains=wanted.explain,
         waits=not at_once,
         once=call.once,
+        trace=call.trace,
     )
     replayed = {"idempotent-replayed": "true"} if batch.replayed else {}
     answers = tuple(batch.answer(index, item.ranking) for index, item in enumerate(wanted.items))

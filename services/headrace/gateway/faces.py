@@ -257,6 +257,7 @@ async def _label(call: Call, texts: Sequence[str], field: str) -> list[Answer]:
         expires=True,
         waits=True,
         once=call.once,
+        trace=call.trace,
     )
     answers = [batch.answer(index) for index in range(len(texts))]
     count_texts(call, answers)

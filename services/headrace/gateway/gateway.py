@@ -36,10 +36,13 @@ from headrace.gateway.streams import AnswerStreams
 from headrace.gateway.usage import UsageMeter
 from headrace.kafka.interface import Cluster, KafkaError, UnknownTopicError, connected
 from headrace.kafka.reach import Reach, missing_of
+from headrace.kafka.tracing import traced
 from headrace.process.lifecycle import EXIT_SETTINGS
 from headrace.process.logs import event
 from headrace.process.ports import PortError, listen, why_not
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace.registry.compacted_topics import CompactedLog, KeysLog, ModelsLog, UsageWriter
+from headrace_schemas.headers import Headers
 from headrace_schemas.paths import RequestShape
 from headrace_schemas.topics import DAY_MS, TopicNames
 
@@ -83,8 +86,10 @@ class Gateway:
         delivery_s: float = 30.0,
         idempotency_ms: int = DAY_MS,
         trusted: Sequence[str] = (),
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.settings = settings
+        self.tracer = tracer
         self.topics = topics
         self.cluster = cluster
         self.model_name = model_name
@@ -94,7 +99,7 @@ class Gateway:
         self.bodies = BodyReader(
             settings.max_body_bytes, settings.body_timeout, settings.max_held_bytes, "gateway.max_body_bytes"
         )
-        self.publisher = Publisher(cluster.producer, topics.requests)
+        self.publisher = Publisher(traced(cluster.producer, tracer, (topics.requests,)), topics.requests)
         self.follower = AnswerFollower(cluster, topics.results, topics.requests, clock)
         self.lookup = Lookup(cluster, topics.requests, topics.results)
         self._senders = Senders(
@@ -219,16 +224,17 @@ class Gateway:
         waits: bool,
         explains: bool = False,
         once: Once | None = None,
+        trace: Headers = (),
     ) -> Batch:
         """Publish texts and wait, at most ``timeout_s``, for their answers or, unless it ``waits``, their places.
 
         With ``expires`` texts are answered `expired` past that time. What was published ``once`` is not published
-        again. Raises ProblemError, when nothing was published.
+        again. The headers ``trace`` go with each text. Raises ProblemError, when nothing was published.
         """
         self.check_serving()
         kept = None if once is None else await self.idempotency.check(once)
         headers = headers_of(identity.tenant, timeout_s if expires else None, explains=explains)
-        records, texts = self._writer.records(items, headers), len(items)
+        records, texts = self._writer.records(items, (*headers, *trace)), len(items)
         self._check_room(identity, texts)
         if kept is None:
             self.access.take(identity, texts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import Context
 from typing import NamedTuple
 
 from headrace.client.arguments import ClientClosedError
@@ -72,7 +73,8 @@ class PartitionSender:
         self._queue.append(queued)
         self.queued += len(queued.records)
         if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send_all(), name=f"send to {self._number}")
+            # A context of its own: it sends for many calls, and belongs to the span of none.
+            self._sending = asyncio.create_task(self._send_all(), name=f"send to {self._number}", context=Context())
 
     async def stop(self) -> None:
         """End; what is queued is not published."""

@@ -26,9 +26,10 @@ from headrace.labeller.settings import LabellerSettings
 from headrace.process.logs import event
 from headrace_schemas.codec import decode_result
 from headrace_schemas.errors import WireError
-from headrace_schemas.headers import content_type
+from headrace_schemas.headers import Headers, content_type
 from headrace_schemas.paths import Decode
 from headrace_schemas.records import ClassifyResult
+from headrace_schemas.trace_context import trace_headers
 
 CHUNK = 2000
 FETCH_S = 0.5
@@ -44,7 +45,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
     ``words`` are those of :func:`~headrace.labeller.known_texts.words_of`, ``at`` is the offset of its answer,
     ``tried`` how often the teacher failed on it, and ``alone`` whether the teacher died over it or a neighbour, so that
-    no other text is asked beside it.
+    no other text is asked beside it. ``trace`` is the trace context of its answer, which its review takes over.
     """
 
     partition: int
@@ -57,6 +58,7 @@ class Chosen(msgspec.Struct, frozen=True):
     words: bytes = b""
     tried: int = 0
     alone: bool = False
+    trace: Headers = ()
 
 
 class Waiting:
@@ -223,7 +225,7 @@ class AnswersReader:
 
     async def _take(self, consumer: Consumer, partition: int, records: Sequence[Record]) -> None:
         """Choose of one partition's answers; they are in the partition of their requests."""
-        wishes: dict[int, tuple[Wish, ClassifyResult, int]] = {}
+        wishes: dict[int, tuple[Wish, ClassifyResult, Record]] = {}
         for record in records:
             try:
                 answer = decode_result(record.value, content_type(record.headers))
@@ -239,7 +241,7 @@ class AnswersReader:
                 abstained=self._settings.abstained,
             )
             if wish is not None:
-                wishes[answer.offset] = wish, answer, record.offset
+                wishes[answer.offset] = wish, answer, record
         self._metrics.seen(len(records))
         if partition not in self._answered:
             self._metrics.left("gone", len(wishes))
@@ -252,9 +254,21 @@ class AnswersReader:
         )
         self._metrics.left("gone", len(wishes) - len(texts))
         for ((_, offset), text), words in zip(texts.items(), words_of(list(texts.values())), strict=True):
-            wish, answer, at = wishes[offset]
+            wish, answer, record = wishes[offset]
             self._metrics.chosen(wish.why)
-            self._waiting.put(Chosen(partition, offset, at, text, answer.id, wish, answer.label is None, words))
+            self._waiting.put(
+                Chosen(
+                    partition,
+                    offset,
+                    record.offset,
+                    text,
+                    answer.id,
+                    wish,
+                    answer.label is None,
+                    words,
+                    trace=trace_headers(record.headers),
+                )
+            )
 
 
 def _begin(position: int | None, begin: int, end: int) -> int:

@@ -19,6 +19,7 @@ from headrace.labeller.settings import LabellerSettings
 from headrace.labeller.teachers.interface import Teacher
 from headrace.labeller.term import LabellerTopics, Term
 from headrace.process.logs import event
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace_schemas.paths import Decode
 
 LOOK_S = 0.1
@@ -48,6 +49,7 @@ class Labeller:
         metrics: LabellerMetrics,
         resume: bool = False,
         away_after: float = 10.0,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._cluster = cluster
         self._topics = topics
@@ -75,6 +77,7 @@ class Labeller:
             randomness=randomness,
             metrics=metrics,
             confirm=self._election.confirm,
+            tracer=tracer,
         )
         self._term: Term | None = None
         self._terms = 0

@@ -79,7 +79,8 @@ class ReviewWriter:
                 by=one.by,
             )
             key = review_key(review.results, review.partition, review.offset)
-            by_partition.setdefault(chosen.partition % partitions, []).append(Outgoing(encode_review(review), key))
+            record = Outgoing(encode_review(review), key, chosen.trace)
+            by_partition.setdefault(chosen.partition % partitions, []).append(record)
         for partition, records in by_partition.items():
             await self._sender.send_batch(self._topic, partition, records)
             self._metrics.reviewed(len(records))

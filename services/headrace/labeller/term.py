@@ -22,6 +22,7 @@ from headrace.core.label_rules import Rules
 from headrace.core.spending import Amount, next_day_ms
 from headrace.kafka.interface import Cluster, Outgoing
 from headrace.kafka.retry import PatientSender, patiently
+from headrace.kafka.tracing import BatchSpans
 from headrace.labeller.account import Account, Reservation
 from headrace.labeller.answers import AnswersReader, Chosen, Waiting
 from headrace.labeller.gold import Agreement, GoldText, GoldTexts
@@ -32,6 +33,7 @@ from headrace.labeller.settings import LabellerSettings
 from headrace.labeller.teachers.interface import SoftLabels, Teacher, TeacherDiedError, TeacherError
 from headrace.labeller.teaching import ranked
 from headrace.process.logs import Reminder, event
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace.registry.compacted_topics import ModelsLog, TeachingLog, TeachingWriter
 from headrace_schemas.codec import encode_machine_label
 from headrace_schemas.paths import Decode
@@ -80,6 +82,7 @@ class Term:
         metrics: LabellerMetrics,
         confirm: Callable[[], None],
         resume: bool,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._topics = topics
         self._settings = settings
@@ -88,6 +91,7 @@ class Term:
         self._clock = clock
         self._metrics = metrics
         self._sender = PatientSender(cluster, clock, confirm)
+        self._spans = BatchSpans(tracer, topics.results, settings.group)
         self._resume = resume
         self._log = TeachingLog(cluster, topics.teaching)
         self._models = ModelsLog(cluster, topics.models)
@@ -339,8 +343,10 @@ class Term:
             self._reservation = reservation = await self._account.reserve(within, named)
             self._confirm()
             try:
-                async with asyncio.timeout(self._settings.longest_call):
-                    given = await self._teacher.label(texts)
+                with self._spans.process((one.trace for one in batch), len(batch)) as span:
+                    span.set({"headrace.teacher": self._teacher.identity.version})
+                    async with asyncio.timeout(self._settings.longest_call):
+                        given = await self._teacher.label(texts)
             except TeacherError as error:
                 # Nothing was labelled or paid for: an endpoint that is away does not use the budget up.
                 await self._account.settle(reservation, Amount())

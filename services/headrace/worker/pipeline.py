@@ -20,6 +20,7 @@ from headrace.core.clock import Clock
 from headrace.core.drift import TENTHS
 from headrace.kafka.dead_letters import Keep
 from headrace.kafka.interface import Consumer
+from headrace.kafka.tracing import BatchSpans
 from headrace.process.logs import event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
@@ -32,6 +33,7 @@ from headrace.worker.stages.encode import Encoded, Style, encode
 from headrace.worker.stages.fetch import Fetcher
 from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, explain, infer
 from headrace.worker.stages.publish import AnswerProducer, Publisher
+from headrace.worker.tracing import answered, received
 from headrace.worker.versions import Served, Serving
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
@@ -87,6 +89,7 @@ class Pipeline:
         offload: Offload,
         clock: Clock,
         metrics: WorkerMetrics,
+        spans: BatchSpans,
     ) -> None:
         self._assignment = assignment
         self._serving = serving
@@ -94,6 +97,7 @@ class Pipeline:
         self._offload = offload
         self._clock = clock
         self._metrics = metrics
+        self._spans = spans
         self._service_time = ServiceTime()
         backpressure = Backpressure(consumer, limit=settings.waiting_per_partition)
         self._fetcher = Fetcher(
@@ -165,21 +169,25 @@ class Pipeline:
 
         While the model is broken, the batch waits.
         """
+        trace = received(self._spans, batch, self._clock.monotonic())
         while True:
             begun = self._clock.monotonic()
             served = self._serving.now
             work = functools.partial(self._compute, batch, served)
             try:
-                computed = work() if short else await self._offload(work)
+                with trace.process() as span:
+                    computed = work() if short else await self._offload(work)
+                    answered(span, served.model.version, computed.encoded)
+                    self._observe(batch, served, computed, begun)
+                    # Its tasks belong to the span: what they send is in the same trace.
+                    self._publisher.publish(computed.encoded)
             except ModelBrokenError as error:
                 await self._wait_for_model(served, error)
                 if not batch.wanted:
                     batch.give_up()
                     return
             else:
-                break
-        self._observe(batch, served, computed, begun)
-        self._publisher.publish(computed.encoded)
+                return
 
     def _observe(self, batch: Batch, served: Served, computed: Computed, begun: float) -> None:
         self._metrics.breaker(is_open=self._serving.broken)

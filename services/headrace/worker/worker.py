@@ -17,7 +17,9 @@ from headrace.core.errors import one_of_all
 from headrace.kafka.dead_letters import Keep, keep_whole
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
+from headrace.kafka.tracing import BatchSpans, traced
 from headrace.process.logs import Recurring, event
+from headrace.process.tracing import NO_TRACER, Tracer
 from headrace.registry.compacted_topics import ModelsLog, WorkersLog, WorkersWriter
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
@@ -67,6 +69,7 @@ class Worker:
         keep: Keep = keep_whole,
         away_after: float = 10.0,
         trusted: Collection[str] = (),
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._cluster = cluster
         self._topics = topics
@@ -78,6 +81,7 @@ class Worker:
         self._offload = offload
         self._metrics = metrics
         self._when_loaded = when_loaded
+        self._tracer = tracer
         self._reach = Reach(cluster, clock=clock, away_after=away_after)
         self._waits = Recurring("worker.waits", monotonic=clock.monotonic)
         self._found_topics = False
@@ -94,7 +98,8 @@ class Worker:
         self._reader = cluster.consumer()
         # Requests behind a transaction that is still open can't be answered, so they are no lag.
         self._watcher = cluster.consumer(read_committed=True)
-        self._producer = AnswerProducer(cluster.producer, timeout=settings.publish_timeout, sleep=clock.sleep)
+        answers = traced(cluster.producer, self._tracer, (topics.results, topics.dead_letters), within=True)
+        self._producer = AnswerProducer(answers, timeout=settings.publish_timeout, sleep=clock.sleep)
         self._models = ModelsLog(cluster, topics.models)
         self._workers = WorkersLog(cluster, topics.workers, self._models)
         self._workers_writer = WorkersWriter(self._producer, topics.workers)
@@ -153,6 +158,7 @@ class Worker:
             offload=self._offload,
             clock=clock,
             metrics=metrics,
+            spans=BatchSpans(self._tracer, topics.requests, settings.group),
         )
         self._watchdog = Watchdog(
             self._watcher,

@@ -21,7 +21,7 @@ from headrace.lazy_commands import Mounted, mount
 from tests.support.sources import parsed
 
 ROOT = Path(__file__).parents[3]
-HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop"}
+HEAVY = {"numpy", "numba", "torch", "aiokafka", "pyarrow", "prometheus_client", "uvloop", "opentelemetry"}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

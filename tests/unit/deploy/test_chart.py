@@ -195,6 +195,17 @@ def test_only_the_gateway_is_called_and_only_its_callers_call_it() -> None:
         assert all(rule["from"] for rule in called)
 
 
+def test_who_traces_reaches_the_collector_and_nobody_else_does() -> None:
+    reaching = {
+        component(policy)
+        for policy in of_kind(rendered("all"), "NetworkPolicy")
+        if any({"port": 4318, "protocol": "TCP"} in rule.get("ports", ()) for rule in policy["spec"]["egress"])
+    }
+    assert reaching == {"worker", "gateway", "labeller"}
+    off = rendered("all", "--set", "settings.tracing.endpoint=null")
+    assert "4318" not in str(of_kind(off, "NetworkPolicy"))
+
+
 def test_keda_scales_by_seconds_to_drain_and_by_the_lag_of_one_topic() -> None:
     (scaled,) = of_kind(rendered("all"), "ScaledObject")
     drain, lag = scaled["spec"]["triggers"]

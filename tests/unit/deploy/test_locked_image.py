@@ -20,8 +20,8 @@ IMAGE = {
     "platform_system": "Linux",
 }
 LOCKS = {
-    "requirements.lock": ("worker", "s3", "gateway"),
-    "cuda.lock": ("worker", "s3", "gateway", "cuda", "train", "teach"),
+    "requirements.lock": ("worker", "s3", "gateway", "tracing"),
+    "cuda.lock": ("worker", "s3", "gateway", "tracing", "cuda", "train", "teach"),
 }
 """The extras that each lock is of."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,7 +70,15 @@ class Site:
         await producer.send_batch(topic, partition, records)
         await producer.stop()
 
-    async def answer(self, text: str, *, score: float = 0.6, label: str | None = "refund", partition: int = 0) -> int:
+    async def answer(
+        self,
+        text: str,
+        *,
+        score: float = 0.6,
+        label: str | None = "refund",
+        partition: int = 0,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> int:
         """A request and its answer, which is given without a label where ``label`` is None; its offset."""
         offset = self.offsets[partition]
         self.offsets[partition] += 1
@@ -85,7 +93,7 @@ class Site:
             score=score,
             id=f"id-{text}",
         )
-        await self.send("results", partition, Outgoing(encode_result(answer)))
+        await self.send("results", partition, Outgoing(encode_result(answer), headers=headers))
         return offset
 
     async def person(self, key: str, text: str, label: str) -> None:

@@ -6,12 +6,15 @@ import msgspec
 import pytest
 
 from headrace.kafka.interface import Outgoing
+from headrace.kafka.range_reader import read_topic
 from headrace.labeller.teachers.interface import TeacherError
 from headrace.learning.data.machine_labels import erasure_of
 from headrace.learning.data.validation import text_keys
 from headrace_schemas.codec import decode_review, encode_machine_label, encode_review
+from headrace_schemas.headers import TRACEPARENT
 from headrace_schemas.records import BarredText, Review
 from headrace_schemas.topics import machine_labels_key, review_key
+from tests.support.spans import CALLER, links_of, recorded
 from tests.support.teachers import PlainTeacher
 from tests.support.waiting import until
 from tests.unit.labeller.test_labeller import SETTINGS, Site, asks, running
@@ -43,6 +46,42 @@ async def test_a_request_whose_review_a_person_took_back_is_reviewed_by_the_teac
         await until(lambda: site.metric("reviews_total") == 1)
     reviews = await site.read("reviews", decode_review)
     assert [(one.offset, one.origin) for one in reviews if one.origin == "teacher"] == [(0, "teacher")]
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_a_review_belongs_to_the_trace_of_its_answer_and_malformed_ones_are_none(traced):
+    site = Site()
+    with recorded() as recorder:
+        labeller = site.labeller(PlainTeacher(), **({"tracer": recorder.tracer} if traced else {}))
+        async with running(labeller):
+            await asks(labeller)
+            await site.answer("which parcel", label=None, headers=(("tenant", b"a"), *CALLER.headers))
+            await site.answer("what parcel", label=None, headers=((TRACEPARENT, b"00-" + b"1" * 900_000),))
+            await site.answer("whose parcel", label=None)
+            await until(lambda: site.metric("reviews_total") == 3)
+        found = {}
+        async for record in read_topic(site.cluster, "reviews", "reviews"):
+            found[decode_review(record.value).offset] = tuple(record.headers)
+        assert found == {0: tuple(CALLER.headers), 1: (), 2: ()}
+        spans = recorder.spans()
+        assert {one.name for one in spans} == ({"process results"} if traced else set())
+        if traced:
+            assert {pair for one in spans for pair in links_of(one)} == {(CALLER.trace_id, CALLER.span_id)}
+            assert {one.attributes["headrace.teacher"] for one in spans} == {"plain-1"}
+
+
+async def test_a_teacher_that_fails_fails_its_span():
+    def fails():
+        raise TeacherError("away")
+
+    site = Site()
+    with recorded() as recorder:
+        labeller = site.labeller(PlainTeacher(before=fails), tracer=recorder.tracer)
+        async with running(labeller):
+            await asks(labeller)
+            await site.answer("which parcel", label=None)
+            await until(recorder.spans)
+        assert {one.attributes["error.type"] for one in recorder.spans()} == {"TeacherError"}
 
 
 async def test_a_request_whose_text_people_labelled_is_reviewed_by_that_label_and_takes_no_teacher():
