@@ -61,7 +61,7 @@ class CommitsFirst(ResumesFromCommit):
         send = self._pipeline._publisher._send
 
         async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
-            last = encoded.slice.requests[-1].record.offset
+            last = int(encoded.slice.requests.records.offsets[-1])
             partition.progress.answered(last, partition.progress.results_end)
             await self._committer.commit([partition])
             await send(partition, encoded)

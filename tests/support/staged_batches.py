@@ -9,13 +9,14 @@ from headrace.kafka.interface import Record, TopicPartition
 from headrace.model.backends.interface import Backend
 from headrace.worker.partitions.partition import Partition
 from headrace.worker.pipeline import Computed, compute
+from headrace.worker.request_values import value_reader
 from headrace.worker.stages.batch import Batch, Slice
 from headrace.worker.stages.decode import admit
 from headrace.worker.stages.encode import Style
 from headrace.worker.stages.infer import Breaker, Model
 from headrace.worker.versions import Served
 from headrace_schemas.headers import JSON
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+from headrace_schemas.paths import RequestShape, compile_copy
 
 NOW_MS = 1000.0
 AFTER = 4
@@ -36,14 +37,12 @@ def staged(
     loop = asyncio.new_event_loop()
     try:
         done = loop.create_future()
-        piece = Slice(
-            partition, [admit(record, 0.0, record.timestamp) for record in records], AFTER, None, None, None, done
-        )
+        piece = Slice(partition, admit(records, 0.0, records[0].timestamp), AFTER, None, None, None, done)
         model = Model("v", LABELS, backend)
         return compute(
             Batch([piece], NOW_MS, len(records)),
             Served(model, model, Breaker(), None, asyncio.Event()),
-            decode_value=compile_shape(shape),
+            reader=value_reader(shape),
             style=Style(form, compile_copy(shape), copies_values=bool(shape.copy_fields), batch_bytes=1 << 19),
             ranking=ranking,
             explains=True,

@@ -11,7 +11,7 @@ text-embeddings-inference does the same (queue.rs), with padding, which the fold
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,8 +36,10 @@ class Queue(Protocol):
     """The waiting requests of one partition, oldest first."""
 
     def __len__(self) -> int: ...
-    def sizes(self) -> Iterator[int]:
-        """The size in bytes of each waiting request, in order; 0 for a request that will not reach the model."""
+    def fitting(self, first: int, most: int, most_bytes: int) -> tuple[int, int]:
+        """How many of the ``most`` requests from the place ``first`` on have at most ``most_bytes`` together, and their
+        bytes. A request that will not reach the model has none. ``most_bytes`` below 0 has no room even for that.
+        """
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -56,22 +58,24 @@ def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int
     """
     taken = [0] * len(queues)
     order = [(first + step) % len(queues) for step in range(len(queues))] if queues else []
-    walks = {index: queues[index].sizes() for index in order if len(queues[index])}
+    served = [index for index in order if len(queues[index])]
     records, bytes_left = max_records, max_bytes
-    least = -(-max_records // SHARERS) if len(walks) > SHARERS else 1
-    while walks and records:
-        share = max(least, records // len(walks))
-        for index in list(walks):
-            for _ in range(min(share, records)):
-                size = next(walks[index], None)
-                if size is None:
-                    del walks[index]
-                    break
-                if size > bytes_left and records < max_records:
-                    return Cut(tuple(taken), Closed.BYTES)
-                taken[index] += 1
-                records -= 1
-                bytes_left -= size
+    least = -(-max_records // SHARERS) if len(served) > SHARERS else 1
+    while served and records:
+        share = max(least, records // len(served))
+        for index in list(served):
+            asked = min(share, records)
+            waiting = min(asked, len(queues[index]) - taken[index])
+            count, size = queues[index].fitting(taken[index], waiting, bytes_left)
+            if not count and waiting and records == max_records:
+                count, size = 1, max_bytes + 1
+            taken[index] += count
+            records -= count
+            bytes_left -= size
+            if count < waiting:
+                return Cut(tuple(taken), Closed.BYTES)
+            if waiting < asked:
+                served.remove(index)
             if not records:
                 break
     drained = sum(taken) == sum(len(queue) for queue in queues)

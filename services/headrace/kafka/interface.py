@@ -404,8 +404,13 @@ class Cluster(Protocol):
         group: str | None = None,
         member: str | None = None,
         read_committed: bool = False,
+        in_columns: bool = False,
     ) -> Consumer:
-        """``member`` is the static membership id (group.instance.id) within ``group``."""
+        """``member`` is the static membership id (group.instance.id) within ``group``.
+
+        A consumer ``in_columns`` may hand over :class:`~headrace.kafka.columns.Columns`, which cost nothing a record
+        where nobody asks for one.
+        """
 
     def producer(self) -> Producer: ...
     def admin(self) -> Admin: ...

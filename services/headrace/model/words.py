@@ -11,7 +11,7 @@ the GIL; tests hold the two together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,7 +266,44 @@ def join_texts(texts: Sequence[bytes], hashing: str = HASHING) -> tuple[NDArray[
     return _joined([compose_bytes(text) if found else text for text, found in zip(texts, may.tolist(), strict=True)])
 
 
+class Texts(Sequence[bytes]):
+    """Texts that lie end to end in ``data`` (uint8, UTF-8): text i is ``data[offsets[i]:offsets[i + 1]]``.
+
+    ``offsets`` is int64[n + 1]. ``data`` becomes read-only.
+    """
+
+    __slots__ = ("data", "offsets")
+
+    def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+        data.setflags(write=False)
+        self.data = data
+        self.offsets = offsets
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Texts:
+        return cls(*_joined(texts))
+
+    def lengths(self) -> NDArray[np.int64]:
+        """The bytes of each text."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes]: ...
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        return self.data[self.offsets[place] : self.offsets[place + 1]].tobytes()
+
+
 def _joined(texts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if isinstance(texts, Texts):
+        return texts.data, texts.offsets
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
     return np.frombuffer(b"".join(texts), np.uint8), offsets

@@ -7,8 +7,7 @@ are given. Keys and header blocks are copied.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -33,7 +32,6 @@ _HEAD_BYTES = HEAD.size
 _OFFSET, _AFTER, _CRC, _ID = (
     np.frombuffer(part, np.uint8) for part in (b'{"offset":', b',"after":', b',"crc":', b',"id":"')
 )
-_ESCAPED = re.compile(rb'[\x00-\x1f"\\]')
 
 
 class Spans(msgspec.Struct, frozen=True, eq=False):
@@ -46,34 +44,23 @@ class Spans(msgspec.Struct, frozen=True, eq=False):
     sizes: NDArray[np.int64]
 
 
-def spans_of(texts: Sequence[bytes | None]) -> Spans:
-    """The spans of ``texts``, one behind the other."""
-    sizes = np.array([-1 if text is None else len(text) for text in texts], np.int64)
-    present = np.maximum(sizes, 0)
-    data = b"".join([text for text in texts if text])
-    return Spans(np.frombuffer(data, np.uint8), np.cumsum(present) - present, sizes)
-
-
-def no_spans(count: int) -> Spans:
-    """Those of ``count`` times None."""
-    return Spans(np.frombuffer(b"", np.uint8), np.zeros(count, np.int64), np.full(count, -1, np.int64))
-
-
-def id_spans(ids: Sequence[str | None]) -> Spans:
-    """Ids as they stand between the quotes of JSON."""
-    texts = [None if id_ is None else id_.encode() for id_ in ids]
-    if _ESCAPED.search(b"".join([text for text in texts if text])):
-        texts = [None if id_ is None else msgspec.json.encode(id_)[1:-1] for id_ in ids]
-    return spans_of(texts)
+def spans_of(texts: Mapping[int, bytes], count: int) -> Spans:
+    """The spans of ``texts``, which are by place; the others of ``count`` are None."""
+    starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    at = 0
+    for place, text in texts.items():
+        starts[place], sizes[place] = at, len(text)
+        at += len(text)
+    return Spans(np.frombuffer(b"".join(texts.values()), np.uint8), starts, sizes)
 
 
 class AnswerColumns(msgspec.Struct, frozen=True, eq=False):
     """What is written of the answers to consecutive requests; ``after`` is the offset of the request before them.
 
     ``offsets`` int64[n] and ``crcs`` uint32[n] are those of the requests, ``keys`` theirs too. ``labels`` int32[n] are
-    indexes, EXPIRED or OTHER, ``micros`` int64[n] scores in millionths, ``ids`` those of :func:`id_spans`, ``others``
-    the values of the answers that are OTHER. ``headers`` int32[n] are indexes of ``header_blocks``, which
-    :func:`headrace.kafka.packed_records.packed_headers` makes.
+    indexes, EXPIRED or OTHER, ``micros`` int64[n] scores in millionths, ``ids`` as they stand between the quotes of
+    JSON, ``others`` the values of the answers that are OTHER. ``headers`` int32[n] are indexes of ``header_blocks``,
+    which :func:`headrace.kafka.packed_records.packed_headers` makes.
     """
 
     offsets: NDArray[np.int64]
@@ -101,7 +88,7 @@ class AnswerWriter:
 
     def warm(self) -> None:
         """Load the kernel from numba's cache, or compile it."""
-        nothing, none = np.zeros(1, np.int64), no_spans(1)
+        nothing, none = np.zeros(1, np.int64), spans_of({}, 1)
         label = nothing.astype(np.int32)
         self.write(
             AnswerColumns(nothing, -1, nothing.astype(np.uint32), label, nothing, none, none, none, label, [b"\0"]),

@@ -25,10 +25,11 @@ from headrace.process.logs import event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Backpressure
+from headrace.worker.request_values import ValueReader, value_reader
 from headrace.worker.settings import WorkerSettings
 from headrace.worker.stages.batch import Batch, Batcher, WriteAttempts
 from headrace.worker.stages.commit import Committer
-from headrace.worker.stages.decode import DecodeValue, decode
+from headrace.worker.stages.decode import decode
 from headrace.worker.stages.encode import Encoded, Style, encode
 from headrace.worker.stages.fetch import Fetcher
 from headrace.worker.stages.infer import MICROS, Inferred, ModelBrokenError, explain, infer
@@ -36,7 +37,7 @@ from headrace.worker.stages.publish import AnswerProducer, Publisher
 from headrace.worker.tracing import answered, received
 from headrace.worker.versions import Served, Serving
 from headrace_schemas.headers import JSON, MSGPACK
-from headrace_schemas.paths import RequestShape, compile_copy, compile_shape
+from headrace_schemas.paths import RequestShape, compile_copy
 
 SHORT_S = 0.01
 """A batch that is predicted to take less is computed on the event loop. On a thread beside the loop, both would wait
@@ -121,7 +122,7 @@ class Pipeline:
         form = JSON if settings.results_format == "json" else MSGPACK
         self._compute = functools.partial(
             compute,
-            decode_value=compile_shape(shape),
+            reader=value_reader(shape),
             style=Style(
                 form,
                 compile_copy(shape),
@@ -223,7 +224,7 @@ def compute(
     batch: Batch,
     served: Served,
     *,
-    decode_value: DecodeValue,
+    reader: ValueReader,
     style: Style,
     ranking: int,
     explains: bool,
@@ -235,7 +236,7 @@ def compute(
     """
     model = served.model
     begun = monotonic()
-    decoded = decode(batch.slices, batch.ready_ms, decode_value)
+    decoded = decode(batch.slices, batch.ready_ms, reader)
     decoded_at = monotonic()
     inferred = infer(model, decoded.texts, served.breaker, ranking=ranking)
     if decoded.explained and explains:

@@ -16,10 +16,11 @@ def received(spans: BatchSpans, batch: Batch, now_s: float) -> BatchTrace:
     if not spans.on:
         return UNTRACED
     slices = batch.slices
+    fetched = [piece.requests.records for piece in slices]
     return spans.received(
-        [headers for piece in slices for request in piece.requests if (headers := request.record.headers)],
+        [headers for records in fetched for place in records.header_kinds()[1] if (headers := records.headers(place))],
         batch.size,
-        waited_s=now_s - min(piece.requests[0].came_s for piece in slices),
+        waited_s=now_s - min(piece.requests.oldest().came_s for piece in slices),
         partition=slices[0].partition.name.partition if len(slices) == 1 else None,
     )
 

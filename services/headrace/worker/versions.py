@@ -40,6 +40,7 @@ from headrace.registry.versions import (
     load_version,
     nothing_named,
 )
+from headrace.worker import request_values
 from headrace.worker.answer_records import answer_writer
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.stages.infer import Breaker, Model
@@ -68,6 +69,7 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
     opened = open_backend(backend, artifact, 1)
     opened.warm()
     answer_writer(version, artifact.labels).warm()
+    request_values.warm()
     about = artifact.about
     if about.profile is not None and len(about.profile.labels) != len(artifact.labels):
         raise UnfitError(

@@ -114,8 +114,8 @@ def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:
     if oldest is None:
         if not partition.queue:
             return 0.0
-        oldest = partition.queue.waiting[0]
+        oldest = partition.queue.oldest
     earliest, latest = believable(now_ms)
-    if earliest <= oldest.record.timestamp <= latest:
-        return max(0.0, (now_ms - oldest.record.timestamp) / 1000)
+    if earliest <= oldest.timestamp <= latest:
+        return max(0.0, (now_ms - oldest.timestamp) / 1000)
     return max(0.0, now_s - oldest.came_s)

@@ -94,7 +94,9 @@ class Worker:
         """Make all that remembers what it has read of the topics."""
         cluster, topics, settings = self._cluster, self._topics, self._settings
         process, clock, metrics = self._process, self._clock, self._metrics
-        self._consumer = cluster.consumer(group=settings.group, member=self._member, read_committed=True)
+        self._consumer = cluster.consumer(
+            group=settings.group, member=self._member, read_committed=True, in_columns=True
+        )
         self._reader = cluster.consumer()
         # Requests behind a transaction that is still open can't be answered, so they are no lag.
         self._watcher = cluster.consumer(read_committed=True)

@@ -99,9 +99,15 @@ async def producer(cluster: Cluster) -> AsyncIterator[object]:
 
 
 @pytest.fixture
-async def consumer(cluster: Cluster) -> AsyncIterator[object]:
+def in_columns() -> bool:
+    """Whether the consumer may hand over columns."""
+    return False
+
+
+@pytest.fixture
+async def consumer(cluster: Cluster, in_columns: bool) -> AsyncIterator[object]:
     """A consumer of no group, for tests that choose their partitions."""
-    consumer = cluster.consumer()
+    consumer = cluster.consumer(in_columns=in_columns)
     await consumer.start()
     yield consumer
     await consumer.stop()

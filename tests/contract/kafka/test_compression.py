@@ -15,6 +15,11 @@ def backend() -> str:
     return "apache"
 
 
+@pytest.fixture(params=[False, True], ids=["records", "columns"])
+def in_columns(request) -> bool:
+    return request.param
+
+
 @pytest.mark.apache
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_records_are_read_however_their_producer_compressed_them(new_topic, consumer, apache_bootstrap, codec):

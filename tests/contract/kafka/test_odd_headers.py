@@ -19,6 +19,11 @@ def backend() -> str:
     return "apache"
 
 
+@pytest.fixture(params=[False, True], ids=["records", "columns"])
+def in_columns(request) -> bool:
+    return request.param
+
+
 @pytest.mark.apache
 @pytest.mark.parametrize("codec", [0, GZIP])
 async def test_a_header_whose_name_is_no_text_hides_neither_its_record_nor_those_around_it(

@@ -65,10 +65,15 @@ class MemoryNode:
         return nullcontext()
 
     def consumer(
-        self, *, group: str | None = None, member: str | None = None, read_committed: bool = False
+        self,
+        *,
+        group: str | None = None,
+        member: str | None = None,
+        read_committed: bool = False,
+        in_columns: bool = False,
     ) -> MemoryConsumer:
-        """``read_committed`` changes nothing: the twin has no transactions."""
-        del read_committed
+        """``read_committed`` changes nothing: the twin has no transactions. Neither does ``in_columns``."""
+        del read_committed, in_columns
         consumer = MemoryConsumer(self, group=group, member=member)
         self._members.append(consumer)
         return consumer

@@ -5,8 +5,12 @@ from headrace.core.batching import SHARERS, Closed, Cut, cut, next_first
 
 
 class Sizes(list):
-    def sizes(self):
-        return iter(self)
+    def fitting(self, first, most, most_bytes):
+        count = size = 0
+        while count < most and size + self[first + count] <= most_bytes:
+            size += self[first + count]
+            count += 1
+        return count, size
 
 
 queues = st.lists(st.lists(st.integers(0, 50), max_size=20).map(Sizes), max_size=6)

@@ -130,7 +130,7 @@ def test_a_queue_of_large_requests_is_bounded_by_their_bytes(monkeypatch):
         most, largest = 0, 0
         while len(world.log(TOPICS.results)) < 10:
             (partition,) = world.workers["w0"]._assignment.partitions.values()
-            held = sum(len(request.record.value) for request in partition.queue.waiting)
+            held = sum(len(record.value) for part in partition.queue.waiting for record in part.records)
             assert partition.queue.bytes == held
             most, largest = max(most, len(partition.queue)), max(largest, held)
             await world.clock.sleep(0.001)

@@ -8,6 +8,7 @@ from headrace.learning.data.split import Parts, Split, whole
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.backends.interface import open_backend
+from headrace.model.words import Texts
 from headrace.trainer.settings import MAX_TOKENS
 from headrace.worker.stages.infer import Model
 from tests.support.networks import random_artifact
@@ -51,5 +52,8 @@ def test_the_settings_bound_is_the_integers() -> None:
 def test_a_worker_counts_the_texts_that_it_cuts() -> None:
     artifact = random_artifact(3, max_tokens=4)
     model = Model("v", artifact.labels, open_backend("cpu", artifact), max_tokens=4)
-    assert model.truncated([b"good film good film", b"good film good film good", b"", b"one     \n     two"]) == 1
-    assert Model("v", artifact.labels, model.backend).truncated([b"a b c d e f"]) == 0
+    assert (
+        model.truncated(Texts.of([b"good film good film", b"good film good film good", b"", b"one     \n     two"]))
+        == 1
+    )
+    assert Model("v", artifact.labels, model.backend).truncated(Texts.of([b"a b c d e f"])) == 0

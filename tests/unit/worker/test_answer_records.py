@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 import numpy as np
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from headrace.kafka.aio.producer import PackedBuilder
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import packed_headers
-from headrace.worker.answer_records import OTHER, AnswerColumns, AnswerWriter, id_spans, spans_of
+from headrace.worker.answer_records import OTHER, AnswerColumns, AnswerWriter, spans_of
 from headrace.worker.stages.decode import EXPIRED
 from headrace.worker.stages.infer import MICROS, in_micros
 from headrace_schemas.codec import encode_result
@@ -51,15 +53,16 @@ ROWS = st.builds(
 
 def columns_of(rows: list[Row], after: int) -> AnswerColumns:
     blocks = list(dict.fromkeys(row.headers for row in rows))
+    spans = partial(spans_of, count=len(rows))
     return AnswerColumns(
         (after + np.cumsum([row.step for row in rows])).astype(np.int64),
         after,
         np.array([row.crc for row in rows], np.uint32),
         np.array([row.label for row in rows], np.int32),
         np.array([row.micros for row in rows], np.int64),
-        id_spans([row.id for row in rows]),
-        spans_of([row.key for row in rows]),
-        spans_of([row.other if row.label == OTHER else None for row in rows]),
+        spans({at: msgspec.json.encode(row.id)[1:-1] for at, row in enumerate(rows) if row.id is not None}),
+        spans({at: row.key for at, row in enumerate(rows) if row.key is not None}),
+        spans({at: row.other for at, row in enumerate(rows) if row.label == OTHER}),
         np.array([blocks.index(row.headers) for row in rows], np.int32),
         [packed_headers(headers) for headers in blocks],
     )

@@ -1,5 +1,4 @@
-from types import SimpleNamespace
-
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -20,8 +19,7 @@ def test_answers_are_counted_by_status() -> None:
 
 def test_time_in_kafka_is_counted_from_the_record_and_never_negative() -> None:
     registry = CollectorRegistry()
-    records = [SimpleNamespace(timestamp=stamp) for stamp in (1_000, 3_500, 9_000)]
-    WorkerMetrics(registry).fetched(records, now_ms=4_000)
+    WorkerMetrics(registry).fetched(np.array([1_000, 3_500, 9_000]), now_ms=4_000)
     assert registry.get_sample_value("headrace_in_kafka_seconds_sum") == 3.5
     assert registry.get_sample_value("headrace_in_kafka_seconds_bucket", {"le": "0.001"}) == 1
     assert registry.get_sample_value("headrace_requests_fetched_total") == 3
@@ -31,7 +29,7 @@ def test_a_timestamp_that_can_not_be_believed_is_left_out_of_the_time_in_kafka()
     registry = CollectorRegistry()
     now_ms = 1_764_000_000_000
     stamps = (now_ms - 2_000, -1, 0, now_ms // 1000, now_ms * 1000, now_ms * 1_000_000)
-    WorkerMetrics(registry).fetched([SimpleNamespace(timestamp=stamp) for stamp in stamps], now_ms)
+    WorkerMetrics(registry).fetched(np.array(stamps), now_ms)
     assert registry.get_sample_value("headrace_in_kafka_seconds_sum") == 2.0
     assert registry.get_sample_value("headrace_in_kafka_seconds_count") == 1
     assert registry.get_sample_value("headrace_requests_fetched_total") == 6
@@ -92,7 +90,7 @@ def test_a_batch_of_values_counts_as_the_values_one_by_one(batches: list[list[fl
     many = ManyHistogram("many", "Batches.", (0.5, 1.0, 2.0), registry)
     single = Histogram("single", "One by one.", buckets=(0.5, 1.0, 2.0), registry=registry)
     for batch in batches:
-        many.observe_many(batch)
+        many.observe_many(np.array(batch))
         for value in batch:
             single.observe(value)
     for bound in ("0.5", "1.0", "2.0", "+Inf"):

@@ -354,9 +354,16 @@ class AioKafkaCluster:
         return calmed()
 
     def consumer(
-        self, *, group: str | None = None, member: str | None = None, read_committed: bool = False
+        self,
+        *,
+        group: str | None = None,
+        member: str | None = None,
+        read_committed: bool = False,
+        in_columns: bool = False,
     ) -> AioConsumer:
-        return AioConsumer(self.settings, group=group, member=member, read_committed=read_committed)
+        return AioConsumer(
+            self.settings, group=group, member=member, read_committed=read_committed, in_columns=in_columns
+        )
 
     def producer(self) -> AioProducer:
         return AioProducer(self.settings)

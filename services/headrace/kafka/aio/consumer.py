@@ -188,8 +188,17 @@ LOOKING_WAIT_MS = 50
 class AioConsumer:
     """Fulfils :class:`headrace.kafka.interface.Consumer`."""
 
-    def __init__(self, settings: KafkaSettings, *, group: str | None, member: str | None, read_committed: bool) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        group: str | None,
+        member: str | None,
+        read_committed: bool,
+        in_columns: bool = False,
+    ) -> None:
         self._settings = settings
+        self._in_columns = in_columns
         self._group = group
         self._membership: Membership | None = None
         self._read_committed = read_committed
@@ -226,7 +235,8 @@ class AioConsumer:
             try:
                 async with asyncio.timeout(connect_limit_s(self._settings)):
                     await self._inner.start()
-                self._unreadable = make_lean(self._inner, limit=self._settings.max_record_bytes)
+                limit = self._settings.max_record_bytes
+                self._unreadable = make_lean(self._inner, limit=limit, in_columns=self._in_columns)
                 if self._group is not None:
                     self._membership = Membership(self._inner, self._settings)
             except BaseException:

@@ -174,9 +174,9 @@ class Batch(msgspec.Struct, frozen=True):
         return first + 1 if self.legacy else first + int(HEAD.unpack_from(self.raw)[6]) + 1
 
 
-def batches(raw: bytes) -> Iterator[Batch]:
-    """The batches of ``raw``, without a last one that is incomplete."""
-    at, view = 0, memoryview(raw)
+def batches(raw: bytes, at: int = 0) -> Iterator[Batch]:
+    """The batches of ``raw`` from ``at`` on, without a last one that is incomplete."""
+    view = memoryview(raw)
     while at + MAGIC_AT < len(view):
         end = at + AHEAD.size + AHEAD.unpack_from(view, at)[1]
         if not at + MAGIC_AT < end <= len(view):

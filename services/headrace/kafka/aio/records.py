@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -28,15 +30,16 @@ from headrace.kafka.interface import FetchedRecord, TopicPartition, size_of
 from headrace.kafka.packed_records import HEAD
 
 
-def make_lean(consumer: AIOKafkaConsumer, *, limit: int) -> dict[Any, int]:
-    """Make ``consumer`` hand over lean records. It is started and has fetched nothing yet.
+def make_lean(consumer: AIOKafkaConsumer, *, limit: int, in_columns: bool = False) -> dict[Any, int]:
+    """Make ``consumer`` hand over lean records, or ``in_columns`` where it can. It is started and has fetched nothing
+    yet.
 
     A compressed batch of more than ``limit`` plain bytes is left out. Returns a dict of offsets by partition: a chunk
     ended there because the next record can't be unpacked.
     """
     fetcher = consumer._fetcher  # noqa: SLF001 - aiokafka offers no other way
-    client = fetcher._client = _Remembering(fetcher._client)  # noqa: SLF001
-    fetched = fetcher._records = _Fetched(client.raw, limit)  # noqa: SLF001
+    client = fetcher._client = _Remembering(fetcher._client, every=in_columns)  # noqa: SLF001
+    fetched = fetcher._records = _Fetched(client.raw, limit, in_columns=in_columns)  # noqa: SLF001
     return fetched.unreadable
 
 
@@ -45,10 +48,13 @@ class _TooLongError(Exception):
 
 
 class _Remembering:
-    """The client of a fetcher. It keeps the compressed record sets of a reply until the fetcher has read the reply."""
+    """The client of a fetcher. It keeps the compressed record sets of a reply, or ``every`` one, until the fetcher has
+    read the reply.
+    """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, every: bool) -> None:
         self._client = client
+        self._every = every
         self.raw: dict[Any, bytes] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -62,7 +68,7 @@ class _Remembering:
                 for number, _, _, *_, raw in partitions:
                     name = TheirPartition(topic, number)
                     self.raw.pop(name, None)
-                    if raw and any(batch.codec for batch in batches(raw)):
+                    if raw and (self._every or any(batch.codec for batch in batches(raw))):
                         self.raw[name] = raw
         return reply
 
@@ -70,22 +76,36 @@ class _Remembering:
 class _Fetched(OrderedDict[Any, Any]):
     """What was fetched and not yet handed over: a FetchResult or an error for each partition."""
 
-    def __init__(self, raw: dict[Any, bytes], limit: int) -> None:
+    def __init__(self, raw: dict[Any, bytes], limit: int, *, in_columns: bool = False) -> None:
         super().__init__()
         self.unreadable: dict[Any, int] = {}
         self._raw = raw
         self._limit = limit
+        # Only a worker's environment has what the columns are made of.
+        module = import_module("headrace.kafka.aio.fetched_columns") if in_columns else None
+        self._in_columns = None if module is None else module.FetchedColumns
 
     def __setitem__(self, name: Any, fetched: Any) -> None:
         chunk = getattr(fetched, "_partition_records", None)
         if chunk is not None:
             chunk._consumer_record = _lean  # noqa: SLF001
-            records = chunk._records_iterator  # noqa: SLF001
-            if (raw := self._raw.pop(name, None)) is not None:
-                chunk._records = _Batches(raw, self._limit)  # noqa: SLF001
-                records = self._bounded(records)
-            chunk._records_iterator = self._readable(name, chunk, records)  # noqa: SLF001
+            raw = self._raw.pop(name, None)
+            # A reader in columns knows nothing of aborted transactions.
+            if raw is not None and self._in_columns and not chunk._aborted_transactions:  # noqa: SLF001
+                read = partial(self._read, name, chunk)
+                fetched.getall = self._in_columns(name, fetched, raw, read, self.unreadable, self._limit).getall
+            else:
+                records = chunk._records_iterator  # noqa: SLF001
+                if raw is not None:
+                    chunk._records = _Batches(raw, self._limit)  # noqa: SLF001
+                    records = self._bounded(records)
+                chunk._records_iterator = self._readable(name, chunk, records)  # noqa: SLF001
         super().__setitem__(name, fetched)
+
+    def _read(self, name: Any, chunk: Any, raw: bytes) -> Iterator[FetchedRecord]:
+        """The records of ``raw``, which is a part of the set of ``chunk``."""
+        chunk._records = _Batches(raw, self._limit)  # noqa: SLF001
+        return self._readable(name, chunk, chunk._unpack_records())  # noqa: SLF001
 
     def _readable(self, name: Any, chunk: Any, records: Iterator[FetchedRecord]) -> Iterator[FetchedRecord]:
         try:

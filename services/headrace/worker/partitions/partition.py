@@ -7,35 +7,96 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.poison_pills import Trial
+from headrace.kafka.columns import Columns
 from headrace.kafka.group_assignment import FetchPosition
-from headrace.kafka.interface import Consumer, Record, TopicPartition
+from headrace.kafka.interface import Consumer, TopicPartition
 from headrace_schemas.records import Attempt, Loss
 
-NEVER = float("inf")
+NEVER = np.iinfo(np.int64).max
+"""When a request without a time-out expires."""
+MICROSECONDS = 1_000_000
+
+
+def microseconds(seconds: float) -> int:
+    """Whole microseconds: times that were taken one after the other stay in their order when they are added up."""
+    return int(seconds * MICROSECONDS)
+
+
 WAITING_BYTES = 16 << 20
 """Most bytes of a queue, whose requests are limited too: a few thousand of the largest are gigabytes."""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """A fetched record, when it came (the clock's monotonic seconds), its bytes, and when it expires (milliseconds
-    since the Unix epoch).
+CAME_US: Final = 0
+EXPIRES_MS: Final = 1
+FORM: Final = 2
 
-    The ``record`` of a request that is too large to be kept has no value and says so in ``discarded``.
+
+class Requests(msgspec.Struct, frozen=True, eq=False):
+    """Consecutive fetched records. ``admitted`` is int64[3, n]: when each came (the clock's monotonic microseconds),
+    when it expires (milliseconds since the Unix epoch, or NEVER), and its form (see ``request_values``).
+
+    The record of a request that is too large to be kept has no value and says so in ``discarded``.
     """
 
-    record: Record
-    came_s: float
-    size: int
-    expires_ms: float = NEVER
+    records: Columns
+    admitted: NDArray[np.int64]
 
-    def late(self, ready_ms: float) -> bool:
-        """Whether an answer that is ready at ``ready_ms`` comes too late."""
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def came_us(self) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self.admitted[CAME_US]
+        return found
+
+    @property
+    def expires_ms(self) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self.admitted[EXPIRES_MS]
+        return found
+
+    @property
+    def forms(self) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self.admitted[FORM]
+        return found
+
+    def late(self, ready_ms: float) -> NDArray[np.bool_]:
+        """Whether an answer that is ready at ``ready_ms`` comes too late, for each request."""
         return self.expires_ms < ready_ms
+
+    def part(self, begin: int, end: int) -> Requests:
+        """The requests at the places from ``begin`` to ``end``, which is not included."""
+        return Requests(self.records[begin:end], self.admitted[:, begin:end])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Requests]) -> Requests:
+        """One after the other in one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            Columns.joined([part.records for part in parts]),
+            np.concatenate([part.admitted for part in parts], axis=1),
+        )
+
+    def oldest(self) -> Oldest:
+        """The first of them."""
+        offset, timestamp = self.records.table[:2, 0].tolist()
+        return Oldest(offset, timestamp, int(self.admitted[CAME_US, 0]) / MICROSECONDS)
+
+
+class Oldest(NamedTuple):
+    """The oldest request of several: its offset, its timestamp, and when it came (the clock's monotonic seconds)."""
+
+    offset: int
+    timestamp: int
+    came_s: float
 
 
 class Queue(FetchPosition):
@@ -43,39 +104,56 @@ class Queue(FetchPosition):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: deque[Request] = deque()
+        self.waiting: deque[Requests] = deque()
         self.bytes = 0
         """Of the keys, values and headers of ``waiting``."""
+        self._count = 0
         self.after = -1
         """Offset of the request before the first waiting one, as the log has it."""
         self.lost: Loss | None = None
         """Requests that retention deleted, to be said on the next answer."""
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return self._count
+
+    @property
+    def oldest(self) -> Oldest:
+        """Of one request at least."""
+        return self.waiting[0].oldest()
 
     def begin(self, position: int, after: int, lost: Loss | None) -> None:
         """The resume position is known: fetch from it."""
         self.expected, self.after, self.lost = position, after, lost
 
-    def put(self, requests: Sequence[Request]) -> None:
+    def put(self, requests: Requests) -> None:
         """Add the requests of a chunk."""
-        self.waiting.extend(requests)
-        self.bytes += sum([request.size for request in requests])
-        self.expected = requests[-1].record.offset + 1
+        self.waiting.append(requests)
+        self._count += len(requests)
+        self.bytes += int(requests.records.sizes.sum())
+        self.expected = int(requests.records.offsets[-1]) + 1
 
-    def take(self, count: int) -> tuple[list[Request], int, Loss | None]:
+    def take(self, count: int) -> tuple[Requests, int, Loss | None]:
         """Remove the ``count`` oldest requests. Returns them, the offset before them, and what to say as lost."""
-        requests = [self.waiting.popleft() for _ in range(count)]
-        self.bytes -= sum([request.size for request in requests])
+        parts: list[Requests] = []
+        left = count
+        while left:
+            part = self.waiting.popleft()
+            if len(part) > left:
+                self.waiting.appendleft(part.part(left, len(part)))
+                part = part.part(0, left)
+            parts.append(part)
+            left -= len(part)
+        requests = Requests.joined(parts)
+        self._count -= count
+        self.bytes -= int(requests.records.sizes.sum())
         after, lost = self.after, self.lost
-        self.after, self.lost = requests[-1].record.offset, None
+        self.after, self.lost = int(requests.records.offsets[-1]), None
         return requests, after, lost
 
     def clear(self) -> None:
         """Drop what waits: the partition ends, or the worker drains."""
         self.waiting.clear()
-        self.bytes = 0
+        self.bytes = self._count = 0
 
 
 class InFlight:
@@ -88,10 +166,10 @@ class InFlight:
         self.last: asyncio.Future[None] | None = None
         """Of the slice that was cut last: done when it is acknowledged or given up."""
         self.sending: asyncio.Task[None] | None = None
-        self.oldest: dict[asyncio.Future[None], Request] = {}
+        self.oldest: dict[asyncio.Future[None], Oldest] = {}
         """The oldest request of each slice, in the order in which they were cut."""
 
-    def begin(self, oldest: Request) -> tuple[asyncio.Future[None] | None, asyncio.Future[None]]:
+    def begin(self, oldest: Oldest) -> tuple[asyncio.Future[None] | None, asyncio.Future[None]]:
         """A slice that begins with ``oldest`` was cut. Returns the future of the slice before it and its own."""
         before, self.last = self.last, asyncio.get_running_loop().create_future()
         self.oldest[self.last] = oldest
@@ -199,9 +277,9 @@ class Partition:
         answered = self.progress.position
         return self.end_seen is not None and answered == self.queue.expected and self.settled < self.end_seen
 
-    def is_new(self, offset: int) -> bool:
-        """Whether the request came since the end of the log was last looked at, as far as that is known."""
-        return self.end_seen is not None and offset >= self.end_seen
+    def are_new(self, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each request came since the end of the log was last looked at, as far as that is known."""
+        return offsets >= (NEVER if self.end_seen is None else self.end_seen)
 
     def take_over(self, old: Partition) -> None:
         """Replace ``old``, whose partition this process still owns."""
@@ -254,7 +332,21 @@ class QueueAt(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.queue)
 
-    def sizes(self) -> Iterator[int]:
-        for request in self.queue.waiting:
-            value = request.record.value
-            yield 0 if value is None or request.late(self.ready_ms) else len(value)
+    def fitting(self, first: int, most: int, most_bytes: int) -> tuple[int, int]:
+        """How many of ``most`` requests from the place ``first`` on have ``most_bytes`` together, and their bytes."""
+        count = size = 0
+        for part in self.queue.waiting:
+            if first >= len(part):
+                first -= len(part)
+                continue
+            chosen = slice(first, first + most - count)
+            lengths = part.records.value_lengths[chosen]
+            # A value that is null has the length -1.
+            ends = np.cumsum(np.where(part.admitted[EXPIRES_MS, chosen] < self.ready_ms, 0, np.maximum(lengths, 0)))
+            fit = int(np.searchsorted(ends, most_bytes - size, "right"))
+            count += fit
+            size += int(ends[fit - 1]) if fit else 0
+            if fit < len(lengths) or count == most:
+                break
+            first = 0
+        return count, size

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+import numpy as np
 
 from headrace.core.batching import ClockAlarm, Closed, ServiceTime, cut, next_first
 from headrace.core.clock import Clock
@@ -13,7 +14,15 @@ from headrace.kafka.interface import KafkaError, passes
 from headrace.process.logs import Recurring, event
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
-from headrace.worker.partitions.partition import NEVER, Backpressure, Partition, QueueAt, Request
+from headrace.worker.partitions.partition import (
+    MICROSECONDS,
+    NEVER,
+    Backpressure,
+    Partition,
+    QueueAt,
+    Requests,
+    microseconds,
+)
 from headrace_schemas.records import Attempt, Loss
 
 IN_WORK = 2
@@ -32,7 +41,7 @@ class Slice(msgspec.Struct, frozen=True, eq=False):
     """
 
     partition: Partition
-    requests: list[Request]
+    requests: Requests
     after: int
     lost: Loss | None
     condemned: int | None
@@ -129,7 +138,7 @@ class Batcher:
         if not ready:
             return None
         ready_ms = self._clock.now_ms() + 1000 * self._service_time.predict(self._most(ready))
-        to_try_alone = [p for p in ready if p.queue.waiting[0].record.offset <= p.attempts.alone_through]
+        to_try_alone = [p for p in ready if p.queue.oldest.offset <= p.attempts.alone_through]
         for partition in to_try_alone:
             if not partition.in_flight.slices:
                 return self._batch([self._take(partition, 1)], ready_ms, Closed.ALONE)
@@ -150,11 +159,12 @@ class Batcher:
     def _batch(self, slices: list[Slice], ready_ms: float, closed: Closed) -> Batch:
         batch = Batch(slices, ready_ms, self._weight(slices))
         now_s = self._clock.monotonic()
-        oldest_s = min(piece.requests[0].came_s for piece in slices)
+        now_us = microseconds(now_s)
+        oldest_us = min(int(piece.requests.came_us[0]) for piece in slices)
         self._metrics.batch(batch.size, closed)
-        self._metrics.stage("batch", now_s - oldest_s)
-        came_s = sum(request.came_s for piece in slices for request in piece.requests)
-        self._metrics.spent("gathering", batch.size * now_s - came_s)
+        self._metrics.stage("batch", (now_us - oldest_us) / MICROSECONDS)
+        came_us = sum(int(piece.requests.came_us.sum()) for piece in slices)
+        self._metrics.spent("gathering", (batch.size * now_us - came_us) / MICROSECONDS)
         self._watch_clock(batch)
         return batch
 
@@ -170,12 +180,12 @@ class Batcher:
         long, and good requests would expire while large ones come.
         """
         size = sum(len(piece.requests) for piece in slices)
-        total_bytes = sum([request.size for piece in slices for request in piece.requests])
+        total_bytes = sum(int(piece.requests.records.sizes.sum()) for piece in slices)
         return max(size, min(self._max_batch, self._max_batch * total_bytes // self._max_batch_bytes))
 
     def _take(self, partition: Partition, count: int) -> Slice:
         requests, after, lost = partition.queue.take(count)
-        turn, done = partition.in_flight.begin(requests[0])
+        turn, done = partition.in_flight.begin(requests.oldest())
         self._backpressure.taken(partition)
         return Slice(partition, requests, after, lost, partition.attempts.condemned, turn, done)
 
@@ -184,13 +194,10 @@ class Batcher:
         # is the last of the backlog.
         expired = in_time = 0
         for piece in batch.slices:
-            for request in piece.requests:
-                if request.expires_ms == NEVER:
-                    continue
-                if not request.late(batch.ready_ms):
-                    in_time += 1
-                elif piece.partition.is_new(request.record.offset):
-                    expired += 1
+            requests = piece.requests
+            late = requests.late(batch.ready_ms)
+            in_time += int(np.count_nonzero(~late & (requests.expires_ms != NEVER)))
+            expired += int(np.count_nonzero(late & piece.partition.are_new(requests.records.offsets)))
         waited, self._left_waiting = self._left_waiting, any(piece.partition.queue for piece in batch.slices)
         if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
             event(

@@ -1,23 +1,36 @@
-"""Decode: the headers of a record when it is fetched, its value when it is in a batch and has not expired."""
+"""Decode: the headers of records when they are fetched, their values when they are in a batch and have not expired."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.core.clock import believable
+from headrace.kafka.columns import Columns
 from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, size_of
-from headrace.worker.partitions.partition import Request
+from headrace.model.words import Texts
+from headrace.worker.partitions.partition import CAME_US, EXPIRES_MS, FORM, NEVER, Requests, microseconds
+from headrace.worker.request_values import (
+    IN_JSON,
+    NO_TIMEOUT,
+    ODD,
+    UNREAD,
+    Found,
+    ValueReader,
+    find_texts,
+    read_headers,
+)
 from headrace.worker.stages.batch import Slice
-from headrace_schemas.errors import BadHeaderError, RequestTooLargeError, WireError, place
+from headrace_schemas.errors import RequestTooLargeError, WireError
+from headrace_schemas.errors import place as name_place
 from headrace_schemas.headers import JSON, content_type, read_explain, read_timeout_ms
+from headrace_schemas.paths import Decode
 from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.topics import MAX_REQUEST_BYTES
-
-DecodeValue = Callable[[bytes | None, str], ClassifyRequest]
-"""(value, content type) to request; raises WireError."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -39,21 +52,34 @@ FAILED = -2
 """In place of the index of a request's text."""
 
 
-class Column(msgspec.Struct, frozen=True):
-    """For each request of a slice the index of its text, EXPIRED or FAILED; and the failures by place in the slice."""
+class Column(msgspec.Struct, frozen=True, eq=False):
+    """For each request of a slice the index of its text, EXPIRED or FAILED, ``texts`` int64[n]; and the failures by
+    place in the slice, in their order.
 
-    texts: list[int]
+    Its id is ``id_data[ids[0, i]:][:ids[1, i]]`` (``id_data`` uint8, ``ids`` int64[2, n]), as JSON writes it between
+    quotes. A request without an id has the length -1.
+    """
+
+    texts: NDArray[np.int64]
     failures: dict[int, Failure]
+    id_data: NDArray[np.uint8]
+    ids: NDArray[np.int64]
+
+    def id(self, place: int) -> str | None:
+        """The id of the request at ``place``."""
+        begin, length = self.ids[:, place].tolist()
+        if length < 0:
+            return None
+        return msgspec.json.decode(b'"%b"' % self.id_data[begin : begin + length].tobytes(), type=str)
 
 
-class Decoded(msgspec.Struct, frozen=True):
-    """The texts of a batch in UTF-8 with their ids, and a column for each slice.
+class Decoded(msgspec.Struct, frozen=True, eq=False):
+    """The texts of a batch in UTF-8, and a column for each slice.
 
     ``explained`` has the indexes of the texts whose requests ask why they get their labels.
     """
 
-    texts: list[bytes]
-    ids: list[str | None]
+    texts: Texts
     columns: list[Column]
     explained: list[int]
 
@@ -64,74 +90,109 @@ _content_type = lru_cache(maxsize=64)(content_type)
 _explain = lru_cache(maxsize=64)(read_explain)
 
 
-def admit(record: Record, came_s: float, now_ms: int) -> Request:
-    """Make a request of ``record``: read when it expires. :func:`decode` answers a bad header.
+def admit(records: Sequence[Record], came_s: float, now_ms: int) -> Requests:
+    """Make requests of fetched ``records``: read when they expire. :func:`decode` answers a bad header.
 
-    The time-out counts from the record's timestamp, or from the fetch at ``now_ms`` if the timestamp is not believable.
+    A time-out counts from the record's timestamp, or from the fetch at ``now_ms`` if the timestamp is not believable.
 
     A compressed record may be larger than a request is allowed to be. No dead letter could repeat it, and a queue of
     such records would fill the memory, so its value is not kept, nor its key and headers beyond MOST_BESIDE bytes.
     """
+    columns = Columns.of(records)
+    if columns.discarded or columns.sizes.max() > MAX_REQUEST_BYTES:
+        columns = Columns.of([_kept(record) for record in columns])
+    admitted = np.empty((3, len(columns)), np.int64)
+    admitted[CAME_US] = microseconds(came_s)
+    admitted[EXPIRES_MS], admitted[FORM] = NEVER, IN_JSON
+    if columns.header_lengths.any():
+        timeouts, admitted[FORM] = read_headers(columns)
+        if timeouts.any():
+            earliest, latest = believable(now_ms)
+            stamps = columns.timestamps
+            begun_ms = np.where((earliest <= stamps) & (stamps <= latest), stamps, now_ms)
+            admitted[EXPIRES_MS] = np.where(timeouts == NO_TIMEOUT, NEVER, begun_ms + timeouts)
+    for place in columns.discarded:
+        admitted[FORM, place] = ODD
+    return Requests(columns, admitted)
+
+
+def _kept(record: Record) -> Record:
+    """``record``, without its value if it is too large."""
     size = size_of(record)
-    if record.discarded is not None or size > MAX_REQUEST_BYTES:
-        return _without_value(record, came_s, size)
-    if not record.headers:
-        return Request(record, came_s, size)
-    try:
-        timeout_ms = _timeout_ms(tuple(record.headers))
-    except BadHeaderError:
-        return Request(record, came_s, size)
-    if timeout_ms is None:
-        return Request(record, came_s, size)
-    earliest, latest = believable(now_ms)
-    begun_ms = record.timestamp if earliest <= record.timestamp <= latest else now_ms
-    return Request(record, came_s, size, begun_ms + timeout_ms)
-
-
-def _without_value(record: Record, came_s: float, size: int) -> Request:
+    if record.discarded is None and size <= MAX_REQUEST_BYTES:
+        return record
     said = record.discarded or Discarded(size, crc_of(record))
     place = (record.topic, record.partition, record.offset, record.timestamp)
     kept = FetchedRecord(*place, record.key, b"", record.headers, said)
-    if (size := size_of(kept)) > MOST_BESIDE:
-        kept, size = FetchedRecord(*place, None, b"", (), said), 0
-    return Request(kept, came_s, size)
+    return kept if size_of(kept) <= MOST_BESIDE else FetchedRecord(*place, None, b"", (), said)
 
 
-def decode(slices: Sequence[Slice], ready_ms: float, decode_value: DecodeValue) -> Decoded:
-    """Decode the requests that have not expired by ``ready_ms`` (milliseconds since the Unix epoch)."""
-    texts: list[bytes] = []
-    ids: list[str | None] = []
-    columns: list[Column] = []
+def decode(slices: Sequence[Slice], ready_ms: float, reader: ValueReader) -> Decoded:
+    """Decode the requests that have not expired by ``ready_ms`` (milliseconds since the Unix epoch).
+
+    Kernels find the texts of plain requests. Those of odd ones come behind all of these.
+    """
+    requests = [piece.requests for piece in slices]
+    found = Found(sum(map(len, requests)), sum(int(one.records.sizes.sum()) for one in requests))
+    columns = [_plain(piece, ready_ms, reader, found) for piece in slices]
+    more: list[bytes] = []
     explained: list[int] = []
-    for piece in slices:
-        column = Column([], {})
-        for request in piece.requests:
-            record = request.record
-            if request.late(ready_ms):
-                column.texts.append(EXPIRED)
-                continue
-            if record.offset == piece.condemned:
-                column.failures[len(column.texts)] = KILLS_PROCESS
-                column.texts.append(FAILED)
-                continue
-            try:
-                decoded = _decode_one(request, decode_value)
-                if record.headers and _explain(tuple(record.headers)):
-                    explained.append(len(texts))
-            except WireError as error:
-                where = place(record.topic, record.partition, record.offset)
-                column.failures[len(column.texts)] = Failure("decode", error.code, f"{where}: {error}")
-                column.texts.append(FAILED)
-                continue
-            column.texts.append(len(texts))
-            texts.append(decoded.text.encode())
-            ids.append(decoded.id)
-        columns.append(column)
-    return Decoded(texts, ids, columns, explained)
+    for place, (piece, column) in enumerate(zip(slices, columns, strict=True)):
+        if (odd := np.flatnonzero(column.texts == UNREAD)).size:
+            columns[place] = _odd(piece, column, odd.tolist(), reader.decode, found.count, more, explained)
+    return Decoded(found.texts(more), columns, explained)
 
 
-def _decode_one(request: Request, decode_value: DecodeValue) -> ClassifyRequest:
-    record = request.record
+def _plain(piece: Slice, ready_ms: float, reader: ValueReader, found: Found) -> Column:
+    """The column of a slice with the texts of its plain requests; the odd ones are UNREAD."""
+    records = piece.requests.records
+    texts = np.where(piece.requests.late(ready_ms), EXPIRED, UNREAD)
+    failures = {}
+    if piece.condemned is not None:
+        for place in np.flatnonzero((records.offsets == piece.condemned) & (texts == UNREAD)).tolist():
+            texts[place], failures[place] = FAILED, KILLS_PROCESS
+    ids = np.full((2, len(records)), -1, np.int64)
+    find_texts(reader, records, piece.requests.forms, texts, found, ids)
+    return Column(texts, failures, records.data, ids)
+
+
+def _odd(
+    piece: Slice,
+    column: Column,
+    places: list[int],
+    decode_value: Decode,
+    count: int,
+    more: list[bytes],
+    explained: list[int],
+) -> Column:
+    """Decode the requests at ``places`` one by one. Their texts are appended to ``more``, of which the first has the
+    index ``count``.
+    """
+    records, failures = piece.requests.records, column.failures
+    ids: list[bytes] = []
+    at = len(column.id_data)
+    for place in places:
+        record = records.record(place)
+        try:
+            decoded = _decode_one(record, decode_value)
+            if record.headers and _explain(tuple(record.headers)):
+                explained.append(count + len(more))
+        except WireError as error:
+            where = name_place(record.topic, record.partition, record.offset)
+            failures[place] = Failure("decode", error.code, f"{where}: {error}")
+            column.texts[place] = FAILED
+            continue
+        column.texts[place] = count + len(more)
+        more.append(decoded.text.encode())
+        if decoded.id is not None:
+            ids.append(msgspec.json.encode(decoded.id)[1:-1])
+            column.ids[:, place] = at, len(ids[-1])
+            at += len(ids[-1])
+    data = np.frombuffer(column.id_data.tobytes() + b"".join(ids), np.uint8) if ids else column.id_data
+    return Column(column.texts, dict(sorted(failures.items())), data, column.ids)
+
+
+def _decode_one(record: Record, decode_value: Decode) -> ClassifyRequest:
     if record.discarded is not None:
         size = f"has {record.discarded.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; its value is not kept"
         raise RequestTooLargeError("record", size)

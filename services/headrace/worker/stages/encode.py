@@ -14,10 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.kafka.columns import Columns
 from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
-from headrace.kafka.interface import Outgoing, Record, crc_of
+from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import PackedRecords, packed_headers
-from headrace.worker.answer_records import OTHER, AnswerColumns, answer_writer, id_spans, no_spans, spans_of
+from headrace.worker.answer_records import OTHER, AnswerColumns, Spans, answer_writer, spans_of
 from headrace.worker.stages.batch import Slice
 from headrace.worker.stages.decode import EXPIRED, FAILED, Column, Decoded, Failure
 from headrace.worker.stages.infer import MICROS, Inferred, Model
@@ -46,18 +47,15 @@ class Style:
         # Most requests of a topic have the same headers. The cache is small: headers may be large.
         self._of_headers = lru_cache(maxsize=64)(self._headers)
 
-    def header_blocks(self, records: Sequence[Record]) -> tuple[NDArray[np.int32], list[bytes]]:
+    def header_blocks(self, records: Columns) -> tuple[NDArray[np.int32], list[bytes]]:
         """For each answer to ``records`` the index of its packed headers ``int32[n]``, and those."""
-        if not self._copies_values and not any(record.headers for record in records):
-            return np.zeros(len(records), np.int32), [packed_headers(self._of_headers(()))]
-        places: dict[Headers, int] = {}
-        indexes = [places.setdefault(self.headers(record), len(places)) for record in records]
-        return np.array(indexes, np.int32), [packed_headers(headers) for headers in places]
-
-    def headers(self, record: Record) -> Headers:
-        """The headers of the answer to ``record``. A record without a content type is JSON."""
-        headers = tuple(record.headers)
-        return self._headers(headers, record.value) if self._copies_values else self._of_headers(headers)
+        if self._copies_values:
+            places: dict[Headers, int] = {}
+            each = [self._headers(tuple(records.headers(at)), records.value(at)) for at in range(len(records))]
+            indexes = [places.setdefault(headers, len(places)) for headers in each]
+            return np.array(indexes, np.int32), [packed_headers(headers) for headers in places]
+        kinds, first = records.header_kinds()
+        return kinds, [packed_headers(self._of_headers(tuple(records.headers(at)))) for at in first]
 
     def _headers(self, headers: Headers, value: bytes | None = None) -> Headers:
         try:
@@ -99,43 +97,39 @@ def encode(
 ) -> list[Encoded]:
     """Encode every slice of a batch, as ``model`` answered it."""
     return [
-        _encode_slice(piece, column, decoded, inferred, model, style)
+        _encode_slice(piece, column, inferred, model, style)
         for piece, column in zip(slices, decoded.columns, strict=True)
     ]
 
 
-def _encode_slice(
-    piece: Slice, column: Column, decoded: Decoded, inferred: Inferred, model: Model, style: Style
-) -> Encoded:
-    records = [request.record for request in piece.requests]
-    crcs = [crc_of(record) for record in records]
-    ids = [decoded.ids[text] if text >= 0 else None for text in column.texts] if _any(decoded.ids) else []
+def _encode_slice(piece: Slice, column: Column, inferred: Inferred, model: Model, style: Style) -> Encoded:
+    records = piece.requests.records
+    crcs = records.crcs()
     outcome = _outcome(column, inferred, model.threshold)
     labels = _plain_labels(piece, column, outcome, inferred, style)
     values = {
         place: encode_result(
-            _answer(piece, place, crcs[place], ids, column, outcome, inferred, model), style.content_type
+            _answer(piece, place, int(crcs[place]), column, outcome, inferred, model), style.content_type
         )
         for place in np.flatnonzero(labels == OTHER).tolist()
     }
-    count = len(records)
     headers, header_blocks = style.header_blocks(records)
     columns = AnswerColumns(
-        offsets=np.fromiter((record.offset for record in records), np.int64, count),
+        offsets=records.offsets,
         after=piece.after,
-        crcs=np.array(crcs, np.uint32),
+        crcs=crcs,
         labels=labels,
         micros=outcome.micros,
-        ids=id_spans(ids) if ids else no_spans(count),
-        keys=spans_of([record.key for record in records]),
-        others=spans_of([values.get(place) for place in range(count)]) if values else no_spans(count),
+        ids=Spans(column.id_data, column.ids[0], column.ids[1]),
+        keys=Spans(records.data, records.key_starts, records.key_lengths),
+        others=spans_of(values, len(records)),
         headers=headers,
         header_blocks=header_blocks,
     )
     answers = answer_writer(model.version, model.labels).write(columns, batch_bytes=style.batch_bytes)
     letters = [
         dead_letter(
-            records[place],
+            records.record(place),
             stage=failure.stage,
             error=failure.code,
             message=failure.message,
@@ -144,7 +138,7 @@ def _encode_slice(
         )
         for place, failure in outcome.failures.items()
     ]
-    expired = column.texts.count(EXPIRED)
+    expired = int(np.count_nonzero(column.texts == EXPIRED))
     statuses: dict[str, int] = {
         Status.OK: len(answers) - expired - len(letters),
         Status.EXPIRED: expired,
@@ -158,15 +152,11 @@ def _explained(column: Column, inferred: Inferred) -> list[int]:
     """The places in the slice whose answers have an explanation."""
     if not inferred.explanations:
         return []
-    return [place for place, text in enumerate(column.texts) if text in inferred.explanations]
-
-
-def _any(ids: list[str | None]) -> bool:
-    return ids.count(None) < len(ids)
+    return [place for place, text in enumerate(column.texts.tolist()) if text in inferred.explanations]
 
 
 def _outcome(column: Column, inferred: Inferred, threshold: float | None) -> _Outcome:
-    texts = np.array(column.texts, np.int64)
+    texts = column.texts
     labels = texts.astype(np.int32)
     micros = np.zeros(len(texts), np.int64)
     answered = texts >= 0
@@ -174,7 +164,7 @@ def _outcome(column: Column, inferred: Inferred, threshold: float | None) -> _Ou
     micros[answered] = inferred.micros[texts[answered]]
     failures = column.failures
     if inferred.failures:
-        of_model = {place: inferred.failures.get(text) for place, text in enumerate(column.texts)}
+        of_model = {place: inferred.failures.get(text) for place, text in enumerate(texts.tolist())}
         both = failures | {place: failure for place, failure in of_model.items() if failure is not None}
         failures = dict(sorted(both.items()))
     abstain = (labels >= 0) & (micros < (0.0 if threshold is None else threshold) * MICROS)
@@ -198,31 +188,31 @@ def _answer(
     piece: Slice,
     place: int,
     crc: int,
-    ids: Sequence[str | None],
     column: Column,
     outcome: _Outcome,
     inferred: Inferred,
     model: Model,
 ) -> ClassifyResult:
     """The answer to the request at ``place``, field by field."""
-    after = piece.requests[place - 1].record.offset if place else piece.after
+    offsets = piece.requests.records.offsets
+    after = int(offsets[place - 1]) if place else piece.after
     label = int(outcome.labels[place])
     result = ClassifyResult(
-        offset=piece.requests[place].record.offset,
+        offset=int(offsets[place]),
         after=after,
         crc=crc,
         status=Status.EXPIRED if label == EXPIRED else Status.FAILED if label == FAILED else Status.OK,
         version=model.version,
-        id=ids[place] if ids else None,
+        id=column.id(place),
         reason=outcome.failures[place].code if label == FAILED else None,
         lost=None if place else piece.lost,
     )
     if label < 0:
         return result
     if inferred.explanations:
-        result = msgspec.structs.replace(result, explanation=inferred.explanations.get(column.texts[place]))
+        result = msgspec.structs.replace(result, explanation=inferred.explanations.get(int(column.texts[place])))
     score = int(outcome.micros[place]) / MICROS
-    ranking = _ranking(inferred, column.texts[place], model.labels)
+    ranking = _ranking(inferred, int(column.texts[place]), model.labels)
     if outcome.abstain[place]:
         # The ranking still says what the label would have been.
         return msgspec.structs.replace(result, score=score, ranking=ranking or (Score(model.labels[label], score),))

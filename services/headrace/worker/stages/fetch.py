@@ -11,8 +11,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from headrace.core.clock import Clock, believable, kind_of
 from headrace.core.resume import settled
+from headrace.kafka.columns import Columns
 from headrace.kafka.interface import Consumer, KafkaError, OffsetOutOfRangeError, Record, TopicPartition
 from headrace.process.logs import Recurring, Reminder, event
 from headrace.worker.metrics import WorkerMetrics
@@ -107,28 +110,30 @@ class Fetcher:
             return
         came_s = self._clock.monotonic()
         now_ms = self._clock.now_ms()
-        partition.queue.put([admit(record, came_s, now_ms) for record in records])
-        self._metrics.fetched(records, now_ms)
-        self._look_at_timestamps(records, now_ms, came_s)
+        requests = admit(records, came_s, now_ms)
+        partition.queue.put(requests)
+        self._metrics.fetched(requests.records.timestamps, now_ms)
+        self._look_at_timestamps(requests.records, now_ms, came_s)
         self._backpressure.added(partition)
         self._assignment.batch_due.set()
 
-    def _look_at_timestamps(self, records: Sequence[Record], now_ms: int, now_s: float) -> None:
+    def _look_at_timestamps(self, records: Columns, now_ms: int, now_s: float) -> None:
         earliest, latest = believable(now_ms)
-        odd = [record for record in records if not earliest <= record.timestamp <= latest]
+        stamps = records.timestamps
+        odd = np.flatnonzero((stamps < earliest) | (stamps > latest)).tolist()
         if not odd:
             return
-        kinds = Counter(kind_of(record.timestamp, now_ms) for record in odd)
+        kinds = Counter(kind_of(int(stamps[at]), now_ms) for at in odd)
         self._metrics.odd_timestamps(kinds)
         # A record without a timestamp comes from an old client, which is no fault.
-        absurd = [record for record in odd if record.timestamp != -1]
+        absurd = [at for at in odd if stamps[at] != -1]
         if absurd and (count := self._reminder.count(len(absurd), now_s)):
-            example = absurd[0]
+            offset, timestamp = records.table[:2, absurd[0]].tolist()
             event(
                 "timestamps.absurd",
                 level="warning",
                 requests=count,
-                example=place(example.topic, example.partition, example.offset),
-                timestamp=example.timestamp,
+                example=place(records.topic, records.partition, offset),
+                timestamp=timestamp,
                 why="a producer writes other than milliseconds, or its clock is wrong; deadlines count from the fetch",
             )

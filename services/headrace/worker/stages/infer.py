@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.model.backends.interface import Answers, Backend
 from headrace.model.explanation import explainer_of
-from headrace.model.words import HASHING, hash_texts, join_texts
+from headrace.model.words import HASHING, Texts, hash_texts, join_texts
 from headrace.process.logs import event
 from headrace.worker.stages.decode import FAILED, Failure
 from headrace_schemas.records import Explanation, Profile
@@ -66,16 +66,17 @@ class Model(msgspec.Struct, frozen=True, eq=False):
     """Most words of a text that the version reads, split by ``hashing``; None if not known."""
     hashing: str = HASHING
 
-    def truncated(self, texts: Sequence[bytes]) -> int:
+    def truncated(self, texts: Texts) -> int:
         """How many of ``texts`` have more words than the version reads.
 
         A text of at most two bytes for each such word is not counted: it would have to be nearly all punctuation.
         """
         if self.max_tokens is None:
             return 0
-        long = [text for text in texts if len(text) > 2 * self.max_tokens]
-        if not long:
+        places = np.flatnonzero(texts.lengths() > 2 * self.max_tokens).tolist()
+        if not places:
             return 0
+        long = [texts[place] for place in places]
         _, starts = hash_texts(*join_texts(long, self.hashing), self.max_tokens + 1, self.hashing)
         return int((np.diff(starts) > self.max_tokens).sum())
 

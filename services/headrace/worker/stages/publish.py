@@ -204,6 +204,6 @@ class Publisher:
                 why="acknowledged answers are gone and later ones stand in their place (an unclean election, or the "
                 "topic was made anew): readers that begin again are told of a hole",
             )
-        last = encoded.slice.requests[-1].record.offset
+        last = int(encoded.slice.requests.records.offsets[-1])
         partition.progress.answered(last, place.offset + len(encoded.answers))
         self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)
