@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gateway chaos flood soak lock audit sbom format clean
+.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml
@@ -133,6 +133,10 @@ bench-model: $(VENV)/.installed
 # How a drain grows with partitions, lengths, classes, words, batches and formats; it needs no data.
 bench-growth: $(VENV)/.installed
 	$(BIN)/python -m load.growth --idle --out load-results/growth
+
+# On a machine with a GPU of NVIDIA, five minutes: the cuda backend's integers and times beside eager PyTorch; no data.
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m tests.benchmarks.gpu
 
 # Faults on real Apache Kafka, three seeds each; the table in docs/chaos.md is written anew. Over two hours.
 chaos: $(VENV)/.installed

@@ -129,27 +129,29 @@ class Reader:
 
 
 @torch.inference_mode()
-def eager(network: Network) -> Answer:
+def eager(network: Network, device: torch.device | None = None) -> Answer:
     """The convolution as PyTorch users write it: embedding, conv1d, maximum, linear, on padded batches."""
     reader = Reader(network)
-    words = torch.from_numpy(network.words)
-    kernels = [torch.from_numpy(filters).permute(0, 2, 1).contiguous() for filters in network.filters]
-    bias, head, head_bias = (torch.from_numpy(a) for a in (network.filter_bias, network.head, network.head_bias))
+    words = torch.from_numpy(network.words).to(device)
+    kernels = [torch.from_numpy(filters).permute(0, 2, 1).contiguous().to(device) for filters in network.filters]
+    bias, head, head_bias = (
+        torch.from_numpy(a).to(device) for a in (network.filter_bias, network.head, network.head_bias)
+    )
 
     @torch.inference_mode()
     def answer(texts: Sequence[bytes]) -> object:
         rows, starts = reader.rows(texts)
         lengths = np.diff(starts)
-        padded = np.zeros((len(texts), max(int(lengths.max()), *WIDTHS)), np.int64)
+        padded = np.zeros((len(texts), max(int(lengths.max()), *network.widths)), np.int64)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows
-        embedded = words[torch.from_numpy(padded)].transpose(1, 2)
+        embedded = words[torch.from_numpy(padded).to(device)].transpose(1, 2)
         pooled = []
-        for width, kernel in zip(WIDTHS, kernels, strict=True):
+        for width, kernel in zip(network.widths, kernels, strict=True):
             sums = torch.nn.functional.conv1d(embedded, kernel)
-            windows = torch.from_numpy(np.maximum(lengths, width) - width + 1)
-            outside = torch.arange(sums.shape[2]) >= windows[:, None]
+            windows = torch.from_numpy(np.maximum(lengths, width) - width + 1).to(device)
+            outside = torch.arange(sums.shape[2], device=device) >= windows[:, None]
             pooled.append(sums.masked_fill(outside[:, None], -torch.inf).amax(dim=2))
-        return torch.relu(torch.cat(pooled, dim=1) + bias) @ head.T + head_bias
+        return (torch.relu(torch.cat(pooled, dim=1) + bias) @ head.T + head_bias).cpu()
 
     return answer
 
