@@ -25,6 +25,8 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import TopicPartition as TheirPartition
 
+from headrace.kafka.aio.fetch_plan import FetchPlanner
+from headrace.kafka.aio.fetch_sessions import FetchSessions
 from headrace.kafka.aio.record_sets import CODEC_MASK, MAGIC_AT, Batch, Walk, batches, plain
 from headrace.kafka.interface import FetchedRecord, TopicPartition, size_of
 from headrace.kafka.packed_records import HEAD
@@ -38,8 +40,9 @@ def make_lean(consumer: AIOKafkaConsumer, *, limit: int, in_columns: bool = Fals
     ended there because the next record can't be unpacked.
     """
     fetcher = consumer._fetcher  # noqa: SLF001 - aiokafka offers no other way
-    client = fetcher._client = _Remembering(fetcher._client, every=in_columns)  # noqa: SLF001
+    client = fetcher._client = _Remembering(FetchSessions(fetcher._client), every=in_columns)  # noqa: SLF001
     fetched = fetcher._records = _Fetched(client.raw, limit, in_columns=in_columns)  # noqa: SLF001
+    fetcher._get_actions_per_node = FetchPlanner(fetcher)  # noqa: SLF001
     return fetched.unreadable
 
 
