@@ -4,6 +4,9 @@
 
 Networks and texts are made, so it needs no data: 128 dimensions, 96 filters of each of the widths 2, 3 and 4, words by
 Zipf's law. One point of an axis differs from the others in that alone. It starts a real Apache Kafka (Java 17).
+
+A broker's first append to a partition makes its files, which takes it tens of milliseconds. So a few requests for each
+partition are answered first, as a run of its own, and the measured backlog is published after them to the same topics.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import itertools
 import os
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -30,6 +35,8 @@ from headrace_load.workload.texts import load_texts
 from load.made import made_artifact
 
 REQUESTS = 150_000
+COLD_REQUESTS = 20
+"""For each partition before the measured ones, so that hardly a partition gets none of them by chance."""
 IDLE_RATE = 1_500.0
 
 
@@ -59,9 +66,29 @@ AXES: dict[str, tuple[Point, ...]] = {
     ),
 }
 
+COLUMNS = ("texts/s", "CPU s per 100,000, worker", "broker", "first records, s", "taken over, s")
 
-async def drained(runner: Callable[[int], Runner], point: Point, model: Path, numbers: itertools.count[int]) -> Result:
-    """One drain of the point's backlog by one process."""
+
+class Line(Struct, frozen=True):
+    """What is looked at in a line of a worker's log."""
+
+    event: str
+    time: datetime
+
+
+class Drained(Struct, frozen=True, kw_only=True):
+    """The drain of a point's backlog, and the one before it: the first records of every partition.
+
+    ``taken_s`` is from the group's assignment to when the last of its partitions had resumed.
+    """
+
+    cold: Result
+    warm: Result
+    taken_s: float
+
+
+async def drained(runner: Callable[[int], Runner], point: Point, model: Path, numbers: itertools.count[int]) -> Drained:
+    """Drains by one process, of a few requests and then of the point's backlog."""
     worker = WorkerProgram(model=str(model), settings={"worker.max_batch": str(point.max_batch)})
     workload = Workload(
         arrivals=Backlog(requests=point.requests),
@@ -70,7 +97,41 @@ async def drained(runner: Callable[[int], Runner], point: Point, model: Path, nu
         read="after",
     )
     contender = Contender(name="headrace", worker=worker)
-    return await runner(point.partitions).run(workload, contender, name="growth", number=next(numbers))
+    at, number = runner(point.partitions), next(numbers)
+    first = msgspec.structs.replace(workload, arrivals=Backlog(requests=COLD_REQUESTS * point.partitions))
+    # The same number stands for the same topics, and those of a transient target stay.
+    kept = msgspec.structs.replace(
+        at, target=msgspec.structs.replace(at.target, transient=True), folder=at.folder / "cold"
+    )
+    cold = await kept.run(first, contender, name="cold", number=number)
+    warm = await at.run(workload, contender, name="growth", number=number)
+    return Drained(cold=cold, warm=warm, taken_s=taken_over_s(at.folder / f"{number:02}" / "contender-1.log"))
+
+
+def taken_over_s(log: Path) -> float:
+    """Seconds from the first assignment in a worker's log to the last partition that resumed."""
+    at: dict[str, list[datetime]] = {"partitions.assigned": [], "partition.resumed": []}
+    for line in log.read_bytes().splitlines():
+        with suppress(msgspec.MsgspecError):
+            event = msgspec.json.decode(line, type=Line)
+            if event.event in at:
+                at[event.event].append(event.time)
+    return (max(at["partition.resumed"]) - min(at["partitions.assigned"])).total_seconds()
+
+
+def figures(of_it: list[Drained]) -> tuple[str, ...]:
+    """The medians of a point's rounds, as the columns of :data:`COLUMNS` show them."""
+
+    def median(figure: Callable[[Drained], float]) -> float:
+        return statistics.median(map(figure, of_it))
+
+    return (
+        f"{median(lambda one: one.warm.rate):,.0f}",
+        f"{median(lambda one: running_cpu(one.warm) or 0.0):.2f}",
+        f"{median(lambda one: one.warm.used['broker'].cpu_s_per_100k):.2f}",
+        f"{median(lambda one: one.cold.seconds):.2f}",
+        f"{median(lambda one: one.taken_s):.2f}",
+    )
 
 
 async def idle(runner: Callable[[int], Runner], model: Path, partitions: int, numbers: itertools.count[int]) -> Result:
@@ -85,6 +146,32 @@ async def idle(runner: Callable[[int], Runner], model: Path, partitions: int, nu
     )
     contender = Contender(name="headrace", worker=WorkerProgram(model=str(model)))
     return await runner(partitions).run(workload, contender, name="idle", number=next(numbers))
+
+
+async def idle_figures(
+    runner: Callable[[int], Runner], model: Path, partitions: int, numbers: itertools.count[int]
+) -> str:
+    """The columns of mostly idle partitions."""
+    result = await idle(runner, model, partitions, numbers)
+    latency = result.to_append
+    shown = f"{latency.p50:.1f} | {latency.p99:.1f}" if latency else "– | –"
+    cpu = (result.used[who].cpu_s / result.seconds for who in ("workers", "broker"))
+    return f"{shown} | {' | '.join(f'{each:.2f}' for each in cpu)}"
+
+
+async def rounds(
+    axis: str,
+    count: int,
+    runner: Callable[[int], Runner],
+    model: Callable[[Point], Path],
+    numbers: itertools.count[int],
+) -> dict[Point, list[Drained]]:
+    """The drains of an axis by its points, which take turns, so that a drift of the machine affects all of them."""
+    found: dict[Point, list[Drained]] = {point: [] for point in AXES[axis]}
+    for _ in range(count):
+        for point, of_it in found.items():
+            of_it.append(await drained(runner, point, model(point), numbers))
+    return found
 
 
 async def main(options: argparse.Namespace, console: Console) -> None:
@@ -116,22 +203,14 @@ async def main(options: argparse.Namespace, console: Console) -> None:
         for _ in range(2):
             await drained(runner, Point(), model(Point()), numbers)
         for axis in options.axis:
-            say(f"\n| {axis} | texts/s | CPU s per 100,000, worker | broker |\n|---|---|---|---|")
-            for point in AXES[axis]:
-                results = [await drained(runner, point, model(point), numbers) for _ in range(options.rounds)]
-                rate = statistics.median(result.rate for result in results)
-                worker = statistics.median(running_cpu(result) or 0.0 for result in results)
-                broker = statistics.median(result.used["broker"].cpu_s_per_100k for result in results)
-                say(f"| {getattr(point, axis)} | {rate:,.0f} | {worker:.2f} | {broker:.2f} |")
+            say(f"\n| {axis} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
+            for point, of_it in (await rounds(axis, options.rounds, runner, model, numbers)).items():
+                say(f"| {getattr(point, axis)} | {' | '.join(figures(of_it))} |")
         if options.idle:
             say("\n| partitions, four of them in use | p50 ms | p99 ms | worker's CPU s a second | broker's |")
             say("|---|---|---|---|---|")
             for partitions in (4, 100, 1000):
-                result = await idle(runner, model(Point()), partitions, numbers)
-                latency = result.to_append
-                shown = f"{latency.p50:.1f} | {latency.p99:.1f}" if latency else "– | –"
-                cpu = (result.used[who].cpu_s / result.seconds for who in ("workers", "broker"))
-                say(f"| {partitions} | {shown} | {' | '.join(f'{each:.2f}' for each in cpu)} |")
+                say(f"| {partitions} | {await idle_figures(runner, model(Point()), partitions, numbers)} |")
     (out / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
