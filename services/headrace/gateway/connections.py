@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ WHOLE = "headrace.whole"
 """In the scope of a call whose body came with its head: nobody has to wait for it."""
 CLOSE_S = 1.0
 """So long a peer may take to read the rest and, over TLS, to agree to the end; an idle one may never."""
+HELD_BYTES = 64 * 1024
+"""More than this is sent at once: the transport says when a peer reads too slowly."""
 
 _TEXT = "text/plain; charset=utf-8"
 _BODIES = {
@@ -38,13 +41,51 @@ _Base: Any = AutoHTTPProtocol
 """Which of uvicorn's parsers it is depends on what is installed."""
 
 
+class _Joining:
+    """A transport that sends what is written in one turn of the event loop together: uvicorn writes a reply's head and
+    body apart, and each would be a system call and a packet.
+    """
+
+    __slots__ = ("_flush_soon", "_held", "_held_bytes", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._flush_soon = functools.partial(loop.call_soon, self._flush)
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._flush_soon()
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+
+
 class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
     """A connection within ``limits``."""
 
     limits: ConnectionLimits
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+        super().connection_made(_Joining(transport, self.loop))
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
