@@ -8,8 +8,8 @@ import asyncio
 import itertools
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
 
@@ -100,36 +100,35 @@ class Publisher:
 
     async def publish(self, record: Outgoing, partition: int | None = None) -> Published:
         """Append ``record``. Raises a KafkaError; then it is unknown whether it was appended."""
-        producer = await self._alive()
-        try:
-            appended = await producer.send(self.topic, record, partition=partition)
-        except ProducerDeadError:
-            await self._drop(producer)
-            raise
-        return _published(record, appended)
+        async with self._producing() as producer:
+            return _published(record, await producer.send(self.topic, record, partition=partition))
 
     async def publish_batch(self, records: Sequence[Outgoing], partition: int | None = None) -> list[Published]:
         """Append ``records`` in the order given: to ``partition``, or by key, with keyless records spread.
 
         Raises a KafkaError; then it is unknown which of them were appended.
         """
-        return list(map(_published, records, await self._append(records, partition)))
+        async with self._producing() as producer:
+            places = await producer.send_many(self.topic, records, partition=partition)
+        return list(map(_published, records, places))
 
     async def publish_to(self, partition: int, records: Sequence[Outgoing]) -> list[int]:
         """Append ``records`` to ``partition`` and return their offsets. Raises as :meth:`publish_batch` does."""
-        return [place.offset for place in await self._append(records, partition)]
-
-    async def _append(self, records: Sequence[Outgoing], partition: int | None) -> list[Appended]:
-        producer = await self._alive()
-        try:
-            return await producer.send_many(self.topic, records, partition=partition)
-        except ProducerDeadError:
-            await self._drop(producer)
-            raise
+        async with self._producing() as producer:
+            return await producer.send_in_order(self.topic, partition, records)
 
     async def partitions(self) -> frozenset[int]:
         """The partition numbers of the topic, empty when there is none. Raises a KafkaError."""
         return await (await self._alive()).partitions_of(self.topic)
+
+    @asynccontextmanager
+    async def _producing(self) -> AsyncIterator[Producer]:
+        producer = await self._alive()
+        try:
+            yield producer
+        except ProducerDeadError:
+            await self._drop(producer)
+            raise
 
     async def _alive(self) -> Producer:
         async with self._starting:

@@ -328,6 +328,9 @@ class Producer(Protocol):
         Raises RecordTooLargeError naming the index when one record alone exceeds the largest request.
         """
 
+    async def send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
+        """As :meth:`send_batch`, but returns the offset of each: batches of others may lie between two of ours."""
+
     async def partitions_of(self, topic: str) -> frozenset[int]: ...
 
 

@@ -177,6 +177,12 @@ class TracedProducer:
 
         return await self._sent(topic, records, partition, hand_over)
 
+    async def send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
+        async def hand_over(records: Sequence[Outgoing]) -> list[int]:
+            return await self._producer.send_in_order(topic, partition, records)
+
+        return await self._sent(topic, records, partition, hand_over)
+
     async def partitions_of(self, topic: str) -> frozenset[int]:
         return await self._producer.partitions_of(topic)
 

@@ -105,7 +105,7 @@ async def test_two_producers_in_one_partition_each_learn_their_own_places(new_to
     try:
         both = await asyncio.gather(
             *(
-                sender.send_many(topic, [Outgoing(value) for value in of_sender], partition=0)
+                sender.send_in_order(topic, 0, [Outgoing(value) for value in of_sender])
                 for sender, of_sender in zip((producer, other), values, strict=True)
             )
         )
@@ -113,8 +113,8 @@ async def test_two_producers_in_one_partition_each_learn_their_own_places(new_to
         await other.stop()
     records = await read_from(consumer, TopicPartition(topic, 0), 0, 2000)
     at = {record.offset: record.value for record in records}
-    for places, of_sender in zip(both, values, strict=True):
-        assert [at[place.offset] for place in places] == of_sender
+    for offsets, of_sender in zip(both, values, strict=True):
+        assert [at[offset] for offset in offsets] == of_sender
 
 
 @GIVEN

@@ -203,11 +203,16 @@ class MemoryProducer:
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         if not records:
             raise ValueError(f"send_batch to {topic}[{partition}] was given no records.")
+        return Appended(partition, (await self.send_in_order(topic, partition, records))[0])
+
+    async def send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
         size = self._process.broker.timings.batch_records
-        first = await self._append(topic, partition, records[:size])
-        for at in range(size, len(records), size):
-            await self._append(topic, partition, records[at : at + size])
-        return first
+        offsets: list[int] = []
+        for at in range(0, len(records), size):
+            some = records[at : at + size]
+            first = (await self._append(topic, partition, some)).offset
+            offsets += range(first, first + len(some))
+        return offsets
 
     async def partitions_of(self, topic: str) -> frozenset[int]:
         await self._process.point("metadata.before")

@@ -315,7 +315,7 @@ class AioProducer:
         self, topic: str, records: Sequence[Outgoing], *, partition: int | None = None
     ) -> list[Appended]:
         if partition is not None:
-            return [Appended(partition, offset) for offset in await self._send_in_order(topic, partition, records)]
+            return [Appended(partition, offset) for offset in await self.send_in_order(topic, partition, records)]
         count = await self._partition_count(topic) if records else 0
         places: dict[int, list[int]] = {}
         for place, record in enumerate(records):
@@ -335,10 +335,9 @@ class AioProducer:
     async def send_batch(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         if not records:
             raise ValueError(f"send_batch to {topic}[{partition}] was given no records.")
-        return Appended(partition, (await self._send_in_order(topic, partition, records))[0])
+        return Appended(partition, (await self.send_in_order(topic, partition, records))[0])
 
-    async def _send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
-        """The offset of each record. Batches of other producers may lie between two of ours."""
+    async def send_in_order(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[int]:
         if partition not in range(await self._partition_count(topic, partition)):
             raise UnknownTopicError(f"There is no partition {partition} of topic {topic}.")
         offsets: list[int] = []
@@ -359,7 +358,7 @@ class AioProducer:
         self, topic: str, partition: int, records: Sequence[Outgoing], places: list[int]
     ) -> dict[int, Appended]:
         try:
-            offsets = await self._send_in_order(topic, partition, [records[place] for place in places])
+            offsets = await self.send_in_order(topic, partition, [records[place] for place in places])
         except RecordTooLargeError as error:
             raise RecordTooLargeError(str(error), places[error.index]) from error
         return {place: Appended(partition, offset) for place, offset in zip(places, offsets, strict=True)}
