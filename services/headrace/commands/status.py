@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from headrace.commands.common import Bootstrap, OneJson, begin, cluster_of, cons
 from headrace.core.text import printable, quantity
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from headrace.config import Settings
     from headrace.sight.findings import Finding
     from headrace.sight.status import Group, Status
@@ -23,6 +26,7 @@ MOST_LETTERS = 3
 MOST_FINDINGS = 6
 MOST_PROCESSES = 8
 REFRESH_S = 2.0
+_PLACE = re.compile(r"\A[^\s\[]+\[\d+\]@\d+:? ")
 
 
 def status(
@@ -61,18 +65,20 @@ async def _show(
 ) -> Status | None:
     import msgspec
     from rich.live import Live
-    from rich.text import Text
 
     shown, last = console(), None
     looks = _looks(settings, processes, limit_s, every_s)
     if as_json or every_s is None or not shown.is_terminal:
         async for last in looks:
             said = msgspec.json.encode(last).decode() if as_json else "\n".join(screen(last))
-            say(said if as_json or every_s is None else f"{said}\n", flush=True)
+            if shown.is_terminal and not as_json:
+                shown.print(coloured(screen(last)), soft_wrap=True)
+            else:
+                say(said if as_json or every_s is None else f"{said}\n", flush=True)
         return last
     with Live(console=shown, screen=True, auto_refresh=False) as live:
         async for last in looks:
-            live.update(Text("\n".join(screen(last))), refresh=True)
+            live.update(coloured(screen(last)), refresh=True)
     return last
 
 
@@ -98,6 +104,28 @@ def screen(now: Status) -> list[str]:
         lines += [*_groups(now), *_lag(now), *_versions(now), *_errors(now), *_processes(now)]
     lines += _wrong(now.findings)
     return [_short(printable(line)) for line in lines]
+
+
+_STYLES = (
+    ("error ", "bold red"),
+    ("warning ", "yellow"),
+    (" " * 9 + "$ ", "cyan"),
+    ("Nothing looks wrong.", "green"),
+    *((heading, "bold") for heading in ("headrace at ", "GROUP ", "PARTITION ", "WHAT LOOKS WRONG")),
+)
+
+
+def coloured(lines: Sequence[str]) -> Text:
+    """``lines`` of :func:`screen` for a terminal: headings, levels and commands stand out."""
+    from rich.text import Text
+
+    shown = Text()
+    for line in lines:
+        style = next((style for begin, style in _STYLES if line.startswith(begin)), "")
+        head = line.split(" ", 1)[0] if style in ("bold red", "yellow") else line
+        shown.append(head, style).append(f"{line[len(head) :]}\n")
+    shown.rstrip()
+    return shown
 
 
 def _brokers(now: Status) -> str:
@@ -162,7 +190,9 @@ def _errors(now: Status) -> Iterator[str]:
         return
     yield f"{quantity(now.letters.last_hour, 'dead letter')} in the last hour; the last ones:"
     for letter in now.letters.last[-MOST_LETTERS:]:
-        yield f"  {_when(letter.at_ms)} {letter.error} {letter.origin} {letter.message}"
+        # The message may begin with the place, which stands there already.
+        message = _PLACE.sub("", letter.message, count=1)
+        yield f"  {_when(letter.at_ms, now.at_ms)} {letter.error} {letter.origin} {message}"
     yield ""
 
 
@@ -191,9 +221,12 @@ def finding_lines(finding: Finding, width: int) -> list[str]:
     return lines if finding.mend is None else [*lines, f"{'':<9}$ {finding.mend}"]
 
 
-def _when(at_ms: int) -> str:
+def _when(at_ms: int, now_ms: int | None = None) -> str:
+    """Date and time; of the day of ``now_ms`` the time alone."""
+    day_ms = 86_400_000
+    form = "%H:%M:%S" if now_ms is not None and at_ms // day_ms == now_ms // day_ms else "%Y-%m-%d %H:%M:%S"
     try:
-        return f"{dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC):%Y-%m-%d %H:%M:%S}"
+        return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC).strftime(form)
     except (OverflowError, ValueError, OSError):
         return "at no time"
 

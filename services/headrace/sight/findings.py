@@ -93,11 +93,12 @@ def _workers(status: Status) -> Iterator[Finding]:
     if not status.lag:
         return
     late = status.lag_s is not None and status.lag_s > LATE_S
-    if late and status.answers_s == 0:
+    silent_s = _silent_s(status)
+    if late and silent_s is not None:
         yield Finding(
             "workers.stuck",
             Level.ERROR,
-            f"{waiting} wait, and no answer came for a minute. The log of the workers says why.",
+            f"{waiting} wait, and no answer came for {silent_s:,.0f} s. The log of the workers says why.",
             "curl -s http://127.0.0.1:9464/readyz    # on a worker's machine",
         )
     elif late:
@@ -117,6 +118,15 @@ def _workers(status: Status) -> Iterator[Finding]:
             f"Partition {hot.partition} has {hot.lag:,} of the {sum(lags):,} that wait: many requests share a key.",
             "docs/runbook.md#headracerequestslate",
         )
+
+
+def _silent_s(status: Status) -> float | None:
+    """For how long no partition has got an answer, at least; None where that is no longer than LATE_S."""
+    answered = [one.answered_ms for one in status.partitions if one.answered_ms is not None]
+    if not answered:
+        return 60.0 if status.answers_s == 0 else None
+    silent_s = (status.at_ms - max(answered)) / 1000
+    return silent_s if silent_s > LATE_S else None
 
 
 def _versions(status: Status) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace import cli
-from headrace.commands.status import COLUMNS, screen
+from headrace.commands.status import COLUMNS, coloured, screen
 from headrace.process.ports import free_ports
 from headrace.sight.findings import Level, findings_of, worst
 from headrace.sight.processes import Process
@@ -54,6 +54,7 @@ BEHIND = {
     ),
 }
 HOT = (PartitionLag(partition=0, lag=1990, lag_s=30.0), PartitionLag(partition=1, lag=10, lag_s=1.0))
+SILENT = tuple(PartitionLag(partition=n, lag=1000, lag_s=30.0, answered_ms=NOW - 29_000) for n in range(2))
 LETTER = Letter(NOW, "bad-bytes", "is no JSON", "classify.requests/1@7")
 
 
@@ -68,6 +69,7 @@ LETTER = Letter(NOW, "bad-bytes", "is no JSON", "classify.requests/1@7")
         ({"groups": NOBODY, **BEHIND}, "workers.none", Level.ERROR, "headrace worker"),
         (BEHIND, "workers.late", Level.WARNING, "headrace worker"),
         ({**BEHIND, "answers_s": 0.0}, "workers.stuck", Level.ERROR, "readyz"),
+        ({**BEHIND, "partitions": SILENT}, "workers.stuck", Level.ERROR, "readyz"),
         ({**BEHIND, "lag_s": 1.0, "partitions": HOT}, "workers.hot", Level.WARNING, "runbook"),
         ({"aliases": ()}, "versions.champion", Level.ERROR, "headrace models promote VERSION"),
         (
@@ -155,6 +157,26 @@ def test_a_screen_is_80_columns_and_shows_nothing_that_a_terminal_obeys():
     assert max(map(len, lines)) <= COLUMNS
     assert all(line.isprintable() for line in lines)
     assert len(lines) < 80
+
+
+def test_a_terminal_is_shown_the_same_lines_with_what_is_wrong_in_colour():
+    status = msgspec.structs.replace(WELL, letters=Letters(1, {"bad-bytes": 1}, (LETTER,)), **BEHIND)
+    lines = screen(msgspec.structs.replace(status, findings=findings_of(status)))
+    shown = coloured(lines)
+    assert shown.plain.split("\n") == lines
+    styled = {shown.plain[span.start : span.end]: str(span.style) for span in shown.spans}
+    assert styled["warning"] == "yellow"
+    assert styled["WHAT LOOKS WRONG"] == "bold"
+    assert styled["         $ headrace worker"] == "cyan"
+
+
+def test_a_dead_letter_is_shown_with_its_time_of_today_its_place_once_and_why():
+    letter = Letter(NOW - 1000, "bad-bytes", "classify.requests[1]@7: value is no JSON", "classify.requests/1@7")
+    lines = screen(msgspec.structs.replace(WELL, letters=Letters(1, {"bad-bytes": 1}, (letter,))))
+    assert "  15:59:59 bad-bytes classify.requests/1@7 value is no JSON" in lines
+    old = msgspec.structs.replace(letter, at_ms=NOW - 86_400_000)
+    lines = screen(msgspec.structs.replace(WELL, letters=Letters(1, {"bad-bytes": 1}, (old,))))
+    assert "  2025-11-23 16:00:00 bad-bytes classify.requests/1@7 value is no JSON" in lines
 
 
 def test_the_json_is_the_struct():
