@@ -5,7 +5,8 @@ head, wide part, ranking. Indexes are unsigned where they are hot, because numba
 inner loops run over filters or labels, contiguous and without branches, so that LLVM turns them into SIMD.
 
 The tables lie as the kernel reads them: for each word one contiguous row of taps x F bytes, F padded to a whole number
-of SIMD registers. Of the tables only the rows of a text's own words are read.
+of SIMD registers. Of the tables only the rows of a text's own words are read. The windows' sums are vectors of
+:mod:`headrace.model.instructions`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from headrace.model import characters
@@ -26,13 +24,14 @@ from headrace.model.artifact import Artifact
 from headrace.model.backends.interface import Answers
 from headrace.model.compiling import kernel
 from headrace.model.folding import fold
+from headrace.model.instructions import CACHE_LINE, LANES, add, largest, load, lowest, prefetch, store
 from headrace.model.integers import QuantizedNetwork, inverse_roots, stepped
 from headrace.model.lookup import build_lookup, find, home_slot
 from headrace.model.network import FIRST_WORD_ROW
 from headrace.model.words import RULES, bigram, hash_text, join_texts
 
-FILTER_LANES = 32
-"""F is padded to a multiple: int16 values in the widest SIMD register (AVX-512), and the smallest block of a GPU."""
+FILTER_LANES = LANES
+"""F is padded to a multiple: a vector of the pooling, and the smallest block of a GPU."""
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
@@ -57,119 +56,82 @@ def split_evenly(offsets: NDArray[np.int64], parts: int) -> list[int]:
     return [0, *map(int, places), len(offsets) - 1]
 
 
-CACHE_LINE = 64
-
-_READ, _SECOND_LEVEL, _DATA = 0, 2, 1
-
-
-def _prefetch(_typing_context: Any, array: Any, index: Any) -> Any:
-    """``prefetch(array, index)``, in kernels only: bring the cache line of one item to level 2.
-
-    Level 2, because the rows of one text fill most of level 1. The index counts items from the start of the array's
-    data; it may lie outside.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        byte_pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte_pointer)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [byte_pointer], ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
-        )
-        builder.call(function, [pointer, number(_READ), number(_SECOND_LEVEL), number(_DATA)])
-        return context.get_dummy_value()
-
-    return types.void(array, index), generate
-
-
-prefetch: Any = intrinsic(_prefetch)
-
-
 # The wide part's 32-bit sums in an AVX2 register; C is padded to a multiple there.
 WIDE_LANES = 8
 
-_LINE = np.uint64(CACHE_LINE)
+_LINE, _LANES, _ONE = (np.uint64(number) for number in (CACHE_LINE, LANES, 1))
 
 
 @kernel
-def _pool_two(tables, first, second, filters, pooled, at):  # type: ignore[no-untyped-def]
-    """One window of two words. The usual widths are written out, so that their sums stay in registers."""
-    for j in range(filters):
-        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]))
-        pooled[at + j] = max(pooled[at + j], value)
+def _pool_two(tables, places, first, step, windows):  # type: ignore[no-untyped-def]
+    """For LANES filters the largest sum over the windows of two words, whose rows begin at ``places``; ``first`` is
+    where in a row the filters' first tap lies, ``step`` how far the next. The usual widths are written out.
+    """
+    second = first + step
+    found = lowest()
+    for p in range(windows):
+        found = largest(found, add(load(tables, places[p] + first), load(tables, places[p + 1] + second)))
+    return found
 
 
 @kernel
-def _pool_three(tables, first, second, third, filters, pooled, at):  # type: ignore[no-untyped-def]
-    for j in range(filters):
-        value = np.int16(np.int16(tables[first + j]) + np.int16(tables[second + j]) + np.int16(tables[third + j]))
-        pooled[at + j] = max(pooled[at + j], value)
+def _pool_three(tables, places, first, step, windows):  # type: ignore[no-untyped-def]
+    second, third = first + step, first + step + step
+    found = lowest()
+    for p in range(windows):
+        total = add(load(tables, places[p] + first), load(tables, places[p + 1] + second))
+        found = largest(found, add(total, load(tables, places[p + 2] + third)))
+    return found
 
 
 @kernel
-def _pool_four(tables, first, second, third, fourth, filters, pooled, at):  # type: ignore[no-untyped-def]
-    for j in range(filters):
-        value = np.int16(
-            np.int16(tables[first + j])
-            + np.int16(tables[second + j])
-            + np.int16(tables[third + j])
-            + np.int16(tables[fourth + j])
-        )
-        pooled[at + j] = max(pooled[at + j], value)
+def _pool_four(tables, places, first, step, windows):  # type: ignore[no-untyped-def]
+    second = first + step
+    third = second + step
+    fourth = third + step
+    found = lowest()
+    for p in range(windows):
+        total = add(load(tables, places[p] + first), load(tables, places[p + 1] + second))
+        other = add(load(tables, places[p + 2] + third), load(tables, places[p + 3] + fourth))
+        found = largest(found, add(total, other))
+    return found
 
 
 @kernel
-def _pool_any(tables, rows, stride, width, filters, sums, pooled, at):  # type: ignore[no-untyped-def]
-    """One window of any width, summed in ``sums``."""
-    sums[:filters] = 0
-    for tap in range(width):
-        base = rows[tap] * stride + np.uint64(tap) * filters
-        for j in range(filters):
-            sums[j] = np.int16(sums[j] + np.int16(tables[base + j]))
-    for j in range(filters):
-        pooled[at + j] = max(pooled[at + j], sums[j])
+def _pool_any(tables, places, first, step, windows, width):  # type: ignore[no-untyped-def]
+    found = lowest()
+    for p in range(windows):
+        total = load(tables, places[p] + first)
+        for tap in range(_ONE, width):
+            total = add(total, load(tables, places[p + tap] + first + tap * step))
+        found = largest(found, total)
+    return found
 
 
 @kernel
-def _pool(tables, widths, filters, stride, rows, count, sums, pooled):  # type: ignore[no-untyped-def]
+def _pool(tables, widths, filters, stride, rows, count, places, pooled):  # type: ignore[no-untyped-def]
     """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
 
-    ``rows`` uint64: the words' rows, then zeros (the padding row) up to the widest window.
+    ``rows`` uint64: the words' rows, then zeros (the padding row) up to the widest window; ``places`` has room for as
+    many. The sums and the maximum of LANES filters stay in registers.
     """
-    pooled[:] = -32768
-    tap = np.uint64(0)
+    for p in range(max(count, widths.max())):
+        places[p] = rows[p] * stride
+    first = np.uint64(0)
     for w in range(len(widths)):
-        width = widths[w]
-        at = np.uint64(w) * filters
-        one = tap * filters
-        two, three, four = one + filters, one + np.uint64(2) * filters, one + np.uint64(3) * filters
-        for p in range(max(count, width) - width + 1):
+        width = np.uint64(widths[w])
+        windows = np.uint64(max(count, widths[w]) - widths[w] + 1)
+        for block in range(np.uint64(0), filters, _LANES):
             if width == 2:
-                _pool_two(tables, rows[p] * stride + one, rows[p + 1] * stride + two, filters, pooled, at)
+                found = _pool_two(tables, places, first + block, filters, windows)
             elif width == 3:
-                _pool_three(
-                    tables,
-                    rows[p] * stride + one,
-                    rows[p + 1] * stride + two,
-                    rows[p + 2] * stride + three,
-                    filters,
-                    pooled,
-                    at,
-                )
+                found = _pool_three(tables, places, first + block, filters, windows)
             elif width == 4:
-                _pool_four(
-                    tables,
-                    rows[p] * stride + one,
-                    rows[p + 1] * stride + two,
-                    rows[p + 2] * stride + three,
-                    rows[p + 3] * stride + four,
-                    filters,
-                    pooled,
-                    at,
-                )
+                found = _pool_four(tables, places, first + block, filters, windows)
             else:
-                _pool_any(tables[one:], rows[p : p + width], stride, width, filters, sums, pooled, at)
-        tap += np.uint64(width)
+                found = _pool_any(tables, places, first + block, filters, windows, width)
+            store(pooled, np.uint64(w) * filters + block, found)
+        first += width * filters
 
 
 @kernel
@@ -182,6 +144,15 @@ def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[
         for j in range(len(features)):
             total = np.int32(total + np.int32(np.int32(head[c, j]) * np.int32(features[j])))
         label_sums[c] = total
+
+
+@kernel
+def _prefetch_rows(table, rows):  # type: ignore[no-untyped-def]
+    """Prefetch ``rows`` of ``table`` int16[..., C]."""
+    size = np.uint64(table.shape[1])
+    for row in rows:
+        for item in range(np.uint64(0), size, _LINE // np.uint64(2)):
+            prefetch(table, row * size + item)
 
 
 @kernel
@@ -272,15 +243,17 @@ def answer_texts(data, offsets, first, end, max_tokens, words, network, answers)
     bigram_rows = np.empty(max_tokens, np.uint64)
     pooled = np.empty(len(filter_bias), np.int16)
     features = np.empty(len(filter_bias), np.int16)
-    window = np.empty(filters, np.int16)
+    places = np.empty(len(rows), np.uint64)
     label_sums = np.empty(len(bias), np.int32)
     wide_sums = np.empty(wide_words.shape[1], np.int32)
     for text in range(first, end):
         count, kept = read_text(
             data, offsets[text], offsets[text + 1], words, tables, stride, hashes, pairs, rows, bigram_rows
         )
+        _prefetch_rows(wide_words, rows[:count])
+        _prefetch_rows(wide_bigrams, bigram_rows[:kept])
         rows[count : widths.max()] = 0
-        _pool(tables, widths, filters, stride, rows, count, window, pooled)
+        _pool(tables, widths, filters, stride, rows, count, places, pooled)
         _convolve(pooled, filter_bias, head, features, label_sums)
         wide_sums[:] = 0
         _widen(wide_words, rows[:count], wide_sums)
