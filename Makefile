@@ -83,9 +83,16 @@ deploy-check: $(VENV)/.installed $(GO_TOOLS)/helm $(TOOLS)/.installed
 
 # The chart on Kubernetes' own API server, and workers under KEDA and the autoscaler by real lag on Apache Kafka. etcd,
 # Kubernetes and KEDA are built beside the tools above, in a quarter of an hour at first.
-kubernetes: $(VENV)/.installed $(GO_TOOLS)/helm
+KUBERNETES := $(wildcard deploy/go-tools/*/go.sum) deploy/kubernetes_programs.py deploy/kubernetes_schemas.py
+$(GO_TOOLS)/keda-adapter: $(KUBERNETES) | $(VENV)/.installed
 	$(BIN)/python -m deploy.kubernetes_programs $(GO_TOOLS)
-	$(BIN)/python -m pytest -rs -s tests/end_to_end/test_chart_api_server.py
+	touch $@
+
+kubernetes: debian $(VENV)/.installed $(GO_TOOLS)/helm $(GO_TOOLS)/keda-adapter
+	mkdir -p load-results
+	HEADRACE_TRANSCRIPT=$(CURDIR)/load-results/kubernetes.txt \
+		$(BIN)/python -m pytest -rs tests/end_to_end/test_chart_api_server.py tests/end_to_end/test_chart_autoscaling.py
+	@cat load-results/kubernetes.txt
 
 # The site of the documentation, into site/. Its reference is made from the code.
 docs: $(VENV)/.installed

@@ -8,7 +8,6 @@ own module, because replacements count in a main module alone.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -61,7 +60,6 @@ def main(arguments: list[str]) -> int:
     (folder,) = arguments
     into = Path(folder)
     into.mkdir(parents=True, exist_ok=True)
-    os.nice(5)
     version = KUBERNETES[-1]
     major, minor, _ = version.split(".")
     stamps = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
