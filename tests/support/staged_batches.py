@@ -37,7 +37,7 @@ def staged(
     loop = asyncio.new_event_loop()
     try:
         done = loop.create_future()
-        piece = Slice(partition, admit(records, 0.0, records[0].timestamp), AFTER, None, None, None, done)
+        piece = Slice(partition, admit(records, 0.0, 0), AFTER, None, None, None, done)
         model = Model("v", LABELS, backend)
         return compute(
             Batch([piece], NOW_MS, len(records)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.kafka.packed_records import HEAD, PackedBatch, PackedRecords
 from headrace.model.compiling import kernel
-from headrace.worker.stages.decode import EXPIRED, FAILED
+from headrace.worker.request_values import EXPIRED, FAILED
 from headrace.worker.stages.infer import MICROS
 from headrace_schemas.records import Status
 

@@ -15,12 +15,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.clock import believable
 from headrace.kafka import columns
 from headrace.kafka.columns import Columns
 from headrace.kafka.interface import FetchedRecord
 from headrace.model.compiling import kernel
 from headrace.model.utf8 import is_utf8
 from headrace.model.words import Texts
+from headrace.worker.partitions import partition
+from headrace.worker.partitions.partition import NEVER, Requests
 from headrace_schemas.codec import MAX_ID_BYTES
 from headrace_schemas.errors import UnknownContentTypeError
 from headrace_schemas.headers import (
@@ -42,9 +45,10 @@ IN_MSGPACK: Final = 2
 BARE: Final = 3
 _FORMS: Final = {JSON: IN_JSON, MSGPACK: IN_MSGPACK, TEXT: BARE}
 
-NO_TIMEOUT: Final = 0
+EXPIRED: Final = -1
+FAILED: Final = -2
 UNREAD: Final = -3
-"""In place of the index of a request's text until it is decoded."""
+"""In place of the index of a request's text; the last until it is decoded."""
 
 
 class ValueReader(msgspec.Struct, frozen=True, eq=False):
@@ -70,21 +74,32 @@ def value_reader(shape: RequestShape) -> ValueReader:
     return ValueReader(decode, text_key, id_key, shape.max_text_bytes)
 
 
-def read_headers(records: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each record its time-out in milliseconds or NO_TIMEOUT, and its form: both int64[n].
+def read_headers(records: Columns, now_ms: int, expires_ms: NDArray[np.int64], forms: NDArray[np.int64]) -> None:
+    """Write when each record that was fetched at ``now_ms`` expires, or NEVER, and its form: both int64[n].
 
-    A record is odd if one of its headers needs more than a look: an unreadable time-out, which counts as none; an
-    unknown content type; a wish for an explanation.
+    A time-out counts from the record's timestamp, or from the fetch if the timestamp is not believable. A record is odd
+    if one of its headers needs more than a look: an unreadable time-out, which counts as none; an unknown content type;
+    a wish for an explanation.
     """
-    timeouts = np.empty(len(records), np.int64)
-    kinds = np.empty(len(records), np.int64)
+    earliest, latest = believable(now_ms)
     types = np.empty((_MOST_TYPES, 2), np.int64)
     count = _read_headers(
-        records.data, records.header_starts, records.header_lengths, _NAMES, _NAME_ENDS, timeouts, kinds, types
+        records.data,
+        records.header_starts,
+        records.header_lengths,
+        _NAMES,
+        _NAME_ENDS,
+        records.timestamps,
+        now_ms,
+        earliest,
+        latest,
+        expires_ms,
+        forms,
+        types,
     )
-    named = [records.data[begin : begin + length].tobytes() for begin, length in types[:count].tolist()]
-    forms = [ODD, IN_JSON, *map(_form, named)]
-    return timeouts, np.array(forms, np.int64)[kinds]
+    if count:
+        named = [records.data[begin : begin + length].tobytes() for begin, length in types[:count].tolist()]
+        forms[:] = np.array([ODD, IN_JSON, *map(_form, named)], np.int64)[forms]
 
 
 class Found:
@@ -106,23 +121,26 @@ class Found:
 
 
 def find_texts(
-    reader: ValueReader,
-    records: Columns,
-    forms: NDArray[np.int64],
-    places: NDArray[np.int64],
-    found: Found,
-    ids: NDArray[np.int64],
-) -> None:
-    """Append to ``found`` the texts of the plain records whose ``places`` int64[n] are UNREAD.
+    reader: ValueReader, requests: Requests, ready_ms: float, condemned: int | None, found: Found
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Append to ``found`` the texts of the plain ones among ``requests``.
 
-    Writes there the index of each text, and to ``ids`` int64[2, n] where in the records' data its id begins and how
-    long it is, -1 for none. JSON writes these bytes as they are. Other places are left alone.
+    Returns for each request the index of its text, EXPIRED before ``ready_ms``, FAILED at the offset ``condemned``, or
+    UNREAD if it is odd, int64[n]; where in the records' data its id begins and how long it is, -1 for none, int64[2,
+    n]; and how many are UNREAD. JSON writes the bytes of these ids as they are.
     """
-    found.count = _find_texts(
+    records = requests.records
+    places = np.empty(len(requests), np.int64)
+    ids = np.empty((2, len(requests)), np.int64)
+    found.count, unread = _find_texts(
         records.data,
         records.value_starts,
         records.value_lengths,
-        forms,
+        records.offsets,
+        requests.expires_ms,
+        requests.forms,
+        float(ready_ms),
+        -1 if condemned is None else condemned,
         reader.text,
         reader.id,
         reader.limit,
@@ -132,16 +150,17 @@ def find_texts(
         places,
         ids,
     )
+    return places, ids, unread
 
 
 def warm() -> None:
     """Load the kernels of requests from numba's cache, or compile them. Without it the first fetch would wait."""
     columns.warm()
-    record = FetchedRecord("", 0, 0, 0, None, b"", ((TIMEOUT_MS, b"1"),))
-    records = Columns.of([record])
-    _, forms = read_headers(records)
-    unread, ids = np.full(1, UNREAD, np.int64), np.empty((2, 1), np.int64)
-    find_texts(value_reader(RequestShape()), records, forms, unread, Found(1, 0), ids)
+    partition.warm()
+    records = Columns.of([FetchedRecord("", 0, 0, 0, None, b"", ((TIMEOUT_MS, b"1"),))])
+    requests = Requests(records, np.zeros((3, 1), np.int64))
+    read_headers(records, 0, requests.expires_ms, requests.forms)
+    find_texts(value_reader(RequestShape()), requests, 0.0, None, Found(1, 0))
 
 
 @lru_cache(maxsize=64)
@@ -202,13 +221,16 @@ def _timeout(data, at, length):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _read_headers(data, starts, lengths, names, name_ends, timeouts, kinds, types):  # type: ignore[no-untyped-def]  # noqa: C901
-    """Write ``timeouts`` and ``kinds``: odd, JSON, or the place in ``types`` of the content type, whose beginning and
-    length stand there. Returns the number of types.
+def _read_headers(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0912, PLR0917
+    data, starts, lengths, names, name_ends, stamps, now_ms, earliest, latest, expires_ms, kinds, types
+):
+    """Write ``expires_ms`` and ``kinds``: odd, JSON, or behind these the place in ``types`` of the content type, whose
+    beginning and length stand there. Returns the number of types.
     """
     count = 0
     for i in range(len(kinds)):
-        timeouts[i], kinds[i] = NO_TIMEOUT, _KIND_JSON
+        timeout = np.int64(0)
+        expires_ms[i], kinds[i] = NEVER, _KIND_JSON
         at, end = starts[i], starts[i] + lengths[i]
         type_at, type_length = at, np.int64(-2)
         odd = False
@@ -219,11 +241,13 @@ def _read_headers(data, starts, lengths, names, name_ends, timeouts, kinds, type
             if _same(data, name_at, length, names, name_ends[_TYPE], name_ends[_TYPE + 1]):
                 type_at, type_length = value_at, value_length
             elif _same(data, name_at, length, names, name_ends[_TIMEOUT], name_ends[_TIMEOUT + 1]):
-                timeouts[i] = _timeout(data, value_at, value_length)
+                timeout = _timeout(data, value_at, value_length)
             elif _same(data, name_at, length, names, name_ends[_EXPLAIN], name_ends[_EXPLAIN + 1]):
                 odd = True
-        if timeouts[i] < 0:
-            timeouts[i], odd = NO_TIMEOUT, True
+        if timeout > 0:
+            expires_ms[i] = timeout + (stamps[i] if earliest <= stamps[i] <= latest else now_ms)
+        if timeout < 0:
+            odd = True
         if type_length >= -1:
             place = 0
             while place < count and not _same(
@@ -540,25 +564,52 @@ def _in_msgpack(data, at, end, text, id_, out, to):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _find_texts(data, starts, lengths, forms, text, id_, limit, out, ends, count, places, ids):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Append to ``out`` and ``ends``. Returns the number of texts there."""
+def _find_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    data,
+    starts,
+    lengths,
+    offsets,
+    expires_ms,
+    forms,
+    ready_ms,
+    condemned,
+    text,
+    id_,
+    limit,
+    out,
+    ends,
+    count,
+    places,
+    ids,
+):
+    """Append to ``out`` and ``ends``, and write ``places`` and ``ids``. Returns how many texts are there, and how many
+    requests are unread.
+    """
+    unread = 0
     for i in range(len(forms)):
-        if places[i] != UNREAD or lengths[i] < 0:
+        ids[0, i], ids[1, i] = 0, _TORN
+        if expires_ms[i] < ready_ms:
+            places[i] = EXPIRED
+            continue
+        if offsets[i] == condemned:
+            places[i] = FAILED
             continue
         to = ends[count]
         at, end = starts[i], starts[i] + lengths[i]
         written, id_at, id_length = np.int64(_TORN), np.int64(_TORN), np.int64(_TORN)
-        if forms[i] == IN_JSON and len(text):
+        if lengths[i] >= 0 and forms[i] == IN_JSON and len(text):
             written, id_at, id_length = _in_json(data, at, end, text, id_, out, to)
-        elif forms[i] == IN_MSGPACK and len(text):
+        elif lengths[i] >= 0 and forms[i] == IN_MSGPACK and len(text):
             written, id_at, id_length = _in_msgpack(data, at, end, text, id_, out, to)
-        elif forms[i] == BARE and is_utf8(data, at, end):
+        elif lengths[i] >= 0 and forms[i] == BARE and is_utf8(data, at, end):
             for byte in range(at, end):
                 out[to + byte - at] = data[byte]
             written = to + end - at
         if written < 0 or written - to > limit or id_length > MAX_ID_BYTES:
+            places[i] = UNREAD
+            unread += 1
             continue
         places[i], ids[0, i], ids[1, i] = count, id_at, id_length
         count += 1
         ends[count] = written
-    return count
+    return count, unread

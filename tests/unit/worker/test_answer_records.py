@@ -14,7 +14,7 @@ from headrace.kafka.aio.producer import PackedBuilder
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import packed_headers
 from headrace.worker.answer_records import OTHER, AnswerColumns, AnswerWriter, spans_of
-from headrace.worker.stages.decode import EXPIRED
+from headrace.worker.request_values import EXPIRED
 from headrace.worker.stages.infer import MICROS, in_micros
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status

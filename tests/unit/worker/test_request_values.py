@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from headrace.core.clock import believable
 from headrace.kafka.interface import FetchedRecord, TopicPartition
 from headrace.worker.partitions.partition import NEVER, Partition, Requests
-from headrace.worker.request_values import ODD, value_reader
+from headrace.worker.request_values import EXPIRED, FAILED, ODD, value_reader
 from headrace.worker.stages.batch import Slice
-from headrace.worker.stages.decode import EXPIRED, FAILED, Decoded, Failure, admit, decode
+from headrace.worker.stages.decode import Decoded, Failure, admit, decode
 from headrace_schemas.errors import BadHeaderError, WireError
 from headrace_schemas.headers import (
     CONTENT_TYPE,
@@ -42,7 +42,8 @@ SHAPES = {
 }
 TEXTS = st.text(alphabet=st.sampled_from('ab "\\/\0\n\t\x7f\u0301\u2028ß你😀\ud7ff\U0010ffff'), max_size=60)
 KEYS = st.sampled_from(["text", "id", "body", "texts", "", "tex\t", "ü"])
-LEAVES = st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), st.floats(), st.just([]), st.just({"text": "b"}))
+WHOLE = st.integers(-(2**63), 2**64 - 1)  # MessagePack has no larger ones
+LEAVES = st.one_of(TEXTS, st.none(), st.booleans(), WHOLE, st.floats(), st.just([]), st.just({"text": "b"}))
 FLAT = st.one_of(
     st.fixed_dictionaries({"text": TEXTS}, optional={"id": st.one_of(TEXTS, st.none()), "body": LEAVES}),
     st.fixed_dictionaries({"body": TEXTS}, optional={"text": st.one_of(TEXTS, st.integers(-9, 9)), "n": LEAVES}),

@@ -18,6 +18,7 @@ from headrace.core.poison_pills import Trial
 from headrace.kafka.columns import Columns
 from headrace.kafka.group_assignment import FetchPosition
 from headrace.kafka.interface import Consumer, TopicPartition
+from headrace.model.compiling import kernel
 from headrace_schemas.records import Attempt, Loss
 
 NEVER = np.iinfo(np.int64).max
@@ -67,9 +68,11 @@ class Requests(msgspec.Struct, frozen=True, eq=False):
         found: NDArray[np.int64] = self.admitted[FORM]
         return found
 
-    def late(self, ready_ms: float) -> NDArray[np.bool_]:
-        """Whether an answer that is ready at ``ready_ms`` comes too late, for each request."""
-        return self.expires_ms < ready_ms
+    def deadlines(self, ready_ms: float, end: int) -> tuple[int, int]:
+        """How many expire before an answer is ready at ``ready_ms``, of those from the offset ``end`` on; and how many
+        have a deadline and are in time.
+        """
+        return _deadlines(self.expires_ms, self.records.offsets, float(ready_ms), end)  # type: ignore[no-any-return]
 
     def part(self, begin: int, end: int) -> Requests:
         """The requests at the places from ``begin`` to ``end``, which is not included."""
@@ -277,10 +280,6 @@ class Partition:
         answered = self.progress.position
         return self.end_seen is not None and answered == self.queue.expected and self.settled < self.end_seen
 
-    def are_new(self, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each request came since the end of the log was last looked at, as far as that is known."""
-        return offsets >= (NEVER if self.end_seen is None else self.end_seen)
-
     def take_over(self, old: Partition) -> None:
         """Replace ``old``, whose partition this process still owns."""
         self.attempts.take_over(old.attempts)
@@ -339,14 +338,42 @@ class QueueAt(msgspec.Struct, frozen=True):
             if first >= len(part):
                 first -= len(part)
                 continue
-            chosen = slice(first, first + most - count)
-            lengths = part.records.value_lengths[chosen]
-            # A value that is null has the length -1.
-            ends = np.cumsum(np.where(part.admitted[EXPIRES_MS, chosen] < self.ready_ms, 0, np.maximum(lengths, 0)))
-            fit = int(np.searchsorted(ends, most_bytes - size, "right"))
-            count += fit
-            size += int(ends[fit - 1]) if fit else 0
-            if fit < len(lengths) or count == most:
+            end = min(len(part), first + most - count)
+            lengths, expires_ms = part.records.value_lengths, part.expires_ms
+            fit, size = _fitting(lengths, expires_ms, float(self.ready_ms), first, end, size, most_bytes)
+            count += fit - first
+            if fit < end or count == most:
                 break
             first = 0
         return count, size
+
+
+@kernel
+def _fitting(lengths, expires_ms, ready_ms, at, end, size, most_bytes):  # type: ignore[no-untyped-def]
+    """Behind the last request that fits, and the bytes then."""
+    while at < end:
+        # A value that is null has the length -1.
+        more = 0 if expires_ms[at] < ready_ms else max(lengths[at], 0)
+        if size + more > most_bytes:
+            break
+        size += more
+        at += 1
+    return at, size
+
+
+@kernel
+def _deadlines(expires_ms, offsets, ready_ms, end):  # type: ignore[no-untyped-def]
+    expired = in_time = 0
+    for i in range(len(offsets)):
+        if expires_ms[i] < ready_ms:
+            expired += offsets[i] >= end
+        else:
+            in_time += expires_ms[i] != NEVER
+    return expired, in_time
+
+
+def warm() -> None:
+    """Load the kernels from numba's cache, or compile them."""
+    nothing = np.zeros(1, np.int64)
+    _fitting(nothing, nothing, 0.0, 0, 1, 0, 0)
+    _deadlines(nothing, nothing, 0.0, 0)

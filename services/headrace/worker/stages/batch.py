@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-import numpy as np
 
 from headrace.core.batching import ClockAlarm, Closed, ServiceTime, cut, next_first
 from headrace.core.clock import Clock
@@ -194,10 +193,9 @@ class Batcher:
         # is the last of the backlog.
         expired = in_time = 0
         for piece in batch.slices:
-            requests = piece.requests
-            late = requests.late(batch.ready_ms)
-            in_time += int(np.count_nonzero(~late & (requests.expires_ms != NEVER)))
-            expired += int(np.count_nonzero(late & piece.partition.are_new(requests.records.offsets)))
+            seen = piece.partition.end_seen
+            late, early = piece.requests.deadlines(batch.ready_ms, NEVER if seen is None else seen)
+            expired, in_time = expired + late, in_time + early
         waited, self._left_waiting = self._left_waiting, any(piece.partition.queue for piece in batch.slices)
         if self._alarm.observe(expired=expired, in_time=in_time, lagging=waited or self._left_waiting):
             event(

@@ -9,21 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.clock import believable
 from headrace.kafka.columns import Columns
 from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, size_of
 from headrace.model.words import Texts
-from headrace.worker.partitions.partition import CAME_US, EXPIRES_MS, FORM, NEVER, Requests, microseconds
-from headrace.worker.request_values import (
-    IN_JSON,
-    NO_TIMEOUT,
-    ODD,
-    UNREAD,
-    Found,
-    ValueReader,
-    find_texts,
-    read_headers,
-)
+from headrace.worker.partitions.partition import CAME_US, EXPIRES_MS, FORM, Requests, microseconds
+from headrace.worker.request_values import FAILED, ODD, UNREAD, Found, ValueReader, find_texts, read_headers
 from headrace.worker.stages.batch import Slice
 from headrace_schemas.errors import RequestTooLargeError, WireError
 from headrace_schemas.errors import place as name_place
@@ -46,10 +36,6 @@ KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this reco
 
 MOST_BESIDE = 64 * 1024
 """Most bytes of key and headers that are kept of a record whose value is not kept."""
-
-EXPIRED = -1
-FAILED = -2
-"""In place of the index of a request's text."""
 
 
 class Column(msgspec.Struct, frozen=True, eq=False):
@@ -103,14 +89,7 @@ def admit(records: Sequence[Record], came_s: float, now_ms: int) -> Requests:
         columns = Columns.of([_kept(record) for record in columns])
     admitted = np.empty((3, len(columns)), np.int64)
     admitted[CAME_US] = microseconds(came_s)
-    admitted[EXPIRES_MS], admitted[FORM] = NEVER, IN_JSON
-    if columns.header_lengths.any():
-        timeouts, admitted[FORM] = read_headers(columns)
-        if timeouts.any():
-            earliest, latest = believable(now_ms)
-            stamps = columns.timestamps
-            begun_ms = np.where((earliest <= stamps) & (stamps <= latest), stamps, now_ms)
-            admitted[EXPIRES_MS] = np.where(timeouts == NO_TIMEOUT, NEVER, begun_ms + timeouts)
+    read_headers(columns, now_ms, admitted[EXPIRES_MS], admitted[FORM])
     for place in columns.discarded:
         admitted[FORM, place] = ODD
     return Requests(columns, admitted)
@@ -137,41 +116,37 @@ def decode(slices: Sequence[Slice], ready_ms: float, reader: ValueReader) -> Dec
     columns = [_plain(piece, ready_ms, reader, found) for piece in slices]
     more: list[bytes] = []
     explained: list[int] = []
-    for place, (piece, column) in enumerate(zip(slices, columns, strict=True)):
-        if (odd := np.flatnonzero(column.texts == UNREAD)).size:
-            columns[place] = _odd(piece, column, odd.tolist(), reader.decode, found.count, more, explained)
-    return Decoded(found.texts(more), columns, explained)
+    read = [
+        _odd(piece, column, reader.decode, found.count, more, explained) if unread else column
+        for piece, (column, unread) in zip(slices, columns, strict=True)
+    ]
+    return Decoded(found.texts(more), read, explained)
 
 
-def _plain(piece: Slice, ready_ms: float, reader: ValueReader, found: Found) -> Column:
-    """The column of a slice with the texts of its plain requests; the odd ones are UNREAD."""
-    records = piece.requests.records
-    texts = np.where(piece.requests.late(ready_ms), EXPIRED, UNREAD)
+def _plain(piece: Slice, ready_ms: float, reader: ValueReader, found: Found) -> tuple[Column, int]:
+    """The column of a slice with the texts of its plain requests, and how many odd ones there are, which are UNREAD."""
+    texts, ids, unread = find_texts(reader, piece.requests, ready_ms, piece.condemned, found)
     failures = {}
     if piece.condemned is not None:
-        for place in np.flatnonzero((records.offsets == piece.condemned) & (texts == UNREAD)).tolist():
-            texts[place], failures[place] = FAILED, KILLS_PROCESS
-    ids = np.full((2, len(records)), -1, np.int64)
-    find_texts(reader, records, piece.requests.forms, texts, found, ids)
-    return Column(texts, failures, records.data, ids)
+        failures = dict.fromkeys(np.flatnonzero(texts == FAILED).tolist(), KILLS_PROCESS)
+    return Column(texts, failures, piece.requests.records.data, ids), unread
 
 
 def _odd(
     piece: Slice,
     column: Column,
-    places: list[int],
     decode_value: Decode,
     count: int,
     more: list[bytes],
     explained: list[int],
 ) -> Column:
-    """Decode the requests at ``places`` one by one. Their texts are appended to ``more``, of which the first has the
+    """Decode the odd requests one by one. Their texts are appended to ``more``, of which the first has the
     index ``count``.
     """
     records, failures = piece.requests.records, column.failures
     ids: list[bytes] = []
     at = len(column.id_data)
-    for place in places:
+    for place in np.flatnonzero(column.texts == UNREAD).tolist():
         record = records.record(place)
         try:
             decoded = _decode_one(record, decode_value)

@@ -19,8 +19,9 @@ from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import PackedRecords, packed_headers
 from headrace.worker.answer_records import OTHER, AnswerColumns, Spans, answer_writer, spans_of
+from headrace.worker.request_values import EXPIRED, FAILED
 from headrace.worker.stages.batch import Slice
-from headrace.worker.stages.decode import EXPIRED, FAILED, Column, Decoded, Failure
+from headrace.worker.stages.decode import Column, Decoded, Failure
 from headrace.worker.stages.infer import MICROS, Inferred, Model
 from headrace_schemas.codec import encode_result
 from headrace_schemas.errors import UnknownContentTypeError

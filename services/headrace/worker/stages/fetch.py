@@ -112,17 +112,15 @@ class Fetcher:
         now_ms = self._clock.now_ms()
         requests = admit(records, came_s, now_ms)
         partition.queue.put(requests)
-        self._metrics.fetched(requests.records.timestamps, now_ms)
-        self._look_at_timestamps(requests.records, now_ms, came_s)
+        if self._metrics.fetched(requests.records.timestamps, now_ms) < len(requests):
+            self._tell_timestamps(requests.records, now_ms, came_s)
         self._backpressure.added(partition)
         self._assignment.batch_due.set()
 
-    def _look_at_timestamps(self, records: Columns, now_ms: int, now_s: float) -> None:
+    def _tell_timestamps(self, records: Columns, now_ms: int, now_s: float) -> None:
         earliest, latest = believable(now_ms)
         stamps = records.timestamps
         odd = np.flatnonzero((stamps < earliest) | (stamps > latest)).tolist()
-        if not odd:
-            return
         kinds = Counter(kind_of(int(stamps[at]), now_ms) for at in odd)
         self._metrics.odd_timestamps(kinds)
         # A record without a timestamp comes from an old client, which is no fault.
