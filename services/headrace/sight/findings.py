@@ -134,11 +134,14 @@ def _versions(status: Status) -> Iterator[Finding]:
         return
     champion = next((one for one in status.aliases if one.alias == "champion"), None)
     if champion is None:
+        said = f"Model {status.model} has no champion, so workers that follow it wait."
+        if status.running:
+            said += " Those that answer were started with a version or a file (--model)."
         yield Finding(
             "versions.champion",
-            Level.ERROR,
-            f"Model {status.model} has no champion, so workers that follow it wait.",
-            "headrace models promote VERSION",
+            Level.WARNING if status.running else Level.ERROR,
+            said,
+            "headrace models publish FILE    # or: headrace models promote VERSION",
         )
         return
     if not champion.recorded:

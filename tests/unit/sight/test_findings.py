@@ -71,7 +71,8 @@ LETTER = Letter(NOW, "bad-bytes", "is no JSON", "classify.requests/1@7")
         ({**BEHIND, "answers_s": 0.0}, "workers.stuck", Level.ERROR, "readyz"),
         ({**BEHIND, "partitions": SILENT}, "workers.stuck", Level.ERROR, "readyz"),
         ({**BEHIND, "lag_s": 1.0, "partitions": HOT}, "workers.hot", Level.WARNING, "runbook"),
-        ({"aliases": ()}, "versions.champion", Level.ERROR, "headrace models promote VERSION"),
+        ({"aliases": (), "running": ()}, "versions.champion", Level.ERROR, "headrace models publish FILE"),
+        ({"aliases": ()}, "versions.champion", Level.WARNING, "headrace models promote VERSION"),
         (
             {"aliases": (msgspec.structs.replace(CHAMPION, recorded=False),)},
             "versions.record",
