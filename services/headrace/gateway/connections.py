@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import Any
 
 import msgspec
@@ -46,11 +45,11 @@ class _Joining:
     body apart, and each would be a system call and a packet.
     """
 
-    __slots__ = ("_flush_soon", "_held", "_held_bytes", "_transport")
+    __slots__ = ("_held", "_held_bytes", "_loop", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
-        self._flush_soon = functools.partial(loop.call_soon, self._flush)
+        self._loop = loop
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -62,7 +61,7 @@ class _Joining:
 
     def write(self, data: bytes) -> None:
         if not self._held:
-            self._flush_soon()
+            self._loop.call_soon(self._flush)
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > HELD_BYTES:
