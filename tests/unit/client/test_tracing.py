@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
-from headrace.client import ArgumentError, Client
+from headrace.client import ArgumentError, Client, SyncClient
 from headrace.config import TopicsSettings
-from headrace.kafka.interface import BrokerUnavailableError, TopicSpec
+from headrace.core.clock import SystemClock
+from headrace.kafka.interface import BrokerUnavailableError, TopicPartition, TopicSpec
 from headrace.process.tracing import Kind
 from headrace_schemas.records import Status
 from headrace_schemas.topics import topics
@@ -75,6 +76,20 @@ def test_publishing_that_fails_fails_its_span(monkeypatch: pytest.MonkeyPatch) -
             assert dict(send.attributes or {})["error.type"] == "BrokerUnavailableError"
 
     play()
+
+
+def test_a_client_without_a_loop_takes_the_span_of_the_thread_that_calls_it() -> None:
+    cluster = MemoryCluster(SystemClock())
+    cluster.create_topic(TopicSpec(name=REQUESTS, partitions=1))
+    with recorded() as recorder:
+        client = SyncClient(Client(cluster, tracer=recorder.tracer._tracer))
+        with client, recorder.tracer.span("handle a ticket", Kind.SERVER, {}):
+            client.publish("a")
+        own, send = recorder.spans()
+        assert send.parent is not None
+        assert send.parent.span_id == context_of(own)[1]
+        (record,) = cluster.log(TopicPartition(REQUESTS, 0)).records
+        assert ids_of(record.headers) == context_of(send)
 
 
 def test_what_is_no_tracer_is_refused_in_words() -> None:
