@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import msgspec
 import numpy as np
@@ -52,6 +52,10 @@ def spans_of(texts: Mapping[int, bytes], count: int) -> Spans:
         starts[place], sizes[place] = at, len(text)
         at += len(text)
     return Spans(np.frombuffer(b"".join(texts.values()), np.uint8), starts, sizes)
+
+
+NO_OTHERS = spans_of({}, 0)
+"""Where no answer is OTHER."""
 
 
 class AnswerColumns(msgspec.Struct, frozen=True, eq=False):
@@ -101,11 +105,10 @@ class AnswerWriter:
         A larger record has a batch of its own.
         """
         count = len(answers.offsets)
-        blocks = np.cumsum([0, *map(len, answers.header_blocks)])
-        longest_id = max(0, int(answers.ids.sizes.max()))
-        room = count * (_RECORD + self._longest) + int(np.diff(blocks)[answers.headers].sum())
-        room += sum(int(np.maximum(spans.sizes, 0).sum()) for spans in (answers.ids, answers.keys, answers.others))
-        out = np.empty(room, np.uint8)
+        blocks = np.array([0, *accumulate(map(len, answers.header_blocks))], np.int64)
+        # Compiled, because a sum by numpy takes as long as writing eight answers.
+        copied, longest_id = _copied(answers.ids.sizes, answers.keys.sizes, answers.headers, blocks)
+        out = np.empty(count * (_RECORD + self._longest) + copied + len(answers.others.data), np.uint8)
         ends, counts = np.zeros((2, count + 1), np.int64)
         batches = _write(
             answers.offsets,
@@ -151,6 +154,17 @@ def _copy(source, start, end, out, at):  # type: ignore[no-untyped-def]
         out[at] = source[i]
         at += 1
     return at
+
+
+@kernel
+def _copied(id_sizes, key_sizes, headers, block_ends):  # type: ignore[no-untyped-def]
+    """How many bytes of ids, keys and header blocks are written, and the size of the longest id."""
+    total, longest = 0, 0
+    for i in range(len(headers)):
+        block = headers[i]
+        total += max(id_sizes[i], 0) + max(key_sizes[i], 0) + block_ends[block + 1] - block_ends[block]
+        longest = max(longest, id_sizes[i])
+    return total, longest
 
 
 @kernel

@@ -41,8 +41,8 @@ from headrace.registry.versions import (
     nothing_named,
 )
 from headrace.worker import request_values
-from headrace.worker.answer_records import answer_writer
 from headrace.worker.metrics import WorkerMetrics
+from headrace.worker.stages import encode
 from headrace.worker.stages.infer import Breaker, Model
 from headrace_schemas.records import ModelAlias, ModelVersion
 
@@ -68,7 +68,7 @@ def open_model(artifact: Artifact, backend: str, version: str) -> Model:
     # The worker's own threads each take a batch; within a batch the backend needs none.
     opened = open_backend(backend, artifact, 1)
     opened.warm()
-    answer_writer(version, artifact.labels).warm()
+    encode.warm(version, artifact.labels)
     request_values.warm()
     about = artifact.about
     if about.profile is not None and len(about.profile.labels) != len(artifact.labels):

@@ -18,7 +18,8 @@ from headrace.kafka.columns import Columns
 from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import PackedRecords, packed_headers
-from headrace.worker.answer_records import OTHER, AnswerColumns, Spans, answer_writer, spans_of
+from headrace.model.compiling import kernel
+from headrace.worker.answer_records import NO_OTHERS, OTHER, AnswerColumns, Spans, answer_writer, spans_of
 from headrace.worker.request_values import EXPIRED, FAILED
 from headrace.worker.stages.batch import Slice
 from headrace.worker.stages.decode import Column, Decoded, Failure
@@ -46,7 +47,7 @@ class Style:
         self._copy = copy
         self._copies_values = copies_values
         # Most requests of a topic have the same headers. The cache is small: headers may be large.
-        self._of_headers = lru_cache(maxsize=64)(self._headers)
+        self._block_of = lru_cache(maxsize=64)(lambda headers: packed_headers(self._headers(headers)))
 
     def header_blocks(self, records: Columns) -> tuple[NDArray[np.int32], list[bytes]]:
         """For each answer to ``records`` the index of its packed headers ``int32[n]``, and those."""
@@ -56,7 +57,7 @@ class Style:
             indexes = [places.setdefault(headers, len(places)) for headers in each]
             return np.array(indexes, np.int32), [packed_headers(headers) for headers in places]
         kinds, first = records.header_kinds()
-        return kinds, [packed_headers(self._of_headers(tuple(records.headers(at)))) for at in first]
+        return kinds, [self._block_of(tuple(records.headers(at))) for at in first]
 
     def _headers(self, headers: Headers, value: bytes | None = None) -> Headers:
         try:
@@ -78,19 +79,21 @@ class Encoded(msgspec.Struct, frozen=True, eq=False):
     answers: PackedRecords
     dead_letters: list[Outgoing]
     statuses: dict[str, int]
-    errors: Counter[str]
+    errors: dict[str, int]
     abstained: int
 
 
 class _Outcome(msgspec.Struct, frozen=True, eq=False):
     """For each request of a slice the index of its label ``int32[n]``, EXPIRED or FAILED; its score in millionths
-    ``int64[n]``; whether it abstains ``bool[n]``; and the failures by place.
+    ``int64[n]``; whether it abstains ``bool[n]``; the failures by place; and how many expired and abstain.
     """
 
     labels: NDArray[np.int32]
     micros: NDArray[np.int64]
     abstain: NDArray[np.bool_]
     failures: dict[int, Failure]
+    expired: int
+    abstained: int
 
 
 def encode(
@@ -123,7 +126,7 @@ def _encode_slice(piece: Slice, column: Column, inferred: Inferred, model: Model
         micros=outcome.micros,
         ids=Spans(column.id_data, column.ids[0], column.ids[1]),
         keys=Spans(records.data, records.key_starts, records.key_lengths),
-        others=spans_of(values, len(records)),
+        others=spans_of(values, len(records)) if values else NO_OTHERS,
         headers=headers,
         header_blocks=header_blocks,
     )
@@ -139,14 +142,13 @@ def _encode_slice(piece: Slice, column: Column, inferred: Inferred, model: Model
         )
         for place, failure in outcome.failures.items()
     ]
-    expired = int(np.count_nonzero(column.texts == EXPIRED))
     statuses: dict[str, int] = {
-        Status.OK: len(answers) - expired - len(letters),
-        Status.EXPIRED: expired,
+        Status.OK: len(answers) - outcome.expired - len(letters),
+        Status.EXPIRED: outcome.expired,
         Status.FAILED: len(letters),
     }
-    errors = Counter(failure.code for failure in outcome.failures.values())
-    return Encoded(piece, answers, letters, statuses, errors, int(outcome.abstain.sum()))
+    errors = dict(Counter(failure.code for failure in outcome.failures.values())) if letters else {}
+    return Encoded(piece, answers, letters, statuses, errors, outcome.abstained)
 
 
 def _explained(column: Column, inferred: Inferred) -> list[int]:
@@ -158,26 +160,50 @@ def _explained(column: Column, inferred: Inferred) -> list[int]:
 
 def _outcome(column: Column, inferred: Inferred, threshold: float | None) -> _Outcome:
     texts = column.texts
-    labels = texts.astype(np.int32)
-    micros = np.zeros(len(texts), np.int64)
-    answered = texts >= 0
-    labels[answered] = inferred.labels[texts[answered]]
-    micros[answered] = inferred.micros[texts[answered]]
+    labels, micros, abstain = np.empty(len(texts), np.int32), np.empty(len(texts), np.int64), np.empty(len(texts), bool)
+    least = (0.0 if threshold is None else threshold) * MICROS
+    expired, abstained = _take(texts, inferred.labels, inferred.micros, least, labels, micros, abstain)
     failures = column.failures
     if inferred.failures:
         of_model = {place: inferred.failures.get(text) for place, text in enumerate(texts.tolist())}
         both = failures | {place: failure for place, failure in of_model.items() if failure is not None}
         failures = dict(sorted(both.items()))
-    abstain = (labels >= 0) & (micros < (0.0 if threshold is None else threshold) * MICROS)
-    return _Outcome(labels, micros, abstain, failures)
+    return _Outcome(labels, micros, abstain, failures, expired, abstained)
+
+
+@kernel
+def _take(texts, text_labels, text_micros, least, labels, micros, abstain):  # type: ignore[no-untyped-def]
+    """Fill the last three, for each request; returns how many have expired and how many abstain: score below ``least``.
+
+    Compiled, because a slice is small at a low rate, and each operation of numpy takes a microsecond.
+    """
+    expired = abstained = 0
+    for i in range(len(texts)):
+        text = texts[i]
+        labels[i], micros[i] = text, 0
+        if text >= 0:
+            labels[i], micros[i] = text_labels[text], text_micros[text]
+        abstain[i] = labels[i] >= 0 and micros[i] < least
+        expired += labels[i] == EXPIRED
+        abstained += abstain[i]
+    return expired, abstained
+
+
+def warm(version: str, labels: tuple[str, ...]) -> None:
+    """Load the kernels of this stage from numba's cache, or compile them, and make the writer of the version."""
+    texts, none = np.zeros(1, np.int64), np.zeros(1, np.int32)
+    _take(texts, none, texts, 0.0, none.copy(), texts.copy(), np.empty(1, bool))
+    answer_writer(version, labels).warm()
 
 
 def _plain_labels(
     piece: Slice, column: Column, outcome: _Outcome, inferred: Inferred, style: Style
 ) -> NDArray[np.int32]:
-    """``outcome.labels``, with OTHER for each answer that is not plain."""
+    """``outcome.labels``, with OTHER for each answer that is not plain, as a failed one has it already."""
     if style.content_type != JSON or inferred.rankings:
         return np.full(len(column.texts), OTHER, np.int32)
+    if not (outcome.abstained or inferred.explanations or piece.lost):
+        return outcome.labels
     labels = np.where(outcome.abstain, np.int32(OTHER), outcome.labels)
     labels[_explained(column, inferred)] = OTHER
     if piece.lost is not None:
