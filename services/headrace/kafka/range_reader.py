@@ -11,6 +11,8 @@ answers in front of its position. Both need the highest request offset, so both 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from headrace.core.fields import Start
 from headrace.core.resume import Answered
@@ -61,7 +63,7 @@ async def read_ranges(
         if records:
             yield records
         # By position, not by records: the last offsets may hold none, behind a transaction's marker.
-        at = {name: await consumer.position(name) for name in waiting}
+        at = await consumer.positions(waiting)
         waiting = {name for name in waiting if at[name] < ends[name]}
         # A long batch is read step by step, and fetches stay empty meanwhile.
         stepped, steps = steps, consumer.long_batch_steps()
@@ -124,9 +126,8 @@ async def last_answers(
         starts = {name: max(logs[name][0], logs[name][1] - reach) for name in short}
         found: dict[TopicPartition, list[Answered]] = {name: [] for name in short}
         async for records in read_ranges(consumer, starts, short):
-            for record in records:
-                if (answer := _answer(record)) is not None:
-                    found[TopicPartition(record.topic, record.partition)].append(answer)
+            for place, run in groupby(records, attrgetter("topic", "partition")):
+                found[TopicPartition(*place)] += [one for record in run if (one := _answer(record)) is not None]
         for name, earlier in found.items():
             answers[name] = earlier + answers[name]
         short = {name: start for name, start in starts.items() if start > logs[name][0] and len(answers[name]) < count}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from headrace.core.clock import Clock, believable
 from headrace.core.errors import UserError
@@ -33,7 +33,7 @@ class Watchdog:
         reader: Consumer,
         assignment: Assignment,
         *,
-        fetch_position: Callable[[TopicPartition], Awaitable[int]],
+        fetch_positions: Callable[[Collection[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
         limit: float,
         model_broken: Callable[[], bool],
         long_batch_steps: Callable[[], int],
@@ -42,7 +42,7 @@ class Watchdog:
     ) -> None:
         self._reader = reader
         self._assignment = assignment
-        self._fetch_position = fetch_position
+        self._fetch_positions = fetch_positions
         self._limit = limit
         self._model_broken = model_broken
         self._long_batch_steps = long_batch_steps
@@ -72,6 +72,8 @@ class Watchdog:
         for partition in partitions.values():
             partition.end_seen = None
         ends = await self._reader.end_offsets(list(partitions))
+        # Where no request is here, what lies up to the fetch position holds none.
+        fetched = await self._fetch_positions([name for name, partition in partitions.items() if _idle(partition)])
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
         steps = self._long_batch_steps()
@@ -80,7 +82,8 @@ class Watchdog:
         for name, partition in partitions.items():
             partition.end_seen = ends[name]
             being_resumed = not partition.resumed and partition.unanswerable is None
-            lag = 0 if being_resumed else max(0, ends[name] - await self._answered_to(partition))
+            answered = max(partition.progress.position, fetched.get(name, 0))
+            lag = 0 if being_resumed else max(0, ends[name] - answered)
             if being_resumed:
                 self._metrics.lag_unknown(name.partition)
             else:
@@ -98,12 +101,10 @@ class Watchdog:
         self._metrics.queue("publish", sum(partition.in_flight.slices for partition in partitions.values()))
         self._moved = {name: moved for name, moved in self._moved.items() if name in partitions}
 
-    async def _answered_to(self, partition: Partition) -> int:
-        """Behind the last answer; or the fetch position if no request is here: what lies between holds no request."""
-        answered = partition.progress.position
-        if partition.queue or partition.in_flight.slices or not partition.alive or not partition.resumed:
-            return answered
-        return max(answered, await self._fetch_position(partition.name))
+
+def _idle(partition: Partition) -> bool:
+    """Whether every request that was fetched is answered."""
+    return partition.alive and partition.resumed and not partition.queue and not partition.in_flight.slices
 
 
 def _age_s(partition: Partition, now_s: float, now_ms: int) -> float:

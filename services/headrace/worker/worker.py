@@ -165,7 +165,7 @@ class Worker:
         self._watchdog = Watchdog(
             self._watcher,
             self._assignment,
-            fetch_position=self._consumer.position,
+            fetch_positions=self._consumer.positions,
             limit=settings.watchdog,
             model_broken=lambda: self._serving.broken,
             long_batch_steps=self._consumer.long_batch_steps,

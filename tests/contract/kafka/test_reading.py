@@ -35,6 +35,22 @@ async def test_reading_begins_where_seek_says_forward_and_back(new_topic, produc
     assert [record.offset for record in await read(consumer, 4)] == [3, 4, 5, 6]
 
 
+async def test_positions_of_many_partitions_are_told_at_once(new_topic, producer, consumer):
+    topic = await filled(new_topic, producer, 3, partitions=3)
+    zero, one, two = (TopicPartition(topic, number) for number in range(3))
+    assert await consumer.positions([]) == {}
+    consumer.assign([zero, one])
+    consumer.seek(zero, 0)
+    with pytest.raises(KafkaError, match="seek"):
+        await consumer.positions([zero, one])
+    consumer.seek(one, 2)
+    assert await consumer.positions([zero, one]) == {zero: 0, one: 2}
+    await read(consumer, 4)
+    assert await consumer.positions([one, zero]) == {zero: 3, one: 3}
+    with pytest.raises(RebalancedError):
+        await consumer.positions([zero, two])
+
+
 async def test_a_partition_that_nobody_sought_gives_nothing(new_topic, producer, consumer):
     topic = await filled(new_topic, producer, 3, partitions=2)
     first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)

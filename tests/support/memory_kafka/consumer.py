@@ -229,6 +229,9 @@ class MemoryConsumer:
             raise KafkaError(f"{partition.topic}[{partition.partition}] has no position yet; seek it first.")
         return position
 
+    async def positions(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partition: await self.position(partition) for partition in partitions}
+
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         self._paused.update(self._assigned.keys() & set(partitions))
 

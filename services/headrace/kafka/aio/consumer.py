@@ -136,21 +136,22 @@ FEW_BYTES = 1  # the records themselves are of no interest here
 
 
 async def fetched_ends(
-    client: AIOKafkaClient, at_least: Mapping[TopicPartition, int], *, read_committed: bool
+    client: AIOKafkaClient,
+    at_least: Mapping[TopicPartition, int],
+    leaders: Mapping[TopicPartition, int],
+    *,
+    read_committed: bool,
 ) -> dict[TopicPartition, int]:
     """Return where each partition ends for a fetch. An end is never lower than the offset given for the partition.
 
-    That is the high watermark, or with ``read_committed`` the last stable offset. A partition without a leader keeps
-    the offset given. Raises aiokafka's errors.
+    The end is the high watermark, or with ``read_committed`` the last stable offset. A partition without a leader, by
+    ``leaders`` one below 0, keeps the offset given. Raises aiokafka's errors.
     """
     ends = dict(at_least)
     of_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for topic in await topics_metadata(client, sorted({partition.topic for partition in at_least})):
-        for described in topic["partitions"]:
-            partition = TopicPartition(topic["topic"], described["partition"])
-            if partition in at_least and described["leader"] >= 0:
-                asked = (partition.partition, at_least[partition], FEW_BYTES)
-                of_leader[described["leader"]][partition.topic].append(asked)
+    for partition, offset in at_least.items():
+        if (leader := leaders[partition]) >= 0:
+            of_leader[leader][partition.topic].append((partition.partition, offset, FEW_BYTES))
     for leader, topics in of_leader.items():
         request = FetchRequest(WAIT_MS, 0, FEW_BYTES, int(read_committed), list(topics.items()))
         for name, partitions in (await client.send(leader, request)).topics:
@@ -301,13 +302,23 @@ class AioConsumer:
             self._inner.resume(TheirPartition(*partition))
 
     async def position(self, partition: TopicPartition) -> int:
-        if partition not in self._inner.assignment():
-            raise RebalancedError(f"{partition[0]}[{partition[1]}] is not assigned to this consumer (any more).")
-        if partition not in self._sought:
-            raise KafkaError(f"{partition.topic}[{partition.partition}] has no position yet; seek it first.")
-        with translating(f"Asking for the position in {partition.topic}[{partition.partition}]"):
-            async with asyncio.timeout(self._request_timeout_s):
-                return int(await self._inner.position(TheirPartition(*partition)))
+        return (await self.positions((partition,)))[partition]
+
+    async def positions(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        assigned = self._inner.assignment()
+        for topic, number in partitions:
+            if (topic, number) not in assigned:
+                raise RebalancedError(f"{topic}[{number}] is not assigned to this consumer (any more).")
+            if (topic, number) not in self._sought:
+                raise KafkaError(f"{topic}[{number}] has no position yet; seek it first.")
+        # Sought, so known: aiokafka is asked only where it has dropped a position in between.
+        assignment = self._inner._subscription.subscription.assignment if assigned else None  # noqa: SLF001
+        known = {name: assignment.state_value(name)._position for name in partitions} if assignment else {}  # noqa: SLF001
+        for name in [name for name, position in known.items() if position is None]:
+            with translating(f"Asking for the position in {name.topic}[{name.partition}]"):
+                async with asyncio.timeout(self._request_timeout_s):
+                    known[name] = int(await self._inner.position(TheirPartition(*name)))
+        return known
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         assigned = self._assigned(partitions)
@@ -364,20 +375,25 @@ class AioConsumer:
             return await partitions_of(self._inner._client, topic)  # noqa: SLF001 - the public way creates the topic
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        await self._check_known(partitions)
+        await self._leaders(partitions)
         with translating("Asking for the first offsets"):
             async with asyncio.timeout(self._request_timeout_s):
                 offsets = await self._inner.beginning_offsets([TheirPartition(*partition) for partition in partitions])
         return {TopicPartition(*partition): offset for partition, offset in offsets.items()}
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        await self._check_known(partitions)
+        leaders = await self._leaders(partitions)
         with translating("Asking for the end offsets"):
             async with asyncio.timeout(self._request_timeout_s):
                 listed = await self._inner.end_offsets([TheirPartition(*partition) for partition in partitions])
                 ends = {TopicPartition(*partition): offset for partition, offset in listed.items()}
                 # The embedded broker lists the offset behind the first record of the last batch, so a fetch is asked.
-                return await fetched_ends(self._inner._client, ends, read_committed=self._read_committed)  # noqa: SLF001
+                return await fetched_ends(
+                    self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
+                    ends,
+                    leaders,
+                    read_committed=self._read_committed,
+                )
 
     async def holds_nothing(self, partition: TopicPartition, offset: int, end: int) -> bool:
         with translating(f"Asking what {partition.topic}[{partition.partition}] holds"):
@@ -392,7 +408,7 @@ class AioConsumer:
                 )
 
     async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
-        await self._check_known(times_ms)
+        await self._leaders(times_ms)
         with translating("Asking for offsets by time"):
             async with asyncio.timeout(self._request_timeout_s):
                 found = await self._inner.offsets_for_times(
@@ -467,13 +483,21 @@ class AioConsumer:
             self._inner.seek(partition, 0)
             self._inner.pause(partition)
 
-    async def _check_known(self, partitions: Collection[TopicPartition]) -> None:
+    async def _leaders(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The leader of each partition, below 0 for none. Raises UnknownTopicError for one that does not exist."""
         # aiokafka would wait for a partition that does not exist until the time-out.
-        for topic in {partition.topic for partition in partitions}:
-            numbers = await self.partitions_of(topic)
-            for partition in partitions:
-                if partition.topic == topic and partition.partition not in numbers:
-                    raise UnknownTopicError(f"There is no partition {partition.partition} of topic {topic}.")
+        topics = sorted({partition.topic for partition in partitions})
+        with translating(f"Asking for the partitions of {', '.join(topics)}"):
+            described = await topics_metadata(self._inner._client, topics) if topics else []  # noqa: SLF001
+        leaders = {
+            TopicPartition(topic["topic"], found["partition"]): found["leader"]
+            for topic in described
+            for found in topic["partitions"]
+        }
+        for topic, number in partitions:
+            if (topic, number) not in leaders:
+                raise UnknownTopicError(f"There is no partition {number} of topic {topic}.")
+        return leaders
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
