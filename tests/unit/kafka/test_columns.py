@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -167,6 +169,22 @@ def test_records_are_parsed_without_an_object_for_each(monkeypatch):
     assert [type(one) for one in found] == [Columns, Columns]
     assert [len(one) for one in found] == [50, 50]
     assert not result.has_more()
+
+
+@pytest.mark.parametrize("position", [0, 9])
+def test_a_record_set_is_freed_with_its_last_record_or_when_it_is_dropped(position):
+    raw = built([(None, b"a", [], 0)] * 5, 0)
+    chunk = PartitionRecords(NAME, MemoryRecords(raw), [], 0, None, None, True, READ_COMMITTED)
+    sets = _Fetched({NAME: raw}, LIMIT, in_columns=True)
+    sets[NAME] = result = FetchResult(NAME, assignment=Position(position), partition_records=chunk, backoff=0)
+    freed = [weakref.ref(chunk), weakref.ref(result)]
+    gc.disable()
+    try:
+        assert len(result.getall(10)) == (0 if position else 5)
+        del chunk, result, sets[NAME]
+        assert [one() for one in freed] == [None, None]
+    finally:
+        gc.enable()
 
 
 ODD = {

@@ -36,6 +36,8 @@ class FetchedColumns:
         self._name = name
         self._fetched = fetched
         self._chunk = fetched._partition_records  # noqa: SLF001 - aiokafka offers no other way
+        # Another such pair.
+        self._chunk._records_iterator = None  # noqa: SLF001
         self._raw = raw
         self._read = read
         self._unreadable = unreadable
@@ -49,18 +51,21 @@ class FetchedColumns:
 
     def getall(self, max_records: int | None = None) -> Sequence[Record]:
         """At most ``max_records`` records, which follow each other: columns or a list; none at the end."""
-        if not self._fetched.check_assignment(self._name) or not self._fetched.has_more():
-            return ()
+        fetched = self._fetched
         found: Sequence[Record] = ()
         try:
-            while not found and not self._ended:
-                found = self._next(max_records)
+            if fetched.check_assignment(self._name) and fetched.has_more():
+                while not found and not self._ended:
+                    found = self._next(max_records)
+                fetched._update_position()  # noqa: SLF001
+                if self._ended:
+                    fetched._partition_records = None  # noqa: SLF001
         except BaseException:
             self._ended = True
             raise
-        self._fetched._update_position()  # noqa: SLF001
-        if self._ended:
-            self._fetched._partition_records = None  # noqa: SLF001
+        if not fetched.has_more():
+            # Two objects that hold each other would keep the record set until a garbage collection.
+            del fetched.getall
         return found
 
     def _next(self, most: int | None) -> Sequence[Record]:
