@@ -138,6 +138,8 @@ def test_a_send_that_fails_fails_its_span(monkeypatch):
         first, second = recorder.spans(SEND)
         assert (first.status.status_code, second.status.status_code) == (StatusCode.ERROR, StatusCode.UNSET)
         assert first.attributes["error.type"] == "BrokerUnavailableError"
+        # No event with the message of the error.
+        assert (first.events, first.status.description) == ((), None)
 
     play(recorded(), plays)
 
@@ -190,6 +192,18 @@ def test_a_batch_without_a_sampled_request_is_recorded_by_the_ratio_alone():
         assert recorder.names() == [POLL, PROCESS, SEND]
 
     play(recorded(ratio=0.0), plays)
+
+
+def test_a_batch_that_chance_chose_is_recorded_whole():
+    async def plays(world, recorder):
+        recorder.tracer._random = lambda: 0.0
+        await world.publish("a")
+        world.start(tracer=recorder.tracer)
+        await world.answered(1)
+        await world.stop("w0")
+        assert recorder.names() == [POLL, PROCESS, SEND]
+
+    play(recorded(ratio=1e-9), plays)
 
 
 def test_senders_decide_nothing_where_the_worker_does_not_follow_them():
