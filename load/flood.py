@@ -140,9 +140,10 @@ async def drain(
     at: Target, model: Path, out: Path, name: str, requests: int, share_bad: float
 ) -> tuple[Drain, Letters | None]:
     """Publish ``requests`` records and let one process answer them; of rubbish its dead letters too."""
+    made_texts = MadeTexts()
     workload = Workload(
         arrivals=Backlog(requests=requests),
-        texts=MadeTexts(),
+        texts=made_texts,
         bad=Bad(share=share_bad, kinds=KINDS) if share_bad else None,  # type: ignore[arg-type]
         read="after",
         producers=2,
@@ -154,7 +155,7 @@ async def drain(
     start = starter(contender, system, group=f"{at.prefix}{name}", folder=folder, wait=False)
     with tempfile.TemporaryDirectory(prefix="headrace-flood-") as made:
         texts = Path(made) / "texts.json"
-        texts.write_bytes(msgspec.json.encode(load_texts(workload.texts, workload.seed)))
+        texts.write_bytes(msgspec.json.encode(load_texts(made_texts, workload.seed)))
         setting = RunSetup(
             workload=workload,
             system=system,

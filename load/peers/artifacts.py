@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import msgspec
 
+from headrace.learning.data.split import Splits
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import FileSource, Job, read_outcome
 from headrace.learning.distributed.rank import run
@@ -44,9 +45,19 @@ def train_full(data: Path, out: Path) -> None:
         label_column="label",
     )
     with tempfile.TemporaryDirectory(prefix="headrace-peers-") as folder:
-        job = Job(id="full", source=source, recipe=recipe, checkpoints=folder, out=folder, budget=None, accept=None)
+        splits = Splits()
+        job = Job(
+            id="full",
+            source=source,
+            recipe=recipe,
+            checkpoints=folder,
+            out=folder,
+            budget=None,
+            accept=None,
+            split=splits.current.id,
+        )
         places = places_of((folder,))
-        run(job, None, Alone(), lambda *_, **__: None, trusted=(), places=places)
+        run(job, None, Alone(), lambda *_, **__: None, trusted=(), splits=splits, places=places)
         outcome = read_outcome(job, places)
         if outcome is None:
             raise SystemExit("the training ended without an outcome")

@@ -138,7 +138,7 @@ def simulate(rules: Rules, world: World, seconds: int = DAY_S) -> list[Second]:
 def _within(rules: Rules, changes: list[tuple[int, int]], now: int, there: int, wanted: int) -> int:
     """``wanted`` as far as the policies of the direction allow: upwards the largest of them, downwards too."""
     up = wanted > there
-    allowed = []
+    allowed: list[int] = []
     for policy in rules.up if up else rules.down:
         moved = sum(change for at, change in changes if at > now - policy["periodSeconds"] and (change > 0) == up)
         begun = there - moved

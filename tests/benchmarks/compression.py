@@ -90,7 +90,8 @@ def main() -> None:
         curve = outcome.trained.curve
         assert curve is not None
         row = dict(columns(outcome, curve))
-        console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in accuracy_columns(outcome)))
+        accuracy = accuracy_columns(outcome, recipe.seed)
+        console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in accuracy))
         ratios.append(float(row["ratio"]))
         console.print(f"{name}: " + ", ".join(f"{column} {value}" for column, value in row.items()), soft_wrap=True)
         if options.out is not None:

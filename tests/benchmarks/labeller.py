@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import statistics
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -58,13 +59,18 @@ async def broker(folder: Path, *, embedded: bool) -> AsyncIterator[str]:
             yield brokers.bootstrap
 
 
+def begun_since(site: Site, asked: int) -> bool:
+    """Whether a call of the teacher began after ``asked`` had."""
+    return len(site.begun) > asked
+
+
 async def main(rounds: int, seconds: float, *, embedded: bool) -> None:
     with temporary_folder("headrace-benchmark-") as folder:
         async with broker(folder, embedded=embedded) as bootstrap:
             site = Site(bootstrap, folder, embedded=embedded)
             found: dict[bool, list[Round]] = {False: [], True: []}
             with chat_server(site.server, site.port):
-                async with site.place.worker(), site.place.client() as client:
+                async with site.place.worker(), site.place.client() as client:  # type: ignore[no-untyped-call]
                     # The worker's start is in no round.
                     await client.publish_many([text(1)])
                     await answered(client, 1)
@@ -75,17 +81,16 @@ async def main(rounds: int, seconds: float, *, embedded: bool) -> None:
                             if beside:
                                 await site.leads(f"labeller-{number}")
                                 await client.publish_many([f"{text(1)} warm {number}"])
-                                asked = len(site.begun)
-                                await until(lambda asked=asked: len(site.begun) > asked, LIMIT_S)
+                                await until(functools.partial(begun_since, site, len(site.begun)), LIMIT_S)
                             found[beside].append(await measured(client, texts, seconds))
                         one = found[beside][-1]
                         name = "with a labeller" if beside else "without"
                         sys.stdout.write(f"{name}: {one.requests} requests, p50 {one.p50} ms, p99 {one.p99} ms\n")
             for name in ("p50", "p99"):
-                without, beside = ([getattr(one, name) for one in found[which]] for which in (False, True))
-                ratios = [one / other for one, other in zip(beside, without, strict=True)]
+                alone, labelled = ([float(getattr(one, name)) for one in found[which]] for which in (False, True))
+                ratios = [one / other for one, other in zip(labelled, alone, strict=True)]
                 sys.stdout.write(
-                    f"{name}: {statistics.median(beside):.1f} ms with a labeller, {statistics.median(without):.1f} ms "
+                    f"{name}: {statistics.median(labelled):.1f} ms with a labeller, {statistics.median(alone):.1f} ms "
                     f"without; ratio of neighbouring rounds {statistics.median(ratios):.2f} "
                     f"({min(ratios):.2f} to {max(ratios):.2f})\n"
                 )

@@ -60,7 +60,7 @@ def by_network(rows: Rows, seed: int) -> OutOfFold:
         recipe = adapted(seed=seed, epochs=4, threads=1)
         network = train(learnt, recipe, Alone(), NoCheckpoints(), clock=time.perf_counter).network
         logits = torch.from_numpy(np.asarray(float_logits(network, fold.valid.texts), np.float32))
-        places = [parts.labels.index(label) for label in network.labels]
+        places = np.array([parts.labels.index(label) for label in network.labels])
         scores[np.ix_(np.flatnonzero(~fold.known), places)] = torch.softmax(logits, dim=1).numpy()
     given = np.array([parts.labels.index(label) for label in rows.labels])
     return OutOfFold(places=tuple(range(len(rows))), labels=parts.labels, scores=scores, given=given, alone=0)

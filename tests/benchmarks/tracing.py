@@ -18,14 +18,17 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from headrace.kafka.interface import Appended, FetchedRecord, Outgoing, TopicPartition
+from headrace.kafka.packed_records import PackedRecords
 from headrace.kafka.tracing import BatchSpans, traced
 from headrace.process.otlp import SendingTracer
 from headrace.process.tracing import NO_TRACER, Tracer
-from headrace.worker.partitions.partition import Partition, Request
+from headrace.worker.partitions.partition import Partition
 from headrace.worker.stages.batch import Batch, Slice
+from headrace.worker.stages.decode import admit
 from headrace.worker.stages.encode import Encoded
 from headrace.worker.tracing import answered, received
 from headrace_schemas.trace_context import TraceContext
+from tests.support.raw_batches import packed_records
 
 SIZES = (1, 64, 1024)
 
@@ -48,17 +51,16 @@ class Accepting:
         return Appended(partition, 0)
 
 
-def batch_of(size: int, *, carried: bool) -> tuple[Batch, list[Encoded], list[Outgoing]]:
+def batch_of(size: int, *, carried: bool) -> tuple[Batch, list[Encoded], PackedRecords]:
     """A batch of one partition, its outcome and its answers. The traces that requests carry are not sampled."""
-    requests = []
+    records = []
     for offset in range(size):
         headers = TraceContext(offset + 1, offset + 1, flags=0).headers if carried else ()
-        record = FetchedRecord("classify.requests", 0, offset, 0, None, b'{"text":"a"}', headers)
-        requests.append(Request(record, 0.0, 100))
+        records.append(FetchedRecord("classify.requests", 0, offset, 0, None, b'{"text":"a"}', headers))
     done = asyncio.get_running_loop().create_future()
     partition = Partition(TopicPartition("classify.requests", 0))
-    piece = Slice(partition, requests, -1, None, None, None, done)
-    answers = [Outgoing(b"{}", None, one.record.headers) for one in requests]
+    piece = Slice(partition, admit(records, 0.0, 0), -1, None, None, None, done)
+    answers = packed_records([Outgoing(b"{}", None, record.headers) for record in records])
     encoded = Encoded(piece, answers, [], {"ok": size, "expired": 0, "failed": 0}, Counter(), 0)
     return Batch([piece], 0.0, size), [encoded], answers
 
