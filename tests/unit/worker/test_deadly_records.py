@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from headrace.kafka.interface import BrokerUnavailableError, Outgoing
+from headrace.kafka.interface import BrokerUnavailableError, Outgoing, TopicPartition
 from headrace_schemas.codec import encode_workers_record
 from headrace_schemas.records import Attempt, Status
 from headrace_schemas.topics import workers_key
@@ -106,6 +106,32 @@ async def test_rule_7_processes_that_end_cleanly_while_brokers_refuse_answers_ac
     world.start("last")
     answers = await world.answered(3)
     assert {answer.status for answer in answers} == {Status.OK}
+
+
+@pytest.mark.parametrize("error", [None, BrokerUnavailableError("the leader ended")])
+def test_rule_7_an_attempt_that_is_under_way_when_its_partition_is_given_up_is_taken_back(error):
+    """Or the next owner would take this process for dead."""
+
+    async def play(world):
+        async def fault(member, name):
+            if name == "produce.after" and world.log(TOPICS.workers)[-1].key.startswith(b"attempt/"):
+                world.fault = None
+                appended.set()
+                await world.clock.sleep(1)
+                if error is not None:
+                    raise error
+
+        appended = asyncio.Event()
+        await world.publish(*OTHERS)
+        world.fault = fault
+        world.start("w0")
+        await world.until(appended.is_set)
+        await world.workers["w0"]._assignment.revoked([TopicPartition(TOPICS.requests, 0)])
+        last = world.log(TOPICS.workers)[-1]
+        assert last.key.startswith(b"attempt/")
+        assert last.value is None
+
+    story(play)()
 
 
 def attempt(**parts):

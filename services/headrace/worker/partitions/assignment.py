@@ -126,18 +126,21 @@ class Assignment(GroupAssignment):
             self._consumer.rejoin()
 
     async def end(self, ended: Collection[Partition]) -> None:
-        """End these, wait for the answers that were handed over, and release the rest.
+        """End these, wait for the answers and attempts that were handed over, and release the rest.
 
         The group waits, so all of it takes at most ``revoke_timeout``. Half of that is left to the release: without it
         the next owner concludes that this process died over the requests that it tried.
         """
         for partition in ended:
             partition.end()
-        sending = [sending for partition in ended if (sending := partition.in_flight.sending) is not None]
+        handed_over: list[asyncio.Future[None]] = []
+        for partition in ended:
+            under_way = partition.in_flight.sending, partition.attempts.writing
+            handed_over += [one for one in under_way if one is not None]
 
         async def release() -> None:
-            if sending:
-                await asyncio.wait(sending, timeout=self._revoke_timeout / 2)
+            if handed_over:
+                await asyncio.wait(handed_over, timeout=self._revoke_timeout / 2)
             await self._release(ended)
 
         late = f"not released within worker.revoke_timeout ({self._revoke_timeout:g} s)"

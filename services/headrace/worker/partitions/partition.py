@@ -219,7 +219,7 @@ class Progress:
 
 
 class Attempts:
-    """What a poison pill is found by (``core/poison_pills.py``). Resume calls ``plan``, batch ``wrote``."""
+    """What a poison pill is found by (``core/poison_pills.py``). Resume calls ``plan``, batch the other methods."""
 
     def __init__(self) -> None:
         self.alone_through = -1
@@ -228,21 +228,32 @@ class Attempts:
         """Offset of the poison pill: it is answered ``failed`` untried."""
         self.planned: Attempt | None = None
         """To be written to the log before the first batch is tried."""
+        self.known: Attempt | None = None
+        """What is known to be in the log."""
         self.written: Attempt | None = None
-        """What this process wrote last. A clean release takes it back."""
+        """What this process wrote last, or began to write. A clean release takes it back."""
+        self.writing: asyncio.Future[None] | None = None
+        """Done when the write that is under way has ended. A release waits for it."""
         self.evidence: Attempt | None = None
         """The attempt of a process that died, because of which requests are tried alone."""
 
     def take_over(self, old: Attempts) -> None:
-        self.written, self.evidence = old.written, old.evidence
+        self.known, self.written, self.writing, self.evidence = old.known, old.written, old.writing, old.evidence
 
     def plan(self, trial: Trial) -> None:
         self.planned, self.evidence, self.alone_through = trial.attempt, trial.evidence, trial.alone_through
         self.condemned = trial.attempt.offset if trial.condemned else None
 
-    def wrote(self) -> None:
-        """The planned attempt is in the log."""
-        self.written = self.planned
+    def write(self) -> None:
+        """The planned attempt may be in the log from now on."""
+        self.written, self.writing = self.planned, asyncio.get_running_loop().create_future()
+
+    def wrote(self, *, acknowledged: bool) -> None:
+        """The write has ended. Without an acknowledgement nobody knows whether the attempt is in the log."""
+        self.known = self.written if acknowledged else None
+        if self.writing is not None:
+            self.writing.set_result(None)
+            self.writing = None
 
 
 class Partition:

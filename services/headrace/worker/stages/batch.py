@@ -16,6 +16,7 @@ from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import (
     MICROSECONDS,
     NEVER,
+    Attempts,
     Backpressure,
     Partition,
     QueueAt,
@@ -115,22 +116,29 @@ class Batcher:
     async def _announce(self, batch: Batch) -> bool:
         """Write the attempt at each partition whose first batch this is. False when no partition is left."""
         while self._assignment.leased() and batch.wanted:
-            new = [
-                p for piece in batch.slices if (p := piece.partition).alive and p.attempts.written != p.attempts.planned
-            ]
+            alive = [p.attempts for piece in batch.slices if (p := piece.partition).alive]
             try:
-                if new:
-                    await self._write_attempts([planned for p in new if (planned := p.attempts.planned) is not None])
+                if new := [attempts for attempts in alive if attempts.known != attempts.planned]:
+                    await self._write(new)
             except KafkaError as error:
                 if not passes(error):
                     raise
                 self._failures.event(error=str(error))
                 await self._clock.sleep(RETRY_S)
             else:
-                for partition in new:
-                    partition.attempts.wrote()
                 return True
         return False
+
+    async def _write(self, new: Sequence[Attempts]) -> None:
+        for attempts in new:
+            attempts.write()
+        acknowledged = False
+        try:
+            await self._write_attempts([planned for attempts in new if (planned := attempts.planned) is not None])
+            acknowledged = True
+        finally:
+            for attempts in new:
+                attempts.wrote(acknowledged=acknowledged)
 
     def _cut(self) -> Batch | None:
         ready = [p for p in self._assignment.partitions.values() if p.queue and p.in_flight.slices < IN_WORK]
