@@ -199,6 +199,7 @@ class Simulation:
             self.failures.append(error)
             if len(self.failures) > 20:
                 raise
+            self.deaths += 1
             self.cluster.node(name).kill()
             await self.clock.sleep(0.5)
             self.start(name)
@@ -301,8 +302,10 @@ class Simulation:
                 verdict.versions.add(answer.version)
                 _, text = self.sent.get((partition, answer.offset), (b"", ""))
                 right = answer.status is Status.OK and answer.label == label_of(text)
-                if answer.reason == "kills-process" and self.deaths > DEATHS_ALLOWED:
-                    # Chance ended the process at one record that often; a record that kills it looks the same.
+                deaths = self.deaths + self.cluster.group(GROUP).taken_for_dead
+                if answer.reason == "kills-process" and deaths > DEATHS_ALLOWED:
+                    # Chance ended the process at one record that often, or stalled it past its session; a record that
+                    # kills it looks the same.
                     verdict.condemned += 1
                     right = True
                 if not right:

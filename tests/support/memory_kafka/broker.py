@@ -179,6 +179,11 @@ class Member:
     def slot(self) -> str:
         return self.instance_id or self.member_id
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process runs, even if it is heard no more."""
+        return not self.silent_for & {"killed", "frozen"}
+
 
 class MemoryGroup:
     """One consumer group: its members, its generation and what it has committed."""
@@ -195,6 +200,8 @@ class MemoryGroup:
     ) -> None:
         self.name = name
         self.generation = 0
+        self.taken_for_dead = 0
+        """Members that the group gave up although their processes ran."""
         self.offsets: dict[TopicPartition, int] = {}
         self.metadata: dict[TopicPartition, str] = {}
         self._clock = clock
@@ -310,12 +317,14 @@ class MemoryGroup:
     async def _evict_later(self, member: Member) -> None:
         await self._clock.sleep(self._session_timeout_s)
         member.eviction = None
+        self.taken_for_dead += member.runs
         self.leave(member)
 
     async def _complete_at_deadline(self) -> None:
         await self._clock.sleep(self._rebalance_timeout_s)
         for slot, member in list(self._members.items()):
             if member.joining is None and member.instance_id is None:
+                self.taken_for_dead += member.runs
                 del self._members[slot]
         self._complete()
 
