@@ -121,6 +121,7 @@ async def test_the_role_worker_answers_a_request_without_torch(installed, tmp_pa
     await answers(bin_folder / "headrace", tmp_path, embedded_bootstrap)
 
 
+@pytest.mark.slow  # an environment of its own, whose kernels are compiled
 async def test_a_worker_needs_no_package_that_its_role_does_not_name(built, tmp_path, embedded_bootstrap):
     python = await asyncio.to_thread(with_packages_of, "worker", built, tmp_path)
     without_torch = await asyncio.to_thread(run, python, "-c", "import torch", folder=tmp_path)

@@ -46,6 +46,7 @@ class Echo:
             yield Running(pids=(echo.pid,))
 
 
+@pytest.mark.slow  # it waits for two stalls of a program of its own
 async def test_a_stall_of_one_second_in_ten_is_in_the_percentiles_and_a_closed_loop_would_hide_it(
     apache_bootstrap, tmp_path
 ):

@@ -35,6 +35,7 @@ def _bench(seconds: float) -> tuple[bool, list[str]]:
     return gpu.bench(network, texts, said.append, rounds=1, until_s=time.monotonic() + seconds), said
 
 
+@pytest.mark.slow  # it compiles and interprets for half a minute
 def test_with_interpreted_kernels_it_checks_and_prints_both_tables() -> None:
     same, (checked, batches, parts) = asked(_bench, 60.0)
     assert same

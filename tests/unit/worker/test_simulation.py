@@ -29,7 +29,7 @@ TROUBLED = Plan(requests=30, faults=10, produce_errors=0.1, reset_commits=True)
 CUT_OFF = Plan(requests=10, faults=3, cuts=1.0, seconds=6.0)
 SEEDS_TO_CATCH = 1500
 """About one seed in a hundred shows the rarest fault; the first that does ends the search."""
-KNOWN_SEEDS = {"KeepsWhatItFetched": 145}
+KNOWN_SEEDS = {"KeepsWhatItFetched": 146}
 """Seeds that showed a rare fault, tried first. One that no longer does costs the search, and no more."""
 
 
