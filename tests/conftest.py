@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
 import hypothesis
@@ -16,6 +16,7 @@ import pytest
 from headrace.core.clock import SystemClock
 from headrace.kafka.brokers import BrokerStartError, apache_broker, embedded_broker, java_binary
 from tests.support.memory_kafka import MemoryCluster, MemoryTimings
+from tests.support.sources import parsed
 
 T = TypeVar("T")
 
@@ -42,18 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long_sessions: a contract test in which no member's session may end")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Collect no garbage while pytest parses a failed test's source.
-
-    CPython before 3.11.8 and 3.12.2 raises SystemError where a finalizer parses inside ast.parse (gh-106905). One that
-    logs a traceback does, for example that of a consumer which a failed test left open. It would end the whole run.
-    """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
+# pytest parses what it imports and what failed; so does whoever logs a traceback.
+ast.parse = parsed
 
 
 @pytest.fixture
