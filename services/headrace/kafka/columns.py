@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.kafka.interface import Discarded, FetchedRecord, Headers, Record
+from headrace.kafka.packed_records import header_fields
 from headrace.model.checksums import CRC32, CRC32C, checksum, checksums
 from headrace.model.compiling import kernel
 from headrace.model.utf8 import is_utf8
@@ -208,15 +209,8 @@ def _packed_headers(headers: tuple[tuple[str, bytes | None], ...]) -> tuple[byte
     """Headers as they lie in a record, and by how much the bytes of their names and values are fewer: a number of at
     most 0.
     """
-    pieces: list[bytes] = []
-    size = 0
-    for name, value in headers:
-        encoded = name.encode()
-        pieces += (_varint(len(encoded)), encoded)
-        pieces += (_varint(-1),) if value is None else (_varint(len(value)), value)
-        size += len(encoded) + len(value or b"")
-    packed = b"".join(pieces)
-    return packed, size - len(packed)
+    packed = header_fields(headers)
+    return packed, sum(len(name.encode()) + len(value or b"") for name, value in headers) - len(packed)
 
 
 @lru_cache(maxsize=64)
@@ -237,14 +231,6 @@ def _sized(packed: bytes, at: int) -> tuple[bytes | None, int]:
     number |= packed[at] << shift
     length = (number >> 1) ^ -(number & 1)
     return (None, at + 1) if length < 0 else (packed[at + 1 : at + 1 + length], at + 1 + length)
-
-
-def _varint(value: int) -> bytes:
-    value, out = (value << 1) ^ (value >> 63), bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*out, value))
 
 
 _COMPARED = 8

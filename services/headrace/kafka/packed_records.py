@@ -70,10 +70,12 @@ class PackedRecords(_Records):
 
 def packed_headers(headers: Headers) -> bytes:
     """``headers`` as they end a record."""
-    parts = [_varint(len(headers))]
-    for name, value in headers:
-        parts += [_sized(name.encode()), _sized(value)]
-    return b"".join(parts)
+    return _varint(len(headers)) + header_fields(headers)
+
+
+def header_fields(headers: Headers) -> bytes:
+    """``headers`` as they lie behind their number."""
+    return b"".join(_sized(part) for name, value in headers for part in (name.encode(), value))
 
 
 def _sized(data: bytes | None) -> bytes:
