@@ -4,9 +4,12 @@ import asyncio
 import time
 
 import pytest
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.produce import ProduceRequest
 
-from headrace.kafka.aio.producer import partition_of_key
+from headrace.kafka.aio.producer import AioProducer, partition_of_key
 from headrace.kafka.interface import Outgoing, ProducerDeadError, RecordTooLargeError, TopicPartition, UnknownTopicError
+from headrace.worker.pipeline import HAND_OVER_TURNS
 from tests.contract.kafka.helpers import read_from
 from tests.support.raw_batches import packed_records
 
@@ -220,3 +223,26 @@ async def test_a_stopped_producer_says_so(new_topic, cluster):
     await producer.stop()
     with pytest.raises(ProducerDeadError):
         await producer.send(topic, Outgoing(b"v"), partition=0)
+
+
+async def test_a_batch_is_on_its_connection_before_a_worker_computes_the_next(new_topic, producer, monkeypatch):
+    """A worker computes on the event loop, so what is not written by then waits for a whole batch."""
+    topic = await new_topic(partitions=2)
+    written = []
+    send = AIOKafkaConnection.send
+
+    def counted(connection, request, *args, **options):
+        if isinstance(request, ProduceRequest):
+            written.append(request)
+        return send(connection, request, *args, **options)
+
+    if not isinstance(producer, AioProducer):
+        pytest.skip("the twin has no connection")
+    for partition in (0, 1):
+        await producer.send_batch(topic, partition, [Outgoing(value=b"before")])
+    monkeypatch.setattr(AIOKafkaConnection, "send", counted)
+    slices = [asyncio.create_task(producer.send_batch(topic, number, [Outgoing(value=b"x")])) for number in (0, 1)]
+    for _ in range(HAND_OVER_TURNS):
+        await asyncio.sleep(0)
+    assert len(written) == 1, "one request holds the slices of both partitions"
+    await asyncio.gather(*slices)
