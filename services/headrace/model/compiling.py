@@ -1,8 +1,8 @@
 """The decorator of every kernel: compiled by numba without the GIL, kept on disk until a source changes.
 
-numba's own cache looks at the file of the function alone. A kernel calls functions of other files, and they are
-compiled into it: after a change there the old code would go on answering. So the cache is a folder named after all
-sources of this package.
+numba's own cache looks at the file of the function alone. A kernel calls functions and reads constants of other files,
+and they are compiled into it: after a change there the old code would go on answering. So the cache is a folder named
+after all sources of this package. In it, kernels of other packages have a folder named after what they need of others.
 
 What is kept is unpickled, so it is code: it lies beside the sources or where no other user can write. Where there is no
 such place each process compiles anew, which takes some seconds.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,21 @@ from typing import Any
 import numba
 from numba.core import config as numba_config
 
+import headrace_schemas
 from headrace.process.logs import event
 from headrace.security.private_folder import kept_folder, why_unusable
 
 _PACKAGE = Path(__file__).parent
+_SERVICES, _WIRE = _PACKAGE.parent, Path(headrace_schemas.__file__).parent
+ELSEWHERE = (
+    _SERVICES / "kafka" / "packed_records.py",
+    _SERVICES / "worker" / "partitions" / "partition.py",
+    _SERVICES / "worker" / "request_values.py",
+    _SERVICES / "worker" / "stages" / "infer.py",
+    _WIRE / "codec.py",
+    _WIRE / "headers.py",
+)
+"""The files outside of this package of which kernels in other files have constants or functions."""
 # numba fills this module from its environment variables when it is imported, so its names have no types.
 _config: Any = numba_config
 
@@ -32,9 +43,19 @@ _config: Any = numba_config
 @cache
 def sources_digest() -> str:
     """The first 16 digits of the SHA-256 of this package's sources."""
+    return _digest_of(sorted(_PACKAGE.rglob("*.py")))
+
+
+@cache
+def elsewhere_digest() -> str:
+    """The first 16 digits of the SHA-256 of what kernels outside of this package need of others."""
+    return _digest_of(ELSEWHERE)
+
+
+def _digest_of(sources: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\n" + path.read_bytes())
+    for path in sources:
+        digest.update(path.name.encode() + b"\n" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -47,6 +68,8 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) 
         return lambda later: kernel(later, inline=inline)
     chosen = _config.CACHE_DIR
     folder = _folder(chosen)
+    if folder is not None and not function.__module__.startswith("headrace.model."):
+        folder /= f"elsewhere-{elsewhere_digest()}"
     _config.CACHE_DIR = "" if folder is None else str(folder)
     try:
         dispatcher: Any = numba.njit(nogil=True, cache=folder is not None, inline="always" if inline else "never")(
