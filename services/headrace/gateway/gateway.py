@@ -40,7 +40,7 @@ from headrace.kafka.tracing import traced
 from headrace.process.lifecycle import EXIT_SETTINGS
 from headrace.process.logs import event
 from headrace.process.ports import PortError, listen, why_not
-from headrace.process.tracing import NO_TRACER, Tracer
+from headrace.process.tracing import NO_TRACER, Tracer, exemplar
 from headrace.registry.compacted_topics import CompactedLog, KeysLog, ModelsLog, UsageWriter
 from headrace_schemas.headers import Headers
 from headrace_schemas.paths import RequestShape
@@ -259,7 +259,7 @@ class Gateway:
             self._waiting_of[identity.id] -= texts
             if not self._waiting_of[identity.id]:
                 del self._waiting_of[identity.id]
-            self.metrics.waited(self.clock.monotonic() - began_s)
+            self.metrics.waited(self.clock.monotonic() - began_s, exemplar(self.tracer.current))
         return batch
 
     async def _wait(self, batch: Batch, ends_s: float) -> None:

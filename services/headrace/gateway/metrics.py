@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter
 
 from headrace.process.metrics import Metrics
+from headrace.process.tracing import Exemplar
 
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -55,8 +56,9 @@ class GatewayMetrics(Metrics):
     def idempotent(self, outcome: str) -> None:
         self._idempotent.labels(outcome).inc()
 
-    def waited(self, seconds: float) -> None:
-        self._seconds.observe(seconds)
+    def waited(self, seconds: float, trace: Exemplar = None) -> None:
+        """A call, of this ``trace`` if one is recorded, took ``seconds``."""
+        self._seconds.observe(seconds, trace)
 
     def follow(
         self,

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder
 
 from headrace.core.text import printable
 from headrace.process.logs import event
@@ -37,6 +37,7 @@ answered within four. The loop accepts at most 100 connections a turn, so for a 
 """
 
 _PLAIN = "text/plain; charset=utf-8"
+_OPENMETRICS = "application/openmetrics-text"
 _Reply = tuple[HTTPStatus, str, bytes]
 
 
@@ -135,9 +136,11 @@ class _Admin:
                 async with asyncio.timeout(HEAD_S):
                     head = await reader.readuntil(b"\r\n\r\n")
                 connection.heard = True
-                method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+                first, *headers = head.decode("latin-1").split("\r\n")
+                method, _, rest = first.partition(" ")
                 path = rest.partition(" ")[0].partition("?")[0]
-                writer.write(_response(self._answer(method, path), with_body=method != "HEAD"))
+                accepts = ",".join(line[7:] for line in headers if line[:7].lower() == "accept:")
+                writer.write(_response(self._answer(method, path, accepts), with_body=method != "HEAD"))
                 await writer.drain()
         except asyncio.LimitOverrunError:
             too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -148,7 +151,7 @@ class _Admin:
         finally:
             writer.close()
 
-    def _answer(self, method: str, path: str) -> _Reply:
+    def _answer(self, method: str, path: str, accepts: str) -> _Reply:
         if method not in ("GET", "HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, _PLAIN, b"Only GET and HEAD are answered here.\n"
         match path:
@@ -157,6 +160,10 @@ class _Admin:
             case "/readyz":
                 return _checked(self._ready())
             case "/metrics":
+                # Only OpenMetrics says of which traces values are. Prometheus accepts it.
+                if _OPENMETRICS in accepts:
+                    encode, content_type = choose_encoder(f"{_OPENMETRICS};version=1.0.0")
+                    return HTTPStatus.OK, content_type, encode(self._registry)
                 return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case _:
                 return HTTPStatus.NOT_FOUND, _PLAIN, b"Here are /healthz, /readyz and /metrics.\n"

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final, Protocol, Self
 
 from headrace_schemas.headers import Headers
-from headrace_schemas.trace_context import TraceContext
+from headrace_schemas.trace_context import TraceContext, read_trace
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -131,3 +131,12 @@ class NoTracer:
 
 
 NO_TRACER: Final = NoTracer()
+
+Exemplar = dict[str, str] | None
+"""The trace of which a value is, as OpenMetrics has it; None of a value whose trace nobody records."""
+
+
+def exemplar(headers: Headers) -> Exemplar:
+    """The trace of a span with these headers, by which a value of a metric leads to it."""
+    found = read_trace(headers)
+    return None if found is None else {"trace_id": f"{found.trace_id:032x}"}

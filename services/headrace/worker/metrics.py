@@ -19,6 +19,7 @@ from headrace.core.clock import believable
 from headrace.core.drift import Drift
 from headrace.model.compiling import kernel
 from headrace.process.metrics import Metrics
+from headrace.process.tracing import Exemplar
 
 # From a batch of one on a warm cache to a produce that times out.
 STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -192,35 +193,44 @@ class WorkerMetrics(Metrics):
         self._batch_size.observe(size)
         self._batches.labels(str(closed)).inc()
 
-    def computed(self, texts: int, decode_s: float, infer_s: float, encode_s: float, *, truncated: int = 0) -> None:
+    def computed(
+        self,
+        texts: int,
+        decode_s: float,
+        infer_s: float,
+        encode_s: float,
+        *,
+        truncated: int = 0,
+        trace: Exemplar = None,
+    ) -> None:
         """A batch was computed: ``texts`` reached the model, which read ``truncated`` of them only in part."""
         self._texts.inc(texts)
         if truncated:
             self._truncated.inc(truncated)
-        self.stage("decode", decode_s)
-        self.stage("infer", infer_s)
-        self.stage("encode", encode_s)
+        self.stage("decode", decode_s, trace)
+        self.stage("infer", infer_s, trace)
+        self.stage("encode", encode_s, trace)
 
-    def stage(self, stage: str, seconds: float) -> None:
-        """A batch spent ``seconds`` in ``stage``."""
-        self._of_stage[stage].observe(seconds)
+    def stage(self, stage: str, seconds: float, trace: Exemplar = None) -> None:
+        """A batch, of this ``trace`` if one is recorded, spent ``seconds`` in ``stage``."""
+        self._of_stage[stage].observe(seconds, trace)
 
     def spent(self, stage: str, seconds: float) -> None:
         """Requests spent ``seconds`` together in ``stage``: gathering, model or publishing."""
         # The difference of two large sums of floats may be below zero by their rounding, and no counter takes that.
         self._spent_in[stage].inc(max(0.0, seconds))
 
-    def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int) -> None:
+    def published(self, statuses: Mapping[str, int], seconds: float, *, abstained: int, trace: Exemplar = None) -> None:
         """Answers were acknowledged after ``seconds``, by status; ``abstained`` of them have no label."""
         self._abstained.inc(abstained)
-        self.stage("publish", seconds)
+        self.stage("publish", seconds, trace)
         for status, count in statuses.items():
             self._answers_with[str(status)].inc(count)
 
-    def dead_lettered(self, errors: Mapping[str, int]) -> None:
+    def dead_lettered(self, errors: Mapping[str, int], trace: Exemplar = None) -> None:
         """Dead letters were acknowledged, by error code."""
         for error, count in errors.items():
-            self._dead_letters.labels(error).inc(count)
+            self._dead_letters.labels(error).inc(count, trace)
 
     def lag(self, partition: int, records: int, seconds: float) -> None:
         """How far behind the worker is in ``partition``."""

@@ -22,6 +22,7 @@ from headrace.kafka.dead_letters import Keep
 from headrace.kafka.interface import Consumer
 from headrace.kafka.tracing import BatchSpans
 from headrace.process.logs import event
+from headrace.process.tracing import Exemplar, exemplar
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Backpressure
@@ -186,9 +187,10 @@ class Pipeline:
                 with trace.process() as span:
                     computed = work() if short else await self._offload(work)
                     answered(span, served.model.version, computed.encoded)
-                    self._observe(batch, served, computed, begun)
+                    leads_to = exemplar(span.headers)
+                    self._observe(batch, served, computed, begun, leads_to)
                     # Its tasks belong to the span: what they send is in the same trace.
-                    self._publisher.publish(computed.encoded)
+                    self._publisher.publish(computed.encoded, leads_to)
             except ModelBrokenError as error:
                 await self._wait_for_model(served, error)
                 if not batch.wanted:
@@ -197,7 +199,7 @@ class Pipeline:
             else:
                 return
 
-    def _observe(self, batch: Batch, served: Served, computed: Computed, begun: float) -> None:
+    def _observe(self, batch: Batch, served: Served, computed: Computed, begun: float, trace: Exemplar) -> None:
         self._metrics.breaker(is_open=self._serving.broken)
         if served.drift is not None:
             served.drift.add(computed.labels, computed.tenths, begun)
@@ -205,7 +207,12 @@ class Pipeline:
         self._service_time.observe(batch.weight, took)
         self._metrics.spent("model", batch.size * took)
         self._metrics.computed(
-            computed.texts, computed.decode_s, computed.infer_s, computed.encode_s, truncated=computed.truncated
+            computed.texts,
+            computed.decode_s,
+            computed.infer_s,
+            computed.encode_s,
+            truncated=computed.truncated,
+            trace=trace,
         )
 
     async def _wait_for_model(self, served: Served, error: ModelBrokenError) -> None:

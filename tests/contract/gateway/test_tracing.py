@@ -57,6 +57,10 @@ async def test_a_call_is_a_span_of_its_callers_trace_and_its_texts_belong_to_it(
     }
     found = [ids_of(record.headers) for text in texts for record in await requests_of(traced, text)]
     assert found == [context_of(call)] * 2
+    # How long it took leads to its trace.
+    families = traced.gateway.metrics.registry.collect()
+    named = {sample.exemplar.labels["trace_id"] for one in families for sample in one.samples if sample.exemplar}
+    assert named == {f"{CALLER.trace_id:032x}"}
     # What is published for many calls belongs to the trace of none, and links to theirs.
     send = next(one for one in traced.recorder.spans() if context_of(call) in links_of(one))
     assert (send.name, send.kind, send.parent) == (f"send {traced.site.names.requests}", SpanKind.CLIENT, None)

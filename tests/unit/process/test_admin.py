@@ -4,9 +4,11 @@ import socket
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from headrace.process.admin import LONGEST_HEAD, MOST_CONNECTIONS, Check, admin_server
 from headrace.process.ports import PortError
+from headrace.worker.metrics import WorkerMetrics
 
 HOST = "127.0.0.1"
 
@@ -42,6 +44,30 @@ async def test_metrics_are_those_of_the_registry_given() -> None:
     status, body = await get("/metrics")
     assert status == 200
     assert b"turns_total 3.0" in body
+
+
+@pytest.mark.parametrize(
+    ("accepts", "exemplars"),
+    [
+        # What Prometheus 2.42 and 3.5 send.
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", 1),
+        ("text/html, application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6", 1),
+        ("text/plain;version=0.0.4", 0),
+        ("application/openmetrics-text;version=\xff;escaping=" + "x" * 1000, 1),
+    ],
+)
+async def test_a_value_names_its_trace_where_openmetrics_is_accepted(accepts: str, exemplars: int) -> None:
+    registry = CollectorRegistry()
+    WorkerMetrics(registry).stage("infer", 0.02, {"trace_id": "ab" * 16})
+    async with admin_server(HOST, 0, health=well, ready=well, registry=registry) as port:
+        head = f"GET /metrics HTTP/1.1\r\nHost: x\r\nACCEPT: {accepts}\r\nX: y\r\n\r\n"
+        status, body = await ask(port, head.encode("latin-1"))
+    assert status == 200
+    assert body.count(b'# {trace_id="' + b"ab" * 16 + b'"} 0.02') == exemplars
+    if exemplars:
+        # Every family, with and without traces, is one that a strict reader takes.
+        families = {family.name for family in text_string_to_metric_families(body.decode())}
+        assert "headrace_stage_seconds" in families
 
 
 async def test_a_head_request_gets_no_body() -> None:

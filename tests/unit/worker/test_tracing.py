@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import CollectorRegistry
 
 from headrace.kafka.interface import BrokerUnavailableError
+from headrace.worker.metrics import WorkerMetrics
 from headrace_schemas.headers import TENANT, TIMEOUT_MS, TRACEPARENT
 from tests.support.memory_kafka.cluster import MemoryProducer
 from tests.support.models import SumModel, label_of
@@ -78,6 +80,47 @@ def test_a_batch_is_one_trace_that_links_to_the_traces_of_its_requests():
         assert {one.status.status_code for one in (poll, process, send)} == {StatusCode.UNSET}
 
     play(recorded(), plays)
+
+
+def test_the_seconds_and_dead_letters_of_a_recorded_batch_name_its_trace():
+    async def plays(world, recorder):
+        metrics = WorkerMetrics(CollectorRegistry())
+        await world.publish("a")
+        await world.publish_value(b"{")
+        world.start(tracer=recorder.tracer, metrics=metrics, max_batch=64)
+        await world.answered(2)
+        await world.stop("w0")
+        (process,) = recorder.spans(PROCESS)
+        trace = f"{context_of(process)[0]:032x}"
+        named = traces_of(metrics)
+        assert named.keys() == {"decode", "infer", "encode", "publish", "bad-bytes"}
+        assert all(traces == {trace} for traces in named.values())
+
+    play(recorded(), plays)
+
+
+def test_a_value_of_a_batch_that_nobody_records_names_no_trace():
+    async def plays(world, recorder):
+        for tracing in ({"tracer": recorder.tracer}, {}):
+            metrics = WorkerMetrics(CollectorRegistry())
+            await world.publish("a")
+            world.start(metrics=metrics, **tracing)
+            await world.answered(1 if tracing else 2)
+            await world.stop("w0")
+            assert traces_of(metrics) == {}
+
+    play(recorded(0.0), plays)
+
+
+def traces_of(metrics):
+    """By stage or error the traces that its values name."""
+    found = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            if sample.exemplar is not None:
+                of = sample.labels.get("stage") or sample.labels["error"]
+                found.setdefault(of, set()).add(sample.exemplar.labels["trace_id"])
+    return found
 
 
 @pytest.mark.parametrize("traced", [True, False])

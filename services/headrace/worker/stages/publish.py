@@ -24,6 +24,7 @@ from headrace.kafka.interface import (
 )
 from headrace.kafka.retry import retried
 from headrace.process.logs import event
+from headrace.process.tracing import Exemplar
 from headrace.worker.metrics import WorkerMetrics
 from headrace.worker.partitions.assignment import Assignment
 from headrace.worker.partitions.partition import Partition
@@ -150,11 +151,14 @@ class Publisher:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def publish(self, batch: Collection[Encoded]) -> None:
-        """Begin to publish every slice. At most IN_WORK slices of a partition (see batch) are here at once."""
+    def publish(self, batch: Collection[Encoded], trace: Exemplar = None) -> None:
+        """Begin to publish every slice of a batch, of this ``trace`` if one is recorded.
+
+        At most IN_WORK slices of a partition (see batch) are here at once.
+        """
         handed_over = self._clock.monotonic()
         for encoded in batch:
-            task = asyncio.create_task(self._in_turn(encoded, handed_over))
+            task = asyncio.create_task(self._in_turn(encoded, handed_over, trace))
             self._tasks.add(task)
             task.add_done_callback(self._published)
 
@@ -163,7 +167,7 @@ class Publisher:
         if not task.cancelled() and (error := task.exception()) is not None and not self._assignment.broken.done():
             self._assignment.broken.set_exception(error)
 
-    async def _in_turn(self, encoded: Encoded, handed_over: float) -> None:
+    async def _in_turn(self, encoded: Encoded, handed_over: float, trace: Exemplar) -> None:
         piece = encoded.slice
         partition = piece.partition
         try:
@@ -172,7 +176,7 @@ class Publisher:
             await self._producer.ready()
             if self._assignment.leased() and partition.alive:
                 partition.in_flight.send(asyncio.current_task())
-                await self._send(partition, encoded)
+                await self._send(partition, encoded, trace)
                 waited = self._clock.monotonic() - handed_over
                 self._metrics.spent("publishing", waited * len(encoded.answers))
         except KafkaError as error:
@@ -184,12 +188,12 @@ class Publisher:
             partition.in_flight.end(piece.done)
             self._assignment.batch_due.set()
 
-    async def _send(self, partition: Partition, encoded: Encoded) -> None:
+    async def _send(self, partition: Partition, encoded: Encoded, trace: Exemplar) -> None:
         number = partition.name.partition
         begun = self._clock.monotonic()
         if encoded.dead_letters:
             await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
-            self._metrics.dead_lettered(encoded.errors)
+            self._metrics.dead_lettered(encoded.errors, trace)
             await self._producer.ready()
             if not self._assignment.leased() or not partition.alive:
                 return
@@ -206,4 +210,5 @@ class Publisher:
             )
         last = int(encoded.slice.requests.records.offsets[-1])
         partition.progress.answered(last, place.offset + len(encoded.answers))
-        self._metrics.published(encoded.statuses, self._clock.monotonic() - begun, abstained=encoded.abstained)
+        took = self._clock.monotonic() - begun
+        self._metrics.published(encoded.statuses, took, abstained=encoded.abstained, trace=trace)
