@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,15 @@ def test_an_image_runs_as_a_user_without_rights_and_says_how_it_is() -> None:
     assert "/healthz" in run
     assert [image.split()[3] for image in images] == ["cuda", "cpu"]
     assert all(re.findall(r"(?m)^USER (.*)$", image)[-1] == "10001" for image in images)
+
+
+def test_the_build_is_given_every_file_that_it_copies() -> None:
+    """What .dockerignore leaves out is not there for an engine, however it is tracked."""
+    allowed = re.findall(r"(?m)^!(.*)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"))
+    text = CONTAINERFILE.replace("\\\n", " ")
+    copied = [one for line in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", text) for one in line.split()]
+    copied += re.findall(r"type=bind,source=([^,]+)", text)
+    assert len(copied) > 6
+    for one in copied:
+        assert (ROOT / one).exists(), one
+        assert any(fnmatch(one, pattern) for pattern in allowed), f"{one} is ignored: add it to .dockerignore"
