@@ -35,7 +35,12 @@ from tests.support.waiting import until
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/how-to").glob("*.md"))]
 LIMIT_S = 60
-PROGRAMS = ("headrace", "headrace-load", "make", "pip", "python", "python3")
+ELSEWHERE = {
+    "curl": "tests/contract/gateway/test_page_calls.py",
+    "helm": "tests/unit/deploy/test_chart.py",
+}
+"""Programs whose lines another test runs."""
+PROGRAMS = ("headrace", "headrace-load", "make", "pip", "python", "python3", "pytest", *ELSEWHERE)
 TEXT = "What is the capital of Peru ?"
 
 RUN = (
@@ -164,6 +169,10 @@ def test_a_command_line_of_the_docs_is_one(
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         assert arguments[0] == "install"
         assert set(re.findall(r"\w+", "".join(re.findall(r"\[(.*)\]", line)))) <= set(project["optional-dependencies"])
+    elif program in ELSEWHERE:
+        assert (ROOT / ELSEWHERE[program]).is_file()
+    elif program == "pytest":
+        assert all((ROOT / one).exists() for one in arguments if one.startswith("tests/"))
     elif arguments[0] == "-m":
         assert find_spec(arguments[1]) is not None
     else:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +19,8 @@ from headrace.config.loading import load_settings
 from headrace.config.settings import Settings
 from headrace.kafka.acls import Role, rights_of
 from tests.support.charts import CASES, helm, of_kind, pods, rendered, template
+
+ROOT = Path(__file__).parents[3]
 
 
 def component(manifest: dict[str, Any]) -> str:
@@ -301,3 +307,16 @@ def test_what_kustomize_reads_is_what_helm_renders() -> None:
 def test_the_settings_are_toml_whatever_their_type() -> None:
     (made,) = of_kind(rendered("all"), "ConfigMap")
     assert tomllib.loads(made["data"]["headrace.toml"])["trainer"]["budget_points"] == 0.25
+
+
+def test_helm_does_with_the_commands_of_the_page_what_it_says() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (install,) = re.findall(r"^    helm install (.*)$", page, re.MULTILINE)
+    ((refused, said),) = re.findall(r"^\$ helm template (.*)\n((?:.*\n)*?)```", page, re.MULTILINE)
+
+    def run(arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [helm(), "template", "--kube-version", kustomized.KUBERNETES, *shlex.split(arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert run(install).returncode == 0
+    assert " ".join(said.split()) in " ".join(run(refused).stderr.split())
