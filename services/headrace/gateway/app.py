@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headrace.core.errors import frames_of, words_of
 from headrace.gateway.access import ANYBODY, Identity
 from headrace.gateway.calls import Call, trace_of
+from headrace.gateway.connections import sent_whole
 from headrace.gateway.guessing import address_of
 from headrace.gateway.origin import OriginRules, hosts_of
 from headrace.gateway.problems import ProblemError, missing_role, not_found
@@ -140,7 +141,9 @@ class App:
             span.set({"http.response.status_code": response.status_code})
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 span.fail(str(response.status_code))
-        await response(scope, receive, send)
+        whole = type(response) is Response
+        if not (whole and sent_whole(send, response.status_code, response.raw_headers, bytes(response.body))):
+            await response(scope, receive, send)
 
     def _identify(self, endpoint: Endpoint, headers: Mapping[str, str], scope: Scope) -> Identity:
         if endpoint.roles is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headrace.process.logs import Recurring
 
@@ -36,8 +38,8 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _too_many = Recurring("gateway.too_many_connections")
-_Base: Any = AutoHTTPProtocol
-"""Which of uvicorn's parsers it is depends on what is installed."""
+_OF_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+"""Headers that say how the reply is sent."""
 
 
 class _Joining:
@@ -67,6 +69,13 @@ class _Joining:
         if self._held_bytes > HELD_BYTES:
             self._flush()
 
+    def write_now(self, data: bytes) -> None:
+        if self._held:
+            self._held.append(data)
+            self._flush()
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def close(self) -> None:
         self._flush()
         self._transport.close()
@@ -76,6 +85,43 @@ class _Joining:
             self._transport.write(b"".join(self._held))
         self._held.clear()
         self._held_bytes = 0
+
+
+def sent_whole(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Send a reply in one write, as uvicorn would by two messages and at three times the cost.
+
+    False where ``send`` is not uvicorn's own, or where the reply takes more than that; then nothing is sent.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle:
+        return False
+    if cycle.disconnected or cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+        return False
+    parts, length = [STATUS_LINE[status]], -1
+    for name, value in (*cycle.default_headers, *headers):
+        if b"\n" in value or b"\r" in value or name in _OF_CONNECTION:
+            return False
+        if name == b"content-length":
+            length = int(value)
+        parts += name, b": ", value, b"\r\n"
+    if length != len(body):
+        return False
+    if not cycle.keep_alive:
+        parts.append(b"connection: close\r\n")
+    parts += b"\r\n", body
+    transport: Any = cycle.transport  # a _Joining
+    transport.write_now(b"".join(parts))
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
+_Base: Any = HttpToolsProtocol
+"""Its transport and scope have more than their types say."""
 
 
 class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
-from headrace.gateway.connections import HELD_BYTES, _Joining
+import pytest
+from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from headrace.gateway.connections import HELD_BYTES, _Joining, sent_whole
 
 
 class Sent:
@@ -62,3 +68,63 @@ async def test_much_is_sent_at_once_so_that_the_transport_can_say_when_a_peer_is
     transport.write(b"head")
     transport.write(bytes(HELD_BYTES))
     assert sent.parts == [b"head" + bytes(HELD_BYTES)]
+
+
+class Exchange:
+    """A call that waits for its reply: what is sent, and how often its end was told."""
+
+    def __init__(self, method: str = "POST", *, keep_alive: bool = True) -> None:
+        transport, self.sent = joining()
+        self.ended = 0
+        self.cycle = RequestResponseCycle(
+            scope={"type": "http", "method": method},  # type: ignore[typeddict-item]
+            transport=transport,
+            flow=FlowControl(transport),
+            logger=logging.getLogger("uvicorn.error"),
+            access_logger=logging.getLogger("uvicorn.access"),
+            access_log=False,
+            default_headers=[(b"date", b"today")],
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=keep_alive,
+            on_response=self._end,
+        )
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def send(self, response: Response) -> bool:
+        return sent_whole(self.cycle.send, response.status_code, response.raw_headers, bytes(response.body))
+
+    async def outcome(self) -> tuple[bytes, bool, int, bool]:
+        await asyncio.sleep(0)
+        return b"".join(self.sent.parts), self.sent.closed, self.ended, self.cycle.response_complete
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize("response", [Response(b"{}", 200, {"x": "y"}, "application/json"), Response(None, 404)])
+async def test_a_reply_in_one_write_has_the_bytes_and_the_end_that_uvicorn_gives_it(
+    response: Response, *, keep_alive: bool
+) -> None:
+    ours, theirs = Exchange(keep_alive=keep_alive), Exchange(keep_alive=keep_alive)
+    await response(theirs.cycle.scope, theirs.cycle.receive, theirs.cycle.send)  # type: ignore[arg-type]
+    assert ours.send(response)
+    assert len(ours.sent.parts) == 1
+    assert await ours.outcome() == await theirs.outcome()
+
+
+async def test_what_takes_more_than_one_write_is_left_to_uvicorn() -> None:
+    plain = Response(b"text")
+    away, paused, begun = Exchange(), Exchange(), Exchange()
+    away.cycle.disconnected = paused.cycle.flow.write_paused = begun.cycle.response_started = True
+    split = Response(b"text", headers={"x": "y\r\nz: forged"})
+    closing, bodiless = Response(b"text", headers={"connection": "close"}), Response(status_code=204)
+    left = [(Exchange("HEAD"), plain), (away, plain), (paused, plain), (begun, plain)]
+    for exchange, response in [*left, *((Exchange(), one) for one in (split, closing, bodiless))]:
+        assert not exchange.send(response)
+        assert not exchange.sent.parts
+
+    async def send(message: Any) -> None:
+        del message
+
+    assert not sent_whole(send, 200, plain.raw_headers, b"text")
