@@ -1,4 +1,4 @@
-"""The gateway under load, in one command on a real Apache Kafka that it starts (Java 17); some four minutes.
+"""The gateway under load, in one command on a real Apache Kafka that it starts (Java 17); some five minutes.
 
     python -m load.gateway --out FOLDER
 
@@ -6,7 +6,8 @@ One broker, one gateway and one worker, on this machine: what a waiting call hol
 single texts by 64 connections, batches of 256 by 8; and the last two of FastAPI over PyTorch and over ONNX Runtime, by
 one process each, where this Python has their packages (`make peers`). Network and texts are made, so no data is needed.
 It writes gateway.json and gateway.md to --out. CPU is that of processes and holds on a busy machine; rates and waits
-hold on a quiet one.
+hold on a quiet one. The broker answers calls for a while before anything is measured: a Java machine that has just
+started compiles its code on the cores that are measured. The load comes from this process, on the same two cores.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import re
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -44,6 +47,8 @@ BATCHES_AT_ONCE = 8
 WAITING = 2_000
 STREAMS = 2_000
 LIMIT_S = 120.0
+WARM_UP_S = 40.0
+"""In the first half minute under load compiling takes two fifths of the CPU of the broker, behind it a fifth."""
 PEERS = {"FastAPI, PyTorch": "torch", "FastAPI, ONNX Runtime": "onnx"}
 
 
@@ -87,7 +92,7 @@ class Caller:
     async def reply(self) -> tuple[int, bytes]:
         """Status and body of the next reply."""
         head = await self.head()
-        found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        found = _LENGTH.search(head)
         body = await self._reader.readexactly(int(found[1])) if found else b""
         return int(head[9:12]), body
 
@@ -96,6 +101,61 @@ class Caller:
 
     def close(self) -> None:
         self._writer.close()
+
+
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+
+class _Asking(asyncio.Protocol):
+    """A connection that sends the next of ``calls`` as soon as a reply is whole, until ``ends`` (monotonic).
+
+    It runs on the cores that it measures, so it costs little: no stream, no task, and of a reply its status and length
+    alone. ``waits`` gets the seconds of each call sent since ``begins``; ``done`` says how many of them failed.
+    """
+
+    def __init__(self, calls: Iterator[bytes], begins: float, ends: float, waits: list[float]) -> None:
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._calls = calls
+        self._begins = begins
+        self._ends = ends
+        self._waits = waits
+        self._failed = 0
+        self._sent = 0.0
+        self._head = b""
+        self._left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._call()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server closed a connection of the load"))
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            self._left -= len(data)
+        else:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            found = _LENGTH.search(self._head, 0, end)
+            self._left = end + 4 + (int(found[1]) if found else 0) - len(self._head)
+            self._failed += self._head[9:12] != b"200" and self._sent >= self._begins
+            self._head = b""
+        if not self._left:
+            if self._sent >= self._begins:
+                self._waits.append(time.monotonic() - self._sent)
+            self._call()
+
+    def _call(self) -> None:
+        self._sent = time.monotonic()
+        if self._sent < self._ends:
+            self._transport.write(next(self._calls))
+        else:
+            self.done.set_result(self._failed)
+            self._transport.close()
 
 
 def post(body: object) -> bytes:
@@ -125,22 +185,14 @@ async def rate(
 ) -> Rate:  # fmt: skip
     """Send ``calls`` of so many ``texts`` in turn by closed loops; the first fifth of the time warms up."""
     waits: list[float] = []
-    failed = 0
-    begins = time.monotonic() + seconds / 5
+    loop = asyncio.get_running_loop()
+    begins = loop.time() + seconds / 5
     ends = begins + seconds
-
-    async def caller(first: int) -> None:
-        nonlocal failed
-        one = await Caller.connect(port)
-        at = first
-        while (sent := time.monotonic()) < ends:
-            one.send(calls[at % len(calls)])
-            at += connections
-            status, _ = await one.reply()
-            if sent >= begins:
-                waits.append(time.monotonic() - sent)
-                failed += status != 200
-        one.close()
+    turn = itertools.cycle(calls)
+    asking = [
+        (await loop.create_connection(lambda: _Asking(turn, begins, ends, waits), "127.0.0.1", port))[1]
+        for _ in range(connections)
+    ]
 
     async def used() -> dict[str, float]:
         await asyncio.sleep(begins - time.monotonic())
@@ -149,7 +201,7 @@ async def rate(
         return {who: cpu_s(pids) - before[who] for who, pids in processes.items()}
 
     measured = asyncio.create_task(used())
-    await asyncio.gather(*map(caller, range(connections)))
+    failed = sum(await asyncio.gather(*(one.done for one in asking)))
     spent = await measured
     count = max(1, len(waits) * texts)
     p50, p99 = (float(found) for found in np.percentile(waits or [0.0], (50, 99)))
@@ -159,13 +211,22 @@ async def rate(
     )  # fmt: skip
 
 
+def singles(texts: Sequence[str], single: Callable[[str], object]) -> list[bytes]:
+    """Calls of one text each."""
+    return [post(single(text)) for text in texts[:2000]]
+
+
+def batches(texts: Sequence[str]) -> list[bytes]:
+    """Calls of many texts each."""
+    return [post({"texts": texts[at : at + BATCH]}) for at in range(0, BATCH * 16, BATCH)]
+
+
 async def both(
     name: str, port: int, texts: Sequence[str], single: Callable[[str], object], seconds: float,
     processes: Mapping[str, Sequence[int]],
 ) -> list[Rate]:  # fmt: skip
     """Single texts and batches."""
-    ones = [post(single(text)) for text in texts[:2000]]
-    many = [post({"texts": texts[at : at + BATCH]}) for at in range(0, BATCH * 16, BATCH)]
+    ones, many = singles(texts, single), batches(texts)
     return [
         await rate(f"{name}, single", port, ones, 1, CONNECTIONS, seconds, processes),
         await rate(f"{name}, {BATCH} a call", port, many, BATCH, BATCHES_AT_ONCE, seconds, processes),
@@ -271,7 +332,9 @@ async def measure(out: Path, seconds: float) -> list[Rate | Held]:
             "broker": [node_pid for node in broker.processes if (node_pid := node.pid) is not None],
             "caller": [os.getpid()],
         }
-        found += await both("headrace", port, texts, lambda text: text, seconds, processes)
+        for connections, calls in ((CONNECTIONS, singles(texts, str)), (BATCHES_AT_ONCE, batches(texts))):
+            await rate("warm-up", port, calls, 1, connections, WARM_UP_S / 2, {})
+        found += await both("headrace", port, texts, str, seconds, processes)
     if missing := [name for name in ("fastapi", "onnxruntime") if importlib.util.find_spec(name) is None]:
         print(f"The peers are left out: this Python has no {', '.join(missing)} (`make peers`).")
         return found
