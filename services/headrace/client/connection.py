@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -49,6 +49,7 @@ from headrace.kafka.interface import (
     Outgoing,
     Producer,
     TopicPartition,
+    UnknownTopicError,
     passes,
 )
 from headrace.kafka.retry import retried
@@ -122,6 +123,8 @@ class Client:
         self._clock = clock or SystemClock()
         self._publisher = Publisher(_traced(cluster, tracer, requests), requests)
         self._awaiter: Awaiter | None = None
+        self._used: set[str] = set()
+        """Topics that calls of classify have read or written."""
         self._review_awaiter: ReviewAwaiter | None = None
         self._calm = ExitStack()
         self._looking: asyncio.Task[_Seen] | None = None
@@ -285,11 +288,22 @@ class Client:
 
         async def ask() -> asyncio.Future[ClassifyResult]:
             awaiter = await self._started_awaiter()
-            with awaiter.publishing() as before:
+            with self._still_there(self._publisher.topic), awaiter.publishing() as before:
                 published[:] = [await self._publisher.publish(record)]
                 return awaiter.expect(published[0], before)
 
         return await retried(ask, sleep=self._clock.sleep, wait_s=RETRY_S, mends=passes)
+
+    @contextmanager
+    def _still_there(self, topic: str) -> Iterator[None]:
+        """Wraps a use of ``topic``. Raises AnswerLogError when the topic was used before and is not there any more."""
+        try:
+            yield
+        except UnknownTopicError as error:
+            if topic not in self._used:
+                raise
+            raise AnswerLogError(topic_gone(topic)) from error
+        self._used.add(topic)
 
     async def _seen(self) -> _Seen:
         """What Kafka shows now. All calls whose time ends together share one look."""
@@ -496,7 +510,8 @@ class Client:
                 # No look-back: it finds repeats, and an awaited answer is found by its place.
                 reader = AnswerReader(self._cluster.consumer(), self._results, look_back=0, clock=self._clock)
                 self._awaiter = Awaiter(reader, self._publisher.topic, self._clock)
-                await self._awaiter.start()
+                with self._still_there(self._results):
+                    await self._awaiter.start()
             return self._awaiter
 
     async def _started_review_awaiter(self) -> ReviewAwaiter:

@@ -1,6 +1,7 @@
 """`Client.classify`: publish a request and wait for its answer, over the in-memory twin."""
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from headrace.kafka.interface import (
     Outgoing,
     ProducerDeadError,
     TopicPartition,
+    UnknownTopicError,
 )
 from headrace_schemas.headers import read_timeout_ms
 from headrace_schemas.records import Status
@@ -233,5 +235,33 @@ def test_a_call_whose_time_ends_looks_whether_a_log_was_made_anew(
         for call in calls:
             with pytest.raises(AnswerLogError, match=said):
                 await call
+
+    play()
+
+
+@pytest.mark.parametrize("topic", [REQUESTS, RESULTS])
+def test_calls_behind_the_deletion_of_a_topic_that_was_used_say_that_its_log_is_gone(topic: str) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        writing = stage.writer.start()
+        await stage.client.classify("seen", key=KEY)
+        writing.cancel()
+        stage.cluster.delete_topic(topic)
+        # The second call reads the answers anew.
+        for _ in range(2):
+            with pytest.raises(AnswerLogError, match=rf"There is no topic {re.escape(topic)} any more"):
+                await stage.client.classify("x", key=KEY, timeout=1000)
+        assert stage.clock.monotonic() < 30
+
+    play()
+
+
+@pytest.mark.parametrize("topic", [REQUESTS, RESULTS])
+def test_a_call_whose_topic_was_never_there_says_that_there_is_none(topic: str) -> None:
+    @scene
+    async def play(stage: Scene) -> None:
+        stage.cluster.delete_topic(topic)
+        with pytest.raises(UnknownTopicError, match=re.escape(topic)):
+            await stage.client.classify("x", timeout=1000)
 
     play()
