@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.kafka.aio.consumer import AioConsumer
 from headrace.kafka.interface import (
     KafkaError,
     OffsetOutOfRangeError,
@@ -9,6 +10,7 @@ from headrace.kafka.interface import (
     TopicExistsError,
     TopicPartition,
     TopicSpec,
+    connected,
 )
 
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": "604800000"}
@@ -35,6 +37,14 @@ async def test_creating_a_topic_twice_is_an_error(admin, name):
 
 async def test_describing_what_is_not_there_gives_nothing_and_creates_nothing(admin, name):
     assert await admin.describe_topics([name]) == {}
+    assert name not in await admin.describe_topics()
+
+
+async def test_a_client_that_waits_for_a_topic_creates_none(cluster, admin, name):
+    """Or it would make anew what was deleted a moment before, where brokers make the topics that they are asked for."""
+    async with connected(cluster.consumer()) as consumer:
+        if isinstance(consumer, AioConsumer):
+            await consumer._inner._client.add_topic(name)
     assert name not in await admin.describe_topics()
 
 

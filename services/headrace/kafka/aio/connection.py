@@ -12,9 +12,11 @@ import importlib
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aiokafka import client as their_client
 from aiokafka import conn as their_connections
 from aiokafka import errors as theirs
 from aiokafka.abc import AbstractTokenProvider
@@ -213,6 +215,10 @@ class _Answered(their_connections.OAuthAuthenticator):  # type: ignore[misc]  # 
 
 
 their_connections.OAuthAuthenticator = _Answered
+
+# aiokafka's own requests would make a topic anew that was deleted a moment before, or one whose name has a slip, where
+# brokers make the topics that they are asked for.
+their_client.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
