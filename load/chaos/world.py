@@ -21,7 +21,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from headrace.process.children import Child, ProgramError, child, headrace
+from headrace.core.errors import UserError
+from headrace.process.children import Child, child, headrace
 from headrace_load.measure.audit import ANSWERED, read_rows
 from headrace_load.measure.processes import (
     ROWS,
@@ -96,7 +97,7 @@ class Worker:
         """Raises ProgramError when it has ended."""
         self._running.check()
 
-    def error(self, reason: str) -> ProgramError:
+    def error(self, reason: str) -> UserError:
         """An error with the end of its log."""
         return self._running.error(reason)
 

@@ -23,6 +23,10 @@ class NoProgramError(UserError, FileNotFoundError):
     exit_code = 2
 
 
+class InterruptedChildError(UserError):
+    """SIGINT ended a child process. We send it to none: Ctrl-C came before the child had a session of its own."""
+
+
 class StoppedError(UserError):
     """A signal ended the work before its end; ``known`` says what is known to be done."""
 

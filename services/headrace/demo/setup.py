@@ -27,7 +27,7 @@ from headrace.kafka.brokers import apache_broker, embedded_broker, embedded_sett
 from headrace.kafka.settings import KafkaSettings
 from headrace.kafka.topics import WantedTopic, carry_out, look
 from headrace.learning.data.files import Rows
-from headrace.process.children import Child, ProgramError, child, headrace
+from headrace.process.children import Child, child, headrace
 from headrace.worker.settings import WorkerSettings
 from headrace_schemas.topics import topics
 
@@ -218,7 +218,10 @@ GRACE_S = 2.0
 
 
 async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) -> None:
-    """Run `headrace train` on ``rows``, its output beside ours; it writes ``model``. Raises ProgramError."""
+    """Run `headrace train` on ``rows``, its output beside ours; it writes ``model``.
+
+    Raises as :meth:`Child.check` does.
+    """
     folder = model.parent
     data = folder / "texts.jsonl"
     write_rows(rows, data)
@@ -227,7 +230,7 @@ async def train_model(rows: Rows, model: Path, *, environ: Mapping[str, str]) ->
     command = headrace("train", data.name, "--out", model.name, "--quick", "--max-tokens", "128")
     async with child(command, environ=environ, folder=folder, log=None, grace_s=GRACE_S) as training:
         if code := await training.process.wait():
-            raise ProgramError(f"`headrace train` ended with exit code {code}; what it printed says why.")
+            raise training.error(f"`headrace train` ended with exit code {code}; what it printed says why.")
 
 
 def keep(model: Path, at: Path) -> None:

@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from headrace.core.errors import UserError
+from headrace.core.errors import InterruptedChildError, UserError
 from headrace.kafka.aio.cluster import AioAdmin
 from headrace.kafka.interface import KafkaError, connected
 from headrace.kafka.settings import KafkaSettings
@@ -114,7 +114,10 @@ class BrokerProcess:
         """Return the last lines that the broker printed."""
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
-    def start_error(self, reason: str) -> BrokerStartError:
+    def start_error(self, reason: str) -> UserError:
+        """A BrokerStartError with the end of the log, or an InterruptedChildError."""
+        if self._process is not None and self._process.poll() == -signal.SIGINT:
+            return InterruptedChildError(reason)
         if b"Address already in use" in self.log_file.read_bytes()[self._log_began :]:
             return BrokerStartError(f"{reason} Another process took one of its ports in that moment: start it again.")
         return BrokerStartError(f"{reason} The end of its log ({self.log_file}):\n{self.log_tail()}")

@@ -1,7 +1,7 @@
 """Child processes with a log: started, watched and ended in one way.
 
-A child has a session of its own, so that the terminal's Ctrl-C reaches it only through us. It ends with its block, and
-on Linux also when this process is killed.
+A child has a session of its own, so that the terminal's Ctrl-C reaches it only through us; one that is hit before that
+raises InterruptedChildError. A child ends with its block, and on Linux also when this process is killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Never
 
-from headrace.core.errors import UserError
+from headrace.core.errors import InterruptedChildError, UserError
 from headrace.process.child_process import ending_with_parent
 
 GRACE_S = 40.0
@@ -63,19 +63,20 @@ class Child:
         return self.process.returncode
 
     def check(self) -> None:
-        """Raises ProgramError when it has ended."""
+        """Raises ProgramError when it has ended, InterruptedChildError when Ctrl-C ended it."""
         if self.code is not None:
             raise self.error(f"{self.name} ended by itself with exit code {self.code}.")
 
     async def watch(self) -> Never:
-        """Wait until it ends, which it should not. Raises ProgramError."""
+        """Wait until it ends, which it should not. Raises as :meth:`check` does."""
         await self.process.wait()
         self.check()
         raise AssertionError("a process that has ended has an exit code")
 
-    def error(self, reason: str) -> ProgramError:
-        """An error with the end of the log."""
-        return ProgramError(f"{reason} The end of its log:\n{self.log_tail()}" if self.log else reason)
+    def error(self, reason: str) -> UserError:
+        """An error with the end of the log, as :meth:`check` raises it."""
+        kind = _kind(self.code)
+        return kind(f"{reason} The end of its log:\n{self.log_tail()}" if self.log else reason)
 
     def printed(self) -> bytes:
         """The content of its log."""
@@ -101,6 +102,11 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         await self.process.wait()
+
+
+def _kind(code: int | None) -> type[UserError]:
+    """The error of a program that ended with exit code ``code``, None for one that runs."""
+    return InterruptedChildError if code == -signal.SIGINT else ProgramError
 
 
 @asynccontextmanager
@@ -145,7 +151,10 @@ async def child(
 async def output_of(
     command: Sequence[str], *, name: str, environ: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> str:
-    """Run ``command`` to its end and return its output. Raises ProgramError with the output when it fails."""
+    """Run ``command`` to its end and return its output.
+
+    Raises ProgramError with the output when it fails, InterruptedChildError when Ctrl-C ended it.
+    """
     process = await asyncio.create_subprocess_exec(
         *ending_with_parent(command), env=environ, cwd=folder, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
         start_new_session=True,
@@ -155,5 +164,6 @@ async def output_of(
     finally:
         await Child(name, process, None).stop()
     if process.returncode:
-        raise ProgramError(f"{name} ended with exit code {process.returncode}; what it printed:\n{printed.decode()}")
+        kind = _kind(process.returncode)
+        raise kind(f"{name} ended with exit code {process.returncode}; what it printed:\n{printed.decode()}")
     return printed.decode()

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import NoProgramError, one_of_all
+from headrace.core.errors import InterruptedChildError, NoProgramError, one_of_all
 from headrace.process.child_process import ending_with_parent
 from headrace.process.logs import change_level, event, level
 
@@ -40,19 +40,30 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]], *, drain_s: flo
         return runner.run(_until_drained(main, drain_s))
 
 
+CTRL_C_S = 1.0
+"""How much later than a child's end our own part of a Ctrl-C may be noticed: it goes to all processes at once."""
+
+
 async def until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
     """What ``work`` returns; None when ``stop`` is set before. Then ``work`` is cancelled, and its end is waited for.
 
-    Raises what ``work`` raises, at its end too.
+    Raises what ``work`` raises, at its end too. An InterruptedChildError counts as ``stop`` when that is set as well.
     """
     running = asyncio.ensure_future(work)
     asked = asyncio.ensure_future(stop.wait())
     await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+    if _child_interrupted(running):
+        await asyncio.wait((asked,), timeout=CTRL_C_S)
     asked.cancel()
     if not running.done():
         running.cancel()
         await asyncio.wait((running,))
-    return None if running.cancelled() else running.result()
+    return None if running.cancelled() or (stop.is_set() and _child_interrupted(running)) else running.result()
+
+
+def _child_interrupted(running: asyncio.Future[Any]) -> bool:
+    ended = running.done() and not running.cancelled()
+    return ended and isinstance(running.exception(), InterruptedChildError)
 
 
 @asynccontextmanager
@@ -290,12 +301,12 @@ class _Slot:
         self._grace_s = grace_s
 
     async def run(self) -> int:
-        """Return the exit code of the last child. Ending by our SIGTERM is no fault."""
+        """Return the exit code of the last child. Ending by our SIGTERM, or by the Ctrl-C that ends us, is no fault."""
         while not self._ending.is_set():
             begun = self._clock.monotonic()
             code = await self._child()
             if self._ending.is_set():
-                return EXIT_DONE if code == -signal.SIGTERM else abs(code)
+                return EXIT_DONE if code in (-signal.SIGTERM, -signal.SIGINT) else abs(code)
             wait = self._restarts.after(code, self._clock.monotonic() - begun)
             event("member.ended", level="error", slot=self._slot, code=code, restart_in_s=wait)
             if wait is None:

@@ -174,6 +174,14 @@ async def test_a_broker_that_ends_while_it_starts_shows_the_end_of_its_log(tmp_p
         await wait_until_ready("127.0.0.1:1", 1, [process], limit_s=20)
 
 
+async def test_a_broker_that_ctrl_c_ends_while_it_starts_is_told_from_one_that_fails(tmp_path):
+    interrupted = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
+    process = BrokerProcess([sys.executable, "-c", interrupted], tmp_path / "broker.log")
+    process.start()
+    with pytest.raises(InterruptedChildError, match="ended while it started"):
+        await wait_until_ready("127.0.0.1:1", 1, [process], limit_s=20)
+
+
 async def test_a_broker_that_never_answers_is_given_up_in_time(tmp_path):
     process = BrokerProcess([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "broker.log")
     process.start()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.errors import InterruptedChildError
+from headrace.process import lifecycle
 from headrace.process.children import ProgramError, child, headrace, output_of
+from headrace.process.lifecycle import until_stopped
 
 ENDS = "import sys; print('the last word'); sys.exit(7)"
 STAYS = (
@@ -40,3 +43,46 @@ async def test_a_program_that_does_not_end_at_sigterm_is_killed(tmp_path: Path) 
         assert await asyncio.wait_for(running.output.readline(), 60) == b"ready\n"
         assert running.code is None
     assert running.code == -signal.SIGKILL
+
+
+INTERRUPTED = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
+
+
+async def test_a_program_that_ctrl_c_hits_before_it_has_its_session_is_told_from_one_that_fails(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", INTERRUPTED)
+    async with child(command, name="the program", log=tmp_path / "log") as running:
+        with pytest.raises(InterruptedChildError, match=r"the program ended by itself with exit code -2\."):
+            await running.watch()
+    with pytest.raises(InterruptedChildError, match=r"the program ended with exit code -2"):
+        await output_of(command, name="the program")
+
+
+async def interrupted() -> None:
+    raise InterruptedChildError("`headrace train` ended with exit code -2")
+
+
+async def test_a_child_that_ctrl_c_ended_is_no_failure_of_a_parent_that_it_stops() -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(until_stopped(interrupted(), stop))
+    # The child's end is noticed first.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    stop.set()
+    assert await running is None
+    assert await until_stopped(interrupted(), stop) is None
+
+
+async def test_a_child_that_was_interrupted_alone_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "CTRL_C_S", 0.0)
+    with pytest.raises(InterruptedChildError, match="exit code -2"):
+        await until_stopped(interrupted(), asyncio.Event())
+
+
+async def test_another_failure_is_one_beside_a_stop_too() -> None:
+    async def fails() -> None:
+        raise ProgramError("the workers are gone")
+
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(ProgramError, match="the workers are gone"):
+        await until_stopped(fails(), stop)

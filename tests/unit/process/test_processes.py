@@ -90,6 +90,17 @@ async def test_a_member_that_is_killed_is_started_again_in_its_slot(tmp_path: Pa
     assert not any(runs(pid) for pid in started(tmp_path))
 
 
+async def test_members_that_ctrl_c_ended_beside_their_parent_are_no_fault_of_it(tmp_path: Path) -> None:
+    """It hits a member that has no session of its own yet."""
+    interrupted = "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
+    default = "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    stop = asyncio.Event()
+    parent = asyncio.create_task(supervised(interrupted + default + WAITS, tmp_path, stop))
+    await until(lambda: len(started(tmp_path)) == 2)
+    stop.set()
+    assert await parent == 0
+
+
 async def test_a_member_that_can_not_go_on_ends_them_all_with_its_code(tmp_path: Path) -> None:
     refuses = f"import sys\nif sys.argv[2] == '0': sys.exit({EXIT_REFUSED})\n{WAITS}"
     assert await supervised(refuses, tmp_path, asyncio.Event()) == EXIT_REFUSED
