@@ -30,7 +30,7 @@ class Started:
 
     async def waiting(self) -> int:
         """How many texts wait there for their answers."""
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=LIMIT_S) as http:
             metrics = (await http.get(f"http://127.0.0.1:{self.admin}/metrics")).text
         found = re.search(r"^headrace_gateway_waiting_texts (\S+)$", metrics, re.MULTILINE)
         return int(float(found[1])) if found else 0

@@ -16,6 +16,8 @@ WHOLE = "headrace.whole"
 """In the scope of a call whose body came with its head: nobody has to wait for it."""
 CLOSE_S = 1.0
 """So long a peer may take to read the rest and, over TLS, to agree to the end; an idle one may never."""
+LAST_LOOK_S = 0.05
+"""How much later the end of a wait for the peer counts: a loop that was held reads what came meanwhile before that."""
 HELD_BYTES = 64 * 1024
 """More than this is sent at once: the transport says when a peer reads too slowly."""
 
@@ -160,6 +162,20 @@ class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
                 self._refuse(431)
             else:
                 self._await_head()
+        elif before is not None and before.response_complete and not self.transport.is_closing():
+            # The rest of a body whose call was refused; uvicorn would wait for ever for the next call.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # uvicorn leaves this as it is when the reply came before the end of the body.
+        self.cycle.more_body = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        close = super().timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(LAST_LOOK_S, close)
 
     def shutdown(self) -> None:
         """End the connection, now or behind its call."""
@@ -178,7 +194,10 @@ class _LimitedProtocol(_Base):  # type: ignore[misc]  # see above
 
     def _await_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.limits.head_s, self._refuse, 408)
+            self._head_timer = self.loop.call_later(self.limits.head_s, self._look_for_head)
+
+    def _look_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(LAST_LOOK_S, self._refuse, 408)
 
     def _head_came(self) -> None:
         self._head_bytes = 0

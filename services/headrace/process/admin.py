@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder
@@ -19,6 +20,7 @@ from headrace.core.text import printable
 from headrace.process.logs import event
 from headrace.process.ports import LARGEST, PortError, why_not
 
+T = TypeVar("T")
 Check = Callable[[], str | None]
 """Returns None when all is well, otherwise what is wrong, for the person who reads the response."""
 
@@ -30,10 +32,13 @@ MOST_CONNECTIONS = 32
 HEAD_S = 2.0
 """How long a connection may take to send the head of its request. A Kubernetes probe gives up after one second."""
 TIMEOUT_S = 5.0
+"""How long a peer may take to read the response."""
+LAST_LOOK_S = 0.05
+"""How much later a limit counts: a loop that was held sees what came meanwhile before that."""
 
-_TURNS = 6
+_TURNS = 9
 """For how many turns of the event loop a connection is safe from being cut. A request that came with its connection is
-answered within four. The loop accepts at most 100 connections a turn, so for a moment there can be that many more.
+answered within seven. The loop accepts at most 100 connections a turn, so for a moment there can be that many more.
 """
 
 _PLAIN = "text/plain; charset=utf-8"
@@ -132,15 +137,14 @@ class _Admin:
     async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         writer = connection.writer
         try:
+            head = await _within(HEAD_S, reader.readuntil(b"\r\n\r\n"))
+            connection.heard = True
+            first, *headers = head.decode("latin-1").split("\r\n")
+            method, _, rest = first.partition(" ")
+            path = rest.partition(" ")[0].partition("?")[0]
+            accepts = ",".join(line[7:] for line in headers if line[:7].lower() == "accept:")
+            writer.write(_response(self._answer(method, path, accepts), with_body=method != "HEAD"))
             async with asyncio.timeout(TIMEOUT_S):
-                async with asyncio.timeout(HEAD_S):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                connection.heard = True
-                first, *headers = head.decode("latin-1").split("\r\n")
-                method, _, rest = first.partition(" ")
-                path = rest.partition(" ")[0].partition("?")[0]
-                accepts = ",".join(line[7:] for line in headers if line[:7].lower() == "accept:")
-                writer.write(_response(self._answer(method, path, accepts), with_body=method != "HEAD"))
                 await writer.drain()
         except asyncio.LimitOverrunError:
             too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -167,6 +171,22 @@ class _Admin:
                 return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case _:
                 return HTTPStatus.NOT_FOUND, _PLAIN, b"Here are /healthz, /readyz and /metrics.\n"
+
+
+async def _within(limit_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns. Raises TimeoutError when it takes longer.
+
+    The limit passes while the loop is held, too, and what came meanwhile has not been read yet. So there is one more
+    look at the connection behind the limit.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for wait_s in (limit_s, LAST_LOOK_S):
+            if (await asyncio.wait((task,), timeout=wait_s))[0]:
+                return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError
 
 
 def _checked(fault: str | None) -> _Reply:

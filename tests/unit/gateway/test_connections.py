@@ -1,4 +1,4 @@
-"""What uvicorn writes, as it is sent."""
+"""What uvicorn writes, as it is sent; and how long a connection may be silent."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 from starlette.responses import Response
+from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
-from headrace.gateway.connections import HELD_BYTES, _Joining, sent_whole
+from headrace.gateway.connections import (
+    HELD_BYTES,
+    LAST_LOOK_S,
+    ConnectionLimits,
+    _Joining,
+    limited,
+    sent_whole,
+)
 
 
 class Sent:
@@ -128,3 +137,124 @@ async def test_what_takes_more_than_one_write_is_left_to_uvicorn() -> None:
         del message
 
     assert not sent_whole(send, 200, plain.raw_headers, b"text")
+
+
+class Peer(Sent):
+    """The transport of a peer on this machine."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 9) if name in ("peername", "sockname") else None
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def abort(self) -> None:
+        self.close()
+
+    def sent(self) -> bytes:
+        return b"".join(self.parts)
+
+
+LIMITS = ConnectionLimits(connections=8, head_bytes=2048, head_s=600.0, write_s=600.0)
+CALL = b"GET /there HTTP/1.1\r\nhost: localhost\r\n\r\n"
+KEEP_ALIVE_S = 600
+
+
+async def at_once(scope: Any, receive: Any, send: Any) -> None:
+    """An application that replies before it has read the body."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def connected() -> tuple[Any, Peer]:
+    """A connection that was just made, as uvicorn calls it."""
+    config = Config(at_once, log_config=None, timeout_keep_alive=KEEP_ALIVE_S, ws="none", lifespan="off")
+    made: Any = limited(LIMITS)
+    protocol = made(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+    peer = Peer()
+    protocol.connection_made(peer)
+    return protocol, peer
+
+
+async def turns() -> None:
+    """What is due is done."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Later:
+    """Moves the clock of the running loop on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        real_s, self._by_s = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: real_s() + self._by_s)
+
+    async def __call__(self, seconds: float) -> None:
+        self._by_s += seconds
+        await turns()
+
+
+@pytest.fixture
+async def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    return Later(monkeypatch)
+
+
+async def test_a_call_that_came_while_the_loop_was_held_past_a_limit_is_answered(later: Later) -> None:
+    protocol, peer = connected()
+    # The timer runs before the loop reads what lies there.
+    await later(LIMITS.head_s)
+    protocol.data_received(CALL)
+    await later(KEEP_ALIVE_S)
+    protocol.data_received(CALL)
+    await turns()
+    assert peer.sent().count(b"HTTP/1.1 200 OK") == 2
+    assert not peer.closed
+
+
+async def test_a_connection_without_another_call_is_closed(later: Later) -> None:
+    _, peer = connected()
+    await later(LIMITS.head_s)
+    await later(LAST_LOOK_S)
+    assert peer.closed
+    assert peer.sent().startswith(b"HTTP/1.1 408")
+    idle, peer = connected()
+    idle.data_received(CALL)
+    await turns()
+    await later(KEEP_ALIVE_S)
+    await later(LAST_LOOK_S)
+    assert peer.closed
+    assert peer.sent().count(b"HTTP/1.1") == 1
+
+
+REFUSED = b"POST /there HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n"
+
+
+async def test_a_connection_is_closed_that_idles_behind_a_body_that_came_after_its_reply(later: Later) -> None:
+    protocol, peer = connected()
+    protocol.data_received(REFUSED)
+    await turns()
+    for rest in (b"ab", b"cd"):
+        protocol.data_received(rest)
+    assert not peer.closed
+    await later(KEEP_ALIVE_S)
+    await later(LAST_LOOK_S)
+    assert peer.closed
+
+
+async def test_the_head_behind_a_body_that_came_after_its_reply_has_its_limits_too(later: Later) -> None:
+    protocol, peer = connected()
+    protocol.data_received(REFUSED)
+    await turns()
+    protocol.data_received(b"abcd")
+    protocol.data_received(CALL)
+    await turns()
+    assert peer.sent().count(b"HTTP/1.1 200 OK") == 2
+    protocol.data_received(REFUSED)
+    await turns()
+    protocol.data_received(b"abcd")
+    protocol.data_received(b"GET /there HTTP/1.1\r\nx-pad: " + b"p" * LIMITS.head_bytes)
+    await turns()
+    assert peer.sent().endswith(b"The head of the call is too large.\n")
+    assert peer.closed

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.errors import InterruptedChildError
 from headrace.kafka.brokers import (
     KAFKA_VERSION,
     BrokerProcess,

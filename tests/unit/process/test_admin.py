@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from headrace.process import admin
 from headrace.process.admin import LONGEST_HEAD, MOST_CONNECTIONS, Check, admin_server
 from headrace.process.ports import PortError
 from headrace.worker.metrics import WorkerMetrics
@@ -202,3 +203,20 @@ async def test_past_the_last_port_there_is_none() -> None:
     with pytest.raises(PortError, match="no port 65536"):
         async with admin_server(HOST, 65536, health=well, ready=well, registry=CollectorRegistry()):
             pass
+
+
+async def test_a_request_that_came_while_the_loop_was_held_past_the_limit_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admin, "HEAD_S", 600.0)
+    loop = asyncio.get_running_loop()
+    real_s = loop.time
+    async with admin_server(HOST, 0, health=well, ready=well, registry=CollectorRegistry()) as port:
+        silent, probe = connect(port), connect(port)
+        assert (await ask(port, PROBE))[0] == 200  # so those before it wait for their heads by now
+        probe.send(PROBE)
+        monkeypatch.setattr(loop, "time", lambda: real_s() + 1000.0)
+        assert (await all_of(probe)).startswith(b"HTTP/1.1 200 ")
+        assert await all_of(silent) == b""
+        silent.close()
+        probe.close()
