@@ -114,7 +114,7 @@ async def test_no_panel_is_empty_and_no_rule_fails(embedded_bootstrap: str, tmp_
                 if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # it is starting
                     return False
                 pytest.fail(f"{query}: {error.read().decode()}")
-            except urllib.error.URLError:  # it does not listen yet
+            except (urllib.error.URLError, ConnectionError):  # it does not listen yet
                 return False
             return bool(found["result"])
 
@@ -127,10 +127,15 @@ async def test_no_panel_is_empty_and_no_rule_fails(embedded_bootstrap: str, tmp_
                 await until(look, LIMIT_S)
             except TimeoutError:
                 pytest.fail(f"the panel {title!r} is empty: {query}")
-        groups = (await asyncio.to_thread(asked, own, "rules"))["groups"]
-        unwell = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] != "ok"]
+
+        async def evaluated() -> list[Any]:
+            """The groups of rules, once each rule was evaluated."""
+            groups = (await asyncio.to_thread(asked, own, "rules"))["groups"]
+            return [] if any(rule["health"] == "unknown" for one in groups for rule in one["rules"]) else groups
+
+        groups = await until(evaluated, LIMIT_S)
         assert len(groups) == 6
-        assert unwell == []
+        assert [rule["name"] for one in groups for rule in one["rules"] if rule["health"] != "ok"] == []
 
 
 def test_the_dashboard_is_what_its_code_writes() -> None:
