@@ -39,6 +39,7 @@ SHAPES = {
     "ours": RequestShape(max_text_bytes=200),
     "flat": RequestShape(text_path="body", id_path="text", max_text_bytes=200),
     "deep": RequestShape(text_path="ticket.body", id_path="items.0.id"),
+    "beside": RequestShape(text_path="ticket.body", id_path="ticket.id", max_text_bytes=200),
 }
 TEXTS = st.text(alphabet=st.sampled_from('ab "\\/\0\n\t\x7f\u0301\u2028ß你😀\ud7ff\U0010ffff'), max_size=60)
 KEYS = st.sampled_from(["text", "id", "body", "texts", "", "tex\t", "ü"])
@@ -48,6 +49,22 @@ FLAT = st.one_of(
     st.fixed_dictionaries({"text": TEXTS}, optional={"id": st.one_of(TEXTS, st.none()), "body": LEAVES}),
     st.fixed_dictionaries({"body": TEXTS}, optional={"text": st.one_of(TEXTS, st.integers(-9, 9)), "n": LEAVES}),
     st.dictionaries(KEYS, LEAVES, max_size=5),
+)
+PARTS = st.sampled_from(["ticket", "body", "items", "0", "id", "ü"])
+INNER = st.recursive(
+    st.one_of(LEAVES, st.text(alphabet="ab", max_size=3)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(PARTS, inner, max_size=3)),
+    max_leaves=6,
+)
+NESTED = st.one_of(
+    st.fixed_dictionaries(
+        {"ticket": st.fixed_dictionaries({"body": TEXTS}, optional={"id": LEAVES, "n": INNER})},
+        optional={
+            "items": st.one_of(INNER, st.fixed_dictionaries({"0": st.fixed_dictionaries({"id": LEAVES})})),
+            "n": INNER,
+        },
+    ),
+    st.dictionaries(PARTS, INNER, max_size=4),
 )
 SPACES = st.sampled_from(["", " ", "\n", "\t \r\n", "\v", "\0", ",", "}"])
 
@@ -63,7 +80,9 @@ VALUES = st.one_of(
     st.none(),
     FLAT.map(msgspec.json.encode),
     FLAT.map(msgspec.msgpack.encode),
-    st.builds(spaced, FLAT, st.tuples(SPACES, SPACES, SPACES, SPACES)),
+    NESTED.map(msgspec.json.encode),
+    NESTED.map(msgspec.msgpack.encode),
+    st.builds(spaced, st.one_of(FLAT, NESTED), st.tuples(SPACES, SPACES, SPACES, SPACES)),
     hostile([*examples("classify-request"), *DOCUMENTS]),
     TEXTS.map(str.encode),
     st.lists(
@@ -106,6 +125,47 @@ STAMPS = st.sampled_from([NOW_MS, NOW_MS - 1000, -1, 0, NOW_MS * 1000, 2**63 - 1
 RECORDS = st.lists(st.tuples(VALUES, HEADERS, STAMPS), min_size=1, max_size=6)
 
 
+AS_MSGPACK = ((CONTENT_TYPE, MSGPACK.encode()),)
+DEPTHS = (31, 32, 33, 400)
+NUMBERS = [
+    b'{"ticket":{"body":"a","id":%b},"text":"a","n":[%b,{"x":%b}]}' % (number, number, number)
+    for number in (
+        *(b"0", b"-0", b"-1", b"01", b"-", b"1.", b".5", b"1.5", b"-1.50", b"1e", b"1e5", b"1E+05", b"1e-99", b"1e400"),
+        *(
+            b"9" * 18,
+            b"-" + b"9" * 18,
+            b"9" * 19,
+            b"9" * 30,
+            b"1." + b"3" * 30,
+            b"NaN",
+            b"true",
+            b'"\\ud800"',
+            b'"\\/"',
+        ),
+    )
+]
+REPEATED = [
+    b'{"ticket":{"body":"a","id":"1"},"ticket":{"body":"b"}}',
+    b'{"ticket":{"body":"a","body":"b","id":"1"}}',
+    b'{"ticket":{"body":"a","id":"1","id":null}}',
+    b'{"ticket":{"body":"a"},"n":{"body":"b","ticket":{"body":"c"}}}',
+    b'{"ticket":{"n":{"body":"b"},"body":"a"},"body":"c","id":7}',
+    b'{"ticket":{}}',
+    b'{"ticket":[{"body":"a"}]}',
+    b'{"ticket":{"body":"a"},"items":["x"],"text":"b"}',
+    b'{"ticket":{"body":"a"},"items":{"0":{"id":12}}}',
+    b'{"ticket":{"body":"a"},"items":{"0":"x"}}',
+    b'{"ticket":{"body":"a"},"items":null,"n":[[],{},[{}]]}',
+    b'{"ticket":{"body":"a"},"n":[1,]}',
+    b'{"ticket":{"body":"a"},"n":{"x":1,}}',
+    b'{"ticket":{"body":"a"},"n":{"x" 1}}',
+    b'{"ticket":{"body":"a"},"n":[1 2]}',
+    b'{"ticket":{"body":"a"}]}',
+    b'{"ticket":{"body":"a"},"n":[}',
+    b'{"ticket":{"body":"a"}}}',
+]
+
+
 def fetched(made: Sequence[tuple[bytes | None, tuple[tuple[str, bytes | None], ...], int]]) -> list[FetchedRecord]:
     return [
         FetchedRecord("requests", 0, 10 + 3 * place, stamp, b"k", value, headers)
@@ -126,6 +186,16 @@ def decoded(requests: Requests, shape: RequestShape, *, ready_ms: float = 0.0, c
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @settings(max_examples=150, deadline=None)
 @given(RECORDS)
+@example([(value, (), 0) for value in NUMBERS])
+@example([(value, (), 0) for value in REPEATED])
+@example([(msgspec.msgpack.encode({"n": dict.fromkeys(map(str, range(20))), "ticket": {"body": "a"}}), AS_MSGPACK, 0)])
+@example([(b'{"ticket":{"body":"a"},"n":%b}' % (b"[" * deep + b"]" * deep), (), 0) for deep in DEPTHS])
+@example(
+    [
+        (b"\x82\xa1n%b\xa6ticket\x81\xa4body\xa1a" % (b"\x91" * deep + b"\x01"), AS_MSGPACK, 0)
+        for deep in (31, 32, 33, 400)
+    ]
+)
 @example([(b'{"text":"a","id":""}', (), 0), (b'{"text":"b","id":"q\\"7"}', (), 0)])
 @example([(b'{"text":"a"}', ((CONTENT_TYPE, b"text/%d" % number),), 0) for number in range(20)])
 def test_a_kernel_reads_what_the_wire_reads(shape, made):
@@ -185,6 +255,26 @@ def test_plain_requests_are_read_without_the_wire_and_in_their_order(monkeypatch
     (column,) = found.columns
     assert column.texts.tolist() == [0, 1, 2, 3, 4]
     assert [column.id(place) for place in range(5)] == [None, "7", None, "8", None]
+
+
+@pytest.mark.parametrize("write", [msgspec.json.encode, msgspec.msgpack.encode])
+def test_requests_at_paths_inside_a_team_s_records_are_read_without_the_wire(monkeypatch, write):
+    shape = RequestShape(text_path="body.message.text", id_path="body.number")
+    monkeypatch.setattr("headrace.worker.request_values.compile_shape", lambda _: None)
+    kind = MSGPACK if write is msgspec.msgpack.encode else JSON
+    beside = {"at": 1.5e3, "tags": ["a", {"b": [None, -7]}], "from": 'the "shop"', "text": "not this"}
+    made = [
+        {"body": {"message": {"text": "é", "lang": "fr"}, "number": "n1"}, **beside},
+        {**beside, "body": {**beside, "message": {**beside, "text": "b"}}},
+    ]
+    if kind == JSON:
+        made.append({"body": {"number": 12, "message": {"text": 'c "d"\n'}}})
+    found = decoded(
+        admit(fetched([(write(one), ((CONTENT_TYPE, kind.encode()),), NOW_MS) for one in made]), 0.0, NOW_MS), shape
+    )
+    (column,) = found.columns
+    assert list(found.texts) == ["é".encode(), b"b", b'c "d"\n'][: len(made)]
+    assert [column.id(place) for place in range(len(made))] == ["n1", None, "12"][: len(made)]
 
 
 def test_what_has_expired_or_is_condemned_is_not_read():
