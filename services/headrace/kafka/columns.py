@@ -278,7 +278,7 @@ def parse(name: tuple[str, int], raw: bytes, at: int, position: int, *, checked:
     """
     data = np.frombuffer(raw, np.uint8)
     table = np.empty((ROWS, _room(data, at)), np.int64)
-    count, at, position = _parse(data, at, position, checked, CRC32C, table)
+    count, at, position = _parse(data, at, position, checked, table)
     return Parsed(at, Columns(*name, data, table[:, :count], {}), position)
 
 
@@ -396,7 +396,7 @@ def _record(data, at, end, row, table):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _parse(raw, at, position, checked, castagnoli, table):  # type: ignore[no-untyped-def]  # noqa: C901 - one loop
+def _parse(raw, at, position, checked, table):  # type: ignore[no-untyped-def]  # noqa: C901 - one loop
     """Fill ``table``. Returns the number of records, where the next batch begins, and the offset behind them."""
     count, room = 0, table.shape[1]
     while at + _HEAD <= len(raw):
@@ -412,7 +412,7 @@ def _parse(raw, at, position, checked, castagnoli, table):  # type: ignore[no-un
         if first < 0 or first > _FAR or last < 0 or time < -_FAR or time > _FAR or not 0 <= records <= room - count:
             break
         crc = np.uint32(_big_endian(raw, at + _CRC_AT, 4))
-        if checked and checksum(raw, at + _ATTRIBUTES_AT, stop, castagnoli) != crc:
+        if checked and checksum(raw, at + _ATTRIBUTES_AT, stop, CRC32C) != crc:
             break
         row, behind, i = count, position, at + _HEAD
         if attributes & _CONTROL:

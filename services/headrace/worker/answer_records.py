@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.kafka.packed_records import HEAD, PackedBatch, PackedRecords
 from headrace.model.compiling import kernel
+from headrace.model.instructions import copy_sixteen
 from headrace.worker.request_values import EXPIRED, FAILED
 from headrace.worker.stages.infer import MICROS
 from headrace_schemas.records import Status
@@ -29,9 +30,11 @@ _FRAME = 120
 _RECORD = 5 * 5 + 1
 """A record without key, value and headers has at most so many bytes: five numbers and the attributes."""
 _HEAD_BYTES = HEAD.size
-_OFFSET, _AFTER, _CRC, _ID = (
-    np.frombuffer(part, np.uint8) for part in (b'{"offset":', b',"after":', b',"crc":', b',"id":"')
-)
+_PIECES = ('{"offset":', ',"after":', ',"crc":', ',"id":"')
+"""Of an answer's JSON; behind them a writer has those of its labels, and that of an expired request."""
+_OFFSET, _AFTER, _CRC, _ID, _FIRST_LABEL = range(len(_PIECES) + 1)
+_ROOM = 16
+"""So many bytes are copied at a time, where there is room for more than is asked for."""
 
 
 class Spans(msgspec.Struct, frozen=True, eq=False):
@@ -85,10 +88,10 @@ class AnswerWriter:
     def __init__(self, version: str, labels: Sequence[str]) -> None:
         of_version = f',"version":{_text(version)}'
         fragments = [f',"status":"{Status.OK}"{of_version},"label":{_text(label)},"score":' for label in labels]
-        parts = [part.encode() for part in (*fragments, f',"status":"{Status.EXPIRED}"{of_version}')]
-        self._ends = np.cumsum([0, *map(len, parts)])
-        self._fragments = np.frombuffer(b"".join(parts), np.uint8)
-        self._longest = _FRAME + max(map(len, parts))
+        pieces = [piece.encode() for piece in (*_PIECES, *fragments, f',"status":"{Status.EXPIRED}"{of_version}')]
+        self._ends = np.cumsum([0, *map(len, pieces)])
+        self._pieces = np.frombuffer(b"".join(pieces) + bytes(_ROOM), np.uint8)
+        self._longest = _FRAME + max(map(len, pieces))
 
     def warm(self) -> None:
         """Load the kernel from numba's cache, or compile it."""
@@ -107,8 +110,8 @@ class AnswerWriter:
         count = len(answers.offsets)
         blocks = np.array([0, *accumulate(map(len, answers.header_blocks))], np.int64)
         # Compiled, because a sum by numpy takes as long as writing eight answers.
-        copied, longest_id = _copied(answers.ids.sizes, answers.keys.sizes, answers.headers, blocks)
-        out = np.empty(count * (_RECORD + self._longest) + copied + len(answers.others.data), np.uint8)
+        copied = _copied(answers.ids.sizes, answers.keys.sizes, answers.headers, blocks)
+        out = np.empty(count * (_RECORD + self._longest) + copied + len(answers.others.data) + _ROOM, np.uint8)
         ends, counts = np.zeros((2, count + 1), np.int64)
         batches = _write(
             answers.offsets,
@@ -120,10 +123,9 @@ class AnswerWriter:
             answers.headers,
             np.frombuffer(b"".join(answers.header_blocks), np.uint8),
             blocks,
-            self._fragments,
+            self._pieces,
             self._ends,
             batch_bytes,
-            np.empty(self._longest + longest_id, np.uint8),
             out,
             ends,
             counts,
@@ -150,78 +152,100 @@ def _text(text: str) -> str:
 
 @kernel
 def _copy(source, start, end, out, at):  # type: ignore[no-untyped-def]
-    for i in range(start, end):
-        out[at] = source[i]
-        at += 1
-    return at
+    """Copy ``source[start:end]``, and what lies behind it if there is room: the next copy writes over it."""
+    stop = at + end - start
+    if end + _ROOM <= len(source) and stop + _ROOM <= len(out):
+        while at < stop:
+            copy_sixteen(out, at, source, start)
+            at, start = at + _ROOM, start + _ROOM
+    else:
+        for i in range(start, end):
+            out[at] = source[i]
+            at += 1
+    return stop
 
 
 @kernel
 def _copied(id_sizes, key_sizes, headers, block_ends):  # type: ignore[no-untyped-def]
-    """How many bytes of ids, keys and header blocks are written, and the size of the longest id."""
-    total, longest = 0, 0
+    """How many bytes of ids, keys and header blocks are written."""
+    total = 0
     for i in range(len(headers)):
         block = headers[i]
         total += max(id_sizes[i], 0) + max(key_sizes[i], 0) + block_ends[block + 1] - block_ends[block]
-        longest = max(longest, id_sizes[i])
-    return total, longest
+    return total
+
+
+_TENS = 10 ** np.arange(19)
+_CRC_DIGITS = 10
+_DIGITS = np.frombuffer(b"".join(b"%02d" % number for number in range(100)), np.uint8)
+_HUNDRED, _TEN, _TWO = np.uint64(100), np.uint64(10), np.uint64(2)
+_ZERO, _MINUS, _POINT, _QUOTE, _BRACE = np.uint64(ord("0")), ord("-"), ord("."), ord('"'), ord("}")
 
 
 @kernel
-def _number(value, out, at):  # type: ignore[no-untyped-def]
-    """Write a whole number in decimal digits."""
-    if value < 0:
-        out[at] = 45
-        at += 1
-        value = -value
-    digits = 1
-    rest = value // 10
-    while rest:
+def _two_digits(number, out, place):  # type: ignore[no-untyped-def]
+    """Write a uint64 below 100 to ``out[place : place + 2]``."""
+    out[place] = _DIGITS[_TWO * number]
+    out[place + 1] = _DIGITS[_TWO * number + np.uint64(1)]
+
+
+@kernel
+def _digits_of(value, digits):  # type: ignore[no-untyped-def]
+    """How many characters a number has, looked for from ``digits`` on, 1 at least. Below zero there is -1 alone."""
+    while digits < len(_TENS) and value >= _TENS[digits]:
         digits += 1
-        rest //= 10
-    for place in range(at + digits - 1, at - 1, -1):
-        out[place] = 48 + value % 10
-        value //= 10
-    return at + digits
+    while digits > 1 and value < _TENS[digits - 1]:
+        digits -= 1
+    return digits + (value < 0)
 
 
 @kernel
-def _score(micros, out, at):  # type: ignore[no-untyped-def]
-    """Write millionths as the shortest decimal fraction: 1.0, 0.5, 0.981234."""
-    at = _number(micros // MICROS, out, at)
-    out[at] = 46
-    at += 1
-    rest = micros % MICROS
-    place = MICROS // 10
-    while True:
-        out[at] = 48 + rest // place
-        at += 1
-        rest %= place
-        if rest == 0:
-            return at
-        place //= 10
+def _number(value, size, out, at):  # type: ignore[no-untyped-def]
+    """Write a whole number in ``size`` characters, its ``_digits_of``."""
+    place = at + size
+    rest = np.uint64(abs(value))
+    while rest >= _TEN:
+        place -= 2
+        _two_digits(rest % _HUNDRED, out, place)
+        rest //= _HUNDRED
+    if place > at:
+        out[place - 1] = _ZERO + rest
+    if value < 0:
+        out[at] = _MINUS
+    return at + size
 
 
 @kernel
-def _plain(offset, after, crc, label, micros, ids, start, size, fragments, fragment_ends, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Write the JSON of a plain answer to the start of ``out``; returns its size. ``size`` -1: there is no id."""
-    at = _copy(_OFFSET, 0, len(_OFFSET), out, 0)
-    at = _number(offset, out, at)
-    at = _copy(_AFTER, 0, len(_AFTER), out, at)
-    at = _number(after, out, at)
-    at = _copy(_CRC, 0, len(_CRC), out, at)
-    at = _number(np.int64(crc), out, at)
-    fragment = len(fragment_ends) - 2 if label == EXPIRED else label
-    at = _copy(fragments, fragment_ends[fragment], fragment_ends[fragment + 1], out, at)
-    if label != EXPIRED:
-        at = _score(micros, out, at)
-    if size >= 0:
-        at = _copy(_ID, 0, len(_ID), out, at)
-        at = _copy(ids, start, start + size, out, at)
-        out[at] = 34
-        at += 1
-    out[at] = 125
-    return at + 1
+def _score_size(micros):  # type: ignore[no-untyped-def]
+    """How many characters the shortest decimal fraction of millionths has: 1.0, 0.5, 0.981234."""
+    digits = 6
+    rest = np.uint64(micros)
+    while digits > 1 and not rest % _TEN:
+        rest //= _TEN
+        digits -= 1
+    return 2 + digits
+
+
+@kernel
+def _score(micros, size, out, at):  # type: ignore[no-untyped-def]
+    """Write millionths, of one at most, in ``size`` characters, their ``_score_size``, and zeros behind them."""
+    out[at] = _ZERO + np.uint64(micros // MICROS)
+    out[at + 1] = _POINT
+    rest = np.uint64(micros % MICROS)
+    for place in range(at + 6, at, -2):
+        _two_digits(rest % _HUNDRED, out, place)
+        rest //= _HUNDRED
+    return at + size
+
+
+@kernel
+def _piece_size(ends, which):  # type: ignore[no-untyped-def]
+    return ends[which + 1] - ends[which]
+
+
+@kernel
+def _piece(pieces, ends, which, out, at):  # type: ignore[no-untyped-def]
+    return _copy(pieces, ends[which], ends[which + 1], out, at)
 
 
 @kernel
@@ -245,7 +269,7 @@ def _varint(number, out, at):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0915, PLR0917 - one loop
     offsets,
     after,
     crcs,
@@ -257,42 +281,42 @@ def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     headers,
     blocks,
     block_ends,
-    fragments,
-    fragment_ends,
+    pieces,
+    piece_ends,
     batch_bytes,
-    value,
     out,
     ends,
     counts,
 ):
     """Write the records of all answers into ``out``; returns the number b of batches.
 
-    ``ends[1 : b + 1]`` are where the batches end, ``counts[1 : b + 1]`` how many records they have. ``value`` has room
-    for the longest plain value.
+    ``ends[1 : b + 1]`` are where the batches end, ``counts[1 : b + 1]`` how many records they have.
+
+    A value is written at its place, so its size is computed before: bytes that were just written one by one are slow to
+    read again.
     """
     id_data, id_starts, id_sizes = ids
     key_data, key_starts, key_sizes = keys
     other_data, other_starts, other_sizes = others
+    expired = len(piece_ends) - 2
+    # Of the values that begin with what is before the offset, up to the brace at the end.
+    framed = _piece_size(piece_ends, _OFFSET) + _piece_size(piece_ends, _AFTER) + _piece_size(piece_ends, _CRC) + 1
+    framed_id = _piece_size(piece_ends, _ID) + 1
     at, batch, delta = 0, 1, 0
+    after_size = _digits_of(after, 1)
     for i in range(len(offsets)):
         key, key_size = key_starts[i], key_sizes[i]
-        block = headers[i]
-        if labels[i] == OTHER:
+        block, label = headers[i], labels[i]
+        offset_size, crc_size, score_size = _digits_of(offsets[i], after_size), 0, 0
+        piece = expired if label == EXPIRED else np.int64(_FIRST_LABEL + label)
+        if label == OTHER:
             value_size = other_sizes[i]
         else:
-            value_size = _plain(
-                offsets[i],
-                after,
-                crcs[i],
-                labels[i],
-                micros[i],
-                id_data,
-                id_starts[i],
-                id_sizes[i],
-                fragments,
-                fragment_ends,
-                value,
-            )
+            crc_size = _digits_of(np.int64(crcs[i]), _CRC_DIGITS)
+            score_size = 0 if label == EXPIRED else _score_size(micros[i])
+            value_size = framed + offset_size + after_size + crc_size + score_size + _piece_size(piece_ends, piece)
+            if id_sizes[i] >= 0:
+                value_size += framed_id + id_sizes[i]
         # Attributes, no difference of time, key, value, headers; and then the difference of offsets.
         fixed = 2 + _varint_size(key_size) + max(key_size, 0) + _varint_size(value_size) + value_size
         fixed += block_ends[block + 1] - block_ends[block]
@@ -305,14 +329,26 @@ def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         out[at] = out[at + 1] = 0
         at = _varint(delta, out, at + 2)
         at = _varint(key_size, out, at)
-        at = _copy(key_data, key, key + key_size, out, at)
+        at = _copy(key_data, key, key + max(key_size, 0), out, at)
         at = _varint(value_size, out, at)
-        if labels[i] == OTHER:
+        if label == OTHER:
             at = _copy(other_data, other_starts[i], other_starts[i] + value_size, out, at)
         else:
-            at = _copy(value, 0, value_size, out, at)
+            at = _number(offsets[i], offset_size, out, _piece(pieces, piece_ends, _OFFSET, out, at))
+            at = _number(after, after_size, out, _piece(pieces, piece_ends, _AFTER, out, at))
+            at = _number(np.int64(crcs[i]), crc_size, out, _piece(pieces, piece_ends, _CRC, out, at))
+            at = _piece(pieces, piece_ends, piece, out, at)
+            if label != EXPIRED:
+                at = _score(micros[i], score_size, out, at)
+            if id_sizes[i] >= 0:
+                at = _piece(pieces, piece_ends, _ID, out, at)
+                at = _copy(id_data, id_starts[i], id_starts[i] + id_sizes[i], out, at)
+                out[at] = _QUOTE
+                at += 1
+            out[at] = _BRACE
+            at += 1
         at = _copy(blocks, block_ends[block], block_ends[block + 1], out, at)
         delta += 1
-        after = offsets[i]
+        after, after_size = offsets[i], offset_size
     ends[batch], counts[batch] = at, delta
     return batch

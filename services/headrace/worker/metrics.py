@@ -28,8 +28,8 @@ KAFKA_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 360
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
-class ManyHistogram(Collector):
-    """A histogram that takes a batch of values at once: one compiled call, no lock, no label look-up."""
+class AgeHistogram(Collector):
+    """A histogram of the age of records, a chunk at once: one compiled call, no lock, no label look-up."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
         self._name = name
@@ -38,12 +38,18 @@ class ManyHistogram(Collector):
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
         # The kernel is loaded here, where nobody waits for it.
-        self.observe_many(np.empty(0))
+        self.observe(np.empty(0, np.int64), 0)
         registry.register(self)
 
-    def observe_many(self, values: NDArray[np.float64]) -> None:
-        """Count each of ``values``; a value equal to a bound belongs below it."""
-        self._sum += _count(values, self._bounds, self._counts)
+    def observe(self, stamps: NDArray[np.int64], now_ms: int) -> int:
+        """Count the age at ``now_ms`` of each believable one of ``stamps``, and return how many they are.
+
+        An age equal to a bound belongs below it. One below zero counts as zero.
+        """
+        earliest, latest = believable(now_ms)
+        total, believed = _count(stamps, now_ms, earliest, latest, self._bounds, self._counts)
+        self._sum += total
+        return int(believed)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the cumulative buckets."""
@@ -56,16 +62,19 @@ class ManyHistogram(Collector):
 
 
 @kernel
-def _count(values, bounds, counts):  # type: ignore[no-untyped-def]
-    """Add to ``counts`` how many values belong below each bound and to none; returns the sum of the values."""
-    total = 0.0
-    for value in values:
-        place = 0
-        while place < len(bounds) and value > bounds[place]:
-            place += 1
-        counts[place] += 1
-        total += value
-    return total
+def _count(stamps, now_ms, earliest, latest, bounds, counts):  # type: ignore[no-untyped-def]
+    """Add to ``counts`` how many ages in seconds belong below each bound and to none; returns their sum and number."""
+    total, believed = 0.0, 0
+    for stamp in stamps:
+        if earliest <= stamp <= latest:
+            age = max(now_ms - stamp, 0) / 1000
+            place = 0
+            while place < len(bounds) and age > bounds[place]:
+                place += 1
+            counts[place] += 1
+            total += age
+            believed += 1
+    return total, believed
 
 
 class DriftGauge(Collector):
@@ -107,7 +116,7 @@ class WorkerMetrics(Metrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self._fetched = self.counter("requests_fetched", "Requests fetched.")
-        self._in_kafka = ManyHistogram(
+        self._in_kafka = AgeHistogram(
             "headrace_in_kafka_seconds", "From a request's timestamp to its fetch.", KAFKA_BUCKETS, registry
         )
         self._odd_timestamps = self.counter(
@@ -167,10 +176,7 @@ class WorkerMetrics(Metrics):
         Returns how many are believable.
         """
         self._fetched.inc(len(stamps))
-        earliest, latest = believable(now_ms)
-        believed = stamps[(stamps >= earliest) & (stamps <= latest)]
-        self._in_kafka.observe_many(np.maximum(now_ms - believed, 0) / 1000)
-        return len(believed)
+        return self._in_kafka.observe(stamps, now_ms)
 
     def odd_timestamps(self, kinds: Mapping[str, int]) -> None:
         """How many requests had a timestamp that is not believable, by its kind."""

@@ -23,7 +23,7 @@ from headrace.kafka.aio.record_sets import ZSTD
 from headrace.kafka.aio.records import _Fetched
 from headrace.kafka.columns import Columns, parse
 from headrace.kafka.interface import Discarded, FetchedRecord, size_of
-from headrace.model.checksums import CRC32, CRC32C, checksum
+from headrace.model.checksums import CRC32, CRC32C, by_tables, checksum
 from headrace.model.utf8 import is_utf8
 from tests.support.raw_batches import CODECS, _varint, raw_batch, raw_record
 
@@ -236,8 +236,9 @@ def test_rubbish_in_a_batch_ends_as_with_aiokafka(made, data):
         assert ours == theirs
 
 
-@given(st.binary(max_size=99), st.integers(0, 9))
-def test_checksums_are_those_of_zlib_and_of_kafka(data, begin):
+@pytest.mark.parametrize("checksum", [checksum, by_tables], ids=["of this processor", "of any"])
+@given(data=st.binary(max_size=99), begin=st.integers(0, 9))
+def test_checksums_are_those_of_zlib_and_of_kafka(checksum, data, begin):
     array = np.frombuffer(data, np.uint8)
     begin = min(begin, len(data))
     assert checksum(array, begin, len(data), CRC32) == zlib.crc32(data[begin:])

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from headrace.worker.metrics import ManyHistogram, WorkerMetrics
+from headrace.worker.metrics import AgeHistogram, WorkerMetrics
 
 
 def test_answers_are_counted_by_status() -> None:
@@ -85,12 +85,14 @@ def test_every_metric_has_a_description_and_can_be_shown() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 99.0]))))
-def test_a_batch_of_values_counts_as_the_values_one_by_one(batches: list[list[float]]) -> None:
+def test_the_ages_of_a_chunk_count_as_the_ages_one_by_one(batches: list[list[float]]) -> None:
     registry = CollectorRegistry()
-    many = ManyHistogram("many", "Batches.", (0.5, 1.0, 2.0), registry)
+    many = AgeHistogram("many", "Chunks.", (0.5, 1.0, 2.0), registry)
+    now_ms = 1_764_000_000_000
     single = Histogram("single", "One by one.", buckets=(0.5, 1.0, 2.0), registry=registry)
     for batch in batches:
-        many.observe_many(np.array(batch))
+        stamps = [now_ms - int(1000 * age) for age in batch]
+        assert many.observe(np.array([*stamps, -1, now_ms * 1000], np.int64), now_ms) == len(batch)
         for value in batch:
             single.observe(value)
     for bound in ("0.5", "1.0", "2.0", "+Inf"):
