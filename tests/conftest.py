@@ -6,6 +6,7 @@ import ast
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
@@ -29,6 +30,17 @@ hypothesis.settings.load_profile("headrace")
 
 LONG_FIRST = ("tests/end_to_end/", "tests/browser/", "tests/contract/", "tests/unit/worker/", "tests/unit/learning/")
 """Folders in the order in which they are run, before all others."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """All that is imported and collected stays, so no garbage is looked for in it, now or during the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
