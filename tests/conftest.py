@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
@@ -51,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A broker of a test lives for moments: what the second compiler of Java would make faster never pays for it.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     config.addinivalue_line("markers", "needs(ability): what a contract test asks of a broker; see limits.py there")
     config.addinivalue_line("markers", "long_sessions: a contract test in which no member's session may end")
 
