@@ -12,12 +12,13 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos flood soak lock audit sbom format clean
+.PHONY: debian jars demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos flood soak lock audit sbom format clean
 
-# One environment with everything; a change of pyproject.toml renews it.
+# One environment with everything; a change of pyproject.toml renews it. Python compiles what is imported: pip would
+# take a minute to compile all.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -37,9 +38,15 @@ debian:
 	(command -v promtool && command -v chromium) >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
 		(apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends prometheus chromium) >/dev/null || true
 
+# Kafka's jars come into Maven's repository meanwhile, from which the first broker takes them; it says what fails.
+jars:
+	! command -v mvn >/dev/null || mvn --quiet --batch-mode --file services/headrace/kafka/pom.xml \
+		dependency:resolve -DincludeScope=runtime >/dev/null || true
+
 # Unit, contract (in-memory, embedded and real Apache Kafka) and end-to-end tests. Three processes, as many of them wait.
 # They are not reordered, by default by how many tests a file has: tests/conftest.py puts the long files first.
-test: $(VENV)/.installed debian
+test:
+	@$(MAKE) --no-print-directory --jobs 3 $(VENV)/.installed debian jars
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # What takes long: chaos, thousands of interleavings, every user without a home, upgrades from older workers.
