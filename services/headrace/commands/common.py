@@ -436,9 +436,15 @@ def collecting_no_garbage() -> Iterator[None]:
         gc.enable()
 
 
+NEW_OBJECTS = 10_000
+"""So many objects are made before Python looks for garbage. At its 700 a busy gateway looks twenty times a second, for
+4 to 5 % of its CPU, and finds next to nothing."""
+
+
 def freeze() -> None:
-    """What is alive now stays alive: later collections need not walk through it."""
+    """What is alive now stays alive: later collections need not walk through it. They are rarer from now on."""
     import gc
 
     gc.collect()
     gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
