@@ -1,56 +1,42 @@
 #!/usr/bin/env bash
-# Make the image `cpu` of the Containerfile as an OCI layout where there is neither an engine nor a base image: by
-# debootstrap and umoci, both of Debian (apt install debootstrap umoci), as root, on Debian 12.
+# Build the images of the Containerfile where there is neither an engine nor a base image: by buildah, on a base made by
+# debootstrap, both of Debian 12 (apt install buildah debootstrap), as root. `make image` does so, and starts them.
 #
-#     unshare --mount --propagation private deploy/containers/without_engine.sh FOLDER
+#     unshare --mount --propagation private deploy/containers/without_engine.sh FOLDER [cpu] [cuda]
 #
-# The image is FOLDER/image:headrace; FOLDER/check has it unpacked, to start it by chroot --userspec=10001:10001.
-# What differs from the Containerfile: the base is Debian's own Python 3.11, and OCI knows no health check, for which
-# Kubernetes has its probes.
+# For each image TARGET: FOLDER/TARGET is its OCI layout, FOLDER/TARGET.json what buildah says of it, its health check too,
+# and FOLDER/TARGET.root names the folder of its files, in which chroot can start it.
+# What differs from an engine: the base is Debian's own Python 3.11 in place of python:3.11-slim.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(realpath --canonicalize-missing "${1:?give a folder for what is made}")
-root=$folder/rootfs
-mkdir -p "$folder"
+shift
+base=$folder/base
+export HOME=$folder/home
+mkdir -p "$folder" "$HOME/.config/containers"
+echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$HOME/.config/containers/policy.json"
 
-if [ ! -x "$root/usr/bin/python3" ]; then
-  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root"
+made() { buildah --root "$folder/storage" --runroot "$folder/run" --storage-driver vfs "$@"; }
+
+if ! made inspect --type image localhost/python >/dev/null 2>&1; then
+  rm -rf "$base"
+  debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,python-is-python3,ca-certificates bookworm "$base"
+  rm -rf "$base"/usr/lib/python3*/EXTERNALLY-MANAGED "$base"/var/cache/apt/archives/*.deb
+  # Certificates are checked as outside.
+  install -D --mode 0644 /etc/ssl/certs/ca-certificates.crt "$base/etc/ssl/certs/ca-certificates.crt"
+  container=$(made from scratch)
+  made copy --quiet "$container" "$base" /
+  made commit --quiet --rm "$container" localhost/python
+  rm -rf "$base"
 fi
-inside() { chroot "$root" /usr/bin/env -i PATH=/opt/headrace/bin:/usr/bin:/bin:/usr/sbin:/sbin PIP_NO_CACHE_DIR=1 \
-  PIP_DISABLE_PIP_VERSION_CHECK=1 "$@"; }
 
-# Names are resolved and certificates checked as outside, while it is made.
-install -D --mode 0644 /etc/resolv.conf "$root/etc/resolv.conf"
-install -D --mode 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
-mkdir -p "$root/src"
-tar --create --exclude-vcs pyproject.toml README.md LICENSE schemas services deploy/containers | tar --extract --directory "$root/src"
-
-inside python3 -m venv /tmp/build
-inside /tmp/build/bin/pip install --quiet --require-hashes --only-binary :all: --requirement /src/deploy/containers/build.lock
-inside python3 -m venv /opt/headrace
-inside /opt/headrace/bin/pip install --quiet --require-hashes --only-binary :all: \
-  --requirement /src/deploy/containers/requirements.lock
-inside sh -c 'cd /src && /tmp/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /tmp/wheels .'
-inside sh -c '/opt/headrace/bin/pip install --quiet --no-deps --no-index /tmp/wheels/*.whl'
-inside sh -c 'id headrace 2>/dev/null || useradd --system --uid 10001 --user-group --no-create-home headrace'
-inside install --directory --owner headrace --group headrace /var/cache/headrace /store
-chroot --userspec=10001:10001 "$root" /usr/bin/env -i PATH=/opt/headrace/bin:/usr/bin:/bin \
-  NUMBA_CACHE_DIR=/var/cache/headrace python /src/deploy/containers/warm.py
-umount --recursive "$root/dev" "$root/proc"
-rm -rf "$root/src" "$root/tmp/"* "$root/var/cache/apt/archives/"*.deb "$root/var/lib/apt/lists/"* "$root/etc/resolv.conf"
-
-rm -rf "$folder/image" "$folder/bundle" "$folder/check"
-umoci init --layout "$folder/image"
-umoci new --image "$folder/image:headrace"
-umoci unpack --image "$folder/image:headrace" "$folder/bundle"
-cp --archive --reflink=auto "$root/." "$folder/bundle/rootfs/"
-umoci repack --image "$folder/image:headrace" "$folder/bundle"
-umoci config --image "$folder/image:headrace" --config.user 10001 --config.entrypoint headrace --config.cmd worker \
-  --config.exposedports 9464 --config.exposedports 8080 \
-  --config.env PATH=/opt/headrace/bin:/usr/bin:/bin --config.env NUMBA_CACHE_DIR=/var/cache/headrace \
-  --config.env HEADRACE_ADMIN__HOST=0.0.0.0 --config.env HEADRACE_ADMIN__PORT=9464 --config.env HEADRACE_LOG__FORMAT=json
-rm -rf "$folder/bundle"
-umoci unpack --image "$folder/image:headrace" "$folder/check"
-du --summarize --human-readable "$folder/image"
+for target in "${@:-cpu}"; do
+  made build --isolation chroot --format docker --build-arg PYTHON=localhost/python --target "$target" \
+    --file deploy/containers/Containerfile --tag "localhost/headrace-$target" .
+  made inspect --type image "localhost/headrace-$target" >"$folder/$target.json"
+  rm -rf "${folder:?}/$target"
+  made push --quiet "localhost/headrace-$target" "oci:$folder/$target"
+  container=$(made from "localhost/headrace-$target")
+  made mount "$container" >"$folder/$target.root"
+  du --summarize --human-readable "$folder/$target"
+done
