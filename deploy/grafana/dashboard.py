@@ -174,6 +174,29 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
     ),
+    "Gateway": (
+        Panel(
+            "Calls a second",
+            "ops",
+            "By HTTP status.",
+            (("sum by (status) (rate(headrace_gateway_calls_total[5m]))", "{{status}}"),),
+        ),
+        Panel(
+            "How long calls take",
+            "s",
+            "Calls that wait for answers. Exemplars lead to the traces of calls that were recorded.",
+            tuple((quantile(share, "headrace_gateway_seconds"), f"p{share * 100:g}") for share in (0.5, 0.99)),
+        ),
+        Panel(
+            "Texts that wait, calls that are refused",
+            "short",
+            "Texts that wait for their answers now; refused calls of the last ten minutes, by why.",
+            (
+                ("sum(headrace_gateway_waiting_texts)", "waiting"),
+                ("sum by (why) (increase(headrace_gateway_refused_total[10m]))", "refused: {{why}}"),
+            ),
+        ),
+    ),
     "Learning": (
         Panel(
             "Labels",
@@ -272,7 +295,9 @@ def _drawn(panel: Panel) -> timeseries.Panel:
         )
     )
     for reference, (query, legend) in zip(ascii_uppercase, panel.queries, strict=False):
-        drawn = drawn.with_target(prometheus.Dataquery().expr(query).legend_format(legend).ref_id(reference))
+        drawn = drawn.with_target(
+            prometheus.Dataquery().expr(query).legend_format(legend).ref_id(reference).exemplar("_bucket" in query)
+        )
     return drawn
 
 
