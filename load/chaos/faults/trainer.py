@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import random
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -231,13 +231,12 @@ async def records_too_late(world: World) -> None:
 @fault("trainer-store-away", "no store when a training begins", follows=True)
 async def store_away(world: World) -> None:
     """There is no store when a training begins, so it fails and says so. Once there is one, a training is ordered."""
-    await publish_labels(world)
     async with trainers(world) as of_run:
-        of_run.store.write_bytes(b"a file where the folder should be")
         trainer = await of_run.start("trainer")
-        await said(trainer, "training.failed")
-        assert str(of_run.store) in trainer.said(), "the trainer did not name its store"
-        of_run.store.unlink()
+        with without_store(await leading(trainer), of_run):
+            await publish_labels(world)
+            await said(trainer, "training.failed")
+            assert str(of_run.store) in trainer.said(), "the trainer did not name its store"
         await headrace("models", "train", "--now", environment=world.system.environment())
         await trained(world, failed=1)
     world.notes.append("the training that failed named the store; the next one, when there was a store, succeeded")
@@ -271,6 +270,28 @@ async def rubbish(world: World) -> None:
     of_labels = sum(letter.topic == world.system.labels for letter in letters)
     assert of_labels == len(unreadable), f"{of_labels} of {len(unreadable)} labels became dead letters"
     world.notes.append(f"{named} records were named, {of_labels} labels became dead letters, a training was given up")
+
+
+async def leading(trainer: Worker) -> Worker:
+    """``trainer``, once it leads. Raises TimeoutError, ProgramError."""
+    await said(trainer, "trainer.leads")
+    return trainer
+
+
+@contextmanager
+def without_store(trainer: Worker, of_run: Trainers) -> Iterator[None]:
+    """Where the store's folder was, there is a file while the block runs. A trainer looks at it when it starts, too."""
+    trainer.check()
+    away = of_run.store.with_name("store-away")
+    if there := of_run.store.exists():
+        of_run.store.rename(away)
+    of_run.store.write_bytes(b"a file where the folder should be")
+    try:
+        yield
+    finally:
+        of_run.store.unlink()
+        if there:
+            away.rename(of_run.store)
 
 
 async def trained(world: World, *, failed: int = 0) -> None:
