@@ -12,7 +12,7 @@ IMAGE_LOCK := deploy/containers/requirements.lock
 CUDA_LOCK := deploy/containers/cuda.lock
 BUILD_LOCK := deploy/containers/build.lock
 
-.PHONY: debian jars demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check image kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos flood soak lock audit sbom format clean
+.PHONY: debian jars demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check image kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos alerts flood soak lock audit sbom format clean
 
 # One environment with everything; a change of pyproject.toml renews it. Python compiles what is imported: pip would
 # take a minute to compile all.
@@ -163,6 +163,10 @@ bench-gpu: $(VENV)/.installed
 # Faults on real Apache Kafka, three seeds each; the table in docs/chaos.md is written anew. Over two hours.
 chaos: $(VENV)/.installed
 	$(BIN)/python -m load.chaos --out load-results/chaos-$(shell date +%Y%m%d-%H%M%S) --docs docs/chaos.md
+
+# Faults on real Apache Kafka beside a real Prometheus: which alerts fire, with windows of a sixtieth; ten minutes.
+alerts: debian $(VENV)/.installed
+	$(BIN)/python -m pytest -rs tests/end_to_end/test_alerts_of_faults.py
 
 # A million records of rubbish among a million good ones, through a live worker.
 flood: $(VENV)/.installed

@@ -63,6 +63,27 @@ def deadly_text() -> None:
     lifecycle.supervise = supervise_such  # type: ignore[assignment]
 
 
+def breaking_model() -> None:
+    """From SIGUSR1 to SIGUSR2 the model fails on every text."""
+    from headrace.model.backends.cpu import CpuBackend
+
+    classify, breaks = CpuBackend.classify, False
+
+    def switch(number: int, _: object) -> None:
+        nonlocal breaks
+        breaks = number == signal.SIGUSR1
+
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, switch)
+
+    def classify_or_fail(self: CpuBackend, texts: Sequence[bytes], ranking: int = 0) -> Any:
+        if breaks:
+            raise RuntimeError("the model is broken")
+        return classify(self, texts, ranking)
+
+    CpuBackend.classify = classify_or_fail  # type: ignore[method-assign]
+
+
 def faulty_store() -> None:
     """A store that can fail: PATH.fault says what is wrong with the file PATH.
 
@@ -180,7 +201,10 @@ def slowed(inner: Any) -> Any:
 
 PROGRAMS = {
     broken.__name__: broken
-    for broken in (deadly_text, faulty_store, full_disk, held_loop, jumping_clock, near_wrap, no_memory, slow_model)
+    for broken in (
+        *(breaking_model, deadly_text, faulty_store, full_disk),
+        *(held_loop, jumping_clock, near_wrap, no_memory, slow_model),
+    )
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from headrace_load.target import make_topics, prefixed
 from headrace_load.workload.texts import load_texts
 from load.chaos.checker import LOST, Checked, History, check, read_answers, read_requests, together
 from load.chaos.cluster import Cluster
+from load.chaos.watched import watching
 from load.chaos.world import PARTITIONS, TEXTS, Fault, Workers, World, streaming, workload
 
 WARM = 400
@@ -27,10 +29,15 @@ STRIKE_S = 300.0
 ANSWERS_S = 60.0
 SAID_S = 15.0
 """Where some are said to be lost, not all can come."""
+SEEN_S = 12.0
+"""Longer than an alert waits before it fires, where Prometheus is hastened; drift's waits longer."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """A run as the table needs it. ``error`` is why it counts as failed, None when all held; ``seconds`` it took."""
+    """A run as the table needs it. ``error`` is why it counts as failed, None when all held; ``seconds`` it took.
+
+    Where it was watched, ``alerts`` fired from the fault on, and ``alerts_before`` when it began.
+    """
 
     fault: str
     seed: int
@@ -38,21 +45,40 @@ class Outcome(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     error: str | None
     seconds: float
+    alerts: tuple[str, ...] = ()
+    alerts_before: tuple[str, ...] = ()
+
+
+class Seen:
+    """What a Prometheus has seen of a run."""
+
+    def __init__(self) -> None:
+        self.alerts: frozenset[str] = frozenset()
+        self.before: frozenset[str] = frozenset()
 
 
 async def run(
-    fault: Fault, seed: int, cluster: Cluster, *, model: Path, folder: Path, patience_s: float = ANSWERS_S
+    fault: Fault,
+    seed: int,
+    cluster: Cluster,
+    *,
+    model: Path,
+    folder: Path,
+    patience_s: float = ANSWERS_S,
+    watched: bool = False,
 ) -> Outcome:
     """Run ``fault`` once. Files of the run are in ``folder``, which is there; ``model`` is an artifact's file;
-    answers that are missing are waited for as long as none has come for ``patience_s``.
+    answers that are missing are waited for as long as none has come for ``patience_s``. A run that is ``watched`` has
+    a Prometheus beside it.
 
     Afterwards the cluster is whole again. What goes wrong is in the outcome, not raised.
     """
     begun = time.monotonic()
     notes: list[str] = []
     checked: Checked | None = None
+    seen = Seen() if watched else None
     try:
-        checked = await _run(fault, seed, cluster, model, folder, notes, patience_s)
+        checked = await _run(fault, seed, cluster, model, folder, notes, patience_s, seen)
         error = _broken(fault, checked)
     except Exception as failure:  # noqa: BLE001 - one run that fails must not end the others
         error = _told(failure)
@@ -65,11 +91,20 @@ async def run(
         notes=tuple(notes),
         error=error,
         seconds=time.monotonic() - begun,
+        alerts=tuple(sorted(seen.alerts)) if seen else (),
+        alerts_before=tuple(sorted(seen.before)) if seen else (),
     )
 
 
 async def _run(
-    fault: Fault, seed: int, cluster: Cluster, model: Path, folder: Path, notes: list[str], patience_s: float
+    fault: Fault,
+    seed: int,
+    cluster: Cluster,
+    model: Path,
+    folder: Path,
+    notes: list[str],
+    patience_s: float,
+    seen: Seen | None,
 ) -> Checked:
     name = f"{fault.name}-{seed}"
     system = prefixed(cluster.bootstrap, f"{name}.")
@@ -92,7 +127,9 @@ async def _run(
     )
     try:
         await asyncio.gather(*(workers.start(f"w{number}") for number in range(fault.workers)))
-        async with streaming(load, system, folder, texts) as stream:
+        async with AsyncExitStack() as stack:
+            watch = None if seen is None else await stack.enter_async_context(watching(folder))
+            stream = await stack.enter_async_context(streaming(load, system, folder, texts))
             world = World(
                 cluster=cluster,
                 system=system,
@@ -105,6 +142,8 @@ async def _run(
             await world.until(lambda: stream.answered >= WARM, f"the first {WARM} answers")
             await world.moment()
             world.begins()
+            if seen is not None and watch is not None:
+                seen.before = await watch.firing()
             try:
                 async with within(STRIKE_S, "the end of the strike"):
                     await fault.strike(world)
@@ -115,7 +154,10 @@ async def _run(
             await world.wait(AFTER_S)
             sent = await stream.end()
             await stream.settle(patience_s * slowness() if fault.expect == "kept" else SAID_S)
-            seen, stopped = await stream.seen()
+            if seen is not None and watch is not None:
+                await world.wait(SEEN_S)
+                seen.alerts = await watch.firing(time.time() - world.began_us / 1e6)
+            accepted, stopped = await stream.seen()
         if stopped is not None:
             notes.append("the reader stopped and said why")
             if fault.expect == "kept":
@@ -127,7 +169,7 @@ async def _run(
         sent=sent,
         requests=together("offset", [*(requests for requests, _ in world.kept), await read_requests(system)]),
         log=together("position", [*(answers for _, answers in world.kept), log]),
-        seen=seen,
+        seen=accepted,
         said=np.concatenate([said, np.array(world.said, LOST)]),
         began_us=world.began_us,
     )
