@@ -60,19 +60,19 @@ class CommitsFirst(ResumesFromCommit):
         super().__init__(**parts)
         send = self._pipeline._publisher._send
 
-        async def commit_then_send(partition: Partition, encoded: Encoded) -> None:
+        async def commit_then_send(partition: Partition, encoded: Encoded, *more: Any) -> None:
             last = int(encoded.slice.requests.records.offsets[-1])
             partition.progress.answered(last, partition.progress.results_end)
             await self._committer.commit([partition])
-            await send(partition, encoded)
+            await send(partition, encoded, *more)
 
         self._pipeline._publisher._send = commit_then_send
 
 
 class _NoTurns(Publisher):
-    async def _in_turn(self, encoded: Encoded, handed_over: float) -> None:
+    async def _in_turn(self, encoded: Encoded, *more: Any) -> None:
         early = msgspec.structs.replace(encoded, slice=msgspec.structs.replace(encoded.slice, turn=None))
-        await super()._in_turn(early, handed_over)
+        await super()._in_turn(early, *more)
 
 
 class TwoInFlight(Worker):
@@ -112,10 +112,11 @@ class DropsABatch(Worker):
         publish = self._pipeline._publisher.publish
         seen = 0
 
-        def publish_most(batch: Sequence[Encoded]) -> None:
+        def publish_most(batch: Sequence[Encoded], *more: Any) -> None:
             nonlocal seen
             seen += 1
-            publish([msgspec.structs.replace(e, answers=e.answers[:1]) for e in batch] if seen % 7 == 0 else batch)
+            fewer = [msgspec.structs.replace(e, answers=e.answers[:1]) for e in batch]
+            publish(fewer if seen % 7 == 0 else batch, *more)
 
         self._pipeline._publisher.publish = publish_most
 
@@ -127,8 +128,8 @@ class _Altering(Worker):
         super().__init__(**parts)
         publish = self._pipeline._publisher.publish
 
-        def publish_altered(batch: Sequence[Encoded]) -> None:
-            publish([msgspec.structs.replace(e, answers=self.alter(e.answers)) for e in batch])
+        def publish_altered(batch: Sequence[Encoded], *more: Any) -> None:
+            publish([msgspec.structs.replace(e, answers=self.alter(e.answers)) for e in batch], *more)
 
         self._pipeline._publisher.publish = publish_altered
 

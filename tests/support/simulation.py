@@ -283,6 +283,9 @@ class Simulation:
 
     async def judge(self) -> Verdict:
         """Wait until every acknowledged request has an answer in the log, with a limit, then read as a user does."""
+        for error in self.failures:
+            if isinstance(error, TypeError | AttributeError | NameError):
+                raise error  # a test's worker that does not fit the real one has broken no rule
         limit = self.clock.monotonic() + 120.0
         while self.missing() and self.clock.monotonic() < limit:
             await self.clock.sleep(1.0)
