@@ -45,7 +45,7 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, deadline=None, suppress_health_check=checks)
 
 
-@examples(250)
+@examples(120)
 @given(seed=st.integers(0, 2**32), plan=plans)
 def test_every_acknowledged_request_gets_one_answer_in_order_whatever_happens(seed, plan):
     verdict = simulate(seed, plan)
@@ -60,7 +60,7 @@ def test_every_acknowledged_request_gets_one_answer_in_thousands_of_interleaving
     assert verdict.kept, verdict
 
 
-@examples(60)
+@examples(30)
 @given(seed=st.integers(0, 2**32), plan=st.builds(replace, plans, moves=st.integers(1, 12)))
 def test_the_promise_holds_while_the_version_that_answers_is_swapped(seed, plan):
     verdict = simulate(seed, plan)
@@ -85,7 +85,7 @@ def test_a_worker_that_answers_past_its_lease_is_caught():
     assert any(simulate(seed, CUT_OFF, OutlivesItsLease).forgotten for seed in range(SEEDS_TO_CATCH))
 
 
-@examples(60)
+@examples(30)
 @given(seed=st.integers(0, 2**32))
 def test_the_promise_holds_for_slow_workers_that_lose_the_coordinator_alone(seed):
     verdict = simulate(seed, CUT_OFF)
