@@ -161,7 +161,8 @@ def _table_scales(
     columns = columns_of(filters)
     largest = np.zeros(columns.shape[1])
     for rows, exact in products(words, columns):
-        np.maximum(largest, np.abs(exact * word_scales[rows, None]).max(axis=0), out=largest)
+        scaled = exact.astype(np.float64) * word_scales[rows, None]
+        np.maximum(largest, np.abs(scaled).max(axis=0), out=largest)
     largest *= a_tap(filter_scales, network.widths)
     count = network.filters[0].shape[0]
     ends = np.cumsum(network.widths) * count
