@@ -129,7 +129,7 @@ async def test_workers_of_both_versions_under_load_lose_nothing_and_latest_skips
         assert copied not in await headrace(*place.at, "topics", "apply")
         shown = await headrace(*place.at, "topics", "claim")
         assert "began at 0@0, 1@0, 2@0, 3@0" in shown
-        assert "at most 4096 requests" in shown
+        assert "at most 4,096 requests" in shown
 
         todays = await fleet.start("todays-1")
         await answered(client, BACKLOG)
