@@ -43,9 +43,6 @@ from headrace_schemas.paths import RequestShape, compile_copy
 SHORT_S = 0.01
 """A batch that is predicted to take less is computed on the event loop. On a thread beside the loop, both would wait
 for Python's lock, up to five milliseconds at a time."""
-HAND_OVER_TURNS = 4
-"""Turns of the event loop from :meth:`Publisher.publish` to the socket: the slice's task, aiokafka's sender, its
-request's task, and the connection's write."""
 
 
 class Computed(msgspec.Struct, frozen=True, eq=False):
@@ -166,10 +163,6 @@ class Pipeline:
                 if 0 < self._service_time.predict(batch.weight) < SHORT_S:
                     await self._answer(batch, short=True)
                     threads.release()
-                    # The answers go before the next batch holds the loop. Otherwise they would wait for it here, and
-                    # after it this worker for the broker.
-                    for _ in range(HAND_OVER_TURNS):
-                        await asyncio.sleep(0)
                 else:
                     batches.create_task(self._answer(batch)).add_done_callback(lambda _: threads.release())
 

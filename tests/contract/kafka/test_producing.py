@@ -9,7 +9,7 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from headrace.kafka.aio.producer import AioProducer, partition_of_key
 from headrace.kafka.interface import Outgoing, ProducerDeadError, RecordTooLargeError, TopicPartition, UnknownTopicError
-from headrace.worker.pipeline import HAND_OVER_TURNS
+from headrace.worker.stages.batch import HAND_OVER_TURNS
 from tests.contract.kafka.helpers import read_from
 from tests.support.raw_batches import packed_records
 

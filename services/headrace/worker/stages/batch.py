@@ -28,6 +28,9 @@ from headrace_schemas.records import Attempt, Loss
 IN_WORK = 2
 """Slices of one partition in work at once: one is published while the next is in the model. The next is handed to the
 producer after the acknowledgement of the first."""
+HAND_OVER_TURNS = 4
+"""Turns of the event loop from the acknowledgement of a slice, or from its publish, to the next slice's way to the
+socket: its task, aiokafka's sender, its request's task, and the connection's write."""
 RETRY_S = 0.2
 
 WriteAttempts = Callable[[Sequence[Attempt]], Awaitable[None]]
@@ -74,6 +77,15 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             piece.partition.in_flight.end(piece.done)
 
 
+async def _hand_over() -> None:
+    """Let the answers go that may go now, before the next batch is computed on the event loop.
+
+    Otherwise they would wait for it here, and then this worker for the broker.
+    """
+    for _ in range(HAND_OVER_TURNS):
+        await asyncio.sleep(0)
+
+
 class Batcher:
     """Cuts batches. ``write_attempts`` writes to the log what is about to be tried, once after each resume."""
 
@@ -106,9 +118,11 @@ class Batcher:
         """Wait for requests, and take a batch of them."""
         due = self._assignment.batch_due
         while True:
+            await _hand_over()
             while (batch := self._cut()) is None:
                 due.clear()
                 await due.wait()
+                await _hand_over()
             if await self._announce(batch):
                 return batch
             batch.give_up()
