@@ -14,11 +14,14 @@ BUILD_LOCK := deploy/containers/build.lock
 
 .PHONY: debian jars demo demo-learning demo-teaching docs test test-slow test-s3 lint deploy-tools deploy-check image kubernetes kustomize examples peers bench bench-model bench-accuracy bench-teaching bench-selection bench-cascade bench-growth bench-gpu bench-gateway chaos alerts flood soak lock audit sbom format clean
 
-# One environment with everything; a change of pyproject.toml renews it. Python compiles what is imported: pip would
-# take a minute to compile all.
+# Where nothing compiled is kept each process compiles all that it imports, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
+# One environment with everything; a change of pyproject.toml renews it. pip would compile on one core, for a minute.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: $(VENV)/.installed
