@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 250
 NAME = re.compile(r"[A-Za-z0-9_-]{1,249}")
 """An alias or a version."""
-USUAL_THRESHOLDS = (700, 10, 10)
-"""After how many new objects Python collects garbage, unless told otherwise as :mod:`headrace.__main__` does."""
 STARTING = "starting"
 """Why a process that is starting is not ready."""
 NO_LABEL = "(no label)"

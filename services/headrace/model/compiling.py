@@ -30,6 +30,9 @@ _SERVICES, _WIRE = _PACKAGE.parent, Path(headrace_schemas.__file__).parent
 ELSEWHERE = (
     _SERVICES / "kafka" / "packed_records.py",
     _SERVICES / "worker" / "partitions" / "partition.py",
+    _SERVICES / "worker" / "request_json.py",
+    _SERVICES / "worker" / "request_msgpack.py",
+    _SERVICES / "worker" / "request_paths.py",
     _SERVICES / "worker" / "request_values.py",
     _SERVICES / "worker" / "stages" / "infer.py",
     _WIRE / "codec.py",
