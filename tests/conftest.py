@@ -44,6 +44,10 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries tell at the end of what was not freed
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long. Each process of `make test` takes the next file, so both end together."""
     items.sort(
