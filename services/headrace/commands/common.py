@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO
 
@@ -422,18 +422,6 @@ async def open_workers(settings: Settings) -> AsyncIterator[Workers]:
                 yield Workers(log, WorkersWriter(StartedByUse(producer), topic))
         finally:
             await producer.stop()
-
-
-@contextmanager
-def collecting_no_garbage() -> Iterator[None]:
-    """For what loads and opens much at once, of which nothing is garbage: collections would walk through it in vain."""
-    import gc
-
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 NEW_OBJECTS = 10_000

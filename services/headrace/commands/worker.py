@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.common import (
-    NAME,
-    STARTING,
-    Bootstrap,
-    Invocation,
-    admin_port,
-    collecting_no_garbage,
-    freeze,
-    settings_from,
-    tracing,
-)
+from headrace.commands.common import NAME, STARTING, Bootstrap, Invocation, admin_port, freeze, settings_from, tracing
 from headrace.core.errors import UserError
 from headrace.core.fields import METAVAR
 from headrace.process.lifecycle import EXIT_SETTINGS
@@ -184,8 +174,7 @@ def _model(settings: Settings) -> Model | Load:
             artifact = load_named(model)
         except MissingFileError as error:
             raise ModelNameError(f"worker.model: {error}") from error
-        with collecting_no_garbage():
-            return open_model(artifact, backend, artifact.version)
+        return open_model(artifact, backend, artifact.version)
     if not NAME.fullmatch(model):
         raise ModelNameError(
             f"worker.model is {model!r}, and there is no file of that name. An alias or a version has letters, digits, "
