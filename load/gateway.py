@@ -315,7 +315,7 @@ async def measure(out: Path, seconds: float) -> list[Rate | Held]:
         await headrace(*at, "topics", "apply")
         door = ("--set", "gateway.max_connections=5000", "gateway", "--no-keys", "--port", "0")
         gateway = await stack.enter_async_context(running(*at, *door, log=log))
-        listening = await found_in_time(gateway, lambda: re.search(r"gateway\.listening .*:(\d+)", log.read_text()))
+        listening = await found_in_time(gateway, lambda: re.search(rb"gateway\.listening .*:(\d+)", gateway.printed()))
         port, pid = int(listening[1]), gateway.process.pid
         held, callers = await waiting(port, pid, texts)
         found.append(held)

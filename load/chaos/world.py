@@ -48,14 +48,13 @@ FINAL = frozenset({0, 2, 3})
 
 
 class Worker:
-    """One process. What it writes is JSON lines; ``begins`` is where those of this start begin in its log, in bytes."""
+    """One process. What it writes is JSON lines."""
 
-    def __init__(self, name: str, running: Child, stack: AsyncExitStack, begins: int) -> None:
+    def __init__(self, name: str, running: Child, stack: AsyncExitStack) -> None:
         self.name = name
         self.pid = running.pid
         self._running = running
         self._stack = stack
-        self._begins = begins
 
     @property
     def code(self) -> int | None:
@@ -91,7 +90,7 @@ class Worker:
 
     def said(self) -> str:
         """All that this start has written."""
-        return self._running.printed()[self._begins :].decode(errors="replace")
+        return self._running.printed().decode(errors="replace")
 
     def check(self) -> None:
         """Raises ProgramError when it has ended."""
@@ -189,11 +188,10 @@ async def started(
     given = {"kafka.client_id": name, "admin.port": "0", "log.format": "json", **sets}
     assigned = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
     log = folder / f"{name}.log"
-    begins = log.stat().st_size if log.exists() else 0
     stack = AsyncExitStack()
     command = (*(program or headrace()), *assigned, *arguments)
     running = await stack.enter_async_context(child(command, log=log, name=name, environ=environ))
-    return Worker(name, running, stack, begins)
+    return Worker(name, running, stack)
 
 
 async def _resumed(worker: Worker, deadline: float) -> bool:

@@ -143,7 +143,7 @@ async def _worker(
     options = ("--model", worker.model, "--backend", worker.backend, "--processes", str(worker.processes))
     environment = {**system.environment(), "HEADRACE_ADMIN__PORT": "0", "HEADRACE_LOG__FORMAT": "json"}
     async with running(*sets, "worker", *options, "--group", group, log=log, environment=environment) as process:
-        admins = await found_in_time(process, lambda: found if len(found := _admins(log)) >= worker.processes else None)
+        admins = await found_in_time(process, lambda: _admins(process, worker.processes))
         if wait:
             await found_in_time(process, lambda: all(_ready(admin) for admin in admins) or None)
         yield Running(pids=(process.pid,), metrics=tuple(f"{admin}/metrics" for admin in admins), check=process.check)
@@ -164,17 +164,17 @@ async def _program(program: Program, system: System, group: str, log: Path, *, w
         yield Running(pids=(process.pid,), check=process.check)
 
 
-def _admins(log: Path) -> list[str]:
-    """The admin ports in the workers' log, as URLs: the last ones, if members were restarted."""
+def _admins(workers: Child, count: int) -> list[str] | None:
+    """The admin ports of all ``count`` workers by their log, as URLs; None while some are missing."""
     found = []
-    for line in log.read_bytes().splitlines():
+    for line in workers.printed().splitlines():
         try:
             event = msgspec.json.decode(line, type=dict[str, object])
         except msgspec.DecodeError:
             continue  # a line that was printed past the log, or is not complete yet
         if event.get("event") == "admin.listening":
             found.append(f"http://{event['host']}:{event['port']}")
-    return found
+    return found if len(found) >= count else None
 
 
 def _ready(admin: str) -> bool:

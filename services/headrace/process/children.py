@@ -34,12 +34,16 @@ def headrace(*arguments: str) -> tuple[str, ...]:
 
 
 class Child:
-    """A started program. ``name`` is for messages; ``log`` is None if it prints to our own output."""
+    """A started program. ``name`` is for messages; ``log`` is None if it prints to our own output.
 
-    def __init__(self, name: str, process: Process, log: Path | None) -> None:
+    What others wrote to the log before, ``begins`` bytes, is not its own.
+    """
+
+    def __init__(self, name: str, process: Process, log: Path | None, begins: int = 0) -> None:
         self.name = name
         self.process = process
         self.log = log
+        self._begins = begins
 
     @property
     def input(self) -> asyncio.StreamWriter:
@@ -79,11 +83,11 @@ class Child:
         return kind(f"{reason} The end of its log:\n{self.log_tail()}" if self.log else reason)
 
     def printed(self) -> bytes:
-        """The content of its log."""
-        return b"" if self.log is None else self.log.read_bytes()
+        """What it wrote to its log."""
+        return b"" if self.log is None else self.log.read_bytes()[self._begins :]
 
     def log_tail(self) -> str:
-        """The last lines of its log."""
+        """The last lines that it wrote to its log."""
         return "\n".join(self.printed().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     async def kill(self) -> None:
@@ -129,6 +133,7 @@ async def child(
     run.
     """
     with nullcontext() if log is None else log.open("ab") as output:
+        begins = 0 if output is None else output.tell()
         try:
             process = await asyncio.create_subprocess_exec(
                 *ending_with_parent(command, orphaned),
@@ -141,7 +146,7 @@ async def child(
             )
         except OSError as error:
             raise ProgramError(f"{command[0]} can't be run: {error}") from error
-    running = Child(name or command[0], process, log)
+    running = Child(name or command[0], process, log, begins)
     try:
         yield running
     finally:

@@ -32,6 +32,17 @@ async def test_a_program_that_ends_by_itself_is_told_with_the_end_of_its_log(tmp
             running.check()
 
 
+async def test_a_program_has_printed_only_what_it_printed_itself(tmp_path: Path) -> None:
+    """Or whoever looks there for its port would find that of an earlier run."""
+    log = tmp_path / "log"
+    log.write_bytes(b"listening on port 1\n")
+    async with child((sys.executable, "-c", ENDS), name="the program", log=log) as running:
+        await running.process.wait()
+        assert running.printed() == b"the last word\n"
+        assert running.log_tail() == "the last word"
+    assert log.read_bytes() == b"listening on port 1\nthe last word\n"
+
+
 async def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match="no-such-program can't be run"):
         async with child(("no-such-program",), log=tmp_path / "log"):
