@@ -20,7 +20,7 @@ def worker(name: str, folder: Path, *assigned: list[int]) -> Worker:
     lines = [msgspec.json.encode({"event": "partitions.assigned", "partitions": given}) for given in assigned]
     log.write_bytes(b"".join(line + b"\n" for line in lines))
     running: Any = SimpleNamespace(pid=0, code=None, printed=log.read_bytes)
-    return Worker(name, running, AsyncExitStack(), 0)
+    return Worker(name, running, AsyncExitStack())
 
 
 @pytest.mark.parametrize("seed", range(8))
