@@ -28,24 +28,6 @@ def _blanks(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _plain_string(data, at, end):  # type: ignore[no-untyped-def]
-    """Where the JSON string that begins behind a quote at ``at`` ends; torn with an escape, a control character or no
-    end.
-    """
-    wide = False
-    begin = at
-    while at < end:
-        byte = data[at]
-        if byte == QUOTE:
-            return at if not wide or is_utf8(data, begin, at) else np.int64(TORN)
-        if byte == BACKSLASH or byte < SPACE:
-            break
-        wide = wide or byte >= 0x80
-        at += 1
-    return np.int64(TORN)
-
-
-@kernel
 def _hex(data, at, end):  # type: ignore[no-untyped-def]
     """The number of four hexadecimal digits, torn for others."""
     if at + 4 > end:
@@ -122,6 +104,31 @@ def _escape(data, at, end):  # type: ignore[no-untyped-def]  # noqa: C901, PLR09
     elif letter not in (QUOTE, BACKSLASH, 0x2F):
         return none, none
     return at + 1, letter
+
+
+@kernel
+def _string(data, at, end, escapes):  # type: ignore[no-untyped-def]
+    """Where the JSON string that begins behind a quote at ``at`` ends; torn with a control character or no end, and
+    with an escape unless it may have ``escapes``.
+    """
+    wide = False
+    begin = at
+    while at < end:
+        byte = data[at]
+        if byte == QUOTE:
+            return at if not wide or is_utf8(data, begin, at) else np.int64(TORN)
+        if byte < SPACE:
+            break
+        if byte == BACKSLASH:
+            if not escapes:
+                break
+            at, _ = _escape(data, at, end)
+            if at < 0:
+                break
+            continue
+        wide = wide or byte >= 0x80
+        at += 1
+    return np.int64(TORN)
 
 
 @kernel
@@ -203,34 +210,13 @@ def _number(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _any_string(data, at, end):  # type: ignore[no-untyped-def]
-    """As ``_plain_string``, with escapes."""
-    wide = False
-    begin = at
-    while at < end:
-        byte = data[at]
-        if byte == QUOTE:
-            return at if not wide or is_utf8(data, begin, at) else np.int64(TORN)
-        if byte < SPACE:
-            break
-        if byte == BACKSLASH:
-            at, _ = _escape(data, at, end)
-            if at < 0:
-                break
-            continue
-        wide = wide or byte >= 0x80
-        at += 1
-    return np.int64(TORN)
-
-
-@kernel
 def _scalar(data, at, end):  # type: ignore[no-untyped-def]
     """Where a JSON value without parts ends, or torn."""
     if at >= end:
         return np.int64(TORN)
     first = data[at]
     if first == QUOTE:
-        close = _any_string(data, at + 1, end)
+        close = _string(data, at + 1, end, True)
         return close + 1 if close >= 0 else np.int64(TORN)
     if first == 0x6E:
         return _word(data, at, end, _NULL)
@@ -246,7 +232,7 @@ def _past_key(data, at, end):  # type: ignore[no-untyped-def]
     """Where the value behind a key of a JSON object begins, or torn."""
     if at >= end or data[at] != QUOTE:
         return np.int64(TORN)
-    close = _any_string(data, at + 1, end)
+    close = _string(data, at + 1, end, True)
     if close < 0:
         return np.int64(TORN)
     at = _blanks(data, close + 1, end)
@@ -316,7 +302,7 @@ def in_json(data, at, end, keys, ends, text_parts, whole_ids, out, to):  # type:
     at = _blanks(data, at + 1, end)
     while at < end and data[at] == QUOTE:
         key = at + 1
-        key_end = _plain_string(data, key, end)
+        key_end = _string(data, key, end, False)
         if key_end < 0:
             break
         at = _blanks(data, key_end + 1, end)
@@ -345,7 +331,7 @@ def in_json(data, at, end, keys, ends, text_parts, whole_ids, out, to):  # type:
         elif to_id and depth + 1 == id_parts:
             if data[at] == QUOTE:
                 id_at = at + 1
-                close = _plain_string(data, id_at, end)
+                close = _string(data, id_at, end, False)
                 if close < 0:
                     break
                 id_length, at = close - id_at, close + 1
