@@ -124,10 +124,11 @@ def measure(
         trained, right, wide = fitted(parts, recipe, test)
         yield "alone", f"{right:.2f}"
         yield "its wide", f"{wide:.2f}"
-    if "taught" in only and texts:
+    if "taught" in only:
         teacher = fit_teacher(encoder, parts.split.train, parts.split.valid, tune=tune, seed=seed, threads=threads)
         best = teacher.score(test.texts).argmax(axis=1)
         yield "teacher", f"{share(test.labels, [teacher.labels[place] for place in best]):.2f}"
+    if "taught" in only and texts:
         taught = make_taught(texts, teacher.labels, teacher.score(texts), teacher.identity.version)
         learnt = with_taught(parts, taught, UNKEYED, text_keys(labelled.texts), {Part.TEST})
 
