@@ -119,12 +119,13 @@ def starter(contender: Contender, system: System, *, group: str, folder: Path, w
     being a stable member of its group. For a program that joins no group it waits :data:`START_S`. Entering raises
     ProgramError.
     """
-    # Each start has its own log, because ports are read from it.
+    # Each start has its own log, because its ports and times are read from there.
     numbers = itertools.count(1)
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Running]:
         log = folder / f"contender-{next(numbers)}.log"
+        log.unlink(missing_ok=True)  # of an earlier command
         if contender.worker is not None:
             async with _worker(contender.worker, system, group, log, wait=wait) as started:
                 yield started
