@@ -38,7 +38,7 @@ from headrace.learning.data.split import Parts, split, whole
 from headrace.learning.data.validation import clean, text_keys
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.distributed.job import NoCheckpoints
-from headrace.learning.fit.blend import fit_blend
+from headrace.learning.fit.blend import fit_scale
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.train import train
 from headrace.learning.fit.wide import wide_logits
@@ -111,7 +111,7 @@ def wide_part(parts: Parts, seed: int) -> Ask:
 
     held = fitted(parts.split.train)(parts.split.valid)
     targets = torch.tensor([names.index(label) for label in parts.split.valid.labels])
-    scale = fit_blend(torch.zeros_like(held), held, targets).wide
+    scale = fit_scale(held, targets)
     logits_of = fitted(parts.split.train + parts.split.valid)
 
     def ask(texts: Sequence[str]) -> list[Ranked]:

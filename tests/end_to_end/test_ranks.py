@@ -34,7 +34,7 @@ from tests.support.waiting import until
 PARTITIONS = 3
 RANKS = 2
 SIGNALS = {"praise": "good", "blame": "bad", "question": "why"}
-RECIPE = Recipe(convolution=ConvolutionRecipe(dimensions=8, filters=8, epochs=8, batch=16), patience=8)
+RECIPE = Recipe(convolution=ConvolutionRecipe(dimensions=8, filters=8, epochs=8, batch=16, least_steps=1), patience=8)
 
 
 def labels(rows: int) -> list[Outgoing]:

@@ -36,7 +36,7 @@ from headrace.learning.data.split import Split, whole
 from headrace.learning.data.validation import clean
 from headrace.learning.distributed.collectives import Alone
 from headrace.learning.doubting import SCORER, SOURCE, Asked, Found, Labelled, Outcome
-from headrace.learning.fit.blend import fit_blend
+from headrace.learning.fit.blend import fit_scale
 from headrace.learning.fit.hyperparameters import Recipe
 from headrace.learning.fit.teaching import cross_folds
 from headrace.learning.fit.wide import wide_logits
@@ -188,7 +188,7 @@ def out_of_fold(
         tell(number, len(divided))
     numbers = {label: number for number, label in enumerate(labels)}
     given = np.fromiter((numbers[label] for label in kept.labels), np.int64, len(kept))
-    scale = fit_blend(torch.zeros_like(logits), logits, torch.from_numpy(given)).wide
+    scale = fit_scale(logits, torch.from_numpy(given))
     scores = torch.softmax(scale * logits, dim=1).numpy()
     return OutOfFold(places=tuple(places), labels=labels, scores=scores, given=given, alone=len(rows) - len(places))
 

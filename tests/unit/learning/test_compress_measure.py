@@ -47,7 +47,9 @@ TARGETS = np.array([0, 1, 2, 0, 1, 2, 0])
 RECIPE = Recipe(
     max_tokens=16,
     wide=WideRecipe(iterations=5),
-    convolution=ConvolutionRecipe(dimensions=16, filters=8, widths=(1, 2), epochs=6, batch=16, dropout=0.1),
+    convolution=ConvolutionRecipe(
+        dimensions=16, filters=8, widths=(1, 2), epochs=6, batch=16, least_steps=1, dropout=0.1
+    ),
 )
 LABELS = ("fruit", "metal", "river")
 WEIGHTS = BlendWeights(0.7, 0.6)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from headrace.learning.data.vocabulary import choose_vocabulary, hash_all
 from headrace.learning.distributed.collectives import Alone, Exchange
-from headrace.learning.fit.blend import BlendWeights, assemble_network, fit_blend
-from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten
-from headrace.learning.fit.hyperparameters import WideRecipe
+from headrace.learning.fit.blend import UNUSED, BlendWeights, assemble_network, beyond_chance, fit_blend, fit_scale
+from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, flatten, fresh_network
+from headrace.learning.fit.hyperparameters import ConvolutionRecipe, WideRecipe
 from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios, wide_features, wide_logits
 from headrace.model.network import float_logits
 from tests.support.exchange import run_ranks
@@ -137,8 +137,8 @@ def test_log_count_ratios_are_those_of_the_paper_for_two_classes():
     ratios = log_count_ratios(class_counts(features, np.array([0, 0, 1]), vocabulary.columns, 2, Alone()))
 
     place = 2 + vocabulary.words.tolist().index(hash_all(["good"], 1).hashes[0])
-    # Presence counts, each feature smoothed by one; five columns with padding and unknown.
-    inside, outside = (2 + 1) / (3 + 5), (0 + 1) / (2 + 5)
+    # Presence counts, each feature smoothed by 0.3; five columns with padding and unknown.
+    inside, outside = (2 + 0.3) / (3 + 5 * 0.3), (0 + 0.3) / (2 + 5 * 0.3)
     assert ratios[place].tolist() == pytest.approx([np.log(inside / outside), np.log(outside / inside)])
 
 
@@ -179,6 +179,53 @@ def test_an_overconfident_part_is_scaled_down_and_not_thrown_away():
 
     assert loud.convolution * 20 == pytest.approx(plain.convolution, rel=0.1)
     assert loud.wide == pytest.approx(plain.wide, rel=0.1)
+
+
+def test_a_convolution_that_helps_few_rows_by_chance_is_left_out():
+    generator = torch.Generator().manual_seed(2)
+    targets = torch.randint(0, 2, (60,), generator=generator)
+    knows = torch.nn.functional.one_hot(targets, 2).float() + torch.randn(60, 2, generator=generator)
+    left_out = 0
+    for _ in range(20):
+        weights = fit_blend(torch.randn(60, 2, generator=generator), knows, targets)
+        left_out += weights.convolution == UNUSED
+        assert weights.wide > 0.1
+    # The weights are fitted to these rows themselves, so noise wins a little more often than one time in six.
+    assert left_out >= 12
+
+
+def test_a_gain_is_beyond_chance_above_its_own_standard_error():
+    def gains(better: int) -> np.ndarray:
+        return np.where(np.arange(100) < better, 1.0, -1.0)
+
+    assert not beyond_chance(np.zeros(100))
+    assert [beyond_chance(gains(better)) for better in (40, 53, 60)] == [False, False, True]
+
+
+def test_an_epoch_of_few_rows_has_more_and_smaller_steps():
+    def steps(rows: int, exchange: Exchange) -> int:
+        recipe = ConvolutionRecipe(dimensions=4, filters=2, batch=64, least_steps=8)
+        fit = ConvolutionFit(
+            fresh_network(3, 2, recipe, seed=0),
+            [np.array([2, 3, 4])] * rows,
+            np.zeros(rows, np.int64),
+            recipe=recipe,
+            seed=0,
+            exchange=exchange,
+        )
+        fit.epoch()
+        return fit.state()["schedules"][0]["last_epoch"]
+
+    assert [steps(rows, Alone()) for rows in (10, 80, 640)] == [3, 8, 10]
+    assert run_ranks(2, lambda exchange: steps(40, exchange)) == [8, 8]
+
+
+def test_a_part_alone_is_scaled_as_the_blend_scales_it():
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.randint(0, 3, (500,), generator=generator)
+    logits = 5 * (torch.nn.functional.one_hot(targets, 3).float() + torch.randn(500, 3, generator=generator))
+    assert fit_scale(logits, targets) == pytest.approx(fit_blend(torch.zeros_like(logits), logits, targets).wide)
+    assert fit_scale(4 * logits, targets) == pytest.approx(fit_scale(logits, targets) / 4, rel=0.05)
 
 
 @settings(deadline=None, max_examples=20)

@@ -18,7 +18,7 @@ from headrace.learning.distributed.collectives import Alone, Exchange
 from headrace.learning.distributed.job import NoCheckpoints
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, Recipe, TeachingRecipe, WideRecipe
 from headrace.learning.fit.teaching import NOTHING, Lessons, Option, as_split, cross_folds
-from headrace.learning.fit.train import Trained, train
+from headrace.learning.fit.train import Epoch, Trained, train
 from headrace.learning.fit.wide import fit_wide, wide_features
 from headrace.learning.package import lineage_of, pack
 from tests.support.exchange import run_ranks
@@ -26,8 +26,9 @@ from tests.unit.learning.test_train import orders
 
 CLASSES = ("object", "subject")
 SMALL = Recipe(
-    convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=4, batch=16),
+    convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=4, batch=16, least_steps=1),
     teaching=TeachingRecipe(least_valid=0, weights=(0.0, 1.0)),
+    least_valid=0,
     threads=1,
 )
 
@@ -186,11 +187,32 @@ def test_rows_of_a_teacher_who_is_wrong_are_left_out_and_change_nothing():
 
 def test_too_few_validation_rows_are_answered_in_turn_and_the_choice_says_how_sure_it_is():
     parts = parts_of(40, taught_of(orders(300, seed=5)))
-    recipe = msgspec.structs.replace(SMALL, teaching=TeachingRecipe(least_valid=100, folds=2, weights=(1.0,)))
+    recipe = msgspec.structs.replace(SMALL, folds=2, teaching=TeachingRecipe(least_valid=100, weights=(1.0,)))
     choice = run(parts, recipe).choices[0]
 
     assert (choice.folds, choice.rows) == (2, parts.rows)
     assert choice.interval[0] < choice.accuracy <= choice.interval[1]
+
+
+def test_without_a_teacher_too_few_validation_rows_are_answered_in_turn_too():
+    # Labels that nothing in the texts tells, so that some answers are wrong.
+    parts = whole(split(clean(Rows(orders(60, seed=1).texts, CLASSES * 30))))
+    recipe = msgspec.structs.replace(SMALL, least_valid=100)
+    epochs, few = run(parts, recipe).epochs, run(parts).epochs
+
+    def rows_behind(epochs: tuple[Epoch, ...], rows: int) -> bool:
+        return all(abs(epoch.accuracy * rows - round(epoch.accuracy * rows)) < 1e-9 for epoch in epochs)
+
+    assert rows_behind(few, len(parts.split.valid))
+    assert rows_behind(epochs, parts.rows)
+    assert not rows_behind(epochs, len(parts.split.valid))
+
+
+def test_rows_that_can_not_be_asked_about_in_turn_are_validated_as_they_were_split():
+    rows = Rows(tuple(names(Part.TRAIN, 2)), CLASSES)
+    parts = whole(Split(train=rows, valid=orders(4), test=orders(20), held_out=0))
+    lone = msgspec.structs.replace(parts, split=msgspec.structs.replace(parts.split, valid=rows.take([0])))
+    assert run(lone, msgspec.structs.replace(SMALL, least_valid=100)).chosen.accuracy in {0.0, 1.0}
 
 
 def test_without_any_human_row_a_teachers_are_divided_and_the_version_is_unproven():
@@ -349,7 +371,9 @@ def test_ranks_with_uneven_rows_of_a_teacher_choose_alike_and_end_with_one_netwo
     assert [choice.weight for choice in first.choices[:1]] == [choice.weight for choice in alone.choices[:1]]
     for name in ("words", "wide_words"):
         np.testing.assert_array_equal(getattr(first.network, name), getattr(second.network, name))
-    np.testing.assert_allclose(first.network.wide_words, alone.network.wide_words, rtol=0.05, atol=0.02)
+    # Apart from what the part counts beside the convolution, which takes another path on two ranks.
+    fitted, of_one = (found.network.wide_words / np.abs(found.network.wide_words).max() for found in (first, alone))
+    np.testing.assert_allclose(fitted, of_one, rtol=0.05, atol=0.02)
     assert first.network.labels == second.network.labels == alone.network.labels
 
 
@@ -392,7 +416,7 @@ def test_one_text_a_label_can_not_show_what_a_teacher_is_worth():
     parts = whole(split(clean(human), folds=True, test=orders(20)))
     parts = with_taught(parts, taught, UNKEYED, text_keys(human.texts))
     with pytest.raises(DatasetError, match="2 labelled rows can't show what a teacher's labels are worth"):
-        run(parts, msgspec.structs.replace(SMALL, teaching=TeachingRecipe(folds=2)))
+        run(parts, msgspec.structs.replace(SMALL, folds=2, teaching=TeachingRecipe()))
 
 
 def test_a_fold_without_a_row_to_validate_is_not_fitted():
@@ -402,5 +426,6 @@ def test_a_fold_without_a_row_to_validate_is_not_fitted():
     validating = [fold for fold in cross_folds(parts, 40, Alone()) if len(fold.valid)]
     assert 1 < len(validating) < 40
 
-    choice = run(parts, msgspec.structs.replace(SMALL, teaching=TeachingRecipe(folds=40, weights=(1.0,)))).choices[0]
+    recipe = msgspec.structs.replace(SMALL, folds=40, teaching=TeachingRecipe(weights=(1.0,)))
+    choice = run(parts, recipe).choices[0]
     assert (choice.folds, choice.rows) == (len(validating), sum(len(fold.valid) for fold in validating))

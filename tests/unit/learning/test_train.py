@@ -23,7 +23,7 @@ def STOPPED() -> float:  # noqa: N802 - a clock that stands
     return 0.0
 
 
-SMALL = Recipe(convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=6, batch=16), threads=1)
+SMALL = Recipe(convolution=ConvolutionRecipe(dimensions=16, filters=32, epochs=6, batch=16, least_steps=1), threads=1)
 
 
 def orders(rows: int, seed: int = 11) -> Rows:

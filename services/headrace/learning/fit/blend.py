@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.learning.data.vocabulary import Vocabulary
@@ -21,29 +23,62 @@ class BlendWeights(NamedTuple):
     wide: float
 
 
+UNUSED = 1e-4
+"""The weight of a convolution that is of no use; above zero, because the weights are stored as a share of their sum."""
+
+
 def fit_blend(convolution: Tensor, wide: Tensor, targets: Tensor) -> BlendWeights:
     """The two weights with the least cross entropy of the weighted sum, from logits float32[rows, C] and targets
     int64[rows].
 
     Two numbers and not one, so that a part that is too sure of itself is not mistaken for one that knows less; the
-    scores that come out are calibrated on these rows. Source: Wolpert, Stacked Generalization, 1992. The weights are
-    fitted as logarithms, which keeps them positive.
+    scores that come out are calibrated on these rows. Source: Wolpert, Stacked Generalization, 1992. Of few rows the
+    best weights are chance: where both parts are not better than the wide part alone by more than a standard error, the
+    convolution is :data:`UNUSED`.
     """
-    logarithms = torch.zeros(2, requires_grad=True)
+    both = BlendWeights(*_least((convolution, wide), targets))
+    alone = BlendWeights(UNUSED, fit_scale(wide, targets))
+    gains = losses(alone.wide * wide, targets) - losses(both.convolution * convolution + both.wide * wide, targets)
+    return both if beyond_chance(gains) else alone
+
+
+def fit_scale(logits: Tensor, targets: Tensor) -> float:
+    """The positive factor with the least cross entropy of ``logits`` float32[rows, C] for ``targets`` int64[rows]."""
+    return _least((logits,), targets)[0]
+
+
+def losses(logits: Tensor, targets: Tensor) -> NDArray[np.float32]:
+    """``float32[rows]``: the cross entropy of each row in nats."""
+    found: NDArray[np.float32] = torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy()
+    return found
+
+
+def beyond_chance(gains: NDArray[np.floating]) -> bool:
+    """Whether the mean of what each row gains is above its own standard error, and above nothing.
+
+    The simpler of two models is kept where the better one is within a standard error. Source: Breiman et al.,
+    Classification and Regression Trees, 1984.
+    """
+    return bool(gains.mean() > gains.std() / len(gains) ** 0.5)
+
+
+def _least(parts: Sequence[Tensor], targets: Tensor) -> list[float]:
+    """The factors of the ``parts`` with the least cross entropy of their sum, above 0 because logarithms are fitted."""
+    logarithms = torch.zeros(len(parts), requires_grad=True)
     optimizer = torch.optim.LBFGS([logarithms], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        first, second = logarithms.exp()
-        value = torch.nn.functional.cross_entropy(first * convolution + second * wide, targets)
+        logits = torch.stack([factor * part for factor, part in zip(logarithms.exp(), parts, strict=True)]).sum(dim=0)
+        value = torch.nn.functional.cross_entropy(logits, targets)
         # Keeps a weight finite where the rows can't tell: every row right, or one part of no use at all.
         value = value + 1e-3 * logarithms.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    first, second = logarithms.detach().exp().tolist()
-    return BlendWeights(first, second)
+    found: list[float] = logarithms.detach().exp().tolist()
+    return found
 
 
 def assemble_network(

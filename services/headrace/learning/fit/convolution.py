@@ -268,6 +268,9 @@ class RowAdam(torch.optim.Optimizer):
         )
 
 
+# Of fewer texts a step's gradient is mostly chance.
+_LEAST_BATCH = 4
+
 Texts = Sequence[NDArray[np.int64]]
 State = dict[str, Any]
 
@@ -304,7 +307,8 @@ class ConvolutionFit:
         )
         self._total = sum(exchange.gather(len(texts), int))
         # The same number of steps on every rank, however uneven their rows.
-        self._steps = max(1, -(-self._total // (recipe.batch * exchange.world)))
+        batch = max(_LEAST_BATCH, min(recipe.batch, self._total // (recipe.least_steps * exchange.world)))
+        self._steps = max(1, -(-self._total // (batch * exchange.world)))
         # OneCycleLR divides by the length of its warm-up less one step, so that has to be longer.
         steps = max(2, recipe.epochs * self._steps)
         warm_up = max(recipe.warm_up, 1.5 / steps)

@@ -22,7 +22,8 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     With pretrained ``vectors``, by name (:mod:`headrace.learning.data.vocabulary`), these times ``vector_scale`` are
     added to the words' beginning.
     Words share the sequences of ``least_part`` to ``most_part`` characters that two of them have.
-    Each rank trains on ``batch`` texts a step; ranks take the mean of their weights every ``steps_apart`` steps.
+    Each rank trains on ``batch`` texts a step, on fewer where an epoch would have less than ``least_steps``; ranks take
+    the mean of their weights every ``steps_apart`` steps.
     """
 
     dimensions: int = 128
@@ -41,6 +42,7 @@ class ConvolutionRecipe(msgspec.Struct, frozen=True, kw_only=True):
     most_part: int = 5
     vectors: str | None = None
     vector_scale: float = 0.3
+    least_steps: int = 32
     steps_apart: int = 8
 
 
@@ -48,18 +50,14 @@ class TeachingRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """How rows that a teacher labelled are learnt from. ``temperature`` of their soft targets, 1 as the teacher gives
     them. ``weights``: what such a row may count beside a human row; validation chooses, and 0 leaves all of them out.
     Where a teacher shows how it sees texts, it chooses among ``spreads`` too, the share of a text's neighbours in its
-    label.
-    Fewer than ``least_valid`` validation rows are too few to choose by: then the human rows are divided into ``folds``,
-    and each is validated on by a network that has not learnt it. Five, because a teacher of halves knows so much less
-    than in the end that the weights of the two parts come out wrong (docs/benchmarks.md). Words begin as the teacher
-    sees them, if it shows them, with the deviation ``word_scale``.
+    label. What machine rows are worth takes ``least_valid`` validation rows to choose; with fewer the human rows are
+    divided into folds. Words begin as the teacher sees them, if it shows them, with the deviation ``word_scale``.
     """
 
     temperature: float = 1.0
     weights: tuple[float, ...] = (0.0, 0.3, 1.0)
     spreads: tuple[float, ...] = (0.0, 0.5)
     least_valid: int = 400
-    folds: int = 5
     word_scale: float = 0.1
 
 
@@ -67,6 +65,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """A whole training. A text is cut to ``max_tokens`` words; ``max_words`` and ``max_bigrams`` are kept at most, and
     bigrams that occur ``least_bigram_count`` times. The search stops when validation has not become better for
     ``patience`` epochs. Results repeat for equal ``seed`` and ``threads``.
+    Fewer than ``least_valid`` validation rows are too few to choose the epoch and the weights of the two parts by: then
+    the human rows are divided into ``folds``, and each is validated on by a network that has not learnt it. Five,
+    because a fit of half of the rows knows so much less than in the end that the weights come out wrong
+    (docs/benchmarks.md).
     """
 
     max_tokens: int = 256
@@ -74,6 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     max_bigrams: int = 60_000
     least_bigram_count: int = 2
     patience: int = 4
+    least_valid: int = 200
+    folds: int = 5
     wide: WideRecipe = WideRecipe()
     convolution: ConvolutionRecipe = ConvolutionRecipe()
     seed: int = 0

@@ -22,7 +22,7 @@ from headrace.learning.data.validation import text_keys
 from headrace.learning.data.vocabulary import Embed
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.evaluate import Interval
-from headrace.learning.fit.blend import fit_blend
+from headrace.learning.fit.blend import fit_scale
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ class Lessons:
             told = self._exchange.gather((own_logits, own_targets), tuple[list[NDArray[np.float32]], list[list[int]]])
             logits = torch.from_numpy(np.concatenate([one for of, _ in told for one in of]))
             targets = torch.tensor([one for _, of in told for fold in of for one in fold])
-            scale = fit_blend(torch.zeros_like(logits), logits, targets).wide
+            scale = fit_scale(logits, targets)
             losses.append(float(torch.nn.functional.cross_entropy(scale * logits, targets)))
         # Rank 0 decides: sums on another kind of machine may end in other bits.
         return shares[self._exchange.gather(int(np.argmin(losses)), int)[0]]

@@ -24,7 +24,15 @@ from headrace.learning.data.vocabulary import Embed, seen_vectors, spelled, word
 from headrace.learning.distributed.collectives import Exchange
 from headrace.learning.distributed.job import Checkpoints
 from headrace.learning.evaluate import answer_scored, share_interval, threshold_for
-from headrace.learning.fit.blend import BlendWeights, assemble_network, fit_blend
+from headrace.learning.fit.blend import (
+    UNUSED,
+    BlendWeights,
+    assemble_network,
+    beyond_chance,
+    fit_blend,
+    fit_scale,
+    losses,
+)
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, fresh_network
 from headrace.learning.fit.hyperparameters import Recipe, teaching_of
 from headrace.learning.fit.teaching import NOTHING, Choice, Fold, Lessons, Option, Reteach, as_split, cross_folds
@@ -167,6 +175,8 @@ class _Searched(msgspec.Struct, frozen=True, kw_only=True):
     valid: Rows
     targets: NDArray[np.int64]
     """Of the validation rows."""
+    losses: NDArray[np.float32]
+    """What each validation row of all folds and ranks loses in the best epoch, in nats."""
 
 
 def _choose(
@@ -183,22 +193,12 @@ def _choose(
 
     Of machine rows that count something the wide part alone, which is fitted in a moment, chooses which are tried.
     """
-    folds = [as_split(parts)]
+    folds, rows = _folds(parts, recipe, exchange)
     if not parts.machine_rows:
-        return _search(folds, parts, [None], recipe, exchange, checkpoints, "search", steps, free, embed), (), None
+        nothing = [None] * len(folds)
+        return _search(folds, parts, nothing, recipe, exchange, checkpoints, "search", steps, free, embed), (), None
     teaching, lessons = teaching_of(recipe), Lessons(parts, embed, reteach, exchange)
-    humans, valid = (sum(exchange.gather(len(rows), int)) for rows in (parts.split.train, parts.split.valid))
-    rows = valid
-    if valid < teaching.least_valid and not parts.unproven:
-        folds = cross_folds(parts, teaching.folds, exchange)
-        validated = [sum(exchange.gather(len(fold.valid), int)) for fold in folds]
-        # Of few rows a fold may have none to validate.
-        folds, rows = [fold for fold, count in zip(folds, validated, strict=True) if count], sum(validated)
-        if not rows:
-            raise DatasetError(
-                f"{quantity(humans + valid, 'labelled row')} can't show what a teacher's labels are worth: no label "
-                "has two texts of which one can be learnt from and the other asked about. Label a few more texts"
-            )
+    humans = parts.rows
     share = lessons.best_spread(folds, teaching.spreads)
     options = [Option(weight, share) for weight in teaching.weights if weight]
     if len(options) > 1:
@@ -223,11 +223,33 @@ def _choose(
         )
         found.append((choice, searched))
         steps.choice(choice)
-    found.sort(key=lambda one: one[0].cross_entropy)
+    # Without them only where that is better by more than chance: of few rows chance would leave out a good teacher.
+    if len(found) == 2 and exchange.gather(beyond_chance(found[0][1].losses - found[1][1].losses), bool)[0]:
+        found.reverse()
     chosen = found[0][0]
     everything = np.ones(len(parts.split.train) + len(parts.split.valid), np.bool_)
     taught_all = lessons.taught(Option(chosen.weight, chosen.spread), everything)
     return found[0][1], tuple(choice for choice, _ in found), taught_all
+
+
+def _folds(parts: Parts, recipe: Recipe, exchange: Exchange) -> tuple[list[Fold], int]:
+    """The divisions to choose by, and how many rows they validate on, of all ranks."""
+    valid = sum(exchange.gather(len(parts.split.valid), int))
+    least = teaching_of(recipe).least_valid if parts.machine_rows else recipe.least_valid
+    if valid >= least or parts.unproven:
+        return [as_split(parts)], valid
+    folds = cross_folds(parts, recipe.folds, exchange)
+    validated = [sum(exchange.gather(len(fold.valid), int)) for fold in folds]
+    # Of few rows a fold may have none to validate.
+    folds = [fold for fold, count in zip(folds, validated, strict=True) if count]
+    if folds:
+        return folds, sum(validated)
+    if valid and not parts.machine_rows:
+        return [as_split(parts)], valid
+    raise DatasetError(
+        f"{quantity(parts.rows, 'labelled row')} can't show what a teacher's labels are worth: no label "
+        "has two texts of which one can be learnt from and the other asked about. Label a few more texts"
+    )
 
 
 def _wide_alone(
@@ -242,8 +264,8 @@ def _wide_alone(
         logits = wide_logits(*fit_wide_part(material, recipe, exchange), valid.features()).numpy()
         own.append(_Answers(np.zeros_like(logits), logits, valid.targets.astype(np.int64)))
     _, wide, targets = _joined(own, exchange)
-    weights = fit_blend(torch.zeros_like(wide), wide, targets)
-    return exchange.gather(float(torch.nn.functional.cross_entropy(weights.wide * wide, targets)), float)[0]
+    scaled = fit_scale(wide, targets) * wide
+    return exchange.gather(float(torch.nn.functional.cross_entropy(scaled, targets)), float)[0]
 
 
 def _search(  # noqa: PLR0917
@@ -277,18 +299,20 @@ def _search(  # noqa: PLR0917
     assert first is not None  # noqa: S101 - there is one fold at least
     epochs: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
+    lost = np.empty(0, np.float32)
     if (kept := checkpoints.load(checkpoint)) is not None:
         for fit, state in zip(fits, kept["fits"], strict=True):
             fit.restore(state)
-        epochs, best = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"]
+        epochs, best, lost = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"], kept["lost"].numpy()
     while fits[0].done < recipe.convolution.epochs and goes_on(epochs, recipe.patience):
         loss = float(np.mean([fit.epoch() for fit in fits]))
         networks = [fit.network for fit in fits]
-        epochs.append(validate_epoch(networks, rows, exchange, number=fits[0].done, loss=loss))
-        if best_epoch(epochs) is epochs[-1]:
-            best = deepcopy(networks[0].state_dict())
-        states = [fit.state() for fit in fits]
-        checkpoints.save(checkpoint, {"fits": states, "epochs": msgspec.to_builtins(epochs), "best": best})
+        epoch, losses_of_epoch = validate_epoch(networks, rows, exchange, number=fits[0].done, loss=loss)
+        epochs.append(epoch)
+        if best_epoch(epochs) is epoch:
+            best, lost = deepcopy(networks[0].state_dict()), losses_of_epoch
+        told = {"fits": [fit.state() for fit in fits], "epochs": msgspec.to_builtins(epochs), "best": best}
+        checkpoints.save(checkpoint, told | {"lost": torch.from_numpy(lost)})
         steps.epoch(epochs[-1])
     network = fits[0].network
     network.load_state_dict(best)
@@ -300,6 +324,7 @@ def _search(  # noqa: PLR0917
         material=material,
         valid=folds[0].valid,
         targets=rows[0].targets.numpy(),
+        losses=lost,
     )
 
 
@@ -323,9 +348,9 @@ class _Answers(msgspec.Struct, frozen=True):
 
 def validate_epoch(
     networks: Sequence[TextCNN], folds: Sequence[Validation], exchange: Exchange, *, number: int, loss: float
-) -> Epoch:
+) -> tuple[Epoch, NDArray[np.float32]]:
     """Blend both parts and measure the blend on the validation rows of all ranks, those of each fold by its network;
-    the same on every rank.
+    the same on every rank. Also the cross entropy of each row.
     """
     own = [
         _Answers(convolution_logits(network, rows.texts).numpy(), rows.wide.numpy(), rows.targets.numpy())
@@ -334,15 +359,16 @@ def validate_epoch(
     convolution, wide, wanted = _joined(own, exchange)
     weights = fit_blend(convolution, wide, wanted)
     blended = weights.convolution * convolution + weights.wide * wide
+    lost = losses(blended, wanted)
     epoch = Epoch(
         number=number,
         loss=loss,
         accuracy=float((blended.argmax(dim=1) == wanted).double().mean()),
-        cross_entropy=float(torch.nn.functional.cross_entropy(blended, wanted)),
+        cross_entropy=float(lost.mean()),
         weights=weights,
     )
     # Rank 0 decides: sums on another kind of machine may end in other bits.
-    return exchange.gather(epoch, Epoch)[0]
+    return exchange.gather(epoch, Epoch)[0], lost
 
 
 def _joined(own: list[_Answers], exchange: Exchange) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -355,11 +381,14 @@ def _joined(own: list[_Answers], exchange: Exchange) -> tuple[torch.Tensor, torc
 
 
 def goes_on(epochs: Sequence[Epoch], patience: int) -> bool:
-    """Whether the blend has improved within the last ``patience`` epochs.
+    """Whether the blend has improved within the last ``patience`` epochs, or the convolution is of no use yet: of few
+    rows and many classes it learns for long before it is.
 
     It improves when its cross entropy falls. Accuracy would not show that the convolution has become overconfident.
     """
-    return not epochs or epochs[-1].number - best_epoch(epochs).number < patience
+    if all(epoch.weights.convolution <= UNUSED for epoch in epochs):
+        return True
+    return epochs[-1].number - best_epoch(epochs).number < patience
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:

@@ -140,8 +140,9 @@ def wide_logits(weights: Tensor, bias: Tensor, features: WideFeatures) -> Tensor
     return sums + bias
 
 
-# One text more in which every feature is seen and one in which it is not, so that no ratio is infinite.
-_SMOOTHING = 1.0
+# A share of a text in which every feature is seen and of one in which it is not, so that no ratio is infinite. Of a
+# hundred rows a whole one says more than the rows do (docs/benchmarks.md).
+_SMOOTHING = 0.3
 FITTED_WHOLE = 180
 """Classes up to which every weight is fitted; above it a weight only where the class has the feature."""
 HISTORY = 8
