@@ -1,10 +1,11 @@
-"""One training on two hosts: two network namespaces joined by a virtual cable, a rank on each. Linux, as root.
+"""One training on several hosts: network namespaces with a cable each to one switch, a rank on each. Linux, as root.
 
-    python tests/benchmarks/rank_hosts.py TRAIN.jsonl [--epochs 3]
+    python tests/benchmarks/rank_hosts.py TRAIN.jsonl [--epochs 3] [--hosts 4] [--rate 1gbit]
 
-Three trainings with the same rows and recipe: two ranks on one host, two hosts, and two hosts where the rank that
-writes the checkpoints is killed after the first epoch. All three must end with equal artifacts. A host has no way to
-the other but the cable, so the figures are of real sockets, though of no real distance.
+Three trainings with the same rows and recipe: all ranks on one host, one on each host, and that once more where the
+rank that writes the checkpoints is killed after the first epoch. All three must end with equal artifacts. A host has no
+way to the others but its cable, which passes ``--rate`` in each direction, so the figures are of real sockets and of a
+real bandwidth, though of no real distance. All hosts share this machine's cores.
 """
 
 from __future__ import annotations
@@ -33,26 +34,44 @@ from headrace.learning.fit.hyperparameters import Recipe
 from headrace.model.places import places_of
 from headrace.security.private_folder import PrivateFolder
 
-ADDRESSES = ("10.213.7.1", "10.213.7.2")
-ENDPOINT = f"{ADDRESSES[0]}:29400"
+NETWORK = "10.213.7"
+
+
+def address_of(number: int) -> str:
+    """The address of a host."""
+    return f"{NETWORK}.{number + 1}"
+
+
+ENDPOINT = f"{address_of(0)}:29400"
 
 
 @contextmanager
-def two_hosts() -> Iterator[list[str]]:
-    """The names of two network namespaces with a cable between them, gone again afterwards."""
-    names = [f"headrace-{os.getpid()}-{end}" for end in "ab"]
-    cables = [f"hr{os.getpid()}{end}" for end in "ab"]
-    for name in names:
+def hosts_at_a_switch(count: int, rate: str | None) -> Iterator[list[str]]:
+    """The names of ``count`` network namespaces, each with a cable of this ``rate`` to a switch, gone again afterwards.
+
+    The switch is a bridge in a namespace of its own.
+    """
+    base = f"headrace-{os.getpid()}"
+    switch, names = f"{base}-switch", [f"{base}-{number}" for number in range(count)]
+    for name in (switch, *names):
         ip("netns", "add", name)
     try:
-        ip("link", "add", cables[0], "netns", names[0], "type", "veth", "peer", "name", cables[1], "netns", names[1])
-        for name, cable, address in zip(names, cables, ADDRESSES, strict=True):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", cable)
-            for device in (cable, "lo"):
-                ip("-n", name, "link", "set", device, "up")
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        for number, name in enumerate(names):
+            port = f"port{number}"
+            ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "cable", "netns", name)
+            ip("-n", switch, "link", "set", port, "master", "bridge")
+            ip("-n", name, "address", "add", f"{address_of(number)}/24", "dev", "cable")
+            for place, device in ((switch, port), (name, "cable"), (name, "lo")):
+                ip("-n", place, "link", "set", device, "up")
+            if rate is not None:
+                for place, device in ((switch, port), (name, "cable")):
+                    shaper = ("root", "tbf", "rate", rate, "burst", "256k", "latency", "50ms")
+                    ip("netns", "exec", place, "tc", "qdisc", "add", "dev", device, *shaper)
         yield names
     finally:
-        for name in names:
+        for name in (*names, switch):
             ip("netns", "delete", name)
 
 
@@ -60,8 +79,10 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-async def take_part(job: Job, number: int | None, folder: Path, *, kill: bool = False) -> Outcome:
-    """One host's share of ``job``; without a ``number`` both ranks. With ``kill`` a rank dies after the first epoch."""
+async def take_part(job: Job, hosts: int, number: int | None, folder: Path, *, kill: bool = False) -> Outcome:
+    """One host's share of ``job``; without a ``number`` the ranks of all. With ``kill`` one dies after the first
+    epoch.
+    """
     pids: list[int] = []
 
     def watch(said: Mapping[str, Any]) -> None:
@@ -70,11 +91,13 @@ async def take_part(job: Job, number: int | None, folder: Path, *, kill: bool = 
         if kill and said["event"] == "training.epoch" and said["number"] == 1:
             os.kill(pids[0], signal.SIGKILL)
 
-    nodes = None if number is None else Nodes(count=2, number=number, endpoint=ENDPOINT, address=ADDRESSES[number])
+    nodes = None
+    if number is not None:
+        nodes = Nodes(count=hosts, number=number, endpoint=ENDPOINT, address=address_of(number))
     places = places_of((job.checkpoints, job.out))
     outcome = await launch(
         job,
-        ranks=2 if nodes is None else 1,
+        ranks=hosts if nodes is None else 1,
         program=("headrace", "--set", allowing(places)),
         environ=os.environ,
         folder=PrivateFolder(folder),
@@ -99,6 +122,8 @@ def run_hosts(job: Job, folder: Path, names: list[str], *, kill: bool) -> Outcom
             str(job_file),
             "--host",
             str(number),
+            "--hosts",
+            str(len(names)),
             *(["--kill"] * (kill and number == 0)),
         ]
         hosts.append(subprocess.Popen(["ip", "netns", "exec", name, *command], stdout=subprocess.PIPE))
@@ -109,17 +134,17 @@ def run_hosts(job: Job, folder: Path, names: list[str], *, kill: bool) -> Outcom
     return msgspec.json.decode(outputs[0], type=Outcome)
 
 
-def compare(data: Path, epochs: int, console: Console) -> None:
+def compare(data: Path, epochs: int, count: int, rate: str | None, console: Console) -> None:
     recipe = Recipe()
     recipe = msgspec.structs.replace(recipe, convolution=msgspec.structs.replace(recipe.convolution, epochs=epochs))
     base = Path(tempfile.mkdtemp(prefix="rank-hosts-"))
     table = Table(Column("training", no_wrap=True), "seconds", "in the last ranks", "test accuracy", "sha256", box=None)
     found: list[str] = []
-    with two_hosts() as names:
+    with hosts_at_a_switch(count, rate) as names:
         for title, hosts, kill in (
-            ("two ranks, one host", None, False),
-            ("two hosts, a rank each", names, False),
-            ("two hosts, rank 0 killed", names, True),
+            (f"{count} ranks, one host", None, False),
+            (f"{count} hosts, a rank each", names, False),
+            (f"{count} hosts, rank 0 killed", names, True),
         ):
             folder = base / title.replace(" ", "-")
             folder.mkdir()
@@ -132,7 +157,7 @@ def compare(data: Path, epochs: int, console: Console) -> None:
             )
             begun = time.monotonic()
             if hosts is None:
-                outcome = asyncio.run(take_part(job, None, folder))
+                outcome = asyncio.run(take_part(job, count, None, folder))
             else:
                 outcome = run_hosts(job, folder, hosts, kill=kill)
             found.append(outcome.sha256)
@@ -150,15 +175,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="labelled texts (with --host: the job)")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--rate", help="of each cable, as tc says it; by default as fast as it goes")
     parser.add_argument("--host", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--kill", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.host is None:
-        compare(given.data, given.epochs, Console())
+        compare(given.data, given.epochs, given.hosts, given.rate, Console())
         return
     folder = given.data.parent / f"host-{given.host}"
     job = msgspec.json.decode(given.data.read_bytes(), type=Job)
-    outcome = asyncio.run(take_part(job, given.host, folder, kill=given.kill))
+    outcome = asyncio.run(take_part(job, given.hosts, given.host, folder, kill=given.kill))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
 
 
