@@ -163,6 +163,8 @@ class Result(Struct, frozen=True, kw_only=True, tag=FORMAT, tag_field="format"):
     """Of "workers", "broker" and "harness"."""
     audit: Audit
     notes: tuple[str, ...] = ()
+    first_answer_s: float | None = None
+    """Of a drain: from the start of the contender's processes to the append of the first answer."""
 
     def shown(self) -> tuple[Second, ...]:
         """The timeline without a last, incomplete second.

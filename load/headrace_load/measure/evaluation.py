@@ -247,6 +247,8 @@ class Measurements(Struct, frozen=True, kw_only=True):
     used: dict[str, Used]
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
+    started_us: int | None = None
+    """When the contender's processes were started, of a drain."""
 
 
 HALF_MS_US = 500
@@ -294,7 +296,14 @@ def evaluate(workload: Workload, contender: Contender | None, name: str, found: 
         used=found.used,
         audit=audit,
         notes=found.notes,
+        first_answer_s=_first_answer_s(answered, found.started_us),
     )
+
+
+def _first_answer_s(answered: NDArray[np.void], started_us: int | None) -> float | None:
+    if started_us is None or not len(answered):
+        return None
+    return float(answered["appended_us"].min() + HALF_MS_US - started_us) / 1e6
 
 
 def _late(sent: NDArray[np.void], counts: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -144,6 +144,7 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
         expected = int(expected_answers(sent, setting.answers).sum())
         sampler = Sampler({"broker": system.broker_pids})
         sampler.begin()
+        started_us = time.time_ns() // 1000
         running = await stack.enter_async_context(setting.contender())
         sampler.watch("workers", running.pids)
 
@@ -170,6 +171,7 @@ async def drain_backlog(setting: RunSetup) -> Measurements:
             complete=complete,
             begin_us=None,
             metrics=metrics,
+            started_us=started_us,
             start_s={"workers": start_s},
         )
 
@@ -254,6 +256,7 @@ async def _measured(
     complete: bool,
     begin_us: int | None,
     metrics: Scraped,
+    started_us: int | None = None,
     start_s: Mapping[str, float] | None = None,
 ) -> Measurements:
     """The measurements after the last answer. Without a live ``reader`` the answers are read now.
@@ -283,6 +286,7 @@ async def _measured(
         used=sampler.used(int((answered["appended_us"] >= begin_us).sum()), start_s),
         samples=sampler.samples,
         notes=tuple(filter(None, (None if complete else unanswered, told.error, read.error))),
+        started_us=started_us,
     )
 
 

@@ -177,6 +177,8 @@ def figures(result: Result) -> Table:
         ("requests published", f"{result.published:,}"),
         ("first to last answer" if backlog else "measured", f"{number(result.seconds)} s"),
     ]
+    if result.first_answer_s is not None:
+        rows.append(("start to first answer", f"{number(result.first_answer_s)} s"))
     if workers is not None and workers.rss_mb_most:
         rows += [
             ("workers' CPU a 100,000 answers", f"{workers.cpu_s_per_100k:.2f} s"),

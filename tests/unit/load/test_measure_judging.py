@@ -61,6 +61,15 @@ def test_the_warm_up_is_audited_and_not_measured():
     assert msgspec.json.decode(msgspec.json.encode(result), type=type(result)) == result
 
 
+def test_a_drain_says_how_long_its_contender_took_to_the_first_answer():
+    found = a_run(started_us=BEGIN_US - 4 * SECOND_US)
+    workload = msgspec.structs.replace(WORKLOAD, arrivals=Backlog(requests=120))
+    # The first request is due two seconds before BEGIN_US.
+    waited_us = 2 * SECOND_US + WAIT_US + HALF_MS_US
+    assert evaluate(workload, None, "a drain", found).first_answer_s == pytest.approx(waited_us / 1e6)
+    assert evaluate(WORKLOAD, None, "a run", a_run()).first_answer_s is None
+
+
 def test_answers_behind_the_end_are_no_rate_that_was_kept_up():
     found = a_run()
     found.answered["appended_us"][70:] += 20 * SECOND_US
