@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-SHARERS = 8
+SHARERS = 4
 """At most so many queues share a full batch. Publishing the requests of a queue costs nearly the same for few as for
 many, so many deep queues take turns instead of sharing every batch.
 """

@@ -60,7 +60,7 @@ def test_a_cut_keeps_its_bounds_and_never_starves_a_non_empty_worker(waiting, ma
         assert list(plan.taken) == [len(queue) for queue in waiting]
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(6, 40))
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=SHARERS), st.integers(SHARERS, 40))
 def test_no_partition_gets_more_than_one_above_another_that_still_waits(lengths, max_records):
     plan = cut([Sizes([1] * length) for length in lengths], max_records=max_records, max_bytes=10_000)
     short = [taken for taken, length in zip(plan.taken, lengths, strict=True) if taken < length]
