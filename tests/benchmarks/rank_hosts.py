@@ -146,7 +146,7 @@ def compare(data: Path, epochs: int, count: int, rate: str | None, console: Cons
             (f"{count} hosts, a rank each", names, False),
             (f"{count} hosts, rank 0 killed", names, True),
         ):
-            folder = base / title.replace(" ", "-")
+            folder = base / str(len(found))
             folder.mkdir()
             job = Job(
                 id=f"hosts-{len(found)}",
