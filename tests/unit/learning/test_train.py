@@ -174,6 +174,23 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_weights
     assert packed.artifact.sha256 == first[1].artifact.sha256
 
 
+def test_a_search_whose_checkpoint_kept_no_losses_begins_anew(parts, first, tmp_path):
+    class Older(StoredCheckpoints):
+        def save(self, name, state):
+            super().save(name, {key: value for key, value in state.items() if key != "lost"})
+
+    def stop(seen: Epoch) -> None:
+        if seen.number == 2:
+            raise StoppedError
+
+    rows, older = whole(parts), Older(str(tmp_path), Alone(), ANYWHERE)
+    with pytest.raises(StoppedError):
+        train(rows, SMALL, Alone(), older, clock=STOPPED, steps=Steps(epoch=stop))
+    trained = train(rows, SMALL, Alone(), StoredCheckpoints(str(tmp_path), Alone(), ANYWHERE), clock=STOPPED)
+    packed = pack(trained, rows, lineage_of(rows, "orders", SMALL, Alone()), Alone())
+    assert packed.artifact.sha256 == first[1].artifact.sha256
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_with_uneven_rows_end_with_one_network_that_learnt_it(parts, world):
     # Rank 0 has most rows, and of three ranks the last has none at all.

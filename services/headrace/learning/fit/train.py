@@ -300,7 +300,8 @@ def _search(  # noqa: PLR0917
     epochs: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     lost = np.empty(0, np.float32)
-    if (kept := checkpoints.load(checkpoint)) is not None:
+    # A search of before 2026-11-30 kept no losses and validated otherwise: it begins anew.
+    if (kept := checkpoints.load(checkpoint)) is not None and "lost" in kept:
         for fit, state in zip(fits, kept["fits"], strict=True):
             fit.restore(state)
         epochs, best, lost = msgspec.convert(kept["epochs"], list[Epoch]), kept["best"], kept["lost"].numpy()
