@@ -198,13 +198,12 @@ def _choose(
         nothing = [None] * len(folds)
         return _search(folds, parts, nothing, recipe, exchange, checkpoints, "search", steps, free, embed), (), None
     teaching, lessons = teaching_of(recipe), Lessons(parts, embed, reteach, exchange)
-    humans = parts.rows
     share = lessons.best_spread(folds, teaching.spreads)
     options = [Option(weight, share) for weight in teaching.weights if weight]
     if len(options) > 1:
         options = [min(options, key=lambda one: _wide_alone(folds, parts, lessons, one, recipe, exchange))]
     # Nothing can be learnt without machine rows where there are no others.
-    if humans and 0 in teaching.weights:
+    if parts.rows and 0 in teaching.weights:
         options.append(NOTHING)
     found: list[tuple[Choice, _Searched]] = []
     for place, option in enumerate(options):
@@ -264,8 +263,7 @@ def _wide_alone(
         logits = wide_logits(*fit_wide_part(material, recipe, exchange), valid.features()).numpy()
         own.append(_Answers(np.zeros_like(logits), logits, valid.targets.astype(np.int64)))
     _, wide, targets = _joined(own, exchange)
-    scaled = fit_scale(wide, targets) * wide
-    return exchange.gather(float(torch.nn.functional.cross_entropy(scaled, targets)), float)[0]
+    return exchange.gather(float(losses(fit_scale(wide, targets) * wide, targets).mean()), float)[0]
 
 
 def _search(  # noqa: PLR0917
