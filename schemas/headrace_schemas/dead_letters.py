@@ -30,9 +30,11 @@ SEALED_TO: Final = f"{PREFIX}sealed-to"
 VALUE_BYTES: Final = f"{PREFIX}value-bytes"
 """Of a letter that keeps a beginning or nothing: how many bytes the value had."""
 
-_TOPIC, _PARTITION, _OFFSET, _TIMESTAMP, _STAGE, _CODE, _MESSAGE, _ATTEMPT, _VERSION = (
-    PREFIX + name
-    for name in ("topic", "partition", "offset", "timestamp", "stage", "code", "message", "attempt", "version")
+OFFSET: Final = f"{PREFIX}offset"
+TIMESTAMP: Final = f"{PREFIX}timestamp"
+MESSAGE: Final = f"{PREFIX}message"
+_TOPIC, _PARTITION, _STAGE, _CODE, _ATTEMPT, _VERSION = (
+    PREFIX + name for name in ("topic", "partition", "stage", "code", "attempt", "version")
 )
 
 _INTEGER = re.compile(rb"-?[0-9]{1,19}")
@@ -43,24 +45,25 @@ def dead_letter_headers(letter: DeadLetter) -> tuple[tuple[str, bytes | None], .
 
     A message longer than :data:`MAX_MESSAGE_BYTES` is cut, so that the record fits where the request fitted.
     """
-    message = letter.message.encode("utf-8", "backslashreplace")
-    if len(message) > MAX_MESSAGE_BYTES:
-        # Cutting may split a character.
-        message = message[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore").encode()
-    # A flood of rubbish makes one for every record, so the names are not put together each time.
     ours: tuple[tuple[str, bytes], ...] = (
         (_TOPIC, letter.topic.encode()),
         (_PARTITION, b"%d" % letter.partition),
-        (_OFFSET, b"%d" % letter.offset),
-        (_TIMESTAMP, b"%d" % letter.timestamp_ms),
+        (OFFSET, b"%d" % letter.offset),
+        (TIMESTAMP, b"%d" % letter.timestamp_ms),
         (_STAGE, letter.stage.encode()),
         (_CODE, letter.error.encode()),
-        (_MESSAGE, message),
+        (MESSAGE, message_bytes(letter.message)),
         (_ATTEMPT, b"%d" % letter.attempt),
     )
     if letter.version is not None:
         ours = (*ours, (_VERSION, letter.version.encode()))
     return (*own_headers(letter.headers), *ours) if letter.headers else ours
+
+
+def message_bytes(message: str, most: int = MAX_MESSAGE_BYTES) -> bytes:
+    """Return ``message`` in UTF-8, cut to ``most`` bytes at the end of a character."""
+    encoded = message.encode("utf-8", "backslashreplace")
+    return encoded if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore").encode()
 
 
 def dead_letter_from_record(key: bytes | None, value: bytes | None, headers: Headers, *, where: str = "") -> DeadLetter:

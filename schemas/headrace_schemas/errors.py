@@ -44,7 +44,9 @@ def behind_frame(value: bytes) -> bytes | None:
 
 def hint(value: bytes, fault: str) -> str:
     """Say what ``value``, which failed to be decoded as JSON by ``fault``, seems to be and what to do."""
-    return _kind_of(value) or _slip_in(value, fault)
+    # Most of a flood is nearly JSON. Of what is looked for, only UTF-16 and UTF-32 begin with a brace.
+    nearly = value[:1] == b"{" and value[1:2] != b"\0"
+    return ("" if nearly else _kind_of(value)) or _slip_in(value, fault)
 
 
 def _kind_of(value: bytes) -> str:  # noqa: PLR0911 - one a kind
@@ -89,15 +91,15 @@ def _utf8(value: bytes) -> bool:
 
 
 def _slip_in(value: bytes, fault: str) -> str:  # noqa: PLR0911 - one a slip
-    at = _AT_BYTE.search(fault)
-    place = int(at[1]) if at else 0
-    if "surrogate" in fault or _HALF_A_PAIR.search(value):
+    if "surrogate" in fault or (b"\\u" in value and _HALF_A_PAIR.search(value)):
         return (
             "half a surrogate pair (\\ud800 to \\udfff alone) is no character: "
             "a text was cut inside an emoji, or came from UTF-16 unchecked"
         )
-    if not _utf8(value):
+    if not value.isascii() and not _utf8(value):
         return "the value is not UTF-8; Latin-1, Windows-1252 and the like are not read"
+    at = _AT_BYTE.search(fault)
+    place = int(at[1]) if at else 0
     if "object keys must be strings" in fault or "trailing comma" in fault or value[place : place + 1] == b"'":
         return "JSON has keys and texts in double quotes and no comma at an end; Python's own notation is not JSON"
     if "trailing characters" in fault:
@@ -135,7 +137,7 @@ class WireError(Exception):
         self.record = record
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.record, self.field, self.message) if part)
+        return ": ".join([part for part in (self.record, self.field, self.message) if part])
 
     def at(self, record: str) -> Self:
         """The same error, naming ``record``: decoders on the hot path are not told which record they decode."""

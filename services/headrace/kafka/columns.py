@@ -177,9 +177,23 @@ class Columns(Sequence[Record]):
         return None if length < 0 else self.data[begin : begin + length].tobytes()
 
     def record(self, place: int) -> FetchedRecord:
-        offset, timestamp = self.table[:KEY, place].tolist()
-        parts = self.key(place), self.value(place), self.headers(place)
-        return FetchedRecord(self.topic, self.partition, offset, timestamp, *parts, self.discarded.get(place))
+        return next(self.at(np.array([place])))
+
+    def at(self, places: NDArray[np.int64]) -> Iterator[FetchedRecord]:
+        """The records at ``places``."""
+        data: memoryview = self.data.data
+        for place, row in zip(places.tolist(), self.table[:SIZE, places].T.tolist(), strict=True):
+            offset, timestamp, key, key_length, value, value_length, headers, headers_length = row
+            yield FetchedRecord(
+                self.topic,
+                self.partition,
+                offset,
+                timestamp,
+                None if key_length < 0 else data[key : key + key_length].tobytes(),
+                None if value_length < 0 else data[value : value + value_length].tobytes(),
+                _unpacked_headers(data[headers : headers + headers_length].tobytes()) if headers_length else (),
+                self.discarded.get(place),
+            )
 
     def __len__(self) -> int:
         return int(self.table.shape[1])
@@ -198,7 +212,7 @@ class Columns(Sequence[Record]):
         return Columns(self.topic, self.partition, self.data, self.table[:, begin:end], discarded)
 
     def __iter__(self) -> Iterator[FetchedRecord]:
-        return map(self.record, range(len(self)))
+        return self.at(np.arange(len(self)))
 
 
 _BEGINNINGS: Final = [KEY, VALUE, HEADERS]

@@ -134,23 +134,33 @@ def _size(value: bytes) -> Header:
     return VALUE_BYTES, b"%d" % len(value)
 
 
+def kept_of(record: Record, keep: Keep) -> Kept:
+    """What the dead letter of ``record`` keeps of it.
+
+    A record may have been compressed on its way and be larger than any that can be published. Of such a record nothing
+    is kept. The letter of a record whose value was discarded keeps at most key and headers, and says so.
+    """
+    kept = keep(record) if size_of(record) <= MAX_REQUEST_BYTES else keep_nothing(record)
+    return kept if record.discarded is None else without_value(kept, record.discarded.size)
+
+
+def attempt_of(headers: Headers) -> int:
+    """The attempt of a record that failed; 1 where the header can't be read."""
+    try:
+        return read_attempt(headers)
+    except BadHeaderError:
+        return 1
+
+
 def dead_letter(
     record: Record, *, stage: str, error: str, message: str, version: str | None = None, keep: Keep = keep_whole
 ) -> Outgoing:
     """Make the dead letter of ``record``: what ``keep`` keeps of it, with headers that say where it lay, in which
     ``stage`` it failed and why.
 
-    A record may have been compressed on its way and be larger than any that can be published. Of such a record nothing
-    is kept. The letter of a record whose value was discarded keeps at most key and headers, and says so. An attempt
-    header that can't be read counts as a first attempt.
+    An attempt header that can't be read counts as a first attempt.
     """
-    kept = keep(record) if size_of(record) <= MAX_REQUEST_BYTES else keep_nothing(record)
-    if record.discarded is not None:
-        kept = without_value(kept, record.discarded.size)
-    try:
-        attempt = read_attempt(record.headers)
-    except BadHeaderError:
-        attempt = 1
+    kept = kept_of(record, keep)
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
@@ -159,7 +169,7 @@ def dead_letter(
         stage=stage,
         error=error,
         message=message,
-        attempt=attempt,
+        attempt=attempt_of(record.headers),
         version=version,
         headers=tuple(kept.headers),
     )

@@ -7,11 +7,12 @@ clock stamps the batch when it is sent. https://kafka.apache.org/documentation/#
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import overload
 
 from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import calc_crc32c
 
 from headrace.kafka.interface import Headers, Outgoing
 
@@ -37,10 +38,11 @@ class _Records(Sequence[Outgoing]):
 
 
 class PackedBatch(_Records):
-    """``count`` records in ``data``, which is a batch without its head."""
+    """``count`` records in ``data``, which is a batch without its head. ``crc32c`` computes the head's checksum."""
 
-    def __init__(self, data: bytes, count: int) -> None:
+    def __init__(self, data: bytes, count: int, crc32c: Callable[[bytes], int] = calc_crc32c) -> None:
         self.data = data
+        self.crc32c = crc32c
         self._count = count
 
     def __len__(self) -> int:

@@ -29,6 +29,8 @@ _PACKAGE = Path(__file__).parent
 _SERVICES, _WIRE = _PACKAGE.parent, Path(headrace_schemas.__file__).parent
 ELSEWHERE = (
     _SERVICES / "kafka" / "packed_records.py",
+    _SERVICES / "kafka" / "record_writing.py",
+    _SERVICES / "worker" / "answer_records.py",
     _SERVICES / "worker" / "partitions" / "partition.py",
     _SERVICES / "worker" / "request_json.py",
     _SERVICES / "worker" / "request_msgpack.py",

@@ -1,62 +1,52 @@
 """Writes a slice's answers as Kafka's record batches, in one compiled call that holds no lock.
 
-Nearly all answers are plain: `expired`, or `ok` with a label and neither a ranking nor an explanation. Their JSON is
-written here too, the same bytes as :func:`headrace_schemas.codec.encode_result` writes. The values of the other answers
-are given. Keys and header blocks are copied.
+Nearly all answers are plain: `expired`, `ok` with a label and neither a ranking nor an explanation, or `failed`
+without an id. Their JSON is written here too, the same bytes as :func:`headrace_schemas.codec.encode_result` writes.
+The values of the other answers are given. Keys and header blocks are copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.kafka.packed_records import HEAD, PackedBatch, PackedRecords
+from headrace.kafka.packed_records import HEAD, PackedRecords
+from headrace.kafka.record_writing import (
+    MOST_RECORD,
+    ROOM,
+    Spans,
+    copy,
+    cut,
+    digits_of,
+    spans_of,
+    two_digits,
+    varint,
+    varint_size,
+    write_number,
+)
 from headrace.model.compiling import kernel
-from headrace.model.instructions import copy_sixteen
 from headrace.worker.request_values import EXPIRED, FAILED
 from headrace.worker.stages.infer import MICROS
 from headrace_schemas.records import Status
 
 OTHER = FAILED
-"""Instead of a label's index, of an answer whose value is given, as that of a failed one always is."""
+"""Instead of a label's index, of an answer whose value is given."""
+FIRST_REASON = OTHER - 1
+"""Instead of a label's index, of a plain failed answer with the first reason; the reason behind it is one less."""
 
 _FRAME = 120
 """The JSON of an answer without its fragment and its id has fewer bytes."""
-_RECORD = 5 * 5 + 1
-"""A record without key, value and headers has at most so many bytes: five numbers and the attributes."""
 _HEAD_BYTES = HEAD.size
 _PIECES = ('{"offset":', ',"after":', ',"crc":', ',"id":"')
-"""Of an answer's JSON; behind them a writer has those of its labels, and that of an expired request."""
+"""Of an answer's JSON; behind them a writer has those of its labels, that of an expired request, and those of its
+reasons.
+"""
 _OFFSET, _AFTER, _CRC, _ID, _FIRST_LABEL = range(len(_PIECES) + 1)
-_ROOM = 16
-"""So many bytes are copied at a time, where there is room for more than is asked for."""
-
-
-class Spans(msgspec.Struct, frozen=True, eq=False):
-    """For each request some bytes of ``data`` uint8: where they start ``int64[n]`` and how many ``int64[n]``, -1 for
-    None.
-    """
-
-    data: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-
-def spans_of(texts: Mapping[int, bytes], count: int) -> Spans:
-    """The spans of ``texts``, which are by place; the others of ``count`` are None."""
-    starts, sizes = np.zeros(count, np.int64), np.full(count, -1, np.int64)
-    at = 0
-    for place, text in texts.items():
-        starts[place], sizes[place] = at, len(text)
-        at += len(text)
-    return Spans(np.frombuffer(b"".join(texts.values()), np.uint8), starts, sizes)
-
-
 NO_OTHERS = spans_of({}, 0)
 """Where no answer is OTHER."""
 
@@ -65,9 +55,9 @@ class AnswerColumns(msgspec.Struct, frozen=True, eq=False):
     """What is written of the answers to consecutive requests; ``after`` is the offset of the request before them.
 
     ``offsets`` int64[n] and ``crcs`` uint32[n] are those of the requests, ``keys`` theirs too. ``labels`` int32[n] are
-    indexes, EXPIRED or OTHER, ``micros`` int64[n] scores in millionths, ``ids`` as they stand between the quotes of
-    JSON, ``others`` the values of the answers that are OTHER. ``headers`` int32[n] are indexes of ``header_blocks``,
-    which :func:`headrace.kafka.packed_records.packed_headers` makes.
+    indexes, EXPIRED, OTHER or those of reasons, ``micros`` int64[n] scores in millionths, ``ids`` as they stand between
+    the quotes of JSON, ``others`` the values of the answers that are OTHER. ``headers`` int32[n] are indexes of
+    ``header_blocks``, which :func:`headrace.kafka.packed_records.packed_headers` makes.
     """
 
     offsets: NDArray[np.int64]
@@ -83,14 +73,17 @@ class AnswerColumns(msgspec.Struct, frozen=True, eq=False):
 
 
 class AnswerWriter:
-    """Writes the answers of one version with ``labels``."""
+    """Writes the answers of one version with ``labels``, and the failed ones with one of ``reasons``."""
 
-    def __init__(self, version: str, labels: Sequence[str]) -> None:
+    def __init__(self, version: str, labels: Sequence[str], reasons: Sequence[str] = ()) -> None:
         of_version = f',"version":{_text(version)}'
-        fragments = [f',"status":"{Status.OK}"{of_version},"label":{_text(label)},"score":' for label in labels]
-        pieces = [piece.encode() for piece in (*_PIECES, *fragments, f',"status":"{Status.EXPIRED}"{of_version}')]
+        with_label = [f',"status":"{Status.OK}"{of_version},"label":{_text(label)},"score":' for label in labels]
+        expired = f',"status":"{Status.EXPIRED}"{of_version}'
+        failed = [f',"status":"{Status.FAILED}"{of_version},"reason":{_text(reason)}' for reason in reasons]
+        pieces = [piece.encode() for piece in (*_PIECES, *with_label, expired, *failed)]
+        self._expired = _FIRST_LABEL + len(labels)
         self._ends = np.cumsum([0, *map(len, pieces)])
-        self._pieces = np.frombuffer(b"".join(pieces) + bytes(_ROOM), np.uint8)
+        self._pieces = np.frombuffer(b"".join(pieces) + bytes(ROOM), np.uint8)
         self._longest = _FRAME + max(map(len, pieces))
 
     def warm(self) -> None:
@@ -111,7 +104,7 @@ class AnswerWriter:
         blocks = np.array([0, *accumulate(map(len, answers.header_blocks))], np.int64)
         # Compiled, because a sum by numpy takes as long as writing eight answers.
         copied = _copied(answers.ids.sizes, answers.keys.sizes, answers.headers, blocks)
-        out = np.empty(count * (_RECORD + self._longest) + copied + len(answers.others.data) + _ROOM, np.uint8)
+        out = np.empty(count * (MOST_RECORD + self._longest) + copied + len(answers.others.data) + ROOM, np.uint8)
         ends, counts = np.zeros((2, count + 1), np.int64)
         batches = _write(
             answers.offsets,
@@ -125,44 +118,23 @@ class AnswerWriter:
             blocks,
             self._pieces,
             self._ends,
+            self._expired,
             batch_bytes,
             out,
             ends,
             counts,
         )
-        return PackedRecords(
-            [
-                PackedBatch(out[start:end].tobytes(), size)
-                for (start, end), size in zip(
-                    pairwise(ends[: batches + 1].tolist()), counts[1 : batches + 1].tolist(), strict=True
-                )
-            ]
-        )
+        return cut(out, ends[: batches + 1], counts[: batches + 1])
 
 
-@lru_cache(maxsize=8)
-def answer_writer(version: str, labels: tuple[str, ...]) -> AnswerWriter:
-    """The writer of a version's answers, made once."""
-    return AnswerWriter(version, labels)
+@lru_cache(maxsize=64)
+def answer_writer(version: str, labels: tuple[str, ...], reasons: tuple[str, ...] = ()) -> AnswerWriter:
+    """The writer of a version's answers and of failed ones with ``reasons``, made once."""
+    return AnswerWriter(version, labels, reasons)
 
 
 def _text(text: str) -> str:
     return msgspec.json.encode(text).decode()
-
-
-@kernel
-def _copy(source, start, end, out, at):  # type: ignore[no-untyped-def]
-    """Copy ``source[start:end]``, and what lies behind it if there is room: the next copy writes over it."""
-    stop = at + end - start
-    if end + _ROOM <= len(source) and stop + _ROOM <= len(out):
-        while at < stop:
-            copy_sixteen(out, at, source, start)
-            at, start = at + _ROOM, start + _ROOM
-    else:
-        for i in range(start, end):
-            out[at] = source[i]
-            at += 1
-    return stop
 
 
 @kernel
@@ -175,44 +147,9 @@ def _copied(id_sizes, key_sizes, headers, block_ends):  # type: ignore[no-untype
     return total
 
 
-_TENS = 10 ** np.arange(19)
 _CRC_DIGITS = 10
-_DIGITS = np.frombuffer(b"".join(b"%02d" % number for number in range(100)), np.uint8)
-_HUNDRED, _TEN, _TWO = np.uint64(100), np.uint64(10), np.uint64(2)
-_ZERO, _MINUS, _POINT, _QUOTE, _BRACE = np.uint64(ord("0")), ord("-"), ord("."), ord('"'), ord("}")
-
-
-@kernel
-def _two_digits(number, out, place):  # type: ignore[no-untyped-def]
-    """Write a uint64 below 100 to ``out[place : place + 2]``."""
-    out[place] = _DIGITS[_TWO * number]
-    out[place + 1] = _DIGITS[_TWO * number + np.uint64(1)]
-
-
-@kernel
-def _digits_of(value, digits):  # type: ignore[no-untyped-def]
-    """How many characters a number has, looked for from ``digits`` on, 1 at least. Below zero there is -1 alone."""
-    while digits < len(_TENS) and value >= _TENS[digits]:
-        digits += 1
-    while digits > 1 and value < _TENS[digits - 1]:
-        digits -= 1
-    return digits + (value < 0)
-
-
-@kernel
-def _number(value, size, out, at):  # type: ignore[no-untyped-def]
-    """Write a whole number in ``size`` characters, its ``_digits_of``."""
-    place = at + size
-    rest = np.uint64(abs(value))
-    while rest >= _TEN:
-        place -= 2
-        _two_digits(rest % _HUNDRED, out, place)
-        rest //= _HUNDRED
-    if place > at:
-        out[place - 1] = _ZERO + rest
-    if value < 0:
-        out[at] = _MINUS
-    return at + size
+_HUNDRED, _TEN = np.uint64(100), np.uint64(10)
+_ZERO, _POINT, _QUOTE, _BRACE = np.uint64(ord("0")), ord("."), ord('"'), ord("}")
 
 
 @kernel
@@ -233,7 +170,7 @@ def _score(micros, size, out, at):  # type: ignore[no-untyped-def]
     out[at + 1] = _POINT
     rest = np.uint64(micros % MICROS)
     for place in range(at + 6, at, -2):
-        _two_digits(rest % _HUNDRED, out, place)
+        two_digits(rest % _HUNDRED, out, place)
         rest //= _HUNDRED
     return at + size
 
@@ -245,27 +182,7 @@ def _piece_size(ends, which):  # type: ignore[no-untyped-def]
 
 @kernel
 def _piece(pieces, ends, which, out, at):  # type: ignore[no-untyped-def]
-    return _copy(pieces, ends[which], ends[which + 1], out, at)
-
-
-@kernel
-def _varint_size(number):  # type: ignore[no-untyped-def]
-    size, rest = 1, (number << 1) ^ (number >> 63)
-    while rest > 0x7F:
-        size += 1
-        rest >>= 7
-    return size
-
-
-@kernel
-def _varint(number, out, at):  # type: ignore[no-untyped-def]
-    rest = (number << 1) ^ (number >> 63)
-    while rest > 0x7F:
-        out[at] = 0x80 | (rest & 0x7F)
-        at += 1
-        rest >>= 7
-    out[at] = rest
-    return at + 1
+    return copy(pieces, ends[which], ends[which + 1], out, at)
 
 
 @kernel
@@ -283,6 +200,7 @@ def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0915, PLR0917 - one loop
     block_ends,
     pieces,
     piece_ends,
+    expired,
     batch_bytes,
     out,
     ends,
@@ -298,56 +216,57 @@ def _write(  # type: ignore[no-untyped-def]  # noqa: PLR0915, PLR0917 - one loop
     id_data, id_starts, id_sizes = ids
     key_data, key_starts, key_sizes = keys
     other_data, other_starts, other_sizes = others
-    expired = len(piece_ends) - 2
     # Of the values that begin with what is before the offset, up to the brace at the end.
     framed = _piece_size(piece_ends, _OFFSET) + _piece_size(piece_ends, _AFTER) + _piece_size(piece_ends, _CRC) + 1
     framed_id = _piece_size(piece_ends, _ID) + 1
     at, batch, delta = 0, 1, 0
-    after_size = _digits_of(after, 1)
+    after_size = digits_of(after, 1)
     for i in range(len(offsets)):
         key, key_size = key_starts[i], key_sizes[i]
         block, label = headers[i], labels[i]
-        offset_size, crc_size, score_size = _digits_of(offsets[i], after_size), 0, 0
-        piece = expired if label == EXPIRED else np.int64(_FIRST_LABEL + label)
+        offset_size, crc_size, score_size = digits_of(offsets[i], after_size), 0, 0
+        piece = np.int64(_FIRST_LABEL + label)
+        if label < 0:
+            piece = np.int64(expired if label == EXPIRED else expired + 1 + FIRST_REASON - label)
         if label == OTHER:
             value_size = other_sizes[i]
         else:
-            crc_size = _digits_of(np.int64(crcs[i]), _CRC_DIGITS)
-            score_size = 0 if label == EXPIRED else _score_size(micros[i])
+            crc_size = digits_of(np.int64(crcs[i]), _CRC_DIGITS)
+            score_size = _score_size(micros[i]) if label >= 0 else 0
             value_size = framed + offset_size + after_size + crc_size + score_size + _piece_size(piece_ends, piece)
             if id_sizes[i] >= 0:
                 value_size += framed_id + id_sizes[i]
         # Attributes, no difference of time, key, value, headers; and then the difference of offsets.
-        fixed = 2 + _varint_size(key_size) + max(key_size, 0) + _varint_size(value_size) + value_size
+        fixed = 2 + varint_size(key_size) + max(key_size, 0) + varint_size(value_size) + value_size
         fixed += block_ends[block + 1] - block_ends[block]
-        size = fixed + _varint_size(delta)
-        if delta and _HEAD_BYTES + at - ends[batch - 1] + _varint_size(size) + size >= batch_bytes:
+        size = fixed + varint_size(delta)
+        if delta and _HEAD_BYTES + at - ends[batch - 1] + varint_size(size) + size >= batch_bytes:
             ends[batch], counts[batch] = at, delta
             batch, delta = batch + 1, 0
             size = fixed + 1
-        at = _varint(size, out, at)
+        at = varint(size, out, at)
         out[at] = out[at + 1] = 0
-        at = _varint(delta, out, at + 2)
-        at = _varint(key_size, out, at)
-        at = _copy(key_data, key, key + max(key_size, 0), out, at)
-        at = _varint(value_size, out, at)
+        at = varint(delta, out, at + 2)
+        at = varint(key_size, out, at)
+        at = copy(key_data, key, key + max(key_size, 0), out, at)
+        at = varint(value_size, out, at)
         if label == OTHER:
-            at = _copy(other_data, other_starts[i], other_starts[i] + value_size, out, at)
+            at = copy(other_data, other_starts[i], other_starts[i] + value_size, out, at)
         else:
-            at = _number(offsets[i], offset_size, out, _piece(pieces, piece_ends, _OFFSET, out, at))
-            at = _number(after, after_size, out, _piece(pieces, piece_ends, _AFTER, out, at))
-            at = _number(np.int64(crcs[i]), crc_size, out, _piece(pieces, piece_ends, _CRC, out, at))
+            at = write_number(offsets[i], offset_size, out, _piece(pieces, piece_ends, _OFFSET, out, at))
+            at = write_number(after, after_size, out, _piece(pieces, piece_ends, _AFTER, out, at))
+            at = write_number(np.int64(crcs[i]), crc_size, out, _piece(pieces, piece_ends, _CRC, out, at))
             at = _piece(pieces, piece_ends, piece, out, at)
-            if label != EXPIRED:
+            if label >= 0:
                 at = _score(micros[i], score_size, out, at)
             if id_sizes[i] >= 0:
                 at = _piece(pieces, piece_ends, _ID, out, at)
-                at = _copy(id_data, id_starts[i], id_starts[i] + id_sizes[i], out, at)
+                at = copy(id_data, id_starts[i], id_starts[i] + id_sizes[i], out, at)
                 out[at] = _QUOTE
                 at += 1
             out[at] = _BRACE
             at += 1
-        at = _copy(blocks, block_ends[block], block_ends[block + 1], out, at)
+        at = copy(blocks, block_ends[block], block_ends[block + 1], out, at)
         delta += 1
         after, after_size = offsets[i], offset_size
     ends[batch], counts[batch] = at, delta

@@ -40,7 +40,7 @@ from headrace.worker.versions import Served, Serving
 from headrace_schemas.headers import JSON, MSGPACK
 from headrace_schemas.paths import RequestShape, compile_copy
 
-SHORT_S = 0.01
+SHORT_S = 0.02
 """A batch that is predicted to take less is computed on the event loop. On a thread beside the loop, both would wait
 for Python's lock, up to five milliseconds at a time."""
 

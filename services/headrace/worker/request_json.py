@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.model.compiling import kernel
 from headrace.model.utf8 import is_utf8
-from headrace.worker.request_paths import DEEPEST, TORN, is_part, same
+from headrace.worker.request_paths import ABSENT, DEEPEST, TORN, is_part, same
 
 QUOTE: Final = 0x22
 BACKSLASH: Final = 0x5C
@@ -288,7 +288,8 @@ def in_json(data, at, end, keys, ends, text_parts, whole_ids, out, to):  # type:
     """Find the text and the id in the JSON object ``data[at:end]``, and write the text to ``out`` from ``to`` on.
 
     ``keys``, ``ends`` and ``text_parts`` are KeyPaths. ``whole_ids``: a whole number is an id too. Returns where the
-    text ends in ``out``, or torn, and the id's beginning and length.
+    text ends in ``out``, or torn, or absent where the text's path is one key that is not there; and the id's beginning
+    and length.
     """
     none = np.int64(TORN)
     written, id_at, id_length = none, none, none
@@ -360,6 +361,8 @@ def in_json(data, at, end, keys, ends, text_parts, whole_ids, out, to):  # type:
         while at < end and data[at] == 0x7D:  # }
             at = _blanks(data, at + 1, end)
             if not depth:
+                if text_parts == 1 and not text_seen:
+                    written = np.int64(ABSENT)
                 return (none if at != end else written), id_at, id_length
             depth -= 1
             text_depth, id_depth = min(text_depth, depth), min(id_depth, depth)

@@ -17,6 +17,8 @@ DEEPEST: Final = 32
 """So many maps and lists inside each other are passed over where nothing is looked for."""
 TORN: Final = -1
 """Instead of a place: what stands there is not plain."""
+ABSENT: Final = -2
+"""Instead of a place: the request is plain, and has no text."""
 
 
 class KeyPaths(msgspec.Struct, frozen=True, eq=False):

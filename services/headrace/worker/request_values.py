@@ -26,7 +26,7 @@ from headrace.worker.partitions import partition
 from headrace.worker.partitions.partition import NEVER, Requests
 from headrace.worker.request_json import in_json
 from headrace.worker.request_msgpack import in_msgpack
-from headrace.worker.request_paths import DEEPEST, TORN, KeyPaths, key_paths, same
+from headrace.worker.request_paths import ABSENT, DEEPEST, TORN, KeyPaths, key_paths, same
 from headrace_schemas.codec import MAX_ID_BYTES
 from headrace_schemas.errors import UnknownContentTypeError
 from headrace_schemas.headers import (
@@ -52,6 +52,11 @@ EXPIRED: Final = -1
 FAILED: Final = -2
 UNREAD: Final = -3
 """In place of the index of a request's text; the last until it is decoded."""
+
+CONDEMNED: Final = 0
+NULL: Final = 1
+TEXTLESS: Final = 2
+"""Why a kernel lets a request fail: processes died over it, it has no value, or JSON without a text."""
 
 
 class ValueReader(msgspec.Struct, frozen=True, eq=False):
@@ -123,17 +128,19 @@ class Found:
 
 def find_texts(
     reader: ValueReader, requests: Requests, ready_ms: float, condemned: int | None, found: Found
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], int, int]:
     """Append to ``found`` the texts of the plain ones among ``requests``.
 
-    Returns for each request the index of its text, EXPIRED before ``ready_ms``, FAILED at the offset ``condemned``, or
-    UNREAD if it is odd, int64[n]; where in the records' data its id begins and how long it is, -1 for none, int64[2,
-    n]; and how many are UNREAD. JSON writes the bytes of these ids as they are.
+    Returns for each request the index of its text, EXPIRED before ``ready_ms``, FAILED, or UNREAD if it is odd,
+    int64[n]; why it failed, which is CONDEMNED for the one at the offset ``condemned``, -1 for all that did not,
+    int32[n]; where in the records' data its id begins and how long it is, -1 for none, int64[2, n]; how many FAILED and
+    how many are UNREAD. JSON writes the bytes of these ids as they are.
     """
     records = requests.records
     places = np.empty(len(requests), np.int64)
+    faults = np.empty(len(requests), np.int32)
     ids = np.empty((2, len(requests)), np.int64)
-    found.count, unread = _find_texts(
+    found.count, failed, unread = _find_texts(
         records.data,
         records.value_starts,
         records.value_lengths,
@@ -151,9 +158,10 @@ def find_texts(
         found.ends,
         found.count,
         places,
+        faults,
         ids,
     )
-    return places, ids, unread
+    return places, faults, ids, failed, unread
 
 
 def warm() -> None:
@@ -259,7 +267,7 @@ def _read_headers(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0912, PLR09
 
 
 @kernel
-def _find_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _find_texts(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0917 - one loop
     data,
     starts,
     lengths,
@@ -277,20 +285,26 @@ def _find_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     ends,
     count,
     places,
+    faults,
     ids,
 ):
-    """Append to ``out`` and ``ends``, and write ``places`` and ``ids``. Returns how many texts are there, and how many
-    requests are unread.
+    """Append to ``out`` and ``ends``, and write ``places``, ``faults`` and ``ids``. Returns how many texts are
+    there, how many requests failed, and how many are unread.
     """
-    unread = 0
+    failed = unread = 0
     left = np.empty((2, DEEPEST), np.int64)
     for i in range(len(forms)):
-        ids[0, i], ids[1, i] = 0, TORN
+        ids[0, i], ids[1, i], faults[i] = 0, TORN, -1
         if expires_ms[i] < ready_ms:
             places[i] = EXPIRED
             continue
         if offsets[i] == condemned:
-            places[i] = FAILED
+            places[i], faults[i] = FAILED, CONDEMNED
+            failed += 1
+            continue
+        if lengths[i] < 0 and forms[i] != ODD:
+            places[i], faults[i] = FAILED, NULL
+            failed += 1
             continue
         to = ends[count]
         at, end = starts[i], starts[i] + lengths[i]
@@ -303,6 +317,10 @@ def _find_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
             for byte in range(at, end):
                 out[to + byte - at] = data[byte]
             written = to + end - at
+        if written == ABSENT:
+            places[i], faults[i] = FAILED, TEXTLESS
+            failed += 1
+            continue
         if written < 0 or written - to > limit or id_length > MAX_ID_BYTES:
             places[i] = UNREAD
             unread += 1
@@ -310,4 +328,4 @@ def _find_texts(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         places[i], ids[0, i], ids[1, i] = count, id_at, id_length
         count += 1
         ends[count] = written
-    return count, unread
+    return count, failed, unread

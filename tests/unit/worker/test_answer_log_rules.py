@@ -190,6 +190,28 @@ async def test_rule_6_a_zombie_only_repeats_and_its_answers_are_the_same_bytes(w
 
 
 @story
+async def test_dead_letters_go_while_the_answers_before_them_wait_for_their_acknowledgement(world):
+    held: list[bool] = []
+    letters_meanwhile: list[int] = []
+
+    async def hold_the_first(member, name):
+        if name == "produce.before" and not held:
+            held.append(True)
+            await world.until(lambda: len(world.log(TOPICS.dead_letters)) == 1)
+            letters_meanwhile.append(len(world.answers()))
+
+    world.start(max_batch=2)
+    await world.running()
+    await world.publish("one")
+    await world.answered(1)
+    world.fault = hold_the_first
+    await world.publish(*texts(2, first=1))
+    await world.publish_value(b"{not json")
+    await world.answered(4)
+    assert letters_meanwhile == [1]
+
+
+@story
 async def test_rule_7_a_dead_letter_is_acknowledged_before_its_failed_answer(world):
     refused = [True, True]
     seen = []

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from headrace.kafka.aio.producer import PackedBuilder
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import packed_headers
-from headrace.worker.answer_records import OTHER, AnswerColumns, AnswerWriter, spans_of
+from headrace.kafka.record_writing import spans_of
+from headrace.worker.answer_records import FIRST_REASON, OTHER, AnswerColumns, AnswerWriter
 from headrace.worker.request_values import EXPIRED
 from headrace.worker.stages.infer import MICROS, in_micros
 from headrace_schemas.codec import encode_result
 from headrace_schemas.records import ClassifyResult, Status
 
 VERSION, LABELS = 'v"1', ("sports", 'a "quoted" one', "경제", "", "long " * 2000)
+REASONS = ("bad-bytes", "missing-text")
 NOW_MS = 1_700_000_000_123
 
 
@@ -39,7 +41,7 @@ class Row(msgspec.Struct, frozen=True):
 HEADERS = st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=4), st.none() | st.binary(max_size=4)))
 ROWS = st.builds(
     Row,
-    label=st.integers(-2, len(LABELS) - 1),
+    label=st.integers(FIRST_REASON + 1 - len(REASONS), len(LABELS) - 1),
     # The score of a best label is at least 1 / labels; below a ten-thousandth the codec writes an exponent.
     micros=st.integers(100, MICROS),
     crc=st.integers(0, 2**32 - 1),
@@ -51,6 +53,10 @@ ROWS = st.builds(
 )
 
 
+def has_id(row: Row) -> bool:
+    return row.id is not None and row.label > FIRST_REASON
+
+
 def columns_of(rows: list[Row], after: int) -> AnswerColumns:
     blocks = list(dict.fromkeys(row.headers for row in rows))
     spans = partial(spans_of, count=len(rows))
@@ -60,7 +66,7 @@ def columns_of(rows: list[Row], after: int) -> AnswerColumns:
         np.array([row.crc for row in rows], np.uint32),
         np.array([row.label for row in rows], np.int32),
         np.array([row.micros for row in rows], np.int64),
-        spans({at: msgspec.json.encode(row.id)[1:-1] for at, row in enumerate(rows) if row.id is not None}),
+        spans({at: msgspec.json.encode(row.id)[1:-1] for at, row in enumerate(rows) if has_id(row)}),
         spans({at: row.key for at, row in enumerate(rows) if row.key is not None}),
         spans({at: row.other for at, row in enumerate(rows) if row.label == OTHER}),
         np.array([blocks.index(row.headers) for row in rows], np.int32),
@@ -77,11 +83,12 @@ def outgoing(rows: list[Row], after: int) -> list[Outgoing]:
             offset=offset,
             after=after,
             crc=row.crc,
-            status=Status.EXPIRED if row.label == EXPIRED else Status.OK,
+            status=Status.OK if row.label >= 0 else Status.EXPIRED if row.label == EXPIRED else Status.FAILED,
             version=VERSION,
             label=None if row.label < 0 else LABELS[row.label],
             score=None if row.label < 0 else row.micros / MICROS,
-            id=row.id,
+            id=row.id if has_id(row) else None,
+            reason=REASONS[FIRST_REASON - row.label] if row.label <= FIRST_REASON else None,
         )
         value = row.other if row.label == OTHER else encode_result(result)
         answers.append(Outgoing(value, row.key, row.headers))
@@ -115,10 +122,11 @@ def built(answers: list[Outgoing], batch_bytes: int, state: tuple[int, int, int]
 @example([Row(0, key=b"k" * 65536), Row(EXPIRED, key=b""), Row(1, id="")] * 3, -1, 1 << 19, (-1, -1, 0))
 @example([Row(0, id='"\\\n\x00\x7f'), Row(OTHER, other=b"o" * 70_000)] * 2, 5, 1 << 16, (7, 1, 3))
 @example([Row(4, id="i" * 9000, headers=(("h" * 300, b"v" * 20_000), ("h", None)))] * 200, 5, 1 << 19, (7, 1, 3))
+@example([Row(FIRST_REASON, key=b"k"), Row(FIRST_REASON - 1), Row(EXPIRED, id="7")], 8, 1 << 19, (7, 1, 3))
 @example([Row(0)] * 9000, -1, 1 << 19, (7, 1, 2**31 - 1))
 def test_the_batches_are_those_of_the_codec_and_of_aiokafka_s_builder(rows, after, batch_bytes, state) -> None:
     answers = outgoing(rows, after)
-    records = AnswerWriter(VERSION, LABELS).write(columns_of(rows, after), batch_bytes=batch_bytes)
+    records = AnswerWriter(VERSION, LABELS, REASONS).write(columns_of(rows, after), batch_bytes=batch_bytes)
     batches = []
     for batch in records.batches:
         builder = PackedBuilder(batch)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from headrace.core.clock import believable
 from headrace.kafka.interface import FetchedRecord, TopicPartition
+from headrace.worker.dead_letter_records import Failure
 from headrace.worker.partitions.partition import NEVER, Partition, Requests
-from headrace.worker.request_values import EXPIRED, FAILED, ODD, value_reader
+from headrace.worker.request_values import CONDEMNED, EXPIRED, FAILED, ODD, value_reader
 from headrace.worker.stages.batch import Slice
-from headrace.worker.stages.decode import Decoded, Failure, admit, decode
+from headrace.worker.stages.decode import Decoded, admit, decode
 from headrace_schemas.errors import BadHeaderError, WireError
 from headrace_schemas.headers import (
     CONTENT_TYPE,
@@ -207,21 +208,22 @@ def test_a_kernel_reads_what_the_wire_reads(shape, made):
     for place, record in enumerate(records):
         try:
             read_timeout_ms(record.headers)
-            expected = read(record.value, content_type(record.headers))
-            if read_explain(record.headers):
+            kind, asks_why = content_type(record.headers), read_explain(record.headers)
+            expected = read(record.value, kind)
+            if asks_why:
                 explained.append(int(column.texts[place]))
             fault = None
         except WireError as error:
-            fault = Failure("decode", error.code, f"requests[0]@{record.offset}: {error}")
+            fault = Failure("decode", error.code, str(error))
         if fault is None:
             assert found.texts[column.texts[place]] == expected.text.encode()
             assert column.id(place) == expected.id
         else:
             assert column.texts[place] == FAILED
-            assert column.failures[place] == fault
+            assert column.failures[column.faults[place]] == fault
     assert found.explained == explained
     assert sorted(column.texts[column.texts >= 0].tolist()) == list(range(len(found.texts)))
-    assert list(column.failures) == sorted(column.failures)
+    assert (column.faults[column.texts >= 0] == -1).all()
 
 
 @given(RECORDS)
@@ -282,5 +284,6 @@ def test_what_has_expired_or_is_condemned_is_not_read():
     found = decoded(admit(fetched(made), 0.0, NOW_MS), RequestShape(), ready_ms=NOW_MS, condemned=13)
     (column,) = found.columns
     assert column.texts.tolist() == [EXPIRED, FAILED, 0]
-    assert [failure.code for failure in column.failures.values()] == ["kills-process"]
+    assert column.faults.tolist() == [-1, CONDEMNED, -1]
+    assert column.failures[CONDEMNED].code == "kills-process"
     assert list(found.texts) == [b"a"]

@@ -19,7 +19,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as TheirKafkaError
 from aiokafka.errors import OutOfOrderSequenceNumber
 from aiokafka.partitioner import murmur2
-from aiokafka.record.util import calc_crc32c
 
 from headrace.core.errors import raise_failed
 from headrace.core.text import quantity
@@ -92,7 +91,7 @@ class PackedBuilder:
             count = len(self._packed)
             rest = _BEHIND_CRC.pack(0, count - 1, self._time_ms, self._time_ms, *self._state, count) + self._packed.data
             # The length counts what stands behind it: the leader's epoch, the format, the checksum and the rest.
-            self._built = _BEFORE_CRC.pack(0, len(rest) + 9, -1, 2, calc_crc32c(rest)) + rest
+            self._built = _BEFORE_CRC.pack(0, len(rest) + 9, -1, 2, self._packed.crc32c(rest)) + rest
         return self._built
 
 

@@ -12,42 +12,46 @@ from numpy.typing import NDArray
 from headrace.kafka.columns import Columns
 from headrace.kafka.interface import Discarded, FetchedRecord, Record, crc_of, size_of
 from headrace.model.words import Texts
+from headrace.worker.dead_letter_records import Failure, undecoded
 from headrace.worker.partitions.partition import CAME_US, EXPIRES_MS, FORM, Requests, microseconds
-from headrace.worker.request_values import FAILED, ODD, UNREAD, Found, ValueReader, find_texts, read_headers
+from headrace.worker.request_values import (
+    CONDEMNED,
+    FAILED,
+    NULL,
+    ODD,
+    TEXTLESS,
+    UNREAD,
+    Found,
+    ValueReader,
+    find_texts,
+    read_headers,
+)
 from headrace.worker.stages.batch import Slice
 from headrace_schemas.errors import RequestTooLargeError, WireError
-from headrace_schemas.errors import place as name_place
-from headrace_schemas.headers import JSON, content_type, read_explain, read_timeout_ms
+from headrace_schemas.headers import JSON, Headers, content_type, read_explain, read_timeout_ms
 from headrace_schemas.paths import Decode
 from headrace_schemas.records import ClassifyRequest
 from headrace_schemas.topics import MAX_REQUEST_BYTES
 
-
-class Failure(msgspec.Struct, frozen=True):
-    """Why a request is answered ``failed``: the stage, a code that never changes, and a message for people."""
-
-    stage: str
-    code: str
-    message: str
-
-
 KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this record, in a batch and alone")
 
 
+_NO_HEADERS = (JSON, False)
 MOST_BESIDE = 64 * 1024
 """Most bytes of key and headers that are kept of a record whose value is not kept."""
 
 
 class Column(msgspec.Struct, frozen=True, eq=False):
-    """For each request of a slice the index of its text, EXPIRED or FAILED, ``texts`` int64[n]; and the failures by
-    place in the slice, in their order.
+    """For each request of a slice the index of its text, EXPIRED or FAILED, ``texts`` int64[n]; and which of
+    ``failures`` it is, ``faults`` int32[n], -1 where it did not fail. There are ``failures`` only where one failed.
 
     Its id is ``id_data[ids[0, i]:][:ids[1, i]]`` (``id_data`` uint8, ``ids`` int64[2, n]), as JSON writes it between
     quotes. A request without an id has the length -1.
     """
 
     texts: NDArray[np.int64]
-    failures: dict[int, Failure]
+    faults: NDArray[np.int32]
+    failures: Sequence[Failure]
     id_data: NDArray[np.uint8]
     ids: NDArray[np.int64]
 
@@ -71,9 +75,28 @@ class Decoded(msgspec.Struct, frozen=True, eq=False):
 
 
 # Most requests of a topic have the same headers. The caches are small: headers may be large.
-_timeout_ms = lru_cache(maxsize=64)(read_timeout_ms)
-_content_type = lru_cache(maxsize=64)(content_type)
-_explain = lru_cache(maxsize=64)(read_explain)
+@lru_cache(maxsize=64)
+def _headers(headers: Headers) -> tuple[str, bool] | Failure:
+    """The content type and whether the request asks why, or what is wrong with the headers."""
+    try:
+        read_timeout_ms(headers)
+        return content_type(headers), read_explain(headers)
+    except WireError as error:
+        return undecoded(error)
+
+
+@lru_cache(maxsize=8)
+def _failures(decode_value: Decode) -> dict[Failure, int]:
+    """The failures that a kernel finds, by their numbers."""
+    return {KILLS_PROCESS: CONDEMNED, _failure(decode_value, None): NULL, _failure(decode_value, b"{}"): TEXTLESS}
+
+
+def _failure(decode_value: Decode, value: bytes | None) -> Failure:
+    try:
+        decode_value(value, JSON)
+    except WireError as error:
+        return undecoded(error)
+    raise AssertionError("a value without a text was read")
 
 
 def admit(records: Sequence[Record], came_s: float, now_ms: int) -> Requests:
@@ -125,11 +148,9 @@ def decode(slices: Sequence[Slice], ready_ms: float, reader: ValueReader) -> Dec
 
 def _plain(piece: Slice, ready_ms: float, reader: ValueReader, found: Found) -> tuple[Column, int]:
     """The column of a slice with the texts of its plain requests, and how many odd ones there are, which are UNREAD."""
-    texts, ids, unread = find_texts(reader, piece.requests, ready_ms, piece.condemned, found)
-    failures = {}
-    if piece.condemned is not None:
-        failures = dict.fromkeys(np.flatnonzero(texts == FAILED).tolist(), KILLS_PROCESS)
-    return Column(texts, failures, piece.requests.records.data, ids), unread
+    texts, faults, ids, failed, unread = find_texts(reader, piece.requests, ready_ms, piece.condemned, found)
+    failures = tuple(_failures(reader.decode)) if failed else ()
+    return Column(texts, faults, failures, piece.requests.records.data, ids), unread
 
 
 def _odd(
@@ -143,36 +164,38 @@ def _odd(
     """Decode the odd requests one by one. Their texts are appended to ``more``, of which the first has the
     index ``count``.
     """
-    records, failures = piece.requests.records, column.failures
+    numbers = _failures(decode_value).copy()
     ids: list[bytes] = []
     at = len(column.id_data)
-    for place in np.flatnonzero(column.texts == UNREAD).tolist():
-        record = records.record(place)
-        try:
-            decoded = _decode_one(record, decode_value)
-            if record.headers and _explain(tuple(record.headers)):
-                explained.append(count + len(more))
-        except WireError as error:
-            where = name_place(record.topic, record.partition, record.offset)
-            failures[place] = Failure("decode", error.code, f"{where}: {error}")
-            column.texts[place] = FAILED
+    places = np.flatnonzero(column.texts == UNREAD)
+    for place, record in zip(places.tolist(), piece.requests.records.at(places), strict=True):
+        decoded, asks_why = _decode_one(record, decode_value)
+        if isinstance(decoded, Failure):
+            column.texts[place], column.faults[place] = FAILED, numbers.setdefault(decoded, len(numbers))
             continue
         column.texts[place] = count + len(more)
+        if asks_why:
+            explained.append(column.texts[place])
         more.append(decoded.text.encode())
         if decoded.id is not None:
             ids.append(msgspec.json.encode(decoded.id)[1:-1])
             column.ids[:, place] = at, len(ids[-1])
             at += len(ids[-1])
     data = np.frombuffer(column.id_data.tobytes() + b"".join(ids), np.uint8) if ids else column.id_data
-    return Column(column.texts, dict(sorted(failures.items())), data, column.ids)
+    failures = tuple(numbers) if column.faults.max() >= 0 else ()
+    return Column(column.texts, column.faults, failures, data, column.ids)
 
 
-def _decode_one(record: Record, decode_value: Decode) -> ClassifyRequest:
+def _decode_one(record: Record, decode_value: Decode) -> tuple[ClassifyRequest | Failure, bool]:
+    """The request, or what is wrong with it; and whether it asks why it gets its label."""
     if record.discarded is not None:
         size = f"has {record.discarded.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; its value is not kept"
-        raise RequestTooLargeError("record", size)
-    headers = tuple(record.headers)
-    if not headers:
-        return decode_value(record.value, JSON)
-    _timeout_ms(headers)
-    return decode_value(record.value, _content_type(headers))
+        return undecoded(RequestTooLargeError("record", size)), False
+    read = _headers(tuple(record.headers)) if record.headers else _NO_HEADERS
+    if isinstance(read, Failure):
+        return read, False
+    kind, asks_why = read
+    try:
+        return decode_value(record.value, kind), asks_why
+    except WireError as error:
+        return undecoded(error), False

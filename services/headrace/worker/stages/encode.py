@@ -1,12 +1,12 @@
 """Encode: one answer a request, and a dead letter for each request that failed.
 
-One compiled call (:mod:`headrace.worker.answer_records`) writes the answers of a slice as Kafka's record batches. The
-values of the few answers that are not plain go through :func:`headrace_schemas.codec.encode_result` before.
+One compiled call (:mod:`headrace.worker.answer_records`) writes the answers of a slice as Kafka's record batches, and
+one its dead letters (:mod:`headrace.worker.dead_letter_records`). The values of the few answers that are not plain go
+through :func:`headrace_schemas.codec.encode_result` before.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.kafka.columns import Columns
-from headrace.kafka.dead_letters import Keep, dead_letter, keep_whole
+from headrace.kafka.dead_letters import Keep, keep_whole
 from headrace.kafka.interface import Outgoing
 from headrace.kafka.packed_records import PackedRecords, packed_headers
+from headrace.kafka.record_writing import Spans, spans_of
 from headrace.model.compiling import kernel
-from headrace.worker.answer_records import NO_OTHERS, OTHER, AnswerColumns, Spans, answer_writer, spans_of
-from headrace.worker.request_values import EXPIRED, FAILED
+from headrace.worker.answer_records import FIRST_REASON, NO_OTHERS, OTHER, AnswerColumns, answer_writer
+from headrace.worker.dead_letter_records import Failed, Failure, write_dead_letters
+from headrace.worker.dead_letter_records import warm as warm_dead_letters
+from headrace.worker.request_values import EXPIRED
 from headrace.worker.stages.batch import Slice
-from headrace.worker.stages.decode import Column, Decoded, Failure
+from headrace.worker.stages.decode import Column, Decoded
 from headrace.worker.stages.infer import MICROS, Inferred, Model
 from headrace_schemas.codec import encode_result
 from headrace_schemas.errors import UnknownContentTypeError
@@ -77,21 +80,24 @@ class Encoded(msgspec.Struct, frozen=True, eq=False):
 
     slice: Slice
     answers: PackedRecords
-    dead_letters: list[Outgoing]
+    dead_letters: Sequence[Outgoing]
     statuses: dict[str, int]
     errors: dict[str, int]
     abstained: int
 
 
 class _Outcome(msgspec.Struct, frozen=True, eq=False):
-    """For each request of a slice the index of its label ``int32[n]``, EXPIRED or FAILED; its score in millionths
-    ``int64[n]``; whether it abstains ``bool[n]``; the failures by place; and how many expired and abstain.
+    """For each request of a slice the index of its label ``int32[n]``, as :class:`AnswerColumns` has it; its score in
+    millionths ``int64[n]``; whether it abstains ``bool[n]``; which of ``failures`` it is ``int32[n]``, -1 for none; the
+    codes of these, where there are any; and how many expired and abstain.
     """
 
     labels: NDArray[np.int32]
     micros: NDArray[np.int64]
     abstain: NDArray[np.bool_]
-    failures: dict[int, Failure]
+    faults: NDArray[np.int32]
+    failures: Sequence[Failure]
+    reasons: tuple[str, ...]
     expired: int
     abstained: int
 
@@ -130,24 +136,23 @@ def _encode_slice(piece: Slice, column: Column, inferred: Inferred, model: Model
         headers=headers,
         header_blocks=header_blocks,
     )
-    answers = answer_writer(model.version, model.labels).write(columns, batch_bytes=style.batch_bytes)
-    letters = [
-        dead_letter(
-            records.record(place),
-            stage=failure.stage,
-            error=failure.code,
-            message=failure.message,
-            version=model.version,
-            keep=style.keep,
-        )
-        for place, failure in outcome.failures.items()
-    ]
+    writer = answer_writer(model.version, model.labels, outcome.reasons)
+    answers = writer.write(columns, batch_bytes=style.batch_bytes)
+    letters: Sequence[Outgoing] = ()
+    errors: dict[str, int] = {}
+    if outcome.reasons:
+        places = np.flatnonzero(outcome.faults >= 0)
+        failed = Failed(records, places, outcome.faults[places], outcome.failures)
+        letters = write_dead_letters(failed, version=model.version, keep=style.keep, batch_bytes=style.batch_bytes)
+        for fault, count in enumerate(np.bincount(failed.faults).tolist()):
+            if count:
+                code = outcome.failures[fault].code
+                errors[code] = errors.get(code, 0) + count
     statuses: dict[str, int] = {
         Status.OK: len(answers) - outcome.expired - len(letters),
         Status.EXPIRED: outcome.expired,
         Status.FAILED: len(letters),
     }
-    errors = dict(Counter(failure.code for failure in outcome.failures.values())) if letters else {}
     return Encoded(piece, answers, letters, statuses, errors, outcome.abstained)
 
 
@@ -162,17 +167,32 @@ def _outcome(column: Column, inferred: Inferred, threshold: float | None) -> _Ou
     texts = column.texts
     labels, micros, abstain = np.empty(len(texts), np.int32), np.empty(len(texts), np.int64), np.empty(len(texts), bool)
     least = (0.0 if threshold is None else threshold) * MICROS
-    expired, abstained = _take(texts, inferred.labels, inferred.micros, least, labels, micros, abstain)
-    failures = column.failures
-    if inferred.failures:
-        of_model = {place: inferred.failures.get(text) for place, text in enumerate(texts.tolist())}
-        both = failures | {place: failure for place, failure in of_model.items() if failure is not None}
-        failures = dict(sorted(both.items()))
-    return _Outcome(labels, micros, abstain, failures, expired, abstained)
+    faults, failures = _failures(column, inferred)
+    reasons = tuple(dict.fromkeys(failure.code for failure in failures))
+    reason_of = np.array([reasons.index(failure.code) for failure in failures], np.int32)
+    expired, abstained = _take(
+        texts, inferred.labels, inferred.micros, faults, reason_of, column.ids[1], least, labels, micros, abstain
+    )
+    return _Outcome(labels, micros, abstain, faults, failures, reasons, expired, abstained)
+
+
+def _failures(column: Column, inferred: Inferred) -> tuple[NDArray[np.int32], Sequence[Failure]]:
+    """For each request which of the failures it is; those of requests that were not decoded, and of the model."""
+    if not inferred.failures:
+        return column.faults, column.failures
+    faults = column.faults.copy()
+    numbers = {failure: number for number, failure in enumerate(column.failures)}
+    for place, text in enumerate(column.texts.tolist()):
+        failure = inferred.failures.get(text)
+        if failure is not None:
+            faults[place] = numbers.setdefault(failure, len(numbers))
+    return faults, tuple(numbers)
 
 
 @kernel
-def _take(texts, text_labels, text_micros, least, labels, micros, abstain):  # type: ignore[no-untyped-def]
+def _take(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    texts, text_labels, text_micros, faults, reason_of, id_sizes, least, labels, micros, abstain
+):
     """Fill the last three, for each request; returns how many have expired and how many abstain: score below ``least``.
 
     Compiled, because a slice is small at a low rate, and each operation of numpy takes a microsecond.
@@ -181,7 +201,9 @@ def _take(texts, text_labels, text_micros, least, labels, micros, abstain):  # t
     for i in range(len(texts)):
         text = texts[i]
         labels[i], micros[i] = text, 0
-        if text >= 0:
+        if faults[i] >= 0:
+            labels[i] = OTHER if id_sizes[i] >= 0 else FIRST_REASON - reason_of[faults[i]]
+        elif text >= 0:
             labels[i], micros[i] = text_labels[text], text_micros[text]
         abstain[i] = labels[i] >= 0 and micros[i] < least
         expired += labels[i] == EXPIRED
@@ -192,14 +214,15 @@ def _take(texts, text_labels, text_micros, least, labels, micros, abstain):  # t
 def warm(version: str, labels: tuple[str, ...]) -> None:
     """Load the kernels of this stage from numba's cache, or compile them, and make the writer of the version."""
     texts, none = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    _take(texts, none, texts, 0.0, none.copy(), texts.copy(), np.empty(1, bool))
+    _take(texts, none, texts, none, none, texts, 0.0, none.copy(), texts.copy(), np.empty(1, bool))
+    warm_dead_letters()
     answer_writer(version, labels).warm()
 
 
 def _plain_labels(
     piece: Slice, column: Column, outcome: _Outcome, inferred: Inferred, style: Style
 ) -> NDArray[np.int32]:
-    """``outcome.labels``, with OTHER for each answer that is not plain, as a failed one has it already."""
+    """``outcome.labels``, with OTHER for each answer that is not plain."""
     if style.content_type != JSON or inferred.rankings:
         return np.full(len(column.texts), OTHER, np.int32)
     if not (outcome.abstained or inferred.explanations or piece.lost):
@@ -223,15 +246,15 @@ def _answer(
     """The answer to the request at ``place``, field by field."""
     offsets = piece.requests.records.offsets
     after = int(offsets[place - 1]) if place else piece.after
-    label = int(outcome.labels[place])
+    label, fault = int(outcome.labels[place]), int(outcome.faults[place])
     result = ClassifyResult(
         offset=int(offsets[place]),
         after=after,
         crc=crc,
-        status=Status.EXPIRED if label == EXPIRED else Status.FAILED if label == FAILED else Status.OK,
+        status=Status.EXPIRED if label == EXPIRED else Status.OK if fault < 0 else Status.FAILED,
         version=model.version,
         id=column.id(place),
-        reason=outcome.failures[place].code if label == FAILED else None,
+        reason=None if fault < 0 else outcome.failures[fault].code,
         lost=None if place else piece.lost,
     )
     if label < 0:

@@ -14,8 +14,8 @@ from headrace.model.backends.interface import Answers, Backend
 from headrace.model.explanation import explainer_of
 from headrace.model.words import HASHING, Texts, hash_texts, join_texts
 from headrace.process.logs import event
+from headrace.worker.dead_letter_records import Failure
 from headrace.worker.request_values import FAILED
-from headrace.worker.stages.decode import Failure
 from headrace_schemas.records import Explanation, Profile
 
 

@@ -171,10 +171,13 @@ class Publisher:
         piece = encoded.slice
         partition = piece.partition
         try:
+            if encoded.dead_letters and await self._may_send(partition):
+                # Before the slice's turn, so that they are on their way together with the answers before them.
+                await self._producer.send_batch(self._dead_letters, partition.name.partition, encoded.dead_letters)
+                self._metrics.dead_lettered(encoded.errors, trace)
             if piece.turn is not None:
                 await piece.turn
-            await self._producer.ready()
-            if self._assignment.leased() and partition.alive:
+            if await self._may_send(partition):
                 partition.in_flight.send(asyncio.current_task())
                 await self._send(partition, encoded, trace)
                 waited = self._clock.monotonic() - handed_over
@@ -188,15 +191,14 @@ class Publisher:
             partition.in_flight.end(piece.done)
             self._assignment.batch_due.set()
 
+    async def _may_send(self, partition: Partition) -> bool:
+        """Whether something of ``partition`` may be handed over now, when there is a producer."""
+        await self._producer.ready()
+        return self._assignment.leased() and partition.alive
+
     async def _send(self, partition: Partition, encoded: Encoded, trace: Exemplar) -> None:
         number = partition.name.partition
         begun = self._clock.monotonic()
-        if encoded.dead_letters:
-            await self._producer.send_batch(self._dead_letters, number, encoded.dead_letters)
-            self._metrics.dead_lettered(encoded.errors, trace)
-            await self._producer.ready()
-            if not self._assignment.leased() or not partition.alive:
-                return
         place = await self._producer.send_batch(self._results, number, encoded.answers)
         if place.offset < partition.progress.results_end:
             event(
