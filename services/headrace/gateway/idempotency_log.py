@@ -116,7 +116,7 @@ class IdempotencyLog(CompactedLog[IdempotentCall]):
 
     async def _begin_anew(self) -> None:
         """Retention has overtaken this reader, or the topic was made anew."""
-        self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
+        self._position = (await self._consumer.beginning_offsets([self.name]))[self.name]
         await self.refresh()
 
     def _take_one(self, record: Record) -> None:

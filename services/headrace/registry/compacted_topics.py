@@ -82,7 +82,7 @@ class CompactedLog(ABC, Generic[R]):
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self._consumer = cluster.consumer()
-        self._name = TopicPartition(topic, 0)
+        self.name = TopicPartition(topic, 0)
         self._position = 0
         self._one_at_a_time = asyncio.Lock()
 
@@ -105,11 +105,11 @@ class CompactedLog(ABC, Generic[R]):
     async def start(self) -> None:
         """Raises UnknownTopicError when the topic is not there."""
         await self._consumer.start()
-        if 0 not in await self._consumer.partitions_of(self._name.topic):
+        if 0 not in await self._consumer.partitions_of(self.name.topic):
             raise UnknownTopicError(
-                f"There is no topic {self._name.topic}. Create headrace's topics with `headrace topics apply`."
+                f"There is no topic {self.name.topic}. Create headrace's topics with `headrace topics apply`."
             )
-        self._position = (await self._consumer.beginning_offsets([self._name]))[self._name]
+        self._position = (await self._consumer.beginning_offsets([self.name]))[self.name]
         await self.refresh()
 
     async def stop(self) -> None:
@@ -118,24 +118,31 @@ class CompactedLog(ABC, Generic[R]):
     async def refresh(self) -> None:
         """Take in every record up to the end offset as it is now. Raises as read_ranges does."""
         async with self._one_at_a_time:
-            end = (await self._consumer.end_offsets([self._name]))[self._name]
-            try:
-                async for records in read_ranges(self._consumer, {self._name: self._position}, {self._name: end}):
-                    self._take(records)
-                # The last offsets may hold no record.
-                self._position = max(self._position, end)
-            finally:
-                if self.followed:
-                    self._consumer.assign([self._name])
-                    self._consumer.seek(self._name, self._position)
-                else:
-                    self._consumer.assign(())
+            await self._read_to((await self._consumer.end_offsets([self.name]))[self.name])
+
+    async def read_to(self, end: int) -> None:
+        """Take in every record up to the offset ``end``. Raises as read_ranges does."""
+        async with self._one_at_a_time:
+            await self._read_to(end)
+
+    async def _read_to(self, end: int) -> None:
+        try:
+            async for records in read_ranges(self._consumer, {self.name: self._position}, {self.name: end}):
+                self._take(records)
+            # The last offsets may hold no record.
+            self._position = max(self._position, end)
+        finally:
+            if self.followed:
+                self._consumer.assign([self.name])
+                self._consumer.seek(self.name, self._position)
+            else:
+                self._consumer.assign(())
 
     async def look(self, wait_s: float = 0.0) -> None:
         """Take in the records of a ``followed`` topic that have come already, or come within ``wait_s``."""
         async with self._one_at_a_time:
             chunks = await self._consumer.fetch(max_records=1000, timeout_s=wait_s)
-            self._take(chunks.get(self._name, ()))
+            self._take(chunks.get(self.name, ()))
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -310,8 +317,11 @@ class WorkersLog(CompactedLog[WorkersRecord]):
 
     async def refresh(self) -> None:
         """Take in every record of both topics up to the end offsets as they are now."""
-        done = await asyncio.gather(super().refresh(), self._models.refresh(), return_exceptions=True)
-        raise_failed(done)
+        models = self._models
+        # This consumer is asked for both ends: the other fetches all the time, and questions wait behind a fetch.
+        ends = await self._consumer.end_offsets([self.name, models.name])
+        reading = self.read_to(ends[self.name]), models.read_to(ends[models.name])
+        raise_failed(await asyncio.gather(*reading, return_exceptions=True))
 
     @property
     def results_topics(self) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import one_of_all
+from headrace.core.errors import one_of_all, raise_failed
 from headrace.kafka.dead_letters import Keep, keep_whole
 from headrace.kafka.interface import Cluster, Consumer, KafkaError, UnknownTopicError
 from headrace.kafka.reach import Reach, missing_of
@@ -247,11 +247,8 @@ class Worker:
         return await missing_of(looker, msgspec.structs.astuple(self._topics))
 
     async def _connect(self) -> None:
-        await self._producer.start()
-        await self._models.start()
-        await self._workers.start()
-        await self._reader.start()
-        await self._watcher.start()
+        parts = (self._producer, self._models, self._workers, self._reader, self._watcher)
+        raise_failed(await asyncio.gather(*(part.start() for part in parts), return_exceptions=True))
 
     async def _first_version(self, stop: asyncio.Event) -> bool:
         """Wait for the first version, without which the worker joins no group. False if it has to stop before."""

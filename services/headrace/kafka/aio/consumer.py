@@ -497,6 +497,9 @@ class AioConsumer:
         for topic, number in partitions:
             if (topic, number) not in leaders:
                 raise UnknownTopicError(f"There is no partition {number} of topic {topic}.")
+        # Otherwise aiokafka's first question about a topic fails, and it waits before the second.
+        for topic in topics:
+            await self._inner._client.add_topic(topic)  # noqa: SLF001
         return leaders
 
 

@@ -96,10 +96,14 @@ class PackedBuilder:
 
 
 class ProducerConnection:
-    """One aiokafka producer from start to end. ``spent``: no new batch may be given to it."""
+    """One aiokafka producer from start to end. ``spent``: no new batch may be given to it.
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    ``gave_ids`` says that the cluster gave an id to an idempotent producer before.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, gave_ids: bool = False) -> None:
         self._settings = settings
+        self._gave_ids = gave_ids
         self.spent = False
         self._sent: Counter[TopicPartition] = Counter()
         self._broken: set[TopicPartition] = set()  # a batch of theirs was refused, so the next sequence number is wrong
@@ -123,8 +127,10 @@ class ProducerConnection:
             await self.discard()
             if isinstance(error, NotAuthorizedError):
                 raise
-            # Connected but without an id: the broker refused InitProducerId, or closed the connection each time.
-            if self._settings.idempotent and isinstance(error, Exception) and self.inner.client.cluster.brokers():
+            # Connected but without an id: the broker refused InitProducerId, or closed the connection each time. Where
+            # ids were given before, too few nodes answer.
+            connected = isinstance(error, Exception) and self.inner.client.cluster.brokers()
+            if self._settings.idempotent and connected and not self._gave_ids:
                 raise UnsupportedError(
                     f"The broker at {self._settings.bootstrap} gives this producer no id ({error}), so it can't be "
                     "idempotent there. Set kafka.idempotent to false for such a broker (the embedded one is)."
@@ -451,7 +457,7 @@ class AioProducer:
         async with self._connecting:
             if self._connection is None or self._connection.spent:
                 spent = self._connection
-                connection = ProducerConnection(self._settings)
+                connection = ProducerConnection(self._settings, gave_ids=spent is not None)
                 await connection.start()
                 self._connection = connection
                 if spent is not None:
