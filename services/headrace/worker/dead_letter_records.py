@@ -110,9 +110,10 @@ def write_dead_letters(failed: Failed, *, version: str | None, keep: Keep, batch
     messages = [message_bytes(_BEHIND_PLACE + failure.message, most) for failure in failures]
     piece_ends, message_ends = _ends(pieces), _ends(messages)
     count = len(places)
-    longest = _MOST_BESIDE + len(where) + int(np.diff(piece_ends[::_PIECES]).max())
-    said = int(np.diff(message_ends)[failed.faults].sum())
-    out = np.empty(count * longest + said + keys.total() + values.total() + ROOM, np.uint8)
+    # Each letter by its own headers: those of one may be a megabyte.
+    said = int(np.diff(piece_ends[::_PIECES])[headers].sum()) + int(np.diff(message_ends)[failed.faults].sum())
+    room = count * (_MOST_BESIDE + len(where)) + said + keys.total() + values.total() + ROOM
+    out = np.empty(room, np.uint8)
     ends, counts = np.zeros((2, count + 1), np.int64)
     batches = _write(
         records.offsets[places],

@@ -62,6 +62,8 @@ def record(**other: object) -> FetchedRecord:
 @example([(record(value=b"v" * (MAX_REQUEST_BYTES + 1)), 0), (record(), 0)], "v1", 1 << 19)
 @example([(record(timestamp=-(2**63)), 0), (record(timestamp=-1), 0), (record(timestamp=0, offset=0), 0)], None, 1)
 @example([(record(), 2)] * 9000, "v1", 1 << 19)
+# Of one letter the headers are nearly a megabyte, and the others take no room for as many.
+@example([(record(headers=(("h", b"v" * 900_000),)), 2), *[(record(), 2)] * 400], "v1", 1 << 19)
 def test_the_letters_are_those_of_the_plain_function_and_of_aiokafka_s_builder(keep, made, version, batch_bytes):
     keeps = keeping(KEEPS[keep])
     faults = np.array([fault for _, fault in made], np.int32)

@@ -35,8 +35,6 @@ from headrace_schemas.topics import MAX_REQUEST_BYTES
 
 KILLS_PROCESS = Failure("infer", "kills-process", "processes died over this record, in a batch and alone")
 
-
-_NO_HEADERS = (JSON, False)
 MOST_BESIDE = 64 * 1024
 """Most bytes of key and headers that are kept of a record whose value is not kept."""
 
@@ -74,7 +72,11 @@ class Decoded(msgspec.Struct, frozen=True, eq=False):
     explained: list[int]
 
 
-# Most requests of a topic have the same headers. The caches are small: headers may be large.
+_NO_HEADERS = (JSON, False)
+"""Without headers a value is JSON, and nobody asks why."""
+
+
+# Most requests of a topic have the same headers. The cache is small: headers may be large.
 @lru_cache(maxsize=64)
 def _headers(headers: Headers) -> tuple[str, bool] | Failure:
     """The content type and whether the request asks why, or what is wrong with the headers."""
