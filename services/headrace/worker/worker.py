@@ -247,8 +247,13 @@ class Worker:
         return await missing_of(looker, msgspec.structs.astuple(self._topics))
 
     async def _connect(self) -> None:
-        parts = (self._producer, self._models, self._workers, self._reader, self._watcher)
-        raise_failed(await asyncio.gather(*(part.start() for part in parts), return_exceptions=True))
+        parts = (self._producer.start(), self._start_logs(), self._reader.start(), self._watcher.start())
+        raise_failed(await asyncio.gather(*parts, return_exceptions=True))
+
+    async def _start_logs(self) -> None:
+        """One after the other: classify.workers is read with classify.models beside it."""
+        await self._models.start()
+        await self._workers.start()
 
     async def _first_version(self, stop: asyncio.Event) -> bool:
         """Wait for the first version, without which the worker joins no group. False if it has to stop before."""

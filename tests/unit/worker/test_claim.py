@@ -225,3 +225,25 @@ async def test_a_batch_that_no_worker_can_have_is_left_out(world):
     world.start("w0")
     await world.answered(1)
     assert world.workers["w0"]._workers.max_batch_of(TOPICS.results) == SETTINGS.max_batch
+
+
+@story
+async def test_classify_workers_is_read_when_classify_models_has_been(world):
+    done: list[str] = []
+    models_start, workers_start = ModelsLog.start, WorkersLog.start
+
+    async def slow(log: ModelsLog) -> None:
+        await world.clock.sleep(1)
+        await models_start(log)
+        done.append("models")
+
+    async def told(log: WorkersLog) -> None:
+        done.append("workers")
+        await workers_start(log)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelsLog, "start", slow)
+        patch.setattr(WorkersLog, "start", told)
+        world.start()
+        await world.running()
+    assert done == ["models", "workers"]

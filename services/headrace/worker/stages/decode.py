@@ -177,7 +177,7 @@ def _odd(
             continue
         column.texts[place] = count + len(more)
         if asks_why:
-            explained.append(column.texts[place])
+            explained.append(count + len(more))
         more.append(decoded.text.encode())
         if decoded.id is not None:
             ids.append(msgspec.json.encode(decoded.id)[1:-1])
