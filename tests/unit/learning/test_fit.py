@@ -12,7 +12,7 @@ from headrace.learning.fit.blend import UNUSED, BlendWeights, assemble_network, 
 from headrace.learning.fit.convolution import ConvolutionFit, TextCNN, convolution_logits, flatten, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe, WideRecipe
 from headrace.learning.fit.wide import WideWeights, class_counts, fit_wide, log_count_ratios, wide_features, wide_logits
-from headrace.model.network import float_logits
+from headrace.model.network import UNKNOWN_ROW, float_logits
 from tests.support.exchange import run_ranks
 
 WORDS = ("wine", "water", "very", "not", "good", "水", "!", "rare")
@@ -36,8 +36,6 @@ def parts(max_tokens: int = MAX_TOKENS):
     wide = WideWeights(
         torch.randn(vocabulary.columns, len(LABELS), generator=generator), torch.randn(len(LABELS), generator=generator)
     )
-    # Unknown words and padding have no wide weight, in training neither.
-    wide.weights[:2] = 0
     return vocabulary, small_cnn(len(vocabulary.words)), wide
 
 
@@ -118,7 +116,7 @@ def test_a_bigram_never_spans_two_texts():
     features = wide_features(across.hashes, across.starts, np.empty(0, np.uint64), pairs)
 
     assert len(pairs) == 2
-    assert len(features.columns) == 0
+    assert features.columns.tolist() == [UNKNOWN_ROW, UNKNOWN_ROW]
 
 
 def test_words_are_kept_by_falling_count_and_equal_counts_by_hash():
@@ -153,7 +151,21 @@ def test_the_wide_part_learns_and_stays_at_its_prior_when_pulled_hard():
     held = fit_wide(features, targets, vocabulary.columns, 2, WideRecipe(pull=1e6), Alone())
 
     assert (wide_logits(*free, features).argmax(dim=1).numpy() == targets).all()
+    ratios[UNKNOWN_ROW] *= WideRecipe().unknown
     torch.testing.assert_close(held.weights, WideRecipe().prior * ratios, rtol=1e-2, atol=1e-3)
+
+
+def test_an_unknown_word_speaks_for_the_class_of_which_fewer_words_were_seen():
+    texts = hash_all(["good fine nice kind warm", "bad", "good fine", "bad"], MAX_TOKENS)
+    vocabulary = choose_vocabulary(texts, Alone(), max_words=9, max_bigrams=9, least_bigram_count=1)
+    features = wide_features(texts.hashes, texts.starts, vocabulary.words, vocabulary.bigrams)
+    weights, bias = fit_wide(features, np.array([0, 1, 0, 1]), vocabulary.columns, 2, WideRecipe(), Alone())
+    asked = hash_all(["unseen", "also never seen"], MAX_TOKENS)
+    unknown = wide_features(asked.hashes, asked.starts, vocabulary.words, vocabulary.bigrams)
+    logits = wide_logits(weights, bias, unknown) - bias
+
+    assert (logits.argmax(dim=1).numpy() == 1).all()
+    torch.testing.assert_close(logits[1], 3**0.5 * logits[0])
 
 
 def test_shares_favour_the_part_that_knows_more():

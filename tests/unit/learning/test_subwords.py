@@ -11,7 +11,7 @@ from headrace.learning.fit.blend import BlendWeights, assemble_network
 from headrace.learning.fit.convolution import TextCNN, convolution_logits, flatten, fresh_network
 from headrace.learning.fit.hyperparameters import ConvolutionRecipe
 from headrace.learning.fit.wide import WideWeights, wide_features, wide_logits
-from headrace.model.network import UNKNOWN_ROW, float_logits
+from headrace.model.network import float_logits
 from headrace.model.words import word_hash
 from tests.support.exchange import run_ranks
 
@@ -109,8 +109,6 @@ def test_the_assembled_network_answers_like_the_parts_it_was_trained_with():
     vocabulary = type(vocabulary)(kept, vocabulary.bigrams)
     convolution = alike_network()
     wide = WideWeights(torch.randn(vocabulary.columns, 3), torch.randn(3))
-    # Training never gives the unknown word a weight there.
-    wide.weights[UNKNOWN_ROW] = 0
     weights = BlendWeights(0.7, 1.4)
     network = assemble_network(("a", "b", "c"), 50, vocabulary, convolution, wide, weights)
     features = wide_features(hashed.hashes, hashed.starts, vocabulary.words, vocabulary.bigrams)

@@ -7,11 +7,13 @@ import msgspec
 
 class WideRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """The wide part. ``prior``: every weight starts at, and is pulled towards, this multiple of its log-count ratio;
-    ``pull``: how strongly (an L2 penalty in units of one text); ``iterations`` of L-BFGS at most.
+    ``pull``: how strongly (an L2 penalty in units of one text); ``iterations`` of L-BFGS at most. The ratio of a word
+    that is not kept counts ``unknown`` times as much as others.
     """
 
     prior: float = 0.3
     pull: float = 0.3
+    unknown: float = 2.0
     iterations: int = 60
 
 

@@ -26,9 +26,10 @@ from headrace.model.network import FIRST_WORD_ROW, UNKNOWN_ROW, adjacent, pair_h
 
 
 class WideFeatures(NamedTuple):
-    """The kept words and bigrams of texts, one entry an occurrence.
+    """The words and kept bigrams of texts, one entry an occurrence.
 
-    ``columns`` int64[entries]: row r of ``words`` is column r, kept bigram j is column V + 2 + j. Text i has
+    ``columns`` int64[entries]: row r of ``words`` is column r, of all words that are not kept UNKNOWN_ROW, and kept
+    bigram j is column V + 2 + j. Text i has
     ``columns[starts[i]:starts[i + 1]]``, each weighing ``scales[i]``, which is 1 / sqrt(its words), at most 1.
     """
 
@@ -51,10 +52,9 @@ def wide_features(
     text_of = np.repeat(np.arange(len(words)), words)
     rows = word_rows(hashes, word_hashes)
     pairs = rows_of(pair_hashes(hashes), bigram_hashes)
-    known = np.flatnonzero(rows != UNKNOWN_ROW)
     found = np.flatnonzero((pairs >= 0) & adjacent(starts))
-    columns = np.concatenate([rows[known], pairs[found] + len(word_hashes) + FIRST_WORD_ROW])
-    owners = np.concatenate([text_of[known], text_of[found]])
+    columns = np.concatenate([rows, pairs[found] + len(word_hashes) + FIRST_WORD_ROW])
+    owners = np.concatenate([text_of, text_of[found]])
     order = np.argsort(owners, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(words)))])
     return WideFeatures(columns[order], ends, (1 / np.sqrt(np.maximum(words, 1))).astype(np.float32))
@@ -208,7 +208,8 @@ def fit_wide(
 ) -> WideWeights:
     """Fit the weights of ``columns`` features for ``labels`` classes to the ``targets`` of all ranks' texts.
 
-    A weight is a ratio times a factor; the factors start at ``recipe.prior`` and pay for leaving it. The loss is convex
+    A weight is a ratio times a factor; the factors start at ``recipe.prior`` and pay for leaving it. The ratio of a
+    word that is not kept is taken ``recipe.unknown`` times. The loss is convex
     and fitted on all texts at once by L-BFGS, so there is no learning rate, no order of texts and no seed. Above
     FITTED_WHOLE classes the factors of features that a class never has stay at the prior.
 
@@ -217,6 +218,9 @@ def fit_wide(
     """
     counts = class_counts(features, targets, columns, labels, exchange)
     ratios = log_count_ratios(counts)
+    # Where all words of the rows are kept it is never fitted, and says that a word unseen is likelier of the classes of
+    # which fewer words were seen.
+    ratios[UNKNOWN_ROW] *= recipe.unknown
     cells = None if labels <= FITTED_WHOLE else cells_at(np.flatnonzero(counts), columns, labels)
     del counts
     counted = len(targets) if targets.dtype == np.int64 else targets.sum(dtype=np.float64)
