@@ -4,8 +4,8 @@ All arithmetic is that of :mod:`headrace.model.integers`. One text is answered a
 head, wide part, ranking. Indexes are unsigned where they are hot, because numba tests a signed one for being negative;
 inner loops run over filters or labels, contiguous and without branches, so that LLVM turns them into SIMD.
 
-The tables lie as the kernel reads them: for each word one contiguous row of taps x F bytes, F padded to a whole number
-of SIMD registers. Of the tables only the rows of a text's own words are read. The windows' sums are vectors of
+The tables lie as the kernel reads them: for each word one row of whole cache lines, its taps and behind them its
+weights of the wide part. Of the tables only the rows of a text's own words are read. The windows' sums are vectors of
 :mod:`headrace.model.instructions`.
 """
 
@@ -30,9 +30,6 @@ from headrace.model.lookup import build_lookup, find, home_slot
 from headrace.model.network import FIRST_WORD_ROW
 from headrace.model.words import RULES, bigram, hash_text, join_texts
 
-FILTER_LANES = LANES
-"""F is padded to a multiple: a vector of the pooling, and the smallest block of a GPU."""
-
 _Kind = TypeVar("_Kind", bound=np.generic)
 
 
@@ -41,13 +38,6 @@ def padded(array: NDArray[_Kind], axis: int, multiple: int) -> NDArray[_Kind]:
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, -array.shape[axis] % multiple)
     return np.ascontiguousarray(np.pad(array, widths))
-
-
-def by_width(array: NDArray[_Kind], widths: int, filters: int) -> NDArray[_Kind]:
-    """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
-    split = array.reshape(*array.shape[:-1], widths, filters)
-    wider = padded(split, split.ndim - 1, FILTER_LANES)
-    return wider.reshape(*array.shape[:-1], -1)
 
 
 def split_evenly(offsets: NDArray[np.int64], parts: int) -> list[int]:
@@ -59,7 +49,7 @@ def split_evenly(offsets: NDArray[np.int64], parts: int) -> list[int]:
 # The wide part's 32-bit sums in an AVX2 register; C is padded to a multiple there.
 WIDE_LANES = 8
 
-_LINE, _LANES, _ONE = (np.uint64(number) for number in (CACHE_LINE, LANES, 1))
+_LINE, _LANES, _WIDE_LANES, _ONE = (np.uint64(number) for number in (CACHE_LINE, LANES, WIDE_LANES, 1))
 
 
 @kernel
@@ -110,10 +100,11 @@ def _pool_any(tables, places, first, step, windows, width):  # type: ignore[no-u
 
 @kernel
 def _pool(tables, widths, filters, stride, rows, count, places, pooled):  # type: ignore[no-untyped-def]
-    """The largest sum over the windows of each width, into ``pooled`` int16[widths x F].
+    """The largest sum over the windows of each width, into ``pooled`` int16[widths x F + LANES].
 
     ``rows`` uint64: the words' rows, then zeros (the padding row) up to the widest window; ``places`` has room for as
-    many. The sums and the maximum of LANES filters stay in registers.
+    many. The sums and the maximum of LANES filters stay in registers. Of F filters the last vector reaches into the
+    next tap: what it finds there, the next width's first vector overwrites.
     """
     for p in range(max(count, widths.max())):
         places[p] = rows[p] * stride
@@ -134,10 +125,27 @@ def _pool(tables, widths, filters, stride, rows, count, places, pooled):  # type
         first += width * filters
 
 
+def rows_in_lines(tables: NDArray[np.int8], wide: NDArray[np.int16]) -> tuple[NDArray[np.int8], int]:
+    """``(rows int8[...], length)``: for each word the ``length`` bytes that a text's answer reads of it.
+
+    They are its taps of ``tables`` int8[V + 2, taps, F] and, from the next even place on, its weights of ``wide``
+    int16[V + 2, C], up to whole cache lines. Behind the last row is room for a vector.
+    """
+    count, taps = len(tables), tables[0].size
+    first = taps + taps % 2
+    length = -(-(first + 2 * wide.shape[1]) // CACHE_LINE) * CACHE_LINE
+    room = np.zeros(count * length + LANES + CACHE_LINE, np.int8)
+    flat = room[-room.ctypes.data % CACHE_LINE :][: count * length + LANES]
+    rows = flat[: count * length].reshape(count, length)
+    rows[:, :taps] = tables.reshape(count, taps)
+    rows[:, first : first + 2 * wide.shape[1]] = wide.view(np.int8)
+    return flat, length
+
+
 @kernel
 def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[no-untyped-def]
     """``label_sums`` int32[C] = head times the rectified features."""
-    for j in range(len(pooled)):
+    for j in range(len(features)):
         features[j] = np.int16(max(np.int32(pooled[j]) + filter_bias[j], np.int32(0)))
     for c in range(head.shape[0]):
         total = np.int32(0)
@@ -147,22 +155,24 @@ def _convolve(pooled, filter_bias, head, features, label_sums):  # type: ignore[
 
 
 @kernel
-def _prefetch_rows(table, rows):  # type: ignore[no-untyped-def]
-    """Prefetch ``rows`` of ``table`` int16[..., C]."""
-    size = np.uint64(table.shape[1])
+def _prefetch_rows(table, length, rows):  # type: ignore[no-untyped-def]
+    """Prefetch ``rows`` of ``length`` items of ``table`` int16."""
     for row in rows:
-        for item in range(np.uint64(0), size, _LINE // np.uint64(2)):
-            prefetch(table, row * size + item)
+        for item in range(np.uint64(0), length, _LINE // np.uint64(2)):
+            prefetch(table, row * length + item)
 
 
 @kernel
-def _widen(weights, rows, sums):  # type: ignore[no-untyped-def]
-    """Add rows of ``weights`` int16[..., C] to ``sums`` int32[C]; C is a multiple of WIDE_LANES."""
+def _widen(weights, first, length, rows, sums):  # type: ignore[no-untyped-def]
+    """Add rows of ``weights`` int16 to ``sums`` int32[C]; C is a multiple of WIDE_LANES. A row is ``length`` items long
+    and its weights begin at ``first``.
+    """
     for row in rows:
-        for block in range(0, len(sums), WIDE_LANES):
-            for lane in range(WIDE_LANES):
-                c = np.uint64(block + lane)
-                sums[c] = np.int32(sums[c] + np.int32(weights[row, c]))
+        start = row * length + first
+        for block in range(np.uint64(0), np.uint64(len(sums)), _WIDE_LANES):
+            for lane in range(_WIDE_LANES):
+                c = block + lane
+                sums[c] = np.int32(sums[c] + np.int32(weights[start + c]))
 
 
 @kernel
@@ -233,31 +243,34 @@ def answer_texts(data, offsets, first, end, max_tokens, words, network, answers)
     ``network`` and ``answers`` are what :class:`CpuBackend` makes. Scratch is made once a call, so calls from several
     threads share nothing that is written.
     """
-    widths, tables, filter_bias, head, wide_words, wide_bigrams, bias, roots, factor, wide_factor, unit = network
+    widths, tables, stride, filter_bias, head, wide_words, wide_bigrams, bias, roots, factor, wide_factor, unit = (
+        network
+    )
     logits, labels, scores, ranking, ranking_scores = answers
     filters = np.uint64(len(filter_bias) // len(widths))
-    stride = np.uint64(widths.sum()) * filters
+    taps = np.uint64(widths.sum()) * filters
+    wide_sums = np.empty(-(-len(bias) // WIDE_LANES) * WIDE_LANES, np.int32)
+    # In items of 16 bits.
+    word_length, first_wide, bigram_length = stride >> _ONE, (taps + _ONE) >> _ONE, np.uint64(len(wide_sums))
     hashes = np.empty(max_tokens, np.uint64)
     pairs = np.empty(max_tokens, np.uint64)
     rows = np.empty(max(max_tokens, widths.max()), np.uint64)
     bigram_rows = np.empty(max_tokens, np.uint64)
-    pooled = np.empty(len(filter_bias), np.int16)
+    pooled = np.empty(len(filter_bias) + LANES, np.int16)
     features = np.empty(len(filter_bias), np.int16)
     places = np.empty(len(rows), np.uint64)
     label_sums = np.empty(len(bias), np.int32)
-    wide_sums = np.empty(wide_words.shape[1], np.int32)
     for text in range(first, end):
         count, kept = read_text(
             data, offsets[text], offsets[text + 1], words, tables, stride, hashes, pairs, rows, bigram_rows
         )
-        _prefetch_rows(wide_words, rows[:count])
-        _prefetch_rows(wide_bigrams, bigram_rows[:kept])
+        _prefetch_rows(wide_bigrams, bigram_length, bigram_rows[:kept])
         rows[count : widths.max()] = 0
         _pool(tables, widths, filters, stride, rows, count, places, pooled)
         _convolve(pooled, filter_bias, head, features, label_sums)
         wide_sums[:] = 0
-        _widen(wide_words, rows[:count], wide_sums)
-        _widen(wide_bigrams, bigram_rows[:kept], wide_sums)
+        _widen(wide_words, first_wide, word_length, rows[:count], wide_sums)
+        _widen(wide_bigrams, np.uint64(0), bigram_length, bigram_rows[:kept], wide_sums)
         for c in range(len(bias)):
             wide = np.int64(wide_sums[c]) * roots[count] * wide_factor
             logits[text, c] = np.int64(label_sums[c]) * factor + wide + bias[c]
@@ -272,8 +285,8 @@ class CpuBackend:
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.artifact = artifact
         network = artifact.network
-        filters = network.filters_a_width
-        tables = padded(fold(network), 2, FILTER_LANES)
+        wide_words = padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES)
+        rows, length = rows_in_lines(fold(network), wide_words)
         wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
@@ -281,12 +294,15 @@ class CpuBackend:
         # Copies: a loaded artifact's own arrays can't be written, and numba would compile once more for those.
         self._network = (
             np.array(network.widths, np.int64),
-            tables.reshape(-1),
-            by_width(network.filter_bias, len(network.widths), filters),
-            by_width(stepped(network.head, network.head_steps), len(network.widths), filters),
-            padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES),
+            rows,
+            np.uint64(length),
+            network.filter_bias.copy(),
+            stepped(network.head, network.head_steps),
+            rows.view(np.int16),
             # Row 0 is what a bigram without a weight adds.
-            padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES),
+            padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES).reshape(
+                -1
+            ),
             network.bias.copy(),
             inverse_roots(network.max_tokens),
             network.convolution_factor,

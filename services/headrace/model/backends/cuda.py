@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import UserError
 from headrace.model.artifact import Artifact
-from headrace.model.backends.cpu import FILTER_LANES, by_width, padded, read_text, split_evenly, words_of
+from headrace.model.backends.cpu import padded, read_text, split_evenly, words_of
 from headrace.model.backends.interface import Answers
 from headrace.model.compiling import kernel
 from headrace.model.folding import fold
@@ -39,6 +39,17 @@ except ModuleNotFoundError as error:
     raise UserError(
         f"backend cuda needs {error.name}, which is not installed; install it by: pip install 'headrace[cuda]'"
     ) from error
+
+
+FILTER_BLOCK = 32
+"""F is padded to a multiple: the smallest block of a GPU's filters."""
+
+
+def by_width(array: NDArray[Any], widths: int, filters: int) -> NDArray[Any]:
+    """``[..., widths x F]`` with each width's filters padded like the tables' columns."""
+    split = array.reshape(*array.shape[:-1], widths, filters)
+    wider = padded(split, split.ndim - 1, FILTER_BLOCK)
+    return wider.reshape(*array.shape[:-1], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +93,7 @@ def upload(network: QuantizedNetwork, device: torch.device) -> Tables:
         device=device,
         widths=network.widths,
         max_tokens=network.max_tokens,
-        tables=up(padded(fold(network), 2, FILTER_LANES)),
+        tables=up(padded(fold(network), 2, FILTER_BLOCK)),
         filter_bias=up(by_width(network.filter_bias, widths, filters)),
         head=up(by_width(stepped(network.head, network.head_steps), widths, filters)),
         wide_words=up(stepped(network.wide_words, network.wide_word_steps)),
