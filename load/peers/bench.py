@@ -36,8 +36,8 @@ def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
     """All contenders, by artifacts and the export of ``full``. The others are compared with the first one."""
     return (
         Drained(faststream(exported), 9_000),
-        Drained(echo(), 300_000),
-        Drained(peer("echo, confluent-kafka", ("load.peers.echo", "confluent")), 300_000),
+        Drained(echo(), 700_000),
+        Drained(peer("echo, confluent-kafka", ("load.peers.echo", "confluent")), 1_000_000),
         Drained(peer("hand loop, one by one, PyTorch", ("load.peers.hand_loop", "one"), exported), 6_000),
         Drained(peer("hand loop, PyTorch, 1 thread", _BATCH, exported), 9_000),
         Drained(peer("hand loop, PyTorch, 2 threads", _BATCH, exported, threads=2), 9_000),
@@ -47,10 +47,10 @@ def drained(full: Path, champion: Path, exported: Path) -> tuple[Drained, ...]:
         Drained(peer("Quix Streams, PyTorch", ("load.peers.quix_sink",), exported), 9_000),
         Drained(peer("bytewax, PyTorch", ("bytewax.run", "load.peers.bytewax_flow:flow"), exported), 9_000),
         Drained(peer("Pathway, PyTorch", ("load.peers.pathway_flow",), exported), 15_000),
-        Drained(headrace("headrace, 1 process", full, processes=1), 200_000),
-        Drained(headrace(HEADRACE, full), 300_000),
-        Drained(headrace("headrace, 2 processes, champion", champion), 300_000),
-        Drained(headrace("headrace, 2 processes, no model", full, backend="constant"), 300_000),
+        Drained(headrace("headrace, 1 process", full, processes=1), 350_000),
+        Drained(headrace(HEADRACE, full), 500_000),
+        Drained(headrace("headrace, 2 processes, champion", champion), 500_000),
+        Drained(headrace("headrace, 2 processes, no model", full, backend="constant"), 800_000),
     )
 
 
