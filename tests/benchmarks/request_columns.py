@@ -24,7 +24,7 @@ from headrace.kafka.aio.records import _Fetched
 from headrace.kafka.interface import TopicPartition
 from headrace.model.backends.interface import Backend, open_backend
 from headrace.worker.metrics import WorkerMetrics
-from headrace.worker.partitions.partition import Partition, QueueAt
+from headrace.worker.partitions.partition import Partition
 from headrace.worker.pipeline import compute
 from headrace.worker.request_values import value_reader
 from headrace.worker.stages.batch import Batch, Slice
@@ -87,7 +87,7 @@ class Stages:
             partition.queue.put(requests)
             self._metrics.fetched(requests.records.timestamps, now_ms)
         while partition.queue:
-            plan = cut([QueueAt(partition.queue, now_ms)], max_records=1024, max_bytes=1 << 20)
+            plan = cut([partition.queue], max_records=1024, max_bytes=1 << 20, ready_ms=now_ms)
             requests, after, lost = partition.queue.take(plan.taken[0])
             batch = Batch([Slice(partition, requests, after, lost, None, None, done)], now_ms, len(requests))
             compute(

@@ -36,9 +36,10 @@ class Queue(Protocol):
     """The waiting requests of one partition, oldest first."""
 
     def __len__(self) -> int: ...
-    def fitting(self, first: int, most: int, most_bytes: int) -> tuple[int, int]:
+    def fitting(self, first: int, most: int, most_bytes: int, ready_ms: float) -> tuple[int, int]:
         """How many of the ``most`` requests from the place ``first`` on have at most ``most_bytes`` together, and their
-        bytes. A request that will not reach the model has none. ``most_bytes`` below 0 has no room even for that.
+        bytes. A request that is late at ``ready_ms`` will not reach the model and has none. ``most_bytes`` below 0 has
+        no room even for that.
         """
 
 
@@ -49,15 +50,17 @@ class Cut(msgspec.Struct, frozen=True):
     closed: Closed
 
 
-def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int = 0) -> Cut:
-    """Divide ``max_records`` over the queues: equal parts first, and the rest to queues that hold more.
+def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, ready_ms: float, first: int = 0) -> Cut:
+    """Divide ``max_records`` over the queues: equal parts first, and the rest to queues that hold more. The answers are
+    expected at ``ready_ms``.
 
     With more than SHARERS queues, some get no part of a full batch; :func:`next_first` begins with these. ``first`` is
     the queue to begin with. A request larger than ``max_bytes`` is taken alone, when it comes first: otherwise it would
     wait for ever.
     """
     taken = [0] * len(queues)
-    order = [(first + step) % len(queues) for step in range(len(queues))] if queues else []
+    first %= max(1, len(queues))
+    order = (*range(first, len(queues)), *range(first))
     served = [index for index in order if len(queues[index])]
     records, bytes_left = max_records, max_bytes
     least = -(-max_records // SHARERS) if len(served) > SHARERS else 1
@@ -66,7 +69,7 @@ def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int
         for index in list(served):
             asked = min(share, records)
             waiting = min(asked, len(queues[index]) - taken[index])
-            count, size = queues[index].fitting(taken[index], waiting, bytes_left)
+            count, size = queues[index].fitting(taken[index], waiting, bytes_left, ready_ms)
             if not count and waiting and records == max_records:
                 count, size = 1, max_bytes + 1
             taken[index] += count
@@ -78,7 +81,7 @@ def cut(queues: Sequence[Queue], *, max_records: int, max_bytes: int, first: int
                 served.remove(index)
             if not records:
                 break
-    drained = sum(taken) == sum(len(queue) for queue in queues)
+    drained = all(count == len(queue) for count, queue in zip(taken, queues, strict=True))
     return Cut(tuple(taken), Closed.DRAINED if drained else Closed.FULL)
 
 

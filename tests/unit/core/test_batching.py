@@ -1,11 +1,16 @@
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.batching import SHARERS, Closed, Cut, cut, next_first
+from headrace.core import batching
+from headrace.core.batching import SHARERS, Closed, Cut, next_first
+
+cut = partial(batching.cut, ready_ms=0.0)
 
 
 class Sizes(list):
-    def fitting(self, first, most, most_bytes):
+    def fitting(self, first, most, most_bytes, _ready_ms):
         count = size = 0
         while count < most and size + self[first + count] <= most_bytes:
             size += self[first + count]

@@ -119,6 +119,22 @@ class Queue(FetchPosition):
     def __len__(self) -> int:
         return self._count
 
+    def fitting(self, first: int, most: int, most_bytes: int, ready_ms: float) -> tuple[int, int]:
+        """As :meth:`headrace.core.batching.Queue.fitting`."""
+        count = size = 0
+        for part in self.waiting:
+            if first >= len(part):
+                first -= len(part)
+                continue
+            end = min(len(part), first + most - count)
+            lengths, expires_ms = part.records.value_lengths, part.expires_ms
+            fit, size = _fitting(lengths, expires_ms, ready_ms, first, end, size, most_bytes)
+            count += fit - first
+            if fit < end or count == most:
+                break
+            first = 0
+        return count, size
+
     @property
     def oldest(self) -> Oldest:
         """Of one request at least."""
@@ -331,32 +347,6 @@ class Backpressure:
         if partition.paused and half_free and partition.alive:
             partition.paused = False
             self._consumer.resume([partition.name])
-
-
-class QueueAt(msgspec.Struct, frozen=True):
-    """A queue as the batching policy sees it: a request that is late at ``ready_ms`` has no size."""
-
-    queue: Queue
-    ready_ms: float
-
-    def __len__(self) -> int:
-        return len(self.queue)
-
-    def fitting(self, first: int, most: int, most_bytes: int) -> tuple[int, int]:
-        """How many of ``most`` requests from the place ``first`` on have ``most_bytes`` together, and their bytes."""
-        count = size = 0
-        for part in self.queue.waiting:
-            if first >= len(part):
-                first -= len(part)
-                continue
-            end = min(len(part), first + most - count)
-            lengths, expires_ms = part.records.value_lengths, part.expires_ms
-            fit, size = _fitting(lengths, expires_ms, float(self.ready_ms), first, end, size, most_bytes)
-            count += fit - first
-            if fit < end or count == most:
-                break
-            first = 0
-        return count, size
 
 
 @kernel
