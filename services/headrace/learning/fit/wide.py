@@ -28,9 +28,9 @@ from headrace.model.network import FIRST_WORD_ROW, UNKNOWN_ROW, adjacent, pair_h
 class WideFeatures(NamedTuple):
     """The words and kept bigrams of texts, one entry an occurrence.
 
-    ``columns`` int64[entries]: row r of ``words`` is column r, of all words that are not kept UNKNOWN_ROW, and kept
-    bigram j is column V + 2 + j. Text i has
-    ``columns[starts[i]:starts[i + 1]]``, each weighing ``scales[i]``, which is 1 / sqrt(its words), at most 1.
+    ``columns`` int64[entries]: row r of ``words`` is column r, that of words that are not kept UNKNOWN_ROW, and kept
+    bigram j is column V + 2 + j. Text i has ``columns[starts[i]:starts[i + 1]]``, each weighing ``scales[i]``, which is
+    1 / sqrt(its words), at most 1.
     """
 
     columns: NDArray[np.int64]
@@ -209,9 +209,9 @@ def fit_wide(
     """Fit the weights of ``columns`` features for ``labels`` classes to the ``targets`` of all ranks' texts.
 
     A weight is a ratio times a factor; the factors start at ``recipe.prior`` and pay for leaving it. The ratio of a
-    word that is not kept is taken ``recipe.unknown`` times. The loss is convex
-    and fitted on all texts at once by L-BFGS, so there is no learning rate, no order of texts and no seed. Above
-    FITTED_WHOLE classes the factors of features that a class never has stay at the prior.
+    word that is not kept is taken ``recipe.unknown`` times. The loss is convex and fitted on all texts at once by
+    L-BFGS, so there is no learning rate, no order of texts and no seed. Above FITTED_WHOLE classes the factors of
+    features that a class never has stay at the prior.
 
     Rank 0 alone runs L-BFGS, and every rank answers for its own texts: run on all of them, it could take another path
     on a machine of another kind, whose sums end in other bits.

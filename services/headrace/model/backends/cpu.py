@@ -287,7 +287,10 @@ class CpuBackend:
         network = artifact.network
         wide_words = padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES)
         rows, length = rows_in_lines(fold(network), wide_words)
-        wide_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
+        # Row 0 is what a bigram without a weight adds.
+        of_none = np.zeros((1, len(network.labels)), np.int16)
+        of_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
+        wide_bigrams = padded(np.concatenate([of_none, of_bigrams]), 1, WIDE_LANES)
         self._pool = ThreadPoolExecutor(threads, "headrace-cpu") if threads > 1 else None
         self._threads = threads
         self._words = words_of(network)
@@ -299,10 +302,7 @@ class CpuBackend:
             network.filter_bias.copy(),
             stepped(network.head, network.head_steps),
             rows.view(np.int16),
-            # Row 0 is what a bigram without a weight adds.
-            padded(np.concatenate([np.zeros((1, len(network.labels)), np.int16), wide_bigrams]), 1, WIDE_LANES).reshape(
-                -1
-            ),
+            wide_bigrams.reshape(-1),
             network.bias.copy(),
             inverse_roots(network.max_tokens),
             network.convolution_factor,

@@ -128,7 +128,7 @@ class Queue(FetchPosition):
                 continue
             end = min(len(part), first + most - count)
             lengths, expires_ms = part.records.value_lengths, part.expires_ms
-            fit, size = _fitting(lengths, expires_ms, ready_ms, first, end, size, most_bytes)
+            fit, size = _fitting(lengths, expires_ms, float(ready_ms), first, end, size, most_bytes)
             count += fit - first
             if fit < end or count == most:
                 break
