@@ -215,17 +215,19 @@ def test_any_network_has_the_references_integers(names: tuple[str, ...], example
 def test_a_words_row_is_whole_cache_lines_with_taps_and_weights(words, taps, filters, labels) -> None:
     tables = np.arange(words * taps * filters).astype(np.int8).reshape(words, taps, filters)
     wide = np.arange(words * 8 * labels).astype(np.int16).reshape(words, -1)
-    flat, length = rows_in_lines(tables, wide)
+    flat, weights, length = rows_in_lines(tables, wide)
 
     assert length % CACHE_LINE == 0
     assert flat.ctypes.data % CACHE_LINE == 0
     # A vector that begins with the last filter of the last row ends inside.
     assert len(flat) >= (words - 1) * length + taps * filters - 1 + LANES
     first_weight = -(-taps * filters // 2)
+    assert np.shares_memory(flat, weights)
     for word in range(words):
         row = flat[word * length :][:length]
         assert np.array_equal(row[: taps * filters], tables[word].reshape(-1))
         assert np.array_equal(row.view(np.int16)[first_weight:][: 8 * labels], wide[word])
+        assert np.array_equal(weights[word * length // 2 :][: 8 * labels], wide[word])
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -125,11 +125,12 @@ def _pool(tables, widths, filters, stride, rows, count, places, pooled):  # type
         first += width * filters
 
 
-def rows_in_lines(tables: NDArray[np.int8], wide: NDArray[np.int16]) -> tuple[NDArray[np.int8], int]:
-    """``(rows int8[...], length)``: for each word the ``length`` bytes that a text's answer reads of it.
+def rows_in_lines(tables: NDArray[np.int8], wide: NDArray[np.int16]) -> tuple[NDArray[np.int8], NDArray[np.int16], int]:
+    """``(rows int8[...], weights int16[...], length)``: for each word the ``length`` bytes that an answer reads of it.
 
     They are its taps of ``tables`` int8[V + 2, taps, F] and, from the next even place on, its weights of ``wide``
-    int16[V + 2, C], up to whole cache lines. Behind the last row is room for a vector.
+    int16[V + 2, C], up to whole cache lines. Behind the last row is room for a vector. ``weights`` is the same memory
+    from the first word's weights on.
     """
     count, taps = len(tables), tables[0].size
     first = taps + taps % 2
@@ -139,7 +140,7 @@ def rows_in_lines(tables: NDArray[np.int8], wide: NDArray[np.int16]) -> tuple[ND
     rows = flat[: count * length].reshape(count, length)
     rows[:, :taps] = tables.reshape(count, taps)
     rows[:, first : first + 2 * wide.shape[1]] = wide.view(np.int8)
-    return flat, length
+    return flat, flat[first:].view(np.int16), length
 
 
 @kernel
@@ -163,12 +164,12 @@ def _prefetch_rows(table, length, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _widen(weights, first, length, rows, sums):  # type: ignore[no-untyped-def]
-    """Add rows of ``weights`` int16 to ``sums`` int32[C]; C is a multiple of WIDE_LANES. A row is ``length`` items long
-    and its weights begin at ``first``.
+def _widen(weights, length, rows, sums):  # type: ignore[no-untyped-def]
+    """Add rows of ``weights`` int16 to ``sums`` int32[C]; C is a multiple of WIDE_LANES. Rows begin ``length`` items
+    apart.
     """
     for row in rows:
-        start = row * length + first
+        start = row * length
         for block in range(np.uint64(0), np.uint64(len(sums)), _WIDE_LANES):
             for lane in range(_WIDE_LANES):
                 c = block + lane
@@ -248,10 +249,9 @@ def answer_texts(data, offsets, first, end, max_tokens, words, network, answers)
     )
     logits, labels, scores, ranking, ranking_scores = answers
     filters = np.uint64(len(filter_bias) // len(widths))
-    taps = np.uint64(widths.sum()) * filters
     wide_sums = np.empty(-(-len(bias) // WIDE_LANES) * WIDE_LANES, np.int32)
     # In items of 16 bits.
-    word_length, first_wide, bigram_length = stride >> _ONE, (taps + _ONE) >> _ONE, np.uint64(len(wide_sums))
+    word_length, bigram_length = stride >> _ONE, np.uint64(len(wide_sums))
     hashes = np.empty(max_tokens, np.uint64)
     pairs = np.empty(max_tokens, np.uint64)
     rows = np.empty(max(max_tokens, widths.max()), np.uint64)
@@ -269,8 +269,8 @@ def answer_texts(data, offsets, first, end, max_tokens, words, network, answers)
         _pool(tables, widths, filters, stride, rows, count, places, pooled)
         _convolve(pooled, filter_bias, head, features, label_sums)
         wide_sums[:] = 0
-        _widen(wide_words, first_wide, word_length, rows[:count], wide_sums)
-        _widen(wide_bigrams, np.uint64(0), bigram_length, bigram_rows[:kept], wide_sums)
+        _widen(wide_words, word_length, rows[:count], wide_sums)
+        _widen(wide_bigrams, bigram_length, bigram_rows[:kept], wide_sums)
         for c in range(len(bias)):
             wide = np.int64(wide_sums[c]) * roots[count] * wide_factor
             logits[text, c] = np.int64(label_sums[c]) * factor + wide + bias[c]
@@ -286,7 +286,7 @@ class CpuBackend:
         self.artifact = artifact
         network = artifact.network
         wide_words = padded(stepped(network.wide_words, network.wide_word_steps), 1, WIDE_LANES)
-        rows, length = rows_in_lines(fold(network), wide_words)
+        rows, weights, length = rows_in_lines(fold(network), wide_words)
         # Row 0 is what a bigram without a weight adds.
         of_none = np.zeros((1, len(network.labels)), np.int16)
         of_bigrams = stepped(network.wide_bigrams, network.wide_bigram_steps)
@@ -301,7 +301,7 @@ class CpuBackend:
             np.uint64(length),
             network.filter_bias.copy(),
             stepped(network.head, network.head_steps),
-            rows.view(np.int16),
+            weights,
             wide_bigrams.reshape(-1),
             network.bias.copy(),
             inverse_roots(network.max_tokens),
