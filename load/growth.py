@@ -7,7 +7,8 @@ Zipf's law. One point of an axis differs from the others in that alone. It start
 
 A broker's first append to a partition makes its files, which takes it tens of milliseconds, and the first batch behind
 4,096 bytes its index. So a few requests for each partition are answered first, twice, as runs of their own, and the
-measured backlog is published after them to the same topics.
+measured backlog is published after them to the same topics. A broker compiles what it does often while it does it, so
+the open loops over idle partitions warm up for long.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import asyncio
 import itertools
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -31,7 +33,7 @@ from headrace_load.report.tables import running_cpu
 from headrace_load.result import Result
 from headrace_load.runner import Runner
 from headrace_load.target import Target, TargetOptions, open_target
-from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, Workload, ZipfKeys
+from headrace_load.workload.spec import Backlog, MadeTexts, Poisson, UniqueKeys, Workload, ZipfKeys
 from headrace_load.workload.texts import load_texts
 from load.made import made_artifact
 
@@ -39,6 +41,8 @@ REQUESTS = 150_000
 COLD_REQUESTS = 100
 """For each partition in each of two runs before the measured one: their answers are longer than 4,096 bytes."""
 IDLE_RATE = 1_500.0
+IDLE = (4, 100, 1000)
+"""Partitions of which four are in use."""
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -54,7 +58,7 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 AXES: dict[str, tuple[Point, ...]] = {
-    "partitions": tuple(Point(partitions=number) for number in (1, 4, 16, 64, 256)),
+    "partitions": tuple(Point(partitions=number, requests=2 * REQUESTS) for number in (1, 4, 16, 64, 256)),
     "text_bytes": tuple(
         Point(text_bytes=size, requests=max(20_000, min(200_000, 30_000_000 // size)))
         for size in (20, 64, 200, 1024, 8192)
@@ -76,12 +80,17 @@ COLUMNS = (
     "first answer, s",
 )
 
+IDLE_COLUMNS = ("partitions, four of them in use", "p50 ms", "p99 ms", "worker's CPU s a second", "broker's")
+
+T = TypeVar("T")
+
 
 class Line(Struct, frozen=True):
     """What is looked at in a line of a worker's log."""
 
     event: str
     time: datetime
+    position: int = 0
 
 
 class Drained(Struct, frozen=True, kw_only=True):
@@ -106,7 +115,12 @@ async def drained(runner: Callable[[int], Runner], point: Point, model: Path, nu
     )
     contender = Contender(name="headrace", worker=worker)
     at, number = runner(point.partitions), next(numbers)
-    first = msgspec.structs.replace(workload, arrivals=Backlog(requests=COLD_REQUESTS * point.partitions))
+    first = msgspec.structs.replace(
+        workload,
+        arrivals=Backlog(requests=COLD_REQUESTS * point.partitions),
+        # Requests without keys go to a partition in hundreds, so these few would go to some partitions alone.
+        keys=UniqueKeys(),
+    )
     # The same number stands for the same topics, and those of a transient target stay.
     kept = msgspec.structs.replace(
         at, target=msgspec.structs.replace(at.target, transient=True), folder=at.folder / "cold"
@@ -114,34 +128,44 @@ async def drained(runner: Callable[[int], Runner], point: Point, model: Path, nu
     cold = await kept.run(first, contender, name="cold", number=number)
     await kept.run(first, contender, name="cold", number=number)
     warm = await at.run(workload, contender, name="growth", number=number)
-    return Drained(cold=cold, warm=warm, taken_s=taken_over_s(at.folder / f"{number:02}" / "contender-1.log"))
+    taken_s, lowest = resumed(at.folder / f"{number:02}" / "contender-1.log")
+    if not lowest:
+        raise SystemExit("A partition had no request before the measured drain, so the drain was not warm.")
+    return Drained(cold=cold, warm=warm, taken_s=taken_s)
 
 
-def taken_over_s(log: Path) -> float:
-    """Seconds from the first assignment in a worker's log to the last partition that resumed."""
-    at: dict[str, list[datetime]] = {"partitions.assigned": [], "partition.resumed": []}
+def resumed(log: Path) -> tuple[float, int]:
+    """Seconds from the first assignment in a worker's log to the last partition that resumed, and the lowest position
+    at which one did.
+    """
+    at: dict[str, list[Line]] = {"partitions.assigned": [], "partition.resumed": []}
     for line in log.read_bytes().splitlines():
         with suppress(msgspec.MsgspecError):
             event = msgspec.json.decode(line, type=Line)
             if event.event in at:
-                at[event.event].append(event.time)
-    return (max(at["partition.resumed"]) - min(at["partitions.assigned"])).total_seconds()
+                at[event.event].append(event)
+    begun = min(line.time for line in at["partitions.assigned"])
+    ended = max(line.time for line in at["partition.resumed"])
+    return (ended - begun).total_seconds(), min(line.position for line in at["partition.resumed"])
 
 
-def figures(of_it: list[Drained]) -> tuple[str, ...]:
+def figures(of_it: Sequence[Drained]) -> str:
     """The medians of a point's rounds, as the columns of :data:`COLUMNS` show them."""
-
-    def median(figure: Callable[[Drained], float]) -> float:
-        return statistics.median(map(figure, of_it))
-
-    return (
-        f"{median(lambda one: one.warm.rate):,.0f}",
-        f"{median(lambda one: running_cpu(one.warm) or 0.0):.2f}",
-        f"{median(lambda one: one.warm.used['broker'].cpu_s_per_100k):.2f}",
-        f"{median(lambda one: one.cold.seconds):.2f}",
-        f"{median(lambda one: one.taken_s):.2f}",
-        f"{median(lambda one: one.warm.first_answer_s or 0.0):.2f}",
+    return " | ".join(
+        (
+            f"{median(of_it, lambda one: one.warm.rate):,.0f}",
+            f"{median(of_it, lambda one: running_cpu(one.warm) or 0.0):.2f}",
+            f"{median(of_it, lambda one: one.warm.used['broker'].cpu_s_per_100k):.2f}",
+            f"{median(of_it, lambda one: one.cold.seconds):.2f}",
+            f"{median(of_it, lambda one: one.taken_s):.2f}",
+            f"{median(of_it, lambda one: one.warm.first_answer_s or 0.0):.2f}",
+        )
     )
+
+
+def median(of_it: Sequence[T], figure: Callable[[T], float]) -> float:
+    """The median of a ``figure`` of some rounds."""
+    return statistics.median(map(figure, of_it))
 
 
 async def idle(runner: Callable[[int], Runner], model: Path, partitions: int, numbers: itertools.count[int]) -> Result:
@@ -151,22 +175,36 @@ async def idle(runner: Callable[[int], Runner], model: Path, partitions: int, nu
         texts=MadeTexts(),
         keys=ZipfKeys(keys=4, exponent=0.0),
         seconds=10,
-        warm_up=5,
+        warm_up=25,
         read="after",
     )
     contender = Contender(name="headrace", worker=WorkerProgram(model=str(model)))
     return await runner(partitions).run(workload, contender, name="idle", number=next(numbers))
 
 
-async def idle_figures(
-    runner: Callable[[int], Runner], model: Path, partitions: int, numbers: itertools.count[int]
-) -> str:
-    """The columns of mostly idle partitions."""
-    result = await idle(runner, model, partitions, numbers)
-    latency = result.to_append
-    shown = f"{latency.p50:.1f} | {latency.p99:.1f}" if latency else "– | –"
-    cpu = (result.used[who].cpu_s / result.seconds for who in ("workers", "broker"))
-    return f"{shown} | {' | '.join(f'{each:.2f}' for each in cpu)}"
+def idle_figures(of_it: Sequence[Result]) -> str:
+    """The medians of the rounds with so many partitions, as the columns of :data:`IDLE_COLUMNS` show them."""
+    waits = [one.to_append for one in of_it if one.to_append is not None]
+    return " | ".join(
+        (
+            f"{median(waits, lambda wait: wait.p50):.1f}",
+            f"{median(waits, lambda wait: wait.p99):.1f}",
+            f"{median(of_it, lambda one: one.used['workers'].cpu_s / one.seconds):.2f}",
+            f"{median(of_it, lambda one: one.used['broker'].cpu_s / one.seconds):.2f}",
+        )
+    )
+
+
+async def idle_rounds(
+    count: int, runner: Callable[[int], Runner], model: Path, numbers: itertools.count[int]
+) -> dict[int, list[Result]]:
+    """Open loops by partitions, in turn. One before does not count: the broker's first open loop is a slow one."""
+    await idle(runner, model, IDLE[0], numbers)
+    found: dict[int, list[Result]] = {partitions: [] for partitions in IDLE}
+    for _ in range(count):
+        for partitions, of_it in found.items():
+            of_it.append(await idle(runner, model, partitions, numbers))
+    return found
 
 
 async def rounds(
@@ -215,12 +253,11 @@ async def main(options: argparse.Namespace, console: Console) -> None:
         for axis in options.axis:
             say(f"\n| {axis} | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
             for point, of_it in (await rounds(axis, options.rounds, runner, model, numbers)).items():
-                say(f"| {getattr(point, axis)} | {' | '.join(figures(of_it))} |")
+                say(f"| {getattr(point, axis)} | {figures(of_it)} |")
         if options.idle:
-            say("\n| partitions, four of them in use | p50 ms | p99 ms | worker's CPU s a second | broker's |")
-            say("|---|---|---|---|---|")
-            for partitions in (4, 100, 1000):
-                say(f"| {partitions} | {await idle_figures(runner, model(Point()), partitions, numbers)} |")
+            say(f"\n| {' | '.join(IDLE_COLUMNS)} |\n|{'---|' * len(IDLE_COLUMNS)}")
+            for partitions, idle_of_it in (await idle_rounds(options.rounds, runner, model(Point()), numbers)).items():
+                say(f"| {partitions} | {idle_figures(idle_of_it)} |")
     (out / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -229,7 +266,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load.growth", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--axis", nargs="*", choices=tuple(AXES), default=tuple(AXES))
-    parser.add_argument("--rounds", type=int, default=2, help="drains a point; the median counts")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of a point; the median counts")
     parser.add_argument("--idle", action="store_true", help="measure mostly idle partitions too")
     return parser.parse_args()
 
