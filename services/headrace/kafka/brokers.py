@@ -337,7 +337,8 @@ def _run_maven(mvn: str, directory: Path, more: Sequence[str]) -> None:
 APACHE_START_LIMIT_S = 300.0
 """A busy machine takes minutes; a broker that ends is noticed at once."""
 FORMAT_LIMIT_S = 300.0
-HEAP = ("-Xms128m", "-Xmx512m")
+HEAP = ("-Xms128m", "-Xmx1g")
+"""Some thousand partitions fill 500 MB, and then Java stops for half a second at a time."""
 
 
 class ApacheBrokers:

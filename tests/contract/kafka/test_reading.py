@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from headrace.kafka.aio import fetch_plan
 from headrace.kafka.interface import (
     ConsumerDeadError,
     KafkaError,
@@ -91,6 +92,28 @@ async def test_a_fetch_can_be_for_some_partitions_only(new_topic, producer, cons
             found = await consumer.fetch(max_records=10, timeout_s=0.5, partitions=[second])
     assert set(found) == {second}
     assert {record.partition for record in await read(consumer, 2)} == {0}
+
+
+async def test_partitions_that_fall_quiet_and_wake_give_each_record_once(new_topic, producer, consumer, monkeypatch):
+    monkeypatch.setattr(fetch_plan, "QUIET_S", 0.5)
+    topic = await new_topic(partitions=2 * fetch_plan.MANY)
+    partitions = [TopicPartition(topic, number) for number in range(2 * fetch_plan.MANY)]
+    consumer.assign(partitions)
+    for partition in partitions:
+        consumer.seek(partition, 0)
+    published: dict[TopicPartition, list[int]] = {}
+    seen: dict[TopicPartition, list[int]] = {}
+    for turn in range(8):
+        # One is always busy, others wake, and some of them in two turns that follow each other.
+        for number in {0, 5 * turn + 1, 5 * (turn // 2) + 2}:
+            place = await producer.send(topic, Outgoing(b"x"), partition=number)
+            published.setdefault(partitions[number], []).append(place.offset)
+        async with within(30, "the records of a turn"):
+            while seen != published:
+                for partition, records in (await consumer.fetch(max_records=100, timeout_s=1.0)).items():
+                    seen.setdefault(partition, []).extend(record.offset for record in records)
+                assert all(seen[partition] == published[partition][: len(seen[partition])] for partition in seen)
+        assert not await consumer.fetch(max_records=100, timeout_s=0.7 if turn % 2 else 0.1)
 
 
 async def test_a_waiting_fetch_is_woken_by_a_record(new_topic, producer, consumer):

@@ -10,7 +10,7 @@ from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v4, FetchRequest_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.kafka.aio.fetch_sessions import LAST_EPOCH, FetchSession, FetchSessions
+from headrace.kafka.aio.fetch_sessions import LAST_EPOCH, FetchSession, FetchSessions, Quiet
 
 PARTITIONS = st.dictionaries(
     st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 5)),
@@ -148,3 +148,19 @@ async def test_a_cancelled_fetch_ends_its_session_and_nodes_have_sessions_of_the
     assert sent[0] == (1, "other")
     told = [(node, built.session_id, built.session_epoch) for node, built in sent[1:]]
     assert told == [(1, 0, 0), (1, 11, 1), (2, 0, 0), (1, 11, 0)]
+
+
+async def test_what_is_asked_aside_has_a_session_and_a_connection_of_its_own():
+    sent = []
+
+    class Client:
+        async def send(self, node, request, *, group="default"):
+            built = request.build(FetchRequest_v7)
+            sent.append((node, group, built.session_id, built.session_epoch))
+            return SimpleNamespace(error_code=0, session_id=len(group))
+
+    client = FetchSessions(Client())
+    for _ in range(2):
+        await client.send(1, fetch({("a", 0): (0, 10)}))
+        await client.send(Quiet(1), fetch({("a", 1): (0, 10)}))
+    assert sent == [(1, "default", 0, 0), (1, "quiet", 0, 0), (1, "default", 7, 1), (1, "quiet", 5, 1)]

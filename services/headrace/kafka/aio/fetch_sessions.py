@@ -10,7 +10,7 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.protocol.fetch import FetchRequest
 
@@ -21,8 +21,17 @@ Asked = Mapping[tuple[str, int], tuple[int, int]]
 """By topic and partition the position and the most bytes."""
 
 
+class Quiet(NamedTuple):
+    """Stands for ``node`` in a second session, with a connection of its own.
+
+    A broker answers the requests of a connection one after the other, so a fetch that waits would hold up another.
+    """
+
+    node: Any
+
+
 class FetchSessions:
-    """The client of a fetcher, which sends one fetch at a time to a node."""
+    """The client of a fetcher, which sends one fetch at a time to a node, and to the :class:`Quiet` of a node."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -35,6 +44,8 @@ class FetchSessions:
         if not isinstance(request, FetchRequest):
             return await self._client.send(node, request, **options)
         session = self._of_node.setdefault(node, FetchSession())
+        if isinstance(node, Quiet):
+            node, options = node.node, {"group": "quiet"}
         asking = session.ask(request)
         reply = None
         try:
