@@ -98,13 +98,13 @@ def _slip_in(value: bytes, fault: str) -> str:  # noqa: PLR0911 - one a slip
         )
     if not value.isascii() and not _utf8(value):
         return "the value is not UTF-8; Latin-1, Windows-1252 and the like are not read"
-    at = _AT_BYTE.search(fault)
+    at = _AT_BYTE.search(fault) if "(byte " in fault else None
     place = int(at[1]) if at else 0
     if "object keys must be strings" in fault or "trailing comma" in fault or value[place : place + 1] == b"'":
         return "JSON has keys and texts in double quotes and no comma at an end; Python's own notation is not JSON"
     if "trailing characters" in fault:
         return "more follows behind the JSON value; one record holds one request"
-    if _NOT_JSON.match(value, place) and place:
+    if place and _NOT_JSON.match(value, place):
         return "NaN, Infinity, None and the like are not JSON; write null"
     if at and b"" < value[place : place + 1] < b" ":
         return "a line break, tab or other control character in a JSON string is written \\n, \\t or \\u00XX"
@@ -137,7 +137,7 @@ class WireError(Exception):
         self.record = record
 
     def __str__(self) -> str:
-        return ": ".join([part for part in (self.record, self.field, self.message) if part])
+        return ": ".join(filter(None, (self.record, self.field, self.message)))
 
     def at(self, record: str) -> Self:
         """The same error, naming ``record``: decoders on the hot path are not told which record they decode."""

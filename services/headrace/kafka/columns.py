@@ -168,6 +168,15 @@ class Columns(Sequence[Record]):
     def value(self, place: int) -> bytes | None:
         return self._part(VALUE, place)
 
+    def values(self, places: NDArray[np.int64]) -> list[bytes | None]:
+        """The values of the records at ``places``."""
+        data: memoryview = self.data.data
+        begins, lengths = self.table[VALUE : VALUE + 2, places].tolist()
+        return [
+            None if length < 0 else data[begin : begin + length].tobytes()
+            for begin, length in zip(begins, lengths, strict=True)
+        ]
+
     def headers(self, place: int) -> Headers:
         length = int(self.table[HEADERS_LENGTH, place])
         return _unpacked_headers(self._part(HEADERS, place) or b"") if length else ()

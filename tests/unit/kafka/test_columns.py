@@ -114,6 +114,8 @@ def test_columns_of_records_are_these_records(made):
     assert columns.crcs().tolist() == [zlib.crc32(record.value or b"") for record in records]
     assert [columns[-1], columns[0]] == [records[-1], records[0]]
     assert Columns.of(columns) is columns
+    places = np.arange(len(records))[::-2]
+    assert columns.values(places) == [records[place].value for place in places]
 
 
 @given(RECORDS, st.lists(st.integers(0, 12), max_size=3))

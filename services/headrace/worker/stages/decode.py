@@ -72,10 +72,6 @@ class Decoded(msgspec.Struct, frozen=True, eq=False):
     explained: list[int]
 
 
-_NO_HEADERS = (JSON, False)
-"""Without headers a value is JSON, and nobody asks why."""
-
-
 # Most requests of a topic have the same headers. The cache is small: headers may be large.
 @lru_cache(maxsize=64)
 def _headers(headers: Headers) -> tuple[str, bool] | Failure:
@@ -166,12 +162,16 @@ def _odd(
     """Decode the odd requests one by one. Their texts are appended to ``more``, of which the first has the
     index ``count``.
     """
+    records = piece.requests.records
     numbers = _failures(decode_value).copy()
     ids: list[bytes] = []
     at = len(column.id_data)
     places = np.flatnonzero(column.texts == UNREAD)
-    for place, record in zip(places.tolist(), piece.requests.records.at(places), strict=True):
-        decoded, asks_why = _decode_one(record, decode_value)
+    kinds, first = records.header_kinds()
+    heads = [_headers(tuple(records.headers(one))) for one in first]
+    each = zip(places.tolist(), kinds[places].tolist(), records.values(places), strict=True)
+    for place, kind, value in each:
+        decoded, asks_why = _decode_one(records.discarded.get(place), heads[kind], value, decode_value)
         if isinstance(decoded, Failure):
             column.texts[place], column.faults[place] = FAILED, numbers.setdefault(decoded, len(numbers))
             continue
@@ -188,16 +188,17 @@ def _odd(
     return Column(column.texts, column.faults, failures, data, column.ids)
 
 
-def _decode_one(record: Record, decode_value: Decode) -> tuple[ClassifyRequest | Failure, bool]:
+def _decode_one(
+    said: Discarded | None, head: tuple[str, bool] | Failure, value: bytes | None, decode_value: Decode
+) -> tuple[ClassifyRequest | Failure, bool]:
     """The request, or what is wrong with it; and whether it asks why it gets its label."""
-    if record.discarded is not None:
-        size = f"has {record.discarded.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; its value is not kept"
+    if said is not None:
+        size = f"has {said.size} bytes, at most {MAX_REQUEST_BYTES} are allowed; its value is not kept"
         return undecoded(RequestTooLargeError("record", size)), False
-    read = _headers(tuple(record.headers)) if record.headers else _NO_HEADERS
-    if isinstance(read, Failure):
-        return read, False
-    kind, asks_why = read
+    if isinstance(head, Failure):
+        return head, False
+    kind, asks_why = head
     try:
-        return decode_value(record.value, kind), asks_why
+        return decode_value(value, kind), asks_why
     except WireError as error:
         return undecoded(error), False
