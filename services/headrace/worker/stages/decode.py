@@ -167,11 +167,14 @@ def _odd(
     ids: list[bytes] = []
     at = len(column.id_data)
     places = np.flatnonzero(column.texts == UNREAD)
-    kinds, first = records.header_kinds()
-    heads = [_headers(tuple(records.headers(one))) for one in first]
+    kinds, _ = records.header_kinds()
+    heads: dict[int, tuple[str, bool] | Failure] = {}
     each = zip(places.tolist(), kinds[places].tolist(), records.values(places), strict=True)
     for place, kind, value in each:
-        decoded, asks_why = _decode_one(records.discarded.get(place), heads[kind], value, decode_value)
+        head = heads.get(kind)
+        if head is None:
+            head = heads[kind] = _headers(tuple(records.headers(place)))
+        decoded, asks_why = _decode_one(records.discarded.get(place), head, value, decode_value)
         if isinstance(decoded, Failure):
             column.texts[place], column.faults[place] = FAILED, numbers.setdefault(decoded, len(numbers))
             continue
