@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from headrace.kafka.aio.connection import LONGEST_S, Pace, pace
 from headrace.kafka.interface import BrokerUnavailableError, NotAuthorizedError, UnknownTopicError
 from headrace.kafka.reach import Reach
 from tests.support.memory_kafka import MemoryCluster
@@ -125,49 +124,3 @@ async def test_a_topic_that_is_missing_once_is_not_gone(reach, broker, clock):
     broker.answer = []
     await clock.sleep(5)
     assert (reach.unready, said(reach)) == (None, [])
-
-
-class Metadata:
-    """aiokafka's client and cluster as far as pacing sees them."""
-
-    def __init__(self) -> None:
-        self.asked: list[float] = []
-        self.leaders: dict[str, tuple[set[int], set[int]]] = {"a": ({0, 1}, {0, 1})}
-
-    async def _metadata_update(self, cluster: Any, topics: Any) -> bool:
-        self.asked.append(asyncio.get_running_loop().time())
-        return True
-
-    def partitions_for_topic(self, topic: str) -> set[int] | None:
-        return self.leaders.get(topic, (None, None))[0]
-
-    def available_partitions_for_topic(self, topic: str) -> set[int] | None:
-        return self.leaders.get(topic, (None, None))[1]
-
-
-@pytest.mark.parametrize("topics", [{"a", "gone"}, {"gone"}, {"leaderless"}])
-def test_metadata_that_is_asked_for_in_vain_is_asked_for_ever_more_seldom(topics: set[str]) -> None:
-    async def main() -> None:
-        client = Metadata()
-        client.leaders["leaderless"] = ({0, 1}, {0})
-        pace(client)  # type: ignore[arg-type]
-        begun = asyncio.get_running_loop().time()
-        for _ in range(60):
-            await client._metadata_update(client, topics)
-        assert asyncio.get_running_loop().time() - begun > 50
-        assert client.asked[3] - begun < 1
-        client.leaders |= {topic: ({0}, {0}) for topic in topics}
-        await client._metadata_update(client, topics)
-        begun = asyncio.get_running_loop().time()
-        for _ in range(60):
-            await client._metadata_update(client, topics)
-        assert asyncio.get_running_loop().time() == begun, "what is whole is not slowed down"
-
-    run_turned(main())
-
-
-def test_no_wait_for_metadata_is_longer_than_a_second() -> None:
-    paced = Pace()
-    for _ in range(100):
-        paced.came(whole=False)
-    assert paced.wait_s == LONGEST_S == 1.0

@@ -36,7 +36,7 @@ from headrace.core.text import quantity
 from headrace.kafka.aio.connection import (
     connect_limit_s,
     connecting,
-    pace,
+    make_lasting,
     send_to_any,
     topics_metadata,
     translated,
@@ -71,7 +71,7 @@ class AioAdmin:
         self._settings = settings
         self._limit_s = settings.request_timeout_ms / 1000
         self._inner = AIOKafkaAdminClient(**client_options(settings))
-        pace(self._client)
+        make_lasting(self._client)
 
     @property
     def _client(self) -> Any:

@@ -135,10 +135,15 @@ def translating(doing: str, *, needs: str = "Describe", topic: str | None = None
     except (theirs.KafkaError, theirs.ConsumerStoppedError, theirs.IllegalOperation, TimeoutError, OSError) as error:
         raise translated(error, doing, needs=needs, topic=topic) from error
     except RuntimeError as error:
-        # uvloop's word for a write to a connection that was closed meanwhile; asyncio's own loop drops such a write.
-        if "the handler is closed" not in str(error):
+        if CLOSED not in str(error):
             raise
         raise BrokerUnavailableError(f"{doing} failed: the connection was closed") from error
+
+
+CLOSED = "the handler is closed"
+"""In uvloop's RuntimeError of a write to a connection that was closed meanwhile; asyncio's own loop drops such a
+write.
+"""
 
 
 def _refused(error: Exception, needs: str, topic: str | None) -> str:
@@ -174,8 +179,36 @@ class Pace:
         self.wait_s = 0.0 if whole else min(LONGEST_S, max(FIRST_S, 2 * self.wait_s))
 
 
-def pace(client: AIOKafkaClient) -> None:
-    """Make ``client`` wait before it asks again for metadata that it has just asked for in vain."""
+def make_lasting(client: AIOKafkaClient) -> None:
+    """Make ``client`` outlast brokers that come and go. It has not begun to connect.
+
+    It waits before it asks again for metadata that it has just asked for in vain. And it takes a write to a connection
+    that was closed meanwhile for a broken connection, where aiokafka knows no RuntimeError: its fetcher would end, and
+    nothing be fetched any more.
+    """
+    _pace(client)
+    connect: Any = client._get_conn  # noqa: SLF001 - aiokafka offers no other way
+
+    async def connect_watched(*args: Any, **options: Any) -> Any:
+        connection = await connect(*args, **options)
+        if connection is not None and "send" not in vars(connection):
+            connection.send = partial(_send, connection, connection.send)
+        return connection
+
+    client._get_conn = connect_watched  # noqa: SLF001
+
+
+def _send(connection: Any, send: Callable[..., Any], request: Any, **options: Any) -> Any:
+    try:
+        return send(request, **options)
+    except RuntimeError as error:
+        if CLOSED not in str(error):
+            raise
+        connection.close(reason=their_connections.CloseReason.CONNECTION_BROKEN)
+        raise theirs.KafkaConnectionError(f"Connection at {connection.host}:{connection.port} was closed") from error
+
+
+def _pace(client: AIOKafkaClient) -> None:
     update: Any = client._metadata_update  # noqa: SLF001 - aiokafka offers no other way
     paced = Pace()
 

@@ -25,7 +25,14 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGro
 
 from headrace.core.lease import lease_of
 from headrace.core.text import quantity
-from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, topics_metadata, translating
+from headrace.kafka.aio.connection import (
+    connect_limit_s,
+    connecting,
+    make_lasting,
+    partitions_of,
+    topics_metadata,
+    translating,
+)
 from headrace.kafka.aio.records import TolerantReader, fetch_one, make_lean
 from headrace.kafka.interface import (
     Committed,
@@ -223,7 +230,7 @@ class AioConsumer:
             fetch_max_bytes=settings.fetch_max_bytes,
             max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         )
-        pace(self._inner._client)  # noqa: SLF001 - aiokafka offers no other way
+        make_lasting(self._inner._client)  # noqa: SLF001 - aiokafka offers no other way
         self._tolerant = TolerantReader(
             self._inner._client,  # noqa: SLF001 - aiokafka offers no other way
             read_committed=read_committed,

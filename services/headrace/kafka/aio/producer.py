@@ -22,7 +22,14 @@ from aiokafka.partitioner import murmur2
 
 from headrace.core.errors import raise_failed
 from headrace.core.text import quantity
-from headrace.kafka.aio.connection import connect_limit_s, connecting, pace, partitions_of, translated, translating
+from headrace.kafka.aio.connection import (
+    connect_limit_s,
+    connecting,
+    make_lasting,
+    partitions_of,
+    translated,
+    translating,
+)
 from headrace.kafka.interface import (
     Appended,
     BrokerUnavailableError,
@@ -115,7 +122,7 @@ class ProducerConnection:
             max_batch_size=settings.max_batch_bytes,
             max_request_size=settings.max_request_size,
         )
-        pace(self.inner.client)
+        make_lasting(self.inner.client)
 
     async def start(self) -> None:
         """Connect. Raises UnsupportedError when the broker can't give an idempotent producer its id."""
