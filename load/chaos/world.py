@@ -372,9 +372,14 @@ class World:
 
         On a busy machine a worker can be ready and own none, and nothing ever happens at it.
         """
-        return self.rng.choice(
-            [worker for worker in self.workers.running.values() if worker.code is None and worker.owns_partitions]
-        )
+        return self.rng.choice([worker for worker in self._alive() if worker.owns_partitions])
+
+    def any_process(self) -> Worker:
+        """One of the running workers by chance, also one that is still joining."""
+        return self.rng.choice(self._alive())
+
+    def _alive(self) -> list[Worker]:
+        return [worker for worker in self.workers.running.values() if worker.code is None]
 
     async def staffed(self) -> None:
         """Workers that have ended are started again."""

@@ -43,7 +43,7 @@ async def killed_for_good(world: World) -> None:
 async def killed_again_and_again(world: World) -> None:
     """Five kills, each while the one before is perhaps still being resumed."""
     for _ in range(5):
-        worker = world.any_worker()
+        worker = world.any_process()
         await worker.kill()
         await world.workers.start(worker.name, ready=False)
         await world.moment(2.0)
