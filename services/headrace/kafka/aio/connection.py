@@ -192,15 +192,15 @@ def make_lasting(client: AIOKafkaClient) -> None:
     async def connect_watched(*args: Any, **options: Any) -> Any:
         connection = await connect(*args, **options)
         if connection is not None and "send" not in vars(connection):
-            connection.send = partial(_send, connection, connection.send)
+            connection.send = partial(_send, connection)
         return connection
 
     client._get_conn = connect_watched  # noqa: SLF001
 
 
-def _send(connection: Any, send: Callable[..., Any], request: Any, **options: Any) -> Any:
+def _send(connection: Any, request: Any, **options: Any) -> Any:
     try:
-        return send(request, **options)
+        return type(connection).send(connection, request, **options)
     except RuntimeError as error:
         if CLOSED not in str(error):
             raise
