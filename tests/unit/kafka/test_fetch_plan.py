@@ -134,6 +134,14 @@ class Many:
         for number in numbers:
             self.states[MANY_NAMES[number]]._position += 1
 
+    def busy_alone(self):
+        """Partition 0 alone has brought something lately, so the next plan divides it from all others."""
+        self.plan()
+        self.now_s = QUIET_S - 1
+        self.bring(0)
+        self.plan()
+        self.now_s = QUIET_S
+
 
 def test_partitions_that_bring_nothing_are_asked_for_aside_until_they_bring_something():
     many = Many()
@@ -169,11 +177,7 @@ def test_few_partitions_and_those_that_were_just_given_are_asked_for_together():
 
 def test_what_came_and_is_not_taken_holds_up_its_own_session_alone():
     many = Many()
-    many.plan()
-    many.now_s = QUIET_S - 1
-    many.bring(0)
-    many.plan()
-    many.now_s = QUIET_S
+    many.busy_alone()
     many.plan()
     many.records[MANY_NAMES[3]] = SimpleNamespace(calculate_backoff=lambda: 0.1)
     assert set(many.plan()) == {1}
@@ -184,11 +188,7 @@ def test_what_came_and_is_not_taken_holds_up_its_own_session_alone():
 
 def test_new_metadata_leave_quiet_partitions_quiet():
     many = Many()
-    many.plan()
-    many.now_s = QUIET_S - 1
-    many.bring(0)
-    many.plan()
-    many.now_s = QUIET_S
+    many.busy_alone()
     before = many.plan()
     many.fetcher._client.cluster._partitions = {}
     assert many.plan() == before == {1: {0: 1}, Quiet(1): dict.fromkeys(range(1, MANY), 0)}
